@@ -1,0 +1,31 @@
+# make quickstart   install, train a small detector, evaluate it, draw pictures
+# make test         install, run the tests
+# make install      install only
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+STAMP   = $(VENV)/.installed
+
+.PHONY: install quickstart test lint
+.DEFAULT_GOAL := install
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 10) else "sn2fpn needs Python >= 3.10, found %d.%d: make PYTHON=/path/to/python3.11" % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@$(BIN)/python -c 'import torch, torchvision; torchvision.ops.nms(torch.rand(2, 4), torch.rand(2), 0.5)' \
+	  || { echo 'torch and torchvision do not fit together: install a matching pair into $(VENV), then make install'; exit 1; }
+	@touch $@
+
+quickstart: install
+	$(BIN)/python train_net.py --config-file configs/quick/faster_rcnn_R18_sni_shapes.yaml
+
+test: install
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/python -m ruff check .

@@ -1,0 +1,141 @@
+"""A CfgNode (fvcore/yacs) whose errors name the file, the key and the nearest valid key.
+
+Merging differs from fvcore's in three ways: an int is accepted for a float; keys in `EITHER_TYPE`
+accept more than one type; and YAML is only ever read safely.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import yaml
+from fvcore.common.config import BASE_KEY
+from fvcore.common.config import CfgNode as _CfgNode
+
+from ..errors import UserError, did_you_mean
+
+__all__ = ["CfgNode"]
+
+# Keys whose value may be of several types (yacs knows one type per key).
+EITHER_TYPE: dict[str, tuple[type, ...]] = {
+    "MODEL.SNI.ALPHA": (str, float),
+}
+
+
+class CfgNode(_CfgNode):
+    """Configuration tree with attribute access; see fvcore's CfgNode for the general interface."""
+
+    def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
+        """Merge a YAML file and, before it, the files named by its `_BASE_`.
+
+        Raises:
+            UserError: the file or one of its bases is missing, is no YAML mapping, holds a Python tag,
+                or has an unknown key or a value of the wrong type.
+        """
+        if allow_unsafe:
+            raise UserError("config files are only read safely: allow_unsafe is not supported")
+        self._merge(_load_with_base(Path(cfg_filename), ()), str(cfg_filename))
+
+    def merge_from_other_cfg(self, cfg_other: _CfgNode) -> None:
+        """Merge another configuration tree."""
+        self._merge(cfg_other, "")
+
+    def merge_from_list(self, cfg_list: list[Any]) -> None:
+        """Merge `["KEY", value, "KEY.SUB", value, …]`, e.g. from the command line.
+
+        Raises:
+            UserError: odd length, unknown key or value of the wrong type.
+        """
+        if len(cfg_list) % 2:
+            raise UserError(f"overrides are KEY VALUE pairs, but {cfg_list[-1]!r} has no value: {' '.join(map(str, cfg_list))}")
+        for full_key, value in zip(cfg_list[::2], cfg_list[1::2]):
+            *parents, leaf = str(full_key).split(".")
+            node: Any = self
+            for depth, part in enumerate(parents):
+                if part not in node or not isinstance(node[part], _CfgNode):
+                    self._unknown(node, parents[: depth + 1], "command line", full_key)
+                node = node[part]
+            if leaf not in node:
+                self._unknown(node, [*parents, leaf], "command line", full_key)
+            node[leaf] = _checked(_decode(value), node[leaf], str(full_key), "command line")
+
+    def _merge(self, other: dict[str, Any], source: str, path: tuple[str, ...] = ()) -> None:
+        for key, value in other.items():
+            full_path = (*path, str(key))
+            if key not in self:
+                self._unknown(self, full_path, source)
+            if isinstance(self[key], _CfgNode):
+                if not isinstance(value, dict):
+                    raise UserError(f"{source}: {'.'.join(full_path)} is a group of keys, found {value!r}")
+                CfgNode._merge(self[key], value, source, full_path)
+            else:
+                self[key] = _checked(_decode(copy.deepcopy(value)), self[key], ".".join(full_path), source)
+
+    def _unknown(self, node: Any, path: tuple[str, ...] | list[str], source: str, full_key: str = "") -> None:
+        """Raise for an unknown key; the suggestion looks among its siblings."""
+        prefix = ".".join(path[:-1])
+        siblings = [f"{prefix}.{k}" if prefix else k for k in (node if isinstance(node, dict) else ())]
+        where = f"{source}: " if source else ""
+        key = full_key or ".".join(path)
+        raise UserError(f"{where}unknown config key {key!r}{did_you_mean('.'.join(path), siblings)}")
+
+
+def _load_with_base(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
+    """The YAML mapping of a file merged over its `_BASE_` files (relative to the file)."""
+    path = path.expanduser()
+    if path.resolve() in chain:
+        raise UserError(f"{path}: _BASE_ goes round in a circle: " + " -> ".join(map(str, [*chain, path])))
+    if not path.is_file():
+        role = f"{chain[-1]}: _BASE_ names a config file that does not exist" if chain else "config file not found"
+        nearby = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        raise UserError(f"{role}: {path}" + (did_you_mean(str(path), nearby) if nearby else ""))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.constructor.ConstructorError as e:
+        raise UserError(f"{path}: tag refused, config files hold plain values only: {e.problem} {e.problem_mark}") from None
+    except yaml.YAMLError as e:
+        raise UserError(f"{path}: not readable as YAML: {e}") from None
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path}: not a text file ({e})") from None
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a mapping of config keys, found {type(content).__name__}")
+    bases = content.pop(BASE_KEY, [])
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        _merge_dicts(_load_with_base(path.parent / Path(base).expanduser(), (*chain, path.resolve())), merged)
+    _merge_dicts(content, merged)
+    return merged
+
+
+def _merge_dicts(a: dict[str, Any], b: dict[str, Any]) -> None:
+    for key, value in a.items():
+        if isinstance(value, dict) and isinstance(b.get(key), dict):
+            _merge_dicts(value, b[key])
+        else:
+            b[key] = value
+
+
+def _decode(value: Any) -> Any:
+    return _CfgNode._decode_cfg_value(value)
+
+
+def _checked(value: Any, old: Any, full_key: str, source: str) -> Any:
+    """`value`, cast to the type of `old` where that loses nothing."""
+    either = EITHER_TYPE.get(full_key)
+    if either is not None:
+        value = float(value) if type(value) is int and float in either else value
+        if type(value) in either:
+            return value
+    elif old is None or value is None or type(value) is type(old):
+        return value
+    elif isinstance(value, (list, tuple)) and isinstance(old, (list, tuple)):
+        return type(old)(value)
+    elif type(value) is int and type(old) is float:
+        return float(value)
+    expected = " or ".join(t.__name__ for t in either) if either else f"{type(old).__name__} (like {old!r})"
+    where = f"{source}: " if source else ""
+    raise UserError(f"{where}{full_key} expects {expected}, found {type(value).__name__} {value!r}")

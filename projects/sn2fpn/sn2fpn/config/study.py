@@ -1,0 +1,48 @@
+"""The keys that this project adds to Detectron2's, with their defaults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .node import CfgNode as CN
+
+__all__ = ["add_study_config"]
+
+
+def add_study_config(cfg: Any) -> None:
+    """Add the study's keys to a configuration (ours or Detectron2's own CfgNode)."""
+    # Pyramid with soft nearest-neighbour interpolation (SNI).
+    cfg.MODEL.SNI = CN(dict(
+        MODE="soft_nearest",  # | "authors_rcnn": the top-down path of the released R-CNN code
+        ALPHA="area",  # factor on the upsampled map: "area" = (h*w)/(H*W), or a fixed float
+        INTERP="nearest",  # | "bilinear"
+        ORDER="pass_sum",  # what travels down: the plain sum, or "pass_smoothed" (after the 3x3 conv)
+    ))
+    # Independent hierarchy pyramid (IHP): a filter per level, no fusion.
+    cfg.MODEL.IHP = CN(dict(
+        FILTER="gsconve_c3",  # | "gsconve" | "conv3x3" (FPN without its top-down additions) | "bottleneck"
+        DEPTHS=(1, 1, 2, 3),  # blocks per level p2..p5 ("gsconve_c3" and "bottleneck")
+        NORM="BN",  # norm inside the filters: "BN" | "SyncBN" | "GN" | "FrozenBN" | ""
+        AUX_KERNEL=3,  # first auxiliary conv of GSConvE-1: 3 (as released) | 1
+    ))
+    # Extended-spatial-window downsampling (ESD) in the ResNet trunk.
+    cfg.MODEL.ESD = CN(dict(
+        ENABLED=False,
+        MODE=0,  # 1: ESD-1 (light) | 2: ESD-2 (linear fusion) | 0: 1 for depths 18 and 34, else 2
+        STEM="pool",  # replace the stem's max-pool | "none": stem unchanged | "deep": a new stem, from scratch only
+        STAGES=("res3", "res4", "res5"),  # stages whose first block downsamples with ESD
+        SHORTCUT="strided",  # 1x1 stride 2 | "avg": 4x4/2 average pool, then 1x1 stride 1
+        FUSE_INIT="auto",  # ESD-2: "dense_identity" starts as the plain conv | "default" (Kaiming)
+        #                    "auto": dense_identity when MODEL.WEIGHTS is set, else default
+    ))
+    # Data sets of your own: [{NAME: …, FORMAT: coco, JSON: …, IMAGES: …},
+    #                         {NAME: …, FORMAT: voc, ROOT: …, SPLIT: …, CLASSES: […]}]
+    cfg.DATASETS.CUSTOM = []
+    cfg.SOLVER.ACCUMULATE_STEPS = 1  # a step's IMS_PER_BATCH images are computed in this many parts
+    cfg.SOLVER.AMP.DTYPE = "auto"  # "float16" | "bfloat16" | "auto": bfloat16 on CPU, float16 on GPU
+    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0  # the newest periodic checkpoints kept; 0: all
+    cfg.SOLVER.EMA = CN(dict(ENABLED=False, DECAY=0.999))  # moving average of weights; evaluated when on
+    cfg.TEST.EVALUATOR = "auto"  # "coco" | "voc" | "auto": the data set's own metric
+    cfg.TEST.BEST_METRIC = ""  # e.g. "bbox/AP50": keeps model_best.pth; "": off
+    cfg.TEST.PATIENCE = 0  # stop after this many evaluations without a better BEST_METRIC; 0: never
+    cfg.TEST.VAL_LOSS = False  # losses on DATASETS.TEST at each evaluation

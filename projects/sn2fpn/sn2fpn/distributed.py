@@ -1,0 +1,97 @@
+"""Who am I among the processes, and how do we talk: thin helpers over torch.distributed.
+
+Without an initialised process group every helper answers as the only process.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+__all__ = ["get_rank", "get_local_rank", "get_world_size", "is_main_process", "barrier", "all_gather",
+           "gather", "broadcast_object", "reduce_mean"]
+
+
+def _active() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def get_rank() -> int:
+    """Global rank of this process."""
+    return dist.get_rank() if _active() else 0
+
+
+def get_local_rank() -> int:
+    """Rank within this machine, as set by the launcher (`LOCAL_RANK`)."""
+    return int(os.environ.get("LOCAL_RANK", 0)) if _active() else 0
+
+
+def get_world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if _active() else 1
+
+
+def is_main_process() -> bool:
+    return get_rank() == 0
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if get_world_size() > 1:
+        dist.barrier()
+
+
+def _object_group() -> Any:
+    """Picklable objects travel over gloo, also when the default backend is NCCL."""
+    global _GLOO
+    if dist.get_backend() != "nccl":
+        return dist.group.WORLD
+    if _GLOO is None:
+        _GLOO = dist.new_group(backend="gloo")
+    return _GLOO
+
+
+_GLOO: Any = None
+
+
+def all_gather(obj: Any) -> list[Any]:
+    """Every process's `obj`, in rank order, on every process."""
+    if get_world_size() == 1:
+        return [obj]
+    out: list[Any] = [None] * get_world_size()
+    dist.all_gather_object(out, obj, group=_object_group())
+    return out
+
+
+def gather(obj: Any, dst: int = 0) -> list[Any]:
+    """Every process's `obj`, in rank order, on process `dst`; an empty list elsewhere."""
+    if get_world_size() == 1:
+        return [obj]
+    out: list[Any] | None = [None] * get_world_size() if get_rank() == dst else None
+    dist.gather_object(obj, out, dst=dst, group=_object_group())
+    return out or []
+
+
+def broadcast_object(obj: Any, src: int = 0) -> Any:
+    """`obj` of process `src` on every process."""
+    if get_world_size() == 1:
+        return obj
+    box = [obj if get_rank() == src else None]
+    dist.broadcast_object_list(box, src=src, group=_object_group())
+    return box[0]
+
+
+def reduce_mean(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Mean over processes of each scalar tensor, on the main process (others get their own)."""
+    world = get_world_size()
+    if world == 1:
+        return values
+    names = sorted(values)
+    stacked = torch.stack([values[k].detach().float() for k in names])
+    dist.reduce(stacked, dst=0)
+    if is_main_process():
+        stacked = stacked / world
+    return dict(zip(names, stacked))

@@ -1,0 +1,51 @@
+"""A name -> object registry whose look-up error suggests the nearest name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .errors import UserError, did_you_mean
+
+__all__ = ["Registry"]
+
+
+class Registry:
+    """Maps names to objects; refuses duplicates and suggests the nearest known name.
+
+    Args:
+        kind: what is registered, in words that fit an error message ("pyramid", "data set").
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Any] = {}
+
+    def register(self, name: str, obj: Any = None) -> Callable[[Any], Any] | Any:
+        """Register `obj` as `name`; without `obj`, a decorator. Raises KeyError on a duplicate."""
+        if obj is None:
+            return lambda o: self.register(name, o)
+        if name in self._entries:
+            raise KeyError(f"{self.kind} {name!r} is registered already: {self._entries[name]!r}")
+        self._entries[name] = obj
+        return obj
+
+    def get(self, name: str, where: str = "") -> Any:
+        """The object registered as `name`; `where` names the key or flag the name came from."""
+        if name not in self._entries:
+            source = f"{where}: " if where else ""
+            raise UserError(f"{source}unknown {self.kind} {name!r}{did_you_mean(name, self._entries)}")
+        return self._entries[name]
+
+    def remove(self, name: str) -> None:
+        """Forget `name` (nothing happens when it is not registered)."""
+        self._entries.pop(name, None)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
