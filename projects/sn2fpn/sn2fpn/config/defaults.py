@@ -194,6 +194,11 @@ def _test() -> CN:
         EVAL_PERIOD=0,  # iterations; 0: only at the end
         KEYPOINT_OKS_SIGMAS=[],
         DETECTIONS_PER_IMAGE=100,  # also the evaluators' limit
-        AUG=dict(ENABLED=False, MIN_SIZES=(400, 500, 600, 700, 800, 900, 1000, 1100, 1200), MAX_SIZE=4000, FLIP=True),
+        AUG=dict(
+            ENABLED=False,
+            MIN_SIZES=(400, 500, 600, 700, 800, 900, 1000, 1100, 1200),
+            MAX_SIZE=4000,
+            FLIP=True,
+        ),
         PRECISE_BN=dict(ENABLED=False, NUM_ITER=200),
     ))

@@ -49,7 +49,8 @@ class CfgNode(_CfgNode):
             UserError: odd length, unknown key or value of the wrong type.
         """
         if len(cfg_list) % 2:
-            raise UserError(f"overrides are KEY VALUE pairs, but {cfg_list[-1]!r} has no value: {' '.join(map(str, cfg_list))}")
+            given = " ".join(map(str, cfg_list))
+            raise UserError(f"overrides are KEY VALUE pairs, but {cfg_list[-1]!r} has no value: {given}")
         for full_key, value in zip(cfg_list[::2], cfg_list[1::2]):
             *parents, leaf = str(full_key).split(".")
             node: Any = self
@@ -88,13 +89,14 @@ def _load_with_base(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in chain:
         raise UserError(f"{path}: _BASE_ goes round in a circle: " + " -> ".join(map(str, [*chain, path])))
     if not path.is_file():
-        role = f"{chain[-1]}: _BASE_ names a config file that does not exist" if chain else "config file not found"
+        role = f"{chain[-1]}: _BASE_ names a missing file" if chain else "config file not found"
         nearby = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         raise UserError(f"{role}: {path}" + (did_you_mean(str(path), nearby) if nearby else ""))
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.constructor.ConstructorError as e:
-        raise UserError(f"{path}: tag refused, config files hold plain values only: {e.problem} {e.problem_mark}") from None
+        line = e.problem_mark.line + 1 if e.problem_mark else "?"
+        raise UserError(f"{path}: line {line}: refused, configs hold plain values only: {e.problem}") from None
     except yaml.YAMLError as e:
         raise UserError(f"{path}: not readable as YAML: {e}") from None
     except UnicodeDecodeError as e:

@@ -29,7 +29,7 @@ def add_study_config(cfg: Any) -> None:
     cfg.MODEL.ESD = CN(dict(
         ENABLED=False,
         MODE=0,  # 1: ESD-1 (light) | 2: ESD-2 (linear fusion) | 0: 1 for depths 18 and 34, else 2
-        STEM="pool",  # replace the stem's max-pool | "none": stem unchanged | "deep": a new stem, from scratch only
+        STEM="pool",  # replaces the stem's max-pool | "none": stem as it is | "deep": new, from scratch only
         STAGES=("res3", "res4", "res5"),  # stages whose first block downsamples with ESD
         SHORTCUT="strided",  # 1x1 stride 2 | "avg": 4x4/2 average pool, then 1x1 stride 1
         FUSE_INIT="auto",  # ESD-2: "dense_identity" starts as the plain conv | "default" (Kaiming)

@@ -63,7 +63,8 @@ class Instances:
             return instance_lists[0]
         first = instance_lists[0]
         if any(i.image_size != first.image_size for i in instance_lists):
-            raise ValueError(f"cannot join instances of different image sizes: {[i.image_size for i in instance_lists]}")
+            sizes = [i.image_size for i in instance_lists]
+            raise ValueError(f"cannot join instances of different image sizes: {sizes}")
         out = Instances(first.image_size)
         for name, value in first.get_fields().items():
             values = [i.get(name) for i in instance_lists]
@@ -83,7 +84,8 @@ class Instances:
 
     def __getattr__(self, name: str) -> Any:
         if name == "_fields" or name not in self._fields:
-            raise AttributeError(f"Instances has no field {name!r}; it has {sorted(self.__dict__.get('_fields', ()))}")
+            known = sorted(self.__dict__.get("_fields", ()))
+            raise AttributeError(f"Instances has no field {name!r}; it has {known}")
         return self._fields[name]
 
     def __getitem__(self, item: int | slice | torch.Tensor) -> Instances:
