@@ -1,0 +1,24 @@
+"""Weight initialisation of convolutions and linear layers, by the names the field uses."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from fvcore.nn.weight_init import c2_msra_fill, c2_xavier_fill
+from torch import nn
+
+__all__ = ["c2_msra_fill", "c2_xavier_fill", "kaiming_normal_per_group"]
+
+
+@torch.no_grad()
+def kaiming_normal_per_group(conv: nn.Conv2d) -> None:
+    """Fill with N(0, 2 / fan_out), fan_out = kh * kw * out_channels / groups; bias 0.
+
+    PyTorch's `kaiming_normal_(mode="fan_out")` does not divide by the groups: a depthwise conv of 256
+    channels would start 16 times too small, which no norm repairs in branches without one.
+    """
+    fan_out = conv.kernel_size[0] * conv.kernel_size[1] * conv.out_channels // conv.groups
+    conv.weight.normal_(0.0, math.sqrt(2.0 / fan_out))
+    if conv.bias is not None:
+        conv.bias.zero_()

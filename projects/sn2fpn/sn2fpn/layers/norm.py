@@ -1,0 +1,155 @@
+"""Norm layers by name, and batch norm with frozen statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ..errors import UserError, did_you_mean
+
+__all__ = ["FrozenBatchNorm2d", "Norm", "SyncBatchNorm", "get_norm"]
+
+Norm = str | Callable[[int], nn.Module] | None
+"""How a norm is asked for: a name of `get_norm`, a callable from channels to a module; "" or None: none."""
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch norm whose statistics and affine pair are constants: `y = x * scale + shift` per channel.
+
+    scale = weight / sqrt(running_var + eps), shift = bias - running_mean * scale. All four vectors are
+    buffers, so neither an optimizer nor training mode changes them. A fresh layer is the identity (to rounding):
+    it is meant to be loaded, and a deep net with unloaded frozen norms diverges.
+
+    State dicts of `nn.BatchNorm2d` load too; their `num_batches_tracked` is dropped.
+
+    Args:
+        num_features: channels C.
+        eps: added to the variance.
+
+    Example:
+        >>> import torch
+        >>> from sn2fpn.layers import FrozenBatchNorm2d
+        >>> FrozenBatchNorm2d(8)(torch.randn(2, 8, 5, 7)).shape
+        torch.Size([2, 8, 5, 7])
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(num_features))
+        self.register_buffer("bias", torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features) - eps)
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """The two vectors (Tensor[C]) of `y = x * scale + shift`."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return scale, self.bias - self.running_mean * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` (Tensor[N, C, H, W]) -> same shape and dtype."""
+        scale, shift = self.scale_and_shift()
+        return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.to(x.dtype).view(1, -1, 1, 1)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        state_dict.pop(prefix + "num_batches_tracked", None)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps}"
+
+    @classmethod
+    def convert_frozen_batchnorm(cls, module: nn.Module) -> nn.Module:
+        """`module` with every batch norm in it replaced by a frozen one of equal values.
+
+        Containers are changed in place; a batch norm passed directly is returned as a new module.
+        """
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            frozen = cls(module.num_features, module.eps)
+            for name, buffer in frozen.named_buffers():
+                value = getattr(module, name)
+                if value is not None:  # affine=False or track_running_stats=False leave the default
+                    buffer.copy_(value.detach())
+            device = next((t.device for t in module.state_dict().values()), None)
+            return frozen.to(device) if device is not None else frozen
+        for name, child in module.named_children():
+            new = cls.convert_frozen_batchnorm(child)
+            if new is not child:
+                setattr(module, name, new)
+        return module
+
+
+class SyncBatchNorm(nn.SyncBatchNorm):
+    """Batch norm with statistics over all processes; unlike PyTorch's it also runs on CPUs (gloo).
+
+    Mean and variance are over every pixel of every process's batch, whatever the sizes are.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` (Tensor[N, C, H, W]) -> same shape and dtype."""
+        synced = self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        if not synced or x.device.type != "cpu":
+            return super().forward(x)
+        from torch.distributed.nn.functional import all_reduce  # the differentiable one
+
+        x32 = x.float()
+        pixels = x32.new_tensor([x.numel() / x.shape[1]])
+        total, n = all_reduce(torch.cat([x32.sum((0, 2, 3)), pixels])).split([x.shape[1], 1])
+        mean = total / n
+        deviation = x32 - mean.view(1, -1, 1, 1)
+        var = all_reduce(deviation.square().sum((0, 2, 3))) / n
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            rate = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+            self.running_mean.lerp_(mean, rate)
+            self.running_var.lerp_(var * n / (n - 1), rate)
+        scale = self.weight * (var + self.eps).rsqrt()
+        return (deviation * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+
+
+def _group_norm(channels: int, eps: float, momentum: float) -> nn.Module:
+    if channels % 32:
+        raise UserError(f"norm 'GN' makes 32 groups: channels must be divisible by 32, found {channels}")
+    return nn.GroupNorm(32, channels, eps=eps)
+
+
+_NORMS: dict[str, Callable[[int, float, float], nn.Module]] = {
+    "BN": lambda channels, eps, momentum: nn.BatchNorm2d(channels, eps, momentum),
+    "SyncBN": lambda channels, eps, momentum: SyncBatchNorm(channels, eps, momentum),
+    "FrozenBN": lambda channels, eps, momentum: FrozenBatchNorm2d(channels, eps),
+    "GN": _group_norm,
+}
+
+
+def get_norm(norm: Norm, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module | None:
+    """The norm layer called `norm` for maps of `channels` channels.
+
+    Args:
+        norm: "BN", "SyncBN", "FrozenBN", "GN" (32 groups), "" or None for no norm, or a callable that makes
+            the module from the channel count (for other settings: `functools.partial(nn.BatchNorm2d, eps=1e-3)`).
+        channels: C of the map to normalise.
+        eps: added to the variance.
+        momentum: share of the newest batch in the running statistics (BN and SyncBN).
+
+    Returns:
+        The module, or None for no norm.
+
+    Raises:
+        UserError: unknown name, or "GN" with channels that 32 does not divide.
+    """
+    if not norm:
+        return None
+    if not isinstance(norm, str):
+        return norm(channels)
+    if norm not in _NORMS:
+        raise UserError(f"unknown norm {norm!r}{did_you_mean(norm, [*_NORMS, ''])}")
+    return _NORMS[norm](channels, eps, momentum)
