@@ -20,8 +20,8 @@ class FrozenBatchNorm2d(nn.Module):
     """Batch norm whose statistics and affine pair are constants: `y = x * scale + shift` per channel.
 
     scale = weight / sqrt(running_var + eps), shift = bias - running_mean * scale. All four vectors are
-    buffers, so neither an optimizer nor training mode changes them. A fresh layer is the identity (to rounding):
-    it is meant to be loaded, and a deep net with unloaded frozen norms diverges.
+    buffers, so neither an optimizer nor training mode changes them. A fresh layer is the identity (to
+    rounding): it is meant to be loaded, and a deep net with unloaded frozen norms diverges.
 
     State dicts of `nn.BatchNorm2d` load too; their `num_batches_tracked` is dropped.
 
@@ -135,7 +135,7 @@ def get_norm(norm: Norm, channels: int, eps: float = 1e-5, momentum: float = 0.1
 
     Args:
         norm: "BN", "SyncBN", "FrozenBN", "GN" (32 groups), "" or None for no norm, or a callable that makes
-            the module from the channel count (for other settings: `functools.partial(nn.BatchNorm2d, eps=1e-3)`).
+            the module from the channel count (other settings: `functools.partial(nn.BatchNorm2d, eps=1e-3)`).
         channels: C of the map to normalise.
         eps: added to the variance.
         momentum: share of the newest batch in the running statistics (BN and SyncBN).

@@ -1,0 +1,13 @@
+"""Feature pyramids, one file each. Every file in this folder is imported, which registers its pyramid."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from .base import Pyramid
+from .fpn import FPN
+from .registry import PYRAMIDS, pyramid_from_backbone_name, register_pyramid
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["FPN", "PYRAMIDS", "Pyramid", "pyramid_from_backbone_name", "register_pyramid"]

@@ -1,0 +1,148 @@
+"""What all pyramids share: inputs from a trunk, laterals, level names, p6, sizes, initialisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UserError, did_you_mean
+from ..layers import Conv2d, c2_xavier_fill
+from ..layers.norm import Norm
+from ..structures import ShapeSpec
+
+__all__ = ["InputShape", "Pyramid", "subsample"]
+
+InputShape = Mapping[str, ShapeSpec] | Sequence[int]
+"""A trunk's maps: description by name, or just the channels of res2, res3, … at strides 4, 8, …"""
+
+
+class Pyramid(nn.Module):
+    """Base of the pyramids: maps of a trunk in, maps p2, p3, … of equal width out.
+
+    A subclass adds its modules in the constructor and says in `fuse` what its paper says. Level l is the
+    map with stride 2^l: trunk map C_l, output p_l. Per-level modules are named `<prefix><l>` ("fpn_lateral2"),
+    as in Detectron2's state dicts. One more level than the trunk has (p6) is subsampled from the coarsest
+    output, unless `fuse` returns it.
+
+    It is called with a dict of maps or, once a trunk is attached (`pyramid.bottom_up = trunk`), with images.
+
+    Args:
+        input_shape: the trunk's output description, or the channel counts of res2, res3, … (strides 4, 8, …).
+        out_channels: width W of every output map.
+        in_features: the trunk maps to use, fine to coarse; their strides must double. Empty: all.
+
+    Attributes:
+        levels: log2 strides of the used maps, fine to coarse, e.g. (2, 3, 4, 5).
+        in_channels: their channels.
+        out_features: names of the outputs, high to low resolution, e.g. ("p2", …, "p6").
+
+    Raises:
+        UserError: a feature that the trunk does not have, or strides that do not double.
+    """
+
+    extra_levels = 1  # outputs beyond the trunk's coarsest map: p6
+
+    def __init__(
+        self, input_shape: InputShape, out_channels: int = 256, *, in_features: Sequence[str] = ()
+    ) -> None:
+        super().__init__()
+        if not isinstance(input_shape, Mapping):
+            specs = [ShapeSpec(channels=c, stride=2**i) for i, c in enumerate(input_shape, start=2)]
+            input_shape = {f"res{i}": spec for i, spec in enumerate(specs, start=2)}
+        for name in in_features:
+            if name not in input_shape:
+                hint = did_you_mean(name, input_shape)
+                raise UserError(
+                    f"MODEL.FPN.IN_FEATURES: the trunk has no output {name!r}{hint}"
+                    " (MODEL.RESNETS.OUT_FEATURES lists its outputs)"
+                )
+        self.in_features = tuple(in_features) or tuple(input_shape)
+        specs = [input_shape[name] for name in self.in_features]
+        strides = [spec.stride for spec in specs]
+        self.levels = tuple(int(math.log2(stride)) for stride in strides)
+        if not specs or strides != [2 ** (self.levels[0] + i) for i in range(len(specs))]:
+            found = dict(zip(self.in_features, strides))
+            raise UserError(f"a pyramid needs maps whose strides double, fine to coarse; found {found}")
+        self.in_channels = tuple(spec.channels for spec in specs)
+        self.out_channels = out_channels
+        self.out_levels = tuple(range(self.levels[0], self.levels[-1] + 1 + self.extra_levels))
+        self.out_features = tuple(f"p{level}" for level in self.out_levels)
+        self.bottom_up: nn.Module | None = None
+
+    def forward(self, x: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Trunk maps by name (or, with a trunk attached, images Tensor[N, 3, H, W]) -> the output maps.
+
+        Returns:
+            Tensor[N, W, H_l, W_l] for each name in `out_features`, high to low resolution; the sizes are
+            those of the maps, and halved, rounded up, for each extra level.
+
+        Raises:
+            ValueError: a map is missing.
+        """
+        if self.bottom_up is not None:
+            x = self.bottom_up(x)
+        if not isinstance(x, Mapping):
+            raise ValueError("without a trunk (`bottom_up`) a pyramid takes a dict of maps, found a tensor")
+        missing = [name for name in self.in_features if name not in x]
+        if missing:
+            raise ValueError(f"the pyramid needs the maps {self.in_features}; missing: {missing}")
+        maps = self.fuse([x[name] for name in self.in_features])
+        while len(maps) < len(self.out_features):
+            maps.append(subsample(maps[-1]))
+        return dict(zip(self.out_features, maps))
+
+    def fuse(self, features: list[Tensor]) -> list[Tensor]:
+        """The pyramid itself: trunk maps, fine to coarse -> a new list of output maps, fine to coarse."""
+        raise NotImplementedError
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of each output."""
+        return {
+            name: ShapeSpec(channels=self.out_channels, stride=2**level)
+            for name, level in zip(self.out_features, self.out_levels)
+        }
+
+    @property
+    def size_divisibility(self) -> int:
+        """Image sides are padded to multiples of this, so that the trunk's maps halve exactly."""
+        return 2 ** self.levels[-1]
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        """Further wishes on image padding, as Detectron2 states them; `square_size` 0: none."""
+        return {"square_size": 0}
+
+    def add_per_level(
+        self, prefix: str, make: Callable[[int], nn.Module], levels: Sequence[int] | None = None
+    ) -> None:
+        """Add `make(i)` as `<prefix><l>` for the i-th level l (default: every level)."""
+        for i, level in enumerate(self.levels):
+            if levels is None or level in levels:
+                self.add_module(f"{prefix}{level}", make(i))
+
+    def per_level(self, prefix: str) -> list[nn.Module]:
+        """The modules `<prefix><l>`, fine to coarse, of the levels that have one."""
+        names = [f"{prefix}{level}" for level in self.levels]
+        return [getattr(self, name) for name in names if hasattr(self, name)]
+
+    def add_laterals(self, norm: Norm = "") -> None:
+        """Add the 1x1 convs `fpn_lateral<l>`: C_l -> W channels."""
+        self.add_per_level("fpn_lateral", lambda i: self.conv(self.in_channels[i], 1, norm))
+
+    def laterals(self, features: list[Tensor]) -> list[Tensor]:
+        """L_l = conv1x1(C_l), a new list."""
+        return [conv(x) for conv, x in zip(self.per_level("fpn_lateral"), features)]
+
+    def conv(self, in_channels: int, kernel_size: int, norm: Norm = "") -> Conv2d:
+        """A neck conv to W channels as in FPN: no activation, a bias only without norm, Xavier fill (Caffe2's)."""
+        conv = Conv2d(in_channels, self.out_channels, kernel_size, padding=kernel_size // 2, norm=norm)
+        c2_xavier_fill(conv)
+        return conv
+
+
+def subsample(x: Tensor) -> Tensor:
+    """Every second pixel, starting at index 0: (N, C, H, W) -> (N, C, ceil(H / 2), ceil(W / 2))."""
+    return F.max_pool2d(x, kernel_size=1, stride=2)

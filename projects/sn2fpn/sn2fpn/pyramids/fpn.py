@@ -1,0 +1,84 @@
+"""FPN: Feature Pyramid Networks for Object Detection (Lin et al., CVPR 2017), as in Detectron2.
+
+    T_5 = L_5,  T_i = L_i + N(T_{i+1}),  P_i = conv3x3(T_i),  L_i = conv1x1(C_i)
+
+N is nearest-neighbour upsampling to the size of L_i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import UserError, did_you_mean
+from ..layers import soft_nearest_add
+from ..layers.norm import Norm
+from .base import InputShape, Pyramid
+from .registry import register_pyramid
+
+__all__ = ["FPN"]
+
+
+class FPN(Pyramid):
+    """Top-down pyramid with additions (Lin et al., 2017, section 3), Detectron2's parameter names and order.
+
+    The plain sum T_i travels down; the 3x3 output convs are leaves. Detectron2 upsamples by the factor 2; here
+    the target is the size of the finer map, which is the same wherever Detectron2's works.
+
+    Args:
+        input_shape: the trunk's output description, or the channel counts of res2, res3, …
+        out_channels: width W.
+        in_features: trunk maps to use, fine to coarse; empty: all.
+        norm: of every conv, see `sn2fpn.layers.get_norm`; "": none, and the convs have biases.
+        fuse_type: "sum", or "avg": T_i is halved after each addition.
+
+    Raises:
+        UserError: unknown `fuse_type` or norm, or inputs that make no pyramid.
+
+    Example:
+        >>> import torch
+        >>> from sn2fpn.pyramids import FPN
+        >>> fpn = FPN([8, 16, 32, 64], out_channels=16)
+        >>> maps = {f"res{i}": torch.randn(1, 2 ** (i + 1), 128 >> i, 192 >> i) for i in (2, 3, 4, 5)}
+        >>> {name: tuple(p.shape[2:]) for name, p in fpn(maps).items()}
+        {'p2': (32, 48), 'p3': (16, 24), 'p4': (8, 12), 'p5': (4, 6), 'p6': (2, 3)}
+    """
+
+    def __init__(
+        self,
+        input_shape: InputShape,
+        out_channels: int = 256,
+        *,
+        in_features: Sequence[str] = (),
+        norm: Norm = "",
+        fuse_type: str = "sum",
+    ) -> None:
+        super().__init__(input_shape, out_channels, in_features=in_features)
+        if fuse_type not in ("sum", "avg"):
+            raise UserError(f"FPN fuse_type: found {fuse_type!r}{did_you_mean(fuse_type, ('sum', 'avg'))}")
+        self.fuse_type = fuse_type
+        self.add_laterals(norm)
+        self.add_per_level("fpn_output", lambda _: self.conv(out_channels, 3, norm))
+
+    def fuse(self, features: list[Tensor]) -> list[Tensor]:
+        """T_i from coarse to fine, then P_i = conv3x3(T_i)."""
+        maps = self.laterals(features)
+        for i in reversed(range(len(maps) - 1)):
+            maps[i] = soft_nearest_add(maps[i], maps[i + 1], alpha=1.0)
+            if self.fuse_type == "avg":
+                maps[i] = maps[i] / 2
+        return [conv(x) for conv, x in zip(self.per_level("fpn_output"), maps)]
+
+
+@register_pyramid("fpn")
+def build_fpn(cfg: Any, input_shape: InputShape) -> FPN:
+    """FPN from `MODEL.FPN`."""
+    return FPN(
+        input_shape,
+        cfg.MODEL.FPN.OUT_CHANNELS,
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        norm=cfg.MODEL.FPN.NORM,
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )
