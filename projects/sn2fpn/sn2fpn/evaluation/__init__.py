@@ -1,0 +1,10 @@
+"""Evaluators, the inference loop and the tables of results."""
+
+from .build import build_evaluator
+from .coco import COCOEvaluator
+from .evaluator import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
+from .tables import copypaste_lines, results_table
+from .voc import PascalVOCEvaluator
+
+__all__ = ["COCOEvaluator", "DatasetEvaluator", "DatasetEvaluators", "PascalVOCEvaluator", "build_evaluator",
+           "copypaste_lines", "inference_on_dataset", "results_table"]

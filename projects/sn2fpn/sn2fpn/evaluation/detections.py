@@ -1,0 +1,139 @@
+"""What both box metrics share: collecting detections, gathering them, writing them as COCO JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..atomic import atomic_write
+from ..data.catalog import DatasetCatalog, MetadataCatalog, class_names
+from ..distributed import gather, is_main_process
+from ..errors import UserError
+from .evaluator import DatasetEvaluator, Results
+
+__all__ = ["ImageDetections", "DetectionEvaluator", "to_coco_results"]
+
+logger = logging.getLogger(__name__)
+
+ImageId = int | str
+
+
+class ImageDetections(NamedTuple):
+    """The detections of one image."""
+
+    image_id: ImageId
+    boxes: np.ndarray  # (N, 4) float32 (x1, y1, x2, y2), pixels of the original image
+    scores: np.ndarray  # (N,) float32
+    classes: np.ndarray  # (N,) int64, contiguous ids
+
+
+class DetectionEvaluator(DatasetEvaluator):
+    """Collects detections in every process and scores them in the main one.
+
+    A metric derives from this class and gives `_score(detections)`.
+
+    Args:
+        dataset_name: a registered data set.
+        output_dir: where `coco_instances_results.json` is written; None: nowhere.
+        distributed: gather the detections of all processes; False: score this process's alone.
+    """
+
+    def __init__(
+        self, dataset_name: str, output_dir: str | Path | None = None, *, distributed: bool = True
+    ) -> None:
+        self._dataset_name = dataset_name
+        self._distributed = distributed
+        self._class_names = class_names(dataset_name)
+        self._metadata = MetadataCatalog.get(dataset_name)
+        self._output_dir = Path(output_dir) if output_dir else None
+        self._detections: list[ImageDetections] = []
+
+    def reset(self) -> None:
+        self._detections = []
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        """Keep the `instances` (`pred_boxes`, `scores`, `pred_classes`) of each image."""
+        for image, output in zip(inputs, outputs, strict=True):
+            instances = output["instances"].to("cpu")
+            self._detections.append(ImageDetections(
+                image["image_id"], instances.pred_boxes.tensor.float().numpy(),
+                instances.scores.float().numpy(), instances.pred_classes.long().numpy()))
+
+    def evaluate(self) -> Results:
+        if self._distributed:
+            gathered = gather(self._detections)
+            if not is_main_process():
+                return {}
+        else:
+            gathered = [self._detections]
+        detections = self._in_dataset_order([d for share in gathered for d in share])
+        if self._output_dir is not None:
+            results = to_coco_results(detections, self._dataset_category_ids())
+            with atomic_write(self._output_dir / "coco_instances_results.json") as file:
+                json.dump(results, file)
+        if not any(len(d.scores) for d in detections):
+            logger.warning("the model found nothing in the %d images of %r that it saw", len(detections),
+                           self._dataset_name)
+        return self._score(detections)
+
+    @cached_property
+    def _records(self) -> list[dict[str, Any]]:
+        """The data set's dicts; read once, and only where the scores are computed."""
+        return DatasetCatalog.get(self._dataset_name)
+
+    def _score(self, detections: list[ImageDetections]) -> Results:
+        """Scores of the detections, one entry per image seen, in the data set's order."""
+        raise NotImplementedError
+
+    def _dataset_category_ids(self) -> list[int]:
+        """The data set's own category id of each contiguous class id."""
+        own_ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        if not own_ids:
+            return list(range(len(self._class_names)))
+        return [own_id for own_id, _ in sorted(own_ids.items(), key=lambda item: item[1])]
+
+    def _in_dataset_order(self, detections: list[ImageDetections]) -> list[ImageDetections]:
+        """One entry per image: scores do not depend on how many processes shared the images.
+
+        Samplers may pad a share with images that another process has; the first copy counts.
+        """
+        seen: dict[ImageId, ImageDetections] = {}
+        for entry in detections:
+            seen.setdefault(entry.image_id, entry)
+        order = [record["image_id"] for record in self._records]
+        if unknown := seen.keys() - set(order):
+            raise UserError(f"predictions for image {min(map(str, unknown))!r} ({len(unknown)} such images), "
+                            f"which data set {self._dataset_name!r} does not have")
+        if len(seen) < len(order):
+            logger.warning("predictions for %d of the %d images of %r; objects in the others count as missed",
+                           len(seen), len(order), self._dataset_name)
+        ordered = [seen[image_id] for image_id in order if image_id in seen]
+        largest = max((int(d.classes.max()) for d in ordered if len(d.classes)), default=-1)
+        if largest >= len(self._class_names):
+            raise UserError(f"a prediction has class {largest}, but data set {self._dataset_name!r} has "
+                            f"{len(self._class_names)} classes; check MODEL.ROI_HEADS.NUM_CLASSES")
+        return ordered
+
+
+def to_coco_results(
+    detections: Sequence[ImageDetections], category_ids: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Detections in COCO's result format: `image_id`, `category_id`, `bbox` (x, y, width, height), `score`.
+
+    Args:
+        category_ids: the data set's own id of each contiguous class id.
+    """
+    results = []
+    for image_id, boxes, scores, classes in detections:
+        xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+        results += [
+            {"image_id": image_id, "category_id": category_ids[c], "bbox": box, "score": score}
+            for c, box, score in zip(classes.tolist(), xywh.tolist(), scores.tolist())
+        ]
+    return results

@@ -1,0 +1,164 @@
+"""The evaluators' contract, and the loop that runs a model over a data set for them."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..distributed import get_world_size
+
+__all__ = ["DatasetEvaluator", "DatasetEvaluators", "inference_on_dataset"]
+
+logger = logging.getLogger(__name__)
+
+Results = dict[str, dict[str, float]]
+
+
+class DatasetEvaluator:
+    """Sees every input and output of a model once, then gives scores.
+
+    `reset`, `process` for each batch, `evaluate` once; with several processes all of them call
+    `evaluate`, which gathers what they saw.
+    """
+
+    def reset(self) -> None:
+        """Forget everything seen."""
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        """Take in one batch: the model's inputs and, in the same order, its outputs."""
+        raise NotImplementedError
+
+    def evaluate(self) -> Results:
+        """`{task: {metric: score}}` on the main process, `{}` on the others."""
+        raise NotImplementedError
+
+
+class DatasetEvaluators(DatasetEvaluator):
+    """Several evaluators as one; each must answer for tasks of its own."""
+
+    def __init__(self, evaluators: Sequence[DatasetEvaluator]) -> None:
+        self._evaluators = list(evaluators)
+
+    def reset(self) -> None:
+        for evaluator in self._evaluators:
+            evaluator.reset()
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        for evaluator in self._evaluators:
+            evaluator.process(inputs, outputs)
+
+    def evaluate(self) -> Results:
+        merged: Results = {}
+        for evaluator in self._evaluators:
+            results = evaluator.evaluate()
+            if both := merged.keys() & results.keys():
+                raise ValueError(f"two evaluators give results for {sorted(both)}; run them one by one")
+            merged.update(results)
+        return merged
+
+
+def inference_on_dataset(
+    model: nn.Module | Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
+    data_loader: Iterable[list[dict[str, Any]]],
+    evaluator: DatasetEvaluator | Sequence[DatasetEvaluator] | None,
+    log_period_s: float = 5.0,
+) -> Results:
+    """Run a model over this process's share of a data set and evaluate over all processes' shares.
+
+    A module runs in evaluation mode; afterwards each of its parts is back in the mode it had. No
+    gradient is kept. Progress (images/s, seconds for data, model and evaluator, ETA) is logged.
+
+    Args:
+        model: called with each batch, gives one output dict per input dict.
+        data_loader: batches of input dicts; it must have a length.
+        evaluator: one, several, or None to measure the speed alone.
+        log_period_s: seconds between two lines of progress.
+
+    Returns:
+        `{task: {metric: score}}` on the main process, `{}` on the others.
+    """
+    if evaluator is None or isinstance(evaluator, Sequence):
+        evaluator = DatasetEvaluators(evaluator or [])
+    evaluator.reset()
+    batches = len(data_loader)  # type: ignore[arg-type]
+    logger.info("evaluating on %d batches in each of %d process(es)", batches, get_world_size())
+    clock = _Clock(batches, warmup=min(5, max(batches - 1, 0)), log_period_s=log_period_s)
+    with _evaluation_mode(model), torch.no_grad():
+        before = time.perf_counter()
+        for inputs in data_loader:
+            loaded = time.perf_counter()
+            outputs = model(inputs)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            computed = time.perf_counter()
+            evaluator.process(inputs, outputs)
+            after = time.perf_counter()
+            clock.tick(len(inputs), loaded - before, computed - loaded, after - computed)
+            before = after
+    clock.report(final=True)
+    return evaluator.evaluate()
+
+
+@dataclass
+class _Clock:
+    """Adds up where the time of an evaluation goes and says so now and then."""
+
+    batches: int
+    warmup: int  # batches left out of the speed, where caches and workers still start
+    log_period_s: float
+    done: int = 0
+    images: int = 0
+    data_s: float = 0.0
+    model_s: float = 0.0
+    evaluator_s: float = 0.0
+    logged_at: float = 0.0
+
+    def tick(self, images: int, data_s: float, model_s: float, evaluator_s: float) -> None:
+        if self.done == self.warmup:
+            self.images, self.data_s, self.model_s, self.evaluator_s = 0, 0.0, 0.0, 0.0
+        self.done += 1
+        self.images += images
+        self.data_s += data_s
+        self.model_s += model_s
+        self.evaluator_s += evaluator_s
+        now = time.monotonic()
+        if now - self.logged_at >= self.log_period_s and self.done < self.batches:
+            if self.logged_at:
+                self.report()
+            self.logged_at = now
+
+    def report(self, final: bool = False) -> None:
+        if not self.images:
+            return
+        total_s = self.data_s + self.model_s + self.evaluator_s
+        measured = self.done - self.warmup if self.done > self.warmup else self.done
+        eta_s = 0 if final else total_s / measured * (self.batches - self.done)
+        logger.info(
+            "%s %d/%d batches: %.2f images/s; per image %.4f s data, %.4f s model, %.4f s evaluator%s",
+            "evaluated" if final else "evaluating,", self.done, self.batches,
+            self.images / max(total_s, 1e-9), self.data_s / self.images, self.model_s / self.images,
+            self.evaluator_s / self.images,
+            "" if final else f"; ETA {datetime.timedelta(seconds=round(eta_s))}")
+
+
+@contextmanager
+def _evaluation_mode(model: Any) -> Iterator[None]:
+    """Evaluation mode, after which every part has its own mode back (a frozen norm may be in another)."""
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

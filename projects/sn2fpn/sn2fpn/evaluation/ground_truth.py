@@ -1,0 +1,64 @@
+"""The objects of a data set in COCO's annotation format, whatever format the set is stored in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from ..structures import BoxMode
+
+__all__ = ["coco_ground_truth"]
+
+
+def coco_ground_truth(
+    dataset_dicts: Sequence[dict[str, Any]], category_ids: Sequence[int], class_names: Sequence[str]
+) -> dict[str, Any]:
+    """`{"images", "categories", "annotations"}` from data set dicts.
+
+    The dicts come from the same reader as in training, so what it skips as broken counts in neither.
+    An object's area, which decides whether it is small, medium or large, is the annotated `area`
+    (COCO's: of the mask), else that of the segmentation, else of the box. VOC's difficult objects are
+    ordinary ones here: COCO's metric has no notion of them, and Detectron2 does the same.
+
+    Args:
+        category_ids: the category id to use for each contiguous class id.
+        class_names: the name of each contiguous class id.
+    """
+    images, annotations = [], []
+    for record in dataset_dicts:
+        images.append({"id": record["image_id"], "height": record["height"], "width": record["width"],
+                       "file_name": record["file_name"]})
+        for found in record.get("annotations", ()):
+            annotations.append({
+                # From 1: pycocotools takes id 0 for "no match".
+                "id": len(annotations) + 1, "image_id": record["image_id"],
+                "category_id": category_ids[found["category_id"]],
+                "bbox": BoxMode.convert(found["bbox"], found["bbox_mode"], BoxMode.XYWH_ABS).tolist(),
+                "area": _area(found), "iscrowd": int(found.get("iscrowd", 0)),
+                "segmentation": found.get("segmentation", []),
+            })
+    categories = [{"id": i, "name": n} for i, n in zip(category_ids, class_names, strict=True)]
+    return {"images": images, "categories": categories, "annotations": annotations}
+
+
+def _area(annotation: dict[str, Any]) -> float:
+    """Square pixels."""
+    if "area" in annotation:
+        return float(annotation["area"])
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, dict):
+        if isinstance(segmentation["counts"], list):  # uncompressed run lengths: 0s and 1s in turn
+            return float(sum(segmentation["counts"][1::2]))
+        return float(coco_mask.area(segmentation))
+    if segmentation:
+        return sum(_polygon_area(polygon) for polygon in segmentation)
+    return float(BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS)[2:].prod())
+
+
+def _polygon_area(polygon: Sequence[float]) -> float:
+    """Shoelace formula for x1, y1, x2, y2, …"""
+    x, y = np.asarray(polygon, dtype=np.float64).reshape(-1, 2).T
+    return float(0.5 * abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))

@@ -1,0 +1,67 @@
+"""Results as tables for people and as one line for spreadsheets."""
+
+from __future__ import annotations
+
+import math
+
+from tabulate import tabulate
+
+from .evaluator import Results
+
+__all__ = ["results_table", "copypaste_lines"]
+
+
+def results_table(results: Results, class_columns: int = 3) -> str:
+    """Overall and per-class scores of each task, with the unit in every header.
+
+    A score without ground truth is NaN in `results` and printed as "no gt"; when the overall AP is not
+    a number either, nothing could be computed and "n/a" is printed.
+
+    Args:
+        results: `{task: {metric: score}}`, scores in percent; per-class metrics are `AP-<class>`.
+        class_columns: classes side by side in the per-class table.
+    """
+    blocks = []
+    for task, scores in results.items():
+        absent = "n/a" if math.isnan(scores.get("AP", 0.0)) else "no gt"
+        overall = {name: score for name, score in scores.items() if "-" not in name}
+        row = [_cell(score, absent) for score in overall.values()]
+        blocks.append(f"{task}, all classes:\n" + _pipe([row], [f"{name} (%)" for name in overall]))
+        if per_class := _per_class(scores):
+            metrics = list(dict.fromkeys(metric for row in per_class.values() for metric in row))
+            cells = [[name, *(_cell(row[m], absent) for m in metrics)] for name, row in per_class.items()]
+            height = math.ceil(len(cells) / class_columns)
+            columns = math.ceil(len(cells) / height)
+            cells += [[""] * len(cells[0])] * (height * columns - len(cells))
+            rows = [[text for cell in cells[r::height] for text in cell] for r in range(height)]
+            header = ["class", *(f"{m} (%)" for m in metrics)] * columns
+            blocks.append(f"{task}, per class:\n" + _pipe(rows, header))
+    return "\n\n".join(blocks)
+
+
+def copypaste_lines(results: Results) -> list[str]:
+    """The overall scores of each task as `copypaste:` lines: task, names, numbers (Detectron2's form)."""
+    lines = []
+    for task, scores in results.items():
+        overall = {name: score for name, score in scores.items() if "-" not in name}
+        lines += [f"copypaste: Task: {task}", "copypaste: " + ",".join(overall),
+                  "copypaste: " + ",".join(f"{score:.4f}" for score in overall.values())]
+    return lines
+
+
+def _per_class(scores: dict[str, float]) -> dict[str, dict[str, float]]:
+    """{class: {metric: score}} from the `<metric>-<class>` entries."""
+    rows: dict[str, dict[str, float]] = {}
+    for key, score in scores.items():
+        metric, dash, name = key.partition("-")
+        if dash:
+            rows.setdefault(name, {})[metric] = score
+    return rows
+
+
+def _cell(score: float, absent: str) -> str:
+    return absent if math.isnan(score) else f"{score:.2f}"
+
+
+def _pipe(rows: list[list[str]], headers: list[str]) -> str:
+    return tabulate(rows, headers=headers, tablefmt="pipe", stralign="left", disable_numparse=True)
