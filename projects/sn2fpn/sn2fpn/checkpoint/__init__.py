@@ -1,0 +1,7 @@
+"""Checkpoints: read safely, written atomically, matched by name."""
+
+from .checkpointer import Checkpointer, atomic_save
+from .matching import MatchReport, load_weights
+from .reading import Checkpoint, load_file
+
+__all__ = ["Checkpoint", "Checkpointer", "MatchReport", "atomic_save", "load_file", "load_weights"]

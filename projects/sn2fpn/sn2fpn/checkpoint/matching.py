@@ -1,0 +1,201 @@
+"""Which tensor of a file goes where in a model, and a readable account of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .reading import Checkpoint
+
+__all__ = ["MatchReport", "Mismatch", "compact_names", "load_weights"]
+
+
+class Mismatch(NamedTuple):
+    """A tensor whose place in the model has another shape; it is not loaded."""
+
+    name: str
+    in_file: tuple[int, ...]
+    in_model: tuple[int, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.in_file} in the file, {self.in_model} in the model{self.reason}"
+
+
+@dataclass
+class MatchReport:
+    """What happened to every tensor of a file and of a model; `str(report)` is meant to be read.
+
+    Attributes:
+        path, format: of the file.
+        loaded: model names that took their value from the file.
+        assumed: statistics set to mean 0, variance 1 because the file's batch norm is an affine pair only.
+        missing: model names that the file does not have; they keep their value.
+        mismatched: model names whose tensor in the file has another shape; they keep their value.
+        unused: names in the file that have no place in the model -> why.
+    """
+
+    path: Path
+    format: str
+    loaded: set[str] = field(default_factory=set)
+    assumed: set[str] = field(default_factory=set)
+    missing: set[str] = field(default_factory=set)
+    mismatched: list[Mismatch] = field(default_factory=list)
+    unused: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every tensor of the model has its value from the file."""
+        return not self.missing and not self.mismatched
+
+    def __str__(self) -> str:
+        names = self.loaded | self.assumed | self.missing | {m.name for m in self.mismatched}
+        lines = [f"{self.path} ({self.format} names):"]
+        lines.append(f"  loaded {len(self.loaded)} of the model's {len(names)} tensors")
+        lines += [f"    {line}" for line in compact_names(self.loaded, names)]
+        if self.assumed:
+            lines.append(f"  statistics 0 and 1, as norms are affine pairs in the file: {len(self.assumed)}")
+        if self.mismatched:
+            lines.append(f"  of another shape, not loaded: {len(self.mismatched)}")
+            lines += [f"    {mismatch}" for mismatch in self.mismatched]
+        if self.missing:
+            lines.append(f"  not in the file, left as initialised: {len(self.missing)}")
+            lines += [f"    {line}" for line in compact_names(self.missing, names)]
+        if self.unused:
+            lines.append(f"  in the file but not used: {len(self.unused)}")
+            for reason in dict.fromkeys(self.unused.values()):
+                group = [name for name, why in self.unused.items() if why == reason]
+                lines += [f"    {line} ({reason})" for line in compact_names(group, group)]
+        return "\n".join(lines)
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint, where: str = "MODEL.WEIGHTS") -> MatchReport:
+    """Copy into `model` every tensor of the checkpoint that has a place in it.
+
+    A name fits when it is the model's, or the end of exactly one of the model's names after a dot
+    (`stem.conv1.weight` -> `backbone.bottom_up.stem.conv1.weight`); the longest such name wins.
+
+    Raises:
+        UserError: nothing fits.
+    """
+    state = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+    places, ambiguous = _places(state, checkpoint.model)
+    report = MatchReport(checkpoint.path, checkpoint.format)
+    new: dict[str, Tensor] = {}
+    for name, source in places.items():
+        tensor = checkpoint.model[source]
+        if tensor.shape == state[name].shape:
+            new[name] = tensor
+        else:
+            shapes = tuple(tensor.shape), tuple(state[name].shape)
+            report.mismatched.append(Mismatch(name, *shapes, _shape_reason(name, *shapes)))
+    if not new:
+        raise UserError(_nothing_fits(checkpoint, state, report, where))
+    report.loaded = set(new)
+    for name in state.keys() - places.keys():
+        module, _, kind = name.rpartition(".")
+        if kind in _IDENTITY and {f"{module}.weight", f"{module}.bias"} <= report.loaded:
+            new[name] = torch.full_like(state[name], _IDENTITY[kind])
+            report.assumed.add(name)
+        elif kind != "num_batches_tracked":  # a counter, which no result depends on
+            report.missing.add(name)
+    for source in checkpoint.model.keys() - set(places.values()):
+        if not source.endswith(".num_batches_tracked"):
+            original = checkpoint.original_names[source]
+            report.unused[original] = _unused_reason(source, ambiguous.get(source))
+    model.load_state_dict(new, strict=False)
+    return report
+
+
+_IDENTITY = {"running_mean": 0.0, "running_var": 1.0}
+
+
+def _places(model: Collection[str], file: Collection[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Model name -> file name, and the file names that would fit several places."""
+    places = {name: name for name in file if name in model}
+    free = set(file) - places.keys()
+    candidates: dict[str, list[str]] = {}
+    for name in sorted(set(model) - places.keys()):
+        parts = name.split(".")
+        ends = (".".join(parts[i:]) for i in range(1, len(parts)))  # longest first
+        source = next((end for end in ends if end in free), None)
+        if source is not None:
+            candidates.setdefault(source, []).append(name)
+    for source, names in candidates.items():
+        if len(names) == 1:
+            places[names[0]] = source
+    return places, {source: names for source, names in candidates.items() if len(names) > 1}
+
+
+def _shape_reason(name: str, in_file: tuple[int, ...], in_model: tuple[int, ...]) -> str:
+    if not in_file or not in_model or in_file[1:] != in_model[1:]:
+        return ""
+    if "cls_score" in name:
+        return f" ({in_file[0] - 1} classes there, {in_model[0] - 1} here)"
+    if "bbox_pred" in name:
+        return f" (boxes for {in_file[0] // 4} classes there, {in_model[0] // 4} here)"
+    return ""
+
+
+def _unused_reason(name: str, several: list[str] | None) -> str:
+    if several:
+        return f"fits {len(several)} places: {', '.join(several[:3])}{' …' if len(several) > 3 else ''}"
+    if re.match(r"(stem\.)?(fc|fc1000|linear|pred)\.", name):
+        return "the image classifier"
+    if re.search(r"anchor_generator|^pixel_(mean|std)$", name):
+        return "computed from the configuration"
+    return "no such place in the model"
+
+
+def _nothing_fits(checkpoint: Checkpoint, state: Collection[str], report: MatchReport, where: str) -> str:
+    message = (
+        f"{where}: none of the {len(checkpoint.model)} tensors of {checkpoint.path} fits the model: "
+        f"the file has {', '.join(list(checkpoint.original_names.values())[:3])} …, "
+        f"the model {', '.join(list(state)[:3])} …"
+    )
+    if report.mismatched:
+        message += f"; {report.mismatched[0]}"
+    return message
+
+
+def compact_names(names: Iterable[str], among: Iterable[str]) -> list[str]:
+    """Dotted names in few lines: whole modules as `a.b.*`, equal endings merged as `a.{b,c}.*`.
+
+    Args:
+        names: the names to list.
+        among: all names there are; `a.b.*` means every one of them that starts with `a.b.`.
+
+    Example:
+        >>> compact_names(["a.b.x", "a.c.x", "a.c.y"], ["a.b.x", "a.b.y", "a.c.x", "a.c.y"])
+        ['a.b.x', 'a.c.*']
+    """
+    split, split_all = ([name.split(".") for name in sorted(set(group))] for group in (names, among))
+    return _compact(split, split_all, top=True)
+
+
+def _compact(names: list[list[str]], among: list[list[str]], top: bool = False) -> list[str]:
+    if len(names) == len(among) > 1 and not top:
+        return ["*"]
+    endings: dict[str, tuple[str, ...]] = {}
+    for head in dict.fromkeys(n[0] for n in names):
+        below = [n[1:] for n in names if n[0] == head and len(n) > 1]
+        below_all = [n[1:] for n in among if n[0] == head and len(n) > 1]
+        endings[head] = tuple(_compact(below, below_all)) if below else ("",)
+    lines = []
+    for ending in dict.fromkeys(endings.values()):
+        heads = [head for head, e in endings.items() if e == ending]
+        if len(heads) > 1:
+            heads = ["{" + ",".join(sorted(heads, key=_natural)) + "}"]
+        lines += [f"{heads[0]}.{e}" if e else heads[0] for e in ending]
+    return lines
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]

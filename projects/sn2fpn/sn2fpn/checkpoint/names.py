@@ -1,0 +1,107 @@
+"""Other libraries' parameter names -> Detectron2's, which are ours.
+
+Caffe2 (its Detectron and ImageNet models) and torchvision's ResNets. A file of a trunk alone keeps names
+without `backbone.bottom_up.`: matching finds the place (`matching.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+
+__all__ = ["detect_format", "to_detectron2_names"]
+
+# Applied in this order to Caffe2's names.
+_CAFFE2_RULES: tuple[tuple[str, str], ...] = (
+    # parameter kinds
+    (r"_(?:bn|gn)_(?:s|gamma)$", ".norm.weight"),
+    (r"_(?:bn|gn)_(?:b|beta|bias)$", ".norm.bias"),
+    (r"_bn_(?:rm|running_mean)$", ".norm.running_mean"),
+    (r"_bn_(?:riv|running_var)$", ".norm.running_var"),
+    (r"_w$", ".weight"),
+    (r"_b$", ".bias"),
+    # trunk
+    (r"^(?:res_)?conv1\.", "stem.conv1."),
+    (r"^(res\d)_(\d+)_branch1\.", r"\1.\2.shortcut."),
+    (r"^(res\d)_(\d+)_branch2a\.", r"\1.\2.conv1."),
+    (r"^(res\d)_(\d+)_branch2b\.", r"\1.\2.conv2."),
+    (r"^(res\d)_(\d+)_branch2c\.", r"\1.\2.conv3."),
+    # pyramid
+    (r"^fpn_inner_res(\d)_\d+_sum(?:_lateral)?\.", r"fpn_lateral\1."),
+    (r"^fpn_res(\d)_\d+_sum\.", r"fpn_output\1."),
+    # proposals; Caffe2 defines the shared head on level 2
+    (r"^conv_rpn(?:_fpn2)?\.", "proposal_generator.rpn_head.conv."),
+    (r"^rpn_bbox_pred(?:_fpn2)?\.", "proposal_generator.rpn_head.anchor_deltas."),
+    (r"^rpn_cls_logits(?:_fpn2)?\.", "proposal_generator.rpn_head.objectness_logits."),
+    # box head
+    (r"^fc6\.", "box_head.fc1."),
+    (r"^fc7\.", "box_head.fc2."),
+    (r"^head_conv(\d)\.", r"box_head.conv\1."),
+    (r"^bbox_pred\.", "box_predictor.bbox_pred."),
+    (r"^cls_score\.", "box_predictor.cls_score."),
+)
+
+_TORCHVISION_RULES: tuple[tuple[str, str], ...] = (
+    (r"^conv1\.", "stem.conv1."),
+    (r"^bn1\.", "stem.conv1.norm."),
+    (r"^layer(\d)\.(\d+)\.downsample\.0\.", r"layer\1.\2.shortcut."),
+    (r"^layer(\d)\.(\d+)\.downsample\.1\.", r"layer\1.\2.shortcut.norm."),
+    (r"^layer(\d)\.(\d+)\.bn(\d)\.", r"layer\1.\2.conv\3.norm."),
+)
+
+
+def detect_format(names: Iterable[str], author: str = "") -> str:
+    """Whose names these are: "caffe2", "torchvision" or "detectron2"."""
+    names = list(names)
+    if author == "Caffe2" or any(re.search(r"_branch\d[a-c]?_|^conv1_w$", n) for n in names):
+        return "caffe2"
+    if any(re.match(r"layer\d\.\d+\.(conv|bn|downsample)", n) for n in names):
+        return "torchvision"
+    return "detectron2"
+
+
+def to_detectron2_names(
+    weights: Mapping[str, Tensor], naming: str
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Rename, and reorder where the other library's layout differs.
+
+    Returns:
+        The tensors by Detectron2's names, and for each of those the name in the file.
+
+    Raises:
+        UserError: two names of the file become one.
+    """
+    renamed: dict[str, Tensor] = {}
+    originals: dict[str, str] = {}
+    for original, tensor in weights.items():
+        if naming == "caffe2" and original.endswith("_momentum"):
+            continue  # the optimizer's buffers of Caffe2's training files
+        name = _rename(original, naming)
+        if name in renamed:
+            raise UserError(f"{originals[name]!r} and {original!r} of the checkpoint both mean {name!r}")
+        renamed[name] = _background_last(name, tensor) if naming == "caffe2" else tensor
+        originals[name] = original
+    return renamed, originals
+
+
+def _rename(name: str, naming: str) -> str:
+    rules = {"caffe2": _CAFFE2_RULES, "torchvision": _TORCHVISION_RULES}.get(naming, ())
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    if naming == "torchvision":  # stages count from the stem: layer1 is res2
+        name = re.sub(r"^layer(\d)\.", lambda match: f"res{int(match.group(1)) + 1}.", name)
+    return name
+
+
+def _background_last(name: str, tensor: Tensor) -> Tensor:
+    """Caffe2 has the background as class 0, with box weights that mean nothing; here it is the last class."""
+    if name.startswith("box_predictor.cls_score."):
+        return torch.cat([tensor[1:], tensor[:1]])
+    if name.startswith("box_predictor.bbox_pred."):
+        return tensor[4:]
+    return tensor
