@@ -1,0 +1,63 @@
+"""The program: arguments -> launch -> run, and the one place where user mistakes are printed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from ..errors import UserError
+from .arguments import default_argument_parser
+
+__all__ = ["main"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run train_net.py's command line; returns the exit code (0 done, 2 user mistake, 130 interrupted)."""
+    args = default_argument_parser().parse_args(argv)
+    try:
+        _check_flags(args)
+        from .launch import launch
+        from .setup import load_config
+
+        cfg = load_config(args)  # checked before any process starts
+        launch(_run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url,
+               args=(cfg, args), device=cfg.MODEL.DEVICE)
+    except UserError as e:
+        if args.debug:
+            raise
+        report(e)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def report(error: UserError) -> None:
+    """Print a user mistake to the console and, when logging is set up, to the log file."""
+    root = logging.getLogger("sn2fpn")
+    if root.handlers:
+        root.error("%s", error)
+    else:
+        print(f"error: {error}", file=sys.stderr)
+
+
+def _run(cfg: Any, args: Any) -> None:
+    from .run import run
+
+    run(cfg, args)
+
+
+def _check_flags(args: Any) -> None:
+    flags = [o for o in args.opts if o.startswith("--")]
+    if flags:
+        raise UserError(f"{flags[0]}: flags go before the KEY VALUE pairs, found it after {args.opts[0]!r}")
+    if not args.config_file:
+        raise UserError("--config-file: no config given; e.g. --config-file configs/faster_rcnn_R50_sni.yaml")
+    if args.num_gpus < 1:
+        raise UserError(f"--num-gpus {args.num_gpus}: at least 1 (with MODEL.DEVICE cpu it counts processes)")
+    if not 0 <= args.machine_rank < args.num_machines:
+        raise UserError(f"--machine-rank {args.machine_rank}: expected 0 to {args.num_machines - 1} "
+                        f"for --num-machines {args.num_machines}")
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise UserError("--dist-url: several machines need a common address, e.g. --dist-url tcp://HOST:29500")

@@ -1,0 +1,122 @@
+"""Start one process per device and join them: by our own spawn, or inside `torchrun`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from ..errors import UserError
+from .entry import report
+
+__all__ = ["launch"]
+
+_TIMEOUT = timedelta(minutes=30)
+
+
+def launch(main_func: Callable[..., Any], num_gpus_per_machine: int, num_machines: int = 1, machine_rank: int = 0,
+           dist_url: str | None = None, args: tuple[Any, ...] = (), device: str = "cuda") -> None:
+    """Call `main_func(*args)` in every process of the job (Detectron2's `launch`).
+
+    One process runs in place. Several use torch.distributed: NCCL when `device` is a GPU, gloo on a CPU.
+    Under `torchrun` (RANK and WORLD_SIZE are set) nothing is spawned and its variables decide.
+
+    Args:
+        num_gpus_per_machine: processes on this machine.
+        dist_url: `tcp://HOST:PORT` where processes meet; "auto" or None takes a free local port.
+        device: MODEL.DEVICE.
+
+    Raises:
+        UserError: more GPUs asked for than present.
+        SystemExit: a child process failed; it has printed why.
+    """
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        _check_devices(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), device)
+        _join(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"]), "env://", device)
+        try:
+            main_func(*args)
+        finally:
+            dist.destroy_process_group()
+        return
+    _check_devices(num_gpus_per_machine, device)
+    world_size = num_machines * num_gpus_per_machine
+    if world_size == 1:
+        main_func(*args)
+        return
+    if dist_url in (None, "auto"):
+        dist_url = f"tcp://127.0.0.1:{_free_port()}"
+    spawned = (main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, device, args)
+    context = mp.spawn(_child, nprocs=num_gpus_per_machine, args=spawned, join=False)
+    _wait(context)
+
+
+def _wait(context: Any) -> None:
+    """Join the children; a Ctrl-C reaches them too, so let them save and stop by themselves."""
+    interrupted = False
+    while True:
+        try:
+            if context.join():
+                break
+        except KeyboardInterrupt:
+            if interrupted:
+                raise
+            interrupted = True
+        except mp.ProcessExitedException as e:
+            sys.exit(e.exit_code if e.exit_code in (2, 130) else 1)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _child(local_rank: int, main_func: Callable[..., Any], world_size: int, per_machine: int, machine_rank: int,
+           dist_url: str, device: str, args: tuple[Any, ...]) -> None:
+    os.environ["LOCAL_RANK"] = str(local_rank)
+    try:
+        if device == "cpu":
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // per_machine))
+        _join(machine_rank * per_machine + local_rank, world_size, local_rank, dist_url, device)
+        main_func(*args)
+        dist.destroy_process_group()
+    except UserError as e:
+        report(e)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def _join(rank: int, world_size: int, local_rank: int, dist_url: str, device: str) -> None:
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.set_device(local_rank)
+    try:
+        dist.init_process_group("nccl" if on_gpu else "gloo", init_method=dist_url, world_size=world_size,
+                                rank=rank, timeout=_TIMEOUT)
+    except (dist.DistNetworkError, dist.DistStoreError, ValueError) as e:
+        raise UserError(f"--dist-url {dist_url}: process {rank} of {world_size} could not join: {e}") from e
+    dist.barrier()
+
+
+def _check_devices(wanted: int, device: str) -> None:
+    if not device.startswith("cuda"):
+        return
+    present = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if present == 0:
+        raise UserError("MODEL.DEVICE is 'cuda', but no GPU is present; add MODEL.DEVICE cpu to run on the CPU")
+    if wanted > present:
+        raise UserError(f"--num-gpus {wanted}: only {present} present; ask for at most {present}")
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]

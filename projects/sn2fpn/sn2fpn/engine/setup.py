@@ -1,0 +1,193 @@
+"""Before a run: the configuration, the log, the environment and the seed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+from .. import __version__
+from .. import distributed as comm
+from ..atomic import atomic_write
+from ..config import CfgNode, get_cfg
+from ..errors import UserError, did_you_mean
+
+__all__ = ["default_setup", "environment_summary", "load_config", "scale_to_world_size", "seed_everything"]
+
+logger = logging.getLogger(__name__)
+
+
+def load_config(args: Any) -> CfgNode:
+    """The configuration of a command line: defaults <- file (and its bases) <- KEY VALUE pairs.
+
+    Raises:
+        UserError: an unknown key, a wrong type or an impossible combination.
+    """
+    cfg = get_cfg()
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    _validate(cfg, args)
+    return cfg
+
+
+def _validate(cfg: CfgNode, args: Any) -> None:
+    """Catch what would otherwise fail hours later."""
+    s, t = cfg.SOLVER, cfg.TEST
+    world = args.num_gpus * args.num_machines
+    if "WORLD_SIZE" in os.environ:
+        world = int(os.environ["WORLD_SIZE"])
+    scaled = round(s.IMS_PER_BATCH * world / s.REFERENCE_WORLD_SIZE) if s.REFERENCE_WORLD_SIZE else s.IMS_PER_BATCH
+    if not args.eval_only and scaled % (world * s.ACCUMULATE_STEPS):
+        raise UserError(f"SOLVER.IMS_PER_BATCH {scaled} does not divide into {world} processes x SOLVER.ACCUMULATE_STEPS "
+                        f"{s.ACCUMULATE_STEPS}; choose a multiple of {world * s.ACCUMULATE_STEPS}")
+    if s.AMP.DTYPE not in ("auto", "float16", "bfloat16"):
+        hint = did_you_mean(s.AMP.DTYPE, ("auto", "float16", "bfloat16"))
+        raise UserError(f"SOLVER.AMP.DTYPE: unknown {s.AMP.DTYPE!r}{hint}")
+    for key, value in (("MAX_ITER", s.MAX_ITER), ("CHECKPOINT_PERIOD", s.CHECKPOINT_PERIOD),
+                       ("BASE_LR", s.BASE_LR), ("ACCUMULATE_STEPS", s.ACCUMULATE_STEPS)):
+        if value <= 0:
+            raise UserError(f"SOLVER.{key}: expected a positive number, found {value}")
+    if t.PATIENCE and not t.BEST_METRIC:
+        raise UserError("TEST.PATIENCE needs TEST.BEST_METRIC, e.g. TEST.BEST_METRIC bbox/AP")
+    if (t.BEST_METRIC or t.VAL_LOSS) and not cfg.DATASETS.TEST:
+        raise UserError("TEST.BEST_METRIC and TEST.VAL_LOSS need a data set in DATASETS.TEST")
+    if args.eval_only and not cfg.MODEL.WEIGHTS:
+        raise UserError("--eval-only: MODEL.WEIGHTS is empty; add MODEL.WEIGHTS path/to/model_final.pth")
+    if args.eval_only and not cfg.DATASETS.TEST:
+        raise UserError("--eval-only: DATASETS.TEST is empty; add e.g. DATASETS.TEST \"('coco_2017_val',)\"")
+    if not args.eval_only and not cfg.DATASETS.TRAIN:
+        raise UserError("DATASETS.TRAIN is empty; name at least one data set")
+
+
+def default_setup(cfg: CfgNode, args: Any) -> None:
+    """Open the log, print the environment and write `config.yaml` to OUTPUT_DIR.
+
+    Raises:
+        UserError: OUTPUT_DIR cannot be written.
+    """
+    out = Path(cfg.OUTPUT_DIR)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"OUTPUT_DIR {out}: cannot be created: {e}") from e
+    _setup_logger(out)
+    logger.info("Environment:\n%s", environment_summary())
+    logger.info("Command line: %s", " ".join(sys.argv))
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
+    if cfg.FLOAT32_PRECISION:
+        torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
+    if comm.is_main_process():
+        path = out / "config.yaml"
+        with atomic_write(path) as f:
+            f.write(cfg.dump())
+        logger.info("Full configuration written to %s", path)
+
+
+def _setup_logger(out: Path) -> None:
+    """Console for the main process, a file for every process."""
+    root = logging.getLogger("sn2fpn")
+    root.setLevel(logging.INFO)
+    root.propagate = False
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+    rank = comm.get_rank()
+    file_name = "log.txt" if rank == 0 else f"log.txt.rank{rank}"
+    plain = logging.Formatter("[%(asctime)s] %(levelname)s: %(message)s", "%m/%d %H:%M:%S")
+    handlers: list[logging.Handler] = [logging.FileHandler(out / file_name, encoding="utf-8")]
+    if rank == 0:
+        handlers.append(_StdoutHandler())
+    for handler in handlers:
+        handler.setFormatter(plain)
+        root.addHandler(handler)
+
+
+class _StdoutHandler(logging.StreamHandler):
+    """Writes to whatever sys.stdout is at the moment: a live progress bar replaces it."""
+
+    @property
+    def stream(self) -> Any:
+        return sys.stdout
+
+    @stream.setter
+    def stream(self, _: Any) -> None:
+        pass
+
+
+def environment_summary() -> str:
+    """Versions and devices, as a two-column table."""
+    rows = [("sn2fpn", f"{__version__} {_commit()}"), ("Python", platform.python_version()),
+            ("platform", platform.platform())]
+    for package in ("torch", "torchvision", "fvcore", "pycocotools", "numpy", "pillow", "detectron2"):
+        try:
+            rows.append((package, metadata.version(package)))
+        except metadata.PackageNotFoundError:
+            rows.append((package, "not installed"))
+    if torch.cuda.is_available():
+        rows += [(f"GPU {i}", torch.cuda.get_device_name(i)) for i in range(torch.cuda.device_count())]
+        rows.append(("CUDA", f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"))
+    rows.append(("CPU", f"{os.cpu_count()} cores, {torch.get_num_threads()} torch threads"))
+    return tabulate(rows, tablefmt="plain")
+
+
+def _commit() -> str:
+    """`(commit abc1234)` of the checkout this package runs from, or nothing."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return f"(commit {done.stdout.strip()})" if done.returncode == 0 else ""
+
+
+def seed_everything(seed: int) -> int:
+    """Seed torch for this process; returns the seed that all processes share.
+
+    A negative seed is replaced by a random one. With a given seed, deterministic algorithms are asked
+    for, so that a run on CPUs repeats itself exactly.
+    """
+    if seed >= 0:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.deterministic = True
+    else:
+        seed = int.from_bytes(os.urandom(4), "big") >> 1
+    seed = comm.broadcast_object(seed)
+    torch.manual_seed(seed + comm.get_rank())
+    return seed
+
+
+def scale_to_world_size(cfg: CfgNode, world_size: int) -> CfgNode:
+    """The schedule for `world_size` processes when it was written for SOLVER.REFERENCE_WORLD_SIZE.
+
+    Images per batch and learning rate grow in proportion, iterations shrink (linear scaling rule,
+    Goyal et al., "Accurate, Large Minibatch SGD", 2017), as Detectron2 does it. Returns a new cfg.
+    """
+    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if reference == 0 or reference == world_size:
+        return cfg
+    scale = world_size / reference
+    cfg = cfg.clone()
+    cfg.defrost()
+    s = cfg.SOLVER
+    s.IMS_PER_BATCH = round(s.IMS_PER_BATCH * scale)
+    s.BASE_LR *= scale
+    s.MAX_ITER = round(s.MAX_ITER / scale)
+    s.WARMUP_ITERS = round(s.WARMUP_ITERS / scale)
+    s.STEPS = tuple(round(x / scale) for x in s.STEPS)
+    s.CHECKPOINT_PERIOD = round(s.CHECKPOINT_PERIOD / scale)
+    cfg.TEST.EVAL_PERIOD = round(cfg.TEST.EVAL_PERIOD / scale)
+    s.REFERENCE_WORLD_SIZE = world_size
+    cfg.freeze()
+    logger.info(
+        "Schedule scaled from %d to %d processes: %d images per iteration, learning rate %g, %d iterations, "
+        "warm-up %d, steps %s", reference, world_size, s.IMS_PER_BATCH, s.BASE_LR, s.MAX_ITER, s.WARMUP_ITERS, s.STEPS)
+    return cfg

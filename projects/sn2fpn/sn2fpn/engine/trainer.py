@@ -1,0 +1,266 @@
+"""The training loop of the native engine, driven by `SOLVER.*` iterations."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .. import distributed as comm
+from ..checkpoint import Checkpointer
+from ..data import build_train_loader
+from ..errors import UserError
+from ..modeling import build_model
+from ..modeling.metrics import collect_metrics
+from .hooks import EMA, Checkpoints, Evaluation, Hook, Progress
+from .setup import scale_to_world_size, seed_everything
+from .solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
+from .writers import MetricStorage
+
+__all__ = ["Trainer"]
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer:
+    """Builds model, data, optimizer and hooks from a configuration and trains.
+
+    Example:
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=False)
+        results = trainer.train()
+
+    Args:
+        cfg: the configuration; the schedule is scaled when SOLVER.REFERENCE_WORLD_SIZE asks for it.
+
+    Attributes:
+        iter: the iteration being done (0-based); max_iter: where training ends.
+        model: the bare model; hooks: extend before `train()` for your own.
+    """
+
+    def __init__(self, cfg: Any) -> None:
+        world = comm.get_world_size()
+        self.cfg = cfg = scale_to_world_size(cfg, world)
+        self.seed = seed_everything(cfg.SEED)
+        self.model = build_model(cfg)
+        self._wrapped = self.model if world == 1 else _distributed(self.model, cfg)
+        self.optimizer = build_optimizer(cfg, self.model)
+        self.scheduler = build_lr_scheduler(cfg, self.optimizer)
+        self._clip = build_gradient_clipper(cfg)
+        self._autocast, self._scaler = _mixed_precision(cfg)
+        self.ema = EMA(self.model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
+        self.storage = MetricStorage()
+        self.start_iter = self.iter = 0
+        self.max_iter: int = cfg.SOLVER.MAX_ITER
+        parts: dict[str, Any] = {"trainer": self} | ({"ema": self.ema} if self.ema else {})
+        self.checkpointer = Checkpointer(self.model, cfg.OUTPUT_DIR, keep=cfg.SOLVER.CHECKPOINTS_TO_KEEP, **parts)
+        self.hooks = self.build_hooks()
+        self._stop_reason = ""
+        self._signals: list[int] = []
+        self._last_saved = ""
+
+    def build_hooks(self) -> list[Hook]:
+        """Hooks in the order in which they act after a step; evaluation after the checkpoint is safe."""
+        out = Path(self.cfg.OUTPUT_DIR)
+        self.evaluation = Evaluation(self.cfg, self.model)
+        hooks: list[Hook] = [self.ema] if self.ema else []
+        hooks += [Checkpoints(self.cfg.SOLVER.CHECKPOINT_PERIOD), self.evaluation]
+        if comm.is_main_process():
+            hooks.append(Progress(out, self.cfg.SOLVER.IMS_PER_BATCH))
+        return hooks
+
+    def resume_or_load(self, resume: bool = False) -> None:
+        """Continue from OUTPUT_DIR's last checkpoint, or load MODEL.WEIGHTS into a fresh run."""
+        state = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if resume and self.checkpointer.has_checkpoint():
+            self.start_iter = state.get("iteration", self.iter) + 1
+            self._last_saved = str(self.checkpointer.get_checkpoint_file())
+            logger.info("Resuming at iteration %d of %d", self.start_iter, self.max_iter)
+        elif self.ema is not None:
+            self.ema.reset()
+
+    def train(self) -> dict[str, Any]:
+        """Train to `max_iter`; returns the last evaluation's results (main process).
+
+        Raises:
+            UserError: a loss is not finite.
+            KeyboardInterrupt: after Ctrl-C or SIGTERM; a checkpoint has been saved.
+        """
+        if self.start_iter >= self.max_iter:
+            logger.info("Nothing to train: the checkpoint is at iteration %d of %d", self.start_iter, self.max_iter)
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.SEED = self.seed
+        batches = iter(build_train_loader(cfg, start_iter=self.start_iter)) if self.start_iter < self.max_iter else None
+        previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        self.iter = self.start_iter - 1
+        try:
+            for hook in self.hooks:
+                hook.trainer = self
+                hook.before_train()
+            self.model.train()
+            for iteration in range(self.start_iter, self.max_iter):
+                self.iter = iteration
+                self.run_step(batches)
+                for hook in self.hooks:
+                    hook.after_step()
+                self._obey_signals()
+                if self._stop_reason:
+                    logger.info("Stopped at iteration %d: %s", self.iter + 1, self._stop_reason)
+                    break
+            for hook in self.hooks:
+                hook.after_train()
+        finally:
+            for s, handler in previous.items():
+                signal.signal(s, handler)
+            for hook in self.hooks:
+                hook.close()
+        return self.evaluation.results
+
+    def run_step(self, batches: Iterator[list[dict[str, Any]]]) -> None:
+        """One optimizer step over SOLVER.ACCUMULATE_STEPS parts of a batch."""
+        started = time.perf_counter()
+        batch = next(batches)
+        data_time = time.perf_counter() - started
+        parts = self.cfg.SOLVER.ACCUMULATE_STEPS
+        size = len(batch) // parts
+        sums: dict[str, torch.Tensor] = {}
+        lr = max(group["lr"] for group in self.optimizer.param_groups)
+        with collect_metrics() as metrics:
+            for i in range(parts):
+                last = i == parts - 1
+                sync = nullcontext() if last or self._wrapped is self.model else self._wrapped.no_sync()
+                with sync:
+                    for name, loss in self._forward_backward(batch[i * size : (i + 1) * size], 1 / parts).items():
+                        sums[name] = sums.get(name, 0) + loss.detach() / parts
+        self._step_optimizer()
+        values = {k: float(v) for k, v in comm.reduce_mean(sums | _as_tensors(metrics, sums)).items()}
+        losses = {k: v for k, v in values.items() if k in sums}
+        values["total_loss"] = sum(losses.values())
+        if not torch.isfinite(torch.stack([v.float() for v in sums.values()])).all():
+            self._fail_not_finite(batch, str({k: float(v) for k, v in sums.items()}))
+        self.scheduler.step()
+        self.storage.put(values | {"lr": lr, "data_time": data_time, "time": time.perf_counter() - started})
+
+    def _forward_backward(self, part: list[dict[str, Any]], weight: float) -> dict[str, torch.Tensor]:
+        try:
+            with self._autocast():
+                losses = self._wrapped(part)
+        except FloatingPointError as e:
+            self._fail_not_finite(part, str(e))
+        self._scaler.scale(sum(losses.values()) * weight).backward()
+        return losses
+
+    def _step_optimizer(self) -> None:
+        if self._clip is not None:
+            self._scaler.unscale_(self.optimizer)
+            self._clip([p for group in self.optimizer.param_groups for p in group["params"]])
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _fail_not_finite(self, batch: list[dict[str, Any]], what: str) -> None:
+        ids = ", ".join(str(d.get("image_id", d.get("file_name"))) for d in batch)
+        safe = f"the last good checkpoint is {self._last_saved}" if self._last_saved else "no checkpoint was saved yet"
+        raise UserError(
+            f"training diverged at iteration {self.iter + 1}: {what} on images {ids}; {safe}. Common remedies: a "
+            "lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_ITERS, SOLVER.CLIP_GRADIENTS.ENABLED True, or "
+            "MODEL.RESNETS.NORM BN / GN when training from scratch (FrozenBN needs pretrained weights)")
+
+    def save(self, name: str, remember: bool = True, **extra: Any) -> None:
+        """Write `<name>.pth`; `remember` makes it the one that --resume finds."""
+        self._rng_states = comm.gather(_random_state())
+        if comm.is_main_process():
+            path = self.checkpointer.save(name, remember=remember, iteration=self.iter, **extra)
+            if remember:
+                self._last_saved = str(path)
+        comm.barrier()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything besides weights that a run continues from; laid out as Detectron2's trainer state."""
+        return {
+            "iteration": self.iter,
+            "hooks": {"LRScheduler": self.scheduler.state_dict()},
+            "_trainer": {"iteration": self.iter, "optimizer": self.optimizer.state_dict()},
+            "grad_scaler": self._scaler.state_dict(),
+            "seed": self.seed,
+            "random_states": self._rng_states,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.iter = state["iteration"]
+        self.optimizer.load_state_dict(state["_trainer"]["optimizer"])
+        self.scheduler.load_state_dict(state["hooks"]["LRScheduler"])
+        if state.get("grad_scaler"):
+            self._scaler.load_state_dict(state["grad_scaler"])
+        self.seed = state.get("seed", self.seed)
+        states = state.get("random_states", [])
+        if len(states) == comm.get_world_size():
+            _restore_random_state(states[comm.get_rank()])
+        elif states:
+            logger.warning("The checkpoint was written by %d processes, this run has %d: random state starts afresh",
+                           len(states), comm.get_world_size())
+
+    def stop(self, reason: str) -> None:
+        """End training after this iteration."""
+        self._stop_reason = reason
+
+    def _on_signal(self, number: int, _frame: Any) -> None:
+        """The first Ctrl-C or SIGTERM lets the step finish; a second one stops at once."""
+        if self._signals:
+            raise KeyboardInterrupt
+        self._signals.append(number)
+
+    def _obey_signals(self) -> None:
+        """All processes stop after the same iteration, whichever of them was told first."""
+        told = bool(self._signals)
+        if comm.get_world_size() > 1:
+            flag = torch.tensor(float(told), device=next(self.model.parameters()).device)
+            torch.distributed.all_reduce(flag)
+            told = bool(flag)
+        if told and self.iter + 1 < self.max_iter:
+            self.save(f"model_{self.iter:07d}")
+            logger.warning("Interrupted after iteration %d; saved %s. Add --resume to the same command to go on",
+                           self.iter + 1, self._last_saved)
+            raise KeyboardInterrupt
+
+
+def _distributed(model: nn.Module, cfg: Any) -> DistributedDataParallel:
+    ids = [comm.get_local_rank()] if cfg.MODEL.DEVICE.startswith("cuda") else None
+    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+
+
+def _mixed_precision(cfg: Any) -> tuple[Any, torch.amp.GradScaler]:
+    """(autocast factory, gradient scaler); the scaler only acts for float16."""
+    device = cfg.MODEL.DEVICE.split(":")[0]
+    amp = cfg.SOLVER.AMP
+    auto = "float16" if device == "cuda" else "bfloat16"
+    dtype = auto if amp.DTYPE == "auto" else amp.DTYPE
+    scaler = torch.amp.GradScaler(device, enabled=amp.ENABLED and dtype == "float16")
+    if not amp.ENABLED:
+        return nullcontext, scaler
+    return lambda: torch.autocast(device, getattr(torch, dtype)), scaler
+
+
+def _as_tensors(metrics: dict[str, Any], like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    device = next(iter(like.values())).device
+    return {k: torch.as_tensor(v, dtype=torch.float32, device=device) for k, v in metrics.items()}
+
+
+def _random_state() -> dict[str, Any]:
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return {"torch": torch.get_rng_state(), "cuda": cuda}
+
+
+def _restore_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())

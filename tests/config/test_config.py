@@ -1,0 +1,112 @@
+"""Defaults equal Detectron2's; files and overrides merge safely and fail helpfully."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sn2fpn.config import CfgNode, get_cfg
+from sn2fpn.errors import UserError
+
+_ROOT = Path(__file__).parents[2]
+_CONFIGS = sorted((_ROOT / "configs").rglob("*.yaml"))
+
+
+def _get(cfg: CfgNode, key: str) -> object:
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def test_defaults_equal_detectron2(golden: Path) -> None:
+    text = (golden / "detectron2/defaults.yaml").read_text()
+    cfg = get_cfg()
+    defaults = yaml.safe_load(text)
+    assert len(defaults) == 152
+    for key, value in defaults.items():
+        mine = _get(cfg, key)
+        is_tuple = re.search(rf"^{re.escape(key)}: .*# tuple$", text, re.M) is not None
+        assert isinstance(mine, tuple) == is_tuple, key
+        assert (list(mine) if is_tuple else mine) == value, key
+
+
+@pytest.mark.parametrize("path", _CONFIGS, ids=lambda p: str(p.relative_to(_ROOT)))
+def test_every_shipped_config_merges(path: Path) -> None:
+    cfg = get_cfg()
+    cfg.merge_from_file(str(path))
+    again = get_cfg()
+    again.merge_from_other_cfg(CfgNode.load_cfg(cfg.dump()))  # config.yaml restores the run
+    assert again == cfg
+
+
+def test_bases_are_merged_in_order_and_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.yaml").write_text("SOLVER: {MAX_ITER: 1, BASE_LR: 1}\nSEED: 3")
+    (tmp_path / "b.yaml").write_text("SOLVER: {MAX_ITER: 2}")
+    (tmp_path / "sub/c.yaml").write_text("_BASE_: [../a.yaml, ../b.yaml]\nSOLVER: {STEPS: [5]}")
+    cfg = get_cfg()
+    cfg.merge_from_file(str(tmp_path / "sub/c.yaml"))
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR, cfg.SOLVER.STEPS, cfg.SEED) == (2, 1.0, (5,), 3)
+
+
+def test_numbers_written_like_people_write_them() -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(["SOLVER.BASE_LR", "1e-3", "MODEL.SNI.ALPHA", "0.25", "SOLVER.WEIGHT_DECAY", 0])
+    assert (cfg.SOLVER.BASE_LR, cfg.MODEL.SNI.ALPHA, cfg.SOLVER.WEIGHT_DECAY) == (0.001, 0.25, 0.0)
+    cfg.merge_from_list(["MODEL.SNI.ALPHA", "area"])
+    assert cfg.MODEL.SNI.ALPHA == "area"
+
+
+@pytest.mark.parametrize(("overrides", "words"), [
+    (["MODEL.SNI.ALPA", "1"], ["command line", "MODEL.SNI.ALPA", "did you mean 'MODEL.SNI.ALPHA'"]),
+    (["SLOVER.MAX_ITER", "1"], ["SLOVER.MAX_ITER", "did you mean 'SOLVER'"]),
+    (["SOLVER.MAX_ITER", "many"], ["SOLVER.MAX_ITER", "int", "str 'many'"]),
+    (["SOLVER.MAX_ITER", "1.5"], ["SOLVER.MAX_ITER", "int", "float 1.5"]),
+    (["MODEL.SNI.ALPHA", "(1,)"], ["MODEL.SNI.ALPHA", "str or float", "tuple"]),
+    (["SOLVER.MAX_ITER"], ["KEY VALUE", "SOLVER.MAX_ITER"]),
+    (["OUTPUT_DIR.X", "1"], ["OUTPUT_DIR.X"]),
+])
+def test_wrong_overrides_name_key_and_nearest(overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(UserError) as e:
+        get_cfg().merge_from_list(overrides)
+    for word in words:
+        assert word in str(e.value)
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("MODEL: {FPN: {OUT_CHANELS: 1}}", ["MODEL.FPN.OUT_CHANELS", "MODEL.FPN.OUT_CHANNELS"]),
+    ("SOLVER: {MAX_ITER: plenty}", ["SOLVER.MAX_ITER", "int", "plenty"]),
+    ("SOLVER: 3", ["SOLVER", "group of keys"]),
+    ("_BASE_: nowhere.yaml", ["_BASE_", "nowhere.yaml"]),
+    ("_BASE_: c.yaml", ["circle"]),
+    ("OUTPUT_DIR: !!python/object/apply:os.system ['touch sn2fpn_yaml_executed']", ["os.system", "line 1"]),
+    ("- a list", ["mapping", "list"]),
+    ("a: [", ["YAML"]),
+])
+def test_wrong_files_name_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(UserError) as e:
+        get_cfg().merge_from_file(str(tmp_path / "c.yaml"))
+    for word in ["c.yaml", *words]:
+        assert word in str(e.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["c.yaml"]
+
+
+def test_missing_file_suggests_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "faster_sni.yaml").write_text("")
+    with pytest.raises(UserError, match=r"(?s)faster_snii.yaml.*did you mean.*faster_sni.yaml"):
+        get_cfg().merge_from_file(str(tmp_path / "faster_snii.yaml"))
+
+
+def test_bad_corpus(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in sorted((shared_data / "bad/configs").glob("*.yaml")):
+        with pytest.raises(UserError, match=path.name):
+            get_cfg().merge_from_file(str(path))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,100 @@
+"""Optimizer groups and learning-rate schedules against Detectron2's, and their error messages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sn2fpn.config import get_cfg
+from sn2fpn.engine.solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
+from sn2fpn.errors import UserError
+from sn2fpn.modeling import build_model
+
+_CASES = json.loads((Path(__file__).parent.parent / "golden/detectron2/cases.json").read_text())["cases"]
+_SCHEDULES = {k: v for k, v in _CASES["lr_schedule"].items() if isinstance(v, dict) and "solver" in v}
+
+
+def _cfg(overrides: dict) -> object:
+    cfg = get_cfg()
+    cfg.merge_from_list([x for pair in overrides.items() for x in pair])
+    return cfg
+
+
+def _optimizer(lr: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+
+
+@pytest.mark.parametrize("name", _SCHEDULES)
+def test_schedule_equals_detectron2(name: str) -> None:
+    case = _SCHEDULES[name]
+    cfg = _cfg({f"SOLVER.{k}": v for k, v in case["solver"].items()})
+    optimizer = _optimizer(cfg.SOLVER.BASE_LR)
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    wanted = dict(case["lr_used_at_iteration"])
+    for i in range(min(cfg.SOLVER.MAX_ITER, 90000)):
+        if i in wanted:
+            assert optimizer.param_groups[0]["lr"] == pytest.approx(wanted[i], rel=1e-9), i
+        optimizer.step()
+        scheduler.step()
+
+
+def test_schedule_continues_from_its_state() -> None:
+    cfg = _cfg({"SOLVER.MAX_ITER": 30, "SOLVER.STEPS": (20,), "SOLVER.WARMUP_ITERS": 5})
+    first, second = _optimizer(0.1), _optimizer(0.1)
+    one, two = build_lr_scheduler(cfg, first), build_lr_scheduler(cfg, second)
+    for _ in range(12):
+        first.step()
+        one.step()
+    two.load_state_dict(one.state_dict())
+    for _ in range(15):
+        assert first.param_groups[0]["lr"] == second.param_groups[0]["lr"]
+        for optimizer, scheduler in ((first, one), (second, two)):
+            optimizer.step()
+            scheduler.step()
+
+
+@pytest.mark.parametrize("name", _CASES["lr_schedule"]["optimizer_groups"])
+def test_optimizer_groups_equal_detectron2(name: str) -> None:
+    case = _CASES["lr_schedule"]["optimizer_groups"][name]
+    base = _CASES["infer_faster_r18"]["cfg_all_non_default"]
+    cfg = _cfg({**base, "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.05, **case["overrides"]})
+    model = build_model(cfg)
+    names = {p: n for n, p in model.named_parameters()}
+    got = {_hyper(g): sorted(names[p] for p in g["params"]) for g in build_optimizer(cfg, model).param_groups}
+    assert got == {_hyper(g): sorted(g["names"]) for g in case["groups"]}
+
+
+def _hyper(group: dict) -> tuple:
+    return tuple(round(float(group[k]), 12) for k in ("lr", "weight_decay", "momentum", "nesterov"))
+
+
+def _with_gradients() -> list[nn.Parameter]:
+    params = [nn.Parameter(torch.zeros(3)) for _ in range(2)]
+    params[0].grad, params[1].grad = torch.tensor([3.0, 4.0, 0.0]), torch.tensor([0.1, -0.2, 0.2])
+    return params
+
+
+@pytest.mark.parametrize(("kind", "first", "second"), [
+    ("value", [1.0, 1.0, 0.0], [0.1, -0.2, 0.2]),
+    ("norm", [0.6, 0.8, 0.0], [0.1, -0.2, 0.2]),  # each parameter by itself: the second is short enough
+    ("full_norm", [3 / 5.009, 4 / 5.009, 0.0], [0.1 / 5.009, -0.2 / 5.009, 0.2 / 5.009]),
+])
+def test_gradient_clipping(kind: str, first: list[float], second: list[float]) -> None:
+    params = _with_gradients()
+    cfg = _cfg({"SOLVER.CLIP_GRADIENTS.ENABLED": True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": kind})
+    build_gradient_clipper(cfg)(params)
+    torch.testing.assert_close(params[0].grad, torch.tensor(first), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(params[1].grad, torch.tensor(second), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("key", "value", "nearest"), [
+    ("SOLVER.LR_SCHEDULER_NAME", "WarmupMultistepLR", "WarmupMultiStepLR"),
+    ("SOLVER.WARMUP_METHOD", "linaer", "linear"),
+])
+def test_unknown_schedule_names_the_key_and_the_nearest(key: str, value: str, nearest: str) -> None:
+    with pytest.raises(UserError, match=f"(?s){key}.*{value}.*{nearest}"):
+        build_lr_scheduler(_cfg({key: value}), _optimizer(0.1))
