@@ -1,0 +1,180 @@
+"""Boxes with readable labels on pictures of any size.
+
+Pictures are (H, W, 3) uint8 RGB arrays, boxes `(x1, y1, x2, y2)` in pixels of the picture.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..structures import Instances
+
+__all__ = ["class_color", "draw_boxes", "draw_instances", "font", "fit_image"]
+
+Color = tuple[int, int, int]
+_Rectangle = tuple[float, float, float, float]
+
+
+def class_color(index: int) -> Color:
+    """The RGB colour of a class: always the same, far in hue from those of the next few classes."""
+    hue = (0.02 + index * 0.618034) % 1.0  # steps of the golden ratio never come close soon
+    saturation, value = ((0.85, 0.95), (0.60, 1.00), (0.95, 0.75))[index // 8 % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def draw_boxes(
+    image: np.ndarray,
+    boxes: np.ndarray | Tensor | Sequence[Sequence[float]],
+    labels: Sequence[str] | None = None,
+    colors: Sequence[Color] | None = None,
+    font_size_px: int | None = None,
+) -> np.ndarray:
+    """A copy of a picture with boxes and labels; the input stays as it is.
+
+    Labels sit on a background of the box's colour, inside the picture, where they hide few other labels
+    and small boxes. Small boxes are drawn over large ones. Boxes with a NaN are left out.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        boxes: (N, 4) `(x1, y1, x2, y2)`.
+        labels: N texts; None or "": no label.
+        colors: N RGB colours; None: one colour per position, `class_color(i)`.
+        font_size_px: None: grows with the picture, from 10 pixels on.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: `image` is not (H, W, 3) uint8, or the lengths disagree.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"expected an (H, W, 3) uint8 picture, found {image.shape} {image.dtype}")
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    labels = [""] * len(boxes) if labels is None else labels
+    colors = [class_color(i) for i in range(len(boxes))] if colors is None else colors
+    if not len(boxes) == len(labels) == len(colors):
+        raise ValueError(f"{len(boxes)} boxes with {len(labels)} labels and {len(colors)} colours")
+
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    canvas = ImageDraw.Draw(picture)
+    size = font_size_px or max(10, round(0.022 * (picture.width * picture.height) ** 0.5))
+    line = max(1, round(size / 7))
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    order = [i for i in np.argsort(-area, kind="stable") if np.isfinite(boxes[i]).all()]
+    for i in order:
+        canvas.rectangle(_inside(boxes[i], picture.size), outline=tuple(colors[i]), width=line)
+    drawn = [_inside(boxes[i], picture.size) for i in order]
+    placed: list[_Rectangle] = []
+    for i in reversed(order):  # small boxes first: their labels have fewer places to go
+        if labels[i]:
+            spot = _place(canvas, labels[i], _inside(boxes[i], picture.size), size, picture.size, placed, drawn)
+            placed.append(spot)
+            canvas.rectangle(spot, fill=tuple(colors[i]))
+            pad = _padding(size)
+            canvas.text((spot[0] + pad, spot[1] + pad), labels[i], fill=_readable_on(colors[i]), font=font(size),
+                        anchor="la")
+    return np.asarray(picture)
+
+
+def draw_instances(
+    image: np.ndarray,
+    instances: Instances,
+    class_names: Sequence[str],
+    score_threshold: float = 0.0,
+    font_size_px: int | None = None,
+) -> np.ndarray:
+    """A picture with predictions (`pred_boxes`, `pred_classes`, `scores`) or truth (`gt_boxes`, `gt_classes`).
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        instances: boxes in pixels of `image`.
+        class_names: by contiguous class id.
+        score_threshold: predictions with lower scores are left out.
+        font_size_px: as in `draw_boxes`.
+    """
+    if instances.has("pred_boxes"):
+        instances = instances[instances.scores >= score_threshold].to("cpu")
+        boxes, classes = instances.pred_boxes.tensor, instances.pred_classes.tolist()
+        labels = [f"{class_names[c]} {s:.2f}" for c, s in zip(classes, instances.scores.tolist())]
+    else:
+        instances = instances.to("cpu")
+        boxes, classes = instances.gt_boxes.tensor, instances.gt_classes.tolist()
+        labels = [class_names[c] for c in classes]
+    return draw_boxes(image, boxes.numpy(), labels, [class_color(c) for c in classes], font_size_px)
+
+
+def fit_image(image: np.ndarray, size_px: int) -> tuple[np.ndarray, float]:
+    """The picture scaled, up or down, so that its longer edge is `size_px`; and the factor."""
+    height, width = image.shape[:2]
+    factor = size_px / max(height, width)
+    target = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return np.asarray(Image.fromarray(image).resize(target, Image.Resampling.BICUBIC, reducing_gap=3.0)), factor
+
+
+@lru_cache
+def font(size_px: int) -> ImageFont.FreeTypeFont:
+    """Matplotlib's own copy of DejaVu Sans Bold: on every machine, with the letters of most languages."""
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"
+    return ImageFont.truetype(str(path), size_px)
+
+
+def _padding(size_px: int) -> int:
+    return max(1, round(size_px / 6))
+
+
+def _readable_on(color: Color) -> Color:
+    """Black on light colours, white on dark ones (ITU-R BT.601 luma)."""
+    return (0, 0, 0) if 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140 else (255, 255, 255)
+
+
+def _inside(box: np.ndarray, size: tuple[int, int]) -> _Rectangle:
+    """Corners in order and on the picture of (width, height)."""
+    x1, x2 = np.clip(sorted((box[0], box[2])), 0, size[0] - 1)
+    y1, y2 = np.clip(sorted((box[1], box[3])), 0, size[1] - 1)
+    return float(x1), float(y1), float(x2), float(y2)
+
+
+def _place(
+    canvas: ImageDraw.ImageDraw, label: str, box: _Rectangle, size_px: int, size: tuple[int, int],
+    placed: Sequence[_Rectangle], boxes: Sequence[_Rectangle],
+) -> _Rectangle:
+    """Where a label goes: at a corner of its box, on the picture, hiding few other labels and small boxes."""
+    pad = _padding(size_px)
+    width = canvas.textlength(label, font=font(size_px)) + 2 * pad
+    height = sum(font(size_px).getmetrics()) + 2 * pad
+    x1, y1, x2, y2 = box
+    corners = ((x1, y1 - height), (x1, y1), (x1, y2), (x2 - width, y1 - height), (x2 - width, y2),
+               (x1, y2 - height), (x2 - width, y1), (x2, y1), (x1 - width, y1))
+    best: _Rectangle = (0.0, 0.0, width, height)
+    least = float("inf")
+    for rank, (x, y) in enumerate(corners):
+        left = min(max(x, 0.0), max(size[0] - 1 - width, 0.0))
+        top = min(max(y, 0.0), max(size[1] - 1 - height, 0.0))
+        spot = (left, top, left + width, top + height)
+        moved = abs(left - x) + abs(top - y)  # a label away from its corner may seem to be another's
+        cost = sum(_shared(spot, other) for other in placed) + moved * size_px / 4 + rank * 1e-3
+        cost += sum(_hidden(spot, other) for other in boxes)
+        if cost < least:
+            best, least = spot, cost
+    return best
+
+
+def _hidden(label: _Rectangle, box: _Rectangle) -> float:
+    """Area of a box under a label, counted less the larger the box is: the edges of those stay visible."""
+    label_area = (label[2] - label[0]) * (label[3] - label[1])
+    box_area = (box[2] - box[0]) * (box[3] - box[1])
+    return _shared(label, box) * min(1.0, label_area / max(box_area, 1.0))
+
+
+def _shared(a: _Rectangle, b: _Rectangle) -> float:
+    """Area that two rectangles share."""
+    return max(min(a[2], b[2]) - max(a[0], b[0]), 0.0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0.0)

@@ -1,0 +1,130 @@
+"""Grids of captioned pictures, and predictions beside ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ..atomic import atomic_write
+from ..structures import Boxes, Instances
+from .drawing import draw_instances, fit_image, font
+
+__all__ = ["Sample", "image_grid", "predictions_beside_ground_truth", "save_png"]
+
+_GAP_PX = 12
+_CAPTION_PX = 15
+
+
+class Sample(NamedTuple):
+    """One picture with what is on it and what a model found."""
+
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    truth: Instances  # gt_boxes, gt_classes, in pixels of `image`
+    prediction: Instances  # pred_boxes, pred_classes, scores, in pixels of `image`
+    title: str = ""
+
+
+def image_grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[Sequence[str]] | None = None) -> np.ndarray:
+    """Pictures in rows and columns on white, each under its title.
+
+    Columns are as wide and rows as high as their largest picture. Titles that are too long lose their
+    middle.
+
+    Args:
+        rows: (H, W, 3) uint8 RGB pictures; rows may differ in length.
+        titles: one text per picture.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: there is no picture.
+    """
+    if not any(len(row) for row in rows):
+        raise ValueError("a grid needs at least one picture")
+    columns = max(len(row) for row in rows)
+    widths = [max(row[c].shape[1] for row in rows if c < len(row)) for c in range(columns)]
+    heights = [max((image.shape[0] for image in row), default=0) for row in rows]
+    caption = 0 if titles is None else sum(font(_CAPTION_PX).getmetrics()) + 4
+    sheet = Image.new("RGB", (sum(widths) + _GAP_PX * (columns + 1),
+                              sum(heights) + len(rows) * (caption + _GAP_PX) + _GAP_PX), "white")
+    canvas = ImageDraw.Draw(sheet)
+    top = _GAP_PX
+    for r, row in enumerate(rows):
+        left = _GAP_PX
+        for c, image in enumerate(row):
+            if titles is not None:
+                text = _shorten(canvas, titles[r][c], widths[c])
+                canvas.text((left, top), text, fill=(40, 40, 40), font=font(_CAPTION_PX), anchor="la")
+            sheet.paste(Image.fromarray(image), (left, top + caption))
+            left += widths[c] + _GAP_PX
+        top += caption + heights[r] + _GAP_PX
+    return np.asarray(sheet)
+
+
+def predictions_beside_ground_truth(
+    samples: Sequence[Sample],
+    path: str | Path,
+    class_names: Sequence[str],
+    score_threshold: float = 0.5,
+    size_px: int = 480,
+    pairs_per_row: int = 2,
+) -> Path:
+    """Write a PNG in which each sample shows its ground truth and, to the right of it, the predictions.
+
+    Args:
+        samples: at least one.
+        path: the PNG; replaced in one step.
+        class_names: by contiguous class id.
+        score_threshold: predictions with lower scores are not drawn.
+        size_px: the longer edge at which every picture is shown, so that labels are equally readable.
+        pairs_per_row: samples side by side.
+
+    Returns:
+        `path`.
+    """
+    cells: list[np.ndarray] = []
+    titles: list[str] = []
+    for sample in samples:
+        image, factor = fit_image(sample.image, size_px)
+        shown = sample.prediction[sample.prediction.scores >= score_threshold]
+        for instances in (sample.truth, shown):
+            cells.append(draw_instances(image, _scaled(instances, factor, image), class_names, font_size_px=13))
+        name = f"{sample.title}: " if sample.title else ""
+        titles += [f"{name}ground truth, {_count(len(sample.truth))}",
+                   f"prediction, {_count(len(shown))} scoring {score_threshold:g} or more"]
+    width = 2 * pairs_per_row
+    rows = [slice(i, i + width) for i in range(0, len(cells), width)]
+    return save_png(image_grid([cells[r] for r in rows], [titles[r] for r in rows]), path)
+
+
+def save_png(image: np.ndarray, path: str | Path) -> Path:
+    """Write (H, W, 3) uint8 RGB as PNG; complete or not at all."""
+    with atomic_write(path, "wb") as file:
+        Image.fromarray(image).save(file, format="PNG")
+    return Path(path)
+
+
+def _scaled(instances: Instances, factor: float, image: np.ndarray) -> Instances:
+    fields = {name: Boxes(value.tensor * factor) if isinstance(value, Boxes) else value
+              for name, value in instances.get_fields().items()}
+    return Instances(image.shape[:2], **fields)
+
+
+def _count(boxes: int) -> str:
+    return f"{boxes} box" if boxes == 1 else f"{boxes} boxes"
+
+
+def _shorten(canvas: ImageDraw.ImageDraw, text: str, width_px: int) -> str:
+    """The text with as much of its middle cut out as needed to fit."""
+    if canvas.textlength(text, font=font(_CAPTION_PX)) <= width_px:
+        return text
+    for keep in range(len(text) - 1, 1, -1):
+        short = f"{text[: keep // 2]}…{text[len(text) - (keep - keep // 2):]}"
+        if canvas.textlength(short, font=font(_CAPTION_PX)) <= width_px:
+            return short
+    return "…"
