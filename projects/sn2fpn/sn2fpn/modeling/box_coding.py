@@ -1,0 +1,59 @@
+"""Boxes as offsets from a reference box: (dx, dy, dw, dh) (R-CNN, 2014, appendix C)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["SCALE_CLAMP", "BoxCoder"]
+
+# dw and dh are cut here before exp(): no 16 pixel anchor grows beyond 1000 pixels
+SCALE_CLAMP = math.log(1000.0 / 16)
+
+
+class BoxCoder:
+    """Boxes to offsets from reference boxes, and back.
+
+        dx = wx * (centre_x(target) - centre_x(reference)) / width(reference)
+        dw = ww * log(width(target) / width(reference))        likewise dy, dh
+
+    Args:
+        weights: (wx, wy, ww, wh), which bring the offsets to about unit variance.
+        scale_clamp: upper limit of dw / ww and dh / wh in `decode`.
+    """
+
+    def __init__(self, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0), scale_clamp: float = SCALE_CLAMP) -> None:
+        self.weights = tuple(weights)
+        self.scale_clamp = scale_clamp
+
+    def encode(self, reference: Tensor, target: Tensor) -> Tensor:
+        """Offsets (..., 4) that turn `reference` boxes (..., 4) into `target` boxes (..., 4)."""
+        xy, wh = _centre_and_size(reference)
+        target_xy, target_wh = _centre_and_size(target)
+        w = reference.new_tensor(self.weights)
+        return torch.cat([w[:2] * (target_xy - xy) / wh, w[2:] * torch.log(target_wh / wh)], dim=-1)
+
+    def decode(self, deltas: Tensor, reference: Tensor) -> Tensor:
+        """Boxes that the offsets lead to, in float32 whatever the precision of the offsets.
+
+        Args:
+            deltas: (..., 4) offsets.
+            reference: (..., 4) boxes, broadcast against `deltas`.
+
+        Returns:
+            (..., 4) boxes `(x1, y1, x2, y2)`, not clipped.
+        """
+        deltas = deltas.float()
+        w = deltas.new_tensor(self.weights)
+        xy, wh = _centre_and_size(reference.float())
+        xy = deltas[..., :2] / w[:2] * wh + xy
+        half = 0.5 * (torch.exp((deltas[..., 2:] / w[2:]).clamp(max=self.scale_clamp)) * wh)
+        return torch.cat([xy - half, xy + half], dim=-1)
+
+
+def _centre_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    size = boxes[..., 2:] - boxes[..., :2]
+    return boxes[..., :2] + 0.5 * size, size

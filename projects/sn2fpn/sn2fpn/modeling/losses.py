@@ -1,0 +1,44 @@
+"""Box regression losses shared by the RPN and the box head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fvcore.nn import smooth_l1_loss
+from torch import Tensor
+from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
+
+from .box_coding import BoxCoder
+
+__all__ = ["BOX_LOSSES", "box_regression_loss"]
+
+_IOU_LOSSES: dict[str, Callable[..., Tensor]] = {
+    "giou": generalized_box_iou_loss,
+    "diou": distance_box_iou_loss,
+    "ciou": complete_box_iou_loss,
+}
+BOX_LOSSES = ("smooth_l1", *_IOU_LOSSES)
+
+
+def box_regression_loss(
+    kind: str, coder: BoxCoder, deltas: Tensor, reference: Tensor, target: Tensor, beta: float = 0.0
+) -> Tensor:
+    """Sum over boxes of the regression loss, in float32.
+
+    "smooth_l1" compares offsets (Fast R-CNN, 2015, eq. 2); "giou", "diou" and "ciou" compare the decoded
+    boxes by generalised, distance and complete IoU.
+
+    Args:
+        kind: one of `BOX_LOSSES`.
+        deltas: (K, 4) predicted offsets from `reference`.
+        reference: (K, 4) anchors or proposals.
+        target: (K, 4) matched ground truth.
+        beta: "smooth_l1": the error at which it turns from quadratic to linear; 0 is plain L1.
+
+    Returns:
+        0-dim tensor; zero, and still part of the graph, for K = 0.
+    """
+    deltas = deltas.float()
+    if kind == "smooth_l1":
+        return smooth_l1_loss(deltas, coder.encode(reference, target), beta=beta, reduction="sum")
+    return _IOU_LOSSES[kind](coder.decode(deltas, reference), target, reduction="sum")

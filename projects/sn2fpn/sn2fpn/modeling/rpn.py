@@ -1,0 +1,202 @@
+"""Region proposals: objectness and a box offset for every anchor (Faster R-CNN, Ren et al., 2015, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import CfgNode
+from ..errors import UserError
+from ..structures import Boxes, ImageList, Instances, ShapeSpec, pairwise_iou
+from .anchors import AnchorGenerator, build_anchor_generator
+from .box_coding import BoxCoder
+from .features import common_channels, pick_shapes
+from .losses import box_regression_loss
+from .matching import Matcher
+from .metrics import log_scalar
+from .proposals import top_proposals
+from .rpn_head import RPNHead
+from .sampling import sample_labels
+
+__all__ = ["RPN", "build_rpn"]
+
+
+class SampledAnchors(NamedTuple):
+    """The S anchors of a batch that the losses are computed on, positives first within each image."""
+
+    image: Tensor  # (S,) int64
+    anchor: Tensor  # (S,) int64, over all levels of the image
+    positive: Tensor  # (S,) bool
+    gt_boxes: Tensor  # (P, 4) the matched boxes of the P positives
+
+
+class RPN(nn.Module):
+    """Region proposal network: head, anchors, choice of proposals, losses.
+
+    Args:
+        in_features: names of the pyramid maps, high to low resolution.
+        head: predictions per anchor.
+        anchor_generator: anchors per level.
+        matcher: labels anchors by their overlap with ground truth.
+        box_coder: offsets <-> boxes.
+        batch_size_per_image, positive_fraction: anchors sampled for the losses, and how many may be positive.
+        pre_nms_topk, post_nms_topk: (training, evaluation) numbers of proposals kept per level before NMS, and
+            over all levels after it.
+        nms_thresh: IoU above which the weaker of two proposals of a level goes.
+        min_box_size: proposals with a side of at most this many pixels go.
+        boundary_thresh: anchors further than this many pixels outside the image are ignored; negative: none is.
+        loss_weight: factors of (objectness, box regression).
+        box_loss: kind of `box_regression_loss`.
+        smooth_l1_beta: its beta.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_features: Sequence[str],
+        head: RPNHead,
+        anchor_generator: AnchorGenerator,
+        matcher: Matcher,
+        box_coder: BoxCoder,
+        batch_size_per_image: int = 256,
+        positive_fraction: float = 0.5,
+        pre_nms_topk: tuple[int, int] = (2000, 1000),
+        post_nms_topk: tuple[int, int] = (1000, 1000),
+        nms_thresh: float = 0.7,
+        min_box_size: float = 0.0,
+        boundary_thresh: float = -1,
+        loss_weight: tuple[float, float] = (1.0, 1.0),
+        box_loss: str = "smooth_l1",
+        smooth_l1_beta: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.in_features = tuple(in_features)
+        self.rpn_head = head
+        self.anchor_generator = anchor_generator
+        self.matcher = matcher
+        self.box_coder = box_coder
+        self.batch_size_per_image = batch_size_per_image
+        self.positive_fraction = positive_fraction
+        self.pre_nms_topk = pre_nms_topk
+        self.post_nms_topk = post_nms_topk
+        self.nms_thresh = nms_thresh
+        self.min_box_size = min_box_size
+        self.boundary_thresh = boundary_thresh
+        self.loss_weight = loss_weight
+        self.box_loss = box_loss
+        self.smooth_l1_beta = smooth_l1_beta
+
+    def forward(
+        self, images: ImageList, features: Mapping[str, Tensor], targets: Sequence[Instances] | None = None
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """Proposals of each image and, in training, the losses.
+
+        Args:
+            images: the batch; only its sizes are used.
+            features: pyramid maps (N, C, H, W) by name.
+            targets: ground truth of each image, with `gt_boxes`; needed in training.
+
+        Returns:
+            Per image `proposal_boxes` and `objectness_logits`, best first, and
+            {"loss_rpn_cls", "loss_rpn_loc"} (empty in evaluation).
+
+        Raises:
+            FloatingPointError: predictions are not finite in training.
+        """
+        maps = [features[name] for name in self.in_features]
+        anchors = self.anchor_generator(maps)
+        losses: dict[str, Tensor] = {}
+        if self.training:
+            if targets is None:
+                raise ValueError("the RPN needs targets in training mode")
+            sample = self.label_and_sample(torch.cat(anchors), targets)
+            # The losses see few anchors. Where recomputing those is the smaller work, the dense pass, which all
+            # proposals need, records nothing for the backward pass.
+            sparse = self.rpn_head.sparse_is_smaller(maps, len(sample.anchor))
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not sparse):
+                logits, deltas = self.rpn_head(maps)
+            if sparse:
+                sampled = self.rpn_head.at(maps, sample.image, sample.anchor)
+            else:
+                sampled = tuple(torch.cat(x, dim=1)[sample.image, sample.anchor] for x in (logits, deltas))
+            losses = self.losses(torch.cat(anchors)[sample.anchor], *sampled, sample, len(targets))
+        else:
+            logits, deltas = self.rpn_head(maps)
+        proposals = top_proposals(
+            anchors, logits, deltas, images.image_sizes, self.box_coder,
+            pre_nms_topk=self.pre_nms_topk[0 if self.training else 1],
+            post_nms_topk=self.post_nms_topk[0 if self.training else 1],
+            nms_thresh=self.nms_thresh, min_box_size=self.min_box_size, must_be_finite=self.training,
+        )  # fmt: skip
+        return proposals, losses
+
+    @torch.no_grad()
+    def label_and_sample(self, anchors: Tensor, targets: Sequence[Instances]) -> SampledAnchors:
+        """Match (R, 4) anchors with each image's `gt_boxes`, and draw those that the losses use."""
+        images, picked, positive, gt_boxes = [], [], [], []
+        for i, target in enumerate(targets):
+            index, labels = self.matcher(pairwise_iou(target.gt_boxes, Boxes(anchors)))
+            if self.boundary_thresh >= 0:
+                labels[~Boxes(anchors).inside_box(target.image_size, self.boundary_thresh)] = -1
+            pos, neg = sample_labels(labels, self.batch_size_per_image, self.positive_fraction, background=0)
+            picked.append(torch.cat([pos, neg]))
+            images.append(torch.full_like(picked[-1], i))
+            positive.append(torch.arange(len(picked[-1]), device=pos.device) < len(pos))
+            gt_boxes.append(target.gt_boxes.tensor[index[pos]])
+        sample = SampledAnchors(torch.cat(images), torch.cat(picked), torch.cat(positive), torch.cat(gt_boxes))
+        num_positive = sample.positive.sum()
+        log_scalar("rpn/num_pos_anchors", num_positive / len(targets))
+        log_scalar("rpn/num_neg_anchors", (len(sample.positive) - num_positive) / len(targets))
+        return sample
+
+    def losses(
+        self, anchors: Tensor, logits: Tensor, deltas: Tensor, sample: SampledAnchors, num_images: int
+    ) -> dict[str, Tensor]:
+        """Losses of S sampled anchors (S, 4) from their logits (S,) and offsets (S, 4).
+
+        Both are sums over anchors divided by the number of anchors asked for, `batch_size_per_image` times
+        the number of images.
+        """
+        positive = sample.positive
+        objectness = F.binary_cross_entropy_with_logits(logits.float(), positive.float(), reduction="sum")
+        location = box_regression_loss(
+            self.box_loss, self.box_coder, deltas[positive], anchors[positive], sample.gt_boxes, self.smooth_l1_beta
+        )
+        scale = 1.0 / (self.batch_size_per_image * num_images)
+        return {
+            "loss_rpn_cls": objectness * (scale * self.loss_weight[0]),
+            "loss_rpn_loc": location * (scale * self.loss_weight[1]),
+        }
+
+
+def build_rpn(cfg: CfgNode, input_shapes: Mapping[str, ShapeSpec]) -> RPN:
+    """The RPN of `MODEL.RPN` on top of a pyramid's outputs."""
+    c = cfg.MODEL.RPN
+    shapes = pick_shapes(input_shapes, c.IN_FEATURES, "MODEL.RPN.IN_FEATURES")
+    anchor_generator = build_anchor_generator(cfg, shapes)
+    counts = anchor_generator.num_anchors
+    if len(set(counts)) != 1:
+        raise UserError("MODEL.ANCHOR_GENERATOR: SIZES x ASPECT_RATIOS must give each level as many anchors per "
+                        f"position as the others (the RPN's layers are shared), found {counts}")
+    head = RPNHead(common_channels(shapes, "MODEL.RPN.IN_FEATURES"), counts[0], c.CONV_DIMS)
+    return RPN(
+        in_features=c.IN_FEATURES,
+        head=head,
+        anchor_generator=anchor_generator,
+        matcher=Matcher(c.IOU_THRESHOLDS, c.IOU_LABELS, allow_low_quality=True, where="MODEL.RPN"),
+        box_coder=BoxCoder(c.BBOX_REG_WEIGHTS),
+        batch_size_per_image=c.BATCH_SIZE_PER_IMAGE,
+        positive_fraction=c.POSITIVE_FRACTION,
+        pre_nms_topk=(c.PRE_NMS_TOPK_TRAIN, c.PRE_NMS_TOPK_TEST),
+        post_nms_topk=(c.POST_NMS_TOPK_TRAIN, c.POST_NMS_TOPK_TEST),
+        nms_thresh=c.NMS_THRESH,
+        min_box_size=cfg.MODEL.PROPOSAL_GENERATOR.MIN_SIZE,
+        boundary_thresh=c.BOUNDARY_THRESH,
+        loss_weight=(c.LOSS_WEIGHT, c.LOSS_WEIGHT * c.BBOX_REG_LOSS_WEIGHT),
+        box_loss=c.BBOX_REG_LOSS_TYPE,
+        smooth_l1_beta=c.SMOOTH_L1_BETA,
+    )
