@@ -1,0 +1,16 @@
+"""Trunks: ResNets, plain or downsampling with ESD."""
+
+from .blocks import BasicBlock, BasicStem, BottleneckBlock, DeepESDStem, ESDOptions
+from .build import build_trunk, frozen_norm_warning
+from .resnet import ResNet
+
+__all__ = [
+    "BasicBlock",
+    "BasicStem",
+    "BottleneckBlock",
+    "DeepESDStem",
+    "ESDOptions",
+    "ResNet",
+    "build_trunk",
+    "frozen_norm_warning",
+]

@@ -1,0 +1,74 @@
+"""ResNet as a trunk: images in, maps res2..res5 out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from ...structures import ShapeSpec
+from .blocks import TrunkPart
+
+__all__ = ["ResNet"]
+
+
+class ResNet(nn.Module):
+    """A stem and stages of residual blocks (He et al., CVPR 2016), with Detectron2's parameter names.
+
+    Args:
+        stem: its map has the stem's stride.
+        stages: name ("res2", …) -> its blocks, fine to coarse; stages behind the last output are left out.
+        out_features: the maps to return; of "stem" and the stages' names.
+        freeze_at: number of frozen parts: 0 none, 1 the stem, 2 the stem and res2, …
+
+    Example:
+        >>> import torch
+        >>> from sn2fpn.modeling.trunk import BasicBlock, BasicStem, ResNet
+        >>> trunk = ResNet(BasicStem(), {"res2": [BasicBlock(64, 64)]}, ["res2"])
+        >>> trunk(torch.randn(1, 3, 64, 96))["res2"].shape
+        torch.Size([1, 64, 16, 24])
+    """
+
+    def __init__(
+        self,
+        stem: TrunkPart,
+        stages: Mapping[str, Sequence[TrunkPart]],
+        out_features: Sequence[str],
+        freeze_at: int = 0,
+    ) -> None:
+        super().__init__()
+        names = list(stages)
+        last = max((names.index(name) for name in out_features if name in names), default=-1)
+        self.stem = stem
+        self.stage_names = tuple(names[: last + 1])
+        self.out_features = tuple(out_features)
+        self._shapes = {"stem": ShapeSpec(channels=stem.out_channels, stride=stem.stride)}
+        stride = stem.stride
+        for name in self.stage_names:
+            for block in stages[name]:
+                stride *= block.stride
+            self._shapes[name] = ShapeSpec(channels=stages[name][-1].out_channels, stride=stride)
+            self.add_module(name, nn.Sequential(*stages[name]))
+        self.freeze(freeze_at)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Images (Tensor[N, 3, H, W]) -> the maps named in `out_features`, high to low resolution."""
+        maps = {"stem": self.stem(x)}
+        x = maps["stem"]
+        for name in self.stage_names:
+            x = maps[name] = getattr(self, name)(x)
+        return {name: maps[name] for name in maps if name in self.out_features}
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of each returned map."""
+        return {name: shape for name, shape in self._shapes.items() if name in self.out_features}
+
+    def freeze(self, freeze_at: int) -> None:
+        """Freeze the stem and the first `freeze_at - 1` stages; parts that only ESD has go on training."""
+        for part in self.parts()[:freeze_at]:
+            for block in part:
+                block.freeze()
+
+    def parts(self) -> list[list[TrunkPart]]:
+        """The stem, then each stage, as lists of blocks."""
+        return [[self.stem], *(list(getattr(self, name)) for name in self.stage_names)]
