@@ -1,0 +1,59 @@
+"""The sets known by name, under `$DETECTRON2_DATASETS` in Detectron2's layout (see datasets/README.md)."""
+
+from __future__ import annotations
+
+from .catalog import DatasetCatalog, DatasetDicts, MetadataCatalog, data_root
+from .coco import load_coco_json
+from .shapes import CLASSES as SHAPE_CLASSES
+from .shapes import ensure_shapes
+from .voc import VOC_CLASSES, load_voc_instances
+
+__all__ = ["register_builtin"]
+
+_COCO = {"coco_2017_train": ("train2017", "instances_train2017"), "coco_2017_val": ("val2017", "instances_val2017")}
+_VOC = {2007: ("train", "val", "trainval", "test"), 2012: ("train", "val", "trainval")}
+_SHAPES = ("train", "val")
+
+
+def register_builtin() -> None:
+    """Register all built-in sets; the root folder is looked up when a set is loaded."""
+    for name, (folder, json_name) in _COCO.items():
+        _register_coco(name, folder, json_name)
+    for year, splits in _VOC.items():
+        for split in splits:
+            _register_voc(f"voc_{year}_{split}", year, split)
+    for split in _SHAPES:
+        _register_shapes(f"shapes_{split}", split)
+
+
+def _register_coco(name: str, folder: str, json_name: str) -> None:
+    def load() -> DatasetDicts:
+        root = data_root() / "coco"
+        json_file, image_root = root / "annotations" / f"{json_name}.json", root / folder
+        MetadataCatalog.get(name).set(json_file=str(json_file), image_root=str(image_root))
+        return load_coco_json(json_file, image_root, name)
+
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(evaluator_type="coco")
+
+
+def _register_voc(name: str, year: int, split: str) -> None:
+    def load() -> DatasetDicts:
+        root = data_root() / f"VOC{year}"
+        MetadataCatalog.get(name).set(dirname=str(root))
+        return load_voc_instances(root, split, VOC_CLASSES, name)
+
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(
+        evaluator_type="pascal_voc", year=year, split=split, thing_classes=list(VOC_CLASSES))
+
+
+def _register_shapes(name: str, split: str) -> None:
+    def load() -> DatasetDicts:
+        root = ensure_shapes(data_root() / "shapes")
+        json_file, image_root = root / "annotations" / f"instances_{split}.json", root / split
+        MetadataCatalog.get(name).set(json_file=str(json_file), image_root=str(image_root))
+        return load_coco_json(json_file, image_root, name)
+
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(evaluator_type="coco", thing_classes=list(SHAPE_CLASSES))

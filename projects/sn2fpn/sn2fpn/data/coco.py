@@ -1,0 +1,220 @@
+"""Reading COCO JSON files into data set dicts, with every item checked."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError, did_you_mean
+from ..structures import BoxMode
+from .catalog import DatasetCatalog, DatasetDicts, MetadataCatalog
+from .images import read_image_size
+from .masks import check_segmentation
+from .problems import Problems
+
+__all__ = ["load_coco_json", "register_coco_instances", "clip_box"]
+
+logger = logging.getLogger(__name__)
+
+# Annotators' boxes often pass the border by a rounding error; only what is further out is clipped here.
+BORDER_TOLERANCE_PX = 1.0
+
+
+def register_coco_instances(name: str, metadata: dict[str, Any], json_file: str | Path, image_root: str | Path) -> None:
+    """Register a data set in COCO's JSON format; nothing is read before the set is used.
+
+    Args:
+        name: the name for `DATASETS.TRAIN` and `DATASETS.TEST`.
+        metadata: extra metadata, may be empty.
+        json_file: annotations.
+        image_root: folder that the file names in the JSON are relative to.
+
+    Raises:
+        KeyError: the name is taken.
+    """
+    DatasetCatalog.register(name, lambda: load_coco_json(json_file, image_root, name))
+    MetadataCatalog.get(name).set(
+        json_file=str(json_file), image_root=str(image_root), evaluator_type="coco", **metadata)
+
+
+def load_coco_json(json_file: str | Path, image_root: str | Path, dataset_name: str | None = None) -> DatasetDicts:
+    """Read a COCO instances file.
+
+    Category ids become contiguous ids 0.. in the order of the ids; images are sorted by id. Boxes
+    without a sound position, and boxes of unknown images or categories, are skipped with a warning;
+    boxes that reach out of the picture are clipped with a warning; a malformed mask is dropped while its
+    box is kept. Whatever makes images or boxes ambiguous is refused.
+
+    Args:
+        dataset_name: where to store `thing_classes` and the id mapping as metadata.
+
+    Raises:
+        UserError: missing or truncated file, missing or wrong parts, duplicate image or category ids.
+    """
+    path = Path(json_file)
+    content = _read_json(path)
+    parts = ("images", "annotations", "categories")
+    images_in, annotations_in, categories = (_part(content, key, path) for key in parts)
+    id_map, names = _categories(categories, path)
+    if dataset_name is not None:
+        MetadataCatalog.get(dataset_name).set(thing_classes=names, thing_dataset_id_to_contiguous_id=id_map)
+    with Problems(f"data set {dataset_name or path.name!r}") as problems:
+        records = _images(images_in, Path(image_root), path, problems)
+        kept = _annotations(annotations_in, records, id_map, path, problems)
+    if annotations_in and not kept:
+        raise UserError(f"{path}: none of its {len(annotations_in)} annotations is usable; "
+                        "do images, categories and annotations belong together?")
+    logger.info("%s: %d images, %d boxes, %d classes", path, len(records), kept, len(names))
+    return [records[i] for i in sorted(records, key=lambda i: (isinstance(i, str), i))]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        nearby = [str(p) for p in path.parent.glob("*.json")] if path.parent.is_dir() else []
+        hint = did_you_mean(str(path), nearby) if nearby else (
+            " (the built-in sets are looked for in $DETECTRON2_DATASETS, default ./datasets; see datasets/README.md)")
+        raise UserError(f"{path}: annotation file does not exist{hint}")
+    try:
+        content = json.loads(path.read_bytes())
+    except json.JSONDecodeError as e:
+        raise UserError(f"{path}: not readable as JSON at line {e.lineno}, column {e.colno} (character {e.pos}): "
+                        f"{e.msg}; is the file truncated?") from None
+    except (UnicodeDecodeError, RecursionError) as e:
+        raise UserError(f"{path}: not readable as JSON: {e}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a COCO file, an object with images, annotations and categories; "
+                        f"found {type(content).__name__}")
+    return content
+
+
+def _part(content: dict[str, Any], key: str, path: Path) -> list[Any]:
+    if not isinstance(content.get(key), list):
+        found = type(content[key]).__name__ if key in content else f"keys {sorted(content)}"
+        raise UserError(f"{path}: a COCO instances file has a list {key!r}, found {found}")
+    for i, item in enumerate(content[key]):
+        if not isinstance(item, dict):
+            raise UserError(f"{path}: {key}[{i}] is {type(item).__name__}, expected an object")
+    return content[key]
+
+
+def _categories(categories: list[dict[str, Any]], path: Path) -> tuple[dict[int, int], list[str]]:
+    """Category id -> contiguous id, and the names in that order."""
+    names: dict[int, str] = {}
+    for i, category in enumerate(categories):
+        cid, name = category.get("id"), category.get("name")
+        if type(cid) is not int or not isinstance(name, str):
+            raise UserError(f"{path}: categories[{i}] needs an integer 'id' and a 'name', found {category}")
+        if cid in names:
+            raise UserError(f"{path}: category id {cid} is given to both {names[cid]!r} and {name!r}")
+        names[cid] = name
+    if not names:
+        raise UserError(f"{path}: has no categories")
+    return {cid: i for i, cid in enumerate(sorted(names))}, [names[cid] for cid in sorted(names)]
+
+
+def _images(images: list[dict[str, Any]], root: Path, path: Path, problems: Problems) -> dict[Any, dict[str, Any]]:
+    """Image id -> data set dict without annotations."""
+    records: dict[Any, dict[str, Any]] = {}
+    for i, image in enumerate(images):
+        image_id, file_name = image.get("id"), image.get("file_name")
+        if type(image_id) not in (int, str) or not isinstance(file_name, str) or not file_name:
+            problems.refuse(path, f"images[{i}] needs 'id' and 'file_name', "
+                                  f"found id {image_id!r}, file_name {file_name!r}")
+            continue
+        full_name = str(root / file_name)
+        if image_id in records:
+            problems.refuse(path, f"image id {image_id!r} is given to both "
+                                  f"{records[image_id]['file_name']} and {full_name}")
+            continue
+        height, width = image.get("height"), image.get("width")
+        if height is None and width is None:
+            height, width = read_image_size(full_name)
+        if type(height) is not int or type(width) is not int or height < 1 or width < 1:
+            problems.refuse(path, f"image {image_id!r} ({file_name}) has width {width!r} and height {height!r}, "
+                                  "expected positive integers")
+            continue
+        records[image_id] = {"file_name": full_name, "height": height, "width": width,
+                             "image_id": image_id, "annotations": []}
+    return records
+
+
+def _annotations(
+    annotations: list[dict[str, Any]], records: dict[Any, dict[str, Any]], id_map: dict[int, int],
+    path: Path, problems: Problems,
+) -> int:
+    """Append the sound annotations to their images' records; returns how many there are."""
+    seen: set[Any] = set()
+    kept = 0
+    for i, annotation in enumerate(annotations):
+        ann_id = annotation.get("id")
+        label = f"annotation {ann_id}" if ann_id is not None else f"annotations[{i}]"
+        if isinstance(ann_id, (int, str)):
+            if ann_id in seen:
+                problems.skip(path, f"{label}: the id occurs more than once; all of its boxes are kept")
+            seen.add(ann_id)
+        image_id = annotation.get("image_id")
+        record = records.get(image_id) if isinstance(image_id, (int, str)) else None
+        if record is None:
+            problems.skip(path, f"{label} skipped: refers to image {image_id!r}, which is not in 'images'")
+            continue
+        label = f"{label} (image {image_id!r}, {record['file_name']})"
+        try:
+            record["annotations"].append(_annotation(annotation, record, id_map, path, label, problems))
+            kept += 1
+        except ValueError as e:
+            problems.skip(path, f"{label} skipped: {e}")
+    return kept
+
+
+def _annotation(
+    annotation: dict[str, Any], record: dict[str, Any], id_map: dict[int, int],
+    path: Path, label: str, problems: Problems,
+) -> dict[str, Any]:
+    """One annotation in our form; ValueError says why it is unusable."""
+    category_id = annotation.get("category_id")
+    if type(category_id) is not int or category_id not in id_map:
+        raise ValueError(f"category {category_id!r} is not in 'categories'")
+    height, width = record["height"], record["width"]
+    out: dict[str, Any] = {"iscrowd": int(bool(annotation.get("iscrowd", 0)))}
+    bbox = annotation.get("bbox")
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(v) for v in bbox):
+        raise ValueError(f"bbox {bbox} is not [x, y, width, height] of four finite numbers")
+    if bbox[2] <= 0 or bbox[3] <= 0:
+        raise ValueError(f"bbox {bbox} has no area: width {bbox[2]}, height {bbox[3]}")
+    x1, y1, x2, y2 = clip_box((bbox[0], bbox[1], bbox[0] + bbox[2], bbox[1] + bbox[3]), height, width)
+    if (x1, y1, x2, y2) != (bbox[0], bbox[1], bbox[0] + bbox[2], bbox[1] + bbox[3]):
+        clipped = [x1, y1, x2 - x1, y2 - y1]
+        problems.skip(path, f"{label}: bbox {bbox} reaches out of the {width}x{height} picture, clipped to {clipped}")
+        bbox = clipped
+    out.update(bbox=bbox, bbox_mode=BoxMode.XYWH_ABS, category_id=id_map[category_id])
+    if _is_number(annotation.get("area")):
+        out["area"] = annotation["area"]
+    if annotation.get("segmentation"):
+        try:
+            out["segmentation"] = check_segmentation(annotation["segmentation"], height, width)
+        except ValueError as e:
+            problems.skip(path, f"{label}: {e}; the box is kept without its mask")
+    return out
+
+
+def clip_box(box_xyxy: tuple[float, ...], height: int, width: int) -> tuple[float, ...]:
+    """A box inside the picture; unchanged when it is out by no more than a rounding error.
+
+    Raises:
+        ValueError: no part of the box lies in the picture.
+    """
+    x1, y1, x2, y2 = box_xyxy
+    if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+        raise ValueError(f"box {list(box_xyxy)} (x1, y1, x2, y2) lies outside the {width}x{height} picture")
+    t = BORDER_TOLERANCE_PX
+    if x1 >= -t and y1 >= -t and x2 <= width + t and y2 <= height + t:
+        return box_xyxy
+    return max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

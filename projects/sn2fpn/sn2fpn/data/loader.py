@@ -1,0 +1,173 @@
+"""Data loaders: batches of model inputs for training and evaluation."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import signal
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from .. import distributed
+from ..errors import UserError, did_you_mean
+from .catalog import DatasetDicts
+from .mapper import DatasetMapper, build_mapper
+from .samplers import (
+    BatchStream,
+    InferenceSampler,
+    RepeatFactorTrainingSampler,
+    Sample,
+    TrainingSampler,
+    repeat_factors,
+    sample_rng,
+)
+from .selection import check_classes, get_dataset_dicts
+from .statistics import class_histogram
+
+__all__ = ["BatchLoader", "build_train_loader", "build_test_loader"]
+
+logger = logging.getLogger(__name__)
+
+SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
+
+
+class BatchLoader:
+    """Iterates over batches (list of model inputs), made by worker processes ahead of their use.
+
+    Args:
+        dataset_dicts: the images.
+        mapper: makes a model input of a data set dict and a random generator.
+        batches: yields lists of (position, index); endless for training.
+        seed: with the position, decides a sample's augmentation.
+        num_workers: worker processes; 0 loads in this process.
+
+    Iterating raises the UserError of a broken image as such, also when a worker met it.
+    """
+
+    def __init__(
+        self, dataset_dicts: DatasetDicts, mapper: DatasetMapper, batches: Iterable[list[Sample]], seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        self.seed = seed
+        self.num_images = len(dataset_dicts)
+        self._loader = DataLoader(
+            _MappedDataset(dataset_dicts, mapper, seed), batch_sampler=batches, num_workers=num_workers,  # type: ignore[arg-type]
+            collate_fn=_as_list, worker_init_fn=_init_worker)
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        for batch in self._loader:
+            for item in batch:
+                if isinstance(item, UserError):
+                    raise item
+            yield batch
+
+    def __len__(self) -> int:
+        """Number of batches; a TypeError for the endless training stream."""
+        return len(self._loader)
+
+
+class _MappedDataset(Dataset):
+    """Data set dicts, packed so that worker processes share them, mapped on access."""
+
+    def __init__(self, dataset_dicts: DatasetDicts, mapper: DatasetMapper, seed: int) -> None:
+        # Python objects are copied into every forked worker as their reference counts change; bytes are not.
+        packed = [np.frombuffer(pickle.dumps(d, protocol=-1), dtype=np.uint8) for d in dataset_dicts]
+        self._ends = np.cumsum([len(p) for p in packed])
+        self._bytes = np.concatenate(packed)
+        self._mapper = mapper
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, sample: Sample) -> dict[str, Any] | UserError:
+        position, index = sample
+        start = self._ends[index - 1] if index else 0
+        record = pickle.loads(memoryview(self._bytes)[start:self._ends[index]])
+        try:
+            return self._mapper(record, sample_rng(self._seed, position))
+        except UserError as e:  # as a value, so that it arrives without the worker's traceback in its text
+            return e
+
+
+def build_train_loader(
+    cfg: Any, *, start_iter: int = 0, dataset_dicts: DatasetDicts | None = None, seed: int | None = None,
+) -> BatchLoader:
+    """The endless training loader of a configuration; this process's share of each batch.
+
+    Args:
+        start_iter: batches to skip (their images are not loaded): the iteration to resume at.
+        dataset_dicts: the images, instead of those of `DATASETS.TRAIN`.
+        seed: decides order and augmentation, instead of `SEED`; when neither is set (negative), a random
+            one is drawn, the same for all processes. It is the loader's attribute `seed`.
+
+    Raises:
+        UserError: unknown sets or keys' values, unreadable data, classes that do not fit the model, or
+            an `IMS_PER_BATCH` that cannot be split among the processes.
+    """
+    world_size = distributed.get_world_size()
+    total = cfg.SOLVER.IMS_PER_BATCH
+    if total < 1 or total % world_size:
+        raise UserError(f"SOLVER.IMS_PER_BATCH is {total}: expected a multiple of the {world_size} process(es)")
+    if cfg.DATALOADER.SAMPLER_TRAIN not in SAMPLERS:
+        raise UserError(f"DATALOADER.SAMPLER_TRAIN: unknown sampler {cfg.DATALOADER.SAMPLER_TRAIN!r}"
+                        f"{did_you_mean(cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS)}")
+    if dataset_dicts is None:
+        dataset_dicts = get_dataset_dicts(
+            cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, "DATASETS.TRAIN")
+        names = check_classes(cfg, cfg.DATASETS.TRAIN)
+        logger.info("training data %s:\n%s", ", ".join(cfg.DATASETS.TRAIN), class_histogram(dataset_dicts, names))
+    seed = _resolve_seed(cfg.SEED if seed is None else seed)
+    if cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
+        factors = repeat_factors(dataset_dicts, cfg.DATALOADER.REPEAT_THRESHOLD, cfg.DATALOADER.REPEAT_SQRT)
+        sampler: TrainingSampler = RepeatFactorTrainingSampler(factors, seed)
+    else:
+        sampler = TrainingSampler(len(dataset_dicts), seed)
+    wide = [d["width"] > d["height"] for d in dataset_dicts] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
+    batches = BatchStream(sampler, total // world_size, distributed.get_rank(), world_size, wide, start_iter)
+    return BatchLoader(_without_masks(dataset_dicts), build_mapper(cfg, is_train=True), batches, seed,
+                       cfg.DATALOADER.NUM_WORKERS)
+
+
+def build_test_loader(cfg: Any, name: str, *, with_targets: bool = False) -> BatchLoader:
+    """The loader of one set for evaluation: one image a batch, each image once over all processes.
+
+    Args:
+        with_targets: add `instances`, for losses on held-out data.
+
+    Raises:
+        UserError: unknown or unreadable set, or classes that do not fit the model.
+    """
+    dataset_dicts = get_dataset_dicts(name, where="DATASETS.TEST")
+    check_classes(cfg, name)
+    sampler = InferenceSampler(len(dataset_dicts), distributed.get_rank(), distributed.get_world_size())
+    mapper = build_mapper(cfg, is_train=False, with_targets=with_targets)
+    return BatchLoader(_without_masks(dataset_dicts), mapper, [[s] for s in sampler],
+                       num_workers=cfg.DATALOADER.NUM_WORKERS)
+
+
+def _resolve_seed(seed: int) -> int:
+    """A non-negative seed as it is; for a negative one a random one, the same on all processes."""
+    if seed >= 0:
+        return seed
+    return distributed.broadcast_object(int(np.random.SeedSequence().generate_state(1)[0]))
+
+
+def _without_masks(dataset_dicts: DatasetDicts) -> DatasetDicts:
+    """Boxes are all that the model is trained on; polygons are most of a file's bytes."""
+    return [{**d, "annotations": [{k: v for k, v in a.items() if k != "segmentation"} for a in d["annotations"]]}
+            for d in dataset_dicts]
+
+
+def _as_list(batch: list[Any]) -> list[Any]:
+    return batch
+
+
+def _init_worker(_: int) -> None:
+    """Workers share the cores: one thread each. Ctrl-C is the main process's business."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

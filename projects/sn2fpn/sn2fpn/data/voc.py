@@ -1,0 +1,195 @@
+"""Reading Pascal VOC trees (`Annotations/`, `ImageSets/Main/`, `JPEGImages/`) into data set dicts."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from ..errors import UserError, did_you_mean
+from ..structures import BoxMode
+from .catalog import DatasetCatalog, DatasetDicts, MetadataCatalog
+from .coco import clip_box
+from .images import read_image_size
+from .problems import Problems
+
+__all__ = ["VOC_CLASSES", "load_voc_instances", "find_voc_classes", "register_pascal_voc"]
+
+logger = logging.getLogger(__name__)
+
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)
+
+
+def register_pascal_voc(
+    name: str, dirname: str | Path, split: str, year: int, class_names: Sequence[str] = VOC_CLASSES,
+) -> None:
+    """Register a Pascal VOC tree; nothing is read before the set is used.
+
+    Args:
+        dirname: folder with `Annotations`, `ImageSets/Main` and `JPEGImages`.
+        split: name of the list in `ImageSets/Main`, without `.txt`.
+        year: 2007 selects the 11-point metric, any other the area metric.
+        class_names: class names by contiguous id.
+
+    Raises:
+        KeyError: the name is taken.
+    """
+    DatasetCatalog.register(name, lambda: load_voc_instances(dirname, split, class_names, name))
+    MetadataCatalog.get(name).set(thing_classes=list(class_names), dirname=str(dirname), split=split, year=year,
+                                  evaluator_type="pascal_voc")
+
+
+def load_voc_instances(
+    dirname: str | Path, split: str, class_names: Sequence[str], dataset_name: str | None = None,
+) -> DatasetDicts:
+    """Read one split of a VOC tree.
+
+    VOC corners are 1-based inclusive pixels: 1 is subtracted from xmin and ymin, so that a box from 1 to
+    the width covers the picture. Difficult objects are kept (and marked `difficult: 1`), as Detectron2
+    trains on them. Objects without a sound box or with a class that is not in `class_names` are
+    skipped with a warning; a missing or broken XML file is refused.
+
+    Raises:
+        UserError: missing list, missing or broken XML, no usable object in the whole split.
+    """
+    root = Path(dirname)
+    class_ids = {c: i for i, c in enumerate(class_names)}
+    records: DatasetDicts = []
+    objects = 0
+    with Problems(f"data set {dataset_name or f'{root.name} {split}'!r}") as problems:
+        for file_id in _read_split(root, split):
+            xml_file = root / "Annotations" / f"{file_id}.xml"
+            try:
+                tree = _parse_xml(xml_file)
+                record, found = _image(tree, root, file_id, xml_file, class_ids, problems)
+            except UserError as e:
+                problems.refuse(xml_file, str(e).removeprefix(f"{xml_file}: "))
+                continue
+            objects += found
+            records.append(record)
+    kept = sum(len(r["annotations"]) for r in records)
+    if objects and not kept:
+        raise UserError(f"{root}, split {split!r}: none of its {objects} objects is usable with the classes "
+                        f"{', '.join(class_names)}; are these the classes of this tree?")
+    logger.info("%s %s: %d images, %d objects, %d classes", root, split, len(records), kept, len(class_ids))
+    return records
+
+
+def find_voc_classes(dirname: str | Path) -> list[str]:
+    """The names of all objects in a VOC tree, sorted; all splits of a tree so share one class list.
+
+    Raises:
+        UserError: no `Annotations` folder, a broken file, or no object at all.
+    """
+    folder = Path(dirname) / "Annotations"
+    if not folder.is_dir():
+        raise UserError(f"{folder}: folder of the VOC annotations does not exist")
+    found: set[str] = set()
+    for xml_file in sorted(folder.glob("*.xml")):
+        names = (_text(obj, "name") for obj in _parse_xml(xml_file).iter("object"))
+        found.update(name for name in names if name)
+    if not found:
+        raise UserError(f"{folder}: no object with a name in any XML file")
+    return sorted(found)
+
+
+def _read_split(root: Path, split: str) -> list[str]:
+    path = root / "ImageSets" / "Main" / f"{split}.txt"
+    if not path.is_file():
+        splits = [p.stem for p in path.parent.glob("*.txt")] if path.parent.is_dir() else []
+        hint = did_you_mean(split, splits) if splits else (
+            " (the built-in sets are looked for in $DETECTRON2_DATASETS, default ./datasets; see datasets/README.md)")
+        raise UserError(f"{path}: list of the VOC split does not exist{hint}")
+    # A line is "<id>", in the per-class lists "<id> <-1|0|1>".
+    ids = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not ids:
+        raise UserError(f"{path}: the list is empty")
+    return ids
+
+
+def _parse_xml(path: Path) -> Element:
+    try:
+        return fromstring(path.read_bytes(), forbid_dtd=False, forbid_entities=True, forbid_external=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: annotation file does not exist") from None
+    except ParseError as e:
+        raise UserError(f"{path}: not readable as XML: {e}") from None  # the message has line and column
+    except DefusedXmlException as e:
+        raise UserError(f"{path}: refused, entity declarations are not allowed in annotations ({e})") from None
+    except (ValueError, LookupError) as e:  # an encoding that does not exist or does not fit
+        raise UserError(f"{path}: not readable as XML: {e}") from None
+
+
+def _image(
+    tree: Element, root: Path, file_id: str, xml_file: Path, class_ids: dict[str, int], problems: Problems,
+) -> tuple[dict[str, Any], int]:
+    """The data set dict of one picture, and how many objects its file has."""
+    file_name = root / "JPEGImages" / f"{file_id}.jpg"
+    height, width = _size(tree, file_name, xml_file)
+    record: dict[str, Any] = {"file_name": str(file_name), "image_id": file_id, "height": height, "width": width}
+    annotations: list[dict[str, Any]] = []
+    objects = tree.findall("object")
+    for i, obj in enumerate(objects, 1):
+        label = f"object {i} ({_text(obj, 'name') or 'no name'})"
+        try:
+            annotations.append(_object(obj, height, width, class_ids, xml_file, label, problems))
+        except ValueError as e:
+            problems.skip(xml_file, f"{label} skipped: {e}")
+    record["annotations"] = annotations
+    return record, len(objects)
+
+
+def _size(tree: Element, file_name: Path, xml_file: Path) -> tuple[int, int]:
+    """(height, width) from the XML, or from the picture where the XML does not say."""
+    size = tree.find("size")
+    if size is None:
+        return read_image_size(file_name)
+    try:
+        height, width = int(_text(size, "height") or ""), int(_text(size, "width") or "")
+    except ValueError:
+        height = width = 0
+    if height < 1 or width < 1:
+        raise UserError(f"{xml_file}: size has width {_text(size, 'width')!r} and height {_text(size, 'height')!r}, "
+                        "expected positive integers")
+    return height, width
+
+
+def _object(
+    obj: Element, height: int, width: int, class_ids: dict[str, int], xml_file: Path, label: str, problems: Problems,
+) -> dict[str, Any]:
+    """One object in our form; ValueError says why it is unusable."""
+    name = _text(obj, "name")
+    if name not in class_ids:
+        raise ValueError(f"unknown class {name!r}{did_you_mean(name or '', class_ids)}")
+    bndbox = obj.find("bndbox")
+    if bndbox is None:
+        raise ValueError("it has no bndbox")
+    texts = [_text(bndbox, key) for key in ("xmin", "ymin", "xmax", "ymax")]
+    try:
+        xmin, ymin, xmax, ymax = (float(t or "") for t in texts)
+    except ValueError:
+        raise ValueError(f"bndbox {texts} (xmin, ymin, xmax, ymax) is not four numbers") from None
+    if not all(map(math.isfinite, (xmin, ymin, xmax, ymax))) or xmax <= xmin - 1 or ymax <= ymin - 1:
+        raise ValueError(f"bndbox {texts} (xmin, ymin, xmax, ymax) has no area")
+    box = (xmin - 1.0, ymin - 1.0, xmax, ymax)
+    clipped = clip_box(box, height, width)
+    if clipped != box:
+        problems.skip(xml_file, f"{label}: box {list(box)} reaches out of the {width}x{height} picture, "
+                                f"clipped to {list(clipped)}")
+    return {"category_id": class_ids[name], "bbox": [float(v) for v in clipped], "bbox_mode": BoxMode.XYXY_ABS,
+            "difficult": int(_text(obj, "difficult") == "1")}
+
+
+def _text(element: Element, tag: str) -> str | None:
+    """The stripped text of a child; None where the child or its text is missing."""
+    text = element.findtext(tag)
+    return text.strip() or None if text is not None else None
