@@ -42,7 +42,8 @@ def add_study_config(cfg: Any) -> None:
     cfg.SOLVER.AMP.DTYPE = "auto"  # "float16" | "bfloat16" | "auto": bfloat16 on CPU, float16 on GPU
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0  # the newest periodic checkpoints kept; 0: all
     cfg.SOLVER.EMA = CN(dict(ENABLED=False, DECAY=0.999))  # moving average of weights; evaluated when on
-    cfg.TEST.EVALUATOR = "auto"  # "coco" | "voc" | "auto": the data set's own metric
+    # "coco" | "voc" (= "voc_11_point" for a set of 2007, else "voc_area") | "auto": the data set's own metric
+    cfg.TEST.EVALUATOR = "auto"
     cfg.TEST.BEST_METRIC = ""  # e.g. "bbox/AP50": keeps model_best.pth; "": off
     cfg.TEST.PATIENCE = 0  # stop after this many evaluations without a better BEST_METRIC; 0: never
     cfg.TEST.VAL_LOSS = False  # losses on DATASETS.TEST at each evaluation

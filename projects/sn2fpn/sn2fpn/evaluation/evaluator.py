@@ -15,7 +15,7 @@ from torch import nn
 
 from ..distributed import get_world_size
 
-__all__ = ["DatasetEvaluator", "DatasetEvaluators", "inference_on_dataset"]
+__all__ = ["DatasetEvaluator", "DatasetEvaluators", "evaluation_mode", "inference_on_dataset"]
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def inference_on_dataset(
     batches = len(data_loader)  # type: ignore[arg-type]
     logger.info("evaluating on %d batches in each of %d process(es)", batches, get_world_size())
     clock = _Clock(batches, warmup=min(5, max(batches - 1, 0)), log_period_s=log_period_s)
-    with _evaluation_mode(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         before = time.perf_counter()
         for inputs in data_loader:
             loaded = time.perf_counter()
@@ -150,7 +150,7 @@ class _Clock:
 
 
 @contextmanager
-def _evaluation_mode(model: Any) -> Iterator[None]:
+def evaluation_mode(model: Any) -> Iterator[None]:
     """Evaluation mode, after which every part has its own mode back (a frozen norm may be in another)."""
     if not isinstance(model, nn.Module):
         yield

@@ -3,6 +3,7 @@
 from .curves import plot_curves
 from .drawing import class_color, draw_boxes, draw_instances
 from .grid import Sample, image_grid, predictions_beside_ground_truth, save_png
+from .predictions import draw_predictions
 
-__all__ = ["Sample", "class_color", "draw_boxes", "draw_instances", "image_grid", "plot_curves",
-           "predictions_beside_ground_truth", "save_png"]
+__all__ = ["Sample", "class_color", "draw_boxes", "draw_instances", "draw_predictions", "image_grid",
+           "plot_curves", "predictions_beside_ground_truth", "save_png"]

@@ -161,7 +161,7 @@ def _place(
         top = min(max(y, 0.0), max(size[1] - 1 - height, 0.0))
         spot = (left, top, left + width, top + height)
         moved = abs(left - x) + abs(top - y)  # a label away from its corner may seem to be another's
-        cost = sum(_shared(spot, other) for other in placed) + moved * size_px / 4 + rank * 1e-3
+        cost = 3 * sum(_shared(spot, other) for other in placed) + moved * size_px / 4 + rank * 0.04 * width * height
         cost += sum(_hidden(spot, other) for other in boxes)
         if cost < least:
             best, least = spot, cost
