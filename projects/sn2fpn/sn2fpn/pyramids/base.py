@@ -23,7 +23,7 @@ class Pyramid(nn.Module):
     """Base of the pyramids: maps of a trunk in, maps p2, p3, … of equal width out.
 
     A subclass adds its modules in the constructor and says in `fuse` what its paper says. Level l is the
-    map with stride 2^l: trunk map C_l, output p_l. Per-level modules are named `<prefix><l>` ("fpn_lateral2"),
+    map with stride 2^l: trunk map C_l, output p_l. Per-level modules are named `<prefix><l>` ("fpn_lateral2")
     as in Detectron2's state dicts. One more level than the trunk has (p6) is subsampled from the coarsest
     output, unless `fuse` returns it.
 
@@ -115,18 +115,14 @@ class Pyramid(nn.Module):
         """Further wishes on image padding, as Detectron2 states them; `square_size` 0: none."""
         return {"square_size": 0}
 
-    def add_per_level(
-        self, prefix: str, make: Callable[[int], nn.Module], levels: Sequence[int] | None = None
-    ) -> None:
-        """Add `make(i)` as `<prefix><l>` for the i-th level l (default: every level)."""
+    def add_per_level(self, prefix: str, make: Callable[[int], nn.Module]) -> None:
+        """Add `make(i)` as `<prefix><l>` for the i-th level l."""
         for i, level in enumerate(self.levels):
-            if levels is None or level in levels:
-                self.add_module(f"{prefix}{level}", make(i))
+            self.add_module(f"{prefix}{level}", make(i))
 
     def per_level(self, prefix: str) -> list[nn.Module]:
-        """The modules `<prefix><l>`, fine to coarse, of the levels that have one."""
-        names = [f"{prefix}{level}" for level in self.levels]
-        return [getattr(self, name) for name in names if hasattr(self, name)]
+        """The modules `<prefix><l>`, fine to coarse."""
+        return [getattr(self, f"{prefix}{level}") for level in self.levels]
 
     def add_laterals(self, norm: Norm = "") -> None:
         """Add the 1x1 convs `fpn_lateral<l>`: C_l -> W channels."""
@@ -137,7 +133,7 @@ class Pyramid(nn.Module):
         return [conv(x) for conv, x in zip(self.per_level("fpn_lateral"), features)]
 
     def conv(self, in_channels: int, kernel_size: int, norm: Norm = "") -> Conv2d:
-        """A neck conv to W channels as in FPN: no activation, a bias only without norm, Xavier fill (Caffe2's)."""
+        """A neck conv to W channels as in FPN: no activation, a bias only without norm, Xavier fill."""
         conv = Conv2d(in_channels, self.out_channels, kernel_size, padding=kernel_size // 2, norm=norm)
         c2_xavier_fill(conv)
         return conv

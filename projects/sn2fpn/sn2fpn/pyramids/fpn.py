@@ -24,7 +24,7 @@ __all__ = ["FPN"]
 class FPN(Pyramid):
     """Top-down pyramid with additions (Lin et al., 2017, section 3), Detectron2's parameter names and order.
 
-    The plain sum T_i travels down; the 3x3 output convs are leaves. Detectron2 upsamples by the factor 2; here
+    The plain sum T_i travels down; the 3x3 output convs are leaves. Detectron2 upsamples by the factor 2, here
     the target is the size of the finer map, which is the same wherever Detectron2's works.
 
     Args:
@@ -63,13 +63,18 @@ class FPN(Pyramid):
         self.add_per_level("fpn_output", lambda _: self.conv(out_channels, 3, norm))
 
     def fuse(self, features: list[Tensor]) -> list[Tensor]:
-        """T_i from coarse to fine, then P_i = conv3x3(T_i)."""
-        maps = self.laterals(features)
-        for i in reversed(range(len(maps) - 1)):
-            maps[i] = soft_nearest_add(maps[i], maps[i + 1], alpha=1.0)
-            if self.fuse_type == "avg":
-                maps[i] = maps[i] / 2
-        return [conv(x) for conv, x in zip(self.per_level("fpn_output"), maps)]
+        """From coarse to fine: T_i, and P_i = conv3x3(T_i)."""
+        outputs: list[Tensor] = []
+        coarse = None
+        levels = zip(features, self.per_level("fpn_lateral"), self.per_level("fpn_output"))
+        for feature, lateral, output in reversed(list(levels)):
+            fused = lateral(feature)
+            if coarse is not None:
+                fused = soft_nearest_add(fused, coarse, alpha=1.0)
+                fused = fused / 2 if self.fuse_type == "avg" else fused
+            outputs.append(output(fused))
+            coarse = fused
+        return outputs[::-1]
 
 
 @register_pyramid("fpn")

@@ -16,7 +16,7 @@ __all__ = ["PYRAMIDS", "PyramidBuilder", "pyramid_from_backbone_name", "register
 PyramidBuilder = Callable[[Any, Mapping[str, ShapeSpec]], Pyramid]
 
 PYRAMIDS = Registry("pyramid")
-"""Maps a short name ("sni") to `build(cfg, input_shape) -> Pyramid`; `input_shape` describes the trunk's maps."""
+"""Short name ("sni") -> `build(cfg, input_shape) -> Pyramid`; `input_shape` describes the trunk's maps."""
 
 _DETECTRON2_NAMES = {"build_resnet_fpn_backbone": "fpn"}
 
