@@ -1,19 +1,31 @@
 """Building blocks: norms, convolutions and the study's sampling layers; they know only torch."""
 
 from .activation import get_activation
+from .c3 import C3
 from .conv import Conv2d, ConvNormAct
+from .esd import ESD1, ESD2, check_esd1_channels, esd_fuse, esd_fuse_conv
+from .gsconv import GSConv, GSConvE1, GSConvE2
 from .init import c2_msra_fill, c2_xavier_fill, kaiming_normal_per_group
 from .norm import FrozenBatchNorm2d, SyncBatchNorm, get_norm
 from .sni import SNI, soft_nearest, soft_nearest_add
 
 __all__ = [
+    "C3",
     "Conv2d",
     "ConvNormAct",
+    "ESD1",
+    "ESD2",
     "FrozenBatchNorm2d",
+    "GSConv",
+    "GSConvE1",
+    "GSConvE2",
     "SNI",
     "SyncBatchNorm",
     "c2_msra_fill",
     "c2_xavier_fill",
+    "check_esd1_channels",
+    "esd_fuse",
+    "esd_fuse_conv",
     "get_activation",
     "get_norm",
     "kaiming_normal_per_group",

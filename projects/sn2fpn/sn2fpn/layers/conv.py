@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ..errors import UserError
 from .activation import Activation, get_activation
 from .init import kaiming_normal_per_group
 from .norm import FrozenBatchNorm2d, Norm, get_norm
@@ -85,6 +86,9 @@ class ConvNormAct(Conv2d):
         norm: name or callable for `get_norm`.
         act: name or callable for `get_activation`.
 
+    Raises:
+        UserError (a ValueError): an even kernel.
+
     Example:
         >>> import torch
         >>> from sn2fpn.layers import ConvNormAct
@@ -103,6 +107,8 @@ class ConvNormAct(Conv2d):
         norm: Norm = "BN",
         act: Activation = "silu",
     ) -> None:
+        if kernel_size % 2 == 0:
+            raise UserError(f"conv block: kernel_size must be odd, found {kernel_size}")
         super().__init__(
             in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups,
             norm=norm, activation=act,

@@ -5,10 +5,11 @@ from pkgutil import iter_modules
 
 from .base import Pyramid
 from .fpn import FPN
+from .ihp import IHP
 from .registry import PYRAMIDS, pyramid_from_backbone_name, register_pyramid
 from .sni import SNIFPN
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["FPN", "PYRAMIDS", "Pyramid", "SNIFPN", "pyramid_from_backbone_name", "register_pyramid"]
+__all__ = ["FPN", "IHP", "PYRAMIDS", "Pyramid", "SNIFPN", "pyramid_from_backbone_name", "register_pyramid"]
