@@ -9,8 +9,8 @@ from typing import Any
 from .. import distributed as comm
 from ..checkpoint import Checkpointer
 from ..data import check_classes, register_custom
+from ..errors import UserError
 from ..modeling import build_model
-from .hooks import EMA
 from .setup import default_setup
 from .testing import evaluate
 from .trainer import Trainer
@@ -31,13 +31,13 @@ def run(cfg: Any, args: Any) -> dict[str, Any]:
     cfg.freeze()
     default_setup(cfg, args)
     register_custom(cfg.DATASETS.CUSTOM)
-    check_classes(cfg)
+    names = cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    check_classes(cfg, names)  # before a model is built: hours may pass until the test set is read
     if args.eval_only:
         model = build_model(cfg)
-        parts = {"ema": EMA(model, cfg.SOLVER.EMA.DECAY)} if cfg.SOLVER.EMA.ENABLED else {}
-        Checkpointer(model, cfg.OUTPUT_DIR, **parts).load(cfg.MODEL.WEIGHTS)
-        if parts:
-            model.load_state_dict(parts["ema"].average)
+        rest = Checkpointer(model).load(cfg.MODEL.WEIGHTS)
+        if cfg.SOLVER.EMA.ENABLED:
+            _use_average(model, rest, cfg.MODEL.WEIGHTS)
         results = evaluate(cfg, model)
     else:
         trainer = Trainer(cfg)
@@ -47,6 +47,12 @@ def run(cfg: Any, args: Any) -> dict[str, Any]:
     if comm.is_main_process():
         _draw(cfg, model, curves=not args.eval_only)
     return results
+
+
+def _use_average(model: Any, checkpoint: dict[str, Any], path: str) -> None:
+    if "ema" not in checkpoint:
+        raise UserError(f"SOLVER.EMA.ENABLED: {path} holds no averaged weights; set it to False")
+    model.load_state_dict(checkpoint["ema"])
 
 
 def _draw(cfg: Any, model: Any, curves: bool) -> None:

@@ -46,8 +46,9 @@ def _validate(cfg: CfgNode, args: Any) -> None:
         world = int(os.environ["WORLD_SIZE"])
     scaled = round(s.IMS_PER_BATCH * world / s.REFERENCE_WORLD_SIZE) if s.REFERENCE_WORLD_SIZE else s.IMS_PER_BATCH
     if not args.eval_only and scaled % (world * s.ACCUMULATE_STEPS):
-        raise UserError(f"SOLVER.IMS_PER_BATCH {scaled} does not divide into {world} processes x SOLVER.ACCUMULATE_STEPS "
-                        f"{s.ACCUMULATE_STEPS}; choose a multiple of {world * s.ACCUMULATE_STEPS}")
+        raise UserError(f"SOLVER.IMS_PER_BATCH {scaled} does not divide into {world} processes x "
+                        f"SOLVER.ACCUMULATE_STEPS {s.ACCUMULATE_STEPS}; "
+                        f"choose a multiple of {world * s.ACCUMULATE_STEPS}")
     if s.AMP.DTYPE not in ("auto", "float16", "bfloat16"):
         hint = did_you_mean(s.AMP.DTYPE, ("auto", "float16", "bfloat16"))
         raise UserError(f"SOLVER.AMP.DTYPE: unknown {s.AMP.DTYPE!r}{hint}")

@@ -60,8 +60,10 @@ class Trainer:
         self.storage = MetricStorage()
         self.start_iter = self.iter = 0
         self.max_iter: int = cfg.SOLVER.MAX_ITER
-        parts: dict[str, Any] = {"trainer": self} | ({"ema": self.ema} if self.ema else {})
-        self.checkpointer = Checkpointer(self.model, cfg.OUTPUT_DIR, keep=cfg.SOLVER.CHECKPOINTS_TO_KEEP, **parts)
+        parts: dict[str, Any] = {"optimizer": self.optimizer, "scheduler": self.scheduler, "run": self}
+        parts |= {"grad_scaler": self._scaler} if self._scaler.is_enabled() else {}
+        parts |= {"ema": self.ema} if self.ema else {}
+        self.checkpointer = Checkpointer(self.model, cfg.OUTPUT_DIR, **parts)
         self.hooks = self.build_hooks()
         self._stop_reason = ""
         self._signals: list[int] = []
@@ -81,8 +83,8 @@ class Trainer:
         """Continue from OUTPUT_DIR's last checkpoint, or load MODEL.WEIGHTS into a fresh run."""
         state = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if resume and self.checkpointer.has_checkpoint():
-            self.start_iter = state.get("iteration", self.iter) + 1
-            self._last_saved = str(self.checkpointer.get_checkpoint_file())
+            self.start_iter = state["iteration"] + 1
+            self._last_saved = self.checkpointer.get_checkpoint_file()
             logger.info("Resuming at iteration %d of %d", self.start_iter, self.max_iter)
         elif self.ema is not None:
             self.ema.reset()
@@ -96,10 +98,7 @@ class Trainer:
         """
         if self.start_iter >= self.max_iter:
             logger.info("Nothing to train: the checkpoint is at iteration %d of %d", self.start_iter, self.max_iter)
-        cfg = self.cfg.clone()
-        cfg.defrost()
-        cfg.SEED = self.seed
-        batches = iter(build_train_loader(cfg, start_iter=self.start_iter)) if self.start_iter < self.max_iter else None
+        batches = iter(build_train_loader(self.cfg, start_iter=self.start_iter, seed=self.seed))
         previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         self.iter = self.start_iter - 1
         try:
@@ -177,35 +176,22 @@ class Trainer:
 
     def save(self, name: str, remember: bool = True, **extra: Any) -> None:
         """Write `<name>.pth`; `remember` makes it the one that --resume finds."""
-        self._rng_states = comm.gather(_random_state())
-        if comm.is_main_process():
-            path = self.checkpointer.save(name, remember=remember, iteration=self.iter, **extra)
-            if remember:
-                self._last_saved = str(path)
+        self._random_states = comm.gather(_random_state())
+        self.checkpointer.save(name, tag_last=remember, iteration=self.iter, **extra)
+        self.checkpointer.delete_old(self.cfg.SOLVER.CHECKPOINTS_TO_KEEP)
         comm.barrier()
+        self._last_saved = self.checkpointer.get_checkpoint_file()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything besides weights that a run continues from; laid out as Detectron2's trainer state."""
-        return {
-            "iteration": self.iter,
-            "hooks": {"LRScheduler": self.scheduler.state_dict()},
-            "_trainer": {"iteration": self.iter, "optimizer": self.optimizer.state_dict()},
-            "grad_scaler": self._scaler.state_dict(),
-            "seed": self.seed,
-            "random_states": self._rng_states,
-        }
+        """What makes the stream of data and samples go on: the seed and each process's random state."""
+        return {"seed": self.seed, "random_states": self._random_states}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.iter = state["iteration"]
-        self.optimizer.load_state_dict(state["_trainer"]["optimizer"])
-        self.scheduler.load_state_dict(state["hooks"]["LRScheduler"])
-        if state.get("grad_scaler"):
-            self._scaler.load_state_dict(state["grad_scaler"])
-        self.seed = state.get("seed", self.seed)
-        states = state.get("random_states", [])
+        self.seed = state["seed"]
+        states = state["random_states"]
         if len(states) == comm.get_world_size():
             _restore_random_state(states[comm.get_rank()])
-        elif states:
+        else:
             logger.warning("The checkpoint was written by %d processes, this run has %d: random state starts afresh",
                            len(states), comm.get_world_size())
 
