@@ -46,13 +46,14 @@ def read_image(file_name: str | Path, format: str = "BGR") -> np.ndarray:
     if format not in FORMATS:
         raise UserError(f"INPUT.FORMAT: unknown image format {format!r}{did_you_mean(format, FORMATS)}")
     path = Path(file_name)
-    try:
-        with _open(path) as image:
+    with _open(path) as image:
+        try:
             image.load()
-            upright = _upright(image, path)
-            pixels = np.asarray(_to_8_bits(upright, path).convert("L" if format == "L" else "RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        raise _undecodable(path, e) from None
+        except Exception as e:  # decoders raise many types on damaged files
+            raise _undecodable(path, e) from None
+        method = _UPRIGHT.get(_orientation(image, path))
+        upright = image if method is None else image.transpose(method)
+        pixels = np.asarray(_to_8_bits(upright, path).convert("L" if format == "L" else "RGB"))
     if format == "L":
         return pixels[:, :, None]
     return np.ascontiguousarray(pixels[:, :, ::-1]) if format == "BGR" else pixels
@@ -61,12 +62,9 @@ def read_image(file_name: str | Path, format: str = "BGR") -> np.ndarray:
 def read_image_size(file_name: str | Path) -> tuple[int, int]:
     """(height, width) of the upright picture, from the file's header alone."""
     path = Path(file_name)
-    try:
-        with _open(path) as image:
-            width, height = image.size
-            turned = _orientation(image, path) >= 5
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        raise _undecodable(path, e) from None
+    with _open(path) as image:
+        width, height = image.size
+        turned = _orientation(image, path) >= 5
     return (width, height) if turned else (height, width)
 
 
@@ -84,17 +82,19 @@ def check_image_size(record: dict, image: np.ndarray) -> None:
 
 
 def _open(path: Path) -> Image.Image:
-    return Image.open(path)
+    """The image with its header read, its codec chosen by content."""
+    try:
+        return Image.open(path)
+    except Exception as e:
+        raise _undecodable(path, e) from None
 
 
 def _undecodable(path: Path, error: Exception) -> UserError:
-    if isinstance(error, UserError):
-        return error
     if not path.exists():
         return UserError(f"{path}: image file does not exist")
     if path.is_file() and path.stat().st_size == 0:
         return UserError(f"{path}: image file is empty (0 bytes)")
-    return UserError(f"{path}: not decodable as an image: {error}")
+    return UserError(f"{path}: not decodable as an image: {str(error) or type(error).__name__}")
 
 
 def _orientation(image: Image.Image, path: Path) -> int:
@@ -103,11 +103,6 @@ def _orientation(image: Image.Image, path: Path) -> int:
     except Exception as e:  # a damaged EXIF block says nothing about the pixels; PIL raises many types
         logger.warning("%s: EXIF data unreadable (%s), taken as upright", path, e)
         return 1
-
-
-def _upright(image: Image.Image, path: Path) -> Image.Image:
-    method = _UPRIGHT.get(_orientation(image, path))
-    return image if method is None else image.transpose(method)
 
 
 def _to_8_bits(image: Image.Image, path: Path) -> Image.Image:

@@ -6,6 +6,7 @@ import logging
 import pickle
 import signal
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,8 @@ class BatchLoader:
         self.num_images = len(dataset_dicts)
         self._loader = DataLoader(
             _MappedDataset(dataset_dicts, mapper, seed), batch_sampler=batches, num_workers=num_workers,  # type: ignore[arg-type]
-            collate_fn=_as_list, worker_init_fn=_init_worker)
+            collate_fn=_as_list, worker_init_fn=_init_worker,
+            generator=torch.Generator())  # its own: iterating must not disturb the model's random numbers
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         for batch in self._loader:
@@ -121,6 +123,7 @@ def build_train_loader(
             cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, "DATASETS.TRAIN")
         names = check_classes(cfg, cfg.DATASETS.TRAIN)
         logger.info("training data %s:\n%s", ", ".join(cfg.DATASETS.TRAIN), class_histogram(dataset_dicts, names))
+    _check_files_exist(dataset_dicts)
     seed = _resolve_seed(cfg.SEED if seed is None else seed)
     if cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
         factors = repeat_factors(dataset_dicts, cfg.DATALOADER.REPEAT_THRESHOLD, cfg.DATALOADER.REPEAT_SQRT)
@@ -144,6 +147,7 @@ def build_test_loader(cfg: Any, name: str, *, with_targets: bool = False) -> Bat
     """
     dataset_dicts = get_dataset_dicts(name, where="DATASETS.TEST")
     check_classes(cfg, name)
+    _check_files_exist(dataset_dicts)
     sampler = InferenceSampler(len(dataset_dicts), distributed.get_rank(), distributed.get_world_size())
     mapper = build_mapper(cfg, is_train=False, with_targets=with_targets)
     return BatchLoader(_without_masks(dataset_dicts), mapper, [[s] for s in sampler],
@@ -155,6 +159,20 @@ def _resolve_seed(seed: int) -> int:
     if seed >= 0:
         return seed
     return distributed.broadcast_object(int(np.random.SeedSequence().generate_state(1)[0]))
+
+
+def _check_files_exist(dataset_dicts: DatasetDicts) -> None:
+    """Missing pictures are found now, not after hours; a listing per folder is cheap also on network disks."""
+    wanted: dict[Path, list[str]] = {}
+    for path in (Path(d["file_name"]) for d in dataset_dicts):
+        wanted.setdefault(path.parent, []).append(path.name)
+    missing: list[Path] = []
+    for folder, names in wanted.items():
+        there = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+        missing += [folder / name for name in names if name not in there]
+    if missing:
+        raise UserError(f"{missing[0]}: image file does not exist ({len(missing)} of {len(dataset_dicts)} images "
+                        "are missing)")
 
 
 def _without_masks(dataset_dicts: DatasetDicts) -> DatasetDicts:

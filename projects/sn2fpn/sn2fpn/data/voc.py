@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,13 @@ def find_voc_classes(dirname: str | Path) -> list[str]:
     if not folder.is_dir():
         raise UserError(f"{folder}: folder of the VOC annotations does not exist")
     found: set[str] = set()
-    for xml_file in sorted(folder.glob("*.xml")):
-        names = (_text(obj, "name") for obj in _parse_xml(xml_file).iter("object"))
-        found.update(name for name in names if name)
+    with Problems(f"classes of {dirname}") as problems:
+        for xml_file in sorted(folder.glob("*.xml")):
+            try:
+                found.update(_text(obj, "name") or "" for obj in _parse_xml(xml_file).iter("object"))
+            except UserError as e:
+                problems.refuse(xml_file, str(e).removeprefix(f"{xml_file}: "))
+    found.discard("")
     if not found:
         raise UserError(f"{folder}: no object with a name in any XML file")
     return sorted(found)
@@ -113,6 +118,10 @@ def _read_split(root: Path, split: str) -> list[str]:
     ids = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not ids:
         raise UserError(f"{path}: the list is empty")
+    repeated = [file_id for file_id, times in Counter(ids).items() if times > 1]
+    if repeated:
+        raise UserError(f"{path}: {len(repeated)} id(s) occur more than once, such as {repeated[0]!r}; "
+                        "a picture counts once in a split")
     return ids
 
 

@@ -1,0 +1,193 @@
+"""`python -m sn2fpn.data.check NAME…`: read a whole data set before hours of training are spent on it.
+
+Every annotation is checked and every picture decoded. Prints counts, tables per class and per size, and
+each problem with its file and reason. Exit code: 0 sound, 1 problems found, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from ..errors import UserError, did_you_mean
+from ..structures import BoxMode
+from .catalog import DatasetCatalog, DatasetDicts, class_names
+from .custom import register_custom
+from .images import check_image_size, read_image
+from .problems import Problem, collect_problems
+from .selection import check_classes
+from .statistics import class_histogram, size_histogram
+
+__all__ = ["check_dataset", "main"]
+
+_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR|VERSION")  # a config key among data set names
+
+
+def check_dataset(name: str) -> tuple[DatasetDicts, list[Problem]]:
+    """Read a set and decode all its pictures; broken ones are noted, not fatal.
+
+    Returns:
+        The data set dicts whose pictures are sound, and every problem found.
+
+    Raises:
+        UserError: no set has this name.
+    """
+    if name not in DatasetCatalog:
+        raise UserError(f"unknown data set {name!r}{did_you_mean(name, DatasetCatalog)}")
+    with collect_problems() as found:
+        try:
+            records = DatasetCatalog.get(name)
+        except UserError as e:
+            return [], [*found, Problem(name, str(e))]
+    problems = list(dict.fromkeys(found))
+    sound: DatasetDicts = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = track(pool.map(_check_picture, records), f"{name}: decoding", total=len(records),
+                        console=Console(stderr=True), transient=True)
+        for record, problem in zip(records, results):
+            if problem is None:
+                sound.append(record)
+            else:
+                problems.append(problem)
+    return sound, problems
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    args = _parse(argv)
+    try:
+        cfg, names = _configure(args)
+        found = 0
+        samples: list[tuple[str, dict[str, Any]]] = []
+        for name in names:
+            records, problems = check_dataset(name)
+            if cfg is not None and records:
+                problems += _class_problems(cfg, name)
+            _report(name, records, problems)
+            found += len(problems)
+            samples += [(name, record) for record in _spread(records, args.images)]
+        if args.plot and samples:
+            print(f"picture: {_plot(samples, args.plot)}")
+    except UserError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    return 1 if found else 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m sn2fpn.data.check", description="Read whole data sets and report every problem.",
+        epilog="exit code: 0 sound, 1 problems found, 2 wrong usage")
+    parser.add_argument("names", nargs="*", metavar="NAME",
+                        help="data sets; default: those of the config file. KEY VALUE pairs may follow")
+    parser.add_argument("--config-file", metavar="FILE", help="for DATASETS.CUSTOM, and to check the number of classes")
+    parser.add_argument("--plot", metavar="PNG", help="write a picture of annotated samples")
+    parser.add_argument("--images", type=int, default=9, metavar="N", help="pictures in the plot per set (default 9)")
+    return parser.parse_intermixed_args(argv)
+
+
+def _configure(args: argparse.Namespace) -> tuple[Any, list[str]]:
+    """The configuration (None without a file or overrides) and the names to check; registers custom sets."""
+    first_key = next((i for i, word in enumerate(args.names) if _KEY.fullmatch(word)), len(args.names))
+    names, overrides = args.names[:first_key], args.names[first_key:]
+    cfg = None
+    if args.config_file or overrides:
+        from ..config import get_cfg
+
+        cfg = get_cfg()
+        if args.config_file:
+            cfg.merge_from_file(args.config_file)
+        cfg.merge_from_list(overrides)
+        register_custom(cfg.DATASETS.CUSTOM)
+        names = names or [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+        if not args.config_file and "MODEL.ROI_HEADS.NUM_CLASSES" not in overrides:
+            cfg = None  # nobody said how many classes the model has
+    if not names:
+        raise UserError("no data set named; such as: python -m sn2fpn.data.check coco_2017_val"
+                        f"{did_you_mean('', DatasetCatalog, limit=20)}")
+    return cfg, list(dict.fromkeys(names))
+
+
+def _class_problems(cfg: Any, name: str) -> Iterator[Problem]:
+    try:
+        check_classes(cfg, name)
+    except UserError as e:
+        yield Problem(name, str(e))
+
+
+def _check_picture(record: dict[str, Any]) -> Problem | None:
+    try:
+        check_image_size(record, read_image(record["file_name"]))
+    except UserError as e:
+        return Problem(record["file_name"], str(e).removeprefix(f"{record['file_name']}: "))
+    return None
+
+
+def _report(name: str, records: DatasetDicts, problems: list[Problem]) -> None:
+    print(f"== {name}")
+    if records:
+        print(class_histogram(records, class_names(name)))
+        print()
+        print(size_histogram(records))
+        print()
+        print(_picture_summary(records))
+    for problem in problems:
+        print(f"problem: {problem}")
+    print(f"{name}: {len(records)} sound images, {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}\n")
+
+
+def _picture_summary(records: DatasetDicts) -> str:
+    def spread(values: list[int]) -> str:
+        return f"{min(values)} to {max(values)}, median {int(np.median(values))}"
+
+    counts = [sum(not a.get("iscrowd", 0) for a in r["annotations"]) for r in records]
+    difficult = sum(a.get("difficult", 0) for r in records for a in r["annotations"])
+    return (f"width {spread([r['width'] for r in records])}; height {spread([r['height'] for r in records])}; "
+            f"boxes per image {spread(counts)}; {counts.count(0)} images without boxes"
+            + (f"; {difficult} difficult objects" if difficult else ""))
+
+
+def _spread(records: DatasetDicts, count: int) -> DatasetDicts:
+    """Up to `count` records, evenly over the set, those with boxes first."""
+    records = [r for r in records if r["annotations"]] or records
+    if len(records) <= count:
+        return records
+    return [records[i] for i in np.linspace(0, len(records) - 1, count).round().astype(int)]
+
+
+def _plot(samples: list[tuple[str, dict[str, Any]]], path: str) -> Path:
+    from ..visualization import class_color, draw_boxes, image_grid, save_png
+    from ..visualization.drawing import fit_image
+
+    cells, titles = [], []
+    for name, record in samples:
+        image, factor = fit_image(read_image(record["file_name"], "RGB"), 400)
+        annotations = record["annotations"]
+        boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) * factor for a in annotations]
+        ids = [a["category_id"] for a in annotations]
+        names = class_names(name)
+        labels = [names[i] + (" (crowd)" if a.get("iscrowd") else "") for i, a in zip(ids, annotations)]
+        cells.append(draw_boxes(image, np.reshape(boxes, (-1, 4)), labels, [class_color(i) for i in ids]))
+        titles.append(f"{Path(record['file_name']).name}: {len(boxes)} boxes")
+    columns = int(np.ceil(np.sqrt(len(cells))))
+    rows = [slice(i, i + columns) for i in range(0, len(cells), columns)]
+    try:
+        return save_png(image_grid([cells[r] for r in rows], [titles[r] for r in rows]), path)
+    except OSError as e:
+        raise UserError(f"--plot {path}: cannot be written: {e}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
