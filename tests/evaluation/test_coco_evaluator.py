@@ -1,0 +1,130 @@
+"""COCO's metric: Detectron2's numbers, arithmetic by hand, and everything that is not the usual case."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sn2fpn.data import register_coco_instances
+from sn2fpn.data.catalog import DatasetCatalog
+from sn2fpn.errors import UserError
+from sn2fpn.evaluation import COCOEvaluator, results_table
+
+ONE_BOX = [100.0, 100.0, 150.0, 150.0]  # 50 x 50 pixels: a medium object
+
+
+@pytest.fixture
+def coco_set(evaluation_golden: dict[str, Any]) -> Any:
+    register_coco_instances("golden_coco", {}, evaluation_golden["folder"] / "coco" / "instances.json", "nowhere")
+    yield "golden_coco"
+    DatasetCatalog.remove("golden_coco")
+
+
+def test_golden_scores_and_results_file(coco_set, evaluation_golden, run, tmp_path: Path, capsys) -> None:
+    scores = run(COCOEvaluator(coco_set, output_dir=tmp_path), evaluation_golden["coco"])
+    for implementation in ("official", "fast"):
+        assert scores == pytest.approx(evaluation_golden["expected"]["coco"][implementation]["bbox"], abs=1e-10)
+    written = json.loads((tmp_path / "coco_instances_results.json").read_text())
+    expected = json.loads((evaluation_golden["folder"] / "coco" / "results.json").read_text())
+    assert written == [{k: v for k, v in e.items() if k != "segmentation"} for e in expected]
+    assert [p.name for p in tmp_path.iterdir()] == ["coco_instances_results.json"]
+    assert capsys.readouterr().out == ""
+
+
+def test_without_predictions_nothing_is_a_number_as_in_detectron2(coco_set, evaluation_golden, run, caplog) -> None:
+    scores = run(COCOEvaluator(coco_set), {image_id: [] for image_id in evaluation_golden["coco"]})
+    expected = evaluation_golden["expected"]["coco"]["no_predictions"]["bbox"]
+    assert scores.keys() == expected.keys()
+    assert all(math.isnan(score) for score in scores.values())
+    assert "found nothing in the 8 images" in caplog.text
+    assert "no gt" not in results_table({"bbox": scores})
+
+
+def test_ap_by_hand_and_sizes_without_ground_truth(register, run) -> None:
+    """Right, wrong, right on two objects: precision 1 up to recall 0.5, then 2/3, at 101 recall points."""
+    name = register({1: [(0, ONE_BOX), (0, [300.0, 300.0, 340.0, 340.0])]}, ["thing", "absent"])
+    scores = run(COCOEvaluator(name), {1: [
+        (0, 0.9, ONE_BOX), (0, 0.8, [600.0, 600.0, 650.0, 650.0]), (0, 0.7, [300.0, 300.0, 340.0, 340.0])]})
+    assert scores["AP"] == pytest.approx(100 * (51 + 50 * 2 / 3) / 101)
+    assert scores["AP"] == scores["AP-thing"] == scores["APm"]
+    assert all(math.isnan(scores[key]) for key in ("APs", "APl", "AP-absent"))
+    table = results_table({"bbox": scores})
+    assert table.count("no gt") == 3
+    assert "-1" not in table
+    assert "| AP (%)" in table
+
+
+def test_iou_thresholds(register, run) -> None:
+    """IoU 0.72 counts at 0.50 .. 0.70, five of the ten thresholds."""
+    name = register({1: [(0, [0.0, 0.0, 100.0, 100.0])]}, ["thing"])
+    scores = run(COCOEvaluator(name), {1: [(0, 0.9, [0.0, 0.0, 72.0, 100.0])]})
+    assert (scores["AP"], scores["AP50"], scores["AP75"]) == pytest.approx((50.0, 100.0, 0.0))
+
+
+def test_a_detection_on_a_crowd_does_not_count(register, run) -> None:
+    crowd = [500.0, 500.0, 900.0, 900.0]
+    name = register({1: [(0, ONE_BOX), (0, crowd, {"iscrowd": 1})]}, ["thing"])
+    on_crowd = (0, 0.95, [600.0, 600.0, 700.0, 700.0])
+    assert run(COCOEvaluator(name), {1: [on_crowd, (0, 0.9, ONE_BOX)]})["AP"] == pytest.approx(100.0)
+
+
+def test_max_dets_reaches_the_summary(register, run) -> None:
+    """The right box is the 121st by score: beyond COCO's usual 100, within 150, and AP is 1/121."""
+    name = register({1: [(0, ONE_BOX)]}, ["thing"])
+    found = [(0, 0.9 - i / 1000, [600.0, 600.0, 650.0, 650.0]) for i in range(120)] + [(0, 0.1, ONE_BOX)]
+    scores = {limit: run(COCOEvaluator(name, max_dets_per_image=limit), {1: found}) for limit in (1, 100, 150)}
+    assert scores[1]["AP50"] == scores[100]["AP50"] == 0.0
+    assert (scores[150]["AP50"], scores[150]["APm"]) == pytest.approx((100 / 121, 100 / 121))
+
+
+def test_areas_come_from_annotation_then_mask_then_box(register, run) -> None:
+    triangle = {"segmentation": [[100.0, 100.0, 140.0, 100.0, 100.0, 140.0]]}  # 800 of 1600 square pixels
+    for extra, size in (({}, "APm"), (triangle, "APs"), ({**triangle, "area": 99.0 * 99.0}, "APl")):
+        box = [100.0, 100.0, 140.0, 140.0]
+        scores = run(COCOEvaluator(register({1: [(0, box, extra)]}, ["thing"])), {1: [(0, 0.9, box)]})
+        assert {key for key in ("APs", "APm", "APl") if not math.isnan(scores[key])} == {size}
+
+
+def test_voc_tree_with_text_ids_and_difficult_objects(register, run) -> None:
+    """Difficult objects are ordinary ones for COCO's metric: missing one halves the recall."""
+    name = register({"000001": [(0, ONE_BOX), (0, [300.0, 300.0, 350.0, 350.0], {"difficult": 1})], "000002": []},
+                    ["thing"], evaluator_type="pascal_voc", year=2007)
+    scores = run(COCOEvaluator(name), {"000002": [], "000001": [(0, 0.9, ONE_BOX)]})
+    assert scores["AP"] == pytest.approx(100 * 51 / 101)
+
+
+def test_images_count_once_and_the_missing_are_named(register, run, instances, caplog) -> None:
+    name = register({i: [(0, ONE_BOX)] for i in (1, 2)}, ["thing"])
+    evaluator = COCOEvaluator(name)
+    evaluator.reset()
+    for image_id in (2, 1, 2):  # a sampler padded its share with image 2
+        evaluator.process([{"image_id": image_id}], [{"instances": instances([(0, 0.5, ONE_BOX)])}])
+    assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100.0)
+    assert not caplog.records
+    assert run(evaluator, {1: [(0, 0.5, ONE_BOX)]})["AP"] == pytest.approx(100 * 51 / 101)
+    assert "1 of the 2 images" in caplog.text
+    assert caplog.records[0].levelno == logging.WARNING
+
+
+def test_data_set_without_any_object_has_no_ap(register, run) -> None:
+    scores = run(COCOEvaluator(register({1: [], 2: []}, ["thing"])), {1: [(0, 0.9, ONE_BOX)], 2: []})
+    assert all(math.isnan(score) for score in scores.values())
+
+
+def test_mistakes_are_named(register, run) -> None:
+    name = register({1: [(0, ONE_BOX)]}, ["thing"])
+    with pytest.raises(UserError, match=r"has class 80, but data set .* has 1 classes; check MODEL.ROI_HEADS"):
+        run(COCOEvaluator(name), {1: [(80, 0.9, ONE_BOX)]})
+    with pytest.raises(UserError, match="predictions for image '7'"):
+        run(COCOEvaluator(name), {7: []})
+    with pytest.raises(UserError, match="unknown task 'box'; did you mean 'bbox'"):
+        COCOEvaluator(name, tasks=("box",))
+    with pytest.raises(UserError, match="at least 1, found 0"):
+        COCOEvaluator(name, max_dets_per_image=0)
+    with pytest.raises(UserError, match="unknown data set 'evaluation_tset'"):
+        COCOEvaluator("evaluation_tset")
