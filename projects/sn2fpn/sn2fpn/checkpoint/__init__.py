@@ -1,7 +1,8 @@
 """Checkpoints: read safely, written atomically, matched by name."""
 
-from .checkpointer import Checkpointer, atomic_save
+from .checkpointer import Checkpointer
 from .matching import MatchReport, load_weights
 from .reading import Checkpoint, load_file
+from .writing import atomic_save
 
 __all__ = ["Checkpoint", "Checkpointer", "MatchReport", "atomic_save", "load_file", "load_weights"]

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -17,8 +16,9 @@ from ..distributed import is_main_process
 from ..errors import UserError
 from .matching import MatchReport, load_weights
 from .reading import load_file
+from .writing import atomic_save
 
-__all__ = ["Checkpointer", "atomic_save"]
+__all__ = ["Checkpointer"]
 
 logger = logging.getLogger(__name__)
 _LAST = "last_checkpoint"
@@ -93,31 +93,44 @@ class Checkpointer:
     # ---------------------------------------------------------------- reading
 
     def load(
-        self, path: str | Path, checkpointables: list[str] | None = None, *, where: str = "MODEL.WEIGHTS"
+        self,
+        path: str | Path,
+        checkpointables: list[str] | None = None,
+        *,
+        complete: bool = False,
+        where: str = "MODEL.WEIGHTS",
     ) -> dict[str, Any]:
         """Load a file of any known format into the model, and log what matched.
 
         Args:
             path: file or URL (see `load_file`); "" loads nothing.
             checkpointables: names of those to restore too; None: all that the file has; []: the model alone.
+            complete: every tensor of the model must come from the file.
             where: the key or flag that names the file, for messages.
 
         Returns:
             What else the file holds, such as `iteration`.
 
         Raises:
-            UserError: see `load_file` and `load_weights`; or a state does not fit its checkpointable.
+            UserError: see `load_file` and `load_weights`; not `complete`; a state does not fit its checkpointable.
         """
         if not path:
             logger.info("%s is empty: the model keeps its initial weights", where)
             return {}
         checkpoint = load_file(path, where)
         self.report = load_weights(self.model, checkpoint, where)
+        if complete and not self.report.complete:
+            raise UserError(
+                f"{where}: {checkpoint.path} is of another model than the configuration describes: {self.report}\n"
+                "Resume with the run's own configuration, or start anew with MODEL.WEIGHTS set to this file"
+            )
         log = logger.info if self.report.complete else logger.warning
         log("weights from %s", self.report)
         if checkpoint.format == "torchvision":
             logger.info(_TORCHVISION_INPUT)
-        rest = _training_state(checkpoint.rest)
+        rest = dict(checkpoint.rest)
+        if "trainer" in rest and "optimizer" not in rest:
+            rest = self._from_detectron2(rest, list(checkpoint.model))
         for key in self.checkpointables if checkpointables is None else checkpointables:
             if key in rest:
                 _restore(key, self.checkpointables[key], rest.pop(key), checkpoint.path)
@@ -137,15 +150,22 @@ class Checkpointer:
                 logger.info("nothing to resume in %s", self.save_dir or "the (empty) output folder")
             self.load(path, checkpointables=[])
             return {}
-        file = self.get_checkpoint_file()
         where = f"--resume ({Path(self.save_dir) / _LAST})"
-        rest = self.load(file, where=where)
-        if self.report is not None and not self.report.complete:
-            raise UserError(
-                f"{where}: {file} is of another model than the configuration describes: {self.report}\n"
-                "Resume with the run's own configuration, or start anew with MODEL.WEIGHTS set to this file"
-            )
-        return rest
+        return self.load(self.get_checkpoint_file(), complete=True, where=where)
+
+    def _from_detectron2(self, rest: dict[str, Any], names_in_file: list[str]) -> dict[str, Any]:
+        """Detectron2's trainer keeps optimizer and scheduler deeper in the file; bring them to the top."""
+        trainer = rest["trainer"]
+        state = {
+            "optimizer": trainer.get("_trainer", {}).get("optimizer"),
+            "scheduler": trainer.get("hooks", {}).get("LRScheduler"),
+            "iteration": trainer.get("iteration"),
+        }
+        optimizer = self.checkpointables.get("optimizer")
+        if state["optimizer"] and optimizer is not None:
+            state["optimizer"] = _reordered(state["optimizer"], optimizer, self.model, names_in_file)
+        others = {k: v for k, v in rest.items() if k != "trainer"}
+        return {k: v for k, v in state.items() if v is not None} | others
 
     def has_checkpoint(self) -> bool:
         """Whether `save_dir` names a last checkpoint."""
@@ -164,54 +184,23 @@ _TORCHVISION_INPUT = (
 )
 
 
-def atomic_save(data: Any, path: str | Path) -> None:
-    """`torch.save` of tensors and plain types, complete or not at all.
+def _reordered(
+    state: dict[str, Any], optimizer: torch.optim.Optimizer, model: nn.Module, names_in_file: list[str]
+) -> dict[str, Any]:
+    """`state` with each group's entries in this optimizer's order instead of the order of the file's names.
 
-    numpy scalars become Python's and numpy arrays tensors, so that the file loads with `weights_only=True`.
-
-    Raises:
-        UserError: the file cannot be written; an older one of this name is intact.
-        TypeError: `data` holds another type (a bug in the caller).
+    An optimizer's state goes by position, and two programs may list the same parameters in another order.
     """
-    plain = _plain(data, "")
-    try:
-        with atomic_write(path, "wb") as file:
-            torch.save(plain, file)
-    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as RuntimeError
-        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
-        raise UserError(f"cannot write {path}: {reason}. What was there before is intact") from error
-
-
-def _plain(value: Any, where: str) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach()
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value)
-    if isinstance(value, dict):
-        return {k: _plain(v, f"{where}.{k}") for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_plain(v, f"{where}[{i}]") for i, v in enumerate(value))
-    if value is None or isinstance(value, bool | int | float | str | bytes):
-        return value
-    kind = type(value).__name__
-    raise TypeError(f"a checkpoint holds tensors and plain types, found {kind} at {where[1:]}")
-
-
-def _training_state(rest: dict[str, Any]) -> dict[str, Any]:
-    """Detectron2's trainer keeps optimizer and scheduler deeper in the file; bring them to the top."""
-    trainer = rest.get("trainer")
-    if not isinstance(trainer, dict) or "optimizer" in rest:
-        return dict(rest)
-    inner, hooks = trainer.get("_trainer", {}), trainer.get("hooks", {})
-    found = {
-        "optimizer": inner.get("optimizer"),
-        "scheduler": hooks.get("LRScheduler"),
-        "iteration": trainer.get("iteration"),
-    }
-    others = {k: v for k, v in rest.items() if k != "trainer"}
-    return {k: v for k, v in found.items() if v is not None} | others
+    rank = {name: i for i, name in enumerate(names_in_file)}
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = []
+    for mine, theirs in zip(optimizer.param_groups, state["param_groups"]):
+        my_names = [names[parameter] for parameter in mine["params"]]
+        as_in_file = sorted(my_names, key=lambda name: rank.get(name, len(rank)))
+        entry = dict(zip(as_in_file, theirs["params"]))
+        groups.append(theirs | {"params": [entry[name] for name in my_names if name in entry]})
+    groups += state["param_groups"][len(groups) :]
+    return state | {"param_groups": groups}
 
 
 def _restore(key: str, obj: Any, state: Any, path: Path) -> None:

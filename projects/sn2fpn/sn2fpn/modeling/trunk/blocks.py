@@ -2,7 +2,8 @@
 
 Deep Residual Learning for Image Recognition (He et al., CVPR 2016), parameter names of Detectron2. ESD
 (extended-spatial-window downsampling, Li, ECCV 2024) replaces a stride-2 conv by three views of its input:
-the conv itself (D), a 4x4 average (G) and a 4x4 maximum (M); see `sn2fpn.layers.esd`.
+the conv itself (D), a 4x4 average (G) and a 4x4 maximum (M); see `sn2fpn.layers.esd`. Where in a ResNet it goes is
+this project's design; strides and channels stay as they are, and what a plain ResNet has keeps its name.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...layers import Conv2d, FrozenBatchNorm2d, c2_msra_fill
+from ...layers import ESD1, ESD2, Conv2d, FrozenBatchNorm2d, c2_msra_fill, esd_fuse, esd_fuse_conv
 from ...layers.norm import Norm
 
 __all__ = ["BasicBlock", "BasicStem", "BottleneckBlock", "DeepESDStem", "ESDOptions", "TrunkPart"]
@@ -115,6 +116,7 @@ class _ResidualBlock(TrunkPart):
     ) -> None:
         super().__init__()
         self.out_channels, self.stride, self.esd = out_channels, stride, esd
+        self.fuse: Conv2d | None = None
         pooled = esd is not None and esd.shortcut == "avg"
         self.shortcut_pool = nn.AvgPool2d(4, stride=2, padding=1, ceil_mode=True) if pooled else None
         self.shortcut: Conv2d | None = None
@@ -139,13 +141,12 @@ class _ResidualBlock(TrunkPart):
             if hasattr(self, name):
                 c2_msra_fill(getattr(self, name))
         if self.esd is not None and self.esd.mode == 2:
-            raise NotImplementedError
+            self.fuse = esd_fuse_conv(dense.in_channels, dense.out_channels, self.esd.fuse_init)
+            self.new_parts = ("fuse",)
 
     def downsample(self, x: Tensor, dense: Conv2d) -> Tensor:
         """`dense(x)`, or ESD with it as D."""
-        if self.esd is None:
-            return dense(x)
-        raise NotImplementedError
+        return dense(x) if self.esd is None else esd_fuse(x, dense(x), self.fuse)
 
 
 class BasicBlock(_ResidualBlock):
@@ -219,4 +220,6 @@ class BottleneckBlock(_ResidualBlock):
 
 
 def _esd(in_channels: int, out_channels: int, norm: Norm, esd: ESDOptions) -> nn.Module:
-    raise NotImplementedError
+    if esd.mode == 1:
+        return ESD1(in_channels, out_channels, norm=norm, act="relu")
+    return ESD2(in_channels, out_channels, norm=norm, act="relu", fuse_init=esd.fuse_init)

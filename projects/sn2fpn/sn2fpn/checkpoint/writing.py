@@ -1,0 +1,51 @@
+"""Checkpoint files are complete or not there, and hold only tensors and plain types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..atomic import atomic_write
+from ..errors import UserError
+
+__all__ = ["atomic_save"]
+
+
+def atomic_save(data: Any, path: str | Path) -> None:
+    """`torch.save` of tensors and plain types, complete or not at all.
+
+    numpy scalars become Python's and numpy arrays tensors, so that the file loads with `weights_only=True`.
+
+    Raises:
+        UserError: the file cannot be written; an older one of this name is intact.
+        TypeError: `data` holds another type (a bug in the caller).
+    """
+    plain = _plain(data, "")
+    try:
+        with atomic_write(path, "wb") as file:
+            torch.save(plain, file)
+    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as RuntimeError
+        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+        raise UserError(f"cannot write {path}: {reason}. What was there before is intact") from error
+
+
+def _plain(value: Any, where: str) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    if isinstance(value, dict):
+        return {k: _plain(v, f"{where}.{k}") for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        kind = list if isinstance(value, list) else tuple
+        return kind(_plain(v, f"{where}[{i}]") for i, v in enumerate(value))
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        return value
+    found = type(value).__name__
+    raise TypeError(f"a checkpoint holds tensors and plain types, found {found} at {where[1:]}")

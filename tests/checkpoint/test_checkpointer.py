@@ -1,0 +1,252 @@
+"""Saving is atomic and plain, resuming restores everything, loading tells what matched."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sn2fpn.checkpoint import Checkpointer, atomic_save
+from sn2fpn.checkpoint.matching import compact_names
+from sn2fpn.errors import UserError
+
+
+class _Detector(nn.Module):
+    """The names of a detector, in small."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.backbone = nn.ModuleDict({"bottom_up": nn.ModuleDict({
+            "stem": nn.ModuleDict({"conv1": nn.Conv2d(3, 4, 3), "norm": nn.BatchNorm2d(4)}),
+            "res2": nn.Sequential(nn.ModuleDict({"conv1": nn.Conv2d(4, 4, 3)})),
+        })})  # fmt: skip
+        self.roi_heads = nn.ModuleDict({"box_predictor": nn.ModuleDict({
+            "cls_score": nn.Linear(5, classes + 1), "bbox_pred": nn.Linear(5, 4 * classes),
+        })})  # fmt: skip
+
+
+def _train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    for step in range(steps):
+        optimizer.zero_grad()
+        sum((p * (step + 1.5)).square().sum() for p in model.parameters()).backward()
+        optimizer.step()
+
+
+def _sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+
+def _equal(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
+
+
+# ------------------------------------------------------------------ saving and resuming
+
+
+def test_resume_continues_as_if_never_stopped(tmp_path: Path) -> None:
+    whole = _Detector()
+    optimizer = _sgd(whole)
+    _train(whole, optimizer, 3)
+    checkpointer = Checkpointer(whole, tmp_path, optimizer=optimizer)
+    assert not checkpointer.has_checkpoint()
+    checkpointer.save("model_0000002", iteration=2, random=random.getstate(), best=np.float32(0.5))
+    _train(whole, optimizer, 2)
+
+    part = _Detector()
+    optimizer = _sgd(part)
+    rest = Checkpointer(part, tmp_path, optimizer=optimizer).resume_or_load("", resume=True)
+    assert rest == {"iteration": 2, "random": random.getstate(), "best": 0.5}
+    _train(part, optimizer, 2)
+    assert _equal(whole, part)
+
+
+def test_files_are_plain_and_in_detectron2s_layout(tmp_path: Path) -> None:
+    model = _Detector()
+    Checkpointer(model, tmp_path, optimizer=_sgd(model)).save("model_final", iteration=9)
+    data = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert set(data) == {"model", "optimizer", "iteration"}
+    assert data["model"].keys() == model.state_dict().keys()
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    with pytest.raises(TypeError, match=r"Path at rest\[1\]\.file"):
+        Checkpointer(model, tmp_path).save("x", rest=[0, {"file": tmp_path}])
+
+
+def test_without_resume_only_weights_are_loaded(tmp_path: Path) -> None:
+    trained = _Detector()
+    optimizer = _sgd(trained)
+    _train(trained, optimizer, 1)
+    Checkpointer(trained, tmp_path, optimizer=optimizer).save("model_final", iteration=9)
+    fresh = _Detector()
+    optimizer = _sgd(fresh)
+    checkpointer = Checkpointer(fresh, tmp_path / "other", optimizer=optimizer)
+    assert checkpointer.resume_or_load(tmp_path / "model_final.pth", resume=True) == {}
+    assert _equal(trained, fresh) and not optimizer.state
+    assert checkpointer.report.complete
+
+
+def test_wrapped_models_have_bare_names(tmp_path: Path) -> None:
+    model = _Detector()
+    Checkpointer(nn.DataParallel(model), tmp_path).save("a")
+    assert torch.load(tmp_path / "a.pth")["model"].keys() == model.state_dict().keys()
+
+
+def test_the_best_is_not_what_resume_finds(tmp_path: Path) -> None:
+    checkpointer = Checkpointer(_Detector(), tmp_path)
+    checkpointer.save("model_0000001")
+    checkpointer.save("model_best", tag_last=False)
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000001.pth")
+
+
+def test_old_periodic_files_are_deleted_and_no_others(tmp_path: Path) -> None:
+    checkpointer = Checkpointer(_Detector(), tmp_path)
+    for name in ("model_best", "model_final", *(f"model_{i:07d}" for i in (9, 19, 29, 39))):
+        checkpointer.save(name)
+    checkpointer.delete_old(0)
+    assert len(list(tmp_path.glob("*.pth"))) == 6
+    checkpointer.delete_old(2)
+    assert sorted(p.stem for p in tmp_path.glob("*.pth")) == [
+        "model_0000029", "model_0000039", "model_best", "model_final",
+    ]  # fmt: skip
+    checkpointer.save("model_0000029")
+    checkpointer.delete_old(1)
+    assert (tmp_path / "model_0000029.pth").exists()  # --resume would look for it
+
+
+@pytest.mark.parametrize("failure", ["torch.save", "fsync"])
+def test_a_failing_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: str
+) -> None:
+    file = tmp_path / "model.pth"
+    atomic_save({"a": torch.ones(3)}, file)
+    before = file.read_bytes()
+
+    def full(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def half(data: object, stream) -> None:
+        stream.write(b"half of it")
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    if failure == "fsync":
+        monkeypatch.setattr("os.fsync", full)
+    else:
+        monkeypatch.setattr("torch.save", half)
+    with pytest.raises(UserError, match=rf"cannot write {file}: .*intact"):
+        atomic_save({"a": torch.zeros(9)}, file)
+    assert file.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model.pth"]
+
+
+def test_resuming_another_model_is_an_error(tmp_path: Path) -> None:
+    Checkpointer(_Detector(3), tmp_path).save("model_0000001", iteration=1)
+    with pytest.raises(UserError, match=r"--resume.*another model") as error:
+        Checkpointer(_Detector(5), tmp_path).resume_or_load("")
+    assert "cls_score.weight: (4, 5) in the file, (6, 5) in the model (3 classes there, 5 here)" in str(error.value)
+
+
+def test_an_optimizer_of_another_shape_is_an_error(tmp_path: Path) -> None:
+    model = _Detector()
+    optimizer = _sgd(model)
+    _train(model, optimizer, 1)
+    Checkpointer(model, tmp_path, optimizer=optimizer).save("model_0000001", iteration=1)
+    backwards = torch.optim.SGD(list(model.parameters())[::-1], lr=0.1, momentum=0.9)
+    with pytest.raises(UserError, match="the optimizer's state does not fit"):
+        Checkpointer(model, tmp_path, optimizer=backwards).resume_or_load("")
+
+
+def test_a_last_checkpoint_that_is_gone(tmp_path: Path) -> None:
+    checkpointer = Checkpointer(_Detector(), tmp_path)
+    checkpointer.save("model_0000001")
+    (tmp_path / "model_0000001.pth").rename(tmp_path / "model_0000002.pth")
+    with pytest.raises(UserError, match=r"--resume .*last_checkpoint.*did you mean 'model_0000002.pth'"):
+        checkpointer.resume_or_load("")
+
+
+# ------------------------------------------------------------------ matching
+
+
+def _save_model(path: Path, **tensors: torch.Tensor) -> Path:
+    torch.save({"model": {k.replace("__", "."): v for k, v in tensors.items()}}, path)
+    return path
+
+
+def test_a_trunk_alone_finds_its_place(tmp_path: Path) -> None:
+    source, target = _Detector(), _Detector()
+    trunk = {k.removeprefix("backbone.bottom_up."): v for k, v in source.state_dict().items() if "bottom_up" in k}
+    torch.save({"model": trunk}, tmp_path / "trunk.pth")
+    checkpointer = Checkpointer(target)
+    checkpointer.load(tmp_path / "trunk.pth")
+    assert checkpointer.report.missing == {k for k in target.state_dict() if k.startswith("roi_heads")}
+    assert _equal(source.backbone, target.backbone)
+
+
+def test_a_name_that_fits_two_places_is_not_guessed(tmp_path: Path) -> None:
+    file = _save_model(tmp_path / "w.pth", conv1__bias=torch.ones(4), stem__conv1__weight=torch.ones(4, 3, 3, 3))
+    checkpointer = Checkpointer(_Detector())
+    checkpointer.load(file)
+    assert checkpointer.report.loaded == {"backbone.bottom_up.stem.conv1.weight"}
+    assert "fits 2 places" in checkpointer.report.unused["conv1.bias"]
+
+
+def test_another_class_count_is_reported_and_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Checkpointer(_Detector(80), tmp_path).save("coco")
+    model = _Detector(20)
+    before = model.roi_heads.box_predictor.cls_score.weight.clone()
+    checkpointer = Checkpointer(model)
+    with caplog.at_level(logging.WARNING):
+        checkpointer.load(tmp_path / "coco.pth")
+    assert torch.equal(model.roi_heads.box_predictor.cls_score.weight, before)
+    assert "cls_score.weight: (81, 5) in the file, (21, 5) in the model (80 classes there, 20 here)" in caplog.text
+    assert "bbox_pred.bias: (320,) in the file, (80,) in the model (boxes for 80 classes there, 20 here)" in caplog.text
+    assert "backbone.*" in caplog.text
+
+
+def test_nothing_fits(tmp_path: Path) -> None:
+    file = _save_model(tmp_path / "w.pth", encoder__weight=torch.ones(4))
+    with pytest.raises(UserError, match=r"MODEL\.WEIGHTS: none of the 1 tensors .*encoder\.weight.*backbone"):
+        Checkpointer(_Detector()).load(file)
+
+
+def test_names_in_few_lines() -> None:
+    everything = [f"{a}.{b}.{c}" for a in ("x", "y10", "y9") for b in ("p", "q") for c in ("w", "b")]
+    assert compact_names(everything, everything) == ["{x,y9,y10}.*"]
+    assert compact_names(["x.p.w", "x.q.w", "y9.p.w", "y9.p.b"], everything) == ["x.{p,q}.w", "y9.p.*"]
+    assert compact_names([], everything) == []
+
+
+# ------------------------------------------------------------------ Detectron2's own training files
+
+
+def test_resume_from_a_file_of_detectron2s_trainer(tmp_path: Path) -> None:
+    """Its optimizer's state is by position, in its order of names, deeper in the file."""
+    model = _Detector()
+    names = [n for n, _ in model.named_parameters()][::-1]  # another order than ours
+    params = dict(model.named_parameters())
+    theirs = torch.optim.SGD([params[n] for n in names], lr=0.3, momentum=0.9)
+    _train(model, theirs, 2)
+    state = model.state_dict()
+    ordered = {n: state[n] for n in names} | state
+    torch.save(
+        {
+            "model": ordered,
+            "trainer": {"iteration": 7, "_trainer": {"iteration": 7, "optimizer": theirs.state_dict()},
+                        "hooks": {"LRScheduler": {"base_lrs": [0.3], "last_epoch": 8}}},
+            "iteration": 7,
+        },
+        tmp_path / "model_0000007.pth",
+    )  # fmt: skip
+    (tmp_path / "last_checkpoint").write_text("model_0000007.pth")
+    copy = _Detector()
+    ours = _sgd(copy)
+    scheduler = torch.optim.lr_scheduler.StepLR(ours, 100)
+    rest = Checkpointer(copy, tmp_path, optimizer=ours, scheduler=scheduler).resume_or_load("")
+    assert rest == {"iteration": 7} and scheduler.last_epoch == 8
+    assert ours.param_groups[0]["lr"] == 0.3
+    for name, param in copy.named_parameters():
+        assert torch.equal(ours.state[param]["momentum_buffer"], theirs.state[params[name]]["momentum_buffer"])
