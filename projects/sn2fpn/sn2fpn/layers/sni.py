@@ -117,6 +117,7 @@ def soft_nearest_add(
         >>> soft_nearest_add(torch.zeros(1, 8, 9, 12), torch.ones(1, 8, 5, 6)).shape
         torch.Size([1, 8, 9, 12])
     """
+    _check_options(alpha, mode)
     if lateral.shape[:2] != x.shape[:2]:
         raise ValueError(f"batch and channels must agree: lateral {tuple(lateral.shape)}, x {tuple(x.shape)}")
     (h, w), size = x.shape[2:], tuple(lateral.shape[2:])
