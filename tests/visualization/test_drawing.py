@@ -1,0 +1,133 @@
+"""Boxes, labels and grids: what is drawn, where, and that it can be read at every size."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sn2fpn.structures import Boxes, Instances
+from sn2fpn.visualization import (
+    Sample,
+    class_color,
+    draw_boxes,
+    draw_instances,
+    image_grid,
+    predictions_beside_ground_truth,
+)
+
+GREY = 127
+
+
+def _picture(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), GREY, np.uint8)
+
+
+def _changed(image: np.ndarray) -> tuple[int, int, int, int]:
+    """(x1, y1, x2, y2) of all that is no longer grey, both ends included."""
+    rows, columns = np.nonzero((image != GREY).any(axis=2))
+    return columns.min(), rows.min(), columns.max(), rows.max()
+
+
+def test_box_lies_on_its_corners_and_the_input_stays() -> None:
+    image = _picture(100, 200)
+    drawn = draw_boxes(image, [[20.0, 30.0, 120.0, 80.0]], colors=[(255, 0, 0)])
+    assert (image == GREY).all()
+    assert drawn.shape == image.shape and drawn.dtype == np.uint8
+    assert _changed(drawn) == (20, 30, 120, 80)
+    assert (drawn[30, 20:121] == (255, 0, 0)).all() and (drawn[30:81, 120] == (255, 0, 0)).all()
+    assert (drawn[50, 60] == GREY).all()
+
+
+@pytest.mark.parametrize("size", [(20, 30), (120, 160), (480, 640), (2000, 3000)])
+def test_labels_stay_inside_and_grow_with_the_picture(size: tuple[int, int]) -> None:
+    """Boxes that touch each corner and pass the border; the label's bar has the box's colour."""
+    height, width = size
+    boxes = [[-50.0, -50.0, width * 0.3, height * 0.3], [width * 0.8, height * 0.9, width + 40.0, height + 40.0],
+             [width * 0.9, 0.0, width * 1.0, height * 0.1], [0.0, height * 0.95, width * 0.1, height * 1.0]]
+    drawn = draw_boxes(_picture(*size), boxes, ["a long class name 0.99"] * 4)
+    assert drawn.shape == (height, width, 3)
+    blue, box = (0, 0, 255), [width * 0.4, height * 0.5, width * 0.6, height * 0.9]
+    labelled = draw_boxes(_picture(*size), [box], ["thing"], [blue])
+    if height >= 120:  # above the box: a bar of its colour, high enough to read, low enough not to be in the way
+        bar = (labelled[: int(height * 0.5), int(width * 0.41)] == blue).all(axis=1).sum()
+        assert max(10, 0.02 * (height * width) ** 0.5) <= bar < 0.2 * height
+
+
+def test_labels_of_neighbours_do_not_cover_each_other() -> None:
+    """Four boxes on nearly one spot: all four bars are there in full."""
+    boxes = [[200.0 + 4 * i, 200.0 + 4 * i, 300.0 + 4 * i, 300.0 + 4 * i] for i in range(4)]
+    colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
+    image = _picture(480, 640)
+    alone = [(draw_boxes(image, [b], ["label"], [c]) == c).all(axis=2).sum() for b, c in zip(boxes, colors)]
+    drawn = draw_boxes(image, boxes, ["label"] * 4, colors)
+    for color, count in zip(colors, alone):
+        assert (drawn == color).all(axis=2).sum() > 0.7 * count
+
+
+def test_class_colors_are_fixed_and_differ() -> None:
+    colors = [np.array(class_color(i), dtype=float) for i in range(80)]
+    assert class_color(3) == class_color(3) and len({class_color(i) for i in range(80)}) == 80
+    near = [np.abs(a - b).max() for a, b in itertools.combinations(colors[:8], 2)]
+    assert min(near) > 60
+    assert all(0 <= v <= 255 for color in colors for v in color)
+
+
+def test_degenerate_boxes_and_wrong_input() -> None:
+    image = _picture(50, 50)
+    assert (draw_boxes(image, np.zeros((0, 4))) == image).all()
+    assert (draw_boxes(image, [[np.nan, 1.0, 2.0, 3.0]], ["x"]) == image).all()
+    assert _changed(draw_boxes(image, [[30.0, 40.0, 10.0, 20.0]])) == (10, 20, 30, 40)
+    assert (draw_boxes(image, [[10.0, 10.0, 10.0, 10.0]]) != GREY).any()
+    with pytest.raises(ValueError, match="1 boxes with 2 labels and 1 colours"):
+        draw_boxes(image, [[0, 0, 1, 1]], ["a", "b"])
+    with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
+        draw_boxes(image.astype(np.float32), [[0, 0, 1, 1]])
+
+
+def test_instances_by_score_and_truth() -> None:
+    boxes = Boxes(torch.tensor([[10.0, 10.0, 60.0, 60.0], [100.0, 10.0, 160.0, 60.0]]))
+    classes, scores = torch.tensor([0, 1]), torch.tensor([0.9, 0.2])
+    found = Instances((100, 200), pred_boxes=boxes, pred_classes=classes, scores=scores)
+    truth = Instances((100, 200), gt_boxes=boxes, gt_classes=classes)
+    first_only = draw_instances(_picture(100, 200), found, ["a", "b"], score_threshold=0.5)
+    assert _changed(first_only)[2] < 100
+    both = draw_instances(_picture(100, 200), truth, ["a", "b"])
+    for c in (0, 1):
+        assert (both == class_color(c)).all(axis=2).any()
+
+
+def test_grid_keeps_every_picture() -> None:
+    sizes = [[(10, 20), (30, 10)], [(5, 40)]]
+    pictures = [[np.full((h, w, 3), 10 * (r + 2 * c), np.uint8) for c, (h, w) in enumerate(row)]
+                for r, row in enumerate(sizes)]
+    grid = image_grid(pictures)
+    for r, row in enumerate(sizes):
+        for c, (h, w) in enumerate(row):
+            assert (grid == 10 * (r + 2 * c)).all(axis=2).sum() == h * w
+    titled = image_grid(pictures, [["one", "a title far too long for a picture of ten pixels"], ["three"]])
+    assert titled.shape[1] == grid.shape[1] and titled.shape[0] > grid.shape[0]
+    with pytest.raises(ValueError, match="at least one picture"):
+        image_grid([])
+
+
+def test_predictions_beside_ground_truth(tmp_path: Path) -> None:
+    """Three samples in two rows of two pairs; nothing but the PNG is left."""
+    def sample(height: int, width: int, scores: list[float]) -> Sample:
+        boxes = Boxes(torch.tensor([[0.0, 0.0, width / 2, height / 2]]))
+        return Sample(_picture(height, width), Instances((height, width), gt_boxes=boxes, gt_classes=torch.tensor([1])),
+                      Instances((height, width), pred_boxes=Boxes(boxes.tensor.repeat(len(scores), 1)),
+                                pred_classes=torch.zeros(len(scores), dtype=torch.int64), scores=torch.tensor(scores)),
+                      "picture.jpg")
+
+    samples = [sample(40, 60, [0.9, 0.1]), sample(800, 400, []), sample(300, 300, [0.4])]
+    path = predictions_beside_ground_truth(samples, tmp_path / "new" / "grid.png", ["a", "b"], size_px=200)
+    grid = np.asarray(Image.open(path))
+    assert grid.shape[1] >= 200 * 2 + 100 * 2
+    assert (grid == class_color(1)).all(axis=2).sum() > 1000  # the truth of all three
+    assert (grid == class_color(0)).all(axis=2).any()  # the one prediction above 0.5
+    assert [p.name for p in path.parent.iterdir()] == ["grid.png"]

@@ -1,0 +1,57 @@
+"""The picture at the end of a run, from a set on disk and a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from sn2fpn.config import get_cfg
+from sn2fpn.data import register_coco_instances
+from sn2fpn.data.catalog import DatasetCatalog
+from sn2fpn.structures import Boxes, Instances
+from sn2fpn.visualization import class_color, draw_predictions
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> str:
+    name = "draw_predictions_test"
+    for i in range(1, 6):
+        Image.fromarray(np.full((60, 80, 3), 127, np.uint8)).save(tmp_path / f"{i}.png")
+    annotations = [{"id": i, "image_id": i, "category_id": 5, "bbox": [10, 10, 30, 30], "area": 900, "iscrowd": 0}
+                   for i in (2, 3, 4)]
+    (tmp_path / "set.json").write_text(json.dumps({
+        "images": [{"id": i, "file_name": f"{i}.png", "height": 60, "width": 80} for i in range(1, 6)],
+        "categories": [{"id": 5, "name": "thing"}, {"id": 9, "name": "other"}], "annotations": annotations}))
+    register_coco_instances(name, {}, tmp_path / "set.json", tmp_path)
+    yield name
+    DatasetCatalog.remove(name)
+
+
+class _Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def forward(self, batch: list[dict]) -> list[dict]:
+        assert not self.training and not torch.is_grad_enabled()
+        self.seen += [image["image_id"] for image in batch]
+        return [{"instances": Instances((image["height"], image["width"]), pred_boxes=Boxes([[40.0, 20.0, 75.0, 50.0]]),
+                                        scores=torch.tensor([0.8]), pred_classes=torch.tensor([1]))} for image in batch]
+
+
+def test_images_with_objects_are_drawn(dataset: str, tmp_path: Path) -> None:
+    cfg = get_cfg()
+    cfg.DATASETS.TEST = (dataset,)
+    cfg.INPUT.MIN_SIZE_TEST = 30
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
+    model = _Model().train()
+    path = draw_predictions(cfg, model, tmp_path / "out.png", images=2)
+    assert model.seen == [2, 4] and model.training
+    grid = np.asarray(Image.open(path))
+    assert (grid == class_color(0)).all(axis=2).sum() > 100 and (grid == class_color(1)).all(axis=2).sum() > 100
