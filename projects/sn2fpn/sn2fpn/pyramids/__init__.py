@@ -9,7 +9,13 @@ from .ihp import IHP
 from .registry import PYRAMIDS, pyramid_from_backbone_name, register_pyramid
 from .sni import SNIFPN
 
-for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")
-
 __all__ = ["FPN", "IHP", "PYRAMIDS", "Pyramid", "SNIFPN", "pyramid_from_backbone_name", "register_pyramid"]
+
+
+def import_all() -> None:
+    """Import every file of this folder."""
+    for module in iter_modules(__path__):
+        import_module(f"{__name__}.{module.name}")
+
+
+import_all()

@@ -1,0 +1,168 @@
+"""What every registered pyramid promises; a new one is picked up from the registry by itself."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sn2fpn.config import get_cfg
+from sn2fpn.errors import UserError
+from sn2fpn.pyramids import PYRAMIDS, Pyramid, pyramid_from_backbone_name
+from sn2fpn.structures import ShapeSpec
+
+CHANNELS = (8, 12, 16, 24)
+TRUNK = {f"res{i}": ShapeSpec(channels=c, stride=2**i) for i, c in enumerate(CHANNELS, start=2)}
+# Further settings to hold to the contract beside each entry's defaults.
+VARIANTS = {
+    "fpn": [["MODEL.FPN.FUSE_TYPE", "avg"], ["MODEL.FPN.NORM", "BN"]],
+    "sni": [
+        ["MODEL.SNI.MODE", "authors_rcnn"],
+        ["MODEL.SNI.ORDER", "pass_smoothed", "MODEL.SNI.INTERP", "bilinear", "MODEL.SNI.ALPHA", 0.5],
+    ],
+    "ihp": [["MODEL.IHP.FILTER", name] for name in ("gsconve", "conv3x3", "bottleneck")]
+    + [["MODEL.IHP.NORM", "", "MODEL.IHP.AUX_KERNEL", 1]],
+}
+CASES = [(name, overrides) for name in PYRAMIDS for overrides in [[], *VARIANTS.get(name, [])]]
+over_the_registry = pytest.mark.parametrize(
+    ("name", "overrides"), CASES, ids=["-".join([n, *(str(v) for v in o[1::2])]) for n, o in CASES]
+)
+
+
+def build(name: str, overrides: list) -> Pyramid:
+    torch.manual_seed(0)
+    cfg = get_cfg()
+    cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 16, "MODEL.FPN.IN_FEATURES", list(TRUNK), *overrides])
+    return pyramid_from_backbone_name(f"build_sn2_{name}_backbone")(cfg, TRUNK)
+
+
+def maps(height: int, width: int, batch: int = 1) -> dict[str, Tensor]:
+    """Maps as a trunk makes them from an image of height x width: each halving rounds up."""
+    return {
+        name: torch.randn(batch, s.channels, math.ceil(height / s.stride), math.ceil(width / s.stride))
+        for name, s in TRUNK.items()
+    }
+
+
+@over_the_registry
+@pytest.mark.parametrize("size", [(128, 192), (131, 93), (33, 64)])
+def test_output_shape_tells_the_truth(name: str, overrides: list, size: tuple[int, int]) -> None:
+    pyramid = build(name, overrides)
+    features = maps(*size, batch=2)
+    kept = {k: v.clone() for k, v in features.items()}
+    outputs = pyramid(features)
+    described = pyramid.output_shape()
+    assert list(outputs) == list(described) == ["p2", "p3", "p4", "p5", "p6"]
+    for key, spec in described.items():
+        expected = (2, spec.channels, *(math.ceil(side / spec.stride) for side in size))
+        assert tuple(outputs[key].shape) == expected
+    assert pyramid.size_divisibility == 32
+    assert all(torch.equal(features[k], kept[k]) for k in kept)  # the trunk's maps are left alone
+
+
+@over_the_registry
+def test_gradient_reaches_every_parameter_and_input(name: str, overrides: list) -> None:
+    pyramid = build(name, overrides)
+    features = {k: v.requires_grad_() for k, v in maps(96, 64, batch=2).items()}
+    outputs = pyramid(features)
+    sum((p * torch.randn_like(p)).sum() for p in outputs.values()).backward()
+    for key, tensor in [*pyramid.named_parameters(), *features.items()]:
+        assert tensor.grad is not None and tensor.grad.isfinite().all() and tensor.grad.any(), key
+
+
+@over_the_registry
+def test_bfloat16_autocast_stays_close(name: str, overrides: list) -> None:
+    pyramid = build(name, overrides)
+    features = maps(96, 65, batch=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = pyramid(features)
+        loss = sum(p.float().square().mean() for p in outputs.values())
+    loss.backward()
+    for key, expected in pyramid(features).items():
+        assert outputs[key].dtype == torch.bfloat16
+        assert (outputs[key] - expected).norm() < 0.03 * expected.norm()
+
+
+@over_the_registry
+def test_compiles_without_graph_break(name: str, overrides: list) -> None:
+    torch.compiler.reset()
+    pyramid = build(name, overrides).eval()
+    compiled = torch.compile(pyramid, fullgraph=True, backend="aot_eager")
+    features = maps(64, 65)
+    for key, expected in pyramid(features).items():
+        assert torch.allclose(compiled(features)[key], expected, atol=1e-5)
+    sum(p.sum() for p in compiled(features).values()).backward()
+
+
+@over_the_registry
+def test_memory_formats_agree(name: str, overrides: list) -> None:
+    pyramid = build(name, overrides).eval()
+    features = maps(96, 65, batch=2)
+    expected = pyramid(features)
+    last = {k: v.contiguous(memory_format=torch.channels_last) for k, v in features.items()}
+    for key, found in pyramid.to(memory_format=torch.channels_last)(last).items():
+        assert torch.allclose(found, expected[key], atol=1e-4)
+
+
+def test_an_attached_trunk_gives_detectron2s_names_and_takes_images() -> None:
+    class Trunk(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 1)
+
+        def forward(self, images: Tensor) -> dict[str, Tensor]:
+            return maps(*images.shape[2:])
+
+    pyramid = build("sni", [])
+    with pytest.raises(ValueError, match="dict of maps"):
+        pyramid(torch.randn(1, 3, 64, 64))
+    pyramid.bottom_up = Trunk()
+    assert pyramid(torch.randn(1, 3, 64, 96))["p2"].shape == (1, 16, 16, 24)
+    names = set(pyramid.state_dict())
+    assert {"bottom_up.stem.weight", "fpn_lateral2.weight", "fpn_output5.bias"} <= names
+
+
+def test_any_consecutive_levels_and_other_trunks() -> None:
+    for name in PYRAMIDS:
+        cfg = get_cfg()
+        cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 8, "MODEL.IHP.DEPTHS", (1, 2)])
+        shape = {"c4": ShapeSpec(channels=6, stride=16), "c5": ShapeSpec(channels=7, stride=32)}
+        pyramid = PYRAMIDS.get(name)(cfg, shape)
+        out = pyramid({"c4": torch.randn(1, 6, 9, 7), "c5": torch.randn(1, 7, 5, 4)})
+        assert {k: tuple(v.shape[2:]) for k, v in out.items()} == {"p4": (9, 7), "p5": (5, 4), "p6": (3, 2)}
+
+
+@pytest.mark.parametrize(
+    ("shape", "keys", "words"),
+    [
+        (TRUNK, ["res2", "res6"], "the trunk has no output 'res6'; did you mean 'res"),
+        (TRUNK, ["res2", "res4"], r"strides double, fine to coarse; found \{'res2': 4, 'res4': 16\}"),
+        (TRUNK, ["res5", "res4"], "strides double"),
+        ({}, [], "strides double"),
+    ],
+)
+def test_inputs_that_make_no_pyramid(shape: dict, keys: list[str], words: str) -> None:
+    cfg = get_cfg()
+    cfg.MODEL.FPN.IN_FEATURES = keys
+    with pytest.raises(UserError, match=words):
+        PYRAMIDS.get("fpn")(cfg, shape)
+
+
+def test_missing_map_is_named() -> None:
+    features = maps(64, 64)
+    del features["res3"]
+    with pytest.raises(ValueError, match=r"missing: \['res3'\]"):
+        build("fpn", [])(features)
+
+
+def test_backbone_names() -> None:
+    assert pyramid_from_backbone_name("build_resnet_fpn_backbone") is PYRAMIDS.get("fpn")
+    for found, words in [
+        ("build_sn2_sna_backbone", "did you mean 'build_sn2_sni_backbone'"),
+        ("sni", "did you mean 'build_sn2_sni_backbone'"),
+        ("vit", "choose from"),
+    ]:
+        with pytest.raises(UserError, match=f"MODEL.BACKBONE.NAME: unknown backbone '{found}'; {words}"):
+            pyramid_from_backbone_name(found)

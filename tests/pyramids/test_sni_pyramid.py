@@ -1,0 +1,101 @@
+"""SNI-FPN: goldens of both modes, options against their equations, exchange of weights with FPN."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from golden_modules import count_parameters, load_case
+from sn2fpn.config import get_cfg
+from sn2fpn.errors import UserError
+from sn2fpn.pyramids import FPN, PYRAMIDS, SNIFPN
+
+RESNET50 = (256, 512, 1024, 2048)
+LATERALS = {f"lateral{i}": f"fpn_lateral{i}" for i in (2, 3, 4, 5)}
+
+
+def trunk_maps(case) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
+    return {f"res{i}": case.inputs[f"c{i}"] for i in (2, 3, 4, 5)}
+
+
+def test_golden_soft_nearest() -> None:
+    case = load_case("sni_fpn")
+    pyramid = SNIFPN(case.hyper["in_channels"], case.hyper["width"])
+    case.load_into(pyramid, LATERALS | {f"output{i}": f"fpn_output{i}" for i in (2, 3, 4, 5)})
+    case.check(pyramid(trunk_maps(case)))
+
+
+@pytest.mark.parametrize("name", ["sn2fpn_rcnn_even", "sn2fpn_rcnn_odd"])
+def test_golden_authors_rcnn(name: str) -> None:
+    case = load_case(name)
+    pyramid = SNIFPN(case.hyper["in_channels"], case.hyper["width"], mode="authors_rcnn")
+    case.load_into(pyramid, LATERALS | {f"smooth{i}": f"fpn_output{i}" for i in (2, 3, 4)})
+    case.check(pyramid(trunk_maps(case)))
+
+
+@pytest.mark.parametrize("alpha", ["area", 0.7])
+@pytest.mark.parametrize("interp", ["nearest", "bilinear"])
+@pytest.mark.parametrize("order", ["pass_sum", "pass_smoothed"])
+def test_options_match_their_equations(alpha: float | str, interp: str, order: str) -> None:
+    pyramid = SNIFPN([3, 4, 5], 6, alpha=alpha, interp=interp, order=order)
+    w = pyramid.state_dict()
+    c = {f"res{i}": torch.randn(2, i + 1, *size) for i, size in [(2, (17, 23)), (3, (9, 12)), (4, (5, 6))]}
+    outputs = pyramid(c)
+    above = None
+    for i in (4, 3, 2):
+        t = F.conv2d(c[f"res{i}"], w[f"fpn_lateral{i}.weight"], w[f"fpn_lateral{i}.bias"])
+        if above is not None:
+            ratio = above[0, 0].numel() / t[0, 0].numel()
+            t = t + (ratio if alpha == "area" else alpha) * F.interpolate(above, size=t.shape[2:], mode=interp)
+        p = F.conv2d(t, w[f"fpn_output{i}.weight"], w[f"fpn_output{i}.bias"], padding=1)
+        assert torch.allclose(outputs[f"p{i}"], p, atol=1e-5)
+        above = p if order == "pass_smoothed" else t
+
+
+def test_alpha_compounds_on_the_way_down() -> None:
+    pyramid = SNIFPN([4, 4, 4, 4], 4)
+    maps = {f"res{i}": torch.zeros(1, 4, 64 >> i, 64 >> i) for i in (2, 3, 4, 5)}
+    maps["res5"] += 1.0
+    seen: list[Tensor] = []
+    pyramid.fpn_output2.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    pyramid(maps)
+    top = pyramid.fpn_lateral5(maps["res5"])
+    assert torch.allclose(seen[0][..., 0, 0], top[..., 0, 0] / 64)
+
+
+def test_fpn_and_sni_exchange_state_dicts_and_agree_at_alpha_one() -> None:
+    fpn, sni = FPN([8, 12, 16, 24], 16), SNIFPN([8, 12, 16, 24], 16, alpha=1.0)
+    sni.load_state_dict(fpn.state_dict(), strict=True)
+    maps = {f"res{i}": torch.randn(1, c, 131 >> i, 96 >> i) for i, c in enumerate((8, 12, 16, 24), 2)}
+    for name, expected in fpn(maps).items():
+        assert torch.equal(sni(maps)[name], expected)
+    fpn.load_state_dict(sni.state_dict(), strict=True)
+
+
+def test_parameters() -> None:
+    assert count_parameters(SNIFPN(RESNET50)) == 3_344_384
+    authors = SNIFPN(RESNET50, mode="authors_rcnn")
+    assert count_parameters(authors) == 2_754_304
+    assert not any(name.startswith("fpn_output5") for name in authors.state_dict())
+    assert authors.fpn_lateral5.weight.std().item() == pytest.approx(0.01, rel=0.02)
+    assert not authors.fpn_output2.bias.any()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["MODEL.FPN.FUSE_TYPE", "avg"], "MODEL.FPN.FUSE_TYPE: the SNI pyramid only sums"),
+        (["MODEL.SNI.MODE", "authors_rcn"], "MODEL.SNI.MODE: found 'authors_rcn'; did you mean 'authors_rcnn'"),
+        (["MODEL.SNI.INTERP", "bicubic"], "MODEL.SNI.INTERP: found 'bicubic'"),
+        (["MODEL.SNI.ORDER", "pass_smooth"], "did you mean 'pass_smoothed'"),
+        (["MODEL.SNI.ALPHA", "aera"], "MODEL.SNI.ALPHA: found 'aera'; did you mean 'area'"),
+        (["MODEL.SNI.MODE", "authors_rcnn", "MODEL.SNI.ALPHA", 0.5], "contradicts MODEL.SNI.MODE 'authors_rcnn'"),
+    ],
+)
+def test_mistakes_are_named(overrides: list, words: str) -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(overrides)
+    with pytest.raises(UserError, match=words):
+        PYRAMIDS.get("sni")(cfg, FPN([4, 8], 4).output_shape())
