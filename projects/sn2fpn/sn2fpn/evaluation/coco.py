@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,8 @@ from .evaluator import Results
 from .ground_truth import coco_ground_truth
 
 __all__ = ["COCOEvaluator"]
+
+logger = logging.getLogger(__name__)
 
 TASKS = ("bbox",)
 _ALL_AREAS = 0  # positions in COCOeval's area ranges: all, small, medium, large
@@ -77,6 +80,7 @@ class COCOEvaluator(DetectionEvaluator):
             return None
         for number, result in enumerate(results, start=1):
             result.update(id=number, area=result["bbox"][2] * result["bbox"][3], iscrowd=0)
+        logger.info("scoring %d detections with pycocotools", len(results))  # a minute for COCO's 5,000 images
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
             evaluation = COCOeval(_index(self._truth), _index({**self._truth, "annotations": results}), task)
             evaluation.params.maxDets = [self._max_dets]

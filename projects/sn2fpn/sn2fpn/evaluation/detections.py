@@ -74,9 +74,11 @@ class DetectionEvaluator(DatasetEvaluator):
             gathered = [self._detections]
         detections = self._in_dataset_order([d for share in gathered for d in share])
         if self._output_dir is not None:
+            path = self._output_dir / "coco_instances_results.json"
             results = to_coco_results(detections, self._dataset_category_ids())
-            with atomic_write(self._output_dir / "coco_instances_results.json") as file:
+            with atomic_write(path) as file:
                 json.dump(results, file)
+            logger.info("%d detections written to %s", len(results), path)
         if not any(len(d.scores) for d in detections):
             logger.warning("the model found nothing in the %d images of %r that it saw", len(detections),
                            self._dataset_name)
