@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from ..errors import UserError
+from .roi_align import roi_align_pyramid
 
 __all__ = ["ROIPooler", "assign_levels"]
 
@@ -69,15 +70,15 @@ class ROIPooler(nn.Module):
         box = torch.cat(list(boxes))
         image = torch.cat([b.new_full((len(b), 1), n) for n, b in enumerate(boxes)])
         rois = torch.cat([image, box], dim=1)
-        if len(features) == 1:
-            return self._align(features[0], rois, self.strides[0])
-        level_of = assign_levels(box, self.min_level, self.max_level)
-        rows = [(level_of == level).nonzero().squeeze(1) for level in range(len(features))]
-        pooled = [self._align(f, rois[r], s) for f, r, s in zip(features, rows, self.strides)]
+        levels = assign_levels(box, self.min_level, self.max_level)
+        options = (self.output_size, self.sampling_ratio, self.aligned)
+        if not features[0].is_cuda:
+            return roi_align_pyramid(features, rois, levels, self.strides, *options)
+        size, sampling_ratio, aligned = options
+        rows = [(levels == level).nonzero().squeeze(1) for level in range(len(features))]
+        pooled = [roi_align(f, rois[r], size, 1.0 / stride, sampling_ratio, aligned)
+                  for f, r, stride in zip(features, rows, self.strides)]
         return torch.cat(pooled)[torch.cat(rows).argsort()]
-
-    def _align(self, x: Tensor, rois: Tensor, stride: int) -> Tensor:
-        return roi_align(x, rois, self.output_size, 1.0 / stride, self.sampling_ratio, self.aligned)
 
     def extra_repr(self) -> str:
         return (f"output_size={self.output_size}, strides={self.strides}, sampling_ratio={self.sampling_ratio}, "
