@@ -250,3 +250,55 @@ def test_resume_from_a_file_of_detectron2s_trainer(tmp_path: Path) -> None:
     assert ours.param_groups[0]["lr"] == 0.3
     for name, param in copy.named_parameters():
         assert torch.equal(ours.state[param]["momentum_buffer"], theirs.state[params[name]]["momentum_buffer"])
+
+
+@pytest.mark.detectron2
+def test_real_training_file_of_detectron2(tmp_path: Path) -> None:
+    """Two steps of Detectron2's trainer; every parameter gets its own momentum, and Detectron2 loads our file."""
+    pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+    from detectron2 import model_zoo
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.engine import SimpleTrainer
+    from detectron2.modeling import build_model as build_d2_model
+    from detectron2.solver import build_optimizer as build_d2_optimizer
+
+    from sn2fpn.config import get_cfg
+    from sn2fpn.engine import build_optimizer
+    from sn2fpn.modeling import build_model
+
+    changes = [
+        "MODEL.DEVICE", "cpu", "MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64,
+        "MODEL.RESNETS.NORM", "BN", "MODEL.ROI_HEADS.NUM_CLASSES", 3, "SOLVER.WEIGHT_DECAY_BIAS", 0.0,
+    ]  # fmt: skip
+    theirs_cfg = model_zoo.get_config("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")
+    theirs_cfg.merge_from_list(changes)
+    cfg = get_cfg()
+    cfg.merge_from_file(model_zoo.get_config_file("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"))
+    cfg.merge_from_list(changes)
+
+    theirs = build_d2_model(theirs_cfg)
+    optimizer = build_d2_optimizer(theirs_cfg, theirs)
+    for p in theirs.parameters():
+        if p.requires_grad:
+            p.grad = torch.rand_like(p)
+    optimizer.step()
+    trainer = SimpleTrainer(theirs, [], optimizer)
+    trainer.iter = 4
+    DetectionCheckpointer(theirs, str(tmp_path), trainer=trainer).save("model_0000004", iteration=4)
+
+    ours = build_model(cfg)
+    our_optimizer = build_optimizer(cfg, ours)
+    checkpointer = Checkpointer(ours, tmp_path, optimizer=our_optimizer)
+    assert checkpointer.resume_or_load("")["iteration"] == 4
+    params = dict(theirs.named_parameters())
+    for name, p in ours.named_parameters():
+        assert torch.equal(p, params[name]), name
+        if p.requires_grad:
+            expected = optimizer.state[params[name]]["momentum_buffer"]
+            assert torch.equal(our_optimizer.state[p]["momentum_buffer"], expected), name
+
+    for p in ours.parameters():
+        p.data.mul_(2)
+    checkpointer.save("ours")
+    DetectionCheckpointer(theirs).load(str(tmp_path / "ours.pth"))
+    assert all(torch.equal(p, params[name]) for name, p in ours.named_parameters())

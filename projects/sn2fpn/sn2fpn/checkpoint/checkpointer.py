@@ -157,7 +157,7 @@ class Checkpointer:
         """Detectron2's trainer keeps optimizer and scheduler deeper in the file; bring them to the top."""
         trainer = rest["trainer"]
         state = {
-            "optimizer": trainer.get("_trainer", {}).get("optimizer"),
+            "optimizer": trainer.get("_trainer", trainer).get("optimizer"),
             "scheduler": trainer.get("hooks", {}).get("LRScheduler"),
             "iteration": trainer.get("iteration"),
         }
