@@ -1,0 +1,78 @@
+"""`python -m sn2fpn.data.check`: tables, every problem, exit codes, the picture."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sn2fpn.data.check import main
+
+
+def test_sound_set(coco_name: str, tmp_path: Path, capsys: Any) -> None:
+    assert main([coco_name, "--plot", str(tmp_path / "samples.png")]) == 0
+    out = capsys.readouterr().out
+    assert "3 images, 6 boxes, 2 classes" in out and "medium" in out and "no problems" in out
+    assert np.asarray(Image.open(tmp_path / "samples.png")).shape[2] == 3
+
+
+def test_all_problems_are_listed(coco_set: Any, coco_name: str, capsys: Any) -> None:
+    coco_set.content["annotations"][0]["bbox"][2] = -1
+    coco_set.content["annotations"][2]["category_id"] = 99
+    coco_set.content["images"].append({**coco_set.content["images"][0]})
+    coco_set.content["images"][2]["height"] = 65
+    coco_set.write()
+    picture = coco_set.images / "2.jpg"
+    picture.write_bytes(picture.read_bytes()[:300])
+    assert main([coco_name]) == 1
+    out = capsys.readouterr().out
+    for part in ("annotation 1 ", "category 99", "image id 1", "2.jpg: not decodable", "64x64", "64x65", "5 problems"):
+        assert part in out, part
+    assert out.count("problem: ") == 5
+
+
+def test_broken_xml_does_not_stop_the_check(voc_root: Path, registered: None, capsys: Any) -> None:
+    for file_id in "ab":
+        (voc_root / "Annotations" / f"{file_id}.xml").write_text("<annotation><object></annotation>")
+    entry = [{"NAME": "mine", "FORMAT": "voc", "ROOT": str(voc_root), "SPLIT": "all"}]
+    assert main(["mine", "DATASETS.CUSTOM", repr(entry), "MODEL.ROI_HEADS.NUM_CLASSES", "3"]) == 1
+    out = capsys.readouterr().out
+    assert "a.xml: not readable" in out and "b.xml: not readable" in out and "1 sound image" in out
+    assert "NUM_CLASSES is 3, but data set 'mine' has 2 classes" in out
+
+
+def test_config_file_names_the_sets(coco_set: Any, tmp_path: Path, registered: None, capsys: Any) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text(
+        f"DATASETS:\n  CUSTOM: [{{NAME: from_file, FORMAT: coco, JSON: {coco_set.json}, IMAGES: {coco_set.images}}}]\n"
+        "  TRAIN: ('from_file',)\n  TEST: ('from_file',)\nMODEL:\n  ROI_HEADS:\n    NUM_CLASSES: 2\n")
+    assert main(["--config-file", str(config)]) == 0
+    assert capsys.readouterr().out.count("== from_file") == 1
+
+
+def test_missing_annotation_file_is_a_problem(registered: None, capsys: Any) -> None:
+    entry = [{"NAME": "gone", "FORMAT": "coco", "JSON": "gone.json", "IMAGES": "."}]
+    assert main(["gone", "DATASETS.CUSTOM", repr(entry)]) == 1
+    assert "gone.json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["coco_2017_vall"], "did you mean 'coco_2017_val'"),
+    ([], "no data set named"),
+    (["shapes_val", "SOLVER.MAXITER", "3"], "SOLVER.MAXITER"),
+    (["--config-file", "no/such.yaml"], "no/such.yaml"),
+])
+def test_wrong_usage(arguments: list[str], message: str, capsys: Any) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_as_a_program() -> None:
+    command = [sys.executable, "-m", "sn2fpn.data.check", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "exit code" in done.stdout and not done.stderr

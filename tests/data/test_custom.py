@@ -1,0 +1,106 @@
+"""Sets by configuration, and the agreement of classes between sets and model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sn2fpn.config import get_cfg
+from sn2fpn.data import (
+    DatasetCatalog,
+    MetadataCatalog,
+    check_classes,
+    class_histogram,
+    get_dataset_dicts,
+    register_custom,
+    register_pascal_voc,
+)
+from sn2fpn.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("registered")
+
+
+def coco_entry(coco_set: Any, **changes: Any) -> dict[str, Any]:
+    return {"NAME": "mine", "FORMAT": "coco", "JSON": str(coco_set.json), "IMAGES": str(coco_set.images), **changes}
+
+
+def test_coco_and_voc_entries(coco_set: Any, voc_root: Path) -> None:
+    cfg = get_cfg()
+    cfg.DATASETS.CUSTOM = [
+        coco_entry(coco_set),
+        {"NAME": "mine_voc", "FORMAT": "voc", "ROOT": str(voc_root), "SPLIT": "all", "YEAR": 2007},
+        {"NAME": "mine_dogs", "FORMAT": "voc", "ROOT": str(voc_root), "SPLIT": "all", "CLASSES": ["dog"]}]
+    for _ in range(2):  # registering the same again changes nothing
+        assert register_custom(cfg.DATASETS.CUSTOM) == ["mine", "mine_voc", "mine_dogs"]
+    assert len(get_dataset_dicts(["mine", "mine_voc"])) == 6  # both have the classes cat and dog
+    assert MetadataCatalog.get("mine_voc").thing_classes == ["cat", "dog"]
+    assert MetadataCatalog.get("mine_voc").get("year") == 2007
+    assert sum(len(r["annotations"]) for r in get_dataset_dicts("mine_dogs")) == 3
+
+
+def test_command_line_form(coco_set: Any) -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(["DATASETS.CUSTOM", repr([coco_entry(coco_set)])])
+    assert register_custom(cfg.DATASETS.CUSTOM) == ["mine"]
+
+
+@pytest.mark.parametrize(("changes", "pattern"), [
+    ({"FORMAT": "cocoo"}, r"CUSTOM\[0\].*FORMAT 'cocoo'.*did you mean 'coco'"),
+    ({"IMAGE": "x"}, "unknown key 'IMAGE'.*did you mean 'IMAGES'"),
+    ({"JSON": 3}, "JSON expects a non-empty str, found 3"),
+    ({"NAME": ""}, "NAME expects"),
+    ({"NAME": "coco_2017_val"}, "'coco_2017_val' is taken"),
+    ({"FORMAT": "voc"}, "unknown key 'JSON' for format 'voc'"),
+])
+def test_wrong_entries(coco_set: Any, changes: dict[str, Any], pattern: str) -> None:
+    with pytest.raises(UserError, match=pattern):
+        register_custom([coco_entry(coco_set, **changes)])
+
+
+def test_missing_keys_and_other_content_under_the_same_name(coco_set: Any) -> None:
+    with pytest.raises(UserError, match=r"\(mine\).*needs JSON, IMAGES"):
+        register_custom([{"NAME": "mine", "FORMAT": "coco"}])
+    with pytest.raises(UserError, match="expected a mapping"):
+        register_custom(["mine"])
+    with pytest.raises(UserError, match="CLASSES expects different names"):
+        register_custom([{"NAME": "v", "FORMAT": "voc", "ROOT": "r", "SPLIT": "s", "CLASSES": ["a", "a"]}])
+    register_custom([coco_entry(coco_set)])
+    with pytest.raises(UserError, match="'mine' is taken"):
+        register_custom([coco_entry(coco_set, IMAGES="elsewhere")])
+
+
+def test_missing_files_are_named_when_used() -> None:
+    register_custom([{"NAME": "mine", "FORMAT": "coco", "JSON": "no/such.json", "IMAGES": "no"}])
+    with pytest.raises(UserError, match=r"no/such\.json"):
+        get_dataset_dicts("mine")
+
+
+def test_classes_must_agree(coco_name: str, voc_root: Path) -> None:
+    cfg = get_cfg()
+    with pytest.raises(UserError, match=r"NUM_CLASSES is 80, but data set 'tiny_coco' has 2 classes \(cat, dog\)"):
+        check_classes(cfg, [coco_name])
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
+    assert check_classes(cfg, coco_name) == ["cat", "dog"]
+    register_pascal_voc("other", voc_root, "all", 2012, ["dog", "cat"])
+    with pytest.raises(UserError, match=r"'tiny_coco' and 'other' have different classes.*class 0 is 'cat' and 'dog'"):
+        check_classes(cfg, [coco_name, "other"])
+    with pytest.raises(UserError, match="different classes"):
+        get_dataset_dicts([coco_name, "other"])
+
+
+def test_histogram(coco_set: Any, coco_name: str) -> None:
+    coco_set.content["annotations"][0]["iscrowd"] = 1
+    coco_set.write()
+    table = class_histogram(get_dataset_dicts(coco_name), ["cat", "dog"])
+    rows = {line.split()[0]: line.split()[1:] for line in table.splitlines()}
+    assert rows["cat"] == ["3", "3"] and rows["dog"] == ["2", "2"]
+    assert table.endswith("3 images, 5 boxes and 1 crowd regions, 2 classes")
+
+
+def test_missing_built_in_set_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    for name in ("coco_2017_train", "voc_2007_test"):
+        with pytest.raises(UserError, match=rf"{tmp_path}.*DETECTRON2_DATASETS"):
+            DatasetCatalog.get(name)

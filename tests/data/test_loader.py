@@ -1,0 +1,119 @@
+"""Loaders: the same stream whatever the workers, resumable, and errors that arrive as they were raised."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sn2fpn.data import build_test_loader, build_train_loader, get_dataset_dicts
+from sn2fpn.errors import UserError
+
+
+def same(a: list[list[dict]], b: list[list[dict]]) -> bool:
+    return len(a) == len(b) and all(
+        x["file_name"] == y["file_name"] and torch.equal(x["image"], y["image"])
+        and torch.equal(x["instances"].gt_boxes.tensor, y["instances"].gt_boxes.tensor)
+        for batch_a, batch_b in zip(a, b, strict=True) for x, y in zip(batch_a, batch_b, strict=True))
+
+
+def take(loader: Any, count: int) -> list[list[dict]]:
+    return list(itertools.islice(loader, count))
+
+
+def test_model_inputs(shapes_cfg: Callable, caplog: Any) -> None:
+    caplog.set_level("INFO")
+    (batch,) = take(build_train_loader(shapes_cfg()), 1)
+    assert len(batch) == 4 and "12 images" in caplog.text and "circle" in caplog.text
+    for item in batch:
+        image, instances = item["image"], item["instances"]
+        assert set(item) == {"image", "height", "width", "file_name", "image_id", "instances"}
+        assert image.dtype == torch.uint8 and image.shape[0] == 3 and image.is_contiguous()
+        assert min(image.shape[1:]) in (64, 96) and instances.image_size == tuple(image.shape[1:])
+        assert instances.gt_classes.dtype == torch.int64 and instances.gt_boxes.tensor.dtype == torch.float32
+        assert len(instances) and instances.gt_boxes.nonempty().all()
+
+
+def test_stream_does_not_depend_on_workers_and_resumes(shapes_cfg: Callable) -> None:
+    cfg = shapes_cfg("INPUT.CROP.ENABLED", True)
+    state = torch.random.get_rng_state()
+    alone = take(build_train_loader(cfg), 7)
+    assert torch.equal(torch.random.get_rng_state(), state)  # loading takes none of the model's random numbers
+    workers = shapes_cfg("INPUT.CROP.ENABLED", True, "DATALOADER.NUM_WORKERS", 2)
+    assert same(take(build_train_loader(workers), 7), alone)
+    assert same(take(build_train_loader(workers, start_iter=4), 3), alone[4:])
+    assert not same(take(build_train_loader(cfg, seed=6), 7), alone)
+    wide = [[x["width"] > x["height"] for x in batch] for batch in alone]
+    assert all(len(set(batch)) == 1 for batch in wide)
+
+
+def test_two_processes_see_what_one_sees(shapes_cfg: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = shapes_cfg("DATALOADER.ASPECT_RATIO_GROUPING", False)
+    whole = take(build_train_loader(cfg), 5)
+    monkeypatch.setattr("sn2fpn.distributed.get_world_size", lambda: 2)
+    parts = []
+    for rank in (0, 1):
+        monkeypatch.setattr("sn2fpn.distributed.get_rank", lambda rank=rank: rank)
+        parts.append(take(build_train_loader(cfg), 5))
+        assert len(build_test_loader(cfg, "shapes_val")) == (3, 2)[rank]
+    assert same([[a, c, b, d] for (a, b), (c, d) in zip(*parts)], whole)
+    with pytest.raises(UserError, match=r"IMS_PER_BATCH is 3.*2 process"):
+        build_train_loader(shapes_cfg("SOLVER.IMS_PER_BATCH", 3))
+
+
+def test_random_seed_is_drawn_and_told(shapes_cfg: Callable) -> None:
+    cfg = shapes_cfg("SEED", -1)
+    first, second = build_train_loader(cfg), build_train_loader(cfg)
+    assert first.seed != second.seed
+    assert same(take(build_train_loader(cfg, seed=first.seed), 2), take(first, 2))
+
+
+def test_test_loader_gives_every_image_once(shapes_cfg: Callable) -> None:
+    cfg = shapes_cfg("DATALOADER.NUM_WORKERS", 2)
+    loader = build_test_loader(cfg, "shapes_val")
+    for _ in range(2):
+        batches = list(loader)
+        assert len(batches) == len(loader) == 5
+        assert [b[0]["image_id"] for b in batches] == [d["image_id"] for d in get_dataset_dicts("shapes_val")]
+    assert "instances" not in batches[0][0] and min(batches[0][0]["image"].shape[1:]) == 96
+    assert "instances" in next(iter(build_test_loader(cfg, "shapes_val", with_targets=True)))[0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_broken_picture_arrives_as_a_plain_user_error(shapes_cfg: Callable, tmp_path: Path, workers: int) -> None:
+    dicts = get_dataset_dicts("shapes_train") if shapes_cfg() else []
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(Path(dicts[0]["file_name"]).read_bytes()[:900])
+    loader = build_train_loader(
+        shapes_cfg("DATALOADER.NUM_WORKERS", workers), dataset_dicts=[{**d, "file_name": str(broken)} for d in dicts])
+    with pytest.raises(UserError) as caught:
+        next(iter(loader))
+    assert str(caught.value).startswith(str(broken)) and "Traceback" not in str(caught.value)
+
+
+def test_crowds_are_no_targets(coco_set: Any, coco_name: str, shapes_cfg: Callable) -> None:
+    coco_set.content["annotations"][0]["iscrowd"] = 1
+    coco_set.write()
+    cfg = shapes_cfg("DATASETS.TRAIN", (coco_name,), "MODEL.ROI_HEADS.NUM_CLASSES", 2, "SOLVER.IMS_PER_BATCH", 1)
+    found = {b[0]["image_id"]: len(b[0]["instances"]) for b in take(build_train_loader(cfg), 6)}
+    assert found == {1: 1, 2: 2, 3: 2}
+
+
+def test_wrong_names_and_class_counts(shapes_cfg: Callable) -> None:
+    with pytest.raises(UserError, match=r"DATASETS\.TRAIN: unknown .*'shapes_trian'; did you mean 'shapes_train'"):
+        build_train_loader(shapes_cfg("DATASETS.TRAIN", ("shapes_trian",)))
+    with pytest.raises(UserError, match=r"NUM_CLASSES is 80.*'shapes_train' has 6 classes.*NUM_CLASSES 6"):
+        build_train_loader(shapes_cfg("MODEL.ROI_HEADS.NUM_CLASSES", 80))
+    with pytest.raises(UserError, match="did you mean 'RepeatFactorTrainingSampler'"):
+        build_train_loader(shapes_cfg("DATALOADER.SAMPLER_TRAIN", "RepeatFactorSampler"))
+    with pytest.raises(UserError, match="no data set named"):
+        build_train_loader(shapes_cfg("DATASETS.TRAIN", ()))
+
+
+def test_repeat_factor_sampler_runs(shapes_cfg: Callable) -> None:
+    cfg = shapes_cfg("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler", "DATALOADER.REPEAT_THRESHOLD", 1.0)
+    assert len(take(build_train_loader(cfg), 3)) == 3

@@ -1,0 +1,90 @@
+"""Streams of samples: shares, permutations, repetition, grouping and resuming."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from sn2fpn.data.samplers import (
+    BatchStream,
+    InferenceSampler,
+    RepeatFactorTrainingSampler,
+    TrainingSampler,
+    repeat_factors,
+    sample_rng,
+)
+
+
+def take(stream: object, count: int) -> list:
+    return list(itertools.islice(stream, count))
+
+
+def test_every_pass_is_another_permutation() -> None:
+    samples = take(TrainingSampler(10, seed=3), 30)
+    assert [p for p, _ in samples] == list(range(30))
+    passes = [[i for _, i in samples[k:k + 10]] for k in (0, 10, 20)]
+    assert all(sorted(p) == list(range(10)) for p in passes)
+    assert passes[0] != passes[1] != passes[2]
+    assert samples == take(TrainingSampler(10, seed=3), 30) != take(TrainingSampler(10, seed=4), 30)
+
+
+def test_sample_randomness_is_a_function_of_seed_and_position() -> None:
+    draws = {(s, p): sample_rng(s, p).random() for s in range(3) for p in range(50)}
+    assert len(set(draws.values())) == 150
+    assert sample_rng(2, 17).random() == draws[2, 17]
+
+
+def test_processes_share_the_batches_of_one_process() -> None:
+    sampler = TrainingSampler(10, seed=0)
+    whole = take(BatchStream(sampler, 4), 12)
+    shares = [take(BatchStream(sampler, 2, rank, 2), 12) for rank in (0, 1)]
+    for one, left, right in zip(whole, *shares):
+        assert sorted(one) == sorted(left + right)
+
+
+@pytest.mark.parametrize("wide", [None, [True] * 3 + [False] * 7])
+def test_resuming_skips_the_front(wide: list[bool] | None) -> None:
+    sampler = TrainingSampler(10, seed=0)
+    whole = take(BatchStream(sampler, 3, 1, 2, wide), 40)
+    assert take(BatchStream(sampler, 3, 1, 2, wide, start=17), 23) == whole[17:]
+
+
+def test_grouping_keeps_kinds_apart_and_loses_nothing() -> None:
+    wide = [i % 3 == 0 for i in range(12)]
+    batches = take(BatchStream(TrainingSampler(12, seed=1), 4, wide=wide), 60)
+    assert all(len({wide[i] for _, i in batch}) == 1 and len(batch) == 4 for batch in batches)
+    positions = sorted(p for batch in batches for p, _ in batch)
+    missing = set(range(positions[-1])) - set(positions)
+    assert len(missing) <= 2 * 3  # at most an unfinished batch of each kind waits
+
+
+@pytest.mark.parametrize(("size", "world"), [(10, 1), (10, 3), (2, 4), (0, 2), (100, 7)])
+def test_inference_shares(size: int, world: int) -> None:
+    shares = [InferenceSampler(size, rank, world) for rank in range(world)]
+    assert [i for share in shares for _, i in share] == list(range(size))  # contiguous, in order, none twice
+    lengths = [len(share) for share in shares]
+    assert max(lengths) - min(lengths) <= 1
+
+
+def test_repeat_factors_follow_the_formula() -> None:
+    def record(*classes: int) -> dict:
+        return {"annotations": [{"category_id": c} for c in classes]}
+
+    dicts = [record(0)] * 7 + [record(0, 1), record(1, 2), record()]
+    # f = 0.8, 0.2, 0.1 of ten images
+    factors = repeat_factors(dicts, 0.4)
+    assert factors == pytest.approx([1.0] * 7 + [math.sqrt(2), 2.0, 1.0])
+    assert repeat_factors(dicts, 0.4, sqrt=False) == pytest.approx([1.0] * 7 + [2.0, 4.0, 1.0])
+    assert repeat_factors(dicts, 0.0) == [1.0] * 10
+
+
+def test_repeat_sampler_repeats_on_average() -> None:
+    sampler = RepeatFactorTrainingSampler([1.0, 1.5, 3.0, 1.25], seed=0)
+    passes = [sampler.epoch(np.random.default_rng(e)) for e in range(2000)]
+    counts = np.bincount(np.concatenate(passes), minlength=4) / len(passes)
+    assert counts == pytest.approx([1.0, 1.5, 3.0, 1.25], abs=0.05)
+    assert {int(np.bincount(p, minlength=4)[1]) for p in passes} == {1, 2}
+    assert take(sampler, 50) == take(RepeatFactorTrainingSampler([1.0, 1.5, 3.0, 1.25], seed=0), 50)

@@ -1,0 +1,87 @@
+"""VOC trees: corners, difficult objects, what is skipped and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sn2fpn.data.voc import find_voc_classes, load_voc_instances
+from sn2fpn.errors import UserError
+from sn2fpn.structures import BoxMode
+
+CLASSES = ["cat", "dog"]
+
+
+def change(root: Path, old: str, new: str) -> None:
+    """Break b.xml."""
+    path = root / "Annotations" / "b.xml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_healthy_tree_with_blank_lines_in_the_list(voc_root: Path) -> None:
+    records = load_voc_instances(voc_root, "all", CLASSES)
+    assert [r["image_id"] for r in records] == ["a", "b", "c"]
+    assert (records[0]["height"], records[0]["width"]) == (60, 80)
+    assert records[0]["file_name"] == str(voc_root / "JPEGImages" / "a.jpg")
+    assert records[0]["annotations"] == [
+        {"category_id": 1, "bbox": [0.0, 0.0, 80.0, 60.0], "bbox_mode": BoxMode.XYXY_ABS, "difficult": 0},
+        {"category_id": 0, "bbox": [9.0, 19.0, 30.0, 50.0], "bbox_mode": BoxMode.XYXY_ABS, "difficult": 1}]
+
+
+def test_decimals(voc_root: Path) -> None:
+    change(voc_root, "<xmin>10</xmin>", "<xmin>10.7</xmin>")
+    assert load_voc_instances(voc_root, "all", CLASSES)[1]["annotations"][1]["bbox"] == [9.7, 19.0, 30.0, 50.0]
+
+
+def test_size_from_the_picture(voc_root: Path) -> None:
+    change(voc_root, "<size><width>80</width><height>60</height><depth>3</depth></size>", "")
+    assert load_voc_instances(voc_root, "all", CLASSES)[1]["width"] == 80
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ("<bndbox><xmin>10</xmin><ymin>20</ymin><xmax>30</xmax><ymax>50</ymax></bndbox>", "", "no bndbox"),
+    ("<xmax>30</xmax>", "<xmax>5</xmax>", "no area"),
+    ("<xmax>30</xmax>", "<xmax>nan</xmax>", "no area"),
+    ("<xmax>30</xmax>", "<xmax>wide</xmax>", "not four numbers"),
+    ("<name>cat</name>", "<name>unicorn</name>", "unknown class 'unicorn'"),
+    ("<name>cat</name>", "<name>cta</name>", "did you mean 'cat'"),
+    ("<name>cat</name>", "", "no name"),
+])
+def test_broken_object_is_skipped_by_name(voc_root: Path, caplog: Any, old: str, new: str, message: str) -> None:
+    change(voc_root, old, new)
+    records = load_voc_instances(voc_root, "all", CLASSES)
+    assert [len(r["annotations"]) for r in records] == [2, 1, 2]
+    assert "b.xml: object 2" in caplog.text and message in caplog.text
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ("</object>", "", r"b\.xml.*line \d+"),
+    ("<annotation>", '<!DOCTYPE x [<!ENTITY a "lol"><!ENTITY b "&a;&a;">]><annotation>', r"b\.xml.*entity"),
+    ("<height>60</height>", "<height>0</height>", r"b\.xml.*height '0'"),
+])
+def test_broken_file_is_refused(voc_root: Path, old: str, new: str, message: str) -> None:
+    change(voc_root, old, new)
+    with pytest.raises(UserError, match=message):
+        load_voc_instances(voc_root, "all", CLASSES)
+
+
+def test_missing_parts(voc_root: Path) -> None:
+    with pytest.raises(UserError, match=r"al\.txt.*did you mean 'all'"):
+        load_voc_instances(voc_root, "al", CLASSES)
+    with pytest.raises(UserError, match=r"none of its 6 objects.*horse"):
+        load_voc_instances(voc_root, "all", ["horse"])
+    (voc_root / "Annotations" / "b.xml").unlink()
+    with pytest.raises(UserError, match=r"b\.xml: annotation file does not exist"):
+        load_voc_instances(voc_root, "all", CLASSES)
+    (voc_root / "ImageSets" / "Main" / "all.txt").write_text("a\nc\na\n")
+    with pytest.raises(UserError, match=r"all\.txt.*more than once.*'a'"):
+        load_voc_instances(voc_root, "all", CLASSES)
+
+
+def test_classes_of_a_tree(voc_root: Path) -> None:
+    change(voc_root, "<name>cat</name>", "<name>ant</name>")
+    assert find_voc_classes(voc_root) == ["ant", "cat", "dog"]
