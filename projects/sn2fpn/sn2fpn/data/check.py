@@ -180,7 +180,7 @@ def _plot(samples: list[tuple[str, dict[str, Any]]], path: str) -> Path:
         names = class_names(name)
         labels = [names[i] + (" (crowd)" if a.get("iscrowd") else "") for i, a in zip(ids, annotations)]
         cells.append(draw_boxes(image, np.reshape(boxes, (-1, 4)), labels, [class_color(i) for i in ids]))
-        titles.append(f"{Path(record['file_name']).name}: {len(boxes)} boxes")
+        titles.append(f"{Path(record['file_name']).name}: {len(boxes)} box{'es' * (len(boxes) != 1)}")
     columns = int(np.ceil(np.sqrt(len(cells))))
     rows = [slice(i, i + columns) for i in range(0, len(cells), columns)]
     try:
