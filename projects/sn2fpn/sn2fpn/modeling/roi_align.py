@@ -56,7 +56,7 @@ class _RoIAlign(torch.autograd.Function):
         channels, size = maps[0].shape[1], sampling.size
         out = maps[0].new_empty(len(sampling.rois), channels, size * size)
         for level, x in enumerate(maps):
-            vectors = x.permute(0, 2, 3, 1).reshape(-1, channels)  # (N * H * W, C): a view if channels-last
+            vectors = x.permute(0, 2, 3, 1).reshape(-1, channels).contiguous()  # a view if channels-last
             for which, pixel, weight in sampling.passes(level, *x.shape[2:]):
                 bins = F.embedding_bag(pixel, vectors, mode="sum", per_sample_weights=weight.to(x.dtype))
                 out[which] = bins.view(-1, size * size, channels).transpose(1, 2)
