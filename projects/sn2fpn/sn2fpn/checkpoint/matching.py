@@ -40,6 +40,7 @@ class MatchReport:
         missing: model names that the file does not have; they keep their value.
         mismatched: model names whose tensor in the file has another shape; they keep their value.
         unused: names in the file that have no place in the model -> why.
+        used: names in the file that have one.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class MatchReport:
     missing: set[str] = field(default_factory=set)
     mismatched: list[Mismatch] = field(default_factory=list)
     unused: dict[str, str] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
 
     @property
     def complete(self) -> bool:
@@ -70,9 +72,10 @@ class MatchReport:
             lines += [f"    {line}" for line in compact_names(self.missing, names)]
         if self.unused:
             lines.append(f"  in the file but not used: {len(self.unused)}")
+            names_in_file = self.used | self.unused.keys()
             for reason in dict.fromkeys(self.unused.values()):
                 group = [name for name, why in self.unused.items() if why == reason]
-                lines += [f"    {line} ({reason})" for line in compact_names(group, group)]
+                lines += [f"    {line} ({reason})" for line in compact_names(group, names_in_file)]
         return "\n".join(lines)
 
 
@@ -106,8 +109,10 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, where: str = "MODEL.W
             report.assumed.add(name)
         elif kind != "num_batches_tracked":  # a counter, which no result depends on
             report.missing.add(name)
-    for source in checkpoint.model.keys() - set(places.values()):
-        if not source.endswith(".num_batches_tracked"):
+    sources = set(places.values())
+    report.used = {checkpoint.original_names[source] for source in sources}
+    for source in checkpoint.model:
+        if source not in sources and not source.endswith(".num_batches_tracked"):
             original = checkpoint.original_names[source]
             report.unused[original] = _unused_reason(source, ambiguous.get(source))
     model.load_state_dict(new, strict=False)

@@ -20,6 +20,7 @@ from ..data import build_train_loader
 from ..errors import UserError
 from ..modeling import build_model
 from ..modeling.metrics import collect_metrics
+from ..modeling.trunk import frozen_norm_warning
 from .hooks import EMA, Checkpoints, Evaluation, Hook, Progress
 from .setup import scale_to_world_size, seed_everything
 from .solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
@@ -88,6 +89,10 @@ class Trainer:
             logger.info("Resuming at iteration %d of %d", self.start_iter, self.max_iter)
         elif self.ema is not None:
             self.ema.reset()
+        report = self.checkpointer.report
+        warning = frozen_norm_warning(self.model, report.loaded if report else ())
+        if warning:
+            logger.warning(warning)
 
     def train(self) -> dict[str, Any]:
         """Train to `max_iter`; returns the last evaluation's results (main process).

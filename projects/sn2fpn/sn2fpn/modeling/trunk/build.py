@@ -161,8 +161,8 @@ def frozen_norm_warning(model: nn.Module, loaded_names: Collection[str]) -> str 
     shown = ", ".join(bare[:4]) + (f", … ({len(bare)} in all)" if len(bare) > 4 else "")
     if len(bare) < len(norms):
         return (
-            f"frozen batch norms without loaded statistics do nothing: {shown}. Layers that the weights file does "
-            "not have are better trained with MODEL.RESNETS.NORM BN, SyncBN or GN"
+            f"the weights file has no statistics for these frozen batch norms: {shown}. They do nothing, so the "
+            "layers before them train without normalisation"
         )
     return (
         f"no frozen batch norm has loaded statistics ({shown}), so nothing is normalised and training is likely to "
