@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -217,4 +216,4 @@ def clip_box(box_xyxy: tuple[float, ...], height: int, width: int) -> tuple[floa
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) in (int, float) and math.isfinite(value)

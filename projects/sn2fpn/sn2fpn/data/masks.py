@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from numbers import Real
 from typing import Any
 
+import numpy as np
 from pycocotools import mask as mask_api
 
 __all__ = ["check_segmentation"]
@@ -29,16 +28,13 @@ def check_segmentation(segmentation: Any, height: int, width: int) -> Any:
     if not isinstance(segmentation, list):
         raise ValueError(f"segmentation is {type(segmentation).__name__}, expected polygons or RLE")
     for polygon in segmentation:
-        if not isinstance(polygon, list) or not all(_is_finite(v) for v in polygon):
+        numbers = np.array(polygon if isinstance(polygon, list) else "")  # ragged lists raise ValueError by themselves
+        if numbers.ndim != 1 or numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
             raise ValueError("segmentation holds a polygon that is no list of finite numbers")
     kept = [p for p in segmentation if len(p) % 2 == 0 and len(p) >= 6]
     if not kept:
         raise ValueError(f"segmentation has no polygon of 3 or more points (numbers: {[len(p) for p in segmentation]})")
     return kept
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_rle(rle: dict[str, Any], height: int, width: int) -> dict[str, Any]:
