@@ -7,9 +7,9 @@ from typing import Any
 
 _HOMES = {
     "default_argument_parser": "arguments",
-    "launch": "launch",
+    "launch": "processes",
     "main": "entry",
-    "run": "run",
+    "run": "native",
     "load_config": "setup",
     "default_setup": "setup",
     "Trainer": "trainer",

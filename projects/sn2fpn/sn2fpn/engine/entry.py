@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     args = default_argument_parser().parse_args(argv)
     try:
         _check_flags(args)
-        from .launch import launch
+        from .processes import launch
         from .setup import load_config
 
         cfg = load_config(args)  # checked before any process starts
@@ -43,7 +43,7 @@ def report(error: UserError) -> None:
 
 
 def _run(cfg: Any, args: Any) -> None:
-    from .run import run
+    from .native import run
 
     run(cfg, args)
 

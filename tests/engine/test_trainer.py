@@ -1,0 +1,210 @@
+"""The training loop: it learns, resumes exactly, keeps what is good and stops with a reason."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from sn2fpn.config import CfgNode
+from sn2fpn.data import register_custom
+from sn2fpn.engine import Trainer, run
+from sn2fpn.engine.hooks import EMA, BestModel, Hook
+from sn2fpn.engine.setup import scale_to_world_size
+from sn2fpn.engine.testing import validation_losses
+from sn2fpn.errors import UserError
+from sn2fpn.structures import Boxes, Instances
+
+MakeCfg = Callable[..., CfgNode]
+
+
+def _args(**changes: Any) -> argparse.Namespace:
+    return argparse.Namespace(**{"resume": False, "eval_only": False, "num_gpus": 1, "num_machines": 1} | changes)
+
+
+def _losses(folder: Path) -> dict[int, dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    return {d["iteration"]: {k: v for k, v in d.items() if "loss" in k} for d in lines if "total_loss" in d}
+
+
+def _trainer(cfg: CfgNode, resume: bool = False) -> Trainer:
+    register_custom(cfg.DATASETS.CUSTOM)
+    Path(cfg.OUTPUT_DIR).mkdir(exist_ok=True, parents=True)
+    trainer = Trainer(cfg)
+    for hook in trainer.hooks:
+        if hasattr(hook, "_period"):
+            hook._period = 1  # a line of metrics for every iteration
+    trainer.resume_or_load(resume)
+    return trainer
+
+
+def test_a_run_learns_and_leaves_everything_behind(tiny_cfg: MakeCfg) -> None:
+    cfg = tiny_cfg({"SOLVER.MAX_ITER": 60, "DATALOADER.NUM_WORKERS": 1, "SOLVER.CHECKPOINT_PERIOD": 25,
+                    "TEST.EVAL_PERIOD": 30, "SOLVER.CHECKPOINTS_TO_KEEP": 1, "TEST.BEST_METRIC": "bbox/AP50"})
+    results = run(cfg, _args())
+    out = Path(cfg.OUTPUT_DIR)
+    assert set(results["tiny_val"]["bbox"]) >= {"AP", "AP50", "AP75", "APs", "APm", "APl", "AP-circle"}
+    names = {p.name for p in out.iterdir()}
+    assert {"config.yaml", "log.txt", "metrics.json", "model_final.pth", "last_checkpoint", "model_0000049.pth",
+            "model_best.pth", "curves.png", "predictions.png", "inference"} <= names
+    assert "model_0000024.pth" not in names  # the newest one is kept
+    assert any(n.startswith("events.out.tfevents") for n in names)
+    assert (out / "inference/tiny_val/coco_instances_results.json").is_file()
+    losses = _losses(out)
+    assert losses[59]["total_loss"] < 0.6 * losses[0]["total_loss"]
+    again = run(tiny_cfg({"MODEL.WEIGHTS": str(out / "model_final.pth")}), _args(eval_only=True))
+    assert again["tiny_val"]["bbox"] == pytest.approx(results["tiny_val"]["bbox"], nan_ok=True)
+
+
+@pytest.mark.parametrize("seed", [3, -1])
+def test_resume_continues_as_if_never_interrupted(tiny_cfg: MakeCfg, tmp_path: Path, seed: int) -> None:
+    keys = {"SEED": seed, "SOLVER.MAX_ITER": 8, "DATASETS.TEST": [], "SOLVER.EMA.ENABLED": True}
+    straight = _trainer(tiny_cfg(keys | {"OUTPUT_DIR": str(tmp_path / "straight"), "SOLVER.CHECKPOINT_PERIOD": 4}))
+    straight.train()
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    for name in ("model_0000003.pth", "last_checkpoint"):  # as left behind by a run that died after iteration 4
+        (cut / name).write_bytes((tmp_path / "straight" / name).read_bytes())
+    (cut / "last_checkpoint").write_text("model_0000003.pth")
+    resumed = _trainer(tiny_cfg(keys | {"OUTPUT_DIR": str(cut)}), resume=True)
+    assert resumed.start_iter == 4
+    resumed.train()
+    whole, tail = _losses(tmp_path / "straight"), _losses(cut)
+    assert sorted(tail) == [4, 5, 6, 7]
+    # medians of a window differ, the last window of the same values does not: compare weights, bit by bit
+    for a, b in ((straight.model.state_dict(), resumed.model.state_dict()),
+                 (straight.ema.average, resumed.ema.average)):
+        assert all(torch.equal(a[k], b[k]) for k in a)
+    assert straight.optimizer.param_groups[0]["lr"] == resumed.optimizer.param_groups[0]["lr"]
+    assert set(whole[7]) == set(tail[7])
+
+
+def test_resume_without_a_checkpoint_starts_afresh(tiny_cfg: MakeCfg) -> None:
+    trainer = _trainer(tiny_cfg(), resume=True)
+    assert trainer.start_iter == 0
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(tiny_cfg: MakeCfg, tmp_path: Path) -> None:
+    # nothing is sampled, images of one size, no batch statistics: the parts' mean is the whole's
+    keys = {"MODEL.RESNETS.NORM": "GN", "MODEL.FPN.NORM": "", "SEED": 5, "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 50000,
+            "MODEL.RPN.NMS_THRESH": 1.0, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 60,
+            "MODEL.ROI_HEADS.POSITIVE_FRACTION": 1.0, "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": False,
+            "SOLVER.CLIP_GRADIENTS.ENABLED": False, "SOLVER.WARMUP_ITERS": 0}
+    batch = []
+    for i in range(2):
+        target = Instances((96, 128), gt_boxes=Boxes([[8, 8, 60 + i, 70]]), gt_classes=torch.tensor([i]))
+        image = torch.randint(0, 256, (3, 96, 128), generator=torch.Generator().manual_seed(i), dtype=torch.uint8)
+        batch.append({"image": image, "height": 96, "width": 128, "instances": target})
+    states = []
+    for parts in (1, 2):
+        out = str(tmp_path / f"parts{parts}")
+        trainer = _trainer(tiny_cfg(keys | {"SOLVER.ACCUMULATE_STEPS": parts, "OUTPUT_DIR": out}))
+        trainer.run_step(iter([batch]))
+        states.append(trainer.model.state_dict())
+    for name, value in states[0].items():
+        torch.testing.assert_close(value, states[1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_divergence_stops_with_the_facts_and_keeps_the_last_checkpoint(tiny_cfg: MakeCfg) -> None:
+    cfg = tiny_cfg({"SOLVER.MAX_ITER": 50, "SOLVER.CHECKPOINT_PERIOD": 2, "DATASETS.TEST": [],
+                    "SOLVER.CLIP_GRADIENTS.ENABLED": False})
+    trainer = _trainer(cfg)
+
+    class Spoil(Hook):
+        def after_step(self) -> None:
+            if self.trainer.iter == 2:
+                with torch.no_grad():
+                    self.trainer.model.roi_heads.box_predictor.cls_score.weight.fill_(float("nan"))
+
+    trainer.hooks.append(Spoil())
+    with pytest.raises(UserError) as e:
+        trainer.train()
+    good = Path(cfg.OUTPUT_DIR) / "model_0000001.pth"
+    for word in ("iteration 4", "loss_cls", "nan", "images", str(good), "SOLVER.BASE_LR"):
+        assert word in str(e.value)
+    state = torch.load(good, weights_only=True)["model"]
+    assert all(v.isfinite().all() for v in state.values())
+    assert (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == good.name
+
+
+def test_validation_losses_leave_no_trace(tiny_cfg: MakeCfg) -> None:
+    trainer = _trainer(tiny_cfg())
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    random = torch.get_rng_state()
+    first = validation_losses(trainer.cfg, trainer.model)
+    assert first == validation_losses(trainer.cfg, trainer.model)
+    assert first["val/total_loss"] == pytest.approx(sum(v for k, v in first.items() if k != "val/total_loss"))
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(v, before[k]) for k, v in trainer.model.state_dict().items())
+
+
+def test_ema_is_the_moving_average_and_steps_aside() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+        ema = EMA(model, decay=0.9)
+        expected = 1.0
+        for w in (2.0, 3.0):
+            model.weight.fill_(w)
+            ema.after_step()
+            expected = 0.9 * expected + 0.1 * w
+    with ema.swapped_in():
+        assert model.weight.item() == pytest.approx(expected)
+    assert model.weight.item() == 3.0
+
+
+def test_ema_is_evaluated_and_saved(tiny_cfg: MakeCfg) -> None:
+    cfg = tiny_cfg({"SOLVER.EMA.ENABLED": True, "SOLVER.EMA.DECAY": 0.5, "SOLVER.MAX_ITER": 3})
+    results = run(cfg, _args())
+    file = str(Path(cfg.OUTPUT_DIR) / "model_final.pth")
+    saved = torch.load(file, weights_only=True)
+    assert any(not torch.equal(saved["ema"][k], v) for k, v in saved["model"].items())
+    again = run(tiny_cfg({"SOLVER.EMA.ENABLED": True, "MODEL.WEIGHTS": file}), _args(eval_only=True))
+    assert again["tiny_val"]["bbox"] == pytest.approx(results["tiny_val"]["bbox"], nan_ok=True)
+
+
+def test_best_model_knows_direction_history_and_nan(tmp_path: Path) -> None:
+    nan = float("nan")
+    best = BestModel("bbox/AP", tmp_path, start_iter=0)
+    assert [best.update(i, {"bbox/AP": v}) for i, v in enumerate([nan, 1.0, 3.0, 2.0, nan])] == \
+        [False, True, True, False, False]
+    assert best.best == (2, 3.0)
+    assert best.evaluations_since == 2
+    resumed = BestModel("bbox/AP", tmp_path, start_iter=3)  # what came after the checkpoint is forgotten
+    assert resumed.evaluations_since == 0
+    assert not resumed.update(3, {"bbox/AP": 2.5})
+    loss = BestModel("val/total_loss", tmp_path, start_iter=0)
+    assert [loss.update(i, {"val/total_loss": v}) for i, v in enumerate([2.0, 1.0, 1.5])] == [True, True, False]
+    with pytest.raises(UserError, match=r"(?s)TEST.BEST_METRIC.*bbox/AP5.*did you mean 'bbox/AP50'"):
+        BestModel("bbox/AP5", tmp_path, 0).update(0, {"bbox/AP": 1.0, "bbox/AP50": 1.0})
+
+
+def test_early_stopping(tiny_cfg: MakeCfg, caplog: pytest.LogCaptureFixture) -> None:
+    cfg = tiny_cfg({"SOLVER.MAX_ITER": 20, "TEST.EVAL_PERIOD": 1, "TEST.BEST_METRIC": "bbox/AP", "TEST.PATIENCE": 2,
+                    "SOLVER.BASE_LR": 1e-9})
+    trainer = _trainer(cfg)
+    trainer.train()
+    assert trainer.iter < 19
+    assert (Path(cfg.OUTPUT_DIR) / "model_final.pth").is_file()
+
+
+def test_bfloat16_trains(tiny_cfg: MakeCfg) -> None:
+    trainer = _trainer(tiny_cfg({"SOLVER.AMP.ENABLED": True, "SOLVER.MAX_ITER": 3, "DATASETS.TEST": []}))
+    trainer.train()
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in trainer.model.parameters())
+
+
+def test_schedule_scales_with_the_number_of_processes(tiny_cfg: MakeCfg) -> None:
+    cfg = tiny_cfg({"SOLVER.REFERENCE_WORLD_SIZE": 8, "SOLVER.IMS_PER_BATCH": 16, "SOLVER.BASE_LR": 0.02,
+                    "SOLVER.MAX_ITER": 90000, "SOLVER.STEPS": (60000, 80000), "SOLVER.WARMUP_ITERS": 1000,
+                    "SOLVER.CHECKPOINT_PERIOD": 5000, "TEST.EVAL_PERIOD": 5000})
+    s = scale_to_world_size(cfg, 2).SOLVER
+    assert (s.IMS_PER_BATCH, s.BASE_LR, s.MAX_ITER, s.STEPS, s.WARMUP_ITERS, s.CHECKPOINT_PERIOD) == \
+        (4, 0.005, 360000, (240000, 320000), 4000, 20000)
+    assert cfg.SOLVER.IMS_PER_BATCH == 16
