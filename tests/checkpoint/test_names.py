@@ -84,9 +84,9 @@ def test_torchvision_resnet_computes_the_same(tmp_path: Path, depth: int) -> Non
             assert (ours_i - x).abs().max() <= 1e-5 * x.abs().max()
 
 
-@pytest.mark.parametrize("author", ["Caffe2", ""], ids=["with author", "raw"])
-@pytest.mark.parametrize("affine", [False, True], ids=["statistics", "affine"])
-@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize(
+    ("depth", "affine", "author"), [(50, False, "Caffe2"), (50, True, "Caffe2"), (18, True, ""), (18, False, "")]
+)
 def test_caffe2_trunk(tmp_path: Path, depth: int, affine: bool, author: str) -> None:
     source, target = build_trunk(_cfg(depth)), build_trunk(_cfg(depth))
     _randomise(source)

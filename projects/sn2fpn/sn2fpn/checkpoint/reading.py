@@ -9,13 +9,11 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from ..errors import UserError, did_you_mean
 from .names import detect_format, to_detectron2_names
-from .unpickle import RefusedGlobal, safe_unpickle
+from .unpickle import RefusedGlobal, safe_torch_load, safe_unpickle
 
 __all__ = ["Checkpoint", "find_file", "load_file"]
 
@@ -63,7 +61,7 @@ def load_file(path: str | Path, where: str = "MODEL.WEIGHTS") -> Checkpoint:
         weights = data["model"]
     elif isinstance(data.get("blobs"), dict):  # detection models of Caffe2's Detectron
         weights = data["blobs"]
-    tensors = {str(k): _as_tensor(v) for k, v in weights.items() if isinstance(v, Tensor | np.ndarray)}
+    tensors = {str(k): v for k, v in weights.items() if isinstance(v, Tensor)}
     if not tensors:
         keys = ", ".join(map(str, list(data)[:8])) or "nothing"
         raise UserError(f"{where}: no weights in {file}: expected named tensors, found {keys}")
@@ -121,7 +119,7 @@ def _read(file: Path, where: str) -> Any:
             if not start:
                 raise EOFError("the file is empty")
             if start.startswith(b"PK") or start == _LEGACY_TORCH:
-                return _torch_load(file)
+                return safe_torch_load(file)
             return safe_unpickle(stream)
     except OSError as error:
         raise UserError(f"{where}: cannot read {file}: {error.strerror or error}") from error
@@ -133,28 +131,3 @@ def _read(file: Path, where: str) -> Any:
     except Exception as error:  # whatever a broken stream leads the readers to
         reason = re.split(r"\n|\. ", str(error).strip())[0][:200] or type(error).__name__
         raise UserError(f"{where}: {file} is damaged or no checkpoint: {reason}") from error
-
-
-def _torch_load(file: Path) -> Any:
-    try:
-        with torch.serialization.safe_globals(_numpy_globals()):
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
-        if refused:
-            raise RefusedGlobal(refused.group(1)) from error
-        cause = re.search(r"WeightsUnpickler error: (.*)", str(error))
-        raise ValueError(cause.group(1) if cause else str(error)) from error
-
-
-def _numpy_globals() -> list[Any]:
-    """What torch's safe reader needs to know to admit numpy arrays and scalars of numbers."""
-    array_functions = [np.zeros(0).__reduce__()[0], np.float32(0).__reduce__()[0]]
-    modules = "numpy.core.multiarray", "numpy._core.multiarray"
-    named = [(f, f"{module}.{f.__name__}") for f in array_functions for module in modules]
-    dtypes = {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}
-    return [*named, np.ndarray, np.dtype, *dtypes]
-
-
-def _as_tensor(value: Tensor | np.ndarray) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.from_numpy(value)

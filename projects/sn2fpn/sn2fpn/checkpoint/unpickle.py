@@ -1,4 +1,4 @@
-"""Read pickled weights without executing anything that the file asks for.
+"""Read pickled weights, bare or in torch's archives, without executing anything that the file asks for.
 
 A pickle is a program: it names functions and calls them. Here the only names it may use are those of numpy
 arrays and plain containers, and each stands for code of this file, never for the function it names. So the
@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import torch
 
-__all__ = ["RefusedGlobal", "safe_unpickle"]
+__all__ = ["RefusedGlobal", "safe_torch_load", "safe_unpickle"]
 
 
 class RefusedGlobal(Exception):
@@ -31,6 +33,27 @@ def safe_unpickle(file: IO[bytes]) -> Any:
         Exception: of many types, when the pickle is damaged.
     """
     return _finished(_SafeUnpickler(file, encoding="latin1").load(), {})
+
+
+def safe_torch_load(path: Path) -> Any:
+    """What `torch.save` wrote, tensors on the CPU, numpy arrays as tensors. Raises as `safe_unpickle`.
+
+    torch's own safe reader does the work; it too gets stand-ins for numpy.
+    """
+    known: list[Any] = [(kind, f"{__name__}.{kind.__name__}") for kind in (_Array, _DType)]
+    for (module, name), stand in _ALLOWED.items():
+        if module.startswith("numpy"):
+            modules = {module, module.replace("numpy.core", "numpy._core")}
+            known += [(stand, f"{spelling}.{name}") for spelling in modules]
+    try:
+        with torch.serialization.safe_globals(known):
+            return _finished(torch.load(path, map_location="cpu", weights_only=True), {})
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
+        if refused:
+            raise RefusedGlobal(refused.group(1)) from error
+        cause = re.search(r"WeightsUnpickler error: (.*)", str(error))
+        raise ValueError(cause.group(1) if cause else str(error)) from error
 
 
 class _SafeUnpickler(pickle.Unpickler):
