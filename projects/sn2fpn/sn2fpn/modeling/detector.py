@@ -107,7 +107,10 @@ class GeneralizedRCNN(nn.Module):
                 raise UserError(f"{_name(x)}: `image` expects shape ({channels}, height, width), "
                                 f"found {tuple(x['image'].shape)}")
         images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
-        return ImageList.from_tensors(images, self.backbone.size_divisibility)
+        batch = ImageList.from_tensors(images, self.backbone.size_divisibility)
+        if self.device.type == "cpu":  # all later maps inherit the layout, which suits convs and RoIAlign here
+            batch.tensor = batch.tensor.contiguous(memory_format=torch.channels_last)
+        return batch
 
     def _target(self, x: dict[str, Any]) -> Instances:
         """The checked ground truth of one input, on the model's device."""
