@@ -148,6 +148,7 @@ def _sync_batch_norm_process(rank: int, file: str) -> None:
     assert torch.allclose(part.weight.grad, whole.weight.grad, atol=1e-4)
     assert torch.allclose(part.running_mean, whole.running_mean)
     assert torch.allclose(part.running_var, whole.running_var)
+    dist.barrier()
     dist.destroy_process_group()
 
 

@@ -102,15 +102,18 @@ def test_fused_step_makes_no_map_of_the_fine_size_but_its_result() -> None:
                     self.alive.append(t)
             return out
 
-    lateral, x = torch.randn(1, 4, 17, 24), torch.randn(1, 4, 9, 12)
-    with Allocations() as seen:
-        y = soft_nearest_add(lateral, x)
-    new = {address: size for address, size in seen.storages.items() if address != lateral.data_ptr()}
-    assert new.pop(y.data_ptr()) == y.numel() * 4
-    assert all(size <= x.numel() * 4 for size in new.values())
-
-    leaves = [lateral.requires_grad_(), x.requires_grad_()]
-    assert soft_nearest_add(*leaves).grad_fn.saved_tensors == ()
+    for size in SIZES[:4]:
+        lateral, x = torch.randn(1, 4, *size), torch.randn(1, 4, *coarse_size(size))
+        for layout in (torch.contiguous_format, torch.channels_last):
+            lateral = lateral.contiguous(memory_format=layout)
+            with Allocations() as seen:
+                y = soft_nearest_add(lateral, x)
+            assert y.is_contiguous(memory_format=layout)
+            new = {address: size for address, size in seen.storages.items() if address != lateral.data_ptr()}
+            assert new.pop(y.data_ptr()) == y.numel() * 4
+            assert all(size <= x.numel() * 4 for size in new.values())
+        leaves = [lateral.requires_grad_(), x.requires_grad_()]
+        assert soft_nearest_add(*leaves).grad_fn.saved_tensors == ()
 
 
 @pytest.mark.parametrize(

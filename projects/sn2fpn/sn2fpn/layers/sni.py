@@ -134,17 +134,22 @@ class _DoubleAndAdd(torch.autograd.Function):
     @staticmethod
     def forward(ctx, lateral: Tensor, x: Tensor, alpha: float) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.alpha, ctx.shape = alpha, x.shape
+        (rows, odd_row), odd_column = divmod(lateral.shape[2], 2), lateral.shape[3] % 2
+        channels_inside = lateral.is_contiguous(memory_format=torch.channels_last)
+        if not (odd_row or odd_column) and (channels_inside or lateral.device.type != "cpu"):
+            squares = lateral.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
+            out = torch.add(squares, x[:, :, :, None, :, None], alpha=alpha)
+            return out.flatten(4, 5).flatten(2, 3)
+        # The even, then the odd columns, x broadcast over pairs of rows: over squares, a CPU's inner loop would
+        # run along pairs of columns, which does not vectorise.
         out = torch.empty_like(lateral)
-        rows = lateral.shape[2] // 2
-        # Even and odd columns in turn, x broadcast over pairs of rows: on a CPU, broadcasting over pairs of
-        # columns too would leave an inner loop of length 2, which does not vectorise.
         for column in (0, 1):
             fine, total = lateral[..., column::2], out[..., column::2]
             coarse = x[..., : fine.shape[3]]
             pairs = fine[:, :, : 2 * rows].unflatten(2, (rows, 2))
             pair_totals = total[:, :, : 2 * rows].unflatten(2, (rows, 2))
             torch.add(pairs, coarse[:, :, :rows].unsqueeze(3), alpha=alpha, out=pair_totals)
-            if lateral.shape[2] % 2:  # the last row of x covers one row
+            if odd_row:  # the last row of x covers one row
                 torch.add(fine[:, :, -1], coarse[:, :, -1], alpha=alpha, out=total[:, :, -1])
         return out
 
