@@ -1,0 +1,148 @@
+"""train_net.py as a user runs it: help, mistakes, signals, several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_ROOT = Path(__file__).parents[2]
+_CONFIG = "configs/quick/faster_rcnn_R18_sni_shapes.yaml"
+_ENV = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def _command(flags: list[str], keys: dict[str, Any] | None = None, config: str = _CONFIG) -> list[str]:
+    opts = [str(x) for pair in (keys or {}).items() for x in pair]
+    return [sys.executable, str(_ROOT / "train_net.py"), "--config-file", str(_ROOT / config), *flags, *opts]
+
+
+def _run(command: list[str], cwd: Path = _ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, env=_ENV, capture_output=True, text=True, timeout=300, check=False)
+
+
+def _totals(folder: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    return {d["iteration"]: d["total_loss"] for d in lines if "total_loss" in d}
+
+
+def test_help_answers_at_once_without_torch() -> None:
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = _run([sys.executable, str(_ROOT / "train_net.py"), "--help"])
+        times.append(time.perf_counter() - started)
+    assert done.returncode == 0
+    assert "--config-file" in done.stdout
+    assert min(times) < 0.5
+    code = "import sys, sn2fpn.engine.arguments; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("flags", "keys", "words"), [
+    ([], {"SOLVER.BASE_LRR": 1}, ["SOLVER.BASE_LRR", "did you mean 'SOLVER.BASE_LR'"]),
+    ([], {"MODEL.BACKBONE.NAME": "build_sn2_snii_backbone"}, ["MODEL.BACKBONE.NAME", "build_sn2_sni_backbone"]),
+    ([], {"DATASETS.TRAIN": "('shapes_trian',)"}, ["shapes_trian", "did you mean 'shapes_train'"]),
+    ([], {"MODEL.ROI_HEADS.NUM_CLASSES": 7}, ["MODEL.ROI_HEADS.NUM_CLASSES", "7", "6"]),
+    ([], {"MODEL.WEIGHTS": "nowhere.pth"}, ["MODEL.WEIGHTS", "nowhere.pth"]),
+    (["--num-gpus", "3"], {"MODEL.DEVICE": "cuda", "SOLVER.IMS_PER_BATCH": 3}, ["present"]),
+    (["--num-gpus", "3"], {}, ["SOLVER.IMS_PER_BATCH", "multiple of 3"]),
+    (["--eval-only"], {}, ["--eval-only", "MODEL.WEIGHTS"]),
+    (["--num-machines", "2"], {}, ["--dist-url"]),
+    ([], {"TEST.PATIENCE": 3}, ["TEST.PATIENCE", "TEST.BEST_METRIC"]),
+    ([], {"SEED": "x"}, ["SEED", "int"]),
+    ([], {"OUTPUT_DIR": "/dev/null/x"}, ["OUTPUT_DIR", "/dev/null/x"]),
+])
+def test_mistakes_end_with_one_message_and_code_2(
+    flags: list[str], keys: dict[str, Any], words: list[str], tmp_path: Path, tiny_keys: dict[str, Any]
+) -> None:
+    done = _run(_command(flags, tiny_keys | {"OUTPUT_DIR": tmp_path} | keys))
+    said = done.stdout + done.stderr
+    assert done.returncode == 2, said
+    assert "Traceback" not in said
+    for word in words:
+        assert word in said
+
+
+def test_missing_config_suggests_the_nearest() -> None:
+    done = _run(_command([], config="configs/faster_rcnn_R50_snii.yaml"))
+    assert done.returncode == 2
+    assert "faster_rcnn_R50_sni.yaml" in done.stderr
+    done = _run([sys.executable, "train_net.py"])
+    assert done.returncode == 2
+    assert "--config-file" in done.stderr
+
+
+def test_debug_shows_the_traceback() -> None:
+    assert "Traceback" in _run(_command(["--debug"], {"SEEED": 1})).stderr
+
+
+def _start_and_wait_for_checkpoint(keys: dict[str, Any], out: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(_command([], keys), cwd=_ROOT, env=_ENV, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 200
+    while not (out / "last_checkpoint").is_file():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return process
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_resumes(how: signal.Signals, tmp_path: Path, tiny_keys: dict[str, Any]) -> None:
+    keys = tiny_keys | {"OUTPUT_DIR": tmp_path, "SOLVER.MAX_ITER": 100000, "SOLVER.CHECKPOINT_PERIOD": 3,
+                        "DATASETS.TEST": "()"}
+    process = _start_and_wait_for_checkpoint(keys, tmp_path)
+    process.send_signal(how)
+    said = process.communicate(timeout=60)[0]
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "--resume" in said
+        assert "Traceback" not in said
+    at = int((tmp_path / "last_checkpoint").read_text().removeprefix("model_").removesuffix(".pth"))
+    assert not list(tmp_path.glob(".*.part")) or how == signal.SIGKILL
+    done = _run(_command(["--resume"], keys | {"SOLVER.MAX_ITER": at + 4}))
+    assert done.returncode == 0, done.stdout
+    assert f"Resuming at iteration {at + 1}" in done.stdout
+    assert (tmp_path / "model_final.pth").is_file()
+
+
+def test_two_processes_give_the_losses_of_one(tmp_path: Path, tiny_keys: dict[str, Any]) -> None:
+    keys = tiny_keys | {  # nothing is sampled and no batch statistics: a process's share is a mean of its own
+        "SEED": 7, "SOLVER.IMS_PER_BATCH": 4, "SOLVER.MAX_ITER": 4, "DATASETS.TEST": "()",
+        "MODEL.RESNETS.NORM": "GN", "MODEL.FPN.NORM": "", "DATALOADER.ASPECT_RATIO_GROUPING": False,
+        "INPUT.MIN_SIZE_TRAIN": "(96,)", "INPUT.MAX_SIZE_TRAIN": 96, "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 50000,
+        "MODEL.RPN.NMS_THRESH": 1.0, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 60,
+        "MODEL.ROI_HEADS.POSITIVE_FRACTION": 1.0, "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": False,
+    }
+    spawned, torchrun, single = tmp_path / "spawned", tmp_path / "torchrun", tmp_path / "single"
+    for done in (
+        _run(_command([], keys | {"OUTPUT_DIR": single})),
+        _run(_command(["--num-gpus", "2"], keys | {"OUTPUT_DIR": spawned})),
+        _run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29531",
+              *_command([], keys | {"OUTPUT_DIR": torchrun})[1:]]),
+    ):
+        assert done.returncode == 0, done.stdout + done.stderr
+    one = _totals(single)
+    assert set(one) == {0, 3}
+    assert _totals(spawned) == pytest.approx(one, rel=1e-4)
+    assert _totals(torchrun) == pytest.approx(one, rel=1e-4)
+
+
+def test_evaluation_with_two_processes_equals_one(tmp_path: Path, tiny_keys: dict[str, Any]) -> None:
+    keys = tiny_keys | {"SOLVER.MAX_ITER": 30, "OUTPUT_DIR": tmp_path}
+    assert _run(_command([], keys)).returncode == 0
+    results = []
+    for count in ("1", "2"):
+        out = tmp_path / count
+        weights = {"MODEL.WEIGHTS": tmp_path / "model_final.pth", "OUTPUT_DIR": out}
+        done = _run(_command(["--eval-only", "--num-gpus", count], keys | weights))
+        assert done.returncode == 0, done.stdout + done.stderr
+        results.append(json.loads((out / "inference/tiny_val/results.json").read_text()))
+    assert results[0] == results[1]
