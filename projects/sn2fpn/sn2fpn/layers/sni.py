@@ -97,7 +97,7 @@ def soft_nearest_add(
     Where the lateral has twice the size of x (2n or 2n - 1 pixels: every step of a pyramid), the upsampled map is
     never made: each pixel of x is added to the pixels of the lateral that it covers, and backward sums over them.
     `tools/benchmark_sni.py` measures this against interpolating, multiplying and adding. (A compiler fuses
-    these three by itself, so it gets the plain form.)
+    these three by itself, so compiling and tracing see the plain form.)
 
     Args:
         lateral (Tensor[N, C, H, W]): the fine map.
@@ -122,7 +122,7 @@ def soft_nearest_add(
         raise ValueError(f"batch and channels must agree: lateral {tuple(lateral.shape)}, x {tuple(x.shape)}")
     (h, w), size = x.shape[2:], tuple(lateral.shape[2:])
     doubles = (size[0] + 1) // 2 == h and (size[1] + 1) // 2 == w
-    if mode != "nearest" or not doubles or torch.compiler.is_compiling():
+    if mode != "nearest" or not doubles or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return lateral + soft_nearest(x, size, alpha, mode)
     dtype = torch.promote_types(lateral.dtype, x.dtype)
     return _DoubleAndAdd.apply(lateral.to(dtype), x.to(dtype), _factor(x, size, alpha))
