@@ -1,0 +1,60 @@
+"""Golden cases of whole detectors (`tests/golden/detectron2`): configuration, weights and inputs by rule."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sn2fpn.config import get_cfg
+from sn2fpn.modeling import build_model
+from sn2fpn.modeling.detector import GeneralizedRCNN
+from sn2fpn.structures import Boxes, Instances
+
+FOLDER = Path(__file__).resolve().parent / "golden" / "detectron2"
+sys.path.insert(0, str(FOLDER))
+import filler  # noqa: E402  (the goldens' reference implementation of their weights and inputs)
+
+CASES: dict[str, Any] = json.loads((FOLDER / "cases.json").read_text())["cases"]
+
+
+def numbers(case: str | dict[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays of a case."""
+    with np.load(FOLDER / (CASES[case] if isinstance(case, str) else case)["file"]) as npz:
+        return dict(npz)
+
+
+def config(case: dict[str, Any], cfg: Any = None) -> Any:
+    """Our defaults (or `cfg`), with the case's keys."""
+    cfg = cfg or get_cfg()
+    cfg.merge_from_list([x for item in case["cfg_all_non_default"].items() for x in item])
+    return cfg
+
+
+def model(case: dict[str, Any]) -> GeneralizedRCNN:
+    """Our model of the case, with its weights."""
+    return filler.fill_model(build_model(config(case)), case)
+
+
+def inputs(case: dict[str, Any]) -> list[dict[str, Any]]:
+    """The case's batch, with ground truth where it has some."""
+    batch = []
+    for spec in case["inputs"]:
+        image = filler.to_tensor(filler.make_image(spec["seed"], spec["h"], spec["w"]))
+        batch.append({"image": image, "height": spec["height"], "width": spec["width"]})
+        if "gt_boxes" in spec:
+            batch[-1]["instances"] = Instances(
+                (spec["h"], spec["w"]),
+                gt_boxes=Boxes(torch.tensor(spec["gt_boxes"])), gt_classes=torch.tensor(spec["gt_classes"]),
+            )  # fmt: skip
+    return batch
+
+
+def max_error(found: torch.Tensor, expected: np.ndarray) -> float:
+    """Largest absolute difference."""
+    assert tuple(found.shape) == expected.shape
+    return float(np.abs(found.detach().numpy().astype(np.float64) - expected).max()) if expected.size else 0.0

@@ -1,0 +1,292 @@
+"""The whole detector: golden inference and training, preprocessing, options, mistakes."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from golden_detectron2 import CASES, FOLDER, config, filler, inputs, max_error, model, numbers
+from sn2fpn.config import get_cfg
+from sn2fpn.errors import UserError
+from sn2fpn.modeling import GeneralizedRCNN, build_backbone, build_model, collect_metrics
+from sn2fpn.structures import Boxes, ImageList, Instances
+
+INFERENCE = ["infer_faster_r18", "infer_faster_r50"]
+
+
+@pytest.mark.parametrize("name", INFERENCE)
+def test_golden_inference(name: str) -> None:
+    """Tolerances of the goldens: 1e-4 of the standard deviation, 5e-3 pixels, 5e-5 in scores."""
+    case, golden = CASES[name], numbers(name)
+    detector, batch = model(case).eval(), inputs(case)
+    with torch.no_grad():
+        images = detector.preprocess_image(batch)
+        features = detector.backbone(images.tensor)
+        proposals, losses = detector.proposal_generator(images, features)
+        boxes = [p.proposal_boxes.tensor for p in proposals]
+        logits, deltas = detector.roi_heads.predict(features, boxes)
+    assert losses == {}
+    for p, feature in features.items():
+        mean, std, low, high = golden[f"feat_{p}_stats"]
+        assert feature.shape == tuple(golden[f"feat_{p}_shape"])
+        assert max_error(feature[:, :4, :6, :6], golden[f"feat_{p}_slice"]) < 1e-4 * std
+        assert max_error(feature.mean((2, 3)), golden[f"feat_{p}_channel_mean"]) < 1e-4 * std
+        found = [feature.mean(), feature.std(), feature.min(), feature.max()]
+        assert np.allclose(found, [mean, std, low, high], rtol=0, atol=1e-4 * std)
+    sizes = [len(b) for b in boxes]
+    for i, (p, logit, delta) in enumerate(zip(proposals, logits.split(sizes), deltas.split(sizes))):
+        first = len(golden[f"prop{i}_boxes"])
+        assert len(p) == golden[f"prop{i}_count"]
+        assert max_error(p.proposal_boxes.tensor[:first], golden[f"prop{i}_boxes"]) < 5e-3
+        for found, key in ((p.objectness_logits[:first], f"prop{i}_logits"), (logit[:20], f"head{i}_cls_logits"),
+                           (delta[:20].flatten(1), f"head{i}_box_deltas")):  # fmt: skip
+            assert max_error(found, golden[key]) < 1e-4 * golden[key].std()
+    for i, output in enumerate(detector(batch)):
+        found = output["instances"]
+        assert found.image_size == (batch[i]["height"], batch[i]["width"])
+        assert found.pred_classes.tolist() == golden[f"det{i}_classes"].tolist()
+        assert max_error(found.pred_boxes.tensor, golden[f"det{i}_boxes"]) < 5e-3
+        assert max_error(found.scores, golden[f"det{i}_scores"]) < 5e-5
+
+
+def test_golden_training() -> None:
+    """Tolerances of the goldens: 1e-4 relative for losses, 1e-3 for gradients and losses after a step."""
+    case, golden = CASES["train_faster_r18"], numbers("train_faster_r18")
+    expected = case["variants"]["boxes"]
+    detector, batch = model(case), inputs(case)
+    with collect_metrics() as metrics:
+        losses = detector(batch)
+    assert {k: v.item() for k, v in losses.items()} == pytest.approx(expected["losses"], rel=1e-4)
+    assert {k: float(v) for k, v in metrics.items()} == pytest.approx(expected["metrics"], rel=1e-6)
+    sum(losses.values()).backward()
+    grads = {n: p.grad for n, p in detector.named_parameters() if p.requires_grad}
+    names = list(map(str, golden["boxes_param_names"]))
+    assert set(names) == {n for n in grads if grads[n] is not None}
+    for name, norm, head in zip(names, golden["boxes_param_grad_norm"], golden["boxes_param_grad_head"]):
+        assert grads[name].norm().item() == pytest.approx(norm, rel=1e-3), name
+        start = grads[name].flatten()[:4]
+        assert max_error(start, head[: len(start)]) < 1e-3 * norm, name
+    groups = {"bottom_up": "backbone.bottom_up.", "fpn": "backbone.fpn_", "rpn": "proposal_generator.",
+              "box_head": "roi_heads.box_head.", "box_predictor": "roi_heads.box_predictor.", "total": ""}  # fmt: skip
+    for group, prefix in groups.items():
+        norm = torch.stack([g.norm() for n, g in grads.items() if n.startswith(prefix)]).norm()
+        assert norm.item() == pytest.approx(expected["grad_norms"][group], rel=1e-3)
+    solver = config(case).SOLVER
+    parameters = [p for p in detector.parameters() if p.requires_grad]
+    torch.optim.SGD(parameters, solver.BASE_LR, solver.MOMENTUM, weight_decay=solver.WEIGHT_DECAY).step()
+    after = {k: v.item() for k, v in detector(batch).items()}
+    assert after == pytest.approx(expected["losses_after_one_step"], rel=1e-3)
+
+
+STATE_DICTS = {k: v for k, v in json.loads((FOLDER / "state_dicts.json").read_text()).items() if "faster" in k}
+
+
+@pytest.mark.parametrize("name", STATE_DICTS)
+def test_golden_state_dict(name: str) -> None:
+    spec = STATE_DICTS[name]
+    cfg = config(CASES["infer_faster_r50"])
+    cfg.merge_from_list([
+        "MODEL.FPN.OUT_CHANNELS", 256, "MODEL.ROI_BOX_HEAD.FC_DIM", 1024, "MODEL.ROI_HEADS.NUM_CLASSES", 80,
+        "MODEL.RESNETS.DEPTH", int(name.split("_")[3]), "MODEL.DEVICE", "meta",
+        *(x for item in spec["overrides_on_base"].items() for x in item),
+    ])  # fmt: skip
+    with torch.device("meta"):
+        detector = build_model(cfg)
+    trainable = {n: p.requires_grad for n, p in detector.named_parameters()}
+    kinds = {True: "param", False: "frozen param", None: "buffer"}
+    found = {
+        n: [str(t.dtype).removeprefix("torch."), list(t.shape), kinds[trainable.get(n)]]
+        for n, t in detector.state_dict().items()
+    }
+    assert found == dict(spec["entries"])
+    assert sum(p.numel() for p in detector.parameters() if p.requires_grad) == spec["trainable_parameters"]
+
+
+def test_golden_preprocessing() -> None:
+    spec = CASES["preprocessing"]["normalized_batch"]
+    detector = tiny("MODEL.PIXEL_MEAN", spec["pixel_mean"], "MODEL.PIXEL_STD", spec["pixel_std"])
+    images = [filler.make_image(i["seed"], i["h"], i["w"], rects=i["rects"]) for i in spec["images"]]
+    with np.load(FOLDER / "preprocessing.npz") as golden:
+        expected = golden["normalized_batch"]
+    for batch in ([{"image": filler.to_tensor(i)} for i in images],
+                  [{"image": torch.from_numpy(i.transpose(2, 0, 1))} for i in images]):  # fmt: skip
+        found = detector.preprocess_image(batch)
+        assert max_error(found.tensor, expected) < 1e-6
+        assert found.image_sizes == [(i["h"], i["w"]) for i in spec["images"]]
+    for row in CASES["preprocessing"]["image_list"]:
+        padded = ImageList.from_tensors([torch.zeros(3, *s) for s in row["sizes"]], row["size_divisibility"])
+        assert list(padded.tensor.shape) == row["batch_shape"]
+
+
+def tiny(*overrides: Any) -> GeneralizedRCNN:
+    """A narrow detector with fresh weights."""
+    return build_model(tiny_cfg(*overrides))
+
+
+def tiny_cfg(*overrides: Any) -> Any:
+    cfg = config(CASES["train_faster_r18"])
+    cfg.merge_from_list([
+        "MODEL.RESNETS.RES2_OUT_CHANNELS", 64, "MODEL.FPN.OUT_CHANNELS", 16, "MODEL.ROI_BOX_HEAD.FC_DIM", 16,
+        "MODEL.RESNETS.NORM", "BN", "MODEL.RPN.BATCH_SIZE_PER_IMAGE", 32, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 32,
+        *overrides,
+    ])  # fmt: skip
+    torch.manual_seed(0)
+    return cfg
+
+
+def tiny_batch(*boxes: list[list[float]], size: tuple[int, int] = (64, 96)) -> list[dict[str, Any]]:
+    batch = []
+    for n, b in enumerate(boxes):
+        target = Instances(size, gt_boxes=Boxes(torch.tensor(b).reshape(-1, 4)), gt_classes=torch.arange(len(b)))
+        image = torch.from_numpy(filler.make_image(n, *size, rects=4).transpose(2, 0, 1).copy())
+        batch.append({"image": image, "instances": target, "file_name": f"image_{n}.jpg"})
+    return batch
+
+
+BOX = [10.0, 12.0, 50.0, 44.0]
+
+
+@pytest.mark.parametrize("backbone", ["build_sn2_fpn_backbone", "build_sn2_sni_backbone", "build_sn2_ihp_backbone"])
+@pytest.mark.parametrize("boxes", [([BOX], []), ([], [])])
+def test_every_pyramid_trains_and_detects(backbone: str, boxes: tuple) -> None:
+    """With and without ground truth: finite losses, and a gradient for every trainable parameter (as DDP wants)."""
+    detector = tiny("MODEL.BACKBONE.NAME", backbone, "MODEL.BACKBONE.FREEZE_AT", 0)
+    batch = tiny_batch(*boxes)
+    losses = detector(batch)
+    assert list(losses) == ["loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg"]
+    assert all(v.isfinite() for v in losses.values())
+    sum(losses.values()).backward()
+    missing = [n for n, p in detector.named_parameters() if p.requires_grad and p.grad is None]
+    assert missing == []
+    detector.eval().roi_heads.score_thresh = 0.0
+    outputs = detector([{**batch[0], "height": 32, "width": 48}, {"image": batch[1]["image"][:, :50, :70]}])
+    for output, (h, w) in zip(outputs, ((32, 48), (50, 70))):
+        found = output["instances"]
+        assert found.image_size == (h, w) and len(found) == 100
+        assert (found.scores.diff() <= 0).all() and found.pred_boxes.nonempty().all()
+        x1, y1, x2, y2 = found.pred_boxes.tensor.unbind(1)
+        assert min(x1.min(), y1.min()) >= 0 and x2.max() <= w and y2.max() <= h
+        assert not found.pred_boxes.tensor.requires_grad and not found.scores.requires_grad
+
+
+def test_images_do_not_depend_on_their_batch() -> None:
+    detector = tiny().eval()
+    detector.roi_heads.score_thresh = 0.0
+    batch = tiny_batch([BOX], [BOX])
+    for together, alone in zip(detector(batch), (detector([x])[0] for x in batch)):
+        torch.testing.assert_close(together["instances"].scores, alone["instances"].scores)
+        boxes = [x["instances"].pred_boxes.tensor for x in (together, alone)]
+        torch.testing.assert_close(*boxes, rtol=0, atol=1e-3)
+
+
+def test_seed_decides_the_losses() -> None:
+    detector, batch = tiny("MODEL.RESNETS.NORM", "GN"), tiny_batch([BOX], [BOX])
+    results = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        results.append({k: v.item() for k, v in detector(batch).items()})
+    assert results[0] == results[1] != results[2]
+
+
+def test_autocast_computes_losses_and_boxes_in_float32() -> None:
+    detector, batch = tiny("MODEL.RESNETS.NORM", "GN"), tiny_batch([BOX], [BOX])
+    torch.manual_seed(1)
+    exact = detector(batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.manual_seed(1)
+        losses = detector(batch)
+        detections = detector.eval()(batch)[0]["instances"]
+    assert all(v.dtype == torch.float32 for v in losses.values())
+    assert {k: v.item() for k, v in losses.items()} == pytest.approx({k: v.item() for k, v in exact.items()}, rel=0.1)
+    assert detections.pred_boxes.tensor.dtype == torch.float32
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in detector.parameters() if p.requires_grad)
+
+
+def test_copies_and_state_dict_are_complete() -> None:
+    detector = tiny()
+    twin = copy.deepcopy(detector).eval()
+    assert not any("pixel" in k or "anchor_generator" in k for k in detector.state_dict())
+    other = tiny("SEED", 1).eval()
+    other.load_state_dict(detector.state_dict())
+    batch = tiny_batch([BOX])
+    for a, b in zip(twin.inference(batch, do_postprocess=False), other.inference(batch, do_postprocess=False)):
+        assert torch.equal(a.scores, b.scores) and a.image_size == (64, 96)
+
+
+def test_backbone_is_public() -> None:
+    backbone = build_backbone(tiny_cfg())
+    assert backbone.size_divisibility == 32
+    assert {k: v.stride for k, v in backbone.output_shape().items()} == {f"p{i}": 2**i for i in range(2, 7)}
+
+
+def spoil(change: str) -> list[dict[str, Any]]:
+    batch = tiny_batch([BOX], [BOX])
+    x = batch[1]
+    if change == "missing":
+        del x["instances"]
+    elif change == "no_classes":
+        x["instances"].remove("gt_classes")
+    elif change == "class_id":
+        x["instances"].gt_classes = torch.tensor([7])
+    elif change == "empty_box":
+        x["instances"].gt_boxes = Boxes(torch.tensor([[10.0, 20.0, 10.0, 40.0]]))
+    elif change == "nan_box":
+        x["instances"].gt_boxes = Boxes(torch.tensor([[10.0, float("nan"), 20.0, 40.0]]))
+    elif change == "gray":
+        x["image"] = x["image"][0]
+    return batch
+
+
+@pytest.mark.parametrize("change, words", [
+    ("missing", r"image_1.jpg: training needs `instances` with gt_boxes and gt_classes"),
+    ("no_classes", r"image_1.jpg: `instances` lacks gt_classes; it has \['gt_boxes'\]"),
+    ("class_id", r"image_1.jpg: gt_classes expects ids from 0 to 6 \(MODEL.ROI_HEADS.NUM_CLASSES 7\), found \[7\]"),
+    ("empty_box", r"image_1.jpg: gt_boxes expects finite x1 < x2 and y1 < y2, found \[10.0, 20.0, 10.0, 40.0\]"),
+    ("nan_box", r"image_1.jpg: gt_boxes expects finite x1 < x2"),
+    ("gray", r"image_1.jpg: `image` expects shape \(3, height, width\), found \(64, 96\)"),
+])  # fmt: skip
+def test_unusable_inputs(change: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        tiny()(spoil(change))
+
+
+def test_divergence_is_named() -> None:
+    detector = tiny()
+    detector.proposal_generator.rpn_head.anchor_deltas.bias.data.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="diverged"):
+        detector(tiny_batch([BOX]))
+
+
+@pytest.mark.parametrize("key, value, words", [
+    ("MODEL.META_ARCHITECTURE", "RetinaNet", "serves 'GeneralizedRCNN', found 'RetinaNet'"),
+    ("MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "serves 'StandardROIHeads', found 'Res5ROIHeads'"),
+    ("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator", "serves 'DefaultAnchorGenerator'"),
+    ("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN", "serves 'RPN', found 'RRPN'"),
+    ("MODEL.RPN.BBOX_REG_LOSS_TYPE", "gioU", "found 'gioU'; did you mean 'giou'?"),
+    ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIPool", "serves 'ROIAlignV2' or 'ROIAlign', found 'ROIPool'"),
+    ("MODEL.ROI_BOX_HEAD.USE_FED_LOSS", True, "serves False, found True"),
+    ("MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", True, "serves False, found True"),
+    ("MODEL.MASK_ON", True, "serves False, found True"),
+    ("MODEL.KEYPOINT_ON", True, "serves False, found True"),
+    ("MODEL.LOAD_PROPOSALS", True, "serves False, found True"),
+    ("TEST.AUG.ENABLED", True, "serves False, found True"),
+    ("INPUT.FORMAT", "BRG", "found 'BRG'; did you mean"),
+    ("MODEL.DEVICE", "cudda", "no such device 'cudda'; did you mean 'cuda'?"),
+    ("MODEL.DEVICE", "cuda:99", "'cuda:99', but"),
+    ("MODEL.PIXEL_STD", [1.0], "PIXEL_MEAN has 3 channels, MODEL.PIXEL_STD 1"),
+])  # fmt: skip
+def test_values_that_are_not_served(key: str, value: Any, words: str) -> None:
+    with pytest.raises(UserError) as error:
+        tiny(key, value)
+    assert words in str(error.value) and key in str(error.value)
+
+
+def test_plain_defaults_name_the_first_obstacle() -> None:
+    with pytest.raises(UserError, match=r"MODEL.ROI_HEADS.NAME: the native engine serves 'StandardROIHeads'"):
+        build_model(get_cfg())

@@ -1,0 +1,200 @@
+"""RPN: head at single anchors, labels and losses by hand, choice of proposals, corner cases."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torchvision.ops import nms
+
+from sn2fpn.config import get_cfg
+from sn2fpn.errors import UserError
+from sn2fpn.modeling.box_coding import BoxCoder
+from sn2fpn.modeling.metrics import collect_metrics
+from sn2fpn.modeling.proposals import top_proposals
+from sn2fpn.modeling.rpn import RPN, build_rpn
+from sn2fpn.modeling.rpn_head import RPNHead
+from sn2fpn.structures import Boxes, ImageList, Instances, ShapeSpec, pairwise_iou
+
+SHAPES = {f"p{level}": ShapeSpec(channels=8, stride=2**level) for level in (3, 4, 5)}
+SIZES = [(64, 96), (60, 90)]
+
+
+def make_rpn(*overrides: object) -> RPN:
+    cfg = get_cfg()
+    cfg.merge_from_list([
+        "MODEL.RPN.IN_FEATURES", ["p3", "p4", "p5"], "MODEL.ANCHOR_GENERATOR.SIZES", [[16], [32], [64]],
+        "MODEL.RPN.PRE_NMS_TOPK_TRAIN", 100, "MODEL.RPN.POST_NMS_TOPK_TRAIN", 50, *overrides,
+    ])  # fmt: skip
+    torch.manual_seed(0)
+    rpn = build_rpn(cfg, SHAPES)
+    for p in rpn.parameters():  # the usual start is almost 0 everywhere
+        torch.nn.init.normal_(p, std=0.1)
+    return rpn
+
+
+def make_batch(*gt: list[list[float]]) -> tuple[ImageList, dict[str, torch.Tensor], list[Instances]]:
+    g = torch.Generator().manual_seed(5)
+    features = {name: torch.randn(2, 8, 64 // s.stride, 96 // s.stride, generator=g) for name, s in SHAPES.items()}
+    targets = [Instances(size, gt_boxes=Boxes(torch.tensor(boxes).reshape(-1, 4))) for size, boxes in zip(SIZES, gt)]
+    return ImageList(torch.zeros(2, 3, 64, 96), SIZES), features, targets
+
+
+GT = ([[4.0, 5.0, 30.0, 28.0], [40.0, 10.0, 90.0, 60.0]], [[10.0, 20.0, 27.0, 33.0]])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_head_at_anchors_equals_dense_head(layout: torch.memory_format) -> None:
+    torch.manual_seed(2)
+    head = RPNHead(8, 3)
+    for p in head.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    maps = [torch.randn(2, 8, h, w).to(memory_format=layout).requires_grad_() for h, w in ((6, 7), (3, 4), (1, 1))]
+    total = 3 * (42 + 12 + 1)
+    image, anchor = torch.randint(2, (90,)), torch.randint(total, (90,))
+    anchor[-3:] = total - 1  # the 1 x 1 map, where the whole border is padding
+    logits, deltas = (torch.cat(x, dim=1)[image, anchor] for x in head(maps))
+    found_logits, found_deltas = head.at(maps, image, anchor)
+    torch.testing.assert_close(found_logits, logits)
+    torch.testing.assert_close(found_deltas, deltas)
+    wanted = [*maps, *head.parameters()]
+    weight = torch.randn(90, 5)
+    dense = torch.autograd.grad((logits * weight[:, 0]).sum() + (deltas * weight[:, 1:]).sum(), wanted)
+    sparse = torch.autograd.grad((found_logits * weight[:, 0]).sum() + (found_deltas * weight[:, 1:]).sum(), wanted)
+    for a, b in zip(sparse, dense):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_losses_do_not_depend_on_how_the_head_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    rpn, batch = make_rpn("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 8), make_batch(*GT)
+    results = []
+    for sparse in (True, False):
+        monkeypatch.setattr(RPNHead, "sparse_is_smaller", lambda *_, s=sparse: s)
+        torch.manual_seed(1)
+        rpn.zero_grad()
+        proposals, losses = rpn(*batch)
+        sum(losses.values()).backward()
+        results.append([*losses.values(), proposals[0].proposal_boxes.tensor, *(p.grad for p in rpn.parameters())])
+    for a, b in zip(*results):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    monkeypatch.undo()
+    assert rpn.rpn_head.sparse_is_smaller(list(batch[1].values()), 16)
+    assert not rpn.rpn_head.sparse_is_smaller(list(batch[1].values()), 256)
+
+
+def test_losses_by_hand() -> None:
+    weights = ("MODEL.RPN.LOSS_WEIGHT", 2.0, "MODEL.RPN.BBOX_REG_LOSS_WEIGHT", 3.0)
+    rpn = make_rpn("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 5000, "MODEL.RPN.POSITIVE_FRACTION", 1.0, *weights)
+    images, features, targets = make_batch(*GT)
+    with collect_metrics() as metrics:
+        _, losses = rpn(images, features, targets)
+    maps = list(features.values())
+    anchors = torch.cat(rpn.anchor_generator(maps))
+    logits, deltas = (torch.cat(x, dim=1) for x in rpn.rpn_head(maps))
+    cls = loc = 0.0
+    counts = [0, 0]
+    for n, target in enumerate(targets):
+        iou = pairwise_iou(Boxes(anchors), target.gt_boxes)
+        for a, row in enumerate(iou):
+            best = row.max()
+            positive = bool(best >= 0.7) or any(row[g] == iou[:, g].max() for g in range(len(row)))
+            if positive or best < 0.3:
+                counts[positive] += 1
+                cls += F.binary_cross_entropy_with_logits(logits[n, a], torch.tensor(float(positive))).item()
+            if positive:
+                goal = rpn.box_coder.encode(anchors[a], target.gt_boxes.tensor[row.argmax()])
+                loc += (deltas[n, a] - goal).abs().sum().item()
+    assert losses["loss_rpn_cls"].item() == pytest.approx(2 * cls / (5000 * 2), rel=1e-5)
+    assert losses["loss_rpn_loc"].item() == pytest.approx(6 * loc / (5000 * 2), rel=1e-5)
+    assert [2 * float(metrics[f"rpn/num_{k}_anchors"]) for k in ("neg", "pos")] == counts
+
+
+def test_boundary_threshold_ignores_anchors_outside() -> None:
+    rpn = make_rpn("MODEL.RPN.BOUNDARY_THRESH", 0, "MODEL.RPN.BATCH_SIZE_PER_IMAGE", 5000)
+    _, features, targets = make_batch(*GT)
+    anchors = torch.cat(rpn.anchor_generator(list(features.values())))
+    sample = rpn.label_and_sample(anchors, targets)
+    for n, (h, w) in enumerate(SIZES):
+        used = anchors[sample.anchor[sample.image == n]]
+        assert len(used) and (used[:, :2] >= 0).all() and (used[:, 2] < w).all() and (used[:, 3] < h).all()
+    far = make_rpn("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 5000).label_and_sample(anchors, targets)
+    assert len(far.anchor) > len(sample.anchor)
+
+
+@pytest.mark.parametrize("conv_dims", [[-1], [16, -1]])
+@pytest.mark.parametrize("batch_size", [8, 512])
+def test_images_without_boxes(batch_size: int, conv_dims: list[int]) -> None:
+    rpn = make_rpn("MODEL.RPN.BATCH_SIZE_PER_IMAGE", batch_size, "MODEL.RPN.CONV_DIMS", conv_dims)
+    _, losses = rpn(*make_batch([], []))
+    assert losses["loss_rpn_loc"] == 0 and losses["loss_rpn_cls"] > 0
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in rpn.parameters())
+    assert not rpn.rpn_head.anchor_deltas.weight.grad.any()
+
+
+def test_several_convs_have_detectron2s_names() -> None:
+    names = [n for n, _ in make_rpn("MODEL.RPN.CONV_DIMS", [16, -1]).rpn_head.named_parameters() if "weight" in n]
+    assert names == ["conv.conv0.weight", "conv.conv1.weight", "objectness_logits.weight", "anchor_deltas.weight"]
+
+
+def choose(logits: list[torch.Tensor], deltas: list[torch.Tensor], anchors: list[torch.Tensor], **options) -> list:
+    defaults = {"pre_nms_topk": 30, "post_nms_topk": 20, "nms_thresh": 0.6}
+    return top_proposals(anchors, logits, deltas, SIZES, BoxCoder(), **{**defaults, **options})
+
+
+def random_predictions() -> dict[str, list[torch.Tensor]]:
+    g = torch.Generator().manual_seed(9)
+    rpn, (_, features, _) = make_rpn(), make_batch(*GT)
+    anchors = rpn.anchor_generator(list(features.values()))
+    return {
+        "anchors": anchors,
+        "logits": [torch.randn(2, len(a), generator=g) for a in anchors],
+        "deltas": [torch.randn(2, len(a), 4, generator=g) * 0.4 for a in anchors],
+    }
+
+
+def test_proposals_by_the_long_way() -> None:
+    predictions = random_predictions()
+    for n, (found, (h, w)) in enumerate(zip(choose(**predictions, min_box_size=6.0), SIZES)):
+        boxes, scores = [], []
+        for a, s, d in zip(*predictions.values()):
+            top = s[n].argsort(descending=True)[:30]
+            box = BoxCoder().decode(d[n], a)[top]
+            box = torch.stack([c.clamp(0, limit) for c, limit in zip(box.unbind(1), (w, h, w, h))], dim=1)
+            large = ((box[:, 2:] - box[:, :2]) > 6).all(1)
+            keep = nms(box[large], s[n, top][large], 0.6)
+            boxes.append(box[large][keep])
+            scores.append(s[n, top][large][keep])
+        score, order = torch.cat(scores).sort(descending=True)
+        assert len(score) > 20
+        assert torch.equal(found.objectness_logits, score[:20])
+        assert torch.equal(found.proposal_boxes.tensor, torch.cat(boxes)[order[:20]])
+        assert found.image_size == (h, w)
+
+
+def test_predictions_that_are_not_finite() -> None:
+    predictions = random_predictions()
+    best = predictions["logits"][0][0].argmax()
+    predictions["deltas"][0][0, best, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"proposals .* not finite: training has diverged"):
+        choose(**predictions, must_be_finite=True)
+    first, second = choose(**predictions)
+    assert first.proposal_boxes.tensor.isfinite().all() and len(first) and len(second)
+    predictions["logits"][0][:] = float("nan")
+    assert all(p.objectness_logits.isfinite().all() for p in choose(**predictions))
+
+
+def test_all_proposals_may_vanish() -> None:
+    proposals = choose(**random_predictions(), min_box_size=500.0)
+    assert [len(p) for p in proposals] == [0, 0]
+
+
+@pytest.mark.parametrize("overrides, words", [
+    (("MODEL.RPN.IN_FEATURES", ["p3", "p9"]), "MODEL.RPN.IN_FEATURES: the backbone has no output 'p9'"),
+    (("MODEL.RPN.IN_FEATURES", []), "MODEL.RPN.IN_FEATURES is empty; choose from the backbone's outputs: p3, p4, p5"),
+    (("MODEL.RPN.CONV_DIMS", [0]), "MODEL.RPN.CONV_DIMS expects channel counts"),
+    (("MODEL.ANCHOR_GENERATOR.SIZES", [[16, 20], [32], [64]]), r"as many anchors per position .* found \[6, 3, 3\]"),
+])  # fmt: skip
+def test_mistakes(overrides: tuple, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        make_rpn(*overrides)
