@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from ..registry import Registry
 __all__ = ["DatasetCatalog", "MetadataCatalog", "Metadata", "data_root", "class_names"]
 
 DatasetDicts = list[dict[str, Any]]
+
+_SLICE = re.compile(r"(?P<name>.+)\[(?P<start>\d*):(?P<stop>\d*)\]")
 
 
 def data_root() -> Path:
@@ -66,15 +69,29 @@ class _DatasetCatalog(Registry):
     A data set dict describes one image: `file_name`, `height`, `width`, `image_id` and `annotations`,
     a list of dicts with `bbox`, `bbox_mode`, `category_id` (contiguous) and, where the files have them,
     `iscrowd`, `segmentation`, `area`, `difficult`.
+
+    A slice of a set is a set too: "coco_2017_train[:16]" holds its first 16 images.
     """
 
     def get(self, name: str, where: str = "") -> DatasetDicts:  # type: ignore[override]
         """Read the set `name`; `where` names the key or flag that asked for it.
 
         Raises:
-            UserError: unknown name (the nearest one is suggested), or files missing or broken.
+            UserError: unknown name (the nearest one is suggested), an empty slice, or files missing or broken.
         """
-        return super().get(name, where)()
+        part = None if super().__contains__(name) else _SLICE.fullmatch(name)
+        if part is None:
+            return super().get(name, where)()
+        whole = self.get(part["name"], where)
+        MetadataCatalog.get(name).set(**MetadataCatalog.get(part["name"]).as_dict() | {"name": name})
+        start, stop = (int(part[k]) if part[k] else None for k in ("start", "stop"))
+        if not whole[start:stop]:
+            raise UserError(f"{where + ': ' if where else ''}{name!r} holds nothing: {part['name']} has {len(whole)} images")
+        return whole[start:stop]
+
+    def __contains__(self, name: object) -> bool:
+        part = _SLICE.fullmatch(str(name))
+        return super().__contains__(name) or (part is not None and super().__contains__(part["name"]))
 
     def remove(self, name: str) -> None:
         """Forget a set and its metadata."""

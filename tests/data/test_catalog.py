@@ -1,0 +1,27 @@
+"""Names of data sets: slices of a set are sets too."""
+
+from __future__ import annotations
+
+import pytest
+
+from sn2fpn.data import DatasetCatalog, MetadataCatalog, class_names, get_dataset_dicts
+from sn2fpn.errors import UserError
+
+
+def test_a_slice_of_a_set_is_a_set(coco_name: str) -> None:
+    whole = DatasetCatalog.get(coco_name)
+    assert len(whole) > 1
+    for text, part in (("[:1]", whole[:1]), ("[1:]", whole[1:]), ("[0:2]", whole[:2])):
+        name = coco_name + text
+        assert name in DatasetCatalog
+        assert [d["image_id"] for d in get_dataset_dicts(name)] == [d["image_id"] for d in part]
+        assert class_names(name) == class_names(coco_name)
+        assert MetadataCatalog.get(name).evaluator_type == MetadataCatalog.get(coco_name).evaluator_type
+
+
+def test_wrong_slices_are_explained(coco_name: str) -> None:
+    with pytest.raises(UserError, match=r"DATASETS\.TRAIN: .*holds nothing.*images"):
+        DatasetCatalog.get(f"{coco_name}[900:]", "DATASETS.TRAIN")
+    with pytest.raises(UserError, match="unknown data set"):
+        DatasetCatalog.get(f"{coco_name}_[:3]")
+    assert f"{coco_name}_[:3]" not in DatasetCatalog
