@@ -96,7 +96,7 @@ def _load_with_base(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.constructor.ConstructorError as e:
         line = e.problem_mark.line + 1 if e.problem_mark else "?"
-        raise UserError(f"{path}: line {line}: refused, configs hold plain values only: {e.problem}") from None
+        raise UserError(f"{path}: line {line}: configs hold plain values only: {e.problem}") from None
     except yaml.YAMLError as e:
         raise UserError(f"{path}: not readable as YAML: {e}") from None
     except UnicodeDecodeError as e:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
-from fvcore.nn.weight_init import c2_msra_fill, c2_xavier_fill
 from torch import nn
+
+with warnings.catch_warnings():
+    # fvcore scripts a loss as it is imported, which today's torch warns about; we do not use it
+    warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
+    from fvcore.nn.weight_init import c2_msra_fill, c2_xavier_fill
 
 __all__ = ["c2_msra_fill", "c2_xavier_fill", "kaiming_normal_per_group"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fvcore.nn import smooth_l1_loss
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
@@ -40,5 +40,5 @@ def box_regression_loss(
     """
     deltas = deltas.float()
     if kind == "smooth_l1":
-        return smooth_l1_loss(deltas, coder.encode(reference, target), beta=beta, reduction="sum")
+        return F.smooth_l1_loss(deltas, coder.encode(reference, target), beta=beta, reduction="sum")
     return _IOU_LOSSES[kind](coder.decode(deltas, reference), target, reduction="sum")
