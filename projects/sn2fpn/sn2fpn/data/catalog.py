@@ -86,7 +86,8 @@ class _DatasetCatalog(Registry):
         MetadataCatalog.get(name).set(**MetadataCatalog.get(part["name"]).as_dict() | {"name": name})
         start, stop = (int(part[k]) if part[k] else None for k in ("start", "stop"))
         if not whole[start:stop]:
-            raise UserError(f"{where + ': ' if where else ''}{name!r} holds nothing: {part['name']} has {len(whole)} images")
+            source = f"{where}: " if where else ""
+            raise UserError(f"{source}{name!r} holds nothing: {part['name']} has {len(whole)} images")
         return whole[start:stop]
 
     def __contains__(self, name: object) -> bool:
