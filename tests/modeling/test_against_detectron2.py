@@ -1,0 +1,147 @@
+"""The detector beside the real Detectron2: random weights and configurations, same numbers."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+from golden_detectron2 import CASES, config, filler
+from sn2fpn.modeling import build_model, collect_metrics
+from sn2fpn.structures import Boxes, Instances
+
+pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+pytestmark = pytest.mark.detectron2
+
+CASE = CASES["train_faster_r18"]
+SMALL = (
+    "MODEL.FPN.OUT_CHANNELS", 32, "MODEL.ROI_BOX_HEAD.FC_DIM", 64, "MODEL.RPN.BATCH_SIZE_PER_IMAGE", 64,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 64,
+)  # fmt: skip
+OPTIONS = {
+    "default": (),
+    "dense_rpn": ("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 4000),
+    "smooth": ("MODEL.RPN.SMOOTH_L1_BETA", 0.11, "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", 0.5),
+    "giou": ("MODEL.RPN.BBOX_REG_LOSS_TYPE", "giou", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "giou",
+             "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT", 2.0, "MODEL.RPN.BBOX_REG_LOSS_WEIGHT", 3.0),
+    "diou": ("MODEL.RPN.BBOX_REG_LOSS_TYPE", "diou", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "diou"),
+    "ciou": ("MODEL.RPN.BBOX_REG_LOSS_TYPE", "ciou", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "ciou"),
+    "agnostic": ("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True, "MODEL.RPN.LOSS_WEIGHT", 0.5),
+    "sigmoid": ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True,),
+    "convs": ("MODEL.RPN.CONV_DIMS", [24, -1], "MODEL.ROI_BOX_HEAD.NUM_CONV", 2, "MODEL.ROI_BOX_HEAD.CONV_DIM", 32,
+              "MODEL.ROI_BOX_HEAD.NORM", "GN", "MODEL.ROI_BOX_HEAD.NUM_FC", 1),
+    "anchors": ("MODEL.ANCHOR_GENERATOR.SIZES", [[24, 48]], "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[0.7, 1.4]],
+                "MODEL.ANCHOR_GENERATOR.OFFSET", 0.5, "MODEL.RPN.BOUNDARY_THRESH", 0),
+    "pooling": ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlign", "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO", 2,
+                "MODEL.ROI_HEADS.IN_FEATURES", ["p3", "p4"], "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT", False),
+    "groupnorm": ("MODEL.RESNETS.NORM", "GN", "MODEL.FPN.NORM", "GN", "MODEL.BACKBONE.FREEZE_AT", 0),
+    "matching": ("MODEL.ROI_HEADS.IOU_THRESHOLDS", [0.2, 0.4], "MODEL.ROI_HEADS.IOU_LABELS", [0, -1, 1],
+                 "MODEL.RPN.IOU_THRESHOLDS", [0.25, 0.5], "MODEL.PROPOSAL_GENERATOR.MIN_SIZE", 12),
+}  # fmt: skip
+
+
+def pair(*overrides: Any) -> tuple[Any, Any]:
+    """Our model and Detectron2's, with the same random weights."""
+    from detectron2.config import get_cfg as d2_get_cfg
+    from detectron2.modeling import build_model as d2_build_model
+
+    def case_config(cfg: Any = None) -> Any:
+        cfg = config(CASE, cfg)
+        cfg.merge_from_list([*SMALL, *overrides])
+        return cfg
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = filler.fill_model(d2_build_model(case_config(d2_get_cfg())), CASE)
+    for p in theirs.roi_heads.box_predictor.cls_score.parameters():
+        p.data *= 0.3  # sigmoid scores that round to 1 have no order
+    ours = build_model(case_config())
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs
+
+
+def batch(theirs: bool, empty: bool = False) -> list[dict[str, Any]]:
+    """Two images of different sizes with random boxes, in our structures or Detectron2's."""
+    instances, boxes = Instances, Boxes
+    if theirs:
+        from detectron2.structures import Boxes as boxes
+        from detectron2.structures import Instances as instances
+    out = []
+    for n, (h, w) in enumerate([(128, 160), (150, 100)]):
+        g = torch.Generator().manual_seed(n)
+        k = 0 if empty else 6
+        xy, wh = torch.rand(k, 2, generator=g), torch.rand(k, 2, generator=g) * 0.5 + 0.1
+        box = torch.cat([xy * 0.4, xy * 0.4 + wh], dim=1) * torch.tensor([w, h, w, h])
+        target = instances((h, w), gt_boxes=boxes(box), gt_classes=torch.randint(7, (k,), generator=g))
+        image = filler.to_tensor(filler.make_image(60 + n, h, w))
+        out.append({"image": image, "height": 2 * h, "width": 2 * w, "instances": target})
+    return out
+
+
+def train(model: Any, theirs: bool, empty: bool = False) -> tuple[dict, dict, dict]:
+    """Losses, gradients and logged scalars of one step, with a fixed seed for the samplers."""
+    torch.manual_seed(7)
+    if theirs:
+        from detectron2.utils.events import EventStorage
+
+        with EventStorage() as storage:
+            losses = model(batch(theirs, empty))
+        scalars = {k: v for k, (v, _) in storage.latest().items()}
+    else:
+        with collect_metrics() as metrics:
+            losses = model(batch(theirs, empty))
+        scalars = {k: float(v) for k, v in metrics.items()}
+    sum(losses.values()).backward()
+    grads = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+    return {k: v.item() for k, v in losses.items()}, grads, scalars
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_losses_gradients_and_detections(name: str) -> None:
+    ours, theirs = pair(*OPTIONS[name])
+    losses, grads, scalars = train(ours, theirs=False)
+    d2_losses, d2_grads, d2_scalars = train(theirs, theirs=True)
+    assert losses == pytest.approx(d2_losses, rel=1e-4)
+    assert scalars == pytest.approx(d2_scalars, rel=1e-5)
+    assert grads.keys() == d2_grads.keys()
+    for key, grad in grads.items():
+        error = (grad - d2_grads[key]).norm() / d2_grads[key].norm().clamp(min=1e-6)
+        assert error < 5e-3, f"{key}: {error:.1e}"
+    ours.eval()
+    theirs.eval()
+    with torch.no_grad():
+        results = zip(ours(batch(theirs=False)), theirs(batch(theirs=True)))
+    for found, expected in results:
+        found, expected = found["instances"], expected["instances"]
+        assert len(found) == len(expected) > 0
+        assert torch.equal(found.pred_classes, expected.pred_classes)
+        torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=5e-5)
+        torch.testing.assert_close(found.pred_boxes.tensor, expected.pred_boxes.tensor, rtol=0, atol=5e-3)
+
+
+def test_images_without_boxes() -> None:
+    ours, theirs = pair()
+    assert train(ours, False, empty=True)[0] == pytest.approx(train(theirs, True, empty=True)[0], rel=1e-4)
+
+
+def test_same_seed_gives_the_same_heads() -> None:
+    """Layers are created and initialised in Detectron2's order, so seeds mean the same."""
+    from detectron2.config import get_cfg as d2_get_cfg
+    from detectron2.layers import ShapeSpec
+    from detectron2.modeling import build_proposal_generator, build_roi_heads
+
+    from sn2fpn.modeling import roi_heads, rpn
+
+    shapes = {f"p{i}": ShapeSpec(channels=32, stride=2**i) for i in range(2, 7)}
+    for options in ((), OPTIONS["convs"]):
+        states = []
+        for cfg, builders in ((config(CASE), (rpn.build_rpn, roi_heads.build_roi_heads)),
+                              (config(CASE, d2_get_cfg()), (build_proposal_generator, build_roi_heads))):  # fmt: skip
+            cfg.merge_from_list(list(options))
+            torch.manual_seed(3)
+            states.append([build(cfg, shapes).state_dict() for build in builders])
+        for ours, theirs in zip(*states):
+            assert list(ours) == list(theirs)
+            assert all(torch.equal(ours[k], theirs[k]) for k in ours)
