@@ -24,13 +24,12 @@ _WINDOW = 20
 
 
 class MetricStorage:
-    """The latest scalars of each name, with the iteration they belong to.
+    """The latest scalars of each name.
 
     Scalars of every iteration (losses) are smoothed over a window when read; rare ones (AP) are not.
     """
 
     def __init__(self) -> None:
-        self.iteration = 0
         self._windows: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_WINDOW))
         self._rare: dict[str, float] = {}
 
@@ -44,7 +43,8 @@ class MetricStorage:
         self._rare.update(values)
 
     def smoothed(self) -> dict[str, float]:
-        return {name: median(window) for name, window in self._windows.items()}
+        """The median over the window of each name; the learning rate as it is."""
+        return {name: window[-1] if name == "lr" else median(window) for name, window in self._windows.items()}
 
     def take_rare(self) -> dict[str, float]:
         rare, self._rare = self._rare, {}
