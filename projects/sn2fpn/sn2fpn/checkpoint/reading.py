@@ -88,7 +88,7 @@ def find_file(path: str | Path, where: str = "MODEL.WEIGHTS") -> Path:
     folder = file.parent
     if not folder.is_dir():
         raise UserError(f"{where}: no such file: {file} (there is no folder {folder})")
-    inside = sorted(p.name for p in folder.iterdir() if p.is_file())
+    inside = sorted(p.name for p in folder.iterdir() if p.suffix in (".pth", ".pkl"))
     raise UserError(f"{where}: no such file: {file}{did_you_mean(file.name, inside)}")
 
 

@@ -38,7 +38,7 @@ def report(error: UserError) -> None:
     root = logging.getLogger("sn2fpn")
     if root.handlers:
         root.error("%s", error)
-    else:
+    if not any(type(h) is not logging.FileHandler for h in root.handlers):  # nothing that shows on the console
         print(f"error: {error}", file=sys.stderr)
 
 

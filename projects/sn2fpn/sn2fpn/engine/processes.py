@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -20,6 +21,7 @@ from .entry import report
 __all__ = ["launch"]
 
 _TIMEOUT = timedelta(minutes=30)
+_GRACE_S = 3
 
 
 def launch(main_func: Callable[..., Any], num_gpus_per_machine: int, num_machines: int = 1, machine_rank: int = 0,
@@ -85,6 +87,8 @@ def _child(local_rank: int, main_func: Callable[..., Any], world_size: int, per_
         main_func(*args)
         dist.destroy_process_group()
     except UserError as e:
+        if local_rank:  # usually all processes meet the same mistake: let the first say it and end the others
+            time.sleep(_GRACE_S)
         report(e)
         sys.exit(2)
     except KeyboardInterrupt:

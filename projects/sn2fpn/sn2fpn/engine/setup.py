@@ -82,6 +82,8 @@ def default_setup(cfg: CfgNode, args: Any) -> None:
     _setup_logger(out)
     logger.info("Environment:\n%s", environment_summary())
     logger.info("Command line: %s", " ".join(sys.argv))
+    if cfg.VIS_PERIOD or cfg.TEST.EXPECTED_RESULTS:
+        logger.warning("VIS_PERIOD and TEST.EXPECTED_RESULTS have no effect in the native engine")
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
     if cfg.FLOAT32_PRECISION:
         torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import signal
 import time
@@ -225,8 +226,11 @@ class Trainer:
 
 
 def _distributed(model: nn.Module, cfg: Any) -> DistributedDataParallel:
+    """The model whose gradients are averaged over processes; norm statistics stay each process's own."""
     ids = [comm.get_local_rank()] if cfg.MODEL.DEVICE.startswith("cuda") else None
-    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+    new_name = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    flag = "forward_sync_buffers" if new_name else "broadcast_buffers"
+    return DistributedDataParallel(model, device_ids=ids, **{flag: False})
 
 
 def _mixed_precision(cfg: Any) -> tuple[Any, torch.amp.GradScaler]:

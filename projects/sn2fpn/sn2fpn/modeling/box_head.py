@@ -48,8 +48,17 @@ class BoxHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(K, C, P, P) -> (K, out_features)."""
         for layer in self.children():
-            x = F.relu(layer(x.flatten(1)), inplace=True) if isinstance(layer, nn.Linear) else layer(x)
+            x = F.relu(_fully_connected(layer, x), inplace=True) if isinstance(layer, nn.Linear) else layer(x)
         return x.flatten(1)
+
+
+def _fully_connected(layer: nn.Linear, x: Tensor) -> Tensor:
+    """`layer` of flattened maps (K, C, P, P) or of vectors (K, C)."""
+    if x.dim() == 4 and not x.is_cuda:
+        # The same product as a convolution by kernels of the map's size: takes channels-last maps as they are,
+        # and oneDNN's kernels are up to twice as quick as the BLAS (AMD).
+        return F.conv2d(x, layer.weight.view(-1, *x.shape[1:]), layer.bias).flatten(1)
+    return layer(x.flatten(1))
 
 
 class BoxPredictor(nn.Module):

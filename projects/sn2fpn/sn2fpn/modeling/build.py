@@ -34,6 +34,7 @@ _SERVED: dict[str, tuple[Any, ...]] = {
     "MODEL.LOAD_PROPOSALS": (False,),
     "INPUT.FORMAT": ("BGR", "RGB"),
     "TEST.AUG.ENABLED": (False,),
+    "TEST.PRECISE_BN.ENABLED": (False,),
 }
 
 

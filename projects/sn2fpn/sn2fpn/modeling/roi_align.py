@@ -41,7 +41,7 @@ def roi_align_pyramid(
         output_size, sampling_ratio, aligned: as in `torchvision.ops.roi_align`.
 
     Returns:
-        (K, C, output_size, output_size), dtype of the maps; computed in float32 at least.
+        (K, C, output_size, output_size), channels-last, dtype of the maps; computed in float32 at least.
     """
     dtype = features[0].dtype
     maps = [f.float() if f.dtype in (torch.float16, torch.bfloat16) else f for f in features]
@@ -54,23 +54,23 @@ class _RoIAlign(torch.autograd.Function):
     def forward(ctx, sampling, *maps):  # type: ignore[no-untyped-def]
         ctx.sampling, ctx.shapes = sampling, [m.shape for m in maps]
         channels, size = maps[0].shape[1], sampling.size
-        out = maps[0].new_empty(len(sampling.rois), channels, size * size)
+        out = maps[0].new_empty(len(sampling.rois), size * size, channels)
         for level, x in enumerate(maps):
             vectors = x.permute(0, 2, 3, 1).reshape(-1, channels).contiguous()  # a view if channels-last
             for which, pixel, weight in sampling.passes(level, *x.shape[2:]):
                 bins = F.embedding_bag(pixel, vectors, mode="sum", per_sample_weights=weight.to(x.dtype))
-                out[which] = bins.view(-1, size * size, channels).transpose(1, 2)
-        return out.view(-1, channels, size, size)
+                out[which] = bins.view(-1, size * size, channels)
+        return out.view(-1, size, size, channels).permute(0, 3, 1, 2)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        grad = grad.flatten(2)
+        grad = grad.permute(0, 2, 3, 1).flatten(1, 2)  # (K, size * size, C): a view if channels-last
         grad_maps = []
         for level, (images, channels, height, width) in enumerate(ctx.shapes):
             vectors = grad.new_zeros(images * height * width, channels)
             for which, pixel, weight in ctx.sampling.passes(level, height, width):
-                bins = grad[which].transpose(1, 2).reshape(-1, channels)
+                bins = grad[which].reshape(-1, channels)
                 # the transposed product: a bag per pixel, of the bins that it is part of
                 pixels, order = pixel.flatten().sort()
                 pixels, counts = torch.unique_consecutive(pixels, return_counts=True)
