@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sn2fpn.config import CfgNode, get_cfg
 from sn2fpn.data.shapes import write_shapes
 
 _ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _leave_no_trace() -> Iterator[None]:
+    """A run sets up logging and determinism for its process; tests share one."""
+    logger = logging.getLogger("sn2fpn")
+    before = (logger.level, logger.propagate, list(logger.handlers))
+    yield
+    for handler in set(logger.handlers) - set(before[2]):
+        handler.close()
+    logger.level, logger.propagate, logger.handlers = before[0], before[1], before[2]
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="session")
