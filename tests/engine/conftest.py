@@ -24,7 +24,8 @@ def _leave_no_trace() -> Iterator[None]:
     yield
     for handler in set(logger.handlers) - set(before[2]):
         handler.close()
-    logger.level, logger.propagate, logger.handlers = before[0], before[1], before[2]
+    logger.setLevel(before[0])
+    logger.propagate, logger.handlers = before[1], before[2]
     torch.use_deterministic_algorithms(False)
 
 
