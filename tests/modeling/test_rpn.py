@@ -13,7 +13,7 @@ from sn2fpn.modeling.box_coding import BoxCoder
 from sn2fpn.modeling.metrics import collect_metrics
 from sn2fpn.modeling.proposals import top_proposals
 from sn2fpn.modeling.rpn import RPN, build_rpn
-from sn2fpn.modeling.rpn_head import RPNHead
+from sn2fpn.modeling.rpn_head import RPNHead, TopAnchors
 from sn2fpn.structures import Boxes, ImageList, Instances, ShapeSpec, pairwise_iou
 
 SHAPES = {f"p{level}": ShapeSpec(channels=8, stride=2**level) for level in (3, 4, 5)}
@@ -43,47 +43,50 @@ def make_batch(*gt: list[list[float]]) -> tuple[ImageList, dict[str, torch.Tenso
 GT = ([[4.0, 5.0, 30.0, 28.0], [40.0, 10.0, 90.0, 60.0]], [[10.0, 20.0, 27.0, 33.0]])
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_head_at_anchors_equals_dense_head(layout: torch.memory_format) -> None:
+def make_head(layout: torch.memory_format, conv_dims: tuple[int, ...] = (-1,)) -> tuple[RPNHead, list[torch.Tensor]]:
     torch.manual_seed(2)
-    head = RPNHead(8, 3)
+    head = RPNHead(8, 3, conv_dims)
     for p in head.parameters():
         torch.nn.init.normal_(p, std=0.3)
-    maps = [torch.randn(2, 8, h, w).to(memory_format=layout).requires_grad_() for h, w in ((6, 7), (3, 4), (1, 1))]
+    maps = [torch.randn(2, 8, h, w).to(memory_format=layout) for h, w in ((6, 7), (3, 4), (1, 1))]
+    return head, [m.requires_grad_() for m in maps]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("number, conv_dims", [(90, (-1,)), (0, (-1,)), (500, (-1,)), (90, (4, -1))])
+def test_head_at_some_anchors(layout: torch.memory_format, number: int, conv_dims: tuple[int, ...]) -> None:
+    """Few anchors by patches; more anchors than positions (110), or several convs, by the dense maps."""
+    head, maps = make_head(layout, conv_dims)
     total = 3 * (42 + 12 + 1)
-    image, anchor = torch.randint(2, (90,)), torch.randint(total, (90,))
+    image, anchor = torch.randint(2, (number,)), torch.randint(total, (number,))
     anchor[-3:] = total - 1  # the 1 x 1 map, where the whole border is padding
     logits, deltas = (torch.cat(x, dim=1)[image, anchor] for x in head(maps))
     found_logits, found_deltas = head.at(maps, image, anchor)
     torch.testing.assert_close(found_logits, logits)
     torch.testing.assert_close(found_deltas, deltas)
     wanted = [*maps, *head.parameters()]
-    weight = torch.randn(90, 5)
+    weight = torch.randn(number, 5)
     dense = torch.autograd.grad((logits * weight[:, 0]).sum() + (deltas * weight[:, 1:]).sum(), wanted)
     sparse = torch.autograd.grad((found_logits * weight[:, 0]).sum() + (found_deltas * weight[:, 1:]).sum(), wanted)
     for a, b in zip(sparse, dense):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_losses_do_not_depend_on_how_the_head_ran(monkeypatch: pytest.MonkeyPatch) -> None:
-    rpn, batch = make_rpn("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 8), make_batch(*GT)
-    results = []
-    for sparse in (True, False):
-        monkeypatch.setattr(RPNHead, "sparse_is_smaller", lambda *_, s=sparse: s)
-        torch.manual_seed(1)
-        rpn.zero_grad()
-        proposals, losses = rpn(*batch)
-        sum(losses.values()).backward()
-        results.append([*losses.values(), proposals[0].proposal_boxes.tensor, *(p.grad for p in rpn.parameters())])
-    for a, b in zip(*results):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
-    monkeypatch.undo()
-    assert rpn.rpn_head.sparse_is_smaller(list(batch[1].values()), 16)
-    assert not rpn.rpn_head.sparse_is_smaller(list(batch[1].values()), 256)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("conv_dims", [(-1,), (4, -1)])
+def test_best_anchors_of_the_head(layout: torch.memory_format, conv_dims: tuple[int, ...]) -> None:
+    head, maps = make_head(layout, conv_dims)
+    for found, logits, deltas in zip(head.best(maps, topk=10), *head(maps)):
+        k = min(10, logits.shape[1])
+        torch.testing.assert_close(found.logits, logits.sort(dim=1, descending=True).values[:, :k])
+        torch.testing.assert_close(found.logits, logits.gather(1, found.anchor))
+        torch.testing.assert_close(found.deltas, torch.stack([d[a] for d, a in zip(deltas, found.anchor)]))
 
 
-def test_losses_by_hand() -> None:
-    weights = ("MODEL.RPN.LOSS_WEIGHT", 2.0, "MODEL.RPN.BBOX_REG_LOSS_WEIGHT", 3.0)
+@pytest.mark.parametrize("ratios", [[1.0], [0.5, 1.0, 2.0]])
+def test_losses_by_hand(ratios: list[float]) -> None:
+    weights = ("MODEL.RPN.LOSS_WEIGHT", 2.0, "MODEL.RPN.BBOX_REG_LOSS_WEIGHT", 3.0,
+               "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [ratios])  # fmt: skip
     rpn = make_rpn("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 5000, "MODEL.RPN.POSITIVE_FRACTION", 1.0, *weights)
     images, features, targets = make_batch(*GT)
     with collect_metrics() as metrics:
@@ -138,8 +141,11 @@ def test_several_convs_have_detectron2s_names() -> None:
 
 
 def choose(logits: list[torch.Tensor], deltas: list[torch.Tensor], anchors: list[torch.Tensor], **options) -> list:
-    defaults = {"pre_nms_topk": 30, "post_nms_topk": 20, "nms_thresh": 0.6}
-    return top_proposals(anchors, logits, deltas, SIZES, BoxCoder(), **{**defaults, **options})
+    top = []
+    for s, d in zip(logits, deltas):
+        best, anchor = s.topk(min(30, s.shape[1]))
+        top.append(TopAnchors(anchor, best, torch.stack([d_n[a_n] for d_n, a_n in zip(d, anchor)])))
+    return top_proposals(anchors, top, SIZES, BoxCoder(), **{"post_nms_topk": 20, "nms_thresh": 0.6, **options})
 
 
 def random_predictions() -> dict[str, list[torch.Tensor]]:

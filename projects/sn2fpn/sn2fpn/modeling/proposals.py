@@ -10,19 +10,17 @@ from torch import Tensor
 from ..structures import Boxes, Instances
 from .box_coding import BoxCoder
 from .nms import grouped_nms
+from .rpn_head import TopAnchors
 
 __all__ = ["clip_boxes", "top_proposals"]
 
 
-@torch.no_grad()
 def top_proposals(
     anchors: Sequence[Tensor],
-    logits: Sequence[Tensor],
-    deltas: Sequence[Tensor],
+    top: Sequence[TopAnchors],
     image_sizes: Sequence[tuple[int, int]],
     box_coder: BoxCoder,
     *,
-    pre_nms_topk: int,
     post_nms_topk: int,
     nms_thresh: float,
     min_box_size: float = 0.0,
@@ -30,27 +28,26 @@ def top_proposals(
 ) -> list[Instances]:
     """Best boxes of each level, decoded, clipped, thinned by NMS within levels; then the best of all levels.
 
-    Proposals are constants for the later stages, so nothing is recorded for the backward pass.
-
     Args:
-        anchors, logits, deltas: per level, (R, 4), (N, R) and (N, R, 4).
+        anchors: per level, (R, 4).
+        top: per level, the predictions that compete.
         image_sizes: (height, width) of each of the N images, without padding.
-        pre_nms_topk: anchors kept per level, the only ones that are decoded.
         post_nms_topk: proposals kept per image.
+        nms_thresh: IoU above which the weaker of two boxes of a level goes.
         min_box_size: both sides must be longer, in pixels.
         must_be_finite: raise when a prediction is not finite, instead of dropping it.
 
     Returns:
         Per image `proposal_boxes` and `objectness_logits`, best first.
+
+    Raises:
+        FloatingPointError: see `must_be_finite`.
     """
-    scores, boxes, levels = [], [], []
-    for level, (a, s, d) in enumerate(zip(anchors, logits, deltas)):
-        top_scores, index = s.float().topk(min(pre_nms_topk, s.shape[1]), dim=1)
-        top_deltas = d.gather(1, index[..., None].expand(-1, -1, 4))
-        scores.append(top_scores)
-        boxes.append(box_coder.decode(top_deltas, a[index]))
-        levels.append(torch.full_like(index[0], level))
-    score, box, level_of = torch.cat(scores, 1), torch.cat(boxes, 1), torch.cat(levels)  # (N, K), (N, K, 4), (K,)
+    score = torch.cat([t.logits for t in top], dim=1)  # (N, K)
+    box = box_coder.decode(
+        torch.cat([t.deltas for t in top], dim=1), torch.cat([a[t.anchor] for a, t in zip(anchors, top)], dim=1)
+    )
+    level_of = torch.cat([torch.full_like(t.anchor[0], level) for level, t in enumerate(top)])  # (K,)
     finite = box.isfinite().all(-1) & score.isfinite()
     if must_be_finite and not finite.all():
         raise FloatingPointError(

@@ -109,29 +109,21 @@ class RPN(nn.Module):
         """
         maps = [features[name] for name in self.in_features]
         anchors = self.anchor_generator(maps)
-        losses: dict[str, Tensor] = {}
-        if self.training:
-            if targets is None:
-                raise ValueError("the RPN needs targets in training mode")
-            sample = self.label_and_sample(torch.cat(anchors), targets)
-            # The losses see few anchors. Where recomputing those is the smaller work, the dense pass, which all
-            # proposals need, records nothing for the backward pass.
-            sparse = self.rpn_head.sparse_is_smaller(maps, len(sample.anchor))
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not sparse):
-                logits, deltas = self.rpn_head(maps)
-            if sparse:
-                sampled = self.rpn_head.at(maps, sample.image, sample.anchor)
-            else:
-                sampled = tuple(torch.cat(x, dim=1)[sample.image, sample.anchor] for x in (logits, deltas))
-            losses = self.losses(torch.cat(anchors)[sample.anchor], *sampled, sample, len(targets))
-        else:
-            logits, deltas = self.rpn_head(maps)
-        proposals = top_proposals(
-            anchors, logits, deltas, images.image_sizes, self.box_coder,
-            pre_nms_topk=self.pre_nms_topk[0 if self.training else 1],
-            post_nms_topk=self.post_nms_topk[0 if self.training else 1],
-            nms_thresh=self.nms_thresh, min_box_size=self.min_box_size, must_be_finite=self.training,
-        )  # fmt: skip
+        with torch.no_grad():  # proposals are constants for the later stages
+            proposals = top_proposals(
+                anchors, self.rpn_head.best(maps, self.pre_nms_topk[0 if self.training else 1]),
+                images.image_sizes, self.box_coder,
+                post_nms_topk=self.post_nms_topk[0 if self.training else 1], nms_thresh=self.nms_thresh,
+                min_box_size=self.min_box_size, must_be_finite=self.training,
+            )  # fmt: skip
+        if not self.training:
+            return proposals, {}
+        if targets is None:
+            raise ValueError("the RPN needs targets in training mode")
+        all_anchors = torch.cat(anchors)
+        sample = self.label_and_sample(all_anchors, targets)
+        logits, deltas = self.rpn_head.at(maps, sample.image, sample.anchor)
+        losses = self.losses(all_anchors[sample.anchor], logits, deltas, sample, len(targets))
         return proposals, losses
 
     @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,15 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 
-__all__ = ["RPNHead"]
+__all__ = ["RPNHead", "TopAnchors"]
+
+
+class TopAnchors(NamedTuple):
+    """Predictions for k anchors of one level of each of N images, best first."""
+
+    anchor: Tensor  # (N, k) int64, within the level
+    logits: Tensor  # (N, k) float32
+    deltas: Tensor  # (N, k, 4)
 
 
 class RPNHead(nn.Module):
@@ -56,24 +65,29 @@ class RPNHead(nn.Module):
         Returns:
             Per level, logits (N, H * W * A) and offsets (N, H * W * A, 4).
         """
-        logits, deltas = [], []
-        for x in features:
-            for conv in self.conv if isinstance(self.conv, nn.Sequential) else (self.conv,):
-                x = F.relu(conv(x), inplace=True)
-            logits.append(self.objectness_logits(x).permute(0, 2, 3, 1).flatten(1))
-            deltas.append(self.anchor_deltas(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4))
+        hidden = [self._hidden(x) for x in features]
+        logits = [self._logits(h) for h in hidden]
+        deltas = [self.anchor_deltas(h).permute(0, 2, 3, 1).reshape(len(h), -1, 4) for h in hidden]
         return logits, deltas
 
-    def sparse_is_smaller(self, features: Sequence[Tensor], num_samples: int) -> bool:
-        """Whether `at` for this many anchors of the batch is less work than the dense pass backwards.
-
-        Its patches hold 9 input vectors per anchor; beyond as many as the maps have, they would cost memory.
-        """
-        positions = sum(f.shape[0] * f.shape[2] * f.shape[3] for f in features)
-        return isinstance(self.conv, nn.Conv2d) and 9 * num_samples <= positions
+    def best(self, features: Sequence[Tensor], topk: int) -> list[TopAnchors]:
+        """Per level, the predictions for each image's `topk` anchors of highest logit: offsets for those only."""
+        out = []
+        for x in features:
+            hidden = self._hidden(x)
+            logits = self._logits(hidden).float()
+            logits, anchor = logits.topk(min(topk, logits.shape[1]), dim=1)
+            position = anchor // self.num_anchors
+            image = torch.arange(len(x), device=x.device)[:, None]
+            vectors = hidden.permute(0, 2, 3, 1)[image, position // x.shape[3], position % x.shape[3]]
+            out.append(TopAnchors(anchor, logits, self._deltas_of(vectors, anchor)))
+        return out
 
     def at(self, features: Sequence[Tensor], image: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
-        """The same predictions for S anchors only: the 3x3 conv as a matrix product with S input patches.
+        """The predictions for S anchors only, for the losses.
+
+        Usually S is small, and the 3x3 conv is a matrix product with S input patches: neither it nor its backward
+        pass goes over whole maps.
 
         Args:
             features: per level, (N, C, H, W).
@@ -82,8 +96,9 @@ class RPNHead(nn.Module):
         Returns:
             Logits (S,) and offsets (S, 4).
         """
-        weight = self.conv.weight.permute(0, 2, 3, 1).flatten(1)  # (C_out, 9 * C_in)
-        cell = anchor % self.num_anchors
+        if isinstance(self.conv, nn.Sequential) or len(anchor) > sum(x[:, 0].numel() for x in features):
+            logits, deltas = (torch.cat(x, dim=1) for x in self(features))
+            return logits[image, anchor], deltas[image, anchor]
         position = anchor // self.num_anchors  # over all levels
         patches, rows, start = [], [], 0
         for x in features:
@@ -92,12 +107,26 @@ class RPNHead(nn.Module):
             patches.append(_patches_3x3(x, image[here], position[here] - start))
             rows.append(here)
             start += size
-        order = torch.cat(rows).argsort()
-        hidden = F.relu(F.linear(torch.cat(patches), weight, self.conv.bias), inplace=True)[order]
+        weight = self.conv.weight.permute(0, 2, 3, 1).flatten(1)  # (C_out, 9 * C_in)
+        hidden = F.relu(F.linear(torch.cat(patches), weight, self.conv.bias), inplace=True)
+        hidden = hidden[torch.cat(rows).argsort()]
         logits = F.linear(hidden, self.objectness_logits.weight.flatten(1), self.objectness_logits.bias)
-        deltas = F.linear(hidden, self.anchor_deltas.weight.flatten(1), self.anchor_deltas.bias)
-        each = torch.arange(len(anchor), device=anchor.device)
-        return logits[each, cell], deltas.unflatten(1, (self.num_anchors, 4))[each, cell]
+        logits = logits.gather(1, (anchor % self.num_anchors)[:, None]).squeeze(1)
+        return logits, self._deltas_of(hidden, anchor)
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        for conv in self.conv if isinstance(self.conv, nn.Sequential) else (self.conv,):
+            x = F.relu(conv(x), inplace=True)
+        return x
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return self.objectness_logits(hidden).permute(0, 2, 3, 1).flatten(1)
+
+    def _deltas_of(self, vectors: Tensor, anchor: Tensor) -> Tensor:
+        """(..., 4): offsets of anchors (...) from the hidden vectors (..., C) of their positions."""
+        deltas = F.linear(vectors, self.anchor_deltas.weight.flatten(1), self.anchor_deltas.bias)
+        cell = (anchor % self.num_anchors)[..., None, None].expand(*anchor.shape, 1, 4)
+        return deltas.unflatten(-1, (self.num_anchors, 4)).gather(-2, cell).squeeze(-2)
 
 
 def _patches_3x3(x: Tensor, image: Tensor, position: Tensor) -> Tensor:
