@@ -219,6 +219,14 @@ def test_copies_and_state_dict_are_complete() -> None:
         assert torch.equal(a.scores, b.scores) and a.image_size == (64, 96)
 
 
+@pytest.mark.parametrize("backbone", ["build_sn2_fpn_backbone", "build_sn2_sni_backbone"])
+def test_maps_keep_the_layout_of_the_batch(backbone: str) -> None:
+    """Channels-last on a CPU: the other layout costs conversions in every later stage."""
+    detector = tiny("MODEL.BACKBONE.NAME", backbone).eval()
+    maps = detector.backbone(detector.preprocess_image(tiny_batch([])).tensor)
+    assert {k: m.is_contiguous(memory_format=torch.channels_last) for k, m in maps.items()} == dict.fromkeys(maps, True)
+
+
 def test_backbone_is_public() -> None:
     backbone = build_backbone(tiny_cfg())
     assert backbone.size_divisibility == 32

@@ -137,9 +137,10 @@ class _DoubleAndAdd(torch.autograd.Function):
         (rows, odd_row), odd_column = divmod(lateral.shape[2], 2), lateral.shape[3] % 2
         channels_inside = lateral.is_contiguous(memory_format=torch.channels_last)
         if not (odd_row or odd_column) and (channels_inside or lateral.device.type != "cpu"):
-            squares = lateral.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
-            out = torch.add(squares, x[:, :, :, None, :, None], alpha=alpha)
-            return out.flatten(4, 5).flatten(2, 3)
+            out = torch.empty_like(lateral)  # in the lateral's layout; an `add` of squares would choose its own
+            squares, totals = (t.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)) for t in (lateral, out))
+            torch.add(squares, x[:, :, :, None, :, None], alpha=alpha, out=totals)
+            return out
         # The even, then the odd columns, x broadcast over pairs of rows: over squares, a CPU's inner loop would
         # run along pairs of columns, which does not vectorise.
         out = torch.empty_like(lateral)
