@@ -15,7 +15,6 @@ import argparse
 import importlib.util
 import json
 import re
-import resource
 import subprocess
 import sys
 import time
@@ -278,9 +277,14 @@ def memory_of(name: str, mode: str, args: argparse.Namespace, batch: list[dict[s
     engine = ENGINES[name](args.device)
     for _ in range(3):
         getattr(engine, mode)(batch)
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    mib = torch.cuda.max_memory_allocated() / 2**20 if args.device.startswith("cuda") else resident
+    mib = torch.cuda.max_memory_allocated() / 2**20 if args.device.startswith("cuda") else peak_resident_mib()
     print(json.dumps({"mib": mib}))
+
+
+def peak_resident_mib() -> float:
+    """Peak resident memory of this program (getrusage would count the parent's, from before exec)."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**10
 
 
 def main() -> None:
