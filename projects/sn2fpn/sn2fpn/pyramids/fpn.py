@@ -59,8 +59,7 @@ class FPN(Pyramid):
         if fuse_type not in ("sum", "avg"):
             raise UserError(f"FPN fuse_type: found {fuse_type!r}{did_you_mean(fuse_type, ('sum', 'avg'))}")
         self.fuse_type = fuse_type
-        self.add_laterals(norm)
-        self.add_per_level("fpn_output", lambda _: self.conv(out_channels, 3, norm))
+        self.add_laterals(norm, fpn_output=lambda _: self.conv(out_channels, 3, norm))
 
     def fuse(self, features: list[Tensor]) -> list[Tensor]:
         """From coarse to fine: T_i, and P_i = conv3x3(T_i)."""

@@ -82,8 +82,7 @@ class IHP(Pyramid):
                 f" found {tuple(depths)}"
             )
         self.filter_prefix = "fpn_output" if filter_name == "conv3x3" else "ihp_filter"
-        self.add_laterals(norm)
-        self.add_per_level(self.filter_prefix, filters[filter_name])
+        self.add_laterals(norm, **{self.filter_prefix: filters[filter_name]})
 
     def fuse(self, features: list[Tensor]) -> list[Tensor]:
         """Each level by itself."""

@@ -78,8 +78,7 @@ class SNIFPN(Pyramid):
         if isinstance(options["alpha"], str):
             _choose("MODEL.SNI.ALPHA", options["alpha"], ("area",))
         self.alpha, self.interp, self.order = options["alpha"], options["interp"], options["order"]
-        self.add_laterals(norm)
-        self.add_per_level("fpn_output", lambda _: self.conv(out_channels, 3, norm))
+        self.add_laterals(norm, fpn_output=lambda _: self.conv(out_channels, 3, norm))
         if mode == "authors_rcnn":
             setattr(self, f"fpn_output{self.levels[-1]}", nn.Identity())
             for conv in self.modules():
@@ -119,7 +118,7 @@ def build_sni(cfg: Any, input_shape: InputShape) -> SNIFPN:
         in_features=fpn.IN_FEATURES,
         norm=fpn.NORM,
         mode=sni.MODE,
-        alpha=sni.ALPHA,
+        alpha="area" if sni.ALPHA is None else sni.ALPHA,
         interp=sni.INTERP,
         order=sni.ORDER,
     )
