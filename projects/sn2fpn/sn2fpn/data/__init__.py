@@ -2,6 +2,7 @@
 
 from .builtin import register_builtin
 from .catalog import DatasetCatalog, MetadataCatalog, class_names, data_root
+from .categories import known_categories
 from .coco import load_coco_json, register_coco_instances
 from .custom import register_custom
 from .images import read_image
@@ -13,7 +14,7 @@ from .voc import VOC_CLASSES, load_voc_instances, register_pascal_voc
 
 __all__ = ["BatchLoader", "DatasetCatalog", "DatasetMapper", "MetadataCatalog", "VOC_CLASSES", "build_mapper",
            "build_test_loader", "build_train_loader", "check_classes", "class_histogram", "class_names", "data_root",
-           "get_dataset_dicts", "load_coco_json", "load_voc_instances", "read_image", "register_coco_instances",
-           "register_custom", "register_pascal_voc"]
+           "get_dataset_dicts", "known_categories", "load_coco_json", "load_voc_instances", "read_image",
+           "register_coco_instances", "register_custom", "register_pascal_voc"]
 
 register_builtin()
