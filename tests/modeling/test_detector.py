@@ -16,12 +16,13 @@ from sn2fpn.errors import UserError
 from sn2fpn.modeling import GeneralizedRCNN, build_backbone, build_model, collect_metrics
 from sn2fpn.structures import Boxes, ImageList, Instances
 
-INFERENCE = ["infer_faster_r18", "infer_faster_r50"]
+INFERENCE = ["infer_faster_r18", "infer_faster_r50", "infer_mask_r50"]
+TRAINING = [("train_faster_r18", "boxes"), ("train_mask_r50", "polygon"), ("train_mask_r50", "bitmask")]
 
 
 @pytest.mark.parametrize("name", INFERENCE)
 def test_golden_inference(name: str) -> None:
-    """Tolerances of the goldens: 1e-4 of the standard deviation, 5e-3 pixels, 5e-5 in scores."""
+    """Tolerances of the goldens: 1e-4 of the standard deviation, 5e-3 pixels, 5e-5 in scores, 0.05 % of a mask (or a pixel)."""
     case, golden = CASES[name], numbers(name)
     detector, batch = model(case).eval(), inputs(case)
     with torch.no_grad():
@@ -52,28 +53,41 @@ def test_golden_inference(name: str) -> None:
         assert found.pred_classes.tolist() == golden[f"det{i}_classes"].tolist()
         assert max_error(found.pred_boxes.tensor, golden[f"det{i}_boxes"]) < 5e-3
         assert max_error(found.scores, golden[f"det{i}_scores"]) < 5e-5
+        if f"det{i}_masks_packed" in golden:
+            shape = tuple(golden[f"det{i}_masks_shape"])
+            masks = np.unpackbits(golden[f"det{i}_masks_packed"], axis=1)[:, : shape[1] * shape[2]].reshape(shape)
+            assert found.pred_masks.dtype == torch.bool and found.pred_masks.shape == shape
+            wrong, area = (found.pred_masks.numpy() != masks).sum((1, 2)), golden[f"det{i}_masks_area"]
+            assert (wrong <= np.maximum(5e-4 * area, 1)).all() and wrong.sum() <= 5e-4 * area.sum()
+    for i, found in enumerate(detector.inference(batch, do_postprocess=False)):
+        if f"det{i}_mask_probs" in golden:
+            assert max_error(found.pred_masks[:6], golden[f"det{i}_mask_probs"]) < 5e-5
 
 
-def test_golden_training() -> None:
+@pytest.mark.parametrize("name, variant", TRAINING)
+def test_golden_training(name: str, variant: str) -> None:
     """Tolerances of the goldens: 1e-4 relative for losses, 1e-3 for gradients and losses after a step."""
-    case, golden = CASES["train_faster_r18"], numbers("train_faster_r18")
-    expected = case["variants"]["boxes"]
-    detector, batch = model(case), inputs(case)
+    case, golden = CASES[name], numbers(name)
+    expected = case["variants"][variant]
+    detector, batch = model(case), inputs(case, variant)
     with collect_metrics() as metrics:
         losses = detector(batch)
     assert {k: v.item() for k, v in losses.items()} == pytest.approx(expected["losses"], rel=1e-4)
     assert {k: float(v) for k, v in metrics.items()} == pytest.approx(expected["metrics"], rel=1e-6)
     sum(losses.values()).backward()
     grads = {n: p.grad for n, p in detector.named_parameters() if p.requires_grad}
-    names = list(map(str, golden["boxes_param_names"]))
+    names = list(map(str, golden[f"{variant}_param_names"]))
     assert set(names) == {n for n in grads if grads[n] is not None}
-    for name, norm, head in zip(names, golden["boxes_param_grad_norm"], golden["boxes_param_grad_head"]):
+    for name, norm, head in zip(names, golden[f"{variant}_param_grad_norm"], golden[f"{variant}_param_grad_head"]):
         assert grads[name].norm().item() == pytest.approx(norm, rel=1e-3), name
         start = grads[name].flatten()[:4]
         assert max_error(start, head[: len(start)]) < 1e-3 * norm, name
     groups = {"bottom_up": "backbone.bottom_up.", "fpn": "backbone.fpn_", "rpn": "proposal_generator.",
-              "box_head": "roi_heads.box_head.", "box_predictor": "roi_heads.box_predictor.", "total": ""}  # fmt: skip
-    for group, prefix in groups.items():
+              "box_head": "roi_heads.box_head.", "box_predictor": "roi_heads.box_predictor.",
+              "mask_head": "roi_heads.mask_head.", "total": ""}  # fmt: skip
+    assert set(expected["grad_norms"]) <= set(groups)
+    for group in expected["grad_norms"]:
+        prefix = groups[group]
         norm = torch.stack([g.norm() for n, g in grads.items() if n.startswith(prefix)]).norm()
         assert norm.item() == pytest.approx(expected["grad_norms"][group], rel=1e-3)
     solver = config(case).SOLVER
@@ -83,7 +97,7 @@ def test_golden_training() -> None:
     assert after == pytest.approx(expected["losses_after_one_step"], rel=1e-3)
 
 
-STATE_DICTS = {k: v for k, v in json.loads((FOLDER / "state_dicts.json").read_text()).items() if "faster" in k}
+STATE_DICTS = json.loads((FOLDER / "state_dicts.json").read_text())
 
 
 @pytest.mark.parametrize("name", STATE_DICTS)
@@ -92,7 +106,8 @@ def test_golden_state_dict(name: str) -> None:
     cfg = config(CASES["infer_faster_r50"])
     cfg.merge_from_list([
         "MODEL.FPN.OUT_CHANNELS", 256, "MODEL.ROI_BOX_HEAD.FC_DIM", 1024, "MODEL.ROI_HEADS.NUM_CLASSES", 80,
-        "MODEL.RESNETS.DEPTH", int(name.split("_")[3]), "MODEL.DEVICE", "meta",
+        "MODEL.RESNETS.DEPTH", int(name.split("_")[3]), "MODEL.DEVICE", "meta", "MODEL.MASK_ON", "mask" in name,
+        "MODEL.ROI_MASK_HEAD.NUM_CONV", 4,
         *(x for item in spec["overrides_on_base"].items() for x in item),
     ])  # fmt: skip
     with torch.device("meta"):
@@ -272,7 +287,6 @@ def test_divergence_is_named() -> None:
     ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIPool", "serves 'ROIAlignV2' or 'ROIAlign', found 'ROIPool'"),
     ("MODEL.ROI_BOX_HEAD.USE_FED_LOSS", True, "serves False, found True"),
     ("MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", True, "serves False, found True"),
-    ("MODEL.MASK_ON", True, "serves False, found True"),
     ("MODEL.KEYPOINT_ON", True, "serves False, found True"),
     ("MODEL.LOAD_PROPOSALS", True, "serves False, found True"),
     ("TEST.AUG.ENABLED", True, "serves False, found True"),

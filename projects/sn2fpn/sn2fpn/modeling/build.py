@@ -29,17 +29,21 @@ _SERVED: dict[str, tuple[Any, ...]] = {
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": BOX_LOSSES,
     "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": (False,),
     "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": (False,),
-    "MODEL.MASK_ON": (False,),
     "MODEL.KEYPOINT_ON": (False,),
     "MODEL.LOAD_PROPOSALS": (False,),
     "INPUT.FORMAT": ("BGR", "RGB"),
     "TEST.AUG.ENABLED": (False,),
 }
+_SERVED_WITH_MASKS: dict[str, tuple[Any, ...]] = {
+    "MODEL.ROI_MASK_HEAD.NAME": ("MaskRCNNConvUpsampleHead",),
+    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign"),
+    "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
+}
 
 
 def check_served(cfg: CfgNode) -> None:
     """Raise UserError for the first configuration value that the native engine cannot serve."""
-    for key, served in _SERVED.items():
+    for key, served in {**_SERVED, **(_SERVED_WITH_MASKS if cfg.MODEL.MASK_ON else {})}.items():
         value: Any = cfg
         for part in key.split("."):
             value = value[part]
