@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from .choice import ENGINES
+
 __all__ = ["default_argument_parser"]
 
 _EXAMPLES = """
@@ -22,13 +24,16 @@ examples:
 
 
 def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """The parser of Detectron2's training scripts (same flags), plus `--debug`."""
+    """The parser of Detectron2's training scripts (same flags), plus `--engine` and `--debug`."""
     parser = argparse.ArgumentParser(
         description="Train or evaluate a two-stage detector with a feature pyramid.",
         epilog=epilog or _EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config-file", default="", metavar="FILE", help="YAML config (required)")
+    parser.add_argument("--engine", choices=ENGINES, default="auto",
+                        help="who trains: this package (native) or an installed Detectron2; "
+                             "auto (default): Detectron2 when it imports")
     parser.add_argument("--resume", action="store_true",
                         help="continue from the last checkpoint in OUTPUT_DIR, or start when there is none")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS and stop")

@@ -11,25 +11,26 @@ from ..checkpoint import Checkpointer
 from ..data import check_classes, register_custom
 from ..errors import UserError
 from ..modeling import build_model
-from .setup import default_setup
+from .setup import default_setup, load_config
 from .testing import evaluate
 from .trainer import Trainer
 
-__all__ = ["run"]
+__all__ = ["load_config", "run"]
 
 logger = logging.getLogger(__name__)
 
 
-def run(cfg: Any, args: Any) -> dict[str, Any]:
+def run(cfg: Any, args: Any, engine: Any = "") -> dict[str, Any]:
     """Train (`--resume` to go on) or evaluate (`--eval-only`); returns the evaluation's results.
 
     Args:
         cfg: full configuration.
         args: of `default_argument_parser`.
+        engine: the log's first line.
     """
     cfg = cfg.clone()
     cfg.freeze()
-    default_setup(cfg, args)
+    default_setup(cfg, args, engine)
     register_custom(cfg.DATASETS.CUSTOM)
     names = cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     check_classes(cfg, names)  # before a model is built: hours may pass until the test set is read

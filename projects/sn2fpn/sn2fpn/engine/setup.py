@@ -20,7 +20,8 @@ from ..atomic import atomic_write
 from ..config import CfgNode, get_cfg
 from ..errors import UserError, did_you_mean
 
-__all__ = ["default_setup", "environment_summary", "load_config", "scale_to_world_size", "seed_everything"]
+__all__ = ["default_setup", "environment_summary", "load_config", "make_output_dir", "scale_to_world_size",
+           "seed_everything", "validate"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +35,16 @@ def load_config(args: Any) -> CfgNode:
     cfg = get_cfg()
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)
-    _validate(cfg, args)
+    validate(cfg, args)
     return cfg
 
 
-def _validate(cfg: CfgNode, args: Any) -> None:
-    """Catch what would otherwise fail hours later."""
+def validate(cfg: CfgNode, args: Any) -> None:
+    """Catch what would otherwise fail hours later, in either engine.
+
+    Raises:
+        UserError: an impossible combination of keys and flags.
+    """
     s, t = cfg.SOLVER, cfg.TEST
     world = args.num_gpus * args.num_machines
     if "WORLD_SIZE" in os.environ:
@@ -68,18 +73,33 @@ def _validate(cfg: CfgNode, args: Any) -> None:
         raise UserError("DATASETS.TRAIN is empty; name at least one data set")
 
 
-def default_setup(cfg: CfgNode, args: Any) -> None:
-    """Open the log, print the environment and write `config.yaml` to OUTPUT_DIR.
+def make_output_dir(cfg: Any) -> Path:
+    """OUTPUT_DIR, which exists when this returns.
 
     Raises:
-        UserError: OUTPUT_DIR cannot be written.
+        UserError: it cannot be created.
     """
     out = Path(cfg.OUTPUT_DIR)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise UserError(f"OUTPUT_DIR {out}: cannot be created: {e}") from e
+    return out
+
+
+def default_setup(cfg: CfgNode, args: Any, engine: Any = "") -> None:
+    """Open the log, print the environment and write `config.yaml` to OUTPUT_DIR.
+
+    Args:
+        engine: the log's first line: the engine and why it is this one.
+
+    Raises:
+        UserError: OUTPUT_DIR cannot be created.
+    """
+    out = make_output_dir(cfg)
     _setup_logger(out)
+    if engine:
+        logger.info("%s", engine)
     logger.info("Environment:\n%s", environment_summary())
     logger.info("Command line: %s", " ".join(sys.argv))
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
