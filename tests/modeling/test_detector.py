@@ -22,7 +22,7 @@ TRAINING = [("train_faster_r18", "boxes"), ("train_mask_r50", "polygon"), ("trai
 
 @pytest.mark.parametrize("name", INFERENCE)
 def test_golden_inference(name: str) -> None:
-    """Tolerances of the goldens: 1e-4 of the standard deviation, 5e-3 pixels, 5e-5 in scores, 0.05 % of a mask (or a pixel)."""
+    """Tolerances: 1e-4 of the standard deviation, 5e-3 pixels, 5e-5 in scores, 0.05 % of a mask (or one pixel)."""
     case, golden = CASES[name], numbers(name)
     detector, batch = model(case).eval(), inputs(case)
     with torch.no_grad():

@@ -26,7 +26,7 @@ from .samplers import (
     repeat_factors,
     sample_rng,
 )
-from .selection import check_classes, get_dataset_dicts
+from .selection import check_classes, get_dataset_dicts, keep_masked
 from .statistics import class_histogram
 
 __all__ = ["BatchLoader", "build_train_loader", "build_test_loader"]
@@ -118,11 +118,14 @@ def build_train_loader(
     if cfg.DATALOADER.SAMPLER_TRAIN not in SAMPLERS:
         raise UserError(f"DATALOADER.SAMPLER_TRAIN: unknown sampler {cfg.DATALOADER.SAMPLER_TRAIN!r}"
                         f"{did_you_mean(cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS)}")
+    mapper, mask_format = build_mapper(cfg, is_train=True), _mask_format(cfg)
     if dataset_dicts is None:
         dataset_dicts = get_dataset_dicts(
-            cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, "DATASETS.TRAIN")
+            cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, "DATASETS.TRAIN", mask_format)
         names = check_classes(cfg, cfg.DATASETS.TRAIN)
         logger.info("training data %s:\n%s", ", ".join(cfg.DATASETS.TRAIN), class_histogram(dataset_dicts, names))
+    elif mask_format:
+        dataset_dicts = keep_masked(dataset_dicts, mask_format, "the training data")
     _check_files_exist(dataset_dicts)
     seed = _resolve_seed(cfg.SEED if seed is None else seed)
     if cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
@@ -132,8 +135,9 @@ def build_train_loader(
         sampler = TrainingSampler(len(dataset_dicts), seed)
     wide = [d["width"] > d["height"] for d in dataset_dicts] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
     batches = BatchStream(sampler, total // world_size, distributed.get_rank(), world_size, wide, start_iter)
-    return BatchLoader(_without_masks(dataset_dicts), build_mapper(cfg, is_train=True), batches, seed,
-                       cfg.DATALOADER.NUM_WORKERS)
+    if not mask_format:
+        dataset_dicts = _without_masks(dataset_dicts)
+    return BatchLoader(dataset_dicts, mapper, batches, seed, cfg.DATALOADER.NUM_WORKERS)
 
 
 def build_test_loader(cfg: Any, name: str, *, with_targets: bool = False) -> BatchLoader:
@@ -143,15 +147,23 @@ def build_test_loader(cfg: Any, name: str, *, with_targets: bool = False) -> Bat
         with_targets: add `instances`, for losses on held-out data.
 
     Raises:
-        UserError: unknown or unreadable set, or classes that do not fit the model.
+        UserError: unknown or unreadable set, classes that do not fit the model, or with targets, no masks for
+            a model that learns them.
     """
-    dataset_dicts = get_dataset_dicts(name, where="DATASETS.TEST")
+    mask_format = _mask_format(cfg) if with_targets else None
+    dataset_dicts = get_dataset_dicts(name, where="DATASETS.TEST", mask_format=mask_format)
     check_classes(cfg, name)
     _check_files_exist(dataset_dicts)
     sampler = InferenceSampler(len(dataset_dicts), distributed.get_rank(), distributed.get_world_size())
     mapper = build_mapper(cfg, is_train=False, with_targets=with_targets)
-    return BatchLoader(_without_masks(dataset_dicts), mapper, [[s] for s in sampler],
-                       num_workers=cfg.DATALOADER.NUM_WORKERS)
+    if not mask_format:
+        dataset_dicts = _without_masks(dataset_dicts)
+    return BatchLoader(dataset_dicts, mapper, [[s] for s in sampler], num_workers=cfg.DATALOADER.NUM_WORKERS)
+
+
+def _mask_format(cfg: Any) -> str | None:
+    """The form of masks that the model learns from; None where it learns none."""
+    return cfg.INPUT.MASK_FORMAT if cfg.MODEL.MASK_ON else None
 
 
 def _resolve_seed(seed: int) -> int:
@@ -176,7 +188,7 @@ def _check_files_exist(dataset_dicts: DatasetDicts) -> None:
 
 
 def _without_masks(dataset_dicts: DatasetDicts) -> DatasetDicts:
-    """Boxes are all that the model is trained on; polygons are most of a file's bytes."""
+    """Where boxes are all that the model learns: polygons are most of a file's bytes."""
     return [{**d, "annotations": [{k: v for k, v in a.items() if k != "segmentation"} for a in d["annotations"]]}
             for d in dataset_dicts]
 

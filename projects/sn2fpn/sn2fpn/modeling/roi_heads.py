@@ -25,7 +25,7 @@ __all__ = ["StandardROIHeads", "build_roi_heads"]
 
 
 class StandardROIHeads(nn.Module):
-    """Samples proposals in training, pools their features and runs the box branch and, if there is one, the mask branch.
+    """Samples proposals in training, pools their features and runs the box branch and the mask branch, if there is one.
 
     The mask branch learns from the sampled proposals that hold an object, and sees the final detections alone.
 
