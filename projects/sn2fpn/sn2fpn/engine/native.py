@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import distributed as comm
-from ..checkpoint import Checkpointer
+from ..checkpoint import load_trained
 from ..data import check_classes, register_custom
-from ..errors import UserError
 from ..modeling import build_model
 from .setup import default_setup, load_config
 from .testing import evaluate
@@ -36,9 +35,7 @@ def run(cfg: Any, args: Any, engine: Any = "") -> dict[str, Any]:
     check_classes(cfg, names)  # before a model is built: hours may pass until the test set is read
     if args.eval_only:
         model = build_model(cfg)
-        rest = Checkpointer(model).load(cfg.MODEL.WEIGHTS)
-        if cfg.SOLVER.EMA.ENABLED:
-            _use_average(model, rest, cfg.MODEL.WEIGHTS)
+        load_trained(model, cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED)
         results = evaluate(cfg, model)
     else:
         trainer = Trainer(cfg)
@@ -48,12 +45,6 @@ def run(cfg: Any, args: Any, engine: Any = "") -> dict[str, Any]:
     if comm.is_main_process():
         _draw(cfg, model, curves=not args.eval_only)
     return results
-
-
-def _use_average(model: Any, checkpoint: dict[str, Any], path: str) -> None:
-    if "ema" not in checkpoint:
-        raise UserError(f"SOLVER.EMA.ENABLED: {path} holds no averaged weights; set it to False")
-    model.load_state_dict(checkpoint["ema"])
 
 
 def _draw(cfg: Any, model: Any, curves: bool) -> None:

@@ -25,7 +25,8 @@ from .inputs import is_video
 __all__ = ["CocoWriter", "coco_writer", "draw_detections", "name_outputs", "save_picture", "VideoWriter"]
 
 PREDICTIONS = "predictions.json"
-READABLE_PX = 320  # smaller pictures are enlarged to be drawn on: labels have 10 pixels at least
+# Labels have 10 pixels at least: smaller pictures are enlarged to be drawn on, strips up to the last of these.
+_MIN_LONG_PX, _MIN_SHORT_PX, _MAX_LONG_PX = 320, 64, 4000
 _CODEC = "mp4v"  # MPEG-4 part 2: the one MP4 encoder that every OpenCV with FFmpeg has
 
 
@@ -65,7 +66,8 @@ def draw_detections(
     """
     image = image[:, :, ::-1]
     instances = instances[instances.scores >= score_threshold].to("cpu")
-    factor = math.ceil(READABLE_PX / max(image.shape[:2]))
+    long, short = max(image.shape[:2]), min(image.shape[:2])
+    factor = max(math.ceil(_MIN_LONG_PX / long), min(math.ceil(_MIN_SHORT_PX / short), _MAX_LONG_PX // long))
     if factor > 1:
         height, width = (factor * side for side in image.shape[:2])
         picture = Image.fromarray(np.ascontiguousarray(image))

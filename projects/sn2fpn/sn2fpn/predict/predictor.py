@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..checkpoint import Checkpointer
+from ..checkpoint import load_trained
 from ..config import CfgNode
 from ..data.augmentation import ResizeShortestEdge, build_augmentations, plan_transforms
 from ..errors import UserError
@@ -33,7 +33,7 @@ class Predictor:
         resize: with a detector, the resizing; None: pictures keep their size. A configuration has its own.
 
     Raises:
-        UserError: see `build_model` and `Checkpointer.load`; or the weights are not of the whole model.
+        UserError: see `build_model` and `load_trained`; or the file lacks weights of the model.
 
     Example:
         >>> import numpy as np
@@ -82,11 +82,9 @@ class Predictor:
 
 def _trained_model(cfg: CfgNode) -> nn.Module:
     model = build_model(cfg)
-    checkpointer = Checkpointer(model)
-    checkpointer.load(cfg.MODEL.WEIGHTS)
-    if checkpointer.report is None:
+    report = load_trained(model, cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED)
+    if report is None:
         logger.warning("MODEL.WEIGHTS is empty: this model has random weights and its detections mean nothing")
-    elif not checkpointer.report.complete:
-        raise UserError(f"MODEL.WEIGHTS: not the weights of a trained model of this configuration, as parts have none: "
-                        f"{checkpointer.report}")
+    elif not report.complete:
+        raise UserError(f"MODEL.WEIGHTS: the file does not hold all weights of this configuration's model: {report}")
     return model

@@ -79,7 +79,7 @@ class _Job:
         image = read_picture(file)
         instances = self.predictor(image)["instances"]
         save_picture(draw_detections(image, instances, self.class_names, self.score_threshold), output)
-        self.coco.add(file, instances)
+        self.coco.add(file, instances, drawing=output.name)
 
     def video(self, file: Path, output: Path) -> None:
         """Frame by frame; a video that breaks off is drawn as far as it goes."""
@@ -89,7 +89,7 @@ class _Job:
             for number, image in enumerate(self.progress.track(video, task_id=task)):
                 instances = self.predictor(image)["instances"]
                 writer.write(draw_detections(image, instances, self.class_names, self.score_threshold))
-                self.coco.add(file, instances, frame=number)
+                self.coco.add(file, instances, drawing=output.name, frame=number)
         self.progress.remove_task(task)
         video.check_complete()
 
