@@ -8,12 +8,16 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from golden_detectron2 import filler
 from sn2fpn.data import register_coco_instances
 from sn2fpn.data.catalog import DatasetCatalog
 from sn2fpn.errors import UserError
 from sn2fpn.evaluation import COCOEvaluator, results_table
+from sn2fpn.structures import Boxes, Instances
 
 ONE_BOX = [100.0, 100.0, 150.0, 150.0]  # 50 x 50 pixels: a medium object
 
@@ -34,6 +38,34 @@ def test_golden_scores_and_results_file(coco_set, evaluation_golden, run, tmp_pa
     assert written == [{k: v for k, v in e.items() if k != "segmentation"} for e in expected]
     assert [p.name for p in tmp_path.iterdir()] == ["coco_instances_results.json"]
     assert capsys.readouterr().out == ""
+
+
+def ellipses(predictions: list, size: tuple[int, int]) -> Instances:
+    """The goldens' detections: boxes, and in each the mask of its ellipse."""
+    classes, scores, boxes = zip(*predictions) if predictions else ((), (), ())
+    masks = [filler.ellipse_bitmask(np.asarray(box, np.float32).tolist(), *size) for box in boxes]
+    return Instances(size, pred_boxes=Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)),
+                     scores=torch.tensor(scores, dtype=torch.float32), pred_classes=torch.tensor(classes).long(),
+                     pred_masks=torch.from_numpy(np.stack(masks) if masks else np.zeros((0, *size), bool)))
+
+
+def evaluate_ellipses(evaluator: COCOEvaluator, name: str, predictions: dict[int, list]) -> dict[str, Any]:
+    evaluator.reset()
+    for record in DatasetCatalog.get(name):
+        found = ellipses(predictions[record["image_id"]], (record["height"], record["width"]))
+        evaluator.process([record], [{"instances": found}])
+    return evaluator.evaluate()
+
+
+def test_golden_mask_scores_and_results_file(coco_set, evaluation_golden, tmp_path: Path) -> None:
+    results = evaluate_ellipses(COCOEvaluator(coco_set, output_dir=tmp_path), coco_set, evaluation_golden["coco"])
+    for implementation in ("official", "fast"):
+        expected = evaluation_golden["expected"]["coco"][implementation]
+        assert list(results) == ["bbox", "segm"]
+        for task, scores in results.items():
+            assert scores == pytest.approx(expected[task], abs=1e-10)
+    expected = json.loads((evaluation_golden["folder"] / "coco" / "results.json").read_text())
+    assert json.loads((tmp_path / "coco_instances_results.json").read_text()) == expected
 
 
 def test_without_predictions_nothing_is_a_number_as_in_detectron2(coco_set, evaluation_golden, run, caplog) -> None:
