@@ -27,12 +27,13 @@ class Pyramid(nn.Module):
     as in Detectron2's state dicts. One more level than the trunk has (p6) is subsampled from the coarsest
     output, unless `fuse` returns it; `add_p6_p7` replaces it by RetinaNet's two.
 
-    It is called with a dict of maps or, once a trunk is attached (`pyramid.bottom_up = trunk`), with images.
+    It is called with a dict of maps or, with a trunk (`bottom_up`, which may also be set later), with images.
 
     Args:
         input_shape: the trunk's output description, or the channel counts of res2, res3, … (strides 4, 8, …).
         out_channels: width W of every output map.
         in_features: the trunk maps to use, fine to coarse; their strides must double. Empty: all.
+        bottom_up: a trunk to attach; its `output_shape()` then is the input shape.
 
     Attributes:
         levels: log2 strides of the used maps, fine to coarse, e.g. (2, 3, 4, 5).
@@ -40,13 +41,22 @@ class Pyramid(nn.Module):
         out_features: names of the outputs, high to low resolution, e.g. ("p2", …, "p6").
 
     Raises:
-        UserError: a feature that the trunk does not have, or strides that do not double.
+        UserError: a feature that the trunk does not have, strides that do not double, or no input shape.
     """
 
     def __init__(
-        self, input_shape: InputShape, out_channels: int = 256, *, in_features: Sequence[str] = ()
+        self,
+        input_shape: InputShape | None = None,
+        out_channels: int = 256,
+        *,
+        in_features: Sequence[str] = (),
+        bottom_up: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        if bottom_up is not None:
+            input_shape = bottom_up.output_shape()
+        if input_shape is None:
+            raise UserError("a pyramid needs the channels of a trunk's maps (input_shape), or a trunk (bottom_up)")
         if not isinstance(input_shape, Mapping):
             specs = [ShapeSpec(channels=c, stride=2**i) for i, c in enumerate(input_shape, start=2)]
             input_shape = {f"res{i}": spec for i, spec in enumerate(specs, start=2)}
@@ -69,7 +79,7 @@ class Pyramid(nn.Module):
         self._input_shape = dict(input_shape)
         self._name_outputs(extra_levels=1)
         self.top_block: P6P7 | None = None
-        self.bottom_up: nn.Module | None = None
+        self.bottom_up = bottom_up
 
     def forward(self, x: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Trunk maps by name (or, with a trunk attached, images Tensor[N, 3, H, W]) -> the output maps.
@@ -147,6 +157,8 @@ class Pyramid(nn.Module):
         for i, level in enumerate(self.levels):
             for prefix, make in parts.items():
                 self.add_module(f"{prefix}{level}", make(i))
+        if self.bottom_up is not None:  # the trunk comes last, there too
+            self._modules["bottom_up"] = self._modules.pop("bottom_up")
 
     def per_level(self, prefix: str) -> list[nn.Module]:
         """The modules `<prefix><l>`, fine to coarse."""
