@@ -23,7 +23,7 @@ def draw_predictions(
 ) -> Path:
     """Draw predictions beside ground truth for images spread evenly over the first set of `DATASETS.TEST`.
 
-    Images with objects are preferred. The model keeps its mode.
+    Images with objects are preferred. The model keeps its mode. With `MODEL.MASK_ON` masks are drawn, too.
 
     Args:
         path: the PNG; replaced in one step.
@@ -42,7 +42,8 @@ def draw_predictions(
     with evaluation_mode(model), torch.no_grad():
         for record in (records[i] for i in chosen):
             image = read_image(record["file_name"], "RGB")
-            truth = annotations_to_instances(record["annotations"], TransformList([]), image.shape[:2])
+            truth = annotations_to_instances(record["annotations"], TransformList([]), image.shape[:2],
+                                             "bitmask" if cfg.MODEL.MASK_ON else None)
             (output,) = model([mapper(record, np.random.default_rng(0))])
             samples.append(Sample(image, truth, output["instances"].to("cpu"), Path(record["file_name"]).name))
     return predictions_beside_ground_truth(samples, path, class_names(name), score_threshold)
