@@ -26,23 +26,21 @@ from sn2fpn.data.augmentation import TransformList
 from sn2fpn.data.images import check_image_size
 from sn2fpn.data.mapper import annotations_to_instances
 from sn2fpn.errors import UserError
-from sn2fpn.structures import BoxMode
-from sn2fpn.visualization import draw_boxes, draw_instances, save_png
+from sn2fpn.visualization import draw_instances, save_png
 
 Picture = tuple[str, np.ndarray]  # name of the source file, drawn (H, W, 3) uint8 RGB
 
 
 def annotated(cfg: CfgNode) -> Iterator[Picture]:
-    """The images of DATASETS.TRAIN in their own size, with all annotations; crowd regions are named so."""
+    """The images of DATASETS.TRAIN in their own size, with all boxes and masks; crowd regions are named so."""
     names = check_classes(cfg, cfg.DATASETS.TRAIN)
     for record in get_dataset_dicts(cfg.DATASETS.TRAIN, where="DATASETS.TRAIN"):
         image = read_image(record["file_name"], "RGB")
         check_image_size(record, image)
-        truth = annotations_to_instances(record["annotations"], TransformList([]), image.shape[:2])
-        crowds = [a for a in record["annotations"] if a.get("iscrowd", 0)]
-        boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in crowds]
-        drawn = draw_instances(image, truth, names)
-        yield record["file_name"], draw_boxes(drawn, boxes, [f"{names[a['category_id']]} (crowd)" for a in crowds])
+        objects = [{**a, "iscrowd": 0, "category_id": a["category_id"] + len(names) * a.get("iscrowd", 0)}
+                   for a in record["annotations"]]
+        truth = annotations_to_instances(objects, TransformList([]), image.shape[:2], "bitmask")
+        yield record["file_name"], draw_instances(image, truth, [*names, *(f"{name} (crowd)" for name in names)])
 
 
 def loaded(cfg: CfgNode) -> Iterator[Picture]:

@@ -11,7 +11,9 @@ from .matching import MatchReport
 __all__ = ["load_trained"]
 
 
-def load_trained(model: nn.Module, path: str, average: bool = False, where: str = "MODEL.WEIGHTS") -> MatchReport | None:
+def load_trained(
+    model: nn.Module, path: str, average: bool = False, where: str = "MODEL.WEIGHTS"
+) -> MatchReport | None:
     """Load a checkpoint's weights into a model, and log what matched.
 
     Args:

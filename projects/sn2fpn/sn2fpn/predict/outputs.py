@@ -11,15 +11,15 @@ from typing import IO, Any
 
 import cv2
 import numpy as np
-import torch.nn.functional as F
 from PIL import Image
+from pycocotools import mask as mask_utils
 
 from ..atomic import atomic_path, atomic_write
 from ..data.categories import Category
 from ..errors import UserError
 from ..evaluation.detections import ImageDetections, to_coco_results
 from ..structures import Instances
-from ..visualization.drawing import draw_instances
+from ..visualization.drawing import draw_instances, scale_instances
 from .inputs import is_video
 
 __all__ = ["CocoWriter", "coco_writer", "draw_detections", "name_outputs", "save_picture", "VideoWriter"]
@@ -72,11 +72,7 @@ def draw_detections(
         height, width = (factor * side for side in image.shape[:2])
         picture = Image.fromarray(np.ascontiguousarray(image))
         image = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
-        fields = dict(instances.get_fields(), pred_boxes=instances.pred_boxes.clone())
-        fields["pred_boxes"].scale(factor, factor)
-        if "pred_masks" in fields:
-            fields["pred_masks"] = F.interpolate(fields["pred_masks"][None].float(), (height, width))[0].bool()
-        instances = Instances((height, width), **fields)
+        instances = scale_instances(instances, (height, width))
     return draw_instances(image, instances, class_names)
 
 
@@ -138,9 +134,10 @@ class CocoWriter:
         height, width = instances.image_size
         image_id = len(self._images) + 1
         self._images.append({"id": image_id, "file_name": str(file_name), "height": height, "width": width, **more})
-        for result in _results(image_id, instances.to("cpu"), self._category_ids):
+        for result in to_coco_results([ImageDetections.from_instances(image_id, instances)], self._category_ids):
             self.detections += 1
-            area = result["bbox"][2] * result["bbox"][3]
+            mask, (_, _, w, h) = result.get("segmentation"), result["bbox"]
+            area = float(mask_utils.area(mask)) if mask else w * h
             entry = {"id": self.detections, **result, "area": area, "iscrowd": 0}
             self._file.write(",\n" * (self.detections > 1) + json.dumps(entry))
 
@@ -162,9 +159,3 @@ def coco_writer(path: Path, categories: Sequence[Category]) -> Iterator[CocoWrit
         writer = CocoWriter(file, categories)
         yield writer
         writer.finish()
-
-
-def _results(image_id: int, instances: Instances, category_ids: Sequence[int]) -> list[dict[str, Any]]:
-    detections = ImageDetections(image_id, instances.pred_boxes.tensor.float().numpy(),
-                                 instances.scores.float().numpy(), instances.pred_classes.long().numpy())
-    return to_coco_results([detections], category_ids)

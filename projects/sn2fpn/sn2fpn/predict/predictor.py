@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..checkpoint import load_trained
+from ..checkpoint.matching import compact_names
 from ..config import CfgNode
 from ..data.augmentation import ResizeShortestEdge, build_augmentations, plan_transforms
 from ..errors import UserError
@@ -86,5 +87,9 @@ def _trained_model(cfg: CfgNode) -> nn.Module:
     if report is None:
         logger.warning("MODEL.WEIGHTS is empty: this model has random weights and its detections mean nothing")
     elif not report.complete:
-        raise UserError(f"MODEL.WEIGHTS: the file does not hold all weights of this configuration's model: {report}")
+        lacking = report.missing | {m.name for m in report.mismatched}
+        shown = compact_names(lacking, lacking | report.loaded)
+        raise UserError(f"MODEL.WEIGHTS: {report.path} lacks {len(lacking)} of this model's tensors or has them in "
+                        f"another shape ({', '.join(shown[:5])}{', …' if len(shown) > 5 else ''}); predicting needs "
+                        "a model that was trained with this configuration")
     return model
