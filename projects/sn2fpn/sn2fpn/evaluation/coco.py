@@ -33,9 +33,10 @@ class COCOEvaluator(DetectionEvaluator):
     """Box and mask AP by pycocotools, on any data set with boxes (and masks).
 
     Results are `{"bbox": {"AP", "AP50", "AP75", "APs", "APm", "APl", "AP-<class>", …}, "segm": {…}}` in percent,
-    as in Detectron2. The size of a detection is that of its box, for "segm" that of its mask. What has no ground truth (a size, a class) is NaN, which `results_table` prints as
-    "no gt", and counts in no mean. A model without a single detection gets NaN for all six, with a
-    warning; this, too, is Detectron2's answer. Detections are also written as COCO JSON.
+    as in Detectron2. The size of a detection is that of its box, for "segm" that of its mask. What has no
+    ground truth (a size, a class) is NaN, which `results_table` prints as "no gt", and counts in no mean.
+    A model without a single detection gets NaN for all six, with a warning; this, too, is Detectron2's
+    answer. Detections are also written as COCO JSON.
 
     Args:
         dataset_name: a registered data set; `coco_ground_truth` says what its objects are.
@@ -95,7 +96,7 @@ class COCOEvaluator(DetectionEvaluator):
             return None
         truth = self._truth["annotations"]
         if task == "segm":
-            areas = coco_mask.area([r["segmentation"] for r in results]).tolist()
+            areas = [float(coco_mask.area(r["segmentation"])) for r in results]  # of a long list at once it overflows
             if without := sum(not a["segmentation"] for a in truth):
                 truth = [a for a in truth if a["segmentation"]]
                 logger.warning("%d objects of %r have no mask and do not count in segm", without, self._dataset_name)
