@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultTrainer, default_setup, hooks
 from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator, verify_results
@@ -18,15 +18,14 @@ from detectron2.solver import build_optimizer
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..config import CfgNode as OurCfgNode
 from ..data import DatasetCatalog as OurCatalog
 from ..data import check_classes
 from ..data.catalog import is_slice
 from ..errors import UserError, did_you_mean
-from ..integrations.detectron2 import add_sn2fpn_config, register_custom, share_dataset
+from ..integrations.detectron2 import read_config, register_custom, share_dataset
 from .setup import make_output_dir, validate
 
-__all__ = ["Trainer", "load_config", "run"]
+__all__ = ["Trainer", "device", "load_config", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,18 +46,18 @@ _EVALUATORS = {"coco": "coco", "pascal_voc": "voc"}  # evaluator_type of a data 
 def load_config(args: Any) -> CfgNode:
     """Detectron2's configuration of a command line: its defaults and the study's <- file <- KEY VALUE pairs.
 
-    Files are read by our reader: safely, and with messages that name the nearest key.
-
     Raises:
         UserError: an unknown key, a wrong type, or what Detectron2 cannot serve.
     """
-    cfg = OurCfgNode(get_cfg())
-    add_sn2fpn_config(cfg)
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+    cfg = read_config(args.config_file, args.opts)
     validate(cfg, args)
     _check_served(cfg, args)
     return CfgNode(cfg)
+
+
+def device(cfg: CfgNode) -> str:
+    """Where the model of a configuration goes."""
+    return cfg.MODEL.DEVICE
 
 
 def _check_served(cfg: Any, args: Any) -> None:
@@ -91,7 +90,7 @@ def run(cfg: CfgNode, args: Any, engine: Any = "") -> dict[str, Any] | None:
     """
     if torch.distributed.is_initialized():
         comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", args.num_gpus)))
-    make_output_dir(cfg)
+    make_output_dir(cfg.OUTPUT_DIR)
     weights = cfg.MODEL.WEIGHTS
     if weights and "://" not in weights and not Path(weights).is_file():
         raise UserError(f"MODEL.WEIGHTS: no such file {weights}")

@@ -7,11 +7,11 @@ Two lines give them to a Detectron2 project of your own; its configs may then sa
     add_sn2fpn_config(cfg)  # before files and overrides are merged
 """
 
-from ...config import add_study_config as add_sn2fpn_config
 from .backbones import register_backbones
+from .config import add_sn2fpn_config, read_config
 from .datasets import register_custom, share_dataset
 
-__all__ = ["add_sn2fpn_config", "register_backbones", "register_custom", "share_dataset"]
+__all__ = ["add_sn2fpn_config", "read_config", "register_backbones", "register_custom", "share_dataset"]
 
 register_backbones()
 for _name in ("shapes_train", "shapes_val"):
