@@ -13,6 +13,7 @@ mask head. What is not counted is listed below the table.
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import sys
 import warnings
@@ -24,10 +25,11 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from sn2fpn.config import CfgNode, get_cfg
+from sn2fpn.config import get_cfg
 from sn2fpn.errors import UserError
-from sn2fpn.modeling import build_model
+from sn2fpn.modeling import GeneralizedRCNN, build_model
 
+SUFFIXES = (".yaml", ".yml")
 PARTS = {  # part -> its modules; a part inside another is not counted twice
     "trunk": ["backbone.bottom_up"],
     "pyramid": ["backbone"],
@@ -63,39 +65,33 @@ class LearnedParts(nn.Module):
         return (*out, heads.mask_head(pooled[1])) if len(pooled) > 1 else out
 
 
-def analyze(cfg: CfgNode, size: tuple[int, int] | None = None) -> Analysis:
-    """Count a configuration's detector.
+def analyze(detector: GeneralizedRCNN, size: tuple[int, int]) -> Analysis:
+    """Count a detector's parts.
 
     Args:
-        size: (height, width) of the input before padding; None: MIN_SIZE_TEST x MAX_SIZE_TEST.
+        size: (height, width) of the input before padding.
     """
-    cfg = cfg.clone()
-    cfg.MODEL.DEVICE = "cpu"
-    height, width = size or (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-    if min(height, width) < 1:
-        raise UserError("--size HEIGHTxWIDTH is needed: INPUT.MIN_SIZE_TEST 0 leaves the size of pictures open")
-    detector = build_model(cfg).eval()
-    step = detector.backbone.size_divisibility
-    height, width = (-(-side // step) * step for side in (height, width))
-    channels = next(iter(detector.backbone.output_shape().values())).channels
-    heads = [(cfg.MODEL.RPN.POST_NMS_TOPK_TEST, cfg.MODEL.ROI_BOX_HEAD)]
-    if cfg.MODEL.MASK_ON:
-        heads.append((cfg.TEST.DETECTIONS_PER_IMAGE, cfg.MODEL.ROI_MASK_HEAD))
-    inputs = [torch.zeros(1, 3, height, width)]
-    inputs += [torch.zeros(count, channels, c.POOLER_RESOLUTION, c.POOLER_RESOLUTION)
-               for count, c in heads]
-    model = LearnedParts(detector)
     from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis  # warns when it is imported before sn2fpn
 
+    step = detector.backbone.size_divisibility
+    height, width = (-(-side // step) * step for side in size)
+    channels = next(iter(detector.backbone.output_shape().values())).channels
+    heads = detector.roi_heads
+    boxes = [(detector.proposal_generator.post_nms_topk[1], heads.box_pooler)]
+    if heads.mask_head is not None:
+        boxes.append((heads.max_detections, heads.mask_pooler))
+    inputs = [torch.zeros(1, 3, height, width)]
+    inputs += [torch.zeros(max(count, 1), channels, p.output_size, p.output_size) for count, p in boxes]
+    model = LearnedParts(detector.eval())
     analyses = [kind(model, tuple(inputs)).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
                 for kind in (FlopCountAnalysis, ActivationCountAnalysis)]
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of tracing: shapes are constant here
         flops, activations = (_by_part(a.by_module()) for a in analyses)
         uncounted = analyses[0].unsupported_ops()
-    names = {f"detector.{name}": sum(p.numel() for p in module.parameters())
-             for name, module in detector.named_modules()}
-    return Analysis((height, width), _by_part(names), flops, activations, uncounted)
+    parameters = {f"detector.{name}": sum(p.numel() for p in module.parameters())
+                  for name, module in detector.named_modules()}
+    return Analysis((height, width), _by_part(parameters), flops, activations, uncounted)
 
 
 def _by_part(counts: dict[str, int]) -> dict[str, int]:
@@ -126,10 +122,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys to change, in all")
     args = parser.parse_args(argv)
     try:
-        files = [f for f in args.config_file if f.endswith((".yaml", ".yml"))]
-        opts = args.config_file[len(files):] + args.opts  # KEY VALUE pairs right after the files
-        analyses = {name: analyze(_config(file, opts), _size(args.size))
-                    for name, file in zip(_short_names(files), files)}
+        count = sum(1 for _ in itertools.takewhile(lambda f: Path(f).suffix in SUFFIXES, args.config_file))
+        files, opts = args.config_file[:count], args.config_file[count:] + args.opts  # pairs may follow the files
+        if not files:
+            raise UserError(f"--config-file: expected a name that ends with {' or '.join(SUFFIXES)}, found {opts[0]!r}")
+        size = _size(args.size)
+        analyses = {name: _analyze_config(file, opts, size) for name, file in zip(_short_names(files), files)}
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
@@ -141,11 +139,14 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _config(file: str, opts: list[str]) -> CfgNode:
+def _analyze_config(file: str, opts: list[str], size: tuple[int, int] | None) -> Analysis:
     cfg = get_cfg()
     cfg.merge_from_file(file)
-    cfg.merge_from_list(opts)
-    return cfg
+    cfg.merge_from_list([*opts, "MODEL.DEVICE", "cpu"])
+    size = size or (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+    if min(size) < 1:
+        raise UserError("--size HxW is needed: INPUT.MIN_SIZE_TEST 0 leaves pictures in their own size")
+    return analyze(build_model(cfg), size)
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
