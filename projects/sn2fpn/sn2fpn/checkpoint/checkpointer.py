@@ -140,8 +140,13 @@ class Checkpointer:
                 _restore(key, self.checkpointables[key], rest.pop(key), checkpoint.path)
         return rest
 
-    def resume_or_load(self, path: str | Path, resume: bool = True) -> dict[str, Any]:
+    def resume_or_load(
+        self, path: str | Path, resume: bool = True, where: str = "MODEL.WEIGHTS"
+    ) -> dict[str, Any]:
         """Go on from the last checkpoint of `save_dir` if `resume` and there is one; else load weights.
+
+        Args:
+            where: the key that names `path`, for messages.
 
         Returns:
             What else the file holds; {} when nothing is resumed, so that a run starts at iteration 0.
@@ -152,10 +157,10 @@ class Checkpointer:
         if not (resume and self.has_checkpoint()):
             if resume:
                 logger.info("nothing to resume in %s", self.save_dir or "the (empty) output folder")
-            self.load(path, checkpointables=[])
+            self.load(path, checkpointables=[], where=where)
             return {}
-        where = f"--resume ({Path(self.save_dir) / _LAST})"
-        return self.load(self.get_checkpoint_file(), complete=True, where=where)
+        last = f"--resume ({Path(self.save_dir) / _LAST})"
+        return self.load(self.get_checkpoint_file(), complete=True, where=last)
 
     def _from_detectron2(self, rest: dict[str, Any], names_in_file: list[str]) -> dict[str, Any]:
         """Detectron2's trainer keeps optimizer and scheduler deeper in the file; bring them to the top."""

@@ -10,6 +10,7 @@ import functools
 import importlib
 import inspect
 import sys
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from typing import Any
@@ -19,7 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import UserError, did_you_mean
 
-__all__ = ["TARGET", "LazyCall", "as_config", "dotted_name", "full_key", "instantiate", "locate", "target_of"]
+__all__ = ["TARGET", "LazyCall", "as_config", "dotted_name", "full_key", "instantiate", "locate", "parameters_of",
+           "target_of"]
 
 TARGET = "_target_"
 
@@ -93,6 +95,23 @@ def target_of(node: Mapping[str, Any]) -> Callable[..., Any]:
     if not callable(target):
         raise UserError(f"{full_key(node, TARGET)}: expected something to call, found {target!r}")
     return target
+
+
+def parameters_of(node: DictConfig) -> dict[str, Any]:
+    """The arguments that a node's target takes, with their annotations (None: unknown); {} without a target."""
+    if TARGET not in node:
+        return {}
+    target = target_of(node)
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):
+        return {}
+    try:
+        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except Exception:  # annotations may name what only a type checker imports
+        hints = {}
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {p.name: hints.get(p.name) for p in parameters if p.kind in kinds}
 
 
 def full_key(config: Any, key: str = "") -> str:

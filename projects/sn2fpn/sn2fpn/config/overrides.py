@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import types
 import typing
@@ -21,7 +20,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import UserError, did_you_mean
-from .calls import TARGET, full_key, target_of
+from .calls import TARGET, full_key, parameters_of
 
 __all__ = ["apply_overrides", "fits"]
 
@@ -67,7 +66,7 @@ def _set(cfg: DictConfig, path: list[str], value: Any, add: bool) -> None:
         elif not known:
             _unknown(node, path, depth)
         node = _get(node, part)
-    if not (_has(node, path[-1]) or (isinstance(node, DictConfig) and (add or path[-1] in _parameters(node)))):
+    if not (_has(node, path[-1]) or (isinstance(node, DictConfig) and (add or path[-1] in parameters_of(node)))):
         _unknown(node, path, len(path) - 1)
     _assign(node, path[-1], value, add)
 
@@ -90,8 +89,8 @@ def _assign(node: DictConfig | ListConfig, key: str, value: Any, add: bool) -> N
 
 
 def _check(node: Any, key: str, old: Any, value: Any, name: str) -> None:
-    hint = _parameters(node).get(key) if isinstance(node, DictConfig) else None
-    if hint is None or hint is inspect.Parameter.empty:
+    hint = parameters_of(node).get(key) if isinstance(node, DictConfig) else None
+    if hint is None:
         if isinstance(old, DictConfig) and not isinstance(value, Mapping) and value is not None:
             raise UserError(f"{_WHERE}: {name} is a group of keys ({', '.join(map(str, old))}), found {value!r}")
         hint = _kind(old)
@@ -122,27 +121,10 @@ def _unknown(node: Any, path: Sequence[str], depth: int) -> typing.NoReturn:
     prefix = ".".join(path[:depth])
     if isinstance(node, ListConfig):
         raise UserError(f"{_WHERE}: {prefix} is a list of {len(node)}: no item {path[depth]!r}")
-    siblings = {*map(str, node), *_parameters(node)} - {TARGET} if isinstance(node, DictConfig) else set()
+    siblings = {*map(str, node), *parameters_of(node)} - {TARGET} if isinstance(node, DictConfig) else set()
     choices = [f"{prefix}.{s}" if prefix else s for s in siblings]
     hint = did_you_mean(".".join(path[: depth + 1]), choices) if choices else f": {prefix} holds {node!r}"
     raise UserError(f"{_WHERE}: unknown config key {'.'.join(path)!r}{hint}")
-
-
-def _parameters(node: DictConfig) -> dict[str, Any]:
-    """The keyword arguments that the node's target takes, with their annotations."""
-    if TARGET not in node:
-        return {}
-    target = target_of(node)
-    try:
-        parameters = inspect.signature(target).parameters.values()
-    except (TypeError, ValueError):
-        return {}
-    try:
-        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except Exception:  # annotations may name what only a type checker imports
-        hints = {}
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {p.name: hints.get(p.name) for p in parameters if p.kind in kinds}
 
 
 def _kind(old: Any) -> Any:

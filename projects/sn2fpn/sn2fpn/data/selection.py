@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import UserError
 from .catalog import DatasetCatalog, DatasetDicts, as_names, class_names
 
-__all__ = ["check_classes", "get_dataset_dicts", "keep_masked"]
+__all__ = ["check_classes", "check_num_classes", "get_dataset_dicts", "keep_masked"]
 
 logger = logging.getLogger(__name__)
 
@@ -93,13 +93,19 @@ def check_classes(cfg: Any, names: str | Sequence[str]) -> list[str]:
     Raises:
         UserError: sets differ in their classes, or `MODEL.ROI_HEADS.NUM_CLASSES` is not their number.
     """
+    return check_num_classes(cfg.MODEL.ROI_HEADS.NUM_CLASSES, names)
+
+
+def check_num_classes(
+    num_classes: int, names: str | Sequence[str], key: str = "MODEL.ROI_HEADS.NUM_CLASSES"
+) -> list[str]:
+    """As `check_classes`, for a model of `num_classes`; `key` says where that number is set."""
     names = as_names(names)
     classes = _check_same_classes(names)
-    expected = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    if len(classes) != expected:
+    if len(classes) != num_classes:
         shown = ", ".join(classes[:10]) + (", …" if len(classes) > 10 else "")
-        raise UserError(f"MODEL.ROI_HEADS.NUM_CLASSES is {expected}, but data set {names[0]!r} has {len(classes)} "
-                        f"classes ({shown}): set MODEL.ROI_HEADS.NUM_CLASSES {len(classes)}")
+        raise UserError(f"{key} is {num_classes}, but data set {names[0]!r} has {len(classes)} classes ({shown}): "
+                        f"set {key} {len(classes)}")
     return classes
 
 

@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
 
         cfg = _module(engine).load_config(args)  # checked before any process starts
         launch(_run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url,
-               args=(engine, cfg, args), device=cfg.MODEL.DEVICE)
+               args=(engine, cfg, args), device=_module(engine).device(cfg))
     except UserError as e:
         if args.debug:
             raise
@@ -49,7 +49,7 @@ def _run(engine: Engine, cfg: Any, args: Any) -> None:
 
 
 def _module(engine: Engine) -> Any:
-    """The engine's seam: a module with `load_config(args)` and `run(cfg, args, engine)`."""
+    """The engine's seam: a module with `load_config(args)`, `device(cfg)` and `run(cfg, args, engine)`."""
     return import_module(f".{engine.name}", __package__)
 
 
