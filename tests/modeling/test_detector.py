@@ -14,7 +14,7 @@ from golden_detectron2 import CASES, FOLDER, config, filler, inputs, max_error, 
 from sn2fpn.config import get_cfg
 from sn2fpn.errors import UserError
 from sn2fpn.modeling import GeneralizedRCNN, build_backbone, build_model, collect_metrics
-from sn2fpn.structures import Boxes, ImageList, Instances
+from sn2fpn.structures import BitMasks, Boxes, ImageList, Instances, PolygonMasks
 
 INFERENCE = ["infer_faster_r18", "infer_faster_r50", "infer_mask_r50"]
 TRAINING = [("train_faster_r18", "boxes"), ("train_mask_r50", "polygon"), ("train_mask_r50", "bitmask")]
@@ -189,6 +189,64 @@ def test_every_pyramid_trains_and_detects(backbone: str, boxes: tuple) -> None:
         assert not found.pred_boxes.tensor.requires_grad and not found.scores.requires_grad
 
 
+def with_masks(batch: list[dict[str, Any]], bitmask: bool = False) -> list[dict[str, Any]]:
+    """Each object's mask is its box."""
+    for x in batch:
+        boxes = x["instances"].gt_boxes.tensor.numpy()
+        masks = PolygonMasks([[b[[0, 1, 2, 1, 2, 3, 0, 3]]] for b in boxes])
+        size = x["instances"].image_size
+        x["instances"].gt_masks = BitMasks.from_polygon_masks(masks, *size) if bitmask else masks
+    return batch
+
+
+MASKS = ("MODEL.MASK_ON", True, "MODEL.ROI_MASK_HEAD.NUM_CONV", 1, "MODEL.ROI_MASK_HEAD.CONV_DIM", 16)
+
+
+@pytest.mark.parametrize("bitmask", [False, True])
+@pytest.mark.parametrize("boxes", [([BOX], []), ([], [])])
+def test_masks_are_learnt_and_found(boxes: tuple, bitmask: bool) -> None:
+    """Every pyramid has the same channels and strides, so one will do; an empty image gives no mask, no error."""
+    detector = tiny(*MASKS, "MODEL.BACKBONE.NAME", "build_sn2_sni_backbone", "MODEL.BACKBONE.FREEZE_AT", 0)
+    batch = with_masks(tiny_batch(*boxes), bitmask)
+    losses = detector(batch)
+    assert list(losses) == ["loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_mask"]
+    assert (losses["loss_mask"] > 0) == bool(boxes[0]) and all(v.isfinite() for v in losses.values())
+    sum(losses.values()).backward()
+    assert [n for n, p in detector.named_parameters() if p.requires_grad and p.grad is None] == []
+    detector.eval().roi_heads.score_thresh = 0.0
+    small = detector([{**batch[0], "height": 32, "width": 48}])[0]["instances"]
+    assert small.pred_masks.shape == (100, 32, 48) and small.pred_masks.dtype == torch.bool
+    x1, y1, x2, y2 = small.pred_boxes.tensor.unbind(1)
+    y, x = torch.arange(32)[None, :, None], torch.arange(48)[None, None, :]
+    outside = (x + 1 <= x1[:, None, None]) | (x >= x2[:, None, None]) | (y + 1 <= y1[:, None, None]) | (
+        y >= y2[:, None, None])
+    assert not (small.pred_masks & outside).any()
+    detector.roi_heads.score_thresh = 1.0
+    assert detector(batch[:1])[0]["instances"].pred_masks.shape == (0, 64, 96)
+
+
+def test_masks_under_autocast_are_float32() -> None:
+    detector = tiny(*MASKS, "MODEL.RESNETS.NORM", "GN")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = detector(with_masks(tiny_batch([BOX], [BOX])))["loss_mask"]
+        detector.eval().roi_heads.score_thresh = 0.0
+        found = detector.inference(tiny_batch([BOX]), do_postprocess=False)[0]
+    loss.backward()
+    assert loss.dtype == found.pred_masks.dtype == torch.float32 and found.pred_masks.shape == (100, 1, 28, 28)
+
+
+def test_ground_truth_masks_that_do_not_fit() -> None:
+    detector = tiny(*MASKS)
+    with pytest.raises(UserError, match=r"image_0.jpg: the mask branch \(MODEL.MASK_ON\) learns from .*gt_masks, "
+                                        r"found only \['gt_boxes', 'gt_classes'\]"):
+        detector(tiny_batch([BOX]))
+    batch = with_masks(tiny_batch([BOX], [BOX]))
+    batch[1]["instances"].gt_masks = BitMasks(torch.ones(1, 96, 64))
+    with pytest.raises(UserError, match=r"image_1.jpg: gt_masks are \(96, 64\), the image is \(64, 96\)"):
+        detector(batch)
+    detector(tiny_batch([]))  # nothing to learn from: no masks are needed
+
+
 def test_images_do_not_depend_on_their_batch() -> None:
     detector = tiny().eval()
     detector.roi_heads.score_thresh = 0.0
@@ -291,13 +349,16 @@ def test_divergence_is_named() -> None:
     ("MODEL.LOAD_PROPOSALS", True, "serves False, found True"),
     ("TEST.AUG.ENABLED", True, "serves False, found True"),
     ("INPUT.FORMAT", "BRG", "found 'BRG'; did you mean"),
+    ("INPUT.MASK_FORMAT", "polygons", "found 'polygons'; did you mean 'polygon'?"),
+    ("MODEL.ROI_MASK_HEAD.NAME", "PointRendMaskHead", "serves 'MaskRCNNConvUpsampleHead', found 'PointRendMaskHead'"),
+    ("MODEL.ROI_MASK_HEAD.POOLER_TYPE", "ROIPool", "serves 'ROIAlignV2' or 'ROIAlign', found 'ROIPool'"),
     ("MODEL.DEVICE", "cudda", "no such device 'cudda'; did you mean 'cuda'?"),
     ("MODEL.DEVICE", "cuda:99", "'cuda:99', but"),
     ("MODEL.PIXEL_STD", [1.0], "PIXEL_MEAN has 3 channels, MODEL.PIXEL_STD 1"),
 ])  # fmt: skip
 def test_values_that_are_not_served(key: str, value: Any, words: str) -> None:
     with pytest.raises(UserError) as error:
-        tiny(key, value)
+        tiny("MODEL.MASK_ON", "MASK" in key, key, value)
     assert words in str(error.value) and key in str(error.value)
 
 
