@@ -25,11 +25,12 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from sn2fpn.config import get_cfg
+from sn2fpn.config import LazyConfig, get_cfg, instantiate
 from sn2fpn.errors import UserError
 from sn2fpn.modeling import GeneralizedRCNN, build_model
+from sn2fpn.predict.loading import test_resize
 
-SUFFIXES = (".yaml", ".yml")
+SUFFIXES = (".yaml", ".yml", ".py")
 PARTS = {  # part -> its modules; a part inside another is not counted twice
     "trunk": ["backbone.bottom_up"],
     "pyramid": ["backbone"],
@@ -118,8 +119,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", nargs="+", required=True, metavar="FILE", help="one or several configs")
     parser.add_argument("--size", metavar="HxW", help="height and width of the input in pixels, padded as in training "
-                        "(default: INPUT.MIN_SIZE_TEST x INPUT.MAX_SIZE_TEST)")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys to change, in all")
+                        "(default: the config's short x long edge in evaluation)")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE",
+                        help="config keys to change, in all; key=value for Python configs")
     args = parser.parse_args(argv)
     try:
         count = sum(1 for _ in itertools.takewhile(lambda f: Path(f).suffix in SUFFIXES, args.config_file))
@@ -140,13 +142,21 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _analyze_config(file: str, opts: list[str], size: tuple[int, int] | None) -> Analysis:
+    if file.endswith(".py"):
+        config = LazyConfig.apply_overrides(LazyConfig.load(file), opts)
+        resize = test_resize(config)
+        size = size or ((resize.short_edges[0], resize.max_size) if resize else None)
+        return analyze(instantiate(config.model), _given(size, file))
     cfg = get_cfg()
     cfg.merge_from_file(file)
     cfg.merge_from_list([*opts, "MODEL.DEVICE", "cpu"])
-    size = size or (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-    if min(size) < 1:
-        raise UserError("--size HxW is needed: INPUT.MIN_SIZE_TEST 0 leaves pictures in their own size")
-    return analyze(build_model(cfg), size)
+    return analyze(build_model(cfg), _given(size or (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST), file))
+
+
+def _given(size: tuple[int, int] | None, file: str) -> tuple[int, int]:
+    if size is None or min(size) < 1:
+        raise UserError(f"--size HxW is needed: {file} leaves pictures in their own size")
+    return size
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

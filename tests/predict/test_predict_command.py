@@ -22,8 +22,10 @@ from pycocotools.coco import COCO
 from sn2fpn.config import CfgNode
 from sn2fpn.data import read_image
 from sn2fpn.modeling import Predictor
+from sn2fpn.predict.__main__ import main
 from sn2fpn.predict.inputs import Video
 
+CONFIG = Path(__file__).parents[2] / "configs/quick/faster_rcnn_R18_sni_shapes.yaml"
 Predict = Callable[..., int]
 
 
@@ -131,7 +133,8 @@ def test_names_from_standard_input_repeated_names_and_patterns(
 @pytest.mark.parametrize(("inputs", "flags", "keys", "words"), [
     (["nowhere.jpg", "no/*.png"], {}, {}, ["--input", "nowhere.jpg, no/*.png"]),
     (["-"], {}, {}, ["--input -", "standard input"]),
-    (["{}/tiny.png", "MODEL.DEVICE", "cpu"], {}, {}, ["MODEL.DEVICE", "KEY VALUE pairs come last"]),
+    (["{}/tiny.png", "MODEL.DEVICE", "cpu"], {}, {}, ["'MODEL.DEVICE'", "come last"]),
+    (["{}/tiny.png", "train.device=cpu"], {}, {}, ["'train.device=cpu'", "come last"]),
     (["{}/tiny.png"], {"weights": "nowhere.pth"}, {}, ["MODEL.WEIGHTS", "nowhere.pth"]),
     (["{}/tiny.png"], {"weights": ""}, {}, ["--weights", "faster_rcnn_R18_sni_shapes.yaml"]),
     (["{}/tiny.png"], {"output": "/dev/null/out"}, {}, ["--output /dev/null/out", "cannot be written"]),
@@ -183,6 +186,27 @@ def test_what_is_done_at_an_interruption_stays(
     images = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
     assert [Path(i["file_name"]).name for i in images] == ["color.jpg"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["color.jpg", "predictions.json"]
+
+
+def test_a_python_config_predicts_as_its_yaml_twin(
+    small_cfg: Callable[..., CfgNode], pictures: Path, tmp_path: Path, predict: Predict,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    keys = ["model.backbone.out_channels=16", "model.roi_heads.box_head.fc_dims=[16,16]",
+            "model.proposal_generator.post_nms_topk=[300,20]", "model.roi_heads.max_detections=10",
+            "dataloader.test.mapper.augmentations.0.short_edges=64",
+            "dataloader.test.mapper.augmentations.0.max_size=96"]
+    argv = ["--config-file", str(CONFIG.parents[1] / "lazy/quick_shapes.py"), "--input", str(pictures / "color.jpg"),
+            "--output", str(tmp_path / "lazy"), "--weights"]
+    assert main([*argv, small_cfg().MODEL.WEIGHTS, *keys]) == 0
+    assert predict([pictures / "color.jpg"]) == 0
+    lazy, yaml = (tmp_path / folder / "predictions.json" for folder in ("lazy", "out"))
+    assert lazy.read_text() == yaml.read_text()
+    capsys.readouterr()
+    assert main([*argv, small_cfg().MODEL.WEIGHTS, "model.backbone.out_chanels=16"]) == 2
+    assert "out_channels" in capsys.readouterr().err
+    assert main([*argv, ""]) == 2
+    assert "quick_shapes.py names none" in capsys.readouterr().err
 
 
 def test_as_a_program(small_cfg: Callable[..., CfgNode], pictures: Path, tmp_path: Path) -> None:

@@ -55,6 +55,12 @@ def test_parts_of_several_configs_side_by_side(capsys: pytest.CaptureFixture[str
     assert "mask head" in said and "max_pool2d x2" in said and "RoI pooling" in said
 
 
+def test_a_python_config_counts_as_its_yaml_twin(capsys: pytest.CaptureFixture[str]) -> None:
+    assert analyze_model.main(["--config-file", SNI, str(ROOT / "configs/lazy/quick_shapes.py")]) == 0
+    for yaml, lazy in _rows(capsys.readouterr().out).values():
+        assert yaml == lazy
+
+
 def test_counts_are_those_of_the_definition() -> None:
     """Multiply-adds of a convolution: output positions x output channels x inputs of each, by hooks on all layers."""
     cfg = get_cfg()

@@ -12,14 +12,15 @@ __all__ = ["load_trained"]
 
 
 def load_trained(
-    model: nn.Module, path: str, average: bool = False, where: str = "MODEL.WEIGHTS"
-) -> MatchReport | None:
+    model: nn.Module, path: str, average: bool = False, where: str = "MODEL.WEIGHTS",
+    average_key: str = "SOLVER.EMA.ENABLED",
+) -> MatchReport | None:  # fmt: skip
     """Load a checkpoint's weights into a model, and log what matched.
 
     Args:
         path: file or URL; "" loads nothing.
-        average: take the moving average of the weights (`SOLVER.EMA.ENABLED`) that the training kept beside them.
-        where: the key or flag that names the file, for messages.
+        average: take the moving average of the weights that the training kept beside them.
+        where, average_key: the keys or flags that name the file and ask for the average, for messages.
 
     Returns:
         What matched; None for no path.
@@ -31,6 +32,6 @@ def load_trained(
     rest = checkpointer.load(path, where=where)
     if average and path:
         if "ema" not in rest:
-            raise UserError(f"SOLVER.EMA.ENABLED: {path} holds no averaged weights; set it to False")
+            raise UserError(f"{average_key}: {path} holds no averaged weights; set it to False")
         model.load_state_dict(rest["ema"])
     return checkpointer.report

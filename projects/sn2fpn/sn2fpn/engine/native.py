@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import distributed as comm
-from ..checkpoint import Checkpointer
-from ..errors import UserError
+from ..checkpoint import load_trained
 from .recipe import CfgRecipe, Recipe
 from .setup import default_setup
 from .testing import evaluate
@@ -53,11 +52,7 @@ def run(cfg: Any, args: Any, engine: Any = "") -> dict[str, Any]:
     recipe.check_data(args.eval_only)  # before a model is built: hours may pass until the test set is read
     if args.eval_only:
         model = recipe.build_model()
-        rest = Checkpointer(model).load(options.weights, where=options.key("weights"))
-        if options.ema:
-            if "ema" not in rest:
-                raise UserError(f"{options.key('ema')}: {options.weights} holds no averaged weights; set it to False")
-            model.load_state_dict(rest["ema"])
+        load_trained(model, options.weights, options.ema, options.key("weights"), options.key("ema"))
         results = evaluate(recipe.test_sets(), model, options.output_dir)
     else:
         trainer = Trainer(recipe)

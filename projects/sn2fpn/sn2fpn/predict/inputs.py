@@ -20,7 +20,7 @@ __all__ = ["Unreadable", "Video", "find_files", "is_video", "read_picture"]
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
 
-_CONFIG_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
+_CONFIG_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*|[\w.]+=.*")  # KEY (VALUE), key=value
 
 
 class Unreadable(UserError):
@@ -49,7 +49,7 @@ def find_files(inputs: Sequence[str], names: IO[str]) -> tuple[list[Path], list[
         found |= dict.fromkeys(files)
         if not files:
             if name in inputs and _CONFIG_KEY.fullmatch(name):
-                raise UserError(f"--input: found {name!r}, a config key: KEY VALUE pairs come last, after another "
+                raise UserError(f"--input: found {name!r}, a config key: changes of keys come last, after another "
                                 "flag, e.g. --input a.jpg --output out MODEL.DEVICE cpu")
             missing.append(name)
     if not found:

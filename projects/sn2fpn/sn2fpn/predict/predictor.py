@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..evaluation.evaluator import evaluation_mode
 from ..modeling import build_model
 
-__all__ = ["Predictor"]
+__all__ = ["Predictor", "load_whole"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +51,10 @@ class Predictor:
         if isinstance(model, nn.Module):
             self.model, self.resize = model, resize
         else:
-            self.model = _trained_model(model)
-            (self.resize,) = build_augmentations(model, is_train=False)
+            cfg = model
+            self.model = build_model(cfg)
+            (self.resize,) = build_augmentations(cfg, is_train=False)
+            load_whole(self.model, cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED, "MODEL.WEIGHTS", "SOLVER.EMA.ENABLED")
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> dict[str, Any]:
@@ -81,15 +83,14 @@ class Predictor:
             return self.model([{"image": pixels, "height": height, "width": width}])[0]
 
 
-def _trained_model(cfg: CfgNode) -> nn.Module:
-    model = build_model(cfg)
-    report = load_trained(model, cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED)
+def load_whole(model: nn.Module, weights: str, average: bool, where: str, average_key: str) -> None:
+    """As `load_trained`, but weights that are not of the whole model are a UserError."""
+    report = load_trained(model, weights, average, where, average_key)
     if report is None:
-        logger.warning("MODEL.WEIGHTS is empty: this model has random weights and its detections mean nothing")
+        logger.warning("%s is empty: this model has random weights and its detections mean nothing", where)
     elif not report.complete:
         lacking = report.missing | {m.name for m in report.mismatched}
         shown = compact_names(lacking, lacking | report.loaded)
-        raise UserError(f"MODEL.WEIGHTS: {report.path} lacks {len(lacking)} of this model's tensors or has them in "
-                        f"another shape ({', '.join(shown[:5])}{', …' if len(shown) > 5 else ''}); predicting needs "
-                        "a model that was trained with this configuration")
-    return model
+        raise UserError(f"{where}: {report.path} lacks {len(lacking)} of this model's tensors or has them in another "
+                        f"shape ({', '.join(shown[:5])}{', …' if len(shown) > 5 else ''}); predicting needs a model "
+                        "that was trained with this configuration")

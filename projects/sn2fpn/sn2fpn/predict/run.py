@@ -12,10 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..config import CfgNode, get_cfg
-from ..data import known_categories, register_custom
 from ..errors import UserError
 from .inputs import Unreadable, Video, find_files, is_video, read_picture
+from .loading import load_predictor
 from .outputs import PREDICTIONS, CocoWriter, VideoWriter, coco_writer, draw_detections, name_outputs, save_picture
 from .predictor import Predictor
 
@@ -35,15 +34,12 @@ def run(args: Any) -> int:
         TextColumn("ETA"), TimeRemainingColumn(), console=Console(stderr=True))
     _log_to(progress.console)
     folder = Path(args.output)
-    cfg = _load_config(args)
     files, missing = find_files(args.input, sys.stdin)
     outputs = name_outputs(files, folder)
     _check_writable(folder)
     for name in missing:
         logger.warning("--input: no file matches %s", name)
-    predictor = Predictor(cfg)
-    register_custom(cfg.DATASETS.CUSTOM)
-    categories = known_categories((*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN), cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    predictor, categories = load_predictor(args.config_file, args.weights, args.opts)
     failed, interrupted = len(missing), False
     with coco_writer(folder / PREDICTIONS, categories) as coco, progress:
         job = _Job(predictor, coco, [c["name"] for c in categories], args.score_threshold, progress)
@@ -92,18 +88,6 @@ class _Job:
                 self.coco.add(file, instances, drawing=output.name, frame=number)
         self.progress.remove_task(task)
         video.check_complete()
-
-
-def _load_config(args: Any) -> CfgNode:
-    cfg = get_cfg()
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
-    if args.weights:
-        cfg.MODEL.WEIGHTS = args.weights
-    if not cfg.MODEL.WEIGHTS:
-        raise UserError(f"--weights: no weights given, and {args.config_file} names none; "
-                        "add --weights path/to/model_final.pth")
-    return cfg
 
 
 def _check_writable(folder: Path) -> None:
