@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from sn2fpn.config import LazyConfig, get_cfg, instantiate
 from sn2fpn.errors import UserError
 from sn2fpn.modeling import GeneralizedRCNN, build_model
-from sn2fpn.predict.loading import test_resize
+from sn2fpn.predict.loading import evaluation_resize
 
 SUFFIXES = (".yaml", ".yml", ".py")
 PARTS = {  # part -> its modules; a part inside another is not counted twice
@@ -144,7 +144,7 @@ def main(argv: list[str] | None = None) -> int:
 def _analyze_config(file: str, opts: list[str], size: tuple[int, int] | None) -> Analysis:
     if file.endswith(".py"):
         config = LazyConfig.apply_overrides(LazyConfig.load(file), opts)
-        resize = test_resize(config)
+        resize = evaluation_resize(config)
         size = size or ((resize.short_edges[0], resize.max_size) if resize else None)
         return analyze(instantiate(config.model), _given(size, file))
     cfg = get_cfg()

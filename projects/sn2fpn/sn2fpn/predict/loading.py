@@ -14,7 +14,7 @@ from ..data.categories import Category
 from ..errors import UserError
 from .predictor import Predictor, load_whole
 
-__all__ = ["load_predictor", "test_resize"]
+__all__ = ["load_predictor", "evaluation_resize"]
 
 
 def load_predictor(config_file: str, weights: str, opts: Sequence[str]) -> tuple[Predictor, list[Category]]:
@@ -59,10 +59,10 @@ def _from_python(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded
     load_whole(model, weights, options.ema, options.key("weights"), options.key("ema"))
     sets = [(loaders.get(kind) or {}).get("dataset", {}) for kind in ("test", "train")]
     custom = OmegaConf.to_container(loaders.custom) if "custom" in loaders else []
-    return Predictor(model, test_resize(recipe.cfg)), custom, [n for s in sets for n in _as_list(s.get("names"))]
+    return Predictor(model, evaluation_resize(recipe.cfg)), custom, [n for s in sets for n in _as_list(s.get("names"))]
 
 
-def test_resize(cfg: Any) -> ResizeShortestEdge | None:
+def evaluation_resize(cfg: Any) -> ResizeShortestEdge | None:
     """The resizing that a Python configuration evaluates with; None: pictures keep their size.
 
     Raises:
