@@ -171,6 +171,19 @@ def test_without_an_encoder(
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_a_full_disk(
+    predict: Predict, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("PIL.Image.Image.save", full)
+    assert predict([pictures / "gray.png"]) == 2
+    assert f"--output {tmp_path / 'out'}: cannot be written" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_what_is_done_at_an_interruption_stays(
     predict: Predict, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

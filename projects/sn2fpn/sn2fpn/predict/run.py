@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,12 +38,14 @@ def run(args: Any) -> int:
     folder = Path(args.output)
     files, missing = find_files(args.input, sys.stdin)
     outputs = name_outputs(files, folder)
-    _check_writable(folder)
+    with _writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     for name in missing:
         logger.warning("--input: no file matches %s", name)
     predictor, categories = load_predictor(args.config_file, args.weights, args.opts)
     failed, interrupted = len(missing), False
-    with coco_writer(folder / PREDICTIONS, categories) as coco, progress:
+    with _writing_to(folder), coco_writer(folder / PREDICTIONS, categories) as coco, progress:
         job = _Job(predictor, coco, [c["name"] for c in categories], args.score_threshold, progress)
         try:
             for file in progress.track(files, description="files"):
@@ -90,11 +94,11 @@ class _Job:
         video.check_complete()
 
 
-def _check_writable(folder: Path) -> None:
+@contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as e:
+        yield
+    except OSError as e:  # inputs that cannot be read are Unreadable instead
         raise UserError(f"--output {folder}: cannot be written: {e}") from None
 
 
