@@ -11,6 +11,7 @@ __all__ = ["paste_masks"]
 _PIXELS_PER_PASS = 2**24  # of float32 at once on a GPU: three arrays of 64 MiB
 
 
+@torch.no_grad()
 def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Tensor:
     """Stretch each mask over its box and keep the pixels whose centres reach the threshold.
 
