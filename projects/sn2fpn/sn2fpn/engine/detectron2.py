@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultTrainer, default_setup, hooks
 from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator, verify_results
-from detectron2.modeling import GeneralizedRCNNWithTTA
+from detectron2.modeling import BACKBONE_REGISTRY, GeneralizedRCNNWithTTA
 from detectron2.solver import build_optimizer
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -68,6 +68,10 @@ def _check_served(cfg: Any, args: Any) -> None:
         if value not in served:
             raise UserError(f"{key}: Detectron2 serves {' or '.join(map(repr, served))}, found {value!r}; "
                             "add --engine native to use it")
+    backbones = [name for name, _ in BACKBONE_REGISTRY]
+    if cfg.MODEL.BACKBONE.NAME not in backbones:
+        raise UserError(f"MODEL.BACKBONE.NAME: unknown backbone {cfg.MODEL.BACKBONE.NAME!r}"
+                        f"{did_you_mean(cfg.MODEL.BACKBONE.NAME, backbones)}")
     if cfg.MODEL.DEVICE == "cpu" and not args.eval_only:
         if args.num_gpus * args.num_machines > 1:
             raise UserError(f"--num-gpus {args.num_gpus}: Detectron2 trains in several processes on GPUs only; "
