@@ -6,7 +6,7 @@ train = dict(
     max_iter=90000,
     device="cuda",
     seed=-1,  # negative: a random seed, printed at the start; otherwise everything is reproducible
-    checkpointer=dict(period=5000, max_to_keep=0),  # 0: all
+    checkpointer=dict(period=5000, max_to_keep=None),  # None: all
     log_period=20,
     eval_period=0,  # iterations; 0: only at the end
     best_metric="",  # e.g. "bbox/AP50": keeps model_best.pth; "": off

@@ -11,17 +11,17 @@ import importlib
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
-from omegaconf import Container, DictConfig, ListConfig, OmegaConf
+from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import UserError, did_you_mean
 
-__all__ = ["TARGET", "LazyCall", "as_config", "dotted_name", "full_key", "instantiate", "locate", "parameters_of",
-           "target_of"]
+__all__ = ["TARGET", "LazyCall", "as_config", "dotted_name", "full_key", "instantiate", "is_list", "locate",
+           "parameters_of", "target_of"]
 
 TARGET = "_target_"
 
@@ -60,14 +60,14 @@ def as_config(values: Mapping[str, Any]) -> DictConfig:
 def instantiate(config: Any) -> Any:
     """Build what a node describes, its arguments first and in their order.
 
-    Lists become plain lists of built items, dataclass-backed configs their dataclass. Everything else, mappings
-    without `_target_` included, is returned as it is.
+    Lists and tuples become plain lists of built items, dataclass-backed configs their dataclass. Everything else,
+    mappings without `_target_` included, is returned as it is.
 
     Raises:
         UserError: no such target, arguments that it does not take or lacks, a value that it refuses; the message
             names the node's key.
     """
-    if isinstance(config, ListConfig | list):
+    if is_list(config):
         return [instantiate(item) for item in config]
     if isinstance(config, DictConfig) and is_dataclass(OmegaConf.get_type(config)):
         return OmegaConf.to_object(config)
@@ -85,6 +85,11 @@ def instantiate(config: Any) -> Any:
         return target(**arguments)
     except UserError as e:
         raise UserError(f"{where}: {e}") from e
+
+
+def is_list(config: Any) -> bool:
+    """Whether it is a list, or an omegaconf node of one (ListConfig; for tuples newer versions have a TupleConfig)."""
+    return isinstance(config, list) or (isinstance(config, Container) and isinstance(config, Sequence))
 
 
 def target_of(node: Mapping[str, Any]) -> Callable[..., Any]:
@@ -114,9 +119,14 @@ def parameters_of(node: DictConfig) -> dict[str, Any]:
     return {p.name: hints.get(p.name) for p in parameters if p.kind in kinds}
 
 
-def full_key(config: Any, key: str = "") -> str:
+def full_key(config: Any, key: str | int = "") -> str:
     """The dotted key of a node, or of `key` in it, counted from the root of its configuration."""
-    return config._get_full_key(key or None) if isinstance(config, Container) else key
+    if not isinstance(config, Container):
+        return str(key)
+    if key == "":
+        owner = config._get_parent()
+        return "" if owner is None else full_key(owner, config._key())
+    return config._get_full_key(key)
 
 
 def locate(name: str, where: str = "") -> Any:
@@ -134,7 +144,8 @@ def locate(name: str, where: str = "") -> Any:
         raise UserError(f"{where}cannot import {parts[0]!r} for {name!r}")
     for part in rest:
         if not hasattr(found, part):
-            raise UserError(f"{where}{name!r}: {found!r} has no {part!r}{did_you_mean(part, dir(found))}")
+            owner = getattr(found, "__name__", found)
+            raise UserError(f"{where}{name!r}: {owner} has no {part!r}{did_you_mean(part, dir(found))}")
         found = getattr(found, part)
     return found
 

@@ -16,11 +16,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import UserError, did_you_mean
-from .calls import TARGET, full_key, parameters_of
+from .calls import TARGET, full_key, is_list, parameters_of
 
 __all__ = ["apply_overrides", "fits"]
 
@@ -50,6 +50,8 @@ def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> DictConfig:
 
 
 def _parse(value: str, text: str) -> Any:
+    if not value:
+        return value  # a shell's way to write an empty text; YAML would read null
     try:
         parsed = OmegaConf.from_dotlist([f"value={value}"])
     except (yaml.YAMLError, OmegaConfBaseException) as e:
@@ -68,27 +70,23 @@ def _set(cfg: DictConfig, path: list[str], value: Any, add: bool) -> None:
         node = _get(node, part)
     if not (_has(node, path[-1]) or (isinstance(node, DictConfig) and (add or path[-1] in parameters_of(node)))):
         _unknown(node, path, len(path) - 1)
-    _assign(node, path[-1], value, add)
-
-
-def _assign(node: DictConfig | ListConfig, key: str, value: Any, add: bool) -> None:
-    old = _get(node, key) if _has(node, key) else None
+    old = _get(node, path[-1]) if _has(node, path[-1]) else None
     if isinstance(value, dict) and isinstance(old, DictConfig):
         for name, item in value.items():
-            _set(old, [str(name)], item, add)
-        return
-    name, index = full_key(node, key), _index(node, key)
-    before = OmegaConf.to_container(node, resolve=False) if isinstance(value, str) and "${" in value else None
-    if before is not None:  # check what it refers to
-        node[index] = value
-        value_now = _get(node, key)
-        _check(node, key, old, value_now, name)
-        return
-    _check(node, key, old, value, name)
-    node[index] = value
+            _set(cfg, [*path, str(name)], item, add)
+    elif isinstance(value, str) and "${" in value:  # check what it refers to
+        node[_index(node, path[-1])] = value
+        _check(node, path[-1], old, _get(node, path[-1]))
+    else:
+        _check(node, path[-1], old, value)
+        try:
+            node[_index(node, path[-1])] = value
+        except TypeError as e:  # an item of a tuple
+            raise UserError(f"{_WHERE}: {full_key(node)} cannot be changed in parts ({e}); set all of it") from None
 
 
-def _check(node: Any, key: str, old: Any, value: Any, name: str) -> None:
+def _check(node: Any, key: str, old: Any, value: Any) -> None:
+    name = full_key(node, _index(node, key))
     hint = parameters_of(node).get(key) if isinstance(node, DictConfig) else None
     if hint is None:
         if isinstance(old, DictConfig) and not isinstance(value, Mapping) and value is not None:
@@ -100,26 +98,26 @@ def _check(node: Any, key: str, old: Any, value: Any, name: str) -> None:
 
 
 def _has(node: Any, part: str) -> bool:
-    if isinstance(node, ListConfig):
+    if is_list(node):
         return part.lstrip("-").isdigit() and -len(node) <= int(part) < len(node)
     return isinstance(node, DictConfig) and part in node
 
 
 def _index(node: Any, part: str) -> str | int:
-    return int(part) if isinstance(node, ListConfig) else part
+    return int(part) if is_list(node) else part
 
 
 def _get(node: Any, part: str) -> Any:
     try:
         return node[_index(node, part)]
     except OmegaConfBaseException as e:
-        raise UserError(f"{full_key(node, part)}: {str(e).splitlines()[0]}") from None
+        raise UserError(f"{_WHERE}: {full_key(node, _index(node, part))}: {str(e).splitlines()[0]}") from None
 
 
 def _unknown(node: Any, path: Sequence[str], depth: int) -> typing.NoReturn:
     """Raise for the unknown part at `depth`; the suggestion looks among its siblings."""
     prefix = ".".join(path[:depth])
-    if isinstance(node, ListConfig):
+    if is_list(node):
         raise UserError(f"{_WHERE}: {prefix} is a list of {len(node)}: no item {path[depth]!r}")
     siblings = {*map(str, node), *parameters_of(node)} - {TARGET} if isinstance(node, DictConfig) else set()
     choices = [f"{prefix}.{s}" if prefix else s for s in siblings]
@@ -131,7 +129,7 @@ def _kind(old: Any) -> Any:
     """The annotation that the present value stands for."""
     if old is None or isinstance(old, DictConfig):
         return Any
-    if isinstance(old, ListConfig):
+    if is_list(old):
         return list
     return type(old) if isinstance(old, bool | int | float | str) else Any
 
@@ -154,7 +152,7 @@ def fits(value: Any, hint: Any) -> bool:
     if kind in (bool, int, str):
         return type(value) is kind
     if issubclass(kind, Sequence) or kind is Iterable:
-        return isinstance(value, list | ListConfig) and _items_fit(value, kind, arguments)
+        return is_list(value) and _items_fit(value, kind, arguments)
     return isinstance(value, (Mapping, kind))
 
 
@@ -165,8 +163,9 @@ def _items_fit(items: Sequence[Any], kind: type, arguments: tuple[Any, ...]) -> 
 
 
 def _words(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+    plain = isinstance(hint, type) and not typing.get_args(hint)
+    return hint.__name__ if plain else re.sub(r"(typing|collections\.abc)\.", "", str(hint))
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, ListConfig) else value
+    return list(value) if is_list(value) else value

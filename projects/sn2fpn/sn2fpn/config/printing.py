@@ -108,7 +108,7 @@ def _expression(value: Any, column: int, indent: str) -> str:
     elif isinstance(value, Mapping):
         items = [(f"{k!r}: ", v) for k, v in value.items()]
         opening, closing = "{", "}"
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         items = [("", v) for v in value]
         opening, closing = "[", "]"
     else:

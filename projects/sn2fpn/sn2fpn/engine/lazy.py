@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from ..config import LazyConfig, instantiate
-from ..config.calls import TARGET, parameters_of, target_of
+from ..config.calls import TARGET, dotted_name, is_list, parameters_of, target_of
 from ..config.printing import to_yaml
-from ..data import check_num_classes, get_dataset_dicts, register_custom
+from ..data import check_num_classes, class_names, get_dataset_dicts, register_custom
 from ..errors import UserError, did_you_mean
 from ..modeling.build import check_device
 from .options import LAZY_KEYS, check_options, read_options
@@ -34,11 +35,22 @@ def load_recipe(args: Any) -> LazyRecipe:
     Raises:
         UserError: the file does not load, a change does not fit it, or an impossible combination.
     """
-    recipe = LazyRecipe(args.config_file, args.opts)
+    try:
+        recipe = LazyRecipe(args.config_file, args.opts)
+        _check(recipe, args)
+    except OmegaConfBaseException as e:  # an interpolation that leads nowhere
+        raise UserError(f"{args.config_file}: {str(e).splitlines()[0]}") from e
+    return recipe
+
+
+def _check(recipe: LazyRecipe, args: Any) -> None:
+    name = dotted_name(target_of(recipe.cfg.model)) if TARGET in recipe.cfg.model else None
+    if name and name.startswith("detectron2."):
+        raise UserError(f"{args.config_file}: its model is Detectron2's own ({name}), which only Detectron2 can train: "
+                        "use its tools/lazyconfig_train_net.py")
     loader = recipe.cfg.dataloader
     has_train = loader.get("train") is not None and _set_names(loader.train) != []
     check_options(recipe.options, args, has_train=has_train, has_test=bool(recipe.test_sets()))
-    return recipe
 
 
 class LazyRecipe(Recipe):
@@ -70,8 +82,11 @@ class LazyRecipe(Recipe):
     def check_data(self, eval_only: bool) -> None:
         loader = self.cfg.dataloader
         register_custom(OmegaConf.to_container(loader.custom) if "custom" in loader else ())
-        names = [] if eval_only else _set_names(loader.train) or []
-        names += _set_names(loader.test) or [] if self.test_sets() else []
+        names: list[str] = []
+        for key in ("test",) if eval_only else ("train", "test"):
+            if key == "train" or self.test_sets():
+                found = _set_names(loader[key]) or []
+                names += [name for name in found if class_names(name, f"dataloader.{key}.dataset.names")]
         heads = self.cfg.model.get("roi_heads", {})
         if names and "num_classes" in heads:
             check_num_classes(heads.num_classes, names, "model.roi_heads.num_classes")
@@ -81,7 +96,7 @@ class LazyRecipe(Recipe):
         return instantiate(self.cfg.model).to(device)
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        return instantiate(self._changed("optimizer", **{"params.model": model}))
+        return instantiate(self._changed("optimizer", {"optimizer.params.model": model}))
 
     def build_scheduler(self, optimizer: torch.optim.Optimizer) -> LRMultiplier:
         return LRMultiplier(optimizer, instantiate(self.cfg.lr_multiplier), self.options.max_iter)
@@ -92,15 +107,22 @@ class LazyRecipe(Recipe):
 
     def build_train_loader(self, start_iter: int, seed: int) -> Iterable[list[dict[str, Any]]]:
         known = parameters_of(self.cfg.dataloader.train)
-        changes = {k: v for k, v in (("start_iter", start_iter), ("seed", seed)) if k in known}
-        return instantiate(self._changed("dataloader.train", **changes))
+        given = {"start_iter": start_iter, "seed": seed}
+        changes = {f"dataloader.train.{k}": v for k, v in given.items() if k in known}
+        return instantiate(self._changed("dataloader.train", changes))
 
     def test_sets(self) -> list[TestSet]:
         loader = self.cfg.dataloader
-        if loader.get("test") is None or loader.get("evaluator") is None or _set_names(loader.test) == []:
+        if loader.get("test") is None or loader.get("evaluator") is None:
             return []
-        name = "+".join(_set_names(loader.test) or ["test"])
-        return [TestSet(name, self._build_test_loader, self._build_evaluator)]
+        names = _set_names(loader.test)
+        if names is None:  # of another kind: one set, whatever it is
+            return [TestSet("test", functools.partial(self._build_test_loader, {}),
+                            functools.partial(self._build_evaluator, {}))]  # fmt: skip
+        each = {name: {"dataloader.test.dataset.names": name} for name in names}
+        return [TestSet(name, functools.partial(self._build_test_loader, changes),
+                        functools.partial(self._build_evaluator, changes))
+                for name, changes in each.items()]  # fmt: skip
 
     def draw_predictions(self, model: nn.Module, path: Path) -> Path | None:
         from ..visualization import draw_set
@@ -113,26 +135,27 @@ class LazyRecipe(Recipe):
     def dump(self) -> str:
         return to_yaml(self.cfg)
 
-    def _build_test_loader(self, with_targets: bool = False) -> Iterable[list[dict[str, Any]]]:
-        changes = {"mapper.with_targets": True} if with_targets else {}
-        return instantiate(self._changed("dataloader.test", **changes))
+    def _build_test_loader(self, changes: dict[str, Any], with_targets: bool = False) -> Iterable[list[dict[str, Any]]]:
+        if with_targets:
+            changes = changes | {"dataloader.test.mapper.with_targets": True}
+        return instantiate(self._changed("dataloader.test", changes))
 
-    def _build_evaluator(self, folder: Path) -> Any:
-        known = parameters_of(self.cfg.dataloader.evaluator)
-        given = self.cfg.dataloader.evaluator.get("output_dir")
-        changes = {"output_dir": str(folder)} if "output_dir" in known and given is None else {}
-        return instantiate(self._changed("dataloader.evaluator", **changes))
+    def _build_evaluator(self, changes: dict[str, Any], folder: Path) -> Any:
+        node = self.cfg.dataloader.evaluator
+        if "output_dir" in parameters_of(node) and node.get("output_dir") is None:
+            changes = changes | {"dataloader.evaluator.output_dir": str(folder)}
+        return instantiate(self._changed("dataloader.evaluator", changes))
 
-    def _changed(self, key: str, **changes: Any) -> DictConfig:
-        """A copy of the node at `key`, within a copy of the whole, with changed arguments."""
-        node = OmegaConf.select(copy.deepcopy(self.cfg), key)
-        for name, value in changes.items():
-            *parents, leaf = name.split(".")
-            owner = functools.reduce(lambda n, part: n.get(part) if isinstance(n, DictConfig) else None, parents, node)
+    def _changed(self, key: str, changes: dict[str, Any]) -> DictConfig:
+        """The node at `key` of a copy of the configuration in which some keys have other values."""
+        cfg = copy.deepcopy(self.cfg)
+        for changed, value in changes.items():
+            parent, _, leaf = changed.rpartition(".")
+            owner = OmegaConf.select(cfg, parent)
             if not isinstance(owner, DictConfig):
-                raise UserError(f"{key}.{'.'.join(parents)}: expected a node, to set its {leaf!r}; found {owner!r}")
+                raise UserError(f"{parent}: expected a node, to set its {leaf!r}; found {owner!r}")
             owner[leaf] = value
-        return node
+        return OmegaConf.select(cfg, key)
 
 
 def _set_names(loader: DictConfig) -> list[str] | None:
@@ -141,4 +164,4 @@ def _set_names(loader: DictConfig) -> list[str] | None:
     if not isinstance(dataset, DictConfig) or TARGET not in dataset or target_of(dataset) is not get_dataset_dicts:
         return None
     names = dataset.names
-    return list(names) if isinstance(names, ListConfig) else [names] if names else []
+    return list(names) if is_list(names) else [names] if names else []
