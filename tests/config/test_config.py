@@ -121,7 +121,8 @@ def test_arithmetic_in_configs_is_worked_out_not_executed(tmp_path: Path) -> Non
     file.write_text(f'MODEL: {{ANCHOR_GENERATOR: {{SIZES: !!python/object/apply:eval ["{text}"]}}}}')
     cfg = get_cfg()
     cfg.merge_from_file(str(file))
-    assert cfg.MODEL.ANCHOR_GENERATOR.SIZES == [[x, x * 2 ** (1.0 / 3), x * 2 ** (2.0 / 3)] for x in (32, 64)]
+    expected = [[x, x * 2 ** (1.0 / 3), x * 2 ** (2.0 / 3)] for x in (32, 64)]
+    assert expected == cfg.MODEL.ANCHOR_GENERATOR.SIZES
 
 
 @pytest.mark.parametrize("text", [
