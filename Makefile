@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 quickstart: install
-	$(BIN)/python train_net.py --config-file configs/quick/faster_rcnn_R18_sni_shapes.yaml
+	$(BIN)/python train_net.py --engine native --config-file configs/quick/faster_rcnn_R18_sni_shapes.yaml
 
 test: install
 	$(BIN)/python -m ruff check .

@@ -13,7 +13,7 @@ import torch
 from sn2fpn.config import get_cfg
 from sn2fpn.modeling import build_model
 from sn2fpn.modeling.detector import GeneralizedRCNN
-from sn2fpn.structures import Boxes, Instances
+from sn2fpn.structures import BitMasks, Boxes, Instances, PolygonMasks
 
 FOLDER = Path(__file__).resolve().parent / "golden" / "detectron2"
 sys.path.insert(0, str(FOLDER))
@@ -40,8 +40,8 @@ def model(case: dict[str, Any]) -> GeneralizedRCNN:
     return filler.fill_model(build_model(config(case)), case)
 
 
-def inputs(case: dict[str, Any]) -> list[dict[str, Any]]:
-    """The case's batch, with ground truth where it has some."""
+def inputs(case: dict[str, Any], variant: str = "boxes") -> list[dict[str, Any]]:
+    """The case's batch, with ground truth where it has some; `variant` is its form ("polygon", "bitmask")."""
     batch = []
     for spec in case["inputs"]:
         image = filler.to_tensor(filler.make_image(spec["seed"], spec["h"], spec["w"]))
@@ -51,6 +51,11 @@ def inputs(case: dict[str, Any]) -> list[dict[str, Any]]:
                 (spec["h"], spec["w"]),
                 gt_boxes=Boxes(torch.tensor(spec["gt_boxes"])), gt_classes=torch.tensor(spec["gt_classes"]),
             )  # fmt: skip
+        if variant == "polygon":
+            batch[-1]["instances"].gt_masks = PolygonMasks(spec["gt_polygons"])
+        elif variant == "bitmask":
+            masks = [filler.ellipse_bitmask(box, spec["h"], spec["w"]) for box in spec["gt_boxes"]]
+            batch[-1]["instances"].gt_masks = BitMasks(np.stack(masks))
     return batch
 
 

@@ -70,7 +70,9 @@ def test_files_are_plain_and_in_detectron2s_layout(tmp_path: Path) -> None:
     model = _Detector()
     Checkpointer(model, tmp_path, optimizer=_sgd(model)).save("model_final", iteration=9)
     data = torch.load(tmp_path / "model_final.pth", weights_only=True)
-    assert set(data) == {"model", "optimizer", "iteration"}
+    assert set(data) == {"model", "trainer", "iteration"}
+    assert set(data["trainer"]) == {"iteration", "_trainer"}
+    assert set(data["trainer"]["_trainer"]) == {"iteration", "optimizer"}
     assert data["model"].keys() == model.state_dict().keys()
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
     with pytest.raises(TypeError, match=r"Path at rest\[1\]\.file"):
@@ -154,10 +156,23 @@ def test_an_optimizer_of_another_shape_is_an_error(tmp_path: Path) -> None:
     model = _Detector()
     optimizer = _sgd(model)
     _train(model, optimizer, 1)
-    Checkpointer(model, tmp_path, optimizer=optimizer).save("model_0000001", iteration=1)
+    file = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "iteration": 1}  # goes by position
+    torch.save(file, tmp_path / "model_0000001.pth")
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
     backwards = torch.optim.SGD(list(model.parameters())[::-1], lr=0.1, momentum=0.9)
     with pytest.raises(UserError, match="the optimizer's state does not fit"):
         Checkpointer(model, tmp_path, optimizer=backwards).resume_or_load("")
+
+
+def test_momentum_goes_by_name(tmp_path: Path) -> None:
+    model = _Detector()
+    optimizer = _sgd(model)
+    _train(model, optimizer, 1)
+    Checkpointer(model, tmp_path, optimizer=optimizer).save("model_0000001", iteration=1)
+    backwards = torch.optim.SGD(list(model.parameters())[::-1], lr=0.1, momentum=0.9)
+    Checkpointer(model, tmp_path, optimizer=backwards).resume_or_load("")
+    for param in model.parameters():
+        assert torch.equal(backwards.state[param]["momentum_buffer"], optimizer.state[param]["momentum_buffer"])
 
 
 def test_a_last_checkpoint_that_is_gone(tmp_path: Path) -> None:

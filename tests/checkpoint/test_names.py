@@ -107,6 +107,7 @@ def test_caffe2_trunk(tmp_path: Path, depth: int, affine: bool, author: str) -> 
 def test_caffe2_detector_names_and_class_order(tmp_path: Path) -> None:
     scores = np.arange(4 * 2, dtype=np.float32).reshape(4, 2)  # background, then 3 classes
     boxes = np.arange(16 * 2, dtype=np.float32).reshape(16, 2)
+    masks = np.arange(4 * 2, dtype=np.float32).reshape(4, 2, 1, 1)
     names = {
         "fpn_inner_res5_2_sum_w": "fpn_lateral5.weight",
         "fpn_inner_res2_2_sum_lateral_b": "fpn_lateral2.bias",
@@ -118,14 +119,19 @@ def test_caffe2_detector_names_and_class_order(tmp_path: Path) -> None:
         "fc6_w": "box_head.fc1.weight",
         "fc7_b": "box_head.fc2.bias",
         "head_conv2_gn_b": "box_head.conv2.norm.bias",
+        "_[mask]_fcn1_w": "mask_head.mask_fcn1.weight",
+        "_[mask]_fcn4_gn_s": "mask_head.mask_fcn4.norm.weight",
+        "conv5_mask_b": "mask_head.deconv.bias",
         "conv1_gn_s": "stem.conv1.norm.weight",
         "res5_0_branch2b_gn_b": "res5.0.conv2.norm.bias",
     }
-    blobs = {name: np.zeros(1, np.float32) for name in names} | {"cls_score_w": scores, "bbox_pred_w": boxes}
+    blobs = {name: np.zeros(1, np.float32) for name in names} | {
+        "cls_score_w": scores, "bbox_pred_w": boxes, "mask_fcn_logits_w": masks}
     (tmp_path / "m.pkl").write_bytes(pickle.dumps({"blobs": blobs, "cfg": "yaml text"}))
     checkpoint = load_file(tmp_path / "m.pkl")
     assert checkpoint.format == "caffe2"
-    reordered = {"box_predictor.cls_score.weight": scores[[1, 2, 3, 0]], "box_predictor.bbox_pred.weight": boxes[4:]}
+    reordered = {"box_predictor.cls_score.weight": scores[[1, 2, 3, 0]], "box_predictor.bbox_pred.weight": boxes[4:],
+                 "mask_head.predictor.weight": masks[1:]}
     assert set(checkpoint.model) == {*names.values(), *reordered}
     for name, expected in reordered.items():
         assert checkpoint.model[name].tolist() == expected.tolist()

@@ -110,3 +110,27 @@ def test_bad_corpus(shared_data: Path, tmp_path: Path, monkeypatch: pytest.Monke
         with pytest.raises(UserError, match=path.name):
             get_cfg().merge_from_file(str(path))
     assert not list(tmp_path.iterdir())
+
+
+# Detectron2's RetinaNet configs compute their anchor sizes.
+
+
+def test_arithmetic_in_configs_is_worked_out_not_executed(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    text = "[[x, x * 2**(1.0/3), x * 2**(2.0/3) ] for x in [32, 64]]"
+    file.write_text(f'MODEL: {{ANCHOR_GENERATOR: {{SIZES: !!python/object/apply:eval ["{text}"]}}}}')
+    cfg = get_cfg()
+    cfg.merge_from_file(str(file))
+    expected = [[x, x * 2 ** (1.0 / 3), x * 2 ** (2.0 / 3)] for x in (32, 64)]
+    assert expected == cfg.MODEL.ANCHOR_GENERATOR.SIZES
+
+
+@pytest.mark.parametrize("text", [
+    "__import__('os').getcwd()", "open('x')", "[].append", "9**9**9", "2**0.5**-9999", "x", "1 if 1 else 2", "'a' * 3",
+    "[1] * 3", "1 / 0", "[x for x in 3]", "(lambda: 1)()", "1 +", "1 + " * 80 + "1",
+])  # fmt: skip
+def test_anything_else_in_that_tag_is_refused(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(f'SEED: !!python/object/apply:eval ["{text}"]')
+    with pytest.raises(UserError, match=r"c\.yaml: line 1: .*only arithmetic"):
+        get_cfg().merge_from_file(str(file))

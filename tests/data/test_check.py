@@ -53,6 +53,8 @@ def test_config_file_names_the_sets(coco_set: Any, tmp_path: Path, registered: N
         "  TRAIN: ('from_file',)\n  TEST: ('from_file',)\nMODEL:\n  ROI_HEADS:\n    NUM_CLASSES: 2\n")
     assert main(["--config-file", str(config)]) == 0
     assert capsys.readouterr().out.count("== from_file") == 1
+    assert main(["--config-file", str(config), "MODEL.MASK_ON", "True"]) == 1
+    assert "problem: from_file: data set 'from_file': MODEL.MASK_ON is True, but none" in capsys.readouterr().out
 
 
 def test_missing_annotation_file_is_a_problem(registered: None, capsys: Any) -> None:

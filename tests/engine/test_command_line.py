@@ -20,7 +20,8 @@ _ENV = os.environ | {"OMP_NUM_THREADS": "1"}
 
 def _command(flags: list[str], keys: dict[str, Any] | None = None, config: str = _CONFIG) -> list[str]:
     opts = [str(x) for pair in (keys or {}).items() for x in pair]
-    return [sys.executable, str(_ROOT / "train_net.py"), "--config-file", str(_ROOT / config), *flags, *opts]
+    return [sys.executable, str(_ROOT / "train_net.py"), "--engine", "native", "--config-file",
+            str(_ROOT / config), *flags, *opts]
 
 
 def _run(command: list[str], cwd: Path = _ROOT) -> subprocess.CompletedProcess[str]:

@@ -137,8 +137,8 @@ def test_validation_losses_leave_no_trace(tiny_cfg: MakeCfg) -> None:
     trainer = _trainer(tiny_cfg())
     before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
     random = torch.get_rng_state()
-    first = validation_losses(trainer.cfg, trainer.model)
-    assert first == validation_losses(trainer.cfg, trainer.model)
+    first = validation_losses(trainer.recipe.test_sets(), trainer.model)
+    assert first == validation_losses(trainer.recipe.test_sets(), trainer.model)
     assert first["val/total_loss"] == pytest.approx(sum(v for k, v in first.items() if k != "val/total_loss"))
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(v, before[k]) for k, v in trainer.model.state_dict().items())

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from golden_detectron2 import filler
 from sn2fpn.data import register_coco_instances
 from sn2fpn.data.catalog import DatasetCatalog
 from sn2fpn.errors import UserError
 from sn2fpn.evaluation import COCOEvaluator, results_table
+from sn2fpn.structures import BitMasks, Boxes, Instances, masks_to_rle
 
 ONE_BOX = [100.0, 100.0, 150.0, 150.0]  # 50 x 50 pixels: a medium object
 
@@ -34,6 +39,106 @@ def test_golden_scores_and_results_file(coco_set, evaluation_golden, run, tmp_pa
     assert written == [{k: v for k, v in e.items() if k != "segmentation"} for e in expected]
     assert [p.name for p in tmp_path.iterdir()] == ["coco_instances_results.json"]
     assert capsys.readouterr().out == ""
+
+
+def ellipses(predictions: list, size: tuple[int, int]) -> Instances:
+    """The goldens' detections: boxes, and in each the mask of its ellipse."""
+    classes, scores, boxes = zip(*predictions) if predictions else ((), (), ())
+    masks = [filler.ellipse_bitmask(np.asarray(box, np.float32).tolist(), *size) for box in boxes]
+    return Instances(size, pred_boxes=Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)),
+                     scores=torch.tensor(scores, dtype=torch.float32), pred_classes=torch.tensor(classes).long(),
+                     pred_masks=torch.from_numpy(np.stack(masks) if masks else np.zeros((0, *size), bool)))
+
+
+def evaluate_ellipses(evaluator: COCOEvaluator, name: str, predictions: dict[int, list]) -> dict[str, Any]:
+    evaluator.reset()
+    for record in DatasetCatalog.get(name):
+        found = ellipses(predictions[record["image_id"]], (record["height"], record["width"]))
+        evaluator.process([record], [{"instances": found}])
+    return evaluator.evaluate()
+
+
+def test_golden_mask_scores_and_results_file(coco_set, evaluation_golden, tmp_path: Path) -> None:
+    results = evaluate_ellipses(COCOEvaluator(coco_set, output_dir=tmp_path), coco_set, evaluation_golden["coco"])
+    for implementation in ("official", "fast"):
+        expected = evaluation_golden["expected"]["coco"][implementation]
+        assert list(results) == ["bbox", "segm"]
+        for task, scores in results.items():
+            assert scores == pytest.approx(expected[task], abs=1e-10)
+    expected = json.loads((evaluation_golden["folder"] / "coco" / "results.json").read_text())
+    assert json.loads((tmp_path / "coco_instances_results.json").read_text()) == expected
+
+
+@pytest.fixture
+def mask_set(register) -> Callable[..., str]:
+    """Squares of 40 pixels, with the masks given: None, polygons or RLE; extra keys may follow."""
+
+    def make(*segmentations: Any, **extra: Any) -> str:
+        objects = []
+        for n, segmentation in enumerate(segmentations):
+            keys = extra if segmentation is None else {**extra, "segmentation": segmentation}
+            objects.append((0, [100.0 * n, 0.0, 100.0 * n + 40, 40.0], keys))
+        return register({1: objects, 2: []}, ["thing"])
+
+    return make
+
+
+def square(n: int, width: int = 40) -> list[float]:
+    x = 100.0 * n
+    return [x, 0.0, x + width, 0.0, x + width, 40.0, x, 40.0]
+
+
+def predict(name: str, *masks: list[float], tasks: Any = None, copies: int = 1) -> dict[str, Any]:
+    """The scores of predictions with these polygons for masks and the squares of `mask_set` for boxes."""
+    bits = BitMasks.from_polygon_masks([[np.array(m)] for m in masks * copies], 1000, 1000).tensor
+    boxes = [[100.0 * n, 0.0, 100.0 * n + 40, 40.0] for n in range(len(masks))] * copies
+    found = Instances((1000, 1000), pred_boxes=Boxes(boxes), scores=torch.linspace(0.9, 0.1, len(boxes)),
+                      pred_classes=torch.zeros(len(boxes)).long(), pred_masks=bits)
+    evaluator = COCOEvaluator(name, tasks=tasks)
+    evaluator.reset()
+    evaluator.process([{"image_id": 1}, {"image_id": 2}], [{"instances": found}, {"instances": found[:0]}])
+    return evaluator.evaluate()
+
+
+def test_masks_are_scored_by_their_own_overlap_and_size(mask_set) -> None:
+    """Boxes are right; masks cover 40 x 40, and 29 of 40 x 40 pixels: IoU 0.725 counts at five of ten thresholds."""
+    rle = masks_to_rle(BitMasks.from_polygon_masks([[np.array(square(1))]], 1000, 1000).tensor)[0]
+    scores = predict(mask_set([square(0)], rle), square(0), square(1, width=29))
+    assert scores["bbox"]["AP"] == pytest.approx(100.0)
+    assert scores["segm"]["AP50"] == pytest.approx(100.0)
+    assert scores["segm"]["AP75"] == pytest.approx(100 * 51 / 101)
+    assert scores["segm"]["AP-thing"] == scores["segm"]["AP"] == scores["segm"]["APm"]
+    assert math.isnan(scores["segm"]["APs"])
+
+
+def test_many_masks(mask_set) -> None:
+    """pycocotools' area of more than 255 masks at once overflows."""
+    assert predict(mask_set([square(0)]), square(0), copies=300)["segm"]["AP"] == pytest.approx(100.0)
+
+
+def test_masks_on_a_crowd_do_not_count(register) -> None:
+    crowd = masks_to_rle(torch.ones(1, 1000, 1000, dtype=torch.bool))[0]
+    name = register({1: [(0, [0.0, 0.0, 40.0, 40.0], {"segmentation": [square(0)]}),
+                         (0, [0.0, 0.0, 1000.0, 1000.0], {"segmentation": crowd, "iscrowd": 1})], 2: []}, ["thing"])
+    scores = predict(name, square(0), square(1), square(2))
+    assert scores["segm"]["AP"] == pytest.approx(100.0)
+
+
+def test_sets_and_models_without_masks(mask_set, run, instances, caplog) -> None:
+    nothing = mask_set(None)
+    assert list(predict(nothing, square(0))) == ["bbox"]
+    assert "has no masks: box AP alone" in caplog.text
+    with pytest.raises(UserError, match=r"task 'segm' needs masks, but data set .* has none"):
+        predict(nothing, square(0), tasks=("segm",))
+    name = mask_set([square(0)], None)
+    scores = predict(name, square(0))
+    assert scores["segm"]["AP"] == pytest.approx(100.0) and scores["bbox"]["AP"] == pytest.approx(100 * 51 / 101)
+    assert f"1 objects of '{name}' have no mask and do not count in segm" in caplog.text
+    assert list(predict(name, square(0), tasks=("segm",))) == ["segm"]
+    with pytest.raises(UserError, match="task 'segm' needs masks, but the model predicts none"):
+        run(COCOEvaluator(name, tasks=("bbox", "segm")), {1: [(0, 0.5, ONE_BOX)]})
+    found_nothing = predict(name)
+    assert math.isnan(found_nothing["segm"]["AP"]) and found_nothing["segm"].keys() == found_nothing["bbox"].keys()
 
 
 def test_without_predictions_nothing_is_a_number_as_in_detectron2(coco_set, evaluation_golden, run, caplog) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from golden_detectron2 import CASES, config, filler
 from sn2fpn.modeling import build_model, collect_metrics
-from sn2fpn.structures import Boxes, Instances
+from sn2fpn.structures import BitMasks, Boxes, Instances, PolygonMasks
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 pytestmark = pytest.mark.detectron2
@@ -39,6 +39,12 @@ OPTIONS = {
     "groupnorm": ("MODEL.RESNETS.NORM", "GN", "MODEL.FPN.NORM", "GN", "MODEL.BACKBONE.FREEZE_AT", 0),
     "matching": ("MODEL.ROI_HEADS.IOU_THRESHOLDS", [0.2, 0.4], "MODEL.ROI_HEADS.IOU_LABELS", [0, -1, 1],
                  "MODEL.RPN.IOU_THRESHOLDS", [0.25, 0.5], "MODEL.PROPOSAL_GENERATOR.MIN_SIZE", 12),
+    "masks": ("MODEL.MASK_ON", True, "MODEL.ROI_MASK_HEAD.NUM_CONV", 4, "MODEL.ROI_MASK_HEAD.CONV_DIM", 32),
+    "masks_bitmap": ("MODEL.MASK_ON", True, "INPUT.MASK_FORMAT", "bitmask", "MODEL.ROI_MASK_HEAD.NUM_CONV", 2,
+                     "MODEL.ROI_MASK_HEAD.CONV_DIM", 32, "MODEL.ROI_MASK_HEAD.NORM", "GN"),
+    "masks_agnostic": ("MODEL.MASK_ON", True, "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", True,
+                       "MODEL.ROI_MASK_HEAD.CONV_DIM", 32, "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION", 7,
+                       "MODEL.ROI_MASK_HEAD.POOLER_TYPE", "ROIAlign", "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO", 2),
 }  # fmt: skip
 
 
@@ -62,12 +68,16 @@ def pair(*overrides: Any) -> tuple[Any, Any]:
     return ours, theirs
 
 
-def batch(theirs: bool, empty: bool = False) -> list[dict[str, Any]]:
-    """Two images of different sizes with random boxes, in our structures or Detectron2's."""
-    instances, boxes = Instances, Boxes
+def batch(theirs: bool, empty: bool = False, bitmask: bool = False) -> list[dict[str, Any]]:
+    """Two images of different sizes with random boxes and their ellipses, in our structures or Detectron2's."""
+    instances, boxes, masks = Instances, Boxes, BitMasks if bitmask else PolygonMasks
     if theirs:
+        from detectron2.structures import BitMasks as their_bitmasks
         from detectron2.structures import Boxes as boxes
         from detectron2.structures import Instances as instances
+        from detectron2.structures import PolygonMasks as their_polygons
+
+        masks = their_bitmasks if bitmask else their_polygons
     out = []
     for n, (h, w) in enumerate([(128, 160), (150, 100)]):
         g = torch.Generator().manual_seed(n)
@@ -75,23 +85,28 @@ def batch(theirs: bool, empty: bool = False) -> list[dict[str, Any]]:
         xy, wh = torch.rand(k, 2, generator=g), torch.rand(k, 2, generator=g) * 0.5 + 0.1
         box = torch.cat([xy * 0.4, xy * 0.4 + wh], dim=1) * torch.tensor([w, h, w, h])
         target = instances((h, w), gt_boxes=boxes(box), gt_classes=torch.randint(7, (k,), generator=g))
+        if bitmask:
+            drawn = [torch.from_numpy(filler.ellipse_bitmask(b, h, w)) for b in box.tolist()]
+            target.gt_masks = masks(torch.stack(drawn) if drawn else torch.zeros(0, h, w))
+        else:
+            target.gt_masks = masks([[torch.tensor(filler.ellipse_polygon(b)).numpy()] for b in box.tolist()])
         image = filler.to_tensor(filler.make_image(60 + n, h, w))
         out.append({"image": image, "height": 2 * h, "width": 2 * w, "instances": target})
     return out
 
 
-def train(model: Any, theirs: bool, empty: bool = False) -> tuple[dict, dict, dict]:
+def train(model: Any, theirs: bool, empty: bool = False, bitmask: bool = False) -> tuple[dict, dict, dict]:
     """Losses, gradients and logged scalars of one step, with a fixed seed for the samplers."""
     torch.manual_seed(7)
     if theirs:
         from detectron2.utils.events import EventStorage
 
         with EventStorage() as storage:
-            losses = model(batch(theirs, empty))
+            losses = model(batch(theirs, empty, bitmask))
         scalars = {k: v for k, (v, _) in storage.latest().items()}
     else:
         with collect_metrics() as metrics:
-            losses = model(batch(theirs, empty))
+            losses = model(batch(theirs, empty, bitmask))
         scalars = {k: float(v) for k, v in metrics.items()}
     sum(losses.values()).backward()
     grads = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
@@ -101,8 +116,9 @@ def train(model: Any, theirs: bool, empty: bool = False) -> tuple[dict, dict, di
 @pytest.mark.parametrize("name", OPTIONS)
 def test_losses_gradients_and_detections(name: str) -> None:
     ours, theirs = pair(*OPTIONS[name])
-    losses, grads, scalars = train(ours, theirs=False)
-    d2_losses, d2_grads, d2_scalars = train(theirs, theirs=True)
+    bitmask = "bitmask" in OPTIONS[name]
+    losses, grads, scalars = train(ours, theirs=False, bitmask=bitmask)
+    d2_losses, d2_grads, d2_scalars = train(theirs, theirs=True, bitmask=bitmask)
     assert losses == pytest.approx(d2_losses, rel=1e-4)
     assert scalars == pytest.approx(d2_scalars, rel=1e-5)
     assert grads.keys() == d2_grads.keys()
@@ -119,10 +135,15 @@ def test_losses_gradients_and_detections(name: str) -> None:
         assert torch.equal(found.pred_classes, expected.pred_classes)
         torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=5e-5)
         torch.testing.assert_close(found.pred_boxes.tensor, expected.pred_boxes.tensor, rtol=0, atol=5e-3)
+        assert found.has("pred_masks") == expected.has("pred_masks") == name.startswith("masks")
+        if found.has("pred_masks"):
+            wrong = (found.pred_masks != expected.pred_masks).sum()
+            assert wrong <= 5e-4 * expected.pred_masks.sum() and expected.pred_masks.any()
 
 
-def test_images_without_boxes() -> None:
-    ours, theirs = pair()
+@pytest.mark.parametrize("name", ["default", "masks"])
+def test_images_without_boxes(name: str) -> None:
+    ours, theirs = pair(*OPTIONS[name])
     assert train(ours, False, empty=True)[0] == pytest.approx(train(theirs, True, empty=True)[0], rel=1e-4)
 
 
@@ -135,7 +156,7 @@ def test_same_seed_gives_the_same_heads() -> None:
     from sn2fpn.modeling import roi_heads, rpn
 
     shapes = {f"p{i}": ShapeSpec(channels=32, stride=2**i) for i in range(2, 7)}
-    for options in ((), OPTIONS["convs"]):
+    for options in ((), OPTIONS["convs"], OPTIONS["masks"], OPTIONS["masks_agnostic"]):
         states = []
         for cfg, builders in ((config(CASE), (rpn.build_rpn, roi_heads.build_roi_heads)),
                               (config(CASE, d2_get_cfg()), (build_proposal_generator, build_roi_heads))):  # fmt: skip

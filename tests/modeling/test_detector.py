@@ -14,14 +14,15 @@ from golden_detectron2 import CASES, FOLDER, config, filler, inputs, max_error, 
 from sn2fpn.config import get_cfg
 from sn2fpn.errors import UserError
 from sn2fpn.modeling import GeneralizedRCNN, build_backbone, build_model, collect_metrics
-from sn2fpn.structures import Boxes, ImageList, Instances
+from sn2fpn.structures import BitMasks, Boxes, ImageList, Instances, PolygonMasks
 
-INFERENCE = ["infer_faster_r18", "infer_faster_r50"]
+INFERENCE = ["infer_faster_r18", "infer_faster_r50", "infer_mask_r50"]
+TRAINING = [("train_faster_r18", "boxes"), ("train_mask_r50", "polygon"), ("train_mask_r50", "bitmask")]
 
 
 @pytest.mark.parametrize("name", INFERENCE)
 def test_golden_inference(name: str) -> None:
-    """Tolerances of the goldens: 1e-4 of the standard deviation, 5e-3 pixels, 5e-5 in scores."""
+    """Tolerances: 1e-4 of the standard deviation, 5e-3 pixels, 5e-5 in scores, 0.05 % of a mask (or one pixel)."""
     case, golden = CASES[name], numbers(name)
     detector, batch = model(case).eval(), inputs(case)
     with torch.no_grad():
@@ -52,28 +53,41 @@ def test_golden_inference(name: str) -> None:
         assert found.pred_classes.tolist() == golden[f"det{i}_classes"].tolist()
         assert max_error(found.pred_boxes.tensor, golden[f"det{i}_boxes"]) < 5e-3
         assert max_error(found.scores, golden[f"det{i}_scores"]) < 5e-5
+        if f"det{i}_masks_packed" in golden:
+            shape = tuple(golden[f"det{i}_masks_shape"])
+            masks = np.unpackbits(golden[f"det{i}_masks_packed"], axis=1)[:, : shape[1] * shape[2]].reshape(shape)
+            assert found.pred_masks.dtype == torch.bool and found.pred_masks.shape == shape
+            wrong, area = (found.pred_masks.numpy() != masks).sum((1, 2)), golden[f"det{i}_masks_area"]
+            assert (wrong <= np.maximum(5e-4 * area, 1)).all() and wrong.sum() <= 5e-4 * area.sum()
+    for i, found in enumerate(detector.inference(batch, do_postprocess=False)):
+        if f"det{i}_mask_probs" in golden:
+            assert max_error(found.pred_masks[:6], golden[f"det{i}_mask_probs"]) < 5e-5
 
 
-def test_golden_training() -> None:
+@pytest.mark.parametrize("name, variant", TRAINING)
+def test_golden_training(name: str, variant: str) -> None:
     """Tolerances of the goldens: 1e-4 relative for losses, 1e-3 for gradients and losses after a step."""
-    case, golden = CASES["train_faster_r18"], numbers("train_faster_r18")
-    expected = case["variants"]["boxes"]
-    detector, batch = model(case), inputs(case)
+    case, golden = CASES[name], numbers(name)
+    expected = case["variants"][variant]
+    detector, batch = model(case), inputs(case, variant)
     with collect_metrics() as metrics:
         losses = detector(batch)
     assert {k: v.item() for k, v in losses.items()} == pytest.approx(expected["losses"], rel=1e-4)
     assert {k: float(v) for k, v in metrics.items()} == pytest.approx(expected["metrics"], rel=1e-6)
     sum(losses.values()).backward()
     grads = {n: p.grad for n, p in detector.named_parameters() if p.requires_grad}
-    names = list(map(str, golden["boxes_param_names"]))
+    names = list(map(str, golden[f"{variant}_param_names"]))
     assert set(names) == {n for n in grads if grads[n] is not None}
-    for name, norm, head in zip(names, golden["boxes_param_grad_norm"], golden["boxes_param_grad_head"]):
+    for name, norm, head in zip(names, golden[f"{variant}_param_grad_norm"], golden[f"{variant}_param_grad_head"]):
         assert grads[name].norm().item() == pytest.approx(norm, rel=1e-3), name
         start = grads[name].flatten()[:4]
         assert max_error(start, head[: len(start)]) < 1e-3 * norm, name
     groups = {"bottom_up": "backbone.bottom_up.", "fpn": "backbone.fpn_", "rpn": "proposal_generator.",
-              "box_head": "roi_heads.box_head.", "box_predictor": "roi_heads.box_predictor.", "total": ""}  # fmt: skip
-    for group, prefix in groups.items():
+              "box_head": "roi_heads.box_head.", "box_predictor": "roi_heads.box_predictor.",
+              "mask_head": "roi_heads.mask_head.", "total": ""}  # fmt: skip
+    assert set(expected["grad_norms"]) <= set(groups)
+    for group in expected["grad_norms"]:
+        prefix = groups[group]
         norm = torch.stack([g.norm() for n, g in grads.items() if n.startswith(prefix)]).norm()
         assert norm.item() == pytest.approx(expected["grad_norms"][group], rel=1e-3)
     solver = config(case).SOLVER
@@ -83,7 +97,7 @@ def test_golden_training() -> None:
     assert after == pytest.approx(expected["losses_after_one_step"], rel=1e-3)
 
 
-STATE_DICTS = {k: v for k, v in json.loads((FOLDER / "state_dicts.json").read_text()).items() if "faster" in k}
+STATE_DICTS = json.loads((FOLDER / "state_dicts.json").read_text())
 
 
 @pytest.mark.parametrize("name", STATE_DICTS)
@@ -92,7 +106,8 @@ def test_golden_state_dict(name: str) -> None:
     cfg = config(CASES["infer_faster_r50"])
     cfg.merge_from_list([
         "MODEL.FPN.OUT_CHANNELS", 256, "MODEL.ROI_BOX_HEAD.FC_DIM", 1024, "MODEL.ROI_HEADS.NUM_CLASSES", 80,
-        "MODEL.RESNETS.DEPTH", int(name.split("_")[3]), "MODEL.DEVICE", "meta",
+        "MODEL.RESNETS.DEPTH", int(name.split("_")[3]), "MODEL.DEVICE", "meta", "MODEL.MASK_ON", "mask" in name,
+        "MODEL.ROI_MASK_HEAD.NUM_CONV", 4,
         *(x for item in spec["overrides_on_base"].items() for x in item),
     ])  # fmt: skip
     with torch.device("meta"):
@@ -172,6 +187,64 @@ def test_every_pyramid_trains_and_detects(backbone: str, boxes: tuple) -> None:
         x1, y1, x2, y2 = found.pred_boxes.tensor.unbind(1)
         assert min(x1.min(), y1.min()) >= 0 and x2.max() <= w and y2.max() <= h
         assert not found.pred_boxes.tensor.requires_grad and not found.scores.requires_grad
+
+
+def with_masks(batch: list[dict[str, Any]], bitmask: bool = False) -> list[dict[str, Any]]:
+    """Each object's mask is its box."""
+    for x in batch:
+        boxes = x["instances"].gt_boxes.tensor.numpy()
+        masks = PolygonMasks([[b[[0, 1, 2, 1, 2, 3, 0, 3]]] for b in boxes])
+        size = x["instances"].image_size
+        x["instances"].gt_masks = BitMasks.from_polygon_masks(masks, *size) if bitmask else masks
+    return batch
+
+
+MASKS = ("MODEL.MASK_ON", True, "MODEL.ROI_MASK_HEAD.NUM_CONV", 1, "MODEL.ROI_MASK_HEAD.CONV_DIM", 16)
+
+
+@pytest.mark.parametrize("bitmask", [False, True])
+@pytest.mark.parametrize("boxes", [([BOX], []), ([], [])])
+def test_masks_are_learnt_and_found(boxes: tuple, bitmask: bool) -> None:
+    """Every pyramid has the same channels and strides, so one will do; an empty image gives no mask, no error."""
+    detector = tiny(*MASKS, "MODEL.BACKBONE.NAME", "build_sn2_sni_backbone", "MODEL.BACKBONE.FREEZE_AT", 0)
+    batch = with_masks(tiny_batch(*boxes), bitmask)
+    losses = detector(batch)
+    assert list(losses) == ["loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_mask"]
+    assert (losses["loss_mask"] > 0) == bool(boxes[0]) and all(v.isfinite() for v in losses.values())
+    sum(losses.values()).backward()
+    assert [n for n, p in detector.named_parameters() if p.requires_grad and p.grad is None] == []
+    detector.eval().roi_heads.score_thresh = 0.0
+    small = detector([{**batch[0], "height": 32, "width": 48}])[0]["instances"]
+    assert small.pred_masks.shape == (100, 32, 48) and small.pred_masks.dtype == torch.bool
+    x1, y1, x2, y2 = small.pred_boxes.tensor.unbind(1)
+    y, x = torch.arange(32)[None, :, None], torch.arange(48)[None, None, :]
+    outside = (x + 1 <= x1[:, None, None]) | (x >= x2[:, None, None]) | (y + 1 <= y1[:, None, None]) | (
+        y >= y2[:, None, None])
+    assert not (small.pred_masks & outside).any()
+    detector.roi_heads.score_thresh = 1.0
+    assert detector(batch[:1])[0]["instances"].pred_masks.shape == (0, 64, 96)
+
+
+def test_masks_under_autocast_are_float32() -> None:
+    detector = tiny(*MASKS, "MODEL.RESNETS.NORM", "GN")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = detector(with_masks(tiny_batch([BOX], [BOX])))["loss_mask"]
+        detector.eval().roi_heads.score_thresh = 0.0
+        found = detector.inference(tiny_batch([BOX]), do_postprocess=False)[0]
+    loss.backward()
+    assert loss.dtype == found.pred_masks.dtype == torch.float32 and found.pred_masks.shape == (100, 1, 28, 28)
+
+
+def test_ground_truth_masks_that_do_not_fit() -> None:
+    detector = tiny(*MASKS)
+    with pytest.raises(UserError, match=r"image_0.jpg: the mask branch \(MODEL.MASK_ON\) learns from .*gt_masks, "
+                                        r"found only \['gt_boxes', 'gt_classes'\]"):
+        detector(tiny_batch([BOX]))
+    batch = with_masks(tiny_batch([BOX], [BOX]))
+    batch[1]["instances"].gt_masks = BitMasks(torch.ones(1, 96, 64))
+    with pytest.raises(UserError, match=r"image_1.jpg: gt_masks are \(96, 64\), the image is \(64, 96\)"):
+        detector(batch)
+    detector(tiny_batch([]))  # nothing to learn from: no masks are needed
 
 
 def test_images_do_not_depend_on_their_batch() -> None:
@@ -280,18 +353,20 @@ def test_divergence_is_named() -> None:
     ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIPool", "serves 'ROIAlignV2' or 'ROIAlign', found 'ROIPool'"),
     ("MODEL.ROI_BOX_HEAD.USE_FED_LOSS", True, "serves False, found True"),
     ("MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", True, "serves False, found True"),
-    ("MODEL.MASK_ON", True, "serves False, found True"),
     ("MODEL.KEYPOINT_ON", True, "serves False, found True"),
     ("MODEL.LOAD_PROPOSALS", True, "serves False, found True"),
     ("TEST.AUG.ENABLED", True, "serves False, found True"),
     ("INPUT.FORMAT", "BRG", "found 'BRG'; did you mean"),
+    ("INPUT.MASK_FORMAT", "polygons", "found 'polygons'; did you mean 'polygon'?"),
+    ("MODEL.ROI_MASK_HEAD.NAME", "PointRendMaskHead", "serves 'MaskRCNNConvUpsampleHead', found 'PointRendMaskHead'"),
+    ("MODEL.ROI_MASK_HEAD.POOLER_TYPE", "ROIPool", "serves 'ROIAlignV2' or 'ROIAlign', found 'ROIPool'"),
     ("MODEL.DEVICE", "cudda", "no such device 'cudda'; did you mean 'cuda'?"),
     ("MODEL.DEVICE", "cuda:99", "'cuda:99', but"),
     ("MODEL.PIXEL_STD", [1.0], "PIXEL_MEAN has 3 channels, MODEL.PIXEL_STD 1"),
 ])  # fmt: skip
 def test_values_that_are_not_served(key: str, value: Any, words: str) -> None:
     with pytest.raises(UserError) as error:
-        tiny(key, value)
+        tiny("MODEL.MASK_ON", "MASK" in key, key, value)
     assert words in str(error.value) and key in str(error.value)
 
 

@@ -166,3 +166,35 @@ def test_backbone_names() -> None:
     ]:
         with pytest.raises(UserError, match=f"MODEL.BACKBONE.NAME: unknown backbone '{found}'; {words}"):
             pyramid_from_backbone_name(found)
+
+
+# ------------------------------------------------------------------ RetinaNet's p6 and p7
+
+
+@pytest.mark.parametrize("name", PYRAMIDS)
+def test_retinanet_backbones_have_p6_and_p7_from_the_trunk(name: str) -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 16, "MODEL.FPN.IN_FEATURES", ["res3", "res4", "res5"],
+                         "MODEL.IHP.DEPTHS", (1, 1, 1)])  # fmt: skip
+    pyramid = pyramid_from_backbone_name(f"build_sn2_{name}_retinanet_backbone")(cfg, TRUNK)
+    features = maps(135, 200)
+    outputs = pyramid(features)
+    assert list(outputs) == list(pyramid.output_shape()) == ["p3", "p4", "p5", "p6", "p7"]
+    conv = torch.nn.functional.conv2d
+    p6, p7 = pyramid.top_block.p6, pyramid.top_block.p7
+    expected = conv(features["res5"], p6.weight, p6.bias, stride=2, padding=1)
+    assert torch.allclose(outputs["p6"], expected, atol=1e-5)
+    expected = conv(expected.relu(), p7.weight, p7.bias, stride=2, padding=1)
+    assert torch.allclose(outputs["p7"], expected, atol=1e-5)
+    assert outputs["p7"].shape == (1, 16, 2, 2)
+    assert pyramid.size_divisibility == 32
+
+
+def test_p6_from_p5_and_from_what_is_not_there() -> None:
+    pyramid = build("fpn", [])
+    pyramid.add_p6_p7("p5")
+    outputs = pyramid(maps(64, 96))
+    assert torch.allclose(outputs["p6"], pyramid.top_block.p6(outputs["p5"]), atol=1e-5)
+    for source in ("res4", "res7"):
+        with pytest.raises(UserError, match=f"p6 and p7 need '{source}' with stride 32"):
+            pyramid.add_p6_p7(source)

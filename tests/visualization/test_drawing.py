@@ -10,15 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from sn2fpn.structures import Boxes, Instances
+from sn2fpn.structures import BitMasks, Boxes, Instances, PolygonMasks
 from sn2fpn.visualization import (
     Sample,
     class_color,
     draw_boxes,
     draw_instances,
+    draw_masks,
     image_grid,
     predictions_beside_ground_truth,
 )
+from sn2fpn.visualization.drawing import scale_instances
 
 GREY = 127
 
@@ -99,6 +101,50 @@ def test_instances_by_score_and_truth() -> None:
     both = draw_instances(_picture(100, 200), truth, ["a", "b"])
     for c in (0, 1):
         assert (both == class_color(c)).all(axis=2).any()
+
+
+def test_masks_are_tinted_within_their_outline() -> None:
+    """The small mask lies over the large one, whatever their order; the rest and the input stay grey."""
+    masks = torch.zeros(2, 60, 90, dtype=torch.bool)
+    masks[0, 20:30, 30:45], masks[1, 10:50, 20:80] = True, True
+    image, colors = _picture(60, 90), [(255, 0, 0), (0, 0, 255)]
+    drawn = draw_masks(image, masks, colors, opacity=0.5)
+    assert (image == GREY).all() and (drawn[~masks.any(0)] == GREY).all()
+    assert drawn[40, 50].tolist() == [64, 64, 191] and (drawn[25, 37] == [160, 32, 96]).all()
+    assert drawn[20, 35].tolist() == [255, 0, 0] and drawn[10, 60].tolist() == [0, 0, 255]  # outlines
+    assert (draw_masks(image, masks[:0]) == image).all()
+    assert (draw_masks(image, torch.zeros_like(masks)) == image).all()
+    with pytest.raises(ValueError, match=r"masks of shape \(2, 60, 90\) on a picture of \(60, 80\)"):
+        draw_masks(_picture(60, 80), masks)
+    with pytest.raises(ValueError, match="2 masks with 1 colours"):
+        draw_masks(image, masks, colors[:1])
+
+
+def test_instances_of_every_kind_show_their_masks() -> None:
+    box = Boxes(torch.tensor([[10.0, 10.0, 70.0, 50.0]]))
+    corners = PolygonMasks([[[10.0, 10.0, 70.0, 10.0, 70.0, 50.0, 10.0, 50.0]]])
+    bits = BitMasks.from_polygon_masks(corners, 60, 90)
+    classes = torch.tensor([1])
+    pictures = [draw_instances(_picture(60, 90), i, ["a", "b"]) for i in (
+        Instances((60, 90), gt_boxes=box, gt_classes=classes, gt_masks=corners),
+        Instances((60, 90), gt_boxes=box, gt_classes=classes, gt_masks=bits),
+        Instances((60, 90), pred_boxes=box, pred_classes=classes, pred_masks=bits.tensor, scores=torch.ones(1)))]
+    assert all((p[45, 60] != GREY).any() and (p[55, 80] == GREY).all() for p in pictures)
+    assert np.array_equal(pictures[0], pictures[1])
+    unsure = Instances((60, 90), pred_boxes=box, pred_classes=classes, pred_masks=bits.tensor, scores=torch.zeros(1))
+    assert (draw_instances(_picture(60, 90), unsure, ["a", "b"], score_threshold=0.5) == GREY).all()
+
+
+@pytest.mark.parametrize("size", [(120, 180), (30, 45), (60, 45)])
+def test_scaled_instances(size: tuple[int, int]) -> None:
+    box = Boxes(torch.tensor([[12.0, 12.0, 72.0, 48.0]]))
+    corners = PolygonMasks([[[12.0, 12.0, 72.0, 12.0, 72.0, 48.0, 12.0, 48.0]]])
+    truth = Instances((60, 90), gt_boxes=box, gt_classes=torch.tensor([1]), gt_masks=corners)
+    scaled = scale_instances(truth, size)
+    assert scaled.image_size == scaled.gt_masks.shape[1:] == size
+    assert BitMasks(scaled.gt_masks).get_bounding_boxes().tensor.tolist() == scaled.gt_boxes.tensor.tolist()
+    assert box.tensor.tolist() == [[12, 12, 72, 48]]
+    assert scale_instances(truth[:0], size).gt_masks.shape == (0, *size)
 
 
 def test_grid_keeps_every_picture() -> None:

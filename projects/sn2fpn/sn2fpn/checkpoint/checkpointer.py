@@ -28,9 +28,11 @@ _PERIODIC = re.compile(r"model_\d+\.pth")  # those that `delete_old` may delete
 class Checkpointer:
     """Saves and restores a model and what else makes up a run, in Detectron2's layout.
 
-    A file is `{"model": state dict, <checkpointable>: its state dict, …, "iteration": n, …}`: tensors and
-    plain types only, so that it loads in torch's safe mode. `last_checkpoint` beside the files holds the name
-    of the newest. Only the main process writes.
+    A file is `{"model": state dict, "trainer": {…}, <checkpointable>: its state dict, …, "iteration": n, …}`:
+    tensors and plain types only, so that it loads in torch's safe mode. `trainer` holds the optimizer's, the
+    scheduler's and the gradient scaler's states where Detectron2's trainer looks for them, so either engine
+    resumes from the other's files. `last_checkpoint` beside the files holds the name of the newest. Only the
+    main process writes.
 
     Args:
         model: its parameters and buffers are saved and loaded; DistributedDataParallel is looked through.
@@ -72,8 +74,10 @@ class Checkpointer:
         """
         if not self.save_dir or not is_main_process():
             return
-        data = {"model": dict(self.model.state_dict())}
-        data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
+        states = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
+        if "optimizer" in states and "iteration" in extra:
+            states = _for_detectron2(states, extra["iteration"])
+        data = {"model": dict(self.model.state_dict())} | states
         file = Path(self.save_dir) / f"{name}.pth"
         logger.info("saving %s", file)
         atomic_save(data | extra, file)
@@ -136,8 +140,13 @@ class Checkpointer:
                 _restore(key, self.checkpointables[key], rest.pop(key), checkpoint.path)
         return rest
 
-    def resume_or_load(self, path: str | Path, resume: bool = True) -> dict[str, Any]:
+    def resume_or_load(
+        self, path: str | Path, resume: bool = True, where: str = "MODEL.WEIGHTS"
+    ) -> dict[str, Any]:
         """Go on from the last checkpoint of `save_dir` if `resume` and there is one; else load weights.
+
+        Args:
+            where: the key that names `path`, for messages.
 
         Returns:
             What else the file holds; {} when nothing is resumed, so that a run starts at iteration 0.
@@ -148,16 +157,18 @@ class Checkpointer:
         if not (resume and self.has_checkpoint()):
             if resume:
                 logger.info("nothing to resume in %s", self.save_dir or "the (empty) output folder")
-            self.load(path, checkpointables=[])
+            self.load(path, checkpointables=[], where=where)
             return {}
-        where = f"--resume ({Path(self.save_dir) / _LAST})"
-        return self.load(self.get_checkpoint_file(), complete=True, where=where)
+        last = f"--resume ({Path(self.save_dir) / _LAST})"
+        return self.load(self.get_checkpoint_file(), complete=True, where=last)
 
     def _from_detectron2(self, rest: dict[str, Any], names_in_file: list[str]) -> dict[str, Any]:
         """Detectron2's trainer keeps optimizer and scheduler deeper in the file; bring them to the top."""
         trainer = rest["trainer"]
+        inner = trainer.get("_trainer", trainer)
         state = {
-            "optimizer": trainer.get("_trainer", trainer).get("optimizer"),
+            "optimizer": inner.get("optimizer"),
+            "grad_scaler": inner.get("grad_scaler"),
             "scheduler": trainer.get("hooks", {}).get("LRScheduler"),
             "iteration": trainer.get("iteration"),
         }
@@ -182,6 +193,16 @@ _TORCHVISION_INPUT = (
     "torchvision's weights are for INPUT.FORMAT RGB, MODEL.PIXEL_MEAN [123.675, 116.280, 103.530], "
     "MODEL.PIXEL_STD [58.395, 57.120, 57.375] and MODEL.RESNETS.STRIDE_IN_1X1 False"
 )
+
+
+def _for_detectron2(states: dict[str, Any], iteration: int) -> dict[str, Any]:
+    """`states` with those that Detectron2's trainer knows in the places where it looks for them."""
+    inner = {"iteration": iteration} | {k: states[k] for k in ("optimizer", "grad_scaler") if k in states}
+    trainer: dict[str, Any] = {"iteration": iteration, "_trainer": inner}
+    if "scheduler" in states:
+        trainer["hooks"] = {"LRScheduler": states["scheduler"]}
+    others = {k: v for k, v in states.items() if k not in ("optimizer", "grad_scaler", "scheduler")}
+    return {"trainer": trainer} | others
 
 
 def _reordered(

@@ -44,6 +44,10 @@ _CAFFE2_RULES: tuple[tuple[str, str], ...] = (
     (r"^head_conv(\d)\.", r"box_head.conv\1."),
     (r"^bbox_pred\.", "box_predictor.bbox_pred."),
     (r"^cls_score\.", "box_predictor.cls_score."),
+    # mask head
+    (r"^_\[mask\]_fcn(\d)\.", r"mask_head.mask_fcn\1."),
+    (r"^conv5_mask\.", "mask_head.deconv."),
+    (r"^mask_fcn_logits\.", "mask_head.predictor."),
 )
 
 _TORCHVISION_RULES: tuple[tuple[str, str], ...] = (
@@ -99,9 +103,11 @@ def _rename(name: str, naming: str) -> str:
 
 
 def _background_last(name: str, tensor: Tensor) -> Tensor:
-    """Caffe2 has the background as class 0, with box weights that mean nothing; here it is the last class."""
+    """Caffe2 has the background as class 0, with box and mask weights that mean nothing; here it is the last class."""
     if name.startswith("box_predictor.cls_score."):
         return torch.cat([tensor[1:], tensor[:1]])
     if name.startswith("box_predictor.bbox_pred."):
         return tensor[4:]
+    if name.startswith("mask_head.predictor."):
+        return tensor[1:]
     return tensor

@@ -1,7 +1,9 @@
-"""Configuration: one YAML for both engines. Defaults live in `defaults.py` and `study.py`."""
+"""Configuration: YAML for both engines (defaults in `defaults.py` and `study.py`), and Python files (`lazy.py`)."""
 
+from .calls import LazyCall, instantiate, locate
 from .defaults import get_cfg
+from .lazy import LazyConfig
 from .node import CfgNode
 from .study import add_study_config
 
-__all__ = ["CfgNode", "add_study_config", "get_cfg"]
+__all__ = ["CfgNode", "LazyCall", "LazyConfig", "add_study_config", "get_cfg", "instantiate", "locate"]

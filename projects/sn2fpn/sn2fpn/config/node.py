@@ -15,6 +15,7 @@ from fvcore.common.config import BASE_KEY
 from fvcore.common.config import CfgNode as _CfgNode
 
 from ..errors import UserError, did_you_mean
+from .arithmetic import ConfigLoader
 
 __all__ = ["CfgNode"]
 
@@ -93,7 +94,7 @@ def _load_with_base(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         nearby = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         raise UserError(f"{role}: {path}" + (did_you_mean(str(path), nearby) if nearby else ""))
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), ConfigLoader)
     except yaml.constructor.ConstructorError as e:
         line = e.problem_mark.line + 1 if e.problem_mark else "?"
         raise UserError(f"{path}: line {line}: configs hold plain values only: {e.problem}") from None
@@ -130,7 +131,7 @@ def _checked(value: Any, old: Any, full_key: str, source: str) -> Any:
     either = EITHER_TYPE.get(full_key)
     if either is not None:
         value = float(value) if type(value) is int and float in either else value
-        if type(value) in either:
+        if value is None or type(value) in either:
             return value
     elif old is None or value is None or type(value) is type(old):
         return value

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from .node import CfgNode as CN
-
 __all__ = ["add_study_config"]
 
 
 def add_study_config(cfg: Any) -> None:
     """Add the study's keys to a configuration (ours or Detectron2's own CfgNode)."""
+    CN = type(cfg)
     # Pyramid with soft nearest-neighbour interpolation (SNI).
     cfg.MODEL.SNI = CN(dict(
         MODE="soft_nearest",  # | "authors_rcnn": the top-down path of the released R-CNN code
-        ALPHA="area",  # factor on the upsampled map: "area" = (h*w)/(H*W), or a fixed float
+        ALPHA=None,  # factor on the upsampled map: None or "area" = (h*w)/(H*W), or a fixed float
+        #              (None, since yacs lets both a string and a number replace nothing else)
         INTERP="nearest",  # | "bilinear"
         ORDER="pass_sum",  # what travels down: the plain sum, or "pass_smoothed" (after the 3x3 conv)
     ))

@@ -2,18 +2,20 @@
 
 from .builtin import register_builtin
 from .catalog import DatasetCatalog, MetadataCatalog, class_names, data_root
+from .categories import known_categories
 from .coco import load_coco_json, register_coco_instances
 from .custom import register_custom
 from .images import read_image
-from .loader import BatchLoader, build_test_loader, build_train_loader
+from .loader import BatchLoader, build_test_loader, build_train_loader, make_test_loader, make_train_loader
 from .mapper import DatasetMapper, build_mapper
-from .selection import check_classes, get_dataset_dicts
+from .selection import check_classes, check_num_classes, get_dataset_dicts
 from .statistics import class_histogram
 from .voc import VOC_CLASSES, load_voc_instances, register_pascal_voc
 
 __all__ = ["BatchLoader", "DatasetCatalog", "DatasetMapper", "MetadataCatalog", "VOC_CLASSES", "build_mapper",
-           "build_test_loader", "build_train_loader", "check_classes", "class_histogram", "class_names", "data_root",
-           "get_dataset_dicts", "load_coco_json", "load_voc_instances", "read_image", "register_coco_instances",
-           "register_custom", "register_pascal_voc"]
+           "build_test_loader", "build_train_loader", "check_classes", "check_num_classes", "class_histogram",
+           "class_names", "data_root", "get_dataset_dicts", "known_categories", "load_coco_json", "load_voc_instances",
+           "make_test_loader", "make_train_loader", "read_image", "register_coco_instances", "register_custom",
+           "register_pascal_voc"]
 
 register_builtin()

@@ -56,4 +56,6 @@ def _register_shapes(name: str, split: str) -> None:
         return load_coco_json(json_file, image_root, name)
 
     DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(evaluator_type="coco", thing_classes=list(SHAPE_CLASSES))
+    MetadataCatalog.get(name).set(
+        evaluator_type="coco", thing_classes=list(SHAPE_CLASSES),
+        thing_dataset_id_to_contiguous_id={i + 1: i for i in range(len(SHAPE_CLASSES))})

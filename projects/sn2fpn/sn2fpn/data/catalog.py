@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import UserError
 from ..registry import Registry
 
-__all__ = ["DatasetCatalog", "MetadataCatalog", "Metadata", "data_root", "class_names"]
+__all__ = ["DatasetCatalog", "MetadataCatalog", "Metadata", "class_names", "data_root", "is_slice"]
 
 DatasetDicts = list[dict[str, Any]]
 
@@ -98,6 +98,11 @@ class _DatasetCatalog(Registry):
         """Forget a set and its metadata."""
         super().remove(name)
         MetadataCatalog.remove(name)
+
+
+def is_slice(name: str) -> bool:
+    """Whether `name` means a part of a set, such as "coco_2017_train[:16]"."""
+    return _SLICE.fullmatch(name) is not None
 
 
 def class_names(name: str, where: str = "") -> list[str]:

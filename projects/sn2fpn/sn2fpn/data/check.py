@@ -26,7 +26,7 @@ from .catalog import DatasetCatalog, DatasetDicts, class_names
 from .custom import register_custom
 from .images import check_image_size, read_image
 from .problems import Problem, collect_problems
-from .selection import check_classes
+from .selection import check_classes, keep_masked
 from .statistics import class_histogram, size_histogram
 
 __all__ = ["check_dataset", "main"]
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in names:
             records, problems = check_dataset(name)
             if cfg is not None and records:
-                problems += _class_problems(cfg, name)
+                problems += _model_problems(cfg, name, records)
             _report(name, records, problems)
             found += len(problems)
             samples += [(name, record) for record in _spread(records, args.images)]
@@ -120,9 +120,12 @@ def _configure(args: argparse.Namespace) -> tuple[Any, list[str]]:
     return cfg, list(dict.fromkeys(names))
 
 
-def _class_problems(cfg: Any, name: str) -> Iterator[Problem]:
+def _model_problems(cfg: Any, name: str, records: DatasetDicts) -> Iterator[Problem]:
+    """What keeps the configuration's model from learning from the set."""
     try:
         check_classes(cfg, name)
+        if cfg.MODEL.MASK_ON:
+            keep_masked(records, cfg.INPUT.MASK_FORMAT, f"data set {name!r}")
     except UserError as e:
         yield Problem(name, str(e))
 
@@ -153,10 +156,11 @@ def _picture_summary(records: DatasetDicts) -> str:
         return f"{min(values)} to {max(values)}, median {int(np.median(values))}"
 
     counts = [sum(not a.get("iscrowd", 0) for a in r["annotations"]) for r in records]
+    masks = sum(bool(a.get("segmentation")) for r in records for a in r["annotations"])
     difficult = sum(a.get("difficult", 0) for r in records for a in r["annotations"])
     return (f"width {spread([r['width'] for r in records])}; height {spread([r['height'] for r in records])}; "
             f"boxes per image {spread(counts)}; {counts.count(0)} images without boxes"
-            + (f"; {difficult} difficult objects" if difficult else ""))
+            + (f"; {masks} masks" if masks else "") + (f"; {difficult} difficult objects" if difficult else ""))
 
 
 def _spread(records: DatasetDicts, count: int) -> DatasetDicts:

@@ -15,7 +15,7 @@ from .images import read_image_size
 from .masks import check_segmentation
 from .problems import Problems
 
-__all__ = ["load_coco_json", "register_coco_instances", "clip_box"]
+__all__ = ["load_coco_json", "read_categories", "register_coco_instances", "clip_box"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,16 @@ def load_coco_json(json_file: str | Path, image_root: str | Path, dataset_name: 
                         "do images, categories and annotations belong together?")
     logger.info("%s: %d images, %d boxes, %d classes", path, len(records), kept, len(names))
     return [records[i] for i in sorted(records, key=lambda i: (isinstance(i, str), i))]
+
+
+def read_categories(json_file: str | Path) -> tuple[dict[int, int], list[str]]:
+    """Category id -> contiguous id, and the class names in that order, of a COCO instances file.
+
+    Raises:
+        UserError: missing or truncated file, or missing or wrong categories.
+    """
+    path = Path(json_file)
+    return _categories(_part(_read_json(path), "categories", path), path)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -26,10 +26,10 @@ from .samplers import (
     repeat_factors,
     sample_rng,
 )
-from .selection import check_classes, get_dataset_dicts
+from .selection import check_classes, get_dataset_dicts, keep_masked
 from .statistics import class_histogram
 
-__all__ = ["BatchLoader", "build_train_loader", "build_test_loader"]
+__all__ = ["BatchLoader", "build_test_loader", "build_train_loader", "make_test_loader", "make_train_loader"]
 
 logger = logging.getLogger(__name__)
 
@@ -111,29 +111,67 @@ def build_train_loader(
         UserError: unknown sets or keys' values, unreadable data, classes that do not fit the model, or
             an `IMS_PER_BATCH` that cannot be split among the processes.
     """
-    world_size = distributed.get_world_size()
-    total = cfg.SOLVER.IMS_PER_BATCH
-    if total < 1 or total % world_size:
-        raise UserError(f"SOLVER.IMS_PER_BATCH is {total}: expected a multiple of the {world_size} process(es)")
-    if cfg.DATALOADER.SAMPLER_TRAIN not in SAMPLERS:
-        raise UserError(f"DATALOADER.SAMPLER_TRAIN: unknown sampler {cfg.DATALOADER.SAMPLER_TRAIN!r}"
-                        f"{did_you_mean(cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS)}")
+    mapper, mask_format, c = build_mapper(cfg, is_train=True), _mask_format(cfg), cfg.DATALOADER
     if dataset_dicts is None:
         dataset_dicts = get_dataset_dicts(
-            cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, "DATASETS.TRAIN")
+            cfg.DATASETS.TRAIN, c.FILTER_EMPTY_ANNOTATIONS, "DATASETS.TRAIN", mask_format)
         names = check_classes(cfg, cfg.DATASETS.TRAIN)
         logger.info("training data %s:\n%s", ", ".join(cfg.DATASETS.TRAIN), class_histogram(dataset_dicts, names))
-    _check_files_exist(dataset_dicts)
-    seed = _resolve_seed(cfg.SEED if seed is None else seed)
-    if cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
-        factors = repeat_factors(dataset_dicts, cfg.DATALOADER.REPEAT_THRESHOLD, cfg.DATALOADER.REPEAT_SQRT)
-        sampler: TrainingSampler = RepeatFactorTrainingSampler(factors, seed)
+    elif mask_format:
+        dataset_dicts = keep_masked(dataset_dicts, mask_format, "the training data")
+    return make_train_loader(
+        dataset_dicts, mapper, total_batch_size=cfg.SOLVER.IMS_PER_BATCH, num_workers=c.NUM_WORKERS,
+        sampler=c.SAMPLER_TRAIN, repeat_threshold=c.REPEAT_THRESHOLD, repeat_sqrt=c.REPEAT_SQRT,
+        aspect_ratio_grouping=c.ASPECT_RATIO_GROUPING, seed=cfg.SEED if seed is None else seed, start_iter=start_iter,
+    )  # fmt: skip
+
+
+def make_train_loader(
+    dataset: DatasetDicts,
+    mapper: DatasetMapper,
+    *,
+    total_batch_size: int,
+    num_workers: int = 4,
+    sampler: str = "TrainingSampler",
+    repeat_threshold: float = 0.0,
+    repeat_sqrt: bool = True,
+    aspect_ratio_grouping: bool = True,
+    seed: int = -1,
+    start_iter: int = 0,
+) -> BatchLoader:
+    """The endless loader of some images; this process's share of each batch.
+
+    Args:
+        dataset: the images.
+        mapper: makes a model input of a data set dict.
+        total_batch_size: images per batch, over all processes.
+        num_workers: processes that load ahead; 0: none.
+        sampler: "TrainingSampler" (each image once an epoch), or "RepeatFactorTrainingSampler" (those with a rare
+            class more often).
+        repeat_threshold: of the latter: classes in fewer than this share of the images are repeated.
+        repeat_sqrt: as often as the root of the ratio says, instead of the ratio.
+        aspect_ratio_grouping: batches hold either wide or tall images.
+        seed, start_iter: see `build_train_loader`.
+
+    Raises:
+        UserError: unknown sampler, a batch that cannot be split among the processes, missing image files.
+    """
+    world_size = distributed.get_world_size()
+    if total_batch_size < 1 or total_batch_size % world_size:
+        raise UserError(f"SOLVER.IMS_PER_BATCH is {total_batch_size}: expected a multiple of the {world_size} "
+                        "process(es)")
+    if sampler not in SAMPLERS:
+        raise UserError(f"DATALOADER.SAMPLER_TRAIN: unknown sampler {sampler!r}{did_you_mean(sampler, SAMPLERS)}")
+    _check_files_exist(dataset)
+    seed = _resolve_seed(seed)
+    if sampler == "RepeatFactorTrainingSampler":
+        factors = repeat_factors(dataset, repeat_threshold, repeat_sqrt)
+        indices: TrainingSampler = RepeatFactorTrainingSampler(factors, seed)
     else:
-        sampler = TrainingSampler(len(dataset_dicts), seed)
-    wide = [d["width"] > d["height"] for d in dataset_dicts] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
-    batches = BatchStream(sampler, total // world_size, distributed.get_rank(), world_size, wide, start_iter)
-    return BatchLoader(_without_masks(dataset_dicts), build_mapper(cfg, is_train=True), batches, seed,
-                       cfg.DATALOADER.NUM_WORKERS)
+        indices = TrainingSampler(len(dataset), seed)
+    wide = [d["width"] > d["height"] for d in dataset] if aspect_ratio_grouping else None
+    batches = BatchStream(indices, total_batch_size // world_size, distributed.get_rank(), world_size, wide, start_iter)
+    return BatchLoader(_as_needed(dataset, mapper), mapper, batches, seed, num_workers)
 
 
 def build_test_loader(cfg: Any, name: str, *, with_targets: bool = False) -> BatchLoader:
@@ -143,15 +181,26 @@ def build_test_loader(cfg: Any, name: str, *, with_targets: bool = False) -> Bat
         with_targets: add `instances`, for losses on held-out data.
 
     Raises:
-        UserError: unknown or unreadable set, or classes that do not fit the model.
+        UserError: unknown or unreadable set, classes that do not fit the model, or with targets, no masks for
+            a model that learns them.
     """
-    dataset_dicts = get_dataset_dicts(name, where="DATASETS.TEST")
+    mask_format = _mask_format(cfg) if with_targets else None
+    dataset_dicts = get_dataset_dicts(name, where="DATASETS.TEST", mask_format=mask_format)
     check_classes(cfg, name)
-    _check_files_exist(dataset_dicts)
-    sampler = InferenceSampler(len(dataset_dicts), distributed.get_rank(), distributed.get_world_size())
     mapper = build_mapper(cfg, is_train=False, with_targets=with_targets)
-    return BatchLoader(_without_masks(dataset_dicts), mapper, [[s] for s in sampler],
-                       num_workers=cfg.DATALOADER.NUM_WORKERS)
+    return make_test_loader(dataset_dicts, mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
+
+
+def make_test_loader(dataset: DatasetDicts, mapper: DatasetMapper, *, num_workers: int = 4) -> BatchLoader:
+    """One image a batch, each image once over all processes; see `make_train_loader` for the arguments."""
+    _check_files_exist(dataset)
+    sampler = InferenceSampler(len(dataset), distributed.get_rank(), distributed.get_world_size())
+    return BatchLoader(_as_needed(dataset, mapper), mapper, [[s] for s in sampler], num_workers=num_workers)
+
+
+def _mask_format(cfg: Any) -> str | None:
+    """The form of masks that the model learns from; None where it learns none."""
+    return cfg.INPUT.MASK_FORMAT if cfg.MODEL.MASK_ON else None
 
 
 def _resolve_seed(seed: int) -> int:
@@ -175,10 +224,12 @@ def _check_files_exist(dataset_dicts: DatasetDicts) -> None:
                         "are missing)")
 
 
-def _without_masks(dataset_dicts: DatasetDicts) -> DatasetDicts:
-    """Boxes are all that the model is trained on; polygons are most of a file's bytes."""
+def _as_needed(dataset: DatasetDicts, mapper: DatasetMapper) -> DatasetDicts:
+    """Without the masks that the mapper has no use for: they are most of a file's bytes."""
+    if not isinstance(mapper, DatasetMapper) or (mapper.with_targets and mapper.mask_format):
+        return dataset
     return [{**d, "annotations": [{k: v for k, v in a.items() if k != "segmentation"} for a in d["annotations"]]}
-            for d in dataset_dicts]
+            for d in dataset]
 
 
 def _as_list(batch: list[Any]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Checking segmentations as they come from files, before anything decodes them."""
+"""Segmentations: checked as they come from files, before anything decodes them, and moved with their picture."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_api
 
-__all__ = ["check_segmentation"]
+from ..structures import polygons_to_bitmask
+from .augmentation import TransformList
+
+__all__ = ["MASK_FORMATS", "check_segmentation", "draw_segmentation", "move_polygons"]
+
+MASK_FORMATS = ("polygon", "bitmask")  # of INPUT.MASK_FORMAT
 
 
 def check_segmentation(segmentation: Any, height: int, width: int) -> Any:
@@ -35,6 +40,37 @@ def check_segmentation(segmentation: Any, height: int, width: int) -> Any:
     if not kept:
         raise ValueError(f"segmentation has no polygon of 3 or more points (numbers: {[len(p) for p in segmentation]})")
     return kept
+
+
+def move_polygons(
+    segmentation: list[list[float]] | dict[str, Any] | None, transforms: TransformList
+) -> list[np.ndarray]:
+    """Polygons `[x0, y0, x1, y1, …]` moved by `transforms`; none for None.
+
+    Raises:
+        ValueError: the segmentation is RLE.
+    """
+    if isinstance(segmentation, dict):
+        raise ValueError("a mask is given as run lengths (RLE), which INPUT.MASK_FORMAT 'polygon' cannot hold; "
+                         "set INPUT.MASK_FORMAT bitmask")
+    points = [np.asarray(p, dtype=np.float64).reshape(-1, 2) for p in segmentation or ()]
+    return [p.reshape(-1) for p in transforms.apply_polygons(points)]
+
+
+def draw_segmentation(
+    segmentation: list[list[float]] | dict[str, Any] | None, transforms: TransformList, image_size: tuple[int, int],
+) -> np.ndarray:
+    """(height, width) bool of polygons or RLE moved by `transforms`; all False for None.
+
+    Polygons are moved, then drawn; run lengths are decoded, then moved as a picture.
+
+    Args:
+        segmentation: as `check_segmentation` gives it.
+        image_size: (height, width) that the transforms lead to.
+    """
+    if isinstance(segmentation, dict):
+        return transforms.apply_mask(mask_api.decode(segmentation)).astype(bool)
+    return polygons_to_bitmask(move_polygons(segmentation, transforms), *image_size)
 
 
 def _check_rle(rle: dict[str, Any], height: int, width: int) -> dict[str, Any]:

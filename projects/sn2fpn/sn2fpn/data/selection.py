@@ -1,4 +1,4 @@
-"""Which data a run uses: reading the named sets, filtering, and checking classes against the model."""
+"""Which data a run uses: reading the named sets, filtering, and checking classes and masks against the model."""
 
 from __future__ import annotations
 
@@ -9,23 +9,31 @@ from typing import Any
 from ..errors import UserError
 from .catalog import DatasetCatalog, DatasetDicts, as_names, class_names
 
-__all__ = ["get_dataset_dicts", "check_classes"]
+__all__ = ["check_classes", "check_num_classes", "get_dataset_dicts", "keep_masked"]
 
 logger = logging.getLogger(__name__)
 
 
-def get_dataset_dicts(names: str | Sequence[str], filter_empty: bool = False, where: str = "") -> DatasetDicts:
+def get_dataset_dicts(
+    names: str | Sequence[str], filter_empty: bool = False, where: str = "", mask_format: str | None = None
+) -> DatasetDicts:
     """Read one or several sets as one list of data set dicts.
 
     Args:
         filter_empty: leave out images without boxes, and those whose boxes are all crowds.
         where: the key that holds the names, for messages.
+        mask_format: what `INPUT.MASK_FORMAT` says, for a model that learns masks; see `keep_masked`. None:
+            objects without masks are as good as others.
 
     Raises:
-        UserError: unknown names, unreadable sets, sets with different classes, or nothing left.
+        UserError: unknown names, unreadable sets, sets with different classes, sets that cannot teach masks,
+            or nothing left.
     """
     names = as_names(names)
-    dicts = [record for name in names for record in DatasetCatalog.get(name, where)]
+    dicts = []
+    for name in names:
+        records = DatasetCatalog.get(name, where)
+        dicts += records if mask_format is None else keep_masked(records, mask_format, f"data set {name!r}")
     _check_same_classes(names)
     if not dicts:
         raise UserError(f"data set {', '.join(names)}: has no images")
@@ -41,19 +49,63 @@ def get_dataset_dicts(names: str | Sequence[str], filter_empty: bool = False, wh
     return usable
 
 
+def keep_masked(dataset_dicts: DatasetDicts, mask_format: str, what: str) -> DatasetDicts:
+    """The same images with those objects alone that have a mask; crowd regions stay as they are.
+
+    Objects without a (sound) mask are left out with one warning: they could teach the boxes, but not the masks.
+
+    Args:
+        mask_format: "polygon" or "bitmask"; polygons cannot hold masks given as run lengths (RLE).
+        what: the data's name, for messages.
+
+    Raises:
+        UserError: no object has a mask, or one has RLE and `mask_format` is "polygon".
+    """
+    kept: DatasetDicts = []
+    total = left_out = 0
+    example = ""
+    for record in dataset_dicts:
+        annotations = []
+        for annotation in record["annotations"]:
+            segmentation, crowd = annotation.get("segmentation"), annotation.get("iscrowd", 0)
+            total += not crowd
+            if not crowd and not segmentation:
+                left_out += 1
+                example = example or record["file_name"]
+                continue
+            if not crowd and mask_format == "polygon" and isinstance(segmentation, dict):
+                raise UserError(f"{what}: {record['file_name']} has a mask given as run lengths (RLE), which "
+                                "INPUT.MASK_FORMAT 'polygon' cannot hold; set INPUT.MASK_FORMAT bitmask")
+            annotations.append(annotation)
+        kept.append({**record, "annotations": annotations})
+    if total and left_out == total:
+        raise UserError(f"{what}: MODEL.MASK_ON is True, but none of its {total} objects has a mask "
+                        "(`segmentation`); set MODEL.MASK_ON False, or use data with masks")
+    if left_out:
+        logger.warning("%s: %d of %d objects have no mask and are left out (MODEL.MASK_ON), the first in %s",
+                       what, left_out, total, example)
+    return kept
+
+
 def check_classes(cfg: Any, names: str | Sequence[str]) -> list[str]:
     """The class names that the model and all the named sets agree on.
 
     Raises:
         UserError: sets differ in their classes, or `MODEL.ROI_HEADS.NUM_CLASSES` is not their number.
     """
+    return check_num_classes(cfg.MODEL.ROI_HEADS.NUM_CLASSES, names)
+
+
+def check_num_classes(
+    num_classes: int, names: str | Sequence[str], key: str = "MODEL.ROI_HEADS.NUM_CLASSES"
+) -> list[str]:
+    """As `check_classes`, for a model of `num_classes`; `key` says where that number is set."""
     names = as_names(names)
     classes = _check_same_classes(names)
-    expected = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    if len(classes) != expected:
+    if len(classes) != num_classes:
         shown = ", ".join(classes[:10]) + (", …" if len(classes) > 10 else "")
-        raise UserError(f"MODEL.ROI_HEADS.NUM_CLASSES is {expected}, but data set {names[0]!r} has {len(classes)} "
-                        f"classes ({shown}): set MODEL.ROI_HEADS.NUM_CLASSES {len(classes)}")
+        raise UserError(f"{key} is {num_classes}, but data set {names[0]!r} has {len(classes)} classes ({shown}): "
+                        f"set {key} {len(classes)}")
     return classes
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from .choice import ENGINES
+
 __all__ = ["default_argument_parser"]
 
 _EXAMPLES = """
@@ -12,6 +14,8 @@ examples:
     python train_net.py --config-file configs/faster_rcnn_R50_sni.yaml --num-gpus 4
   change keys of the config:
     python train_net.py --config-file configs/faster_rcnn_R50_sni.yaml SOLVER.BASE_LR 0.0025 SOLVER.IMS_PER_BATCH 2
+  the same with a Python config (LazyConfig), changed by key=value:
+    python train_net.py --config-file configs/lazy/faster_rcnn_R50_sni.py optimizer.lr=0.0025 model.backbone.alpha=0.5
   continue an interrupted run:
     python train_net.py --config-file configs/faster_rcnn_R50_sni.yaml --resume
   evaluate a checkpoint:
@@ -22,13 +26,16 @@ examples:
 
 
 def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """The parser of Detectron2's training scripts (same flags), plus `--debug`."""
+    """The parser of Detectron2's training scripts (same flags), plus `--engine` and `--debug`."""
     parser = argparse.ArgumentParser(
         description="Train or evaluate a two-stage detector with a feature pyramid.",
         epilog=epilog or _EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config-file", default="", metavar="FILE", help="YAML config (required)")
+    parser.add_argument("--config-file", default="", metavar="FILE", help="YAML config, or Python config (required)")
+    parser.add_argument("--engine", choices=ENGINES, default="auto",
+                        help="who trains: this package (native) or an installed Detectron2; "
+                             "auto (default): Detectron2 when it imports")
     parser.add_argument("--resume", action="store_true",
                         help="continue from the last checkpoint in OUTPUT_DIR, or start when there is none")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS and stop")
@@ -40,5 +47,5 @@ def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParse
                         help="where the processes meet: tcp://HOST:PORT; 'auto' picks a free local port")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE",
-                        help="config keys to change, after all flags")
+                        help="config keys to change, after all flags (KEY=VALUE for a Python config)")
     return parser

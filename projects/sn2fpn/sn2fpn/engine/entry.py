@@ -1,13 +1,15 @@
-"""The program: arguments -> launch -> run, and the one place where user mistakes are printed."""
+"""The program: arguments -> engine -> launch -> run, and the one place where user mistakes are printed."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from importlib import import_module
 from typing import Any
 
 from ..errors import UserError
 from .arguments import default_argument_parser
+from .choice import Engine, choose_engine
 
 __all__ = ["main"]
 
@@ -17,12 +19,12 @@ def main(argv: list[str] | None = None) -> int:
     args = default_argument_parser().parse_args(argv)
     try:
         _check_flags(args)
+        engine = choose_engine(args.engine, args.config_file)
         from .processes import launch
-        from .setup import load_config
 
-        cfg = load_config(args)  # checked before any process starts
+        cfg = _module(engine).load_config(args)  # checked before any process starts
         launch(_run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url,
-               args=(cfg, args), device=cfg.MODEL.DEVICE)
+               args=(engine, cfg, args), device=_module(engine).device(cfg))
     except UserError as e:
         if args.debug:
             raise
@@ -42,10 +44,13 @@ def report(error: UserError) -> None:
         print(f"error: {error}", file=sys.stderr)
 
 
-def _run(cfg: Any, args: Any) -> None:
-    from .native import run
+def _run(engine: Engine, cfg: Any, args: Any) -> None:
+    _module(engine).run(cfg, args, engine)
 
-    run(cfg, args)
+
+def _module(engine: Engine) -> Any:
+    """The engine's seam: a module with `load_config(args)`, `device(cfg)` and `run(cfg, args, engine)`."""
+    return import_module(f".{engine.name}", __package__)
 
 
 def _check_flags(args: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,8 @@ from torch import nn
 from .. import distributed as comm
 from ..atomic import atomic_write
 from ..errors import UserError, did_you_mean
-from .testing import evaluate, flatten_results, validation_losses
+from .options import RunOptions
+from .testing import TestSet, evaluate, flatten_results, validation_losses
 from .writers import ConsoleWriter, JSONWriter, TensorBoardWriter
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class EMA(Hook):
 
 
 class Checkpoints(Hook):
-    """`model_0004999.pth` every SOLVER.CHECKPOINT_PERIOD iterations and `model_final.pth`."""
+    """`model_0004999.pth` every `period` iterations and `model_final.pth`."""
 
     def __init__(self, period: int) -> None:
         self.period = period
@@ -108,8 +109,9 @@ class BestModel:
     The history of the metric lies in `best_metric.json`, so that a resumed run knows it.
     """
 
-    def __init__(self, metric: str, output_dir: Path, start_iter: int) -> None:
+    def __init__(self, metric: str, output_dir: Path, start_iter: int, key: str = "TEST.BEST_METRIC") -> None:
         self.metric = metric
+        self._key = key
         self._sign = -1.0 if "loss" in metric else 1.0  # losses: lower is better
         self._path = output_dir / "best_metric.json"
         self.history: list[tuple[int, float]] = []
@@ -122,7 +124,7 @@ class BestModel:
         """Note an evaluation; True when it is the best so far. A NaN is never best."""
         if self.metric not in scalars:
             hint = did_you_mean(self.metric, scalars)
-            raise UserError(f"TEST.BEST_METRIC: the evaluation gives no {self.metric!r}{hint}")
+            raise UserError(f"{self._key}: the evaluation gives no {self.metric!r}{hint}")
         value = scalars[self.metric]
         improved = value == value and (not self.history or self._score(value) > self._score(self.best[1]))
         self.history.append((iteration, value))
@@ -144,21 +146,22 @@ class BestModel:
 
 
 class Evaluation(Hook):
-    """Evaluates on DATASETS.TEST every TEST.EVAL_PERIOD iterations and at the end."""
+    """Evaluates every `options.eval_period` iterations and at the end."""
 
-    def __init__(self, cfg: Any, model: nn.Module) -> None:
-        self.cfg = cfg
+    def __init__(self, options: RunOptions, test_sets: Sequence[TestSet], model: nn.Module) -> None:
+        self.options = options
+        self.test_sets = test_sets
         self.model = model
         self.results: dict[str, Any] = {}
         self._evaluated_at = -1
 
     def before_train(self) -> None:
-        t = self.cfg.TEST
-        out = Path(self.cfg.OUTPUT_DIR)
-        self.best = BestModel(t.BEST_METRIC, out, self.trainer.start_iter) if t.BEST_METRIC else None
+        o = self.options
+        best = (o.best_metric, Path(o.output_dir), self.trainer.start_iter, o.key("best_metric"))
+        self.best = BestModel(*best) if o.best_metric else None
 
     def after_step(self) -> None:
-        period = self.cfg.TEST.EVAL_PERIOD
+        period = self.options.eval_period
         if period > 0 and (self.trainer.iter + 1) % period == 0:
             self._run()
 
@@ -167,26 +170,25 @@ class Evaluation(Hook):
             self._run()
 
     def _run(self) -> None:
-        if not self.cfg.DATASETS.TEST:
+        if not self.test_sets:
             return
-        t = self.trainer
+        t, o = self.trainer, self.options
         self._evaluated_at = t.iter
         with ExitStack() as stack:
             if t.ema is not None:
                 stack.enter_context(t.ema.swapped_in())
-            self.results = evaluate(self.cfg, self.model)
+            self.results = evaluate(self.test_sets, self.model, o.output_dir)
             scalars = flatten_results(self.results)
-            if self.cfg.TEST.VAL_LOSS:
-                scalars |= validation_losses(self.cfg, self.model)
+            if o.val_loss:
+                scalars |= validation_losses(self.test_sets, self.model)
         t.storage.put_rare(scalars)
         stop = False
         if self.best is not None and comm.is_main_process():
             if self.best.update(t.iter, scalars):
-                t.save("model_best", remember=False, **{self.cfg.TEST.BEST_METRIC: self.best.best[1]})
-            patience = self.cfg.TEST.PATIENCE
-            stop = 0 < patience <= self.best.evaluations_since
+                t.save("model_best", remember=False, **{o.best_metric: self.best.best[1]})
+            stop = 0 < o.patience <= self.best.evaluations_since
         if comm.broadcast_object(stop):
-            t.stop(f"{self.cfg.TEST.BEST_METRIC} has not improved for {self.cfg.TEST.PATIENCE} evaluations")
+            t.stop(f"{o.best_metric} has not improved for {o.patience} evaluations")
 
 
 class Progress(Hook):

@@ -1,4 +1,4 @@
-"""`run(cfg, args)`: the seam of the native engine. Train or evaluate in this process."""
+"""The seam of the native engine: train or evaluate in this process what a configuration describes."""
 
 from __future__ import annotations
 
@@ -7,63 +7,71 @@ from pathlib import Path
 from typing import Any
 
 from .. import distributed as comm
-from ..checkpoint import Checkpointer
-from ..data import check_classes, register_custom
-from ..errors import UserError
-from ..modeling import build_model
+from ..checkpoint import load_trained
+from .recipe import CfgRecipe, Recipe
 from .setup import default_setup
 from .testing import evaluate
 from .trainer import Trainer
 
-__all__ = ["run"]
+__all__ = ["device", "load_config", "run"]
 
 logger = logging.getLogger(__name__)
 
 
-def run(cfg: Any, args: Any) -> dict[str, Any]:
+def load_config(args: Any) -> Any:
+    """The configuration of a command line: a CfgNode, or for a Python file a `LazyRecipe`.
+
+    Raises:
+        UserError: see `setup.load_config` and `lazy.load_recipe`.
+    """
+    if args.config_file.endswith(".py"):
+        from .lazy import load_recipe
+
+        return load_recipe(args)
+    from .setup import load_config
+
+    return load_config(args)
+
+
+def device(cfg: Any) -> str:
+    """Where the model of a configuration goes."""
+    return cfg.options.device if isinstance(cfg, Recipe) else cfg.MODEL.DEVICE
+
+
+def run(cfg: Any, args: Any, engine: Any = "") -> dict[str, Any]:
     """Train (`--resume` to go on) or evaluate (`--eval-only`); returns the evaluation's results.
 
     Args:
-        cfg: full configuration.
+        cfg: full configuration, or a recipe.
         args: of `default_argument_parser`.
+        engine: the log's first line.
     """
-    cfg = cfg.clone()
-    cfg.freeze()
-    default_setup(cfg, args)
-    register_custom(cfg.DATASETS.CUSTOM)
-    names = cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    check_classes(cfg, names)  # before a model is built: hours may pass until the test set is read
+    recipe = cfg if isinstance(cfg, Recipe) else CfgRecipe(cfg)
+    options = recipe.options
+    default_setup(options, recipe.dump(), args, engine)
+    recipe.announce()
+    recipe.check_data(args.eval_only)  # before a model is built: hours may pass until the test set is read
     if args.eval_only:
-        model = build_model(cfg)
-        rest = Checkpointer(model).load(cfg.MODEL.WEIGHTS)
-        if cfg.SOLVER.EMA.ENABLED:
-            _use_average(model, rest, cfg.MODEL.WEIGHTS)
-        results = evaluate(cfg, model)
+        model = recipe.build_model()
+        load_trained(model, options.weights, options.ema, options.key("weights"), options.key("ema"))
+        results = evaluate(recipe.test_sets(), model, options.output_dir)
     else:
-        trainer = Trainer(cfg)
+        trainer = Trainer(recipe)
         trainer.resume_or_load(resume=args.resume)
         results = trainer.train()
         model = trainer.model
     if comm.is_main_process():
-        _draw(cfg, model, curves=not args.eval_only)
+        _draw(recipe, model, curves=not args.eval_only)
     return results
 
 
-def _use_average(model: Any, checkpoint: dict[str, Any], path: str) -> None:
-    if "ema" not in checkpoint:
-        raise UserError(f"SOLVER.EMA.ENABLED: {path} holds no averaged weights; set it to False")
-    model.load_state_dict(checkpoint["ema"])
-
-
-def _draw(cfg: Any, model: Any, curves: bool) -> None:
+def _draw(recipe: Recipe, model: Any, curves: bool) -> None:
     """The pictures of a run: training curves, and predictions beside ground truth."""
-    from ..visualization import draw_predictions, plot_curves
+    from ..visualization import plot_curves
 
-    out = Path(cfg.OUTPUT_DIR)
-    pictures = []
+    out = Path(recipe.options.output_dir)
+    pictures = [recipe.draw_predictions(model, out / "predictions.png")]
     if curves and (out / "metrics.json").is_file():
-        pictures.append(plot_curves(out / "metrics.json", out / "curves.png"))
-    if cfg.DATASETS.TEST:
-        pictures.append(draw_predictions(cfg, model, out / "predictions.png"))
-    for picture in pictures:
+        pictures.insert(0, plot_curves(out / "metrics.json", out / "curves.png"))
+    for picture in filter(None, pictures):
         logger.info("Picture: %s", picture)

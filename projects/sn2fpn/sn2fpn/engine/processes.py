@@ -34,7 +34,7 @@ def launch(main_func: Callable[..., Any], num_gpus_per_machine: int, num_machine
     Args:
         num_gpus_per_machine: processes on this machine.
         dist_url: `tcp://HOST:PORT` where processes meet; "auto" or None takes a free local port.
-        device: MODEL.DEVICE.
+        device: of the model.
 
     Raises:
         UserError: more GPUs asked for than present.
@@ -115,7 +115,8 @@ def _check_devices(wanted: int, device: str) -> None:
         return
     present = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if present == 0:
-        raise UserError("MODEL.DEVICE is 'cuda', but no GPU is present; add MODEL.DEVICE cpu to run on the CPU")
+        raise UserError("the model is to run on 'cuda', but no GPU is present; set MODEL.DEVICE (in a .py config "
+                        "train.device) to cpu")
     if wanted > present:
         raise UserError(f"--num-gpus {wanted}: only {present} present; ask for at most {present}")
 

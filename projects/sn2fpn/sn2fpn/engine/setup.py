@@ -18,9 +18,11 @@ from .. import __version__
 from .. import distributed as comm
 from ..atomic import atomic_write
 from ..config import CfgNode, get_cfg
-from ..errors import UserError, did_you_mean
+from ..errors import UserError
+from .options import YAML_KEYS, RunOptions, check_options, read_options
 
-__all__ = ["default_setup", "environment_summary", "load_config", "scale_to_world_size", "seed_everything"]
+__all__ = ["default_setup", "environment_summary", "load_config", "make_output_dir", "scale_to_world_size",
+           "seed_everything", "validate"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,63 +36,59 @@ def load_config(args: Any) -> CfgNode:
     cfg = get_cfg()
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)
-    _validate(cfg, args)
+    validate(cfg, args)
     return cfg
 
 
-def _validate(cfg: CfgNode, args: Any) -> None:
-    """Catch what would otherwise fail hours later."""
-    s, t = cfg.SOLVER, cfg.TEST
-    world = args.num_gpus * args.num_machines
-    if "WORLD_SIZE" in os.environ:
-        world = int(os.environ["WORLD_SIZE"])
-    scaled = round(s.IMS_PER_BATCH * world / s.REFERENCE_WORLD_SIZE) if s.REFERENCE_WORLD_SIZE else s.IMS_PER_BATCH
-    if not args.eval_only and scaled % (world * s.ACCUMULATE_STEPS):
-        raise UserError(f"SOLVER.IMS_PER_BATCH {scaled} does not divide into {world} processes x "
-                        f"SOLVER.ACCUMULATE_STEPS {s.ACCUMULATE_STEPS}; "
-                        f"choose a multiple of {world * s.ACCUMULATE_STEPS}")
-    if s.AMP.DTYPE not in ("auto", "float16", "bfloat16"):
-        hint = did_you_mean(s.AMP.DTYPE, ("auto", "float16", "bfloat16"))
-        raise UserError(f"SOLVER.AMP.DTYPE: unknown {s.AMP.DTYPE!r}{hint}")
-    for key, value in (("MAX_ITER", s.MAX_ITER), ("CHECKPOINT_PERIOD", s.CHECKPOINT_PERIOD),
-                       ("BASE_LR", s.BASE_LR), ("ACCUMULATE_STEPS", s.ACCUMULATE_STEPS)):
-        if value <= 0:
-            raise UserError(f"SOLVER.{key}: expected a positive number, found {value}")
-    if t.PATIENCE and not t.BEST_METRIC:
-        raise UserError("TEST.PATIENCE needs TEST.BEST_METRIC, e.g. TEST.BEST_METRIC bbox/AP")
-    if (t.BEST_METRIC or t.VAL_LOSS) and not cfg.DATASETS.TEST:
-        raise UserError("TEST.BEST_METRIC and TEST.VAL_LOSS need a data set in DATASETS.TEST")
-    if args.eval_only and not cfg.MODEL.WEIGHTS:
-        raise UserError("--eval-only: MODEL.WEIGHTS is empty; add MODEL.WEIGHTS path/to/model_final.pth")
-    if args.eval_only and not cfg.DATASETS.TEST:
-        raise UserError("--eval-only: DATASETS.TEST is empty; add e.g. DATASETS.TEST \"('coco_2017_val',)\"")
-    if not args.eval_only and not cfg.DATASETS.TRAIN:
-        raise UserError("DATASETS.TRAIN is empty; name at least one data set")
-
-
-def default_setup(cfg: CfgNode, args: Any) -> None:
-    """Open the log, print the environment and write `config.yaml` to OUTPUT_DIR.
+def validate(cfg: CfgNode, args: Any) -> None:
+    """Catch what would otherwise fail hours later, in either engine.
 
     Raises:
-        UserError: OUTPUT_DIR cannot be written.
+        UserError: an impossible combination of keys and flags.
     """
-    out = Path(cfg.OUTPUT_DIR)
+    options = read_options(cfg, YAML_KEYS)
+    check_options(options, args, has_train=bool(cfg.DATASETS.TRAIN), has_test=bool(cfg.DATASETS.TEST))
+    if cfg.SOLVER.BASE_LR <= 0:
+        raise UserError(f"SOLVER.BASE_LR: expected a positive number, found {cfg.SOLVER.BASE_LR}")
+
+
+def make_output_dir(path: str, key: str = "OUTPUT_DIR") -> Path:
+    """The output folder, which exists when this returns; `key` names it in messages.
+
+    Raises:
+        UserError: it cannot be created.
+    """
+    out = Path(path)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise UserError(f"OUTPUT_DIR {out}: cannot be created: {e}") from e
+        raise UserError(f"{key} {out}: cannot be created: {e}") from e
+    return out
+
+
+def default_setup(options: RunOptions, config_text: str, args: Any, engine: Any = "") -> None:
+    """Open the log, print the environment and write `config.yaml` to the output folder.
+
+    Args:
+        config_text: the configuration as YAML.
+        engine: the log's first line: the engine and why it is this one.
+
+    Raises:
+        UserError: the output folder cannot be created.
+    """
+    out = make_output_dir(options.output_dir, options.key("output_dir"))
     _setup_logger(out)
+    if engine:
+        logger.info("%s", engine)
     logger.info("Environment:\n%s", environment_summary())
     logger.info("Command line: %s", " ".join(sys.argv))
-    if cfg.VIS_PERIOD or cfg.TEST.EXPECTED_RESULTS:
-        logger.warning("VIS_PERIOD and TEST.EXPECTED_RESULTS have no effect in the native engine")
-    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
-    if cfg.FLOAT32_PRECISION:
-        torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
+    torch.backends.cudnn.benchmark = options.cudnn_benchmark and not args.eval_only
+    if options.float32_precision:
+        torch.set_float32_matmul_precision(options.float32_precision)
     if comm.is_main_process():
         path = out / "config.yaml"
         with atomic_write(path) as f:
-            f.write(cfg.dump())
+            f.write(config_text)
         logger.info("Full configuration written to %s", path)
 
 
@@ -190,7 +188,4 @@ def scale_to_world_size(cfg: CfgNode, world_size: int) -> CfgNode:
     cfg.TEST.EVAL_PERIOD = round(cfg.TEST.EVAL_PERIOD / scale)
     s.REFERENCE_WORLD_SIZE = world_size
     cfg.freeze()
-    logger.info(
-        "Schedule scaled from %d to %d processes: %d images per iteration, learning rate %g, %d iterations, "
-        "warm-up %d, steps %s", reference, world_size, s.IMS_PER_BATCH, s.BASE_LR, s.MAX_ITER, s.WARMUP_ITERS, s.STEPS)
     return cfg

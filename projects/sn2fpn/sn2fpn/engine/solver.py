@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,9 +24,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ..errors import UserError, did_you_mean
 
-__all__ = ["LRMultiplier", "build_gradient_clipper", "build_lr_scheduler", "build_optimizer"]
+__all__ = ["GradientClipper", "LRMultiplier", "build_gradient_clipper", "build_lr_scheduler", "build_optimizer",
+           "gradient_clipper", "multi_step", "parameter_groups", "with_warmup"]
 
 logger = logging.getLogger(__name__)
+
+GradientClipper = Callable[[list[nn.Parameter]], None]
 
 _NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
@@ -41,6 +44,34 @@ def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
         UserError: nothing is trainable.
     """
     s = cfg.SOLVER
+    params = parameter_groups(
+        model, base_lr=s.BASE_LR, weight_decay=s.WEIGHT_DECAY, weight_decay_norm=s.WEIGHT_DECAY_NORM,
+        weight_decay_bias=s.WEIGHT_DECAY_BIAS, bias_lr_factor=s.BIAS_LR_FACTOR,
+    )  # fmt: skip
+    return torch.optim.SGD(params, lr=s.BASE_LR, momentum=s.MOMENTUM, nesterov=s.NESTEROV,
+                           weight_decay=s.WEIGHT_DECAY, foreach=True)
+
+
+def parameter_groups(
+    model: nn.Module,
+    *,
+    base_lr: float,
+    weight_decay: float,
+    weight_decay_norm: float = 0.0,
+    weight_decay_bias: float | None = None,
+    bias_lr_factor: float = 1.0,
+) -> list[dict[str, Any]]:
+    """The trainable parameters for an optimizer, see `build_optimizer`.
+
+    Args:
+        base_lr, weight_decay: of all but the exceptions below.
+        weight_decay_norm: of the affine parameters of norms.
+        weight_decay_bias: of parameters named `bias`; None: as others.
+        bias_lr_factor: on the learning rate of parameters named `bias`.
+
+    Raises:
+        UserError: nothing is trainable.
+    """
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     seen: set[nn.Parameter] = set()
     for module in model.modules():
@@ -48,43 +79,47 @@ def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
             if not p.requires_grad or p in seen:
                 continue
             seen.add(p)
-            lr, decay = s.BASE_LR, s.WEIGHT_DECAY
+            lr, decay = base_lr, weight_decay
             if isinstance(module, _NORMS):
-                decay = s.WEIGHT_DECAY_NORM
+                decay = weight_decay_norm
             if name == "bias":
-                lr *= s.BIAS_LR_FACTOR
-                decay = decay if s.WEIGHT_DECAY_BIAS is None else s.WEIGHT_DECAY_BIAS
+                lr *= bias_lr_factor
+                decay = decay if weight_decay_bias is None else weight_decay_bias
             groups[lr, decay].append(p)
     if not groups:
         raise UserError("MODEL.BACKBONE.FREEZE_AT leaves no trainable parameter")
-    params = [{"params": ps, "lr": lr, "weight_decay": decay} for (lr, decay), ps in groups.items()]
-    return torch.optim.SGD(params, lr=s.BASE_LR, momentum=s.MOMENTUM, nesterov=s.NESTEROV,
-                           weight_decay=s.WEIGHT_DECAY, foreach=True)
+    return [{"params": ps, "lr": lr, "weight_decay": decay} for (lr, decay), ps in groups.items()]
 
 
-def build_gradient_clipper(cfg: Any) -> Callable[[list[nn.Parameter]], None] | None:
-    """A function that clips gradients in place, or None when SOLVER.CLIP_GRADIENTS is off.
+def build_gradient_clipper(cfg: Any) -> GradientClipper | None:
+    """The clipping of SOLVER.CLIP_GRADIENTS, or None when it is off."""
+    c = cfg.SOLVER.CLIP_GRADIENTS
+    return gradient_clipper(c.CLIP_TYPE, c.CLIP_VALUE, c.NORM_TYPE) if c.ENABLED else None
+
+
+def gradient_clipper(
+    clip_type: str, clip_value: float, norm_type: float = 2.0, key: str = "SOLVER.CLIP_GRADIENTS.CLIP_TYPE"
+) -> GradientClipper:
+    """A function that clips gradients in place; `key` names `clip_type` in messages.
 
     As in Detectron2, "value" clamps every entry and "norm" bounds the norm of *each parameter's*
     gradient; "full_norm" bounds the norm over all parameters together.
     """
-    c = cfg.SOLVER.CLIP_GRADIENTS
-    if not c.ENABLED:
-        return None
+
 
     def clip(params: list[nn.Parameter]) -> None:
         params = [p for p in params if p.grad is not None]
-        if c.CLIP_TYPE == "value":
-            nn.utils.clip_grad_value_(params, c.CLIP_VALUE)
-        elif c.CLIP_TYPE == "norm":
+        if clip_type == "value":
+            nn.utils.clip_grad_value_(params, clip_value)
+        elif clip_type == "norm":
             for p in params:
-                nn.utils.clip_grad_norm_(p, c.CLIP_VALUE, c.NORM_TYPE)
+                nn.utils.clip_grad_norm_(p, clip_value, norm_type)
         else:
-            nn.utils.clip_grad_norm_(params, c.CLIP_VALUE, c.NORM_TYPE)
+            nn.utils.clip_grad_norm_(params, clip_value, norm_type)
 
     kinds = ("value", "norm", "full_norm")
-    if c.CLIP_TYPE not in kinds:
-        raise UserError(f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE: {c.CLIP_TYPE!r}{did_you_mean(c.CLIP_TYPE, kinds)}")
+    if clip_type not in kinds:
+        raise UserError(f"{key}: {clip_type!r}{did_you_mean(clip_type, kinds)}")
     return clip
 
 
@@ -118,7 +153,7 @@ def build_lr_scheduler(cfg: Any, optimizer: torch.optim.Optimizer) -> LRMultipli
     """The schedule named by SOLVER.LR_SCHEDULER_NAME behind a warm-up; step it after every iteration."""
     s = cfg.SOLVER
     builders: dict[str, Callable[[], ParamScheduler]] = {
-        "WarmupMultiStepLR": lambda: _multi_step(s),
+        "WarmupMultiStepLR": lambda: multi_step(s.STEPS, s.MAX_ITER, s.GAMMA),
         "WarmupCosineLR": lambda: CosineParamScheduler(1, s.BASE_LR_END / s.BASE_LR),
         "WarmupStepWithFixedGammaLR": lambda: StepWithFixedGammaParamScheduler(1.0, s.NUM_DECAYS, s.GAMMA, s.MAX_ITER),
     }
@@ -127,30 +162,52 @@ def build_lr_scheduler(cfg: Any, optimizer: torch.optim.Optimizer) -> LRMultipli
         raise UserError(f"SOLVER.LR_SCHEDULER_NAME: unknown schedule {s.LR_SCHEDULER_NAME!r}{hint}")
     if s.LR_SCHEDULER_NAME == "WarmupCosineLR" and not 0 <= s.BASE_LR_END <= s.BASE_LR:
         raise UserError(f"SOLVER.BASE_LR_END: expected 0 to BASE_LR ({s.BASE_LR}), found {s.BASE_LR_END}")
-    return LRMultiplier(optimizer, _with_warmup(builders[s.LR_SCHEDULER_NAME](), s), s.MAX_ITER)
+    multiplier = with_warmup(
+        builders[s.LR_SCHEDULER_NAME](), max_iter=s.MAX_ITER, warmup_iters=s.WARMUP_ITERS,
+        warmup_factor=s.WARMUP_FACTOR, warmup_method=s.WARMUP_METHOD, rescale_interval=s.RESCALE_INTERVAL,
+    )  # fmt: skip
+    return LRMultiplier(optimizer, multiplier, s.MAX_ITER)
 
 
-def _multi_step(s: Any) -> ParamScheduler:
-    steps = [x for x in s.STEPS if x <= s.MAX_ITER]
-    if len(steps) < len(s.STEPS):
-        beyond = [x for x in s.STEPS if x > s.MAX_ITER]
-        logger.warning("SOLVER.STEPS: %s beyond MAX_ITER %d have no effect", beyond, s.MAX_ITER)
-    values = [s.GAMMA**k for k in range(len(steps) + 1)]
-    return MultiStepParamScheduler(values, milestones=steps, num_updates=s.MAX_ITER)
+def multi_step(steps: Sequence[int], max_iter: int, gamma: float = 0.1) -> ParamScheduler:
+    """1 until iteration `steps[0]`, then times `gamma` at every step; a function of progress (0 to 1)."""
+    effective = [x for x in steps if x <= max_iter]
+    if len(effective) < len(steps):
+        beyond = [x for x in steps if x > max_iter]
+        logger.warning("SOLVER.STEPS: %s beyond MAX_ITER %d have no effect", beyond, max_iter)
+    values = [gamma**k for k in range(len(effective) + 1)]
+    return MultiStepParamScheduler(values, milestones=effective, num_updates=max_iter)
 
 
-def _with_warmup(main: ParamScheduler, s: Any) -> ParamScheduler:
-    """From WARMUP_FACTOR times the first value up to where the main schedule is when the warm-up ends."""
-    share = min(s.WARMUP_ITERS / s.MAX_ITER, 1.0)
+def with_warmup(
+    scheduler: ParamScheduler,
+    *,
+    max_iter: int,
+    warmup_iters: int = 1000,
+    warmup_factor: float = 0.001,
+    warmup_method: str = "linear",
+    rescale_interval: bool = False,
+) -> ParamScheduler:
+    """From `warmup_factor` times a schedule's first value up to where it is when the warm-up ends.
+
+    Args:
+        scheduler: a function of progress (iteration / max_iter).
+        warmup_method: "linear", or "constant": no rise until the warm-up ends.
+        rescale_interval: the schedule starts after the warm-up and is compressed into what is left.
+
+    Raises:
+        UserError: unknown `warmup_method`.
+    """
+    share = min(warmup_iters / max_iter, 1.0)
     if share == 0:
-        return main
-    if s.WARMUP_METHOD not in ("linear", "constant"):
-        hint = did_you_mean(s.WARMUP_METHOD, ("linear", "constant"))
-        raise UserError(f"SOLVER.WARMUP_METHOD: unknown {s.WARMUP_METHOD!r}{hint}")
-    start = s.WARMUP_FACTOR * main(0.0)
-    end = main(0.0) if s.RESCALE_INTERVAL else main(share)
-    warmup = LinearParamScheduler(start, end) if s.WARMUP_METHOD == "linear" else ConstantParamScheduler(start)
+        return scheduler
+    if warmup_method not in ("linear", "constant"):
+        hint = did_you_mean(warmup_method, ("linear", "constant"))
+        raise UserError(f"SOLVER.WARMUP_METHOD: unknown {warmup_method!r}{hint}")
+    start = warmup_factor * scheduler(0.0)
+    end = scheduler(0.0) if rescale_interval else scheduler(share)
+    warmup = LinearParamScheduler(start, end) if warmup_method == "linear" else ConstantParamScheduler(start)
     if share == 1:
         return warmup
-    scaling = ["rescaled", "rescaled" if s.RESCALE_INTERVAL else "fixed"]
-    return CompositeParamScheduler([warmup, main], lengths=[share, 1 - share], interval_scaling=scaling)
+    scaling = ["rescaled", "rescaled" if rescale_interval else "fixed"]
+    return CompositeParamScheduler([warmup, scheduler], lengths=[share, 1 - share], interval_scaling=scaling)

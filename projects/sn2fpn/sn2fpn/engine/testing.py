@@ -1,10 +1,12 @@
-"""Evaluate a model on the data sets of a configuration."""
+"""Evaluate a model on data sets."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +16,42 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import distributed as comm
 from ..atomic import atomic_write
-from ..data import build_test_loader
-from ..evaluation import build_evaluator, inference_on_dataset, results_table
+from ..evaluation import DatasetEvaluator, inference_on_dataset, results_table
 
-__all__ = ["evaluate", "flatten_results", "validation_losses"]
+__all__ = ["TestSet", "evaluate", "flatten_results", "validation_losses"]
 
 logger = logging.getLogger(__name__)
 
 
-def evaluate(cfg: Any, model: nn.Module) -> dict[str, Any]:
-    """`{data set: {"bbox": {"AP": …}}}` for every set in DATASETS.TEST.
+@dataclass(frozen=True)
+class TestSet:
+    """A data set to evaluate on.
 
-    Predictions and tables go to OUTPUT_DIR/inference/<data set>. Empty on all but the main process.
+    Attributes:
+        name: of the set.
+        loader: makes the batches for evaluation; `with_targets=True` adds `instances`, for losses.
+        evaluator: makes the evaluator that writes to a folder.
+    """
+
+    __test__ = False  # no test, pytest
+
+    name: str
+    loader: Callable[..., Iterable[list[dict[str, Any]]]]
+    evaluator: Callable[[Path], DatasetEvaluator]
+
+
+def evaluate(test_sets: Sequence[TestSet], model: nn.Module, output_dir: str | Path) -> dict[str, Any]:
+    """`{data set: {"bbox": {"AP": …}}}` for every set.
+
+    Predictions and tables go to <output_dir>/inference/<data set>. Empty on all but the main process.
     """
     results: dict[str, Any] = {}
-    for name in cfg.DATASETS.TEST:
-        folder = Path(cfg.OUTPUT_DIR) / "inference" / name
-        evaluator = build_evaluator(cfg, name, folder)
-        result = inference_on_dataset(model, build_test_loader(cfg, name), evaluator)
+    for test_set in test_sets:
+        folder = Path(output_dir) / "inference" / test_set.name
+        result = inference_on_dataset(model, test_set.loader(), test_set.evaluator(folder))
         if comm.is_main_process():
-            results[name] = result
-            logger.info("Evaluation on %s\n%s", name, results_table(result))
+            results[test_set.name] = result
+            logger.info("Evaluation on %s\n%s", test_set.name, results_table(result))
             with atomic_write(folder / "results.json") as f:
                 json.dump(_without_nan(result), f, indent=2)
     return results
@@ -58,8 +75,8 @@ def flatten_results(results: dict[str, Any]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def validation_losses(cfg: Any, model: nn.Module) -> dict[str, float]:
-    """Mean training losses on DATASETS.TEST, `{"val/total_loss": …}`.
+def validation_losses(test_sets: Sequence[TestSet], model: nn.Module) -> dict[str, float]:
+    """Mean training losses on some sets, `{"val/total_loss": …}`.
 
     Norms use their running statistics and do not update them; the sampling of anchors and proposals is
     seeded, and the random state is put back.
@@ -75,8 +92,8 @@ def validation_losses(cfg: Any, model: nn.Module) -> dict[str, float]:
             if isinstance(module, _BatchNorm):
                 module.eval()
         try:
-            for name in cfg.DATASETS.TEST:
-                for batch in build_test_loader(cfg, name, with_targets=True):
+            for test_set in test_sets:
+                for batch in test_set.loader(with_targets=True):
                     for key, value in model(batch).items():
                         sums[f"val/{key}"] += float(value)
                         sums["val/total_loss"] += float(value)

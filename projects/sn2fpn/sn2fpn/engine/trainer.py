@@ -1,4 +1,4 @@
-"""The training loop of the native engine, driven by `SOLVER.*` iterations."""
+"""The training loop of the native engine."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .. import distributed as comm
 from ..checkpoint import Checkpointer
-from ..data import build_train_loader
+from ..config import CfgNode
 from ..errors import UserError
-from ..modeling import build_model
 from ..modeling.metrics import collect_metrics
 from ..modeling.trunk import frozen_norm_warning
 from .hooks import EMA, Checkpoints, Evaluation, Hook, Progress
-from .setup import scale_to_world_size, seed_everything
-from .solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
+from .options import RunOptions
+from .recipe import CfgRecipe, Recipe
+from .setup import seed_everything
 from .writers import MetricStorage
 
 __all__ = ["Trainer"]
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Builds model, data, optimizer and hooks from a configuration and trains.
+    """Trains what a recipe makes: model, data, optimizer; hooks do what is around the steps.
 
     Example:
         trainer = Trainer(cfg)
@@ -41,31 +41,31 @@ class Trainer:
         results = trainer.train()
 
     Args:
-        cfg: the configuration; the schedule is scaled when SOLVER.REFERENCE_WORLD_SIZE asks for it.
+        recipe: makes the parts; a configuration stands for the `CfgRecipe` of it.
 
     Attributes:
         iter: the iteration being done (0-based); max_iter: where training ends.
         model: the bare model; hooks: extend before `train()` for your own.
     """
 
-    def __init__(self, cfg: Any) -> None:
-        world = comm.get_world_size()
-        self.cfg = cfg = scale_to_world_size(cfg, world)
-        self.seed = seed_everything(cfg.SEED)
-        self.model = build_model(cfg)
-        self._wrapped = self.model if world == 1 else _distributed(self.model, cfg)
-        self.optimizer = build_optimizer(cfg, self.model)
-        self.scheduler = build_lr_scheduler(cfg, self.optimizer)
-        self._clip = build_gradient_clipper(cfg)
-        self._autocast, self._scaler = _mixed_precision(cfg)
-        self.ema = EMA(self.model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
+    def __init__(self, recipe: Recipe | CfgNode) -> None:
+        self.recipe = recipe = recipe if isinstance(recipe, Recipe) else CfgRecipe(recipe)
+        self.options = o = recipe.options
+        self.seed = seed_everything(o.seed)
+        self.model = recipe.build_model()
+        self._wrapped = self.model if comm.get_world_size() == 1 else _distributed(self.model, o)
+        self.optimizer = recipe.build_optimizer(self.model)
+        self.scheduler = recipe.build_scheduler(self.optimizer)
+        self._clip = recipe.build_gradient_clipper()
+        self._autocast, self._scaler = _mixed_precision(o)
+        self.ema = EMA(self.model, o.ema_decay) if o.ema else None
         self.storage = MetricStorage()
         self.start_iter = self.iter = 0
-        self.max_iter: int = cfg.SOLVER.MAX_ITER
+        self.max_iter = o.max_iter
         parts: dict[str, Any] = {"optimizer": self.optimizer, "scheduler": self.scheduler, "run": self}
         parts |= {"grad_scaler": self._scaler} if self._scaler.is_enabled() else {}
         parts |= {"ema": self.ema} if self.ema else {}
-        self.checkpointer = Checkpointer(self.model, cfg.OUTPUT_DIR, **parts)
+        self.checkpointer = Checkpointer(self.model, o.output_dir, **parts)
         self.hooks = self.build_hooks()
         self._stop_reason = ""
         self._signals: list[int] = []
@@ -73,17 +73,18 @@ class Trainer:
 
     def build_hooks(self) -> list[Hook]:
         """Hooks in the order in which they act after a step; evaluation after the checkpoint is safe."""
-        out = Path(self.cfg.OUTPUT_DIR)
-        self.evaluation = Evaluation(self.cfg, self.model)
+        o = self.options
+        self.evaluation = Evaluation(o, self.recipe.test_sets(), self.model)
         hooks: list[Hook] = [self.ema] if self.ema else []
-        hooks += [Checkpoints(self.cfg.SOLVER.CHECKPOINT_PERIOD), self.evaluation]
+        hooks += [Checkpoints(o.checkpoint_period), self.evaluation]
         if comm.is_main_process():
-            hooks.append(Progress(out, self.cfg.SOLVER.IMS_PER_BATCH))
+            hooks.append(Progress(Path(o.output_dir), o.images_per_batch, o.log_period))
         return hooks
 
     def resume_or_load(self, resume: bool = False) -> None:
-        """Continue from OUTPUT_DIR's last checkpoint, or load MODEL.WEIGHTS into a fresh run."""
-        state = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        """Continue from the output folder's last checkpoint, or load the weights to start from."""
+        o = self.options
+        state = self.checkpointer.resume_or_load(o.weights, resume=resume, where=o.key("weights"))
         if resume and self.checkpointer.has_checkpoint():
             self.start_iter = state["iteration"] + 1
             self._last_saved = self.checkpointer.get_checkpoint_file()
@@ -104,7 +105,7 @@ class Trainer:
         """
         if self.start_iter >= self.max_iter:
             logger.info("Nothing to train: the checkpoint is at iteration %d of %d", self.start_iter, self.max_iter)
-        batches = iter(build_train_loader(self.cfg, start_iter=self.start_iter, seed=self.seed))
+        batches = iter(self.recipe.build_train_loader(self.start_iter, self.seed))
         previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         self.iter = self.start_iter - 1
         try:
@@ -131,11 +132,11 @@ class Trainer:
         return self.evaluation.results
 
     def run_step(self, batches: Iterator[list[dict[str, Any]]]) -> None:
-        """One optimizer step over SOLVER.ACCUMULATE_STEPS parts of a batch."""
+        """One optimizer step over `accumulate_steps` parts of a batch."""
         started = time.perf_counter()
         batch = next(batches)
         data_time = time.perf_counter() - started
-        parts = self.cfg.SOLVER.ACCUMULATE_STEPS
+        parts = self.options.accumulate_steps
         size = len(batch) // parts
         sums: dict[str, torch.Tensor] = {}
         lr = max(group["lr"] for group in self.optimizer.param_groups)
@@ -175,16 +176,17 @@ class Trainer:
     def _fail_not_finite(self, batch: list[dict[str, Any]], what: str) -> None:
         ids = ", ".join(str(d.get("image_id", d.get("file_name"))) for d in batch)
         safe = f"the last good checkpoint is {self._last_saved}" if self._last_saved else "no checkpoint was saved yet"
+        key = self.options.key
         raise UserError(
             f"training diverged at iteration {self.iter + 1}: {what} on images {ids}; {safe}. Common remedies: a "
-            "lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_ITERS, SOLVER.CLIP_GRADIENTS.ENABLED True, or "
-            "MODEL.RESNETS.NORM BN / GN when training from scratch (FrozenBN needs pretrained weights)")
+            f"lower {key('lr')}, a longer {key('warmup_iters')}, {key('clip')} True, or {key('trunk_norm')} BN / GN "
+            "when training from scratch (FrozenBN needs pretrained weights)")
 
     def save(self, name: str, remember: bool = True, **extra: Any) -> None:
         """Write `<name>.pth`; `remember` makes it the one that --resume finds."""
         self._random_states = comm.gather(_random_state())
         self.checkpointer.save(name, tag_last=remember, iteration=self.iter, **extra)
-        self.checkpointer.delete_old(self.cfg.SOLVER.CHECKPOINTS_TO_KEEP)
+        self.checkpointer.delete_old(self.options.checkpoints_to_keep)
         comm.barrier()
         self._last_saved = self.checkpointer.get_checkpoint_file()
 
@@ -225,22 +227,22 @@ class Trainer:
             raise KeyboardInterrupt
 
 
-def _distributed(model: nn.Module, cfg: Any) -> DistributedDataParallel:
-    """The model whose gradients are averaged over processes; norm statistics stay each process's own."""
-    ids = [comm.get_local_rank()] if cfg.MODEL.DEVICE.startswith("cuda") else None
-    new_name = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-    flag = "forward_sync_buffers" if new_name else "broadcast_buffers"
-    return DistributedDataParallel(model, device_ids=ids, **{flag: False})
+def _distributed(model: nn.Module, options: RunOptions) -> DistributedDataParallel:
+    """The model whose gradients are averaged over processes; by default norm statistics stay each process's own."""
+    ids = [comm.get_local_rank()] if options.device.startswith("cuda") else None
+    choices = dict(options.ddp)
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:  # torch's new name for it
+        choices["forward_sync_buffers"] = choices.pop("broadcast_buffers", True)
+    return DistributedDataParallel(model, device_ids=ids, **choices)
 
 
-def _mixed_precision(cfg: Any) -> tuple[Any, torch.amp.GradScaler]:
+def _mixed_precision(options: RunOptions) -> tuple[Any, torch.amp.GradScaler]:
     """(autocast factory, gradient scaler); the scaler only acts for float16."""
-    device = cfg.MODEL.DEVICE.split(":")[0]
-    amp = cfg.SOLVER.AMP
+    device = options.device.split(":")[0]
     auto = "float16" if device == "cuda" else "bfloat16"
-    dtype = auto if amp.DTYPE == "auto" else amp.DTYPE
-    scaler = torch.amp.GradScaler(device, enabled=amp.ENABLED and dtype == "float16")
-    if not amp.ENABLED:
+    dtype = auto if options.amp_dtype == "auto" else options.amp_dtype
+    scaler = torch.amp.GradScaler(device, enabled=options.amp and dtype == "float16")
+    if not options.amp:
         return nullcontext, scaler
     return lambda: torch.autocast(device, getattr(torch, dtype)), scaler
 

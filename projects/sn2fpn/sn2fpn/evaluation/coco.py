@@ -1,4 +1,4 @@
-"""COCO's box metric: average precision over ten IoU thresholds, 101 recall points and object sizes."""
+"""COCO's box and mask metrics: average precision over ten IoU thresholds, 101 recall points and object sizes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -23,22 +24,24 @@ __all__ = ["COCOEvaluator"]
 
 logger = logging.getLogger(__name__)
 
-TASKS = ("bbox",)
+TASKS = ("bbox", "segm")
 _ALL_AREAS = 0  # positions in COCOeval's area ranges: all, small, medium, large
 _IOU_50, _IOU_75 = 0, 5  # positions in its thresholds 0.50, 0.55, …, 0.95
 
 
 class COCOEvaluator(DetectionEvaluator):
-    """Box AP by pycocotools, on any data set with boxes.
+    """Box and mask AP by pycocotools, on any data set with boxes (and masks).
 
-    Results are `{"bbox": {"AP", "AP50", "AP75", "APs", "APm", "APl", "AP-<class>", …}}` in percent, as
-    in Detectron2. What has no ground truth (a size, a class) is NaN, which `results_table` prints as
-    "no gt", and counts in no mean. A model without a single detection gets NaN for all six, with a
-    warning; this, too, is Detectron2's answer. Detections are also written as COCO JSON.
+    Results are `{"bbox": {"AP", "AP50", "AP75", "APs", "APm", "APl", "AP-<class>", …}, "segm": {…}}` in percent,
+    as in Detectron2. The size of a detection is that of its box, for "segm" that of its mask. What has no
+    ground truth (a size, a class) is NaN, which `results_table` prints as "no gt", and counts in no mean.
+    A model without a single detection gets NaN for all six, with a warning; this, too, is Detectron2's
+    answer. Detections are also written as COCO JSON.
 
     Args:
         dataset_name: a registered data set; `coco_ground_truth` says what its objects are.
-        tasks: what to score; None: all that is known, which is `("bbox",)`.
+        tasks: "bbox" and "segm" (masks); None: boxes, and masks where the model has them. Masks on a data set
+            without any are left out with a warning; when asked for, they are an error.
         distributed: gather the detections of all processes; False: score this process's alone.
         output_dir: where `coco_instances_results.json` is written; None: nowhere.
         max_dets_per_image: detections that count per image and class (COCO's maxDets), best first;
@@ -55,8 +58,8 @@ class COCOEvaluator(DetectionEvaluator):
         max_dets_per_image: int | None = None,
     ) -> None:
         super().__init__(dataset_name, output_dir, distributed=distributed)
-        self._tasks = TASKS if tasks is None else tuple(tasks)
-        for task in self._tasks:
+        self._tasks = None if tasks is None else tuple(tasks)
+        for task in self._tasks or ():
             if task not in TASKS:
                 raise UserError(f"COCOEvaluator: unknown task {task!r}{did_you_mean(task, TASKS)}")
         self._max_dets = 100 if max_dets_per_image is None else max_dets_per_image
@@ -69,7 +72,20 @@ class COCOEvaluator(DetectionEvaluator):
 
     def _score(self, detections: list[ImageDetections]) -> Results:
         results = to_coco_results(detections, self._dataset_category_ids())
-        return {task: self._derive(self._precision(results, task)) for task in self._tasks}
+        return {task: self._derive(self._precision(results, task)) for task in self._tasks_for(detections)}
+
+    def _tasks_for(self, detections: list[ImageDetections]) -> tuple[str, ...]:
+        """The tasks asked for, or those that model and data set both serve."""
+        masks = all(d.masks is not None for d in detections) and bool(detections)
+        truth = any(a["segmentation"] for a in self._truth["annotations"])
+        if self._tasks is None:
+            if masks and not truth:
+                logger.warning("data set %r has no masks: box AP alone", self._dataset_name)
+            return TASKS if masks and truth else ("bbox",)
+        if "segm" in self._tasks and not (masks and truth):
+            without = "the model predicts" if truth else f"data set {self._dataset_name!r} has"
+            raise UserError(f"COCOEvaluator: task 'segm' needs masks, but {without} none")
+        return self._tasks
 
     def _precision(self, results: list[dict[str, Any]], task: str) -> np.ndarray | None:
         """(IoU thresholds, recall points, classes, areas) precision, -1 where there is no ground truth.
@@ -78,11 +94,19 @@ class COCOEvaluator(DetectionEvaluator):
         """
         if not results:
             return None
-        for number, result in enumerate(results, start=1):
-            result.update(id=number, area=result["bbox"][2] * result["bbox"][3], iscrowd=0)
-        logger.info("scoring %d detections with pycocotools", len(results))  # a minute for COCO's 5,000 images
+        truth = self._truth["annotations"]
+        if task == "segm":
+            areas = [float(coco_mask.area(r["segmentation"])) for r in results]  # of a long list at once it overflows
+            if without := sum(not a["segmentation"] for a in truth):
+                truth = [a for a in truth if a["segmentation"]]
+                logger.warning("%d objects of %r have no mask and do not count in segm", without, self._dataset_name)
+        else:
+            areas = [r["bbox"][2] * r["bbox"][3] for r in results]
+        found = [{**r, "id": n, "area": area, "iscrowd": 0} for n, (r, area) in enumerate(zip(results, areas), start=1)]
+        logger.info("scoring %d detections with pycocotools (%s)", len(found), task)  # a minute for COCO's 5,000 images
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-            evaluation = COCOeval(_index(self._truth), _index({**self._truth, "annotations": results}), task)
+            evaluation = COCOeval(_index({**self._truth, "annotations": truth}),
+                                  _index({**self._truth, "annotations": found}), task)
             evaluation.params.maxDets = [self._max_dets]
             evaluation.evaluate()
             evaluation.accumulate()

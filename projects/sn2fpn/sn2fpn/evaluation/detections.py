@@ -1,4 +1,4 @@
-"""What both box metrics share: collecting detections, gathering them, writing them as COCO JSON."""
+"""What the metrics share: collecting detections, gathering them, writing them as COCO JSON."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..atomic import atomic_write
 from ..data.catalog import DatasetCatalog, MetadataCatalog, class_names
 from ..distributed import gather, is_main_process
 from ..errors import UserError
+from ..structures import Instances, masks_to_rle
 from .evaluator import DatasetEvaluator, Results
 
 __all__ = ["ImageDetections", "DetectionEvaluator", "to_coco_results"]
@@ -31,6 +32,15 @@ class ImageDetections(NamedTuple):
     boxes: np.ndarray  # (N, 4) float32 (x1, y1, x2, y2), pixels of the original image
     scores: np.ndarray  # (N,) float32
     classes: np.ndarray  # (N,) int64, contiguous ids
+    masks: list[dict[str, Any]] | None = None  # N times COCO's RLE of the whole image; None: a model without masks
+
+    @classmethod
+    def from_instances(cls, image_id: ImageId, instances: Instances) -> ImageDetections:
+        """A model's `pred_boxes`, `scores`, `pred_classes` and, if there are any, `pred_masks` (N, H, W)."""
+        instances = instances.to("cpu")
+        return cls(image_id, instances.pred_boxes.tensor.float().numpy(), instances.scores.float().numpy(),
+                   instances.pred_classes.long().numpy(),
+                   masks_to_rle(instances.pred_masks) if instances.has("pred_masks") else None)
 
 
 class DetectionEvaluator(DatasetEvaluator):
@@ -58,12 +68,9 @@ class DetectionEvaluator(DatasetEvaluator):
         self._detections = []
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        """Keep the `instances` (`pred_boxes`, `scores`, `pred_classes`) of each image."""
+        """Keep the `instances` (`pred_boxes`, `scores`, `pred_classes`, `pred_masks` as RLE) of each image."""
         for image, output in zip(inputs, outputs, strict=True):
-            instances = output["instances"].to("cpu")
-            self._detections.append(ImageDetections(
-                image["image_id"], instances.pred_boxes.tensor.float().numpy(),
-                instances.scores.float().numpy(), instances.pred_classes.long().numpy()))
+            self._detections.append(ImageDetections.from_instances(image["image_id"], output["instances"]))
 
     def evaluate(self) -> Results:
         if self._distributed:
@@ -128,14 +135,19 @@ def to_coco_results(
 ) -> list[dict[str, Any]]:
     """Detections in COCO's result format: `image_id`, `category_id`, `bbox` (x, y, width, height), `score`.
 
+    With masks also `segmentation`, as RLE.
+
     Args:
         category_ids: the data set's own id of each contiguous class id.
     """
     results = []
-    for image_id, boxes, scores, classes in detections:
+    for image_id, boxes, scores, classes, masks in detections:
         xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-        results += [
+        found = [
             {"image_id": image_id, "category_id": category_ids[c], "bbox": box, "score": score}
             for c, box, score in zip(classes.tolist(), xywh.tolist(), scores.tolist())
         ]
+        for result, mask in zip(found, masks or ()):
+            result["segmentation"] = mask
+        results += found
     return results

@@ -10,8 +10,8 @@ from .trunk import build_trunk
 __all__ = ["build_backbone"]
 
 
-def build_backbone(cfg: Any) -> Pyramid:
-    """The pyramid that `MODEL.BACKBONE.NAME` names, on the trunk of `MODEL.RESNETS`.
+def build_backbone(cfg: Any, name: str = "") -> Pyramid:
+    """The pyramid that `MODEL.BACKBONE.NAME` (or `name`) names, on the trunk of `MODEL.RESNETS`.
 
     Returns:
         A module from images (Tensor[N, 3, H, W]) to {"p2": Tensor[N, W, H/4, W/4], …}, with `output_shape()`
@@ -20,7 +20,7 @@ def build_backbone(cfg: Any) -> Pyramid:
     Raises:
         UserError: an unknown pyramid, or trunk and pyramid options that do not fit.
     """
-    build_pyramid = pyramid_from_backbone_name(cfg.MODEL.BACKBONE.NAME)
+    build_pyramid = pyramid_from_backbone_name(name or cfg.MODEL.BACKBONE.NAME)
     trunk = build_trunk(cfg)
     pyramid = build_pyramid(cfg, trunk.output_shape())
     pyramid.bottom_up = trunk

@@ -14,7 +14,7 @@ from .losses import BOX_LOSSES
 from .roi_heads import build_roi_heads
 from .rpn import build_rpn
 
-__all__ = ["build_model", "check_served"]
+__all__ = ["build_model", "check_device", "check_served"]
 
 # key -> the values that the native engine serves
 _SERVED: dict[str, tuple[Any, ...]] = {
@@ -29,18 +29,22 @@ _SERVED: dict[str, tuple[Any, ...]] = {
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": BOX_LOSSES,
     "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": (False,),
     "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": (False,),
-    "MODEL.MASK_ON": (False,),
     "MODEL.KEYPOINT_ON": (False,),
     "MODEL.LOAD_PROPOSALS": (False,),
     "INPUT.FORMAT": ("BGR", "RGB"),
     "TEST.AUG.ENABLED": (False,),
     "TEST.PRECISE_BN.ENABLED": (False,),
 }
+_SERVED_WITH_MASKS: dict[str, tuple[Any, ...]] = {
+    "MODEL.ROI_MASK_HEAD.NAME": ("MaskRCNNConvUpsampleHead",),
+    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign"),
+    "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
+}
 
 
 def check_served(cfg: CfgNode) -> None:
     """Raise UserError for the first configuration value that the native engine cannot serve."""
-    for key, served in _SERVED.items():
+    for key, served in {**_SERVED, **(_SERVED_WITH_MASKS if cfg.MODEL.MASK_ON else {})}.items():
         value: Any = cfg
         for part in key.split("."):
             value = value[part]
@@ -59,7 +63,7 @@ def build_model(cfg: CfgNode) -> GeneralizedRCNN:
         UserError: a value that the native engine does not serve, names that do not exist, or a missing device.
     """
     check_served(cfg)
-    device = _device(cfg.MODEL.DEVICE)
+    device = check_device(cfg.MODEL.DEVICE)
     backbone = build_backbone(cfg)
     shapes = backbone.output_shape()
     model = GeneralizedRCNN(
@@ -73,11 +77,12 @@ def build_model(cfg: CfgNode) -> GeneralizedRCNN:
     return model.to(device)
 
 
-def _device(name: str) -> torch.device:
+def check_device(name: str, key: str = "MODEL.DEVICE") -> torch.device:
+    """The device of that name; `key` says where it is set. Raises UserError when there is none."""
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"MODEL.DEVICE: no such device {name!r}{did_you_mean(name, ('cpu', 'cuda'))}") from None
+        raise UserError(f"{key}: no such device {name!r}{did_you_mean(name, ('cpu', 'cuda'))}") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"MODEL.DEVICE is {name!r}, but {torch.cuda.device_count()} GPUs are visible; expected 'cpu'")
+        raise UserError(f"{key} is {name!r}, but {torch.cuda.device_count()} GPUs are visible; expected 'cpu'")
     return device

@@ -18,7 +18,7 @@ __all__ = ["GeneralizedRCNN"]
 
 
 class GeneralizedRCNN(nn.Module):
-    """Faster R-CNN, with Detectron2's calling convention.
+    """Faster R-CNN and, with a mask branch in its RoI heads, Mask R-CNN; with Detectron2's calling convention.
 
     Args:
         backbone: image batch -> pyramid maps by name; has `size_divisibility`.
@@ -61,11 +61,12 @@ class GeneralizedRCNN(nn.Module):
             batched_inputs: one dict per image:
                 `image`: (C, H, W), uint8 or float of the same range, channels in `input_format`;
                 `height`, `width`: size that detections are wanted in (default: the image's);
-                `instances`: in training, ground truth with `gt_boxes` and `gt_classes`.
+                `instances`: in training, ground truth with `gt_boxes`, `gt_classes` and for masks `gt_masks`.
 
         Returns:
-            Training: {"loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg"}.
-            Evaluation: per image {"instances": `pred_boxes`, `scores`, `pred_classes`, best first}.
+            Training: {"loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg"} and for masks "loss_mask".
+            Evaluation: per image {"instances": `pred_boxes`, `scores`, `pred_classes` and for masks `pred_masks`
+            (bool Tensor[N, height, width]), best first}.
 
         Raises:
             UserError: ground truth is missing or unusable, or an image has the wrong shape.
@@ -86,7 +87,8 @@ class GeneralizedRCNN(nn.Module):
         """Detections of a batch; without `do_postprocess`, in the pixels of the images as given.
 
         Returns:
-            See `forward`; without `do_postprocess`, the Instances themselves.
+            See `forward`; without `do_postprocess`, the Instances themselves, whose `pred_masks` are
+            probabilities within the boxes, (N, 1, M, M).
         """
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
@@ -130,7 +132,18 @@ class GeneralizedRCNN(nn.Module):
         if len(classes) and not (int(classes.min()) >= 0 and int(classes.max()) < num_classes):
             raise UserError(f"{_name(x)}: gt_classes expects ids from 0 to {num_classes - 1} "
                             f"(MODEL.ROI_HEADS.NUM_CLASSES {num_classes}), found {sorted(set(classes.tolist()))}")
+        if self.roi_heads.mask_head is not None and len(boxes):
+            _check_masks(x, target)
         return target.to(self.device)
+
+
+def _check_masks(x: dict[str, Any], target: Instances) -> None:
+    if not target.has("gt_masks"):
+        raise UserError(f"{_name(x)}: the mask branch (MODEL.MASK_ON) learns from `instances` with gt_masks, "
+                        f"found only {sorted(target.get_fields())}")
+    size = getattr(target.gt_masks, "image_size", target.image_size)  # polygons have none
+    if tuple(size) != target.image_size:
+        raise UserError(f"{_name(x)}: gt_masks are {tuple(size)}, the image is {target.image_size} (height, width)")
 
 
 def _name(x: dict[str, Any]) -> str:

@@ -27,10 +27,11 @@ class Matcher:
     def __init__(
         self, thresholds: Sequence[float], labels: Sequence[int], allow_low_quality: bool = False, where: str = ""
     ) -> None:
+        prefix = f"{where}." if where else ""
         if list(thresholds) != sorted(thresholds) or not all(t > 0 for t in thresholds):
-            raise UserError(f"{where}.IOU_THRESHOLDS expects rising numbers above 0, found {list(thresholds)}")
+            raise UserError(f"{prefix}IOU_THRESHOLDS expects rising numbers above 0, found {list(thresholds)}")
         if len(labels) != len(thresholds) + 1 or not set(labels) <= {-1, 0, 1}:
-            raise UserError(f"{where}.IOU_LABELS expects {len(thresholds) + 1} of -1, 0 and 1 (one more than "
+            raise UserError(f"{prefix}IOU_LABELS expects {len(thresholds) + 1} of -1, 0 and 1 (one more than "
                             f"IOU_THRESHOLDS), found {list(labels)}")
         self.thresholds = tuple(thresholds)
         self.labels = tuple(labels)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..structures import Boxes, Instances
 from .box_coding import BoxCoder
+from .mask_pasting import paste_masks
 from .nms import grouped_nms
 
 __all__ = ["rescale_detections", "select_detections"]
@@ -62,10 +63,15 @@ def rescale_detections(detections: Instances, height: int, width: int) -> Instan
 
     Args:
         detections: with `pred_boxes`, in the pixels of the image that the model saw; left as it is.
+            Masks within the boxes (`pred_masks`, (N, 1, M, M) probabilities) become bitmaps of the image,
+            (N, height, width) bool.
     """
     scale_y, scale_x = height / detections.image_size[0], width / detections.image_size[1]
     boxes = detections.pred_boxes.clone()
     boxes.scale(scale_x, scale_y)
     boxes.clip((height, width))
     fields = {**detections.get_fields(), "pred_boxes": boxes}
-    return Instances((height, width), **fields)[boxes.nonempty()]
+    rescaled = Instances((height, width), **fields)[boxes.nonempty()]
+    if rescaled.has("pred_masks"):
+        rescaled.pred_masks = paste_masks(rescaled.pred_masks[:, 0], rescaled.pred_boxes.tensor, (height, width))
+    return rescaled

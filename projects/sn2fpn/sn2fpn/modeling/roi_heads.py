@@ -1,4 +1,4 @@
-"""The second stage: pooled features of each proposal, classes and refined boxes (Fast R-CNN, Girshick, 2015)."""
+"""The second stage: classes and refined boxes of proposals (Fast R-CNN, 2015), and their masks (Mask R-CNN, 2017)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .box_coding import BoxCoder
 from .box_head import BoxHead, BoxPredictor, build_box_head
 from .features import common_channels, pick_shapes
 from .losses import box_regression_loss
+from .mask_head import MaskHead, build_mask_head, mask_loss, mask_probabilities, mask_targets
 from .matching import Matcher
 from .metrics import collecting_metrics, log_scalar
 from .postprocess import select_detections
@@ -24,10 +25,9 @@ __all__ = ["StandardROIHeads", "build_roi_heads"]
 
 
 class StandardROIHeads(nn.Module):
-    """Samples proposals in training, pools their features and runs the box branch.
+    """Samples proposals in training, pools their features and runs the box branch and the mask branch, if there is one.
 
-    A further branch (masks) takes the sampled proposals and their ground truth in `forward`'s training part,
-    and the detections in its evaluation part.
+    The mask branch learns from the sampled proposals that hold an object, and sees the final detections alone.
 
     Args:
         num_classes: K, without the background, whose label is K.
@@ -41,6 +41,7 @@ class StandardROIHeads(nn.Module):
         box_loss, smooth_l1_beta, box_loss_weight: see `box_regression_loss`; the weight is a factor on it.
         sigmoid_cls: independent sigmoid scores and binary cross-entropy instead of softmax.
         score_thresh, nms_thresh, max_detections: see `select_detections`.
+        mask_pooler, mask_head: the mask branch; None: boxes only.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class StandardROIHeads(nn.Module):
         score_thresh: float = 0.05,
         nms_thresh: float = 0.5,
         max_detections: int = 100,
+        mask_pooler: ROIPooler | None = None,
+        mask_head: MaskHead | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -82,6 +85,8 @@ class StandardROIHeads(nn.Module):
         self.score_thresh = score_thresh
         self.nms_thresh = nms_thresh
         self.max_detections = max_detections
+        self.mask_pooler = mask_pooler
+        self.mask_head = mask_head
 
     def forward(
         self,
@@ -96,18 +101,22 @@ class StandardROIHeads(nn.Module):
             images: the batch; only its sizes are used.
             features: pyramid maps (N, C, H, W) by name.
             proposals: per image, `proposal_boxes` (and `objectness_logits`).
-            targets: per image, `gt_boxes` and `gt_classes`; needed in training.
+            targets: per image, `gt_boxes`, `gt_classes` and for the mask branch `gt_masks`; needed in training.
 
         Returns:
-            Evaluation: per image `pred_boxes`, `scores`, `pred_classes`, and {}.
-            Training: [], and {"loss_cls", "loss_box_reg"}.
+            Evaluation: per image `pred_boxes`, `scores`, `pred_classes` and with a mask branch `pred_masks`, the
+            (N, 1, M, M) probabilities within the boxes; and {}.
+            Training: [], and {"loss_cls", "loss_box_reg"} and with a mask branch "loss_mask".
         """
         if self.training:
             if targets is None:
                 raise ValueError("the RoI heads need targets in training mode")
             sampled = self.label_and_sample(proposals, targets)
             logits, deltas = self.predict(features, [p.proposal_boxes.tensor for p in sampled])
-            return [], self.losses(logits, deltas, sampled)
+            losses = self.losses(logits, deltas, sampled)
+            if self.mask_head is not None:
+                losses["loss_mask"] = self.mask_branch_loss(features, sampled, targets)
+            return [], losses
         boxes = [p.proposal_boxes.tensor for p in proposals]
         logits, deltas = self.predict(features, boxes)
         scores = logits.float().sigmoid() if self.sigmoid_cls else logits.float().softmax(dim=1)
@@ -115,6 +124,8 @@ class StandardROIHeads(nn.Module):
             scores, deltas, boxes, images.image_sizes, self.box_coder,
             score_thresh=self.score_thresh, nms_thresh=self.nms_thresh, max_detections=self.max_detections,
         )  # fmt: skip
+        if self.mask_head is not None:
+            self.add_masks(features, detections)
         return detections, {}
 
     def predict(self, features: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -179,6 +190,26 @@ class StandardROIHeads(nn.Module):
             loss_cls = F.cross_entropy(logits, classes, reduction="sum")
         return {"loss_cls": loss_cls / total, "loss_box_reg": loss_box * (self.box_loss_weight / total)}
 
+    def mask_branch_loss(
+        self, features: Mapping[str, Tensor], sampled: Sequence[Instances], targets: Sequence[Instances]
+    ) -> Tensor:
+        """The loss of the masks of those sampled proposals that hold an object; see `mask_head.mask_loss`."""
+        foreground = [s[(s.gt_classes >= 0) & (s.gt_classes < self.num_classes)] for s in sampled]
+        logits = self.predict_masks(features, [s.proposal_boxes.tensor for s in foreground])
+        goal = mask_targets(foreground, targets, logits.shape[-1])
+        return mask_loss(logits, torch.cat([s.gt_classes for s in foreground]), goal)
+
+    def add_masks(self, features: Mapping[str, Tensor], detections: Sequence[Instances]) -> None:
+        """Give each image's detections their `pred_masks`, (N, 1, M, M) probabilities."""
+        logits = self.predict_masks(features, [d.pred_boxes.tensor for d in detections])
+        masks = mask_probabilities(logits, torch.cat([d.pred_classes for d in detections]))
+        for detection, mask in zip(detections, masks.split([len(d) for d in detections])):
+            detection.pred_masks = mask
+
+    def predict_masks(self, features: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        """Mask logits (R, K or 1, M, M) for all images' boxes (R_n, 4) together."""
+        return self.mask_head(self.mask_pooler([features[name] for name in self.in_features], boxes))
+
 
 @torch.no_grad()
 def _log_accuracy(logits: Tensor, classes: Tensor) -> None:
@@ -195,19 +226,19 @@ def _log_accuracy(logits: Tensor, classes: Tensor) -> None:
 
 
 def build_roi_heads(cfg: CfgNode, input_shapes: Mapping[str, ShapeSpec]) -> StandardROIHeads:
-    """The RoI heads of `MODEL.ROI_HEADS` and `MODEL.ROI_BOX_HEAD` on top of a pyramid's outputs."""
+    """The RoI heads of `MODEL.ROI_HEADS`, `ROI_BOX_HEAD` and with `MASK_ON` `ROI_MASK_HEAD`, on a pyramid's outputs."""
     heads, box = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
     shapes = pick_shapes(input_shapes, heads.IN_FEATURES, "MODEL.ROI_HEADS.IN_FEATURES")
-    box_head = build_box_head(cfg, common_channels(shapes, "MODEL.ROI_HEADS.IN_FEATURES"))
+    channels = common_channels(shapes, "MODEL.ROI_HEADS.IN_FEATURES")
+    box_head = build_box_head(cfg, channels)
+    box_predictor = BoxPredictor(box_head.out_features, heads.NUM_CLASSES, box.CLS_AGNOSTIC_BBOX_REG)
+    mask_on = cfg.MODEL.MASK_ON
     return StandardROIHeads(
         num_classes=heads.NUM_CLASSES,
         in_features=heads.IN_FEATURES,
-        box_pooler=ROIPooler(
-            box.POOLER_RESOLUTION, [s.stride for s in shapes], box.POOLER_SAMPLING_RATIO,
-            aligned=box.POOLER_TYPE == "ROIAlignV2",
-        ),
+        box_pooler=_build_pooler(box, shapes),
         box_head=box_head,
-        box_predictor=BoxPredictor(box_head.out_features, heads.NUM_CLASSES, box.CLS_AGNOSTIC_BBOX_REG),
+        box_predictor=box_predictor,
         box_coder=BoxCoder(box.BBOX_REG_WEIGHTS),
         matcher=Matcher(heads.IOU_THRESHOLDS, heads.IOU_LABELS, where="MODEL.ROI_HEADS"),
         batch_size_per_image=heads.BATCH_SIZE_PER_IMAGE,
@@ -220,4 +251,12 @@ def build_roi_heads(cfg: CfgNode, input_shapes: Mapping[str, ShapeSpec]) -> Stan
         score_thresh=heads.SCORE_THRESH_TEST,
         nms_thresh=heads.NMS_THRESH_TEST,
         max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
-    )  # fmt: skip
+        mask_pooler=_build_pooler(cfg.MODEL.ROI_MASK_HEAD, shapes) if mask_on else None,
+        mask_head=build_mask_head(cfg, channels) if mask_on else None,
+    )
+
+
+def _build_pooler(head: CfgNode, shapes: Sequence[ShapeSpec]) -> ROIPooler:
+    """The pooler of `MODEL.ROI_BOX_HEAD` or `MODEL.ROI_MASK_HEAD`."""
+    return ROIPooler(head.POOLER_RESOLUTION, [s.stride for s in shapes], head.POOLER_SAMPLING_RATIO,
+                     aligned=head.POOLER_TYPE == "ROIAlignV2")

@@ -6,10 +6,19 @@ from pkgutil import iter_modules
 from .base import Pyramid
 from .fpn import FPN
 from .ihp import IHP
-from .registry import PYRAMIDS, pyramid_from_backbone_name, register_pyramid
+from .registry import PYRAMIDS, backbone_names, pyramid_from_backbone_name, register_pyramid
 from .sni import SNIFPN
 
-__all__ = ["FPN", "IHP", "PYRAMIDS", "Pyramid", "SNIFPN", "pyramid_from_backbone_name", "register_pyramid"]
+__all__ = [
+    "FPN",
+    "IHP",
+    "PYRAMIDS",
+    "Pyramid",
+    "SNIFPN",
+    "backbone_names",
+    "pyramid_from_backbone_name",
+    "register_pyramid",
+]
 
 
 def import_all() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UserError, did_you_mean
 from ..layers import soft_nearest_add
@@ -31,6 +31,7 @@ class FPN(Pyramid):
         input_shape: the trunk's output description, or the channel counts of res2, res3, …
         out_channels: width W.
         in_features: trunk maps to use, fine to coarse; empty: all.
+        bottom_up: a trunk to attach, in place of `input_shape`.
         norm: of every conv, see `sn2fpn.layers.get_norm`; "": none, and the convs have biases.
         fuse_type: "sum", or "avg": T_i is halved after each addition.
 
@@ -48,19 +49,19 @@ class FPN(Pyramid):
 
     def __init__(
         self,
-        input_shape: InputShape,
+        input_shape: InputShape | None = None,
         out_channels: int = 256,
         *,
         in_features: Sequence[str] = (),
+        bottom_up: nn.Module | None = None,
         norm: Norm = "",
         fuse_type: str = "sum",
     ) -> None:
-        super().__init__(input_shape, out_channels, in_features=in_features)
+        super().__init__(input_shape, out_channels, in_features=in_features, bottom_up=bottom_up)
         if fuse_type not in ("sum", "avg"):
             raise UserError(f"FPN fuse_type: found {fuse_type!r}{did_you_mean(fuse_type, ('sum', 'avg'))}")
         self.fuse_type = fuse_type
-        self.add_laterals(norm)
-        self.add_per_level("fpn_output", lambda _: self.conv(out_channels, 3, norm))
+        self.add_laterals(norm, fpn_output=lambda _: self.conv(out_channels, 3, norm))
 
     def fuse(self, features: list[Tensor]) -> list[Tensor]:
         """From coarse to fine: T_i, and P_i = conv3x3(T_i)."""

@@ -32,6 +32,7 @@ class IHP(Pyramid):
         input_shape: the trunk's output description, or the channel counts of res2, res3, …
         out_channels: width W.
         in_features: trunk maps to use, fine to coarse; empty: all.
+        bottom_up: a trunk to attach, in place of `input_shape`.
         norm: of the lateral convs and of "conv3x3", as in FPN; "": none, and these convs have biases.
         filter_name: "gsconve_c3" (GSConvE-1, then C3), "gsconve" (GSConvE-1 only), "bottleneck" (residual 1x1, 3x3,
             1x1 blocks), or "conv3x3": FPN without its top-down additions, with FPN's parameter names,
@@ -54,17 +55,18 @@ class IHP(Pyramid):
 
     def __init__(
         self,
-        input_shape: InputShape,
+        input_shape: InputShape | None = None,
         out_channels: int = 256,
         *,
         in_features: Sequence[str] = (),
+        bottom_up: nn.Module | None = None,
         norm: Norm = "",
         filter_name: str = "gsconve_c3",
         depths: Sequence[int] = (1, 1, 2, 3),
         filter_norm: Norm = "BN",
         aux_kernel: int = 3,
     ) -> None:
-        super().__init__(input_shape, out_channels, in_features=in_features)
+        super().__init__(input_shape, out_channels, in_features=in_features, bottom_up=bottom_up)
         width = out_channels
         gsconve = partial(GSConvE1, width, width, norm=filter_norm, aux_kernel=aux_kernel)
         filters: dict[str, Callable[[int], nn.Module]] = {
@@ -82,8 +84,7 @@ class IHP(Pyramid):
                 f" found {tuple(depths)}"
             )
         self.filter_prefix = "fpn_output" if filter_name == "conv3x3" else "ihp_filter"
-        self.add_laterals(norm)
-        self.add_per_level(self.filter_prefix, filters[filter_name])
+        self.add_laterals(norm, **{self.filter_prefix: filters[filter_name]})
 
     def fuse(self, features: list[Tensor]) -> list[Tensor]:
         """Each level by itself."""

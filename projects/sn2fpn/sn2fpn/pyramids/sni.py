@@ -36,6 +36,7 @@ class SNIFPN(Pyramid):
         input_shape: the trunk's output description, or the channel counts of res2, res3, …
         out_channels: width W.
         in_features: trunk maps to use, fine to coarse; empty: all.
+        bottom_up: a trunk to attach, in place of `input_shape`.
         norm: of every conv, see `sn2fpn.layers.get_norm`; "": none, and the convs have biases.
         mode: "soft_nearest", or "authors_rcnn": alpha 0.25, bilinear, pass_smoothed, no smoothing conv on the
             coarsest map, weights from N(0, 0.01^2). That preset leaves no further choice to the options below.
@@ -58,17 +59,18 @@ class SNIFPN(Pyramid):
 
     def __init__(
         self,
-        input_shape: InputShape,
+        input_shape: InputShape | None = None,
         out_channels: int = 256,
         *,
         in_features: Sequence[str] = (),
+        bottom_up: nn.Module | None = None,
         norm: Norm = "",
         mode: str = "soft_nearest",
         alpha: float | str = "area",
         interp: str = "nearest",
         order: str = "pass_sum",
     ) -> None:
-        super().__init__(input_shape, out_channels, in_features=in_features)
+        super().__init__(input_shape, out_channels, in_features=in_features, bottom_up=bottom_up)
         options = {"alpha": alpha, "interp": interp, "order": order}
         if mode == "authors_rcnn":
             options = _preset(options)
@@ -78,8 +80,7 @@ class SNIFPN(Pyramid):
         if isinstance(options["alpha"], str):
             _choose("MODEL.SNI.ALPHA", options["alpha"], ("area",))
         self.alpha, self.interp, self.order = options["alpha"], options["interp"], options["order"]
-        self.add_laterals(norm)
-        self.add_per_level("fpn_output", lambda _: self.conv(out_channels, 3, norm))
+        self.add_laterals(norm, fpn_output=lambda _: self.conv(out_channels, 3, norm))
         if mode == "authors_rcnn":
             setattr(self, f"fpn_output{self.levels[-1]}", nn.Identity())
             for conv in self.modules():
@@ -119,7 +120,7 @@ def build_sni(cfg: Any, input_shape: InputShape) -> SNIFPN:
         in_features=fpn.IN_FEATURES,
         norm=fpn.NORM,
         mode=sni.MODE,
-        alpha=sni.ALPHA,
+        alpha="area" if sni.ALPHA is None else sni.ALPHA,
         interp=sni.INTERP,
         order=sni.ORDER,
     )

@@ -1,8 +1,10 @@
-"""Boxes, per-image annotations or predictions, and padded batches (Detectron2's interfaces)."""
+"""Boxes, masks, per-image annotations or predictions, and padded batches (Detectron2's interfaces)."""
 
 from .boxes import Boxes, BoxMode, pairwise_iou
 from .image_list import ImageList
 from .instances import Instances
+from .masks import BitMasks, PolygonMasks, masks_to_rle, polygons_to_bitmask
 from .shape_spec import ShapeSpec
 
-__all__ = ["BoxMode", "Boxes", "ImageList", "Instances", "ShapeSpec", "pairwise_iou"]
+__all__ = ["BitMasks", "BoxMode", "Boxes", "ImageList", "Instances", "PolygonMasks", "ShapeSpec", "masks_to_rle",
+           "pairwise_iou", "polygons_to_bitmask"]

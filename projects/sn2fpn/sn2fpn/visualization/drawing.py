@@ -1,4 +1,4 @@
-"""Boxes with readable labels on pictures of any size.
+"""Boxes with readable labels, and masks, on pictures of any size.
 
 Pictures are (H, W, 3) uint8 RGB arrays, boxes `(x1, y1, x2, y2)` in pixels of the picture.
 """
@@ -10,17 +10,20 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import matplotlib
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..structures import Instances
+from ..structures import BitMasks, Boxes, Instances, PolygonMasks
 
-__all__ = ["class_color", "draw_boxes", "draw_instances", "font", "fit_image"]
+__all__ = ["class_color", "draw_boxes", "draw_instances", "draw_masks", "font", "fit_image", "scale_instances"]
 
 Color = tuple[int, int, int]
 _Rectangle = tuple[float, float, float, float]
+_MASK_FIELDS = ("pred_masks", "gt_masks")
 
 
 def class_color(index: int) -> Color:
@@ -85,6 +88,39 @@ def draw_boxes(
     return np.asarray(picture)
 
 
+def draw_masks(
+    image: np.ndarray, masks: Tensor | np.ndarray, colors: Sequence[Color] | None = None, opacity: float = 0.4
+) -> np.ndarray:
+    """A copy of a picture with masks: tinted, with an outline; small masks lie over large ones.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        masks: (N, H, W) bool.
+        colors: N RGB colours; None: one colour per position, `class_color(i)`.
+        opacity: of the tint, from 0 to 1.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: the masks are not of the picture's size, or the lengths disagree.
+    """
+    masks = np.asarray(masks, dtype=bool)
+    if masks.shape[1:] != image.shape[:2]:
+        raise ValueError(f"masks of shape {masks.shape} on a picture of {image.shape[:2]} (height, width)")
+    colors = [class_color(i) for i in range(len(masks))] if colors is None else colors
+    if len(colors) != len(masks):
+        raise ValueError(f"{len(masks)} masks with {len(colors)} colours")
+    out = np.array(image, order="C")
+    line = max(1, round(0.002 * (image.shape[0] * image.shape[1]) ** 0.5))
+    for i in np.argsort([-np.count_nonzero(m) for m in masks], kind="stable"):
+        color = np.array(colors[i], dtype=np.float32)
+        out[masks[i]] = np.rint(out[masks[i]] * (1 - opacity) + color * opacity).astype(np.uint8)
+        contours, _ = cv2.findContours(masks[i].astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(out, contours, -1, tuple(map(int, colors[i])), line)
+    return out
+
+
 def draw_instances(
     image: np.ndarray,
     instances: Instances,
@@ -94,9 +130,11 @@ def draw_instances(
 ) -> np.ndarray:
     """A picture with predictions (`pred_boxes`, `pred_classes`, `scores`) or truth (`gt_boxes`, `gt_classes`).
 
+    Their masks (`pred_masks`, (N, H, W) bool, or `gt_masks`) are drawn below the boxes, where they have any.
+
     Args:
         image: (H, W, 3) uint8 RGB.
-        instances: boxes in pixels of `image`.
+        instances: boxes and masks in pixels of `image`.
         class_names: by contiguous class id.
         score_threshold: predictions with lower scores are left out.
         font_size_px: as in `draw_boxes`.
@@ -109,7 +147,33 @@ def draw_instances(
         instances = instances.to("cpu")
         boxes, classes = instances.gt_boxes.tensor, instances.gt_classes.tolist()
         labels = [class_names[c] for c in classes]
-    return draw_boxes(image, boxes.numpy(), labels, [class_color(c) for c in classes], font_size_px)
+    colors = [class_color(c) for c in classes]
+    for field in _MASK_FIELDS:
+        if instances.has(field):
+            image = draw_masks(image, _bitmaps(instances.get(field), image.shape[:2]), colors)
+    return draw_boxes(image, boxes.numpy(), labels, colors, font_size_px)
+
+
+def scale_instances(instances: Instances, size: tuple[int, int]) -> Instances:
+    """Boxes and masks for their picture at another size (height, width); masks become bitmaps."""
+    height, width = instances.image_size
+    factors = torch.tensor([size[1] / width, size[0] / height] * 2)
+    fields = dict(instances.get_fields())
+    for name, value in fields.items():
+        if isinstance(value, Boxes):
+            fields[name] = Boxes(value.tensor.cpu() * factors)
+        elif name in _MASK_FIELDS:
+            masks = (255 * mask.astype(np.uint8) for mask in _bitmaps(value, instances.image_size))
+            resized = [cv2.resize(mask, size[::-1], interpolation=cv2.INTER_AREA) >= 128 for mask in masks]
+            fields[name] = torch.from_numpy(np.stack(resized) if resized else np.zeros((0, *size), dtype=bool))
+    return Instances(size, **fields)
+
+
+def _bitmaps(masks: Tensor | BitMasks | PolygonMasks, size: tuple[int, int]) -> np.ndarray:
+    """(N, height, width) bool of a `pred_masks` or `gt_masks` field; polygons are drawn at that size."""
+    if isinstance(masks, PolygonMasks):
+        masks = BitMasks.from_polygon_masks(masks, *size)
+    return (masks.tensor if isinstance(masks, BitMasks) else masks).cpu().numpy()
 
 
 def fit_image(image: np.ndarray, size_px: int) -> tuple[np.ndarray, float]:

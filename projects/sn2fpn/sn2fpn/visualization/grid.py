@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..atomic import atomic_write
-from ..structures import Boxes, Instances
-from .drawing import draw_instances, fit_image, font
+from ..structures import Instances
+from .drawing import draw_instances, fit_image, font, scale_instances
 
 __all__ = ["Sample", "image_grid", "predictions_beside_ground_truth", "save_png"]
 
@@ -23,8 +23,8 @@ class Sample(NamedTuple):
     """One picture with what is on it and what a model found."""
 
     image: np.ndarray  # (H, W, 3) uint8 RGB
-    truth: Instances  # gt_boxes, gt_classes, in pixels of `image`
-    prediction: Instances  # pred_boxes, pred_classes, scores, in pixels of `image`
+    truth: Instances  # gt_boxes, gt_classes and perhaps gt_masks, in pixels of `image`
+    prediction: Instances  # pred_boxes, pred_classes, scores and perhaps pred_masks, in pixels of `image`
     title: str = ""
 
 
@@ -90,10 +90,11 @@ def predictions_beside_ground_truth(
     cells: list[np.ndarray] = []
     titles: list[str] = []
     for sample in samples:
-        image, factor = fit_image(sample.image, size_px)
+        image, _ = fit_image(sample.image, size_px)
         shown = sample.prediction[sample.prediction.scores >= score_threshold]
         for instances in (sample.truth, shown):
-            cells.append(draw_instances(image, _scaled(instances, factor, image), class_names, font_size_px=13))
+            scaled = scale_instances(instances, image.shape[:2])
+            cells.append(draw_instances(image, scaled, class_names, font_size_px=13))
         name = f"{sample.title}: " if sample.title else ""
         titles += [f"{name}ground truth, {_count(len(sample.truth))}",
                    f"prediction, {_count(len(shown))} scoring {score_threshold:g} or more"]
@@ -107,12 +108,6 @@ def save_png(image: np.ndarray, path: str | Path) -> Path:
     with atomic_write(path, "wb") as file:
         Image.fromarray(image).save(file, format="PNG")
     return Path(path)
-
-
-def _scaled(instances: Instances, factor: float, image: np.ndarray) -> Instances:
-    fields = {name: Boxes(value.tensor * factor) if isinstance(value, Boxes) else value
-              for name, value in instances.get_fields().items()}
-    return Instances(image.shape[:2], **fields)
 
 
 def _count(boxes: int) -> str:

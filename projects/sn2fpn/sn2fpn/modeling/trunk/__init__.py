@@ -1,7 +1,7 @@
 """Trunks: ResNets, plain or downsampling with ESD."""
 
 from .blocks import BasicBlock, BasicStem, BottleneckBlock, DeepESDStem, ESDOptions
-from .build import build_trunk, frozen_norm_warning
+from .build import build_trunk, frozen_norm_warning, make_resnet
 from .resnet import ResNet
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "ResNet",
     "build_trunk",
     "frozen_norm_warning",
+    "make_resnet",
 ]

@@ -1,9 +1,9 @@
-"""The trunk from `MODEL.RESNETS`, `MODEL.ESD` and `MODEL.BACKBONE.FREEZE_AT`."""
+"""ResNets of the standard depths, from plain arguments or from a configuration."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from torch import nn
@@ -13,7 +13,7 @@ from ...layers import FrozenBatchNorm2d
 from .blocks import BasicBlock, BasicStem, BottleneckBlock, DeepESDStem, ESDOptions, TrunkPart
 from .resnet import ResNet
 
-__all__ = ["build_trunk", "frozen_norm_warning"]
+__all__ = ["build_trunk", "frozen_norm_warning", "make_resnet"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,88 +28,150 @@ def build_trunk(cfg: Any) -> ResNet:
     Raises:
         UserError: a value that does not exist, does not fit the depth, or is not supported.
     """
-    resnets = cfg.MODEL.RESNETS
-    _check(cfg)
-    esd = _esd_options(cfg)
-    esd_stages = tuple(cfg.MODEL.ESD.STAGES) if esd else ()
-    channels, width = resnets.RES2_OUT_CHANNELS, resnets.NUM_GROUPS * resnets.WIDTH_PER_GROUP
-    in_channels = resnets.STEM_OUT_CHANNELS
+    resnets, esd = cfg.MODEL.RESNETS, cfg.MODEL.ESD
+    if any(resnets.DEFORM_ON_PER_STAGE):
+        raise UserError(
+            f"MODEL.RESNETS.DEFORM_ON_PER_STAGE {list(resnets.DEFORM_ON_PER_STAGE)}: deformable stages are not "
+            "supported by the native engine; set it to [False, False, False, False]"
+        )
+    return make_resnet(
+        resnets.DEPTH,
+        in_channels=len(cfg.MODEL.PIXEL_MEAN),
+        stem_out_channels=resnets.STEM_OUT_CHANNELS,
+        res2_out_channels=resnets.RES2_OUT_CHANNELS,
+        num_groups=resnets.NUM_GROUPS,
+        width_per_group=resnets.WIDTH_PER_GROUP,
+        norm=resnets.NORM,
+        stride_in_1x1=resnets.STRIDE_IN_1X1,
+        res5_dilation=resnets.RES5_DILATION,
+        out_features=resnets.OUT_FEATURES,
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        esd=_esd_options(cfg),
+        esd_stem=esd.STEM,
+        esd_stages=esd.STAGES,
+    )
+
+
+def make_resnet(
+    depth: int = 50,
+    *,
+    in_channels: int = 3,
+    stem_out_channels: int = 64,
+    res2_out_channels: int | None = None,
+    num_groups: int = 1,
+    width_per_group: int = 64,
+    norm: str = "FrozenBN",
+    stride_in_1x1: bool = True,
+    res5_dilation: int = 1,
+    out_features: Sequence[str] = _STAGES,
+    freeze_at: int = 2,
+    esd: ESDOptions | None = None,
+    esd_stem: str = "pool",
+    esd_stages: Sequence[str] = _STAGES[1:],
+) -> ResNet:
+    """A ResNet of a standard depth.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        in_channels: of the images.
+        stem_out_channels: of the stem's map.
+        res2_out_channels: of res2, doubled by every later stage; None: 64 for depths 18 and 34, else 256.
+        num_groups, width_per_group: of the 3x3 convs of bottlenecks; their product is the width in res2.
+        norm: see `sn2fpn.layers.get_norm`.
+        stride_in_1x1: stride 2 of a bottleneck in its first 1x1 conv (MSRA's weights), not in its 3x3.
+        res5_dilation: 2 keeps res5 at the resolution of res4.
+        out_features: the maps to return, of "stem", "res2", …, "res5".
+        freeze_at: number of frozen parts: 0 none, 1 the stem, 2 the stem and res2, …
+        esd: how stride-2 steps downsample with ESD; None: as in a plain ResNet.
+        esd_stem: where ESD is in the stem: "pool" (in place of the max-pool), "none", or "deep" (a stem of its own).
+        esd_stages: the stages whose first block downsamples with ESD.
+
+    Raises:
+        UserError: a value that does not exist or does not fit the depth; it is named as in a YAML config.
+    """
+    if res2_out_channels is None:
+        res2_out_channels = 64 if depth in _LIGHT else 256
+    _check(depth, res2_out_channels, num_groups, res5_dilation, out_features, freeze_at)
+    if esd is not None:
+        _check_esd(esd, esd_stem, esd_stages, res5_dilation)
+    channels, width = res2_out_channels, num_groups * width_per_group
+    block_in = stem_out_channels
     stages: dict[str, list[TrunkPart]] = {}
-    for name, count in zip(_STAGES, _BLOCKS[resnets.DEPTH]):
-        dilation = resnets.RES5_DILATION if name == "res5" else 1
+    for name, count in zip(_STAGES, _BLOCKS[depth]):
+        dilation = res5_dilation if name == "res5" else 1
         stages[name] = []
         for i in range(count):
             # A dilated res5 keeps the resolution of res4.
             stride = 2 if i == 0 and name != "res2" and dilation == 1 else 1
             common: dict[str, Any] = dict(
-                stride=stride, norm=resnets.NORM, esd=esd if i == 0 and name in esd_stages else None
+                stride=stride, norm=norm, esd=esd if i == 0 and name in esd_stages else None
             )
-            if resnets.DEPTH in _LIGHT:
-                block: TrunkPart = BasicBlock(in_channels, channels, **common)
+            if depth in _LIGHT:
+                block: TrunkPart = BasicBlock(block_in, channels, **common)
             else:
                 block = BottleneckBlock(
-                    in_channels, channels, bottleneck_channels=width, num_groups=resnets.NUM_GROUPS,
-                    stride_in_1x1=resnets.STRIDE_IN_1X1, dilation=dilation, **common,
+                    block_in, channels, bottleneck_channels=width, num_groups=num_groups,
+                    stride_in_1x1=stride_in_1x1, dilation=dilation, **common,
                 )  # fmt: skip
             stages[name].append(block)
-            in_channels = channels
+            block_in = channels
         channels, width = 2 * channels, 2 * width
-    trunk = ResNet(_stem(cfg, esd), stages, resnets.OUT_FEATURES, cfg.MODEL.BACKBONE.FREEZE_AT)
+    if esd is not None and esd_stem == "deep":
+        stem: TrunkPart = DeepESDStem(in_channels, stem_out_channels, norm, esd)
+    else:
+        stem = BasicStem(in_channels, stem_out_channels, norm, esd if esd_stem == "pool" else None)
+    trunk = ResNet(stem, stages, out_features, freeze_at)
     if esd is not None:
-        _log_esd(cfg, trunk)
+        if stride_in_1x1 and depth not in _LIGHT and esd_stages:
+            logger.info(
+                "MODEL.RESNETS.STRIDE_IN_1X1 is True: ESD needs the stride in the 3x3 conv2, so the first blocks "
+                "of %s have it there", ", ".join(esd_stages),
+            )  # fmt: skip
+        _warn_of_new_parts(trunk, freeze_at)
     return trunk
 
 
-def _stem(cfg: Any, esd: ESDOptions | None) -> TrunkPart:
-    in_channels, out_channels = len(cfg.MODEL.PIXEL_MEAN), cfg.MODEL.RESNETS.STEM_OUT_CHANNELS
-    norm = cfg.MODEL.RESNETS.NORM
-    if esd is not None and cfg.MODEL.ESD.STEM == "deep":
-        return DeepESDStem(in_channels, out_channels, norm, esd)
-    return BasicStem(in_channels, out_channels, norm, esd if cfg.MODEL.ESD.STEM == "pool" else None)
-
-
 def _esd_options(cfg: Any) -> ESDOptions | None:
-    if not cfg.MODEL.ESD.ENABLED:
-        return None
-    fuse_init = cfg.MODEL.ESD.FUSE_INIT
-    if fuse_init == "auto":
-        fuse_init = "dense_identity" if cfg.MODEL.WEIGHTS else "default"
-    mode = cfg.MODEL.ESD.MODE or (1 if cfg.MODEL.RESNETS.DEPTH in _LIGHT else 2)
-    return ESDOptions(mode, cfg.MODEL.ESD.SHORTCUT, fuse_init)
-
-
-def _check(cfg: Any) -> None:
-    resnets, freeze_at = cfg.MODEL.RESNETS, cfg.MODEL.BACKBONE.FREEZE_AT
-    prefix = "MODEL.RESNETS."
-    _one_of(prefix + "DEPTH", resnets.DEPTH, _BLOCKS)
-    _one_of(prefix + "RES5_DILATION", resnets.RES5_DILATION, (1, 2))
-    _one_of("MODEL.BACKBONE.FREEZE_AT", freeze_at, range(6))
-    if not resnets.OUT_FEATURES:
-        raise UserError(f"{prefix}OUT_FEATURES is empty{did_you_mean('', ('stem', *_STAGES))}")
-    for name in resnets.OUT_FEATURES:
-        _one_of(prefix + "OUT_FEATURES", name, ("stem", *_STAGES))
-    if any(resnets.DEFORM_ON_PER_STAGE):
-        raise UserError(
-            f"{prefix}DEFORM_ON_PER_STAGE {list(resnets.DEFORM_ON_PER_STAGE)}: deformable stages are not "
-            "supported by the native engine; set it to [False, False, False, False]"
-        )
-    if resnets.DEPTH in _LIGHT:
-        for key, needed in (("RES2_OUT_CHANNELS", 64), ("RES5_DILATION", 1), ("NUM_GROUPS", 1)):
-            if resnets[key] != needed:
-                raise UserError(
-                    f"{prefix}{key} is {resnets[key]}, but a ResNet-{resnets.DEPTH} needs {needed}: "
-                    f"set {prefix}{key} {needed}"
-                )
     esd = cfg.MODEL.ESD
     if not esd.ENABLED:
-        return
+        return None
     _one_of("MODEL.ESD.MODE", esd.MODE, (0, 1, 2))
-    _one_of("MODEL.ESD.STEM", esd.STEM, ("pool", "none", "deep"))
-    _one_of("MODEL.ESD.SHORTCUT", esd.SHORTCUT, ("strided", "avg"))
     _one_of("MODEL.ESD.FUSE_INIT", esd.FUSE_INIT, ("auto", "dense_identity", "default"))
-    for name in esd.STAGES:
+    fuse_init = esd.FUSE_INIT
+    if fuse_init == "auto":
+        fuse_init = "dense_identity" if cfg.MODEL.WEIGHTS else "default"
+    mode = esd.MODE or (1 if cfg.MODEL.RESNETS.DEPTH in _LIGHT else 2)
+    return ESDOptions(mode, esd.SHORTCUT, fuse_init)
+
+
+def _check(
+    depth: int, res2_out_channels: int, num_groups: int, res5_dilation: int, out_features: Sequence[str], freeze_at: int
+) -> None:
+    prefix = "MODEL.RESNETS."
+    _one_of(prefix + "DEPTH", depth, _BLOCKS)
+    _one_of(prefix + "RES5_DILATION", res5_dilation, (1, 2))
+    _one_of("MODEL.BACKBONE.FREEZE_AT", freeze_at, range(6))
+    if not out_features:
+        raise UserError(f"{prefix}OUT_FEATURES is empty{did_you_mean('', ('stem', *_STAGES))}")
+    for name in out_features:
+        _one_of(prefix + "OUT_FEATURES", name, ("stem", *_STAGES))
+    if depth in _LIGHT:
+        found = {"RES2_OUT_CHANNELS": res2_out_channels, "RES5_DILATION": res5_dilation, "NUM_GROUPS": num_groups}
+        for key, needed in (("RES2_OUT_CHANNELS", 64), ("RES5_DILATION", 1), ("NUM_GROUPS", 1)):
+            if found[key] != needed:
+                raise UserError(
+                    f"{prefix}{key} is {found[key]}, but a ResNet-{depth} needs {needed}: set {prefix}{key} {needed}"
+                )
+
+
+def _check_esd(esd: ESDOptions, stem: str, stages: Sequence[str], res5_dilation: int) -> None:
+    _one_of("MODEL.ESD.MODE", esd.mode, (1, 2))
+    _one_of("MODEL.ESD.STEM", stem, ("pool", "none", "deep"))
+    _one_of("MODEL.ESD.SHORTCUT", esd.shortcut, ("strided", "avg"))
+    _one_of("MODEL.ESD.FUSE_INIT", esd.fuse_init, ("dense_identity", "default"))
+    for name in stages:
         _one_of("MODEL.ESD.STAGES", name, _STAGES[1:])
-    if resnets.RES5_DILATION == 2 and "res5" in esd.STAGES:
+    if res5_dilation == 2 and "res5" in stages:
         raise UserError(
             "MODEL.ESD.STAGES has res5, which does not downsample with MODEL.RESNETS.RES5_DILATION 2: "
             "leave res5 out, or set RES5_DILATION 1"
@@ -121,13 +183,8 @@ def _one_of(key: str, value: Any, choices: Collection[Any]) -> None:
         raise UserError(f"{key}: found {value!r}{did_you_mean(str(value), map(str, choices))}")
 
 
-def _log_esd(cfg: Any, trunk: ResNet) -> None:
-    resnets, freeze_at = cfg.MODEL.RESNETS, cfg.MODEL.BACKBONE.FREEZE_AT
-    if resnets.STRIDE_IN_1X1 and resnets.DEPTH not in _LIGHT and cfg.MODEL.ESD.STAGES:
-        logger.info(
-            "MODEL.RESNETS.STRIDE_IN_1X1 is True: ESD needs the stride in the 3x3 conv2, so the first blocks "
-            "of %s have it there", ", ".join(cfg.MODEL.ESD.STAGES),
-        )  # fmt: skip
+def _warn_of_new_parts(trunk: ResNet, freeze_at: int) -> None:
+    """Say which trainable parts, new with ESD, lie within the frozen ones."""
     frozen = {id(block) for part in trunk.parts()[:freeze_at] for block in part}
     new = [
         f"{name}.{part}"

@@ -63,6 +63,16 @@ class ResNet(nn.Module):
         """Channels and stride of each returned map."""
         return {name: shape for name, shape in self._shapes.items() if name in self.out_features}
 
+    @property
+    def size_divisibility(self) -> int:
+        """Image sides need no padding for a trunk alone."""
+        return 0
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        """As Detectron2 states further wishes on image padding: none."""
+        return {}
+
     def freeze(self, freeze_at: int) -> None:
         """Freeze the stem and the first `freeze_at - 1` stages; parts that only ESD has go on training."""
         for part in self.parts()[:freeze_at]:

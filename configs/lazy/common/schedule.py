@@ -1,0 +1,24 @@
+"""Learning-rate schedules as functions of progress; steps and warm-up count iterations of `train.max_iter`."""
+
+from fvcore.common.param_scheduler import CosineParamScheduler
+
+from sn2fpn.config import LazyCall as L
+from sn2fpn.engine.solver import multi_step, with_warmup
+
+
+def multi_step_schedule(steps: list[int]):
+    """Times 0.1 at each step, after a linear warm-up."""
+    return L(with_warmup)(
+        scheduler=L(multi_step)(steps=steps, max_iter="${..max_iter}", gamma=0.1),
+        max_iter="${train.max_iter}",
+        warmup_iters=1000,
+        warmup_factor=0.001,
+        warmup_method="linear",
+    )
+
+
+schedule_1x = multi_step_schedule([60000, 80000])  # of 90000 iterations
+schedule_3x = multi_step_schedule([210000, 250000])  # of 270000 iterations
+
+cosine = multi_step_schedule([])
+cosine.scheduler = L(CosineParamScheduler)(start_value=1.0, end_value=0.0)

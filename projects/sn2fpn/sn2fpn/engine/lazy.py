@@ -1,0 +1,167 @@
+"""Runs of Python configurations (LazyConfig): their nodes build the parts."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from ..config import LazyConfig, instantiate
+from ..config.calls import TARGET, dotted_name, is_list, parameters_of, target_of
+from ..config.printing import to_yaml
+from ..data import check_num_classes, class_names, get_dataset_dicts, register_custom
+from ..errors import UserError, did_you_mean
+from ..modeling.build import check_device
+from .options import LAZY_KEYS, check_options, read_options
+from .recipe import Recipe
+from .solver import GradientClipper, LRMultiplier, gradient_clipper
+from .testing import TestSet
+
+__all__ = ["LazyRecipe", "load_recipe"]
+
+_PARTS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
+
+
+def load_recipe(args: Any) -> LazyRecipe:
+    """The recipe of a command line: the file `--config-file`, changed by `key=value` pairs.
+
+    Raises:
+        UserError: the file does not load, a change does not fit it, or an impossible combination.
+    """
+    try:
+        recipe = LazyRecipe(args.config_file, args.opts)
+        _check(recipe, args)
+    except OmegaConfBaseException as e:  # an interpolation that leads nowhere
+        raise UserError(f"{args.config_file}: {str(e).splitlines()[0]}") from e
+    return recipe
+
+
+def _check(recipe: LazyRecipe, args: Any) -> None:
+    name = dotted_name(target_of(recipe.cfg.model)) if TARGET in recipe.cfg.model else None
+    if name and name.startswith("detectron2."):
+        raise UserError(f"{args.config_file}: its model is Detectron2's own ({name}), which only Detectron2 can train: "
+                        "use its tools/lazyconfig_train_net.py")
+    loader = recipe.cfg.dataloader
+    has_train = loader.get("train") is not None and _set_names(loader.train) != []
+    check_options(recipe.options, args, has_train=has_train, has_test=bool(recipe.test_sets()))
+
+
+class LazyRecipe(Recipe):
+    """The parts that the nodes of a Python configuration describe, in the layout of Detectron2's configs.
+
+    `model`; `dataloader.train`, `.test`, `.evaluator` (and `.custom`: data sets as in `DATASETS.CUSTOM`);
+    `optimizer`, whose `params.model` is set; `lr_multiplier`, a function of progress; and `train`, options.
+
+    Args:
+        filename: the configuration.
+        overrides: `key=value` changes.
+
+    Raises:
+        UserError: the file does not load, lacks a part, or a change does not fit it.
+    """
+
+    def __init__(self, filename: str, overrides: Sequence[str] = ()) -> None:
+        self._made_of = filename, list(overrides)
+        self.cfg = LazyConfig.apply_overrides(LazyConfig.load(filename), overrides)
+        for part in _PARTS:
+            if not isinstance(self.cfg.get(part), DictConfig):
+                raise UserError(f"{filename}: has no {part!r} to train with{did_you_mean(part, map(str, self.cfg))}")
+        self.options = read_options(self.cfg, LAZY_KEYS)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Other processes load the file themselves: what it defines cannot always be sent."""
+        return type(self), self._made_of
+
+    def check_data(self, eval_only: bool) -> None:
+        loader = self.cfg.dataloader
+        register_custom(OmegaConf.to_container(loader.custom) if "custom" in loader else ())
+        names: list[str] = []
+        for key in ("test",) if eval_only else ("train", "test"):
+            if key == "train" or self.test_sets():
+                found = _set_names(loader[key]) or []
+                names += [name for name in found if class_names(name, f"dataloader.{key}.dataset.names")]
+        heads = self.cfg.model.get("roi_heads", {})
+        if names and "num_classes" in heads:
+            check_num_classes(heads.num_classes, names, "model.roi_heads.num_classes")
+
+    def build_model(self) -> nn.Module:
+        device = check_device(self.options.device, self.options.key("device"))
+        return instantiate(self.cfg.model).to(device)
+
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        return instantiate(self._changed("optimizer", {"optimizer.params.model": model}))
+
+    def build_scheduler(self, optimizer: torch.optim.Optimizer) -> LRMultiplier:
+        return LRMultiplier(optimizer, instantiate(self.cfg.lr_multiplier), self.options.max_iter)
+
+    def build_gradient_clipper(self) -> GradientClipper | None:
+        clip = dict(self.cfg.train.get("clip_gradients", {}))
+        return gradient_clipper(**clip, key="train.clip_gradients.clip_type") if clip.pop("enabled", False) else None
+
+    def build_train_loader(self, start_iter: int, seed: int) -> Iterable[list[dict[str, Any]]]:
+        known = parameters_of(self.cfg.dataloader.train)
+        given = {"start_iter": start_iter, "seed": seed}
+        changes = {f"dataloader.train.{k}": v for k, v in given.items() if k in known}
+        return instantiate(self._changed("dataloader.train", changes))
+
+    def test_sets(self) -> list[TestSet]:
+        loader = self.cfg.dataloader
+        if loader.get("test") is None or loader.get("evaluator") is None:
+            return []
+        names = _set_names(loader.test)
+        if names is None:  # of another kind: one set, whatever it is
+            return [TestSet("test", functools.partial(self._build_test_loader, {}),
+                            functools.partial(self._build_evaluator, {}))]  # fmt: skip
+        each = {name: {"dataloader.test.dataset.names": name} for name in names}
+        return [TestSet(name, functools.partial(self._build_test_loader, changes),
+                        functools.partial(self._build_evaluator, changes))
+                for name, changes in each.items()]  # fmt: skip
+
+    def draw_predictions(self, model: nn.Module, path: Path) -> Path | None:
+        from ..visualization import draw_set
+
+        names = _set_names(self.cfg.dataloader.test) if self.test_sets() else None
+        if not names or "mapper" not in self.cfg.dataloader.test:
+            return None
+        return draw_set(names[0], instantiate(self.cfg.dataloader.test.mapper), model, path)
+
+    def dump(self) -> str:
+        return to_yaml(self.cfg)
+
+    def _build_test_loader(self, changes: dict[str, Any], with_targets: bool = False) -> Iterable[list[dict[str, Any]]]:
+        if with_targets:
+            changes = changes | {"dataloader.test.mapper.with_targets": True}
+        return instantiate(self._changed("dataloader.test", changes))
+
+    def _build_evaluator(self, changes: dict[str, Any], folder: Path) -> Any:
+        node = self.cfg.dataloader.evaluator
+        if "output_dir" in parameters_of(node) and node.get("output_dir") is None:
+            changes = changes | {"dataloader.evaluator.output_dir": str(folder)}
+        return instantiate(self._changed("dataloader.evaluator", changes))
+
+    def _changed(self, key: str, changes: dict[str, Any]) -> DictConfig:
+        """The node at `key` of a copy of the configuration in which some keys have other values."""
+        cfg = copy.deepcopy(self.cfg)
+        for changed, value in changes.items():
+            parent, _, leaf = changed.rpartition(".")
+            owner = OmegaConf.select(cfg, parent)
+            if not isinstance(owner, DictConfig):
+                raise UserError(f"{parent}: expected a node, to set its {leaf!r}; found {owner!r}")
+            owner[leaf] = value
+        return OmegaConf.select(cfg, key)
+
+
+def _set_names(loader: DictConfig) -> list[str] | None:
+    """The data sets that a loader node reads; None when it does not say so in our way."""
+    dataset = loader.get("dataset")
+    if not isinstance(dataset, DictConfig) or TARGET not in dataset or target_of(dataset) is not get_dataset_dicts:
+        return None
+    names = dataset.names
+    return list(names) if is_list(names) else [names] if names else []

@@ -1,0 +1,48 @@
+"""Pyramids and the trunk under the names that `MODEL.BACKBONE.NAME` may have in Detectron2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from torch import nn
+
+from ...errors import UserError
+from ...modeling import build_backbone
+from ...modeling.trunk import ResNet, build_trunk
+from ...pyramids import Pyramid, backbone_names
+
+__all__ = ["register_backbones"]
+
+
+def register_backbones() -> None:
+    """Register what Detectron2 does not have yet: every name of `backbone_names`, and `build_sn2_resnet_backbone`.
+
+    The latter is the trunk alone, with or without ESD, as a `bottom_up` for pyramids of your own. Call this again
+    after registering a pyramid of your own with `register_pyramid`.
+    """
+    for name in backbone_names():
+        _register(name, lambda cfg, name: build_backbone(cfg, name))
+    _register("build_sn2_resnet_backbone", lambda cfg, _: build_trunk(cfg))
+
+
+def _register(name: str, make: Callable[[Any, str], nn.Module]) -> None:
+    if name in BACKBONE_REGISTRY:
+        return
+
+    def build(cfg: Any, input_shape: Any) -> nn.Module:
+        if "ESD" not in cfg.MODEL:
+            raise UserError(
+                f"{name} needs the study's keys in the configuration: call "
+                "sn2fpn.integrations.detectron2.add_sn2fpn_config(cfg) before merging files"
+            )
+        return make(cfg, name)
+
+    build.__name__ = build.__qualname__ = name
+    BACKBONE_REGISTRY.register(build)
+
+
+# Detectron2 asserts that a backbone is a Backbone; ours have its methods, but know nothing of Detectron2.
+Backbone.register(Pyramid)
+Backbone.register(ResNet)

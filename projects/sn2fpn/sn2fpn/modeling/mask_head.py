@@ -1,0 +1,121 @@
+"""The mask branch: a small fully convolutional net on pooled features (Mask R-CNN, He et al., 2017, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import CfgNode
+from ..layers import Conv2d, c2_msra_fill
+from ..structures import Instances
+from .metrics import collecting_metrics, log_scalar
+
+__all__ = ["MaskHead", "build_mask_head", "mask_loss", "mask_probabilities", "mask_targets"]
+
+
+class MaskHead(nn.Module):
+    """3x3 convs (`mask_fcn1` …), upsampling by two (`deconv`), and a logit per class and pixel (`predictor`).
+
+    Convs start with MSRA's normal weights, the predictor with a standard deviation of 0.001.
+
+    Args:
+        in_channels: C of the pooled features.
+        num_classes: K, without the background; 1 for one mask whatever the class.
+        conv_dims: output channels of each conv.
+        deconv_dim: of the upsampling layer.
+        norm: of the convs, a name that `layers.get_norm` knows; "" for none.
+    """
+
+    def __init__(
+        self, in_channels: int, num_classes: int, conv_dims: Sequence[int] = (256,) * 4, deconv_dim: int = 256,
+        norm: str = "",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        channels = in_channels
+        for n, width in enumerate(conv_dims, 1):
+            self.add_module(f"mask_fcn{n}", Conv2d(channels, width, 3, padding=1, norm=norm, activation="relu"))
+            channels = width
+        self.deconv = nn.ConvTranspose2d(channels, deconv_dim, 2, stride=2)
+        self.deconv_relu = nn.ReLU(inplace=True)
+        self.predictor = Conv2d(deconv_dim, num_classes, 1)
+        for layer in self.children():
+            if layer is not self.predictor and isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+                c2_msra_fill(layer)
+        nn.init.normal_(self.predictor.weight, std=0.001)
+        nn.init.zeros_(self.predictor.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, C, P, P) -> logits (R, K or 1, 2P, 2P)."""
+        if x.device.type == "cpu":  # a quarter faster there
+            x = x.contiguous(memory_format=torch.channels_last)
+        for layer in self.children():
+            x = layer(x)
+        return x
+
+
+def mask_targets(sampled: Sequence[Instances], targets: Sequence[Instances], side: int) -> Tensor:
+    """What each proposal's box shows of its object's mask.
+
+    Args:
+        sampled: per image the foreground proposals, with `proposal_boxes` and `gt_index`.
+        targets: per image the ground truth; `gt_masks` is needed where there are proposals.
+        side: S, the side of a predicted mask.
+
+    Returns:
+        (R, S, S) bool, for all images' proposals, on their device.
+    """
+    device = sampled[0].proposal_boxes.device
+    return torch.cat([
+        t.gt_masks.crop_and_resize(s.proposal_boxes.tensor, side, s.gt_index).to(device)
+        if len(s) else torch.empty(0, side, side, dtype=torch.bool, device=device)
+        for s, t in zip(sampled, targets)
+    ])  # fmt: skip
+
+
+def mask_loss(logits: Tensor, classes: Tensor, goal: Tensor) -> Tensor:
+    """Mean binary cross-entropy over the pixels of each proposal's own class; zero for no proposal.
+
+    Args:
+        logits: (R, K or 1, S, S).
+        classes: (R,) ground-truth classes.
+        goal: (R, S, S) bool.
+    """
+    own = _of_class(logits, classes)
+    _log_accuracy(own, goal)
+    if not len(own):
+        return own.sum()
+    return F.binary_cross_entropy_with_logits(own, goal.float())
+
+
+def mask_probabilities(logits: Tensor, classes: Tensor) -> Tensor:
+    """(R, 1, S, S) float32 probabilities of each detection's own class; see `mask_loss`."""
+    return _of_class(logits, classes).sigmoid()[:, None]
+
+
+def _of_class(logits: Tensor, classes: Tensor) -> Tensor:
+    """(R, S, S) float32 logits of one class per row, or of the only one."""
+    if logits.shape[1] == 1:
+        return logits[:, 0].float()
+    return logits[torch.arange(len(classes), device=classes.device), classes].float()
+
+
+@torch.no_grad()
+def _log_accuracy(logits: Tensor, goal: Tensor) -> None:
+    """Shares of right pixels, of background taken for the object, and of the object taken for background."""
+    if not collecting_metrics() or not len(goal):
+        return
+    wrong = (logits > 0) != goal
+    positive = goal.sum()
+    log_scalar("mask_rcnn/accuracy", 1 - wrong.float().mean(dtype=torch.float64))
+    log_scalar("mask_rcnn/false_positive", (wrong & ~goal).sum() / (goal.numel() - positive).clamp(min=1))
+    log_scalar("mask_rcnn/false_negative", (wrong & goal).sum() / positive.clamp(min=1))
+
+
+def build_mask_head(cfg: CfgNode, in_channels: int) -> MaskHead:
+    """The mask head of `MODEL.ROI_MASK_HEAD` for maps of `in_channels`."""
+    c = cfg.MODEL.ROI_MASK_HEAD
+    classes = 1 if c.CLS_AGNOSTIC_MASK else cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    return MaskHead(in_channels, classes, [c.CONV_DIM] * c.NUM_CONV, c.CONV_DIM, c.NORM)

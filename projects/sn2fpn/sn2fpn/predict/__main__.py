@@ -1,0 +1,65 @@
+"""`python -m sn2fpn.predict`: the command line. Standard library only until it is parsed: `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ..engine.entry import report
+from ..errors import UserError
+
+__all__ = ["main"]
+
+_EXAMPLES = """
+examples:
+  python -m sn2fpn.predict --config-file configs/quick/faster_rcnn_R18_sni_shapes.yaml \\
+    --weights output/quick/faster_rcnn_R18_sni_shapes/model_final.pth --input images/*.jpg --output out
+  … --input video.mp4 --output out --score-threshold 0.7
+  find photos -name '*.jpg' | … --input - --output out MODEL.DEVICE cpu
+
+The output folder gets a drawing of each input and predictions.json, a COCO file of all detections, also those
+that score less than --score-threshold (and more than MODEL.ROI_HEADS.SCORE_THRESH_TEST).
+
+exit codes: 0 done, 1 some inputs could not be read, 2 a mistake in the command, 130 interrupted
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sn2fpn.predict", description="Detect objects in pictures and videos with a trained model.",
+        epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, metavar="FILE",
+                        help="the configuration of the training, .yaml or .py")
+    parser.add_argument("--weights", default="", metavar="FILE",
+                        help="checkpoint (default: the one that the configuration names)")
+    parser.add_argument("--input", required=True, nargs="+", metavar="PATH",
+                        help="pictures, videos, folders, patterns; - for such names in standard input, one a line")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="made if needed")
+    parser.add_argument("--score-threshold", type=float, default=0.5, metavar="S",
+                        help="draw detections that score at least this (default 0.5)")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE",
+                        help="config keys to change, after all flags; key=value for a Python config")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code, see `--help`."""
+    args = _parser().parse_args(argv)
+    try:
+        if not 0 <= args.score_threshold <= 1:
+            raise UserError(f"--score-threshold {args.score_threshold}: expected a score from 0 to 1")
+        from .run import run
+
+        return run(args)
+    except UserError as e:
+        if args.debug:
+            raise
+        report(e)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

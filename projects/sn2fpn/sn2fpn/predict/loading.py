@@ -1,0 +1,86 @@
+"""From a configuration file and a checkpoint to a predictor and the names of its classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ..config import get_cfg, instantiate
+from ..data import known_categories, register_custom
+from ..data.augmentation import ResizeShortestEdge
+from ..data.categories import Category
+from ..errors import UserError
+from .predictor import Predictor, load_whole
+
+__all__ = ["load_predictor", "evaluation_resize"]
+
+
+def load_predictor(config_file: str, weights: str, opts: Sequence[str]) -> tuple[Predictor, list[Category]]:
+    """Build the model of a YAML or Python configuration and load its weights.
+
+    Args:
+        weights: the checkpoint; "": the one that the configuration names.
+        opts: changes, KEY VALUE … for YAML, key=value … for Python.
+
+    Returns:
+        The predictor, and its classes by contiguous id.
+
+    Raises:
+        UserError: a broken configuration, a change that does not fit it, no weights, or those of another model.
+    """
+    load = _from_python if config_file.endswith(".py") else _from_yaml
+    predictor, custom, names = load(config_file, weights, opts)
+    register_custom(custom)
+    return predictor, known_categories(names, predictor.model.roi_heads.num_classes)
+
+
+_Loaded = tuple[Predictor, Sequence[Any], list[str]]  # with data sets to register, and the names of those trained on
+
+
+def _from_yaml(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
+    cfg = get_cfg()
+    cfg.merge_from_file(config_file)
+    cfg.merge_from_list(list(opts))
+    cfg.MODEL.WEIGHTS = weights or cfg.MODEL.WEIGHTS
+    _check_given(cfg.MODEL.WEIGHTS, config_file)
+    return Predictor(cfg), cfg.DATASETS.CUSTOM, [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
+
+
+def _from_python(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
+    from ..engine.lazy import LazyRecipe
+
+    recipe = LazyRecipe(config_file, opts)
+    options, loaders = recipe.options, recipe.cfg.dataloader
+    weights = weights or options.weights
+    _check_given(weights, config_file)
+    model = recipe.build_model()
+    load_whole(model, weights, options.ema, options.key("weights"), options.key("ema"))
+    sets = [(loaders.get(kind) or {}).get("dataset", {}) for kind in ("test", "train")]
+    custom = OmegaConf.to_container(loaders.custom) if "custom" in loaders else []
+    return Predictor(model, evaluation_resize(recipe.cfg)), custom, [n for s in sets for n in _as_list(s.get("names"))]
+
+
+def evaluation_resize(cfg: Any) -> ResizeShortestEdge | None:
+    """The resizing that a Python configuration evaluates with; None: pictures keep their size.
+
+    Raises:
+        UserError: it does something else to pictures.
+    """
+    mapper = (cfg.dataloader.get("test") or {}).get("mapper", {})
+    augmentations = instantiate(mapper.get("augmentations", []))
+    if any(not isinstance(a, ResizeShortestEdge) for a in augmentations) or len(augmentations) > 1:
+        raise UserError("dataloader.test.mapper.augmentations: pictures are predicted on after one ResizeShortestEdge, "
+                        f"or as they are; found {[type(a).__name__ for a in augmentations]}")
+    return augmentations[0] if augmentations else None
+
+
+def _as_list(names: Any) -> list[str]:
+    return [names] if isinstance(names, str) else list(names or [])
+
+
+def _check_given(weights: str, config_file: str) -> None:
+    if not weights:
+        raise UserError(f"--weights: no weights given, and {config_file} names none; "
+                        "add --weights path/to/model_final.pth")

@@ -1,0 +1,120 @@
+"""Predict on all files: decode, detect, draw, write."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ..errors import UserError
+from .inputs import Unreadable, Video, find_files, is_video, read_picture
+from .loading import load_predictor
+from .outputs import PREDICTIONS, CocoWriter, VideoWriter, coco_writer, draw_detections, name_outputs, save_picture
+from .predictor import Predictor
+
+__all__ = ["run"]
+
+logger = logging.getLogger(__name__)
+
+
+def run(args: Any) -> int:
+    """Do what the command line says; returns the exit code (0 done, 1 inputs left out, 130 interrupted).
+
+    Raises:
+        UserError: mistakes in the arguments, found before anything is predicted; or no encoder for videos.
+    """
+    progress = Progress(
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("ETA"), TimeRemainingColumn(), console=Console(stderr=True))
+    _log_to(progress.console)
+    folder = Path(args.output)
+    files, missing = find_files(args.input, sys.stdin)
+    outputs = name_outputs(files, folder)
+    with _writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    for name in missing:
+        logger.warning("--input: no file matches %s", name)
+    predictor, categories = load_predictor(args.config_file, args.weights, args.opts)
+    failed, interrupted = len(missing), False
+    with _writing_to(folder), coco_writer(folder / PREDICTIONS, categories) as coco, progress:
+        job = _Job(predictor, coco, [c["name"] for c in categories], args.score_threshold, progress)
+        try:
+            for file in progress.track(files, description="files"):
+                try:
+                    (job.video if is_video(file) else job.picture)(file, outputs[file])
+                except Unreadable as e:
+                    logger.warning("%s", e)
+                    failed += 1
+        except KeyboardInterrupt:  # what is done stays
+            interrupted = True
+    logger.info("%d detections written to %s", coco.detections, folder / PREDICTIONS)
+    if interrupted:
+        logger.error("interrupted at %s", file)
+        return 130
+    if failed:
+        logger.error("%d of %d inputs could not be read (see the warnings above)", failed, len(files) + len(missing))
+    return 1 if failed else 0
+
+
+@dataclass
+class _Job:
+    """What it takes to predict on a file."""
+
+    predictor: Predictor
+    coco: CocoWriter
+    class_names: list[str]
+    score_threshold: float
+    progress: Progress
+
+    def picture(self, file: Path, output: Path) -> None:
+        image = read_picture(file)
+        instances = self.predictor(image)["instances"]
+        save_picture(draw_detections(image, instances, self.class_names, self.score_threshold), output)
+        self.coco.add(file, instances, drawing=output.name)
+
+    def video(self, file: Path, output: Path) -> None:
+        """Frame by frame; a video that breaks off is drawn as far as it goes."""
+        video = Video(file)
+        task = self.progress.add_task(f"  {file.name}", total=video.frames)
+        with VideoWriter(output, video.fps) as writer:
+            for number, image in enumerate(self.progress.track(video, task_id=task)):
+                instances = self.predictor(image)["instances"]
+                writer.write(draw_detections(image, instances, self.class_names, self.score_threshold))
+                self.coco.add(file, instances, drawing=output.name, frame=number)
+        self.progress.remove_task(task)
+        video.check_complete()
+
+
+@contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:  # inputs that cannot be read are Unreadable instead
+        raise UserError(f"--output {folder}: cannot be written: {e}") from None
+
+
+def _log_to(console: Console) -> None:
+    """Send this package's log to the console, above its progress bar."""
+    root = logging.getLogger("sn2fpn")
+    root.setLevel(logging.INFO)
+    root.propagate = False
+    root.handlers = [_ConsoleHandler(console)]
+
+
+class _ConsoleHandler(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = f"{record.levelname}: {self.format(record)}"
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)

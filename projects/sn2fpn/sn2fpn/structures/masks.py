@@ -1,0 +1,218 @@
+"""Object masks of one image, as polygons or as bitmaps, and COCO's run lengths (RLE)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from .boxes import Boxes
+
+__all__ = ["BitMasks", "PolygonMasks", "masks_to_rle", "polygons_to_bitmask"]
+
+Index = int | slice | list[int] | Tensor
+
+
+class PolygonMasks:
+    """N masks, each a list of polygons `[x0, y0, x1, y1, …]` in pixels; the union of the polygons is the mask.
+
+    Args:
+        polygons: per object, its polygons (float64 when stored); an object without any has an empty mask.
+
+    Raises:
+        ValueError: not such lists, or a polygon of fewer than three points.
+    """
+
+    def __init__(self, polygons: Sequence[Sequence[np.ndarray | Sequence[float]]]) -> None:
+        if not isinstance(polygons, list) or not all(isinstance(p, list) for p in polygons):
+            raise ValueError("PolygonMasks expects a list of objects, each a list of polygons")
+        self.polygons = [[np.asarray(p, dtype=np.float64).reshape(-1) for p in of_object] for of_object in polygons]
+        for p in itertools.chain.from_iterable(self.polygons):
+            if len(p) % 2 or len(p) < 6:
+                raise ValueError(f"a polygon expects x and y of 3 or more points, found {len(p)} numbers")
+
+    def to(self, *args: Any, **kwargs: Any) -> PolygonMasks:
+        """Itself: polygons stay on the CPU."""
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def area(self) -> Tensor:
+        """(N,) float64 square pixels, of each object's polygons together (shoelace formula)."""
+        return torch.tensor([sum(map(_polygon_area, of_object)) for of_object in self.polygons], dtype=torch.float64)
+
+    def nonempty(self) -> Tensor:
+        """(N,) bool: has a polygon."""
+        return torch.tensor([len(of_object) > 0 for of_object in self.polygons], dtype=torch.bool)
+
+    def get_bounding_boxes(self) -> Boxes:
+        """Tight boxes; all zero for an empty mask."""
+        boxes = np.zeros((len(self), 4), dtype=np.float32)
+        for box, of_object in zip(boxes, self.polygons):
+            if of_object:
+                points = np.concatenate(of_object).reshape(-1, 2)
+                box[:2], box[2:] = points.min(0), points.max(0)
+        return Boxes(torch.from_numpy(boxes))
+
+    def crop_and_resize(self, boxes: Tensor, mask_size: int, index: Tensor | None = None) -> Tensor:
+        """What each box shows of its mask, drawn on a square grid: the targets of a mask head.
+
+        Args:
+            boxes: (K, 4) XYXY.
+            mask_size: S, the side of the grid.
+            index: (K,) the mask of each box; None: one box per mask, in their order.
+
+        Returns:
+            (K, S, S) bool, on the boxes' device.
+        """
+        rows = _rows(self, boxes, index)
+        out = np.empty((len(boxes), mask_size, mask_size), dtype=bool)
+        for grid, row, box in zip(out, rows.tolist(), boxes.cpu().numpy()):
+            corner, scale = box[:2], mask_size / np.maximum(box[2:] - box[:2], np.float32(0.1))
+            moved = [((p.reshape(-1, 2) - corner) * scale).reshape(-1) for p in self.polygons[row]]
+            grid[:] = polygons_to_bitmask(moved, mask_size, mask_size)
+        return torch.from_numpy(out).to(boxes.device)
+
+    @staticmethod
+    def cat(polymasks_list: Sequence[PolygonMasks]) -> PolygonMasks:
+        return PolygonMasks([of_object for masks in polymasks_list for of_object in masks.polygons])
+
+    def __getitem__(self, item: Index) -> PolygonMasks:
+        if isinstance(item, slice):
+            return PolygonMasks(self.polygons[item])
+        index = torch.as_tensor([item] if isinstance(item, int) else item)
+        rows = index.nonzero().squeeze(1) if index.dtype == torch.bool else index
+        return PolygonMasks([self.polygons[i] for i in rows.tolist()])
+
+    def __len__(self) -> int:
+        return len(self.polygons)
+
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        return iter(self.polygons)
+
+    def __repr__(self) -> str:
+        return f"PolygonMasks(num_instances={len(self)})"
+
+
+class BitMasks:
+    """N masks as bitmaps of the image's size.
+
+    Args:
+        tensor: (N, H, W), True inside.
+    """
+
+    def __init__(self, tensor: Tensor | np.ndarray) -> None:
+        self.tensor = torch.as_tensor(tensor).to(torch.bool)
+        if self.tensor.dim() != 3:
+            raise ValueError(f"BitMasks expects a tensor of shape (N, H, W), found {tuple(self.tensor.shape)}")
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.tensor.shape[1], self.tensor.shape[2]
+
+    def to(self, *args: Any, **kwargs: Any) -> BitMasks:
+        return BitMasks(self.tensor.to(*args, **kwargs))
+
+    @property
+    def device(self) -> torch.device:
+        return self.tensor.device
+
+    def nonempty(self) -> Tensor:
+        """(N,) bool: has a pixel."""
+        return self.tensor.flatten(1).any(dim=1)
+
+    def get_bounding_boxes(self) -> Boxes:
+        """Tight boxes around the pixels' outer edges; all zero for an empty mask."""
+        ends = [_first_and_end(self.tensor.any(dim)) for dim in (1, 2)]  # of columns, of rows
+        return Boxes(torch.stack([ends[0][0], ends[1][0], ends[0][1], ends[1][1]], dim=1).to(torch.float32))
+
+    def crop_and_resize(self, boxes: Tensor, mask_size: int, index: Tensor | None = None) -> Tensor:
+        """What each box shows of its mask, on a square grid: RoIAlign of the bitmap, True from one half on.
+
+        Args:
+            boxes: (K, 4) XYXY.
+            mask_size: S, the side of the grid.
+            index: (K,) the mask of each box; None: one box per mask, in their order.
+
+        Returns:
+            (K, S, S) bool, on the masks' device.
+        """
+        boxes = boxes.to(self.device)
+        rois = torch.cat([_rows(self, boxes, index)[:, None].to(boxes), boxes], dim=1)
+        maps = self.tensor[:, None].to(torch.float32)
+        return roi_align(maps, rois, mask_size, spatial_scale=1.0, sampling_ratio=0, aligned=True)[:, 0] >= 0.5
+
+    @staticmethod
+    def from_polygon_masks(
+        polygon_masks: PolygonMasks | Sequence[Sequence[np.ndarray]], height: int, width: int
+    ) -> BitMasks:
+        """Polygons drawn on an image of (height, width)."""
+        masks = [polygons_to_bitmask(list(of_object), height, width) for of_object in polygon_masks]
+        return BitMasks(np.stack(masks) if masks else np.empty((0, height, width), dtype=bool))
+
+    @staticmethod
+    def cat(bitmasks_list: Sequence[BitMasks]) -> BitMasks:
+        return BitMasks(torch.cat([masks.tensor for masks in bitmasks_list]))
+
+    def __getitem__(self, item: Index) -> BitMasks:
+        picked = self.tensor[item]
+        return BitMasks(picked[None] if isinstance(item, int) else picked)
+
+    def __len__(self) -> int:
+        return len(self.tensor)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.tensor)
+
+    def __repr__(self) -> str:
+        return f"BitMasks(num_instances={len(self)}, image_size={self.image_size})"
+
+
+def polygons_to_bitmask(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
+    """The union of polygons `[x0, y0, x1, y1, …]` as (height, width) bool, drawn as COCO's tools draw it."""
+    if not len(polygons):
+        return np.zeros((height, width), dtype=bool)  # pycocotools does not take an empty list
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(list(polygons), height, width))).astype(bool)
+
+
+def masks_to_rle(masks: Tensor) -> list[dict[str, Any]]:
+    """COCO's compressed run lengths of each mask: `{"size": [height, width], "counts": str}`.
+
+    Args:
+        masks: (N, H, W) bool.
+    """
+    out = []
+    for mask in masks:
+        columns = mask.t().contiguous().cpu().numpy().view(np.uint8)  # COCO counts down the columns
+        rle = coco_mask.encode(columns.T)
+        out.append({"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")})
+    return out
+
+
+def _polygon_area(polygon: np.ndarray) -> float:
+    x, y = polygon[0::2], polygon[1::2]
+    return 0.5 * abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
+
+
+def _first_and_end(any_there: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, L) bool -> per row the first True, and one past the last; 0 and 0 where there is none."""
+    there = any_there.to(torch.int8)
+    end = any_there.shape[1] - there.flip(1).argmax(1) if any_there.shape[1] else there.sum(1)
+    return there.argmax(1), torch.where(any_there.any(1), end, 0)
+
+
+def _rows(masks: PolygonMasks | BitMasks, boxes: Tensor, index: Tensor | None) -> Tensor:
+    """`index`, or every mask once."""
+    expected = len(masks) if index is None else len(index)
+    if len(boxes) != expected:
+        raise ValueError(f"crop_and_resize: {len(boxes)} boxes for {expected} masks")
+    return torch.arange(len(masks), device=boxes.device) if index is None else index

@@ -1,0 +1,238 @@
+"""Both engines on one run: the same losses, checkpoints that move, the same scores; Detectron2's own features."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sn2fpn.config import CfgNode
+from sn2fpn.data import build_train_loader, register_custom
+from sn2fpn.engine import default_argument_parser, native
+from sn2fpn.engine.trainer import Trainer as NativeTrainer
+from sn2fpn.errors import UserError
+
+pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+pytestmark = pytest.mark.detectron2
+
+from detectron2 import model_zoo  # noqa: E402
+from detectron2.data import DatasetCatalog, MetadataCatalog  # noqa: E402
+from detectron2.utils import comm  # noqa: E402
+
+from sn2fpn.engine import detectron2 as engine  # noqa: E402
+from sn2fpn.integrations.detectron2.comparison import compute_exactly, to_detectron2  # noqa: E402
+
+QUICK = Path(__file__).parents[2] / "configs" / "quick"
+Command = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    for name in ("tiny_train", "tiny_val"):
+        for catalog in (DatasetCatalog, MetadataCatalog):
+            if name in catalog:
+                catalog.remove(name)
+    for name in ("sn2fpn", "detectron2", "fvcore"):
+        logger = logging.getLogger(name)
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+        logger.propagate = True
+
+
+@pytest.fixture
+def command(tiny_keys: dict[str, Any], tmp_path: Path) -> Command:
+    """`command("sni", "--resume", {"SOLVER.MAX_ITER": 4})`: parsed arguments of the tiny run."""
+
+    def make(name: str, *flags: str, config: Path | str | None = None, **keys: Any) -> Any:
+        keys = tiny_keys | {"OUTPUT_DIR": str(tmp_path / "out")} | {k.replace("__", "."): v for k, v in keys.items()}
+        config = config or QUICK / f"faster_rcnn_R18_{name}_shapes.yaml"
+        args = default_argument_parser().parse_args(["--config-file", str(config), *flags])
+        args.opts = [x for pair in keys.items() for x in pair]
+        return args
+
+    return make
+
+
+class _Losses:
+    """Each step's losses of a model."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.steps: list[dict[str, float]] = []
+        model.register_forward_hook(self._keep)
+
+    def _keep(self, _: Any, __: Any, output: Any) -> None:
+        if isinstance(output, dict):
+            self.steps.append({k: v.item() for k, v in output.items()})
+
+
+def _pair(args: Any, batches: list[Any], monkeypatch: pytest.MonkeyPatch) -> tuple[NativeTrainer, Any]:
+    """Both trainers on the same batches with the same weights."""
+    cfg = native.load_config(args)
+    ours = NativeTrainer(cfg)
+    ours.recipe.build_train_loader = lambda *_: batches
+    monkeypatch.setattr(engine.Trainer, "build_train_loader", lambda *_: [to_detectron2(b) for b in batches])
+    theirs = _their_trainer(args)
+    theirs.model.load_state_dict(ours.model.state_dict())
+    return ours, theirs
+
+
+@pytest.mark.parametrize(("name", "masks"), [("fpn", False), ("sni", True), ("ihp", False), ("sni_esd", False)])
+def test_twenty_iterations_end_with_the_same_losses(
+    name: str, masks: bool, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    esd = {"MODEL__ESD__ENABLED": True} if name == "sni_esd" else {}
+    args = command(name.split("_")[0], SOLVER__MAX_ITER=20, SOLVER__WARMUP_ITERS=100, DATASETS__TEST=(), SEED=3,
+                   MODEL__MASK_ON=masks, **esd)
+    cfg = native.load_config(args)
+    register_custom(cfg.DATASETS.CUSTOM)
+    stream = iter(build_train_loader(cfg, seed=3))
+    ours, theirs = _pair(args, [next(stream) for _ in range(20)], monkeypatch)
+    compute_exactly(ours.model)
+    compute_exactly(theirs.model)
+    for trainer in (ours, theirs):
+        losses = _Losses(trainer.model)
+        torch.manual_seed(5)
+        trainer.train()
+        trainer.losses = losses.steps
+    worst = max(abs(a[k] - b[k]) / b[k] for a, b in zip(ours.losses, theirs.losses, strict=True) for k in b)
+    assert worst < 1e-3
+    assert len(theirs.losses) == 20 and len(theirs.losses[0]) == (5 if masks else 4)
+    assert sum(theirs.losses[-1].values()) < sum(theirs.losses[0].values())
+
+
+def test_a_run_changes_engines_twice(command: Command, tmp_path: Path) -> None:
+    """native -> Detectron2 -> native; momentum, schedule and iteration go along."""
+    keys = dict(DATASETS__TEST=(), SOLVER__MAX_ITER=6)
+    args = command("sni", **keys)
+    native.run(native.load_config(args), args)
+    before = torch.load(tmp_path / "out" / "model_final.pth")
+
+    args = command("sni", "--resume", **keys)
+    trainer = _their_trainer(args)
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 6
+    assert trainer.scheduler.last_epoch == 6
+    state = trainer.model.state_dict()
+    assert all(torch.equal(state[k], v) for k, v in before["model"].items())
+    names = {p: n for n, p in trainer.model.named_parameters()}
+    ours = NativeTrainer(native.load_config(args))
+    ours.resume_or_load(resume=True)
+    momentum = {n: ours.optimizer.state[p].get("momentum_buffer") for n, p in ours.model.named_parameters()}
+    for group in trainer._trainer.optimizer.param_groups:
+        for p in group["params"]:
+            assert torch.equal(trainer._trainer.optimizer.state[p]["momentum_buffer"], momentum[names[p]]), names[p]
+
+    args = command("sni", "--resume", DATASETS__TEST=(), SOLVER__MAX_ITER=9)
+    engine.run(engine.load_config(args), args, "Engine: detectron2")
+    assert "Engine: detectron2" in (tmp_path / "out" / "log.txt").read_text()
+    after = torch.load(tmp_path / "out" / "model_final.pth")
+    assert after["iteration"] == 8
+    args = command("sni", "--resume", DATASETS__TEST=(), SOLVER__MAX_ITER=12)
+    ours = NativeTrainer(native.load_config(args))
+    ours.resume_or_load(resume=True)
+    assert ours.start_iter == 9 and ours.scheduler.last_epoch == 9
+    assert all(torch.equal(ours.model.state_dict()[k], v) for k, v in after["model"].items() if "num_batches" not in k)
+    ours.train()
+    assert torch.load(tmp_path / "out" / "model_final.pth")["iteration"] == 11
+
+
+@pytest.mark.parametrize("backbone", ["build_sn2_fpn_backbone", "build_resnet_fpn_backbone"])
+def test_optimizers_list_their_parameters_alike(backbone: str, command: Command) -> None:
+    """An optimizer's state goes by position; also with Detectron2's own FPN and ResNet."""
+    args = command("fpn", MODEL__BACKBONE__NAME=backbone, MODEL__MASK_ON=True)
+    orders = []
+    for trainer in (NativeTrainer(native.load_config(args)), _their_trainer(args)):
+        names = {p: n for n, p in trainer.model.named_parameters()}
+        optimizer = getattr(trainer, "optimizer", None) or trainer._trainer.optimizer
+        orders.append([[names[p] for p in group["params"]] for group in optimizer.param_groups])
+    assert orders[0] == orders[1]
+
+
+def _their_trainer(args: Any) -> Any:
+    cfg = engine.load_config(args)
+    engine._register_datasets(cfg)
+    return engine.Trainer(cfg)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_the_same_scores_in_both_engines(masks: bool, command: Command, tmp_path: Path) -> None:
+    """A checkpoint of either engine, evaluated in both: the evaluators print the same numbers."""
+    keys = dict(MODEL__MASK_ON=masks, SOLVER__MAX_ITER=70, SOLVER__BASE_LR=0.02, DATASETS__TEST=("tiny_train",))
+    args = command("sni", **keys)
+    trained = native.run(native.load_config(args), args)["tiny_train"]
+    args = command("sni", "--eval-only", MODEL__WEIGHTS=str(tmp_path / "out" / "model_final.pth"), **keys)
+    theirs = engine.run(engine.load_config(args), args)
+    ours = native.run(native.load_config(args), args)["tiny_train"]
+    assert ours["bbox"] == pytest.approx(trained["bbox"], nan_ok=True)
+    assert ours["bbox"]["AP50"] > 1
+    assert set(theirs) == ({"bbox", "segm"} if masks else {"bbox"})
+    for task, numbers in theirs.items():
+        assert {k: ours[task][k] for k in numbers} == pytest.approx(numbers, abs=0.1, nan_ok=True), task
+    found = tmp_path / "out" / "inference" / "tiny_train" / "coco_instances_results.json"
+    assert json.loads(found.read_text())
+
+
+@pytest.mark.parametrize(("keys", "words"), [
+    ({"SOLVER.ACCUMULATE_STEPS": 2}, "SOLVER.ACCUMULATE_STEPS: Detectron2 serves 1, found 2; add --engine native"),
+    ({"SOLVER.EMA.ENABLED": True}, "SOLVER.EMA.ENABLED.*--engine native"),
+    ({"SOLVER.AMP.ENABLED": True}, "SOLVER.AMP.ENABLED.*GPUs only"),
+    ({"TEST.BEST_METRIC": "bbox/AP"}, "TEST.BEST_METRIC"),
+    ({"SOLVER.BASE_LRR": 1}, "did you mean 'SOLVER.BASE_LR'"),
+    ({"MODEL.RETINANET.NUM_CLASES": 1}, "did you mean 'MODEL.RETINANET.NUM_CLASSES'"),
+    ({"DATASETS.TRAIN": ("shapes_trian",)}, "DATASETS.TRAIN: unknown data set 'shapes_trian'; did you mean 'shapes_tr"),
+    ({"MODEL.ROI_HEADS.NUM_CLASSES": 7}, "MODEL.ROI_HEADS.NUM_CLASSES is 7, but data set 'tiny_train' has 6"),
+    ({"MODEL.WEIGHTS": "nowhere.pth"}, "MODEL.WEIGHTS: no such file nowhere.pth"),
+    ({"MODEL.BACKBONE.NAME": "build_sn2_snii_backbone"}, "MODEL.BACKBONE.NAME.*'build_sn2_sni_backbone'"),
+])  # fmt: skip
+def test_mistakes_are_one_message(keys: dict[str, Any], words: str, command: Command) -> None:
+    args = command("sni", **keys)
+    with pytest.raises(UserError, match=words):
+        engine.run(engine.load_config(args), args)
+
+
+def test_several_cpu_processes_need_the_native_engine(command: Command) -> None:
+    args = command("sni", "--num-gpus", "2")
+    with pytest.raises(UserError, match="--num-gpus 2: Detectron2 trains in several processes on GPUs only"):
+        engine.load_config(args)
+
+
+@pytest.mark.parametrize("pyramid", ["fpn", "sni", "ihp"])
+def test_retinanet_of_the_model_zoo_trains(pyramid: str, command: Command, tmp_path: Path) -> None:
+    """Only the backbone's name differs from Detectron2's YAML (and the size of the run)."""
+    zoo = model_zoo.get_config_file("COCO-Detection/retinanet_R_50_FPN_1x.yaml")
+    small = {"MODEL.DEVICE": "cpu", "MODEL.WEIGHTS": "", "MODEL.RETINANET.NUM_CLASSES": 6, "SOLVER.MAX_ITER": 2,
+             "MODEL.RESNETS.DEPTH": 18, "MODEL.RESNETS.RES2_OUT_CHANNELS": 64, "MODEL.RESNETS.NORM": "BN",
+             "MODEL.BACKBONE.FREEZE_AT": 0, "MODEL.IHP.DEPTHS": (1, 1, 1)}  # fmt: skip
+    args = command("", config=zoo, **{"MODEL.BACKBONE.NAME": f"build_sn2_{pyramid}_retinanet_backbone"}, **small)
+    engine.run(engine.load_config(args), args)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.json").read_text().splitlines()]
+    assert {"loss_cls", "loss_box_reg"} <= set(lines[-1] | lines[0])
+    names = set(torch.load(tmp_path / "out" / "model_final.pth")["model"])
+    assert {"backbone.top_block.p6.weight", "backbone.top_block.p7.bias", "backbone.fpn_lateral3.weight"} <= names
+
+
+def test_clipping_by_the_full_norm(command: Command) -> None:
+    args = command("sni", SOLVER__CLIP_GRADIENTS__CLIP_VALUE=0.5, DATASETS__TEST=())
+    cfg: CfgNode = engine.load_config(args)
+    model = torch.nn.Linear(3, 3)
+    optimizer = engine.Trainer.build_optimizer(cfg, model)
+    for p in model.parameters():
+        p.grad = torch.full_like(p, 10.0)
+    optimizer.step()
+    assert torch.cat([p.grad.flatten() for p in model.parameters()]).norm() == pytest.approx(0.5, rel=1e-4)
+
+
+def test_the_visualisation_period(command: Command, tmp_path: Path) -> None:
+    args = command("sni", VIS_PERIOD=1, SOLVER__MAX_ITER=2, DATASETS__TEST=())
+    engine.run(engine.load_config(args), args)
+    assert comm.get_world_size() == 1
+    assert list((tmp_path / "out").glob("events.out.tfevents.*"))

@@ -1,0 +1,88 @@
+"""`--engine`: which engine runs, what it says, and what happens without Detectron2."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sn2fpn.engine.choice import TESTED_COMMIT, choose_engine
+from sn2fpn.errors import UserError
+
+_ROOT = Path(__file__).parents[2]
+_CONFIG = str(_ROOT / "configs/quick/faster_rcnn_R18_sni_shapes.yaml")
+
+
+@pytest.fixture
+def without_detectron2(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [m for m in sys.modules if m.split(".")[0] == "detectron2"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [_Missing(), *sys.meta_path])
+
+
+class _Missing:
+    """Finds no `detectron2`, installed or not."""
+
+    def find_spec(self, name: str, *_: Any) -> None:
+        if name.split(".")[0] == "detectron2":
+            raise ModuleNotFoundError("No module named 'detectron2'", name="detectron2")
+
+
+@pytest.fixture
+def broken_detectron2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when it was compiled for another torch."""
+    for name in [m for m in sys.modules if m.split(".")[0] == "detectron2"]:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "detectron2").mkdir()
+    (tmp_path / "detectron2" / "__init__.py").write_text("raise ImportError('undefined symbol: _ZN3c10')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_auto_falls_back_and_says_why(without_detectron2: None) -> None:
+    assert str(choose_engine("auto")) == "Engine: native (--engine auto, and Detectron2 is not installed)"
+    assert str(choose_engine("native")) == "Engine: native (--engine native)"
+
+
+def test_without_detectron2_one_message_says_where_to_get_it(without_detectron2: None) -> None:
+    with pytest.raises(UserError) as error:
+        choose_engine("detectron2")
+    said = str(error.value)
+    for word in ("Detectron2 is not installed", TESTED_COMMIT, "--engine native",
+                 "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"):
+        assert word in said
+
+
+def test_a_broken_installation_is_named(broken_detectron2: None) -> None:
+    assert choose_engine("auto").name == "native"
+    assert "undefined symbol: _ZN3c10" in choose_engine("auto").why
+    with pytest.raises(UserError, match="does not import: ImportError: undefined symbol"):
+        choose_engine("detectron2")
+
+
+def test_lazy_configs_are_native() -> None:
+    assert choose_engine("auto", "configs/lazy/quick_shapes.py").name == "native"
+    with pytest.raises(UserError, match="LazyConfig"):
+        choose_engine("detectron2", "configs/lazy/quick_shapes.py")
+
+
+def _train(flags: list[str], keys: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    opts = [str(x) for pair in keys.items() for x in pair]
+    command = [sys.executable, str(_ROOT / "train_net.py"), "--config-file", _CONFIG, *flags, *opts]
+    return subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_the_first_log_line_names_the_engine(tmp_path: Path, tiny_keys: dict[str, Any]) -> None:
+    done = _train(["--engine", "native"], tiny_keys | {"OUTPUT_DIR": tmp_path, "SOLVER.MAX_ITER": 1,
+                                                       "DATASETS.TEST": "()"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[0].endswith("Engine: native (--engine native)")
+    assert (tmp_path / "log.txt").read_text().splitlines()[0].endswith("Engine: native (--engine native)")
+
+
+def test_an_unknown_engine() -> None:
+    done = _train(["--engine", "nativ"], {})
+    assert done.returncode == 2
+    assert "native" in done.stderr

@@ -1,0 +1,213 @@
+"""Python configs and their YAML twins are the same model, data and training; the program runs either."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sn2fpn.config import CfgNode, LazyConfig, get_cfg
+from sn2fpn.engine import run
+from sn2fpn.engine.lazy import LazyRecipe, load_recipe
+from sn2fpn.engine.recipe import CfgRecipe, Recipe
+from sn2fpn.engine.testing import validation_losses
+from sn2fpn.errors import UserError
+from sn2fpn.structures import BitMasks, Boxes, Instances
+
+_ROOT = Path(__file__).parents[2]
+_LAZY = _ROOT / "configs/lazy"
+_TWINS = {p.stem: p.stem for p in _LAZY.glob("*_R50_*.py")} | {"quick_shapes": "quick/faster_rcnn_R18_sni_shapes"}
+_ENV = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def _args(**changes: Any) -> argparse.Namespace:
+    return argparse.Namespace(**{"resume": False, "eval_only": False, "num_gpus": 1, "num_machines": 1} | changes)
+
+
+def _twins(name: str) -> tuple[CfgRecipe, LazyRecipe]:
+    cfg = get_cfg()
+    cfg.merge_from_file(str(_ROOT / f"configs/{_TWINS[name]}.yaml"))
+    cfg.MODEL.DEVICE = "cpu"
+    return CfgRecipe(cfg), LazyRecipe(str(_LAZY / f"{name}.py"), ["train.device=cpu"])
+
+
+def _batch(masks: bool) -> list[dict[str, Any]]:
+    """Two images without surprises, whatever the classes."""
+    out = []
+    for i in range(2):
+        target = Instances((96, 128), gt_boxes=Boxes([[8, 8, 60 + i, 70], [70, 30, 120, 90]]),
+                           gt_classes=torch.tensor([i, 3]))  # fmt: skip
+        if masks:
+            grid = np.zeros((2, 96, 128), dtype=bool)
+            grid[0, 8:70, 8:60], grid[1, 40:90, 70:110] = True, True
+            target.gt_masks = BitMasks(grid)
+        image = torch.randint(0, 256, (3, 96, 128), generator=torch.Generator().manual_seed(i), dtype=torch.uint8)
+        out.append({"image": image, "height": 96, "width": 128, "instances": target})
+    return out
+
+
+def _losses(recipe: Recipe, batch: list[dict[str, Any]]) -> tuple[torch.nn.Module, dict[str, float]]:
+    torch.manual_seed(0)
+    model = recipe.build_model()
+    return model, {k: v.item() for k, v in model(batch).items()}
+
+
+@pytest.mark.parametrize("name", sorted(_TWINS))
+def test_twins_have_the_same_parameters_losses_optimizer_and_schedule(name: str) -> None:
+    (yaml_model, yaml_losses), (lazy_model, lazy_losses) = (
+        _losses(recipe, _batch("mask" in name)) for recipe in _twins(name))
+    theirs, mine = yaml_model.state_dict(), lazy_model.state_dict()
+    assert list(theirs) == list(mine)
+    assert all(torch.equal(theirs[k], mine[k]) for k in theirs)
+    assert [p.requires_grad for p in yaml_model.parameters()] == [p.requires_grad for p in lazy_model.parameters()]
+    assert yaml_losses == lazy_losses
+    found = []
+    for recipe, model in zip(_twins(name), (yaml_model, lazy_model)):
+        names = {p: n for n, p in model.named_parameters()}
+        optimizer = recipe.build_optimizer(model)
+        scheduler = recipe.build_scheduler(optimizer)
+        rates = []
+        for iteration in (0, 50, 100, 540, 701, 1000, 60000, 85000):
+            scheduler.last_epoch = iteration
+            rates.append(scheduler.get_lr())
+        groups = [({k: v for k, v in g.items() if k != "params"}, [names[p] for p in g["params"]])
+                  for g in optimizer.param_groups]
+        options = {k: v for k, v in vars(recipe.options).items() if k not in ("keys", "output_dir")}
+        found.append((groups, rates, options))
+    assert found[0] == found[1]
+
+
+@pytest.fixture
+def tiny_overrides(tiny_keys: dict[str, Any], tmp_path: Path) -> Callable[..., list[str]]:
+    """`tiny_overrides(**changes)`: `tiny_keys` in the words of quick_shapes.py."""
+    keys = {
+        "dataloader.custom": tiny_keys["DATASETS.CUSTOM"],
+        "dataloader.train.dataset.names": ["tiny_train"], "dataloader.test.dataset.names": "tiny_val",
+        "dataloader.train.num_workers": 0, "dataloader.test.num_workers": 0, "dataloader.train.total_batch_size": 2,
+        "dataloader.train.mapper.augmentations.0.short_edges": [96],
+        "dataloader.test.mapper.augmentations.0.short_edges": 96,
+        "model.backbone.out_channels": 16, "model.roi_heads.box_head.fc_dims": [32, 32],
+        "model.proposal_generator.post_nms_topk": [60, 40], "model.roi_heads.batch_size_per_image": 32,
+        "lr_multiplier.warmup_iters": 5, "lr_multiplier.scheduler.steps": [], "train.max_iter": 8,
+        "train.output_dir": str(tmp_path / "lazy"),
+    }  # fmt: skip
+
+    def make(changes: dict[str, Any] | None = None) -> list[str]:
+        return [f"{k}={json.dumps(v)}" for k, v in (keys | (changes or {})).items()]
+
+    return make
+
+
+def _recipe(overrides: list[str], **flags: Any) -> LazyRecipe:
+    return load_recipe(_args(config_file=str(_LAZY / "quick_shapes.py"), opts=overrides, **flags))
+
+
+def _totals(folder: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    return {d["iteration"]: d["total_loss"] for d in lines if "total_loss" in d}
+
+
+def test_twins_train_alike(
+    tiny_cfg: Callable[..., CfgNode], tiny_overrides: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    by_yaml = run(tiny_cfg({"TEST.BEST_METRIC": "bbox/AP50", "TEST.EVAL_PERIOD": 4, "SOLVER.EMA.ENABLED": True,
+                            "TEST.VAL_LOSS": True}), _args())  # fmt: skip
+    by_lazy = run(_recipe(tiny_overrides({"train.best_metric": "bbox/AP50", "train.eval_period": 4,
+                                          "train.ema.enabled": True, "train.val_loss": True})), _args())  # fmt: skip
+    assert _totals(tmp_path / "out") == _totals(tmp_path / "lazy")
+    assert by_lazy["tiny_val"]["bbox"] == pytest.approx(by_yaml["tiny_val"]["bbox"], nan_ok=True)
+    names = [{p.name for p in (tmp_path / d).iterdir() if "tfevents" not in p.name} for d in ("out", "lazy")]
+    assert names[0] == names[1] >= {"config.yaml", "model_best.pth", "predictions.png", "curves.png", "inference"}
+    # what a run writes down is a configuration itself
+    again = LazyConfig.load(tmp_path / "lazy/config.yaml")
+    assert again.train.max_iter == 8 and again.model.backbone._target_ == "sn2fpn.pyramids.SNIFPN"
+    # a checkpoint of one twin evaluates as the other
+    weights = str(tmp_path / "out/model_final.pth")
+    changes = {"train.init_checkpoint": weights, "train.ema.enabled": True, "train.output_dir": str(tmp_path / "eval")}
+    results = run(_recipe(tiny_overrides(changes), eval_only=True), _args(eval_only=True))
+    assert results["tiny_val"]["bbox"] == pytest.approx(by_yaml["tiny_val"]["bbox"], nan_ok=True)
+
+
+def test_a_run_resumes(tiny_overrides: Callable[..., list[str]], tmp_path: Path) -> None:
+    off = {"dataloader.test.dataset.names": ""}  # no evaluation
+    run(_recipe(tiny_overrides(off | {"train.output_dir": str(tmp_path / "whole"), "train.log_period": 1})), _args())
+    # of the same schedule, so stopped by hand rather than by max_iter
+    cut = tiny_overrides(off | {"train.checkpointer.period": 4, "train.log_period": 1})
+    run(_recipe(cut), _args())
+    (tmp_path / "lazy/last_checkpoint").write_text("model_0000003.pth")
+    (tmp_path / "lazy/metrics.json").unlink()
+    run(_recipe(cut, resume=True), _args(resume=True))
+    assert sorted(_totals(tmp_path / "lazy")) == [4, 5, 6, 7]
+    ends = [torch.load(tmp_path / d / "model_final.pth", weights_only=True)["model"] for d in ("whole", "lazy")]
+    assert all(torch.equal(ends[0][k], ends[1][k]) for k in ends[0])
+
+
+def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., list[str]], tmp_path: Path) -> None:
+    recipe = _recipe(tiny_overrides({"dataloader.test.dataset.names": ["tiny_val", "tiny_train[:3]"]}))
+    recipe = pickle.loads(pickle.dumps(recipe))  # as for a process of its own: loaded anew
+    recipe.check_data(eval_only=False)
+    first, second = recipe.test_sets()
+    assert (first.name, second.name) == ("tiny_val", "tiny_train[:3]")
+    assert (len(first.loader()), len(second.loader())) == (4, 3)
+    assert second.evaluator(tmp_path).reset() is None
+    losses = validation_losses([second], recipe.build_model())
+    assert losses["val/total_loss"] > 0
+
+
+@pytest.mark.parametrize(("changes", "flags", "words"), [
+    ({"model.roi_heads.num_classes": 7}, {}, ["model.roi_heads.num_classes is 7", "'tiny_train' has 6 classes"]),
+    ({"dataloader.train.dataset.names": "tiny_trian"}, {},
+     ["dataloader.train.dataset.names", "'tiny_trian'", "did you mean 'tiny_train'"]),
+    ({"train.init_checkpoint": "nowhere.pth"}, {}, ["train.init_checkpoint", "nowhere.pth"]),
+    ({"model.backbone.alpha": "aera"}, {}, ["model.backbone", "SNIFPN", "did you mean 'area'"]),
+    ({"model.backbone._target_": "sn2fpn.pyramids.FPN"}, {}, ["model.backbone", "FPN", "no argument 'mode'"]),
+    ({"train.clip_gradients.clip_type": "vlaue"}, {}, ["train.clip_gradients.clip_type", "did you mean 'value'"]),
+    ({"train.amp.dtype": "float61"}, {}, ["train.amp.dtype", "did you mean 'float16'"]),
+    ({"train.max_iter": 0}, {}, ["train.max_iter", "positive"]),
+    ({"train.patience": 2}, {}, ["train.patience", "train.best_metric"]),
+    ({"train.max_iter": "${train.max_itre}"}, {}, ["train.max_it", "max_itre"]),
+    ({"dataloader.train.total_batch_size": 3}, {"num_gpus": 2},
+     ["dataloader.train.total_batch_size 3", "multiple of 2"]),
+    ({}, {"eval_only": True}, ["--eval-only", "train.init_checkpoint"]),
+    ({"train.device": "cdua"}, {}, ["train.device", "'cdua'", "did you mean 'cuda'"]),
+])  # fmt: skip
+def test_mistakes_are_named_in_the_words_of_the_config(
+    changes: dict[str, Any], flags: dict[str, Any], words: list[str], tiny_overrides: Callable[..., list[str]]
+) -> None:
+    with pytest.raises(UserError) as e:
+        run(_recipe(tiny_overrides(changes), **flags), _args(**flags))
+    for word in words:
+        assert word in str(e.value)
+
+
+def test_a_config_without_its_parts_says_what_it_has() -> None:
+    with pytest.raises(UserError, match=r"train\.py: has no 'model' to train with; choose from: train"):
+        LazyRecipe(str(_LAZY / "common/train.py"))
+
+
+def test_the_program_runs_a_python_config(tiny_overrides: Callable[..., list[str]], tmp_path: Path) -> None:
+    command = [sys.executable, str(_ROOT / "train_net.py"), "--config-file", str(_LAZY / "quick_shapes.py")]
+    overrides = tiny_overrides({"train.max_iter": 4, "model.backbone.alpha": 0.5, "optimizer.lr": 0.01})
+    done = subprocess.run([*command, "--num-gpus", "2", *overrides], env=_ENV, capture_output=True, text=True,
+                          timeout=300, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = (tmp_path / "lazy/metrics.json").read_text().splitlines()
+    rates = [json.loads(line)["lr"] for line in lines if '"lr"' in line]
+    assert rates == pytest.approx([0.01 * 0.001, 0.01 * (0.001 + 0.999 * 3 / 4)])  # at the iterations 1 and 4 of 4
+    state = torch.load(tmp_path / "lazy/model_final.pth", weights_only=True)
+    assert state["iteration"] == 3
+    assert "alpha: 0.5" in (tmp_path / "lazy/config.yaml").read_text()
+    wrong = subprocess.run([*command, "model.backbone.alpa=1"], env=_ENV, capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert wrong.stderr == ("error: command line: unknown config key 'model.backbone.alpa'; "
+                            "did you mean 'model.backbone.alpha'?\n")

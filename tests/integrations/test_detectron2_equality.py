@@ -1,0 +1,66 @@
+"""One YAML in both engines, with the real Detectron2: same inputs, parameters, detections, losses and gradients."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+pytestmark = pytest.mark.detectron2
+
+from sn2fpn.integrations.detectron2.comparison import compare_engines  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+QUICK = ROOT / "configs" / "quick"
+ESD = ("MODEL.ESD.ENABLED", True)
+VARIANTS = {
+    "fpn": ("fpn", ()),
+    "sni": ("sni", ()),
+    "ihp": ("ihp", ()),
+    "sni_esd": ("sni", ESD),
+    "fpn_esd2": ("fpn", (*ESD, "MODEL.ESD.MODE", 2, "MODEL.ESD.STEM", "deep", "MODEL.ESD.SHORTCUT", "avg")),
+    "sni_authors": ("sni", ("MODEL.SNI.MODE", "authors_rcnn")),
+}
+MASKS = ("MODEL.MASK_ON", True)
+BITMAPS = (*MASKS, "INPUT.MASK_FORMAT", "bitmask")
+CASES = [(name, heads) for name in ("fpn", "sni", "ihp", "sni_esd") for heads in ((), MASKS)]
+CASES += [("sni", BITMAPS), ("fpn_esd2", ()), ("sni_authors", ())]
+LIMITS = {  # of float32: pixels, scores, relative errors
+    "training inputs: image": 0.0, "training inputs: gt_boxes": 2e-5, "training inputs: gt_classes": 0.0,
+    "training inputs: gt_masks": 1e-4, "parameters": 0.0, "detections: number": 0.0, "detections: boxes": 2e-4,
+    "detections: scores": 2e-6, "detections: mask pixels (share)": 1e-5, "loss_cls": 1e-6, "loss_box_reg": 1e-6,
+    "loss_mask": 1e-6, "loss_rpn_cls": 1e-6, "loss_rpn_loc": 1e-6, "gradients": 5e-6,
+}  # fmt: skip
+
+
+def compare(config: Path, *overrides: Any, weights: str = "", exactly: bool = True) -> dict[str, float]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rows = compare_engines(str(config), overrides, weights=weights, exactly=exactly)
+    return {row.what: row.largest for row in rows}
+
+
+@pytest.mark.parametrize(("variant", "heads"), CASES, ids=[f"{n}-{h[-1] if h else 'boxes'}" for n, h in CASES])
+def test_both_engines_compute_the_same(variant: str, heads: tuple[Any, ...]) -> None:
+    name, overrides = VARIANTS[variant]
+    found = compare(QUICK / f"faster_rcnn_R18_{name}_shapes.yaml", *overrides, *heads)
+    assert ("loss_mask" in found) == bool(heads)
+    for what, largest in found.items():
+        assert largest <= LIMITS[what], f"{what}: {largest:.1e}"
+
+
+def test_full_size() -> None:
+    found = compare(ROOT / "configs" / "mask_rcnn_R50_sni.yaml")
+    for what, largest in found.items():
+        assert largest <= LIMITS[what], f"{what}: {largest:.1e}"
+
+
+def test_detections_in_float32() -> None:
+    """As in use: detections agree where no last digit chose another one."""
+    found = compare(QUICK / "faster_rcnn_R18_sni_shapes.yaml", exactly=False)
+    assert found["detections: number"] <= 2
+    assert found["loss_rpn_cls"] < 1e-5
+    assert found["loss_rpn_loc"] < 1e-4

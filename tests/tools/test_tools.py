@@ -1,0 +1,140 @@
+"""The tools on small configurations: their numbers by other means, their pictures, their messages."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sn2fpn.config import get_cfg
+from sn2fpn.data.shapes import write_shapes
+from sn2fpn.modeling import build_model
+
+ROOT = Path(__file__).parents[2]
+FPN, SNI, IHP = (str(ROOT / f"configs/quick/faster_rcnn_R18_{name}_shapes.yaml") for name in ("fpn", "sni", "ihp"))
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+analyze_model, visualize_data = _load("analyze_model"), _load("visualize_data")
+
+
+def _rows(text: str) -> dict[tuple[str, str], list[float]]:
+    """The table's numbers by (group, part)."""
+    rows, group = {}, ""
+    for line in text.splitlines():
+        cells = [c.strip() for c in line.strip("|").split("|")]
+        if line.startswith("|") and cells[2].replace(".", "").isdigit():
+            group = cells[0] or group
+            rows[group.partition(",")[0], cells[1]] = [float(c) for c in cells[2:]]
+    return rows
+
+
+def test_parts_of_several_configs_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    keys = ["MODEL.MASK_ON", "True", "MODEL.ROI_MASK_HEAD.CONV_DIM", "64"]  # right after the files
+    assert analyze_model.main(["--size", "100x130", "--config-file", FPN, SNI, IHP, *keys]) == 0
+    said = capsys.readouterr().out
+    rows = _rows(said)
+    assert "128x160" in said
+    for group in ("parameters", "GFLOPs", "activations"):
+        fpn, sni, ihp = zip(*(rows[group, p] for p in (*analyze_model.PARTS, "total")))
+        assert fpn == sni and ihp[1] > fpn[1] and ihp[0] == fpn[0]
+        assert sum(fpn[:-1]) == pytest.approx(fpn[-1], abs=0.03)
+    assert "mask head" in said and "max_pool2d x2" in said and "RoI pooling" in said
+
+
+def test_a_python_config_counts_as_its_yaml_twin(capsys: pytest.CaptureFixture[str]) -> None:
+    assert analyze_model.main(["--config-file", SNI, str(ROOT / "configs/lazy/quick_shapes.py")]) == 0
+    for yaml, lazy in _rows(capsys.readouterr().out).values():
+        assert yaml == lazy
+
+
+def test_counts_are_those_of_the_definition() -> None:
+    """Multiply-adds of a convolution: output positions x output channels x inputs of each, by hooks on all layers."""
+    cfg = get_cfg()
+    cfg.merge_from_file(SNI)
+    cfg.merge_from_list(["MODEL.MASK_ON", True, "MODEL.RPN.POST_NMS_TOPK_TEST", 7, "TEST.DETECTIONS_PER_IMAGE", 3])
+    model = build_model(cfg).eval()
+    counted: dict[str, list[int]] = {}
+
+    def count(name: str) -> Any:
+        def hook(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
+            per_position = module.weight[0].numel()
+            transposed = isinstance(module, torch.nn.ConvTranspose2d)
+            flops = inputs[0].numel() * per_position if transposed else output.numel() * per_position
+            counted.setdefault(name, []).append((flops, output.numel()))
+        return hook
+
+    for name, module in model.named_modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear, torch.nn.ConvTranspose2d)):
+            module.register_forward_hook(count(name))
+    found = analyze_model.analyze(model, (64, 96))
+    for part, prefixes in analyze_model.PARTS.items():
+        mine = [c for name, calls in counted.items() for c in calls[: len(calls) // 2]  # traced twice
+                if name.startswith(tuple(prefixes)) and not (part == "pyramid" and "bottom_up" in name)]
+        assert sum(numel for _, numel in mine) == found.activations[part] > 0
+        norms_and_upsampling = found.flops[part] - sum(flops for flops, _ in mine)
+        assert 0 <= norms_and_upsampling <= 0.02 * found.flops[part]
+        if part in ("RPN", "box head", "mask head"):
+            assert norms_and_upsampling == 0
+    assert sum(found.parameters.values()) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    ([SNI, "--size", "800"], "--size 800: expected HEIGHTxWIDTH"),
+    ([SNI, "MODEL.RESNETS.DEPHT", "50"], "did you mean 'MODEL.RESNETS.DEPTH'"),
+    (["MODEL.RESNETS.DEPTH", "50"], "--config-file: expected a name that ends with .yaml"),
+    (["configs/nowhere.yaml"], "config file not found"),
+    ([SNI, "INPUT.MIN_SIZE_TEST", "0"], "--size HxW is needed"),
+])
+def test_mistakes_in_analyze_model(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert analyze_model.main(["--config-file", *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    write_shapes(tmp_path / "shapes", {"train": (4, 1), "val": (1, 2)})
+    return tmp_path / "shapes"
+
+
+@pytest.mark.parametrize("source", ["annotation", "dataloader"])
+def test_training_data_is_drawn(source: str, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    argv = ["--source", source, "--config-file", SNI, "--output-dir", str(out), "--num", "3"]
+    assert visualize_data.main([*argv, "INPUT.RANDOM_FLIP", "none", "INPUT.MIN_SIZE_TRAIN", "(96,)"]) == 0
+    files = sorted(out.iterdir())
+    assert [f.name[:6] for f in files] == ["00000_", "00001_", "00002_"]
+    for file in files:
+        drawn = Image.open(file)
+        original = Image.open(data / "train" / f"{file.stem[6:]}.jpg")
+        if source == "annotation":
+            difference = (np.asarray(drawn) != np.asarray(original)).any(axis=2).mean()
+            assert drawn.size == original.size and 0 < difference < 0.9
+        else:
+            assert min(drawn.size) == 96
+
+
+def test_mistakes_in_visualize_data(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--source", "annotation", "--config-file", SNI, "--output-dir"]
+    assert visualize_data.main([*argv, "/dev/null/out"]) == 2
+    assert "--output-dir /dev/null/out: cannot be written" in capsys.readouterr().err
+    assert visualize_data.main([*argv, str(tmp_path), "--num", "0"]) == 2
+    assert "--num 0" in capsys.readouterr().err
+    assert visualize_data.main([*argv, str(tmp_path), "DATASETS.TRAIN", "('shapes_trian',)"]) == 2
+    assert "did you mean 'shapes_train'" in capsys.readouterr().err
