@@ -43,10 +43,8 @@ def launch(main_func: Callable[..., Any], num_gpus_per_machine: int, num_machine
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         _check_devices(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), device)
         _join(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"]), "env://", device)
-        try:
-            main_func(*args)
-        finally:
-            dist.destroy_process_group()
+        main_func(*args)
+        _leave()
         return
     _check_devices(num_gpus_per_machine, device)
     world_size = num_machines * num_gpus_per_machine
@@ -85,7 +83,7 @@ def _child(local_rank: int, main_func: Callable[..., Any], world_size: int, per_
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // per_machine))
         _join(machine_rank * per_machine + local_rank, world_size, local_rank, dist_url, device)
         main_func(*args)
-        dist.destroy_process_group()
+        _leave()
     except UserError as e:
         if local_rank:  # usually all processes meet the same mistake: let the first say it and end the others
             time.sleep(_GRACE_S)
@@ -108,6 +106,12 @@ def _join(rank: int, world_size: int, local_rank: int, dist_url: str, device: st
     except (dist.DistNetworkError, dist.DistStoreError, ValueError) as e:
         raise UserError(f"--dist-url {dist_url}: process {rank} of {world_size} could not join: {e}") from e
     dist.barrier()
+
+
+def _leave() -> None:
+    """End together: gloo's threads do not bear a peer that goes first."""
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def _check_devices(wanted: int, device: str) -> None:
