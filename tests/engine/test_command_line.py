@@ -136,6 +136,22 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path, tiny_keys: dict[st
     assert _totals(torchrun) == pytest.approx(one, rel=1e-4)
 
 
+def test_processes_whose_images_differ_in_kind_stay_together(tmp_path: Path, tiny_keys: dict[str, Any]) -> None:
+    # only one process has foreground to measure an accuracy on: what they exchange must not depend on it
+    annotations = Path(tiny_keys["DATASETS.CUSTOM"][0]["JSON"])
+    content = json.loads(annotations.read_text())
+    content["images"] = content["images"][:2]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] == content["images"][0]["id"]]
+    half = tmp_path / "half.json"
+    half.write_text(json.dumps(content))
+    custom = [tiny_keys["DATASETS.CUSTOM"][0] | {"JSON": str(half), "NAME": "half_empty"}]
+    done = _run(_command(["--num-gpus", "2"], tiny_keys | {
+        "OUTPUT_DIR": tmp_path / "out", "DATASETS.CUSTOM": custom, "DATASETS.TRAIN": "('half_empty',)",
+        "DATASETS.TEST": "()", "DATALOADER.FILTER_EMPTY_ANNOTATIONS": False, "SOLVER.MAX_ITER": 3,
+        "DATALOADER.ASPECT_RATIO_GROUPING": False}))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_evaluation_with_two_processes_equals_one(tmp_path: Path, tiny_keys: dict[str, Any]) -> None:
     keys = tiny_keys | {"SOLVER.MAX_ITER": 30, "OUTPUT_DIR": tmp_path}
     assert _run(_command([], keys)).returncode == 0

@@ -85,13 +85,11 @@ def broadcast_object(obj: Any, src: int = 0) -> Any:
 
 
 def reduce_mean(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Mean over processes of each scalar tensor, on the main process (others get their own)."""
+    """Mean over processes of each scalar tensor. All processes must give the same names."""
     world = get_world_size()
     if world == 1:
         return values
     names = sorted(values)
     stacked = torch.stack([values[k].detach().float() for k in names])
-    dist.reduce(stacked, dst=0)
-    if is_main_process():
-        stacked = stacked / world
-    return dict(zip(names, stacked))
+    dist.all_reduce(stacked)
+    return dict(zip(names, stacked / world))

@@ -148,9 +148,9 @@ class Trainer:
                     for name, loss in self._forward_backward(batch[i * size : (i + 1) * size], 1 / parts).items():
                         sums[name] = sums.get(name, 0) + loss.detach() / parts
         self._step_optimizer()
-        values = {k: float(v) for k, v in comm.reduce_mean(sums | _as_tensors(metrics, sums)).items()}
-        losses = {k: v for k, v in values.items() if k in sums}
-        values["total_loss"] = sum(losses.values())
+        losses = {k: float(v) for k, v in comm.reduce_mean(sums).items()}
+        # other scalars are this process's own: which there are depends on the images (accuracy needs foreground)
+        values = losses | {"total_loss": sum(losses.values())} | {k: float(v) for k, v in metrics.items()}
         if not torch.isfinite(torch.stack([v.float() for v in sums.values()])).all():
             self._fail_not_finite(batch, str({k: float(v) for k, v in sums.items()}))
         self.scheduler.step()
@@ -245,11 +245,6 @@ def _mixed_precision(options: RunOptions) -> tuple[Any, torch.amp.GradScaler]:
     if not options.amp:
         return nullcontext, scaler
     return lambda: torch.autocast(device, getattr(torch, dtype)), scaler
-
-
-def _as_tensors(metrics: dict[str, Any], like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    device = next(iter(like.values())).device
-    return {k: torch.as_tensor(v, dtype=torch.float32, device=device) for k, v in metrics.items()}
 
 
 def _random_state() -> dict[str, Any]:
