@@ -126,7 +126,7 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path, tiny_keys: dict[st
     for done in (
         _run(_command([], keys | {"OUTPUT_DIR": single})),
         _run(_command(["--num-gpus", "2"], keys | {"OUTPUT_DIR": spawned})),
-        _run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29531",
+        _run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
               *_command([], keys | {"OUTPUT_DIR": torchrun})[1:]]),
     ):
         assert done.returncode == 0, done.stdout + done.stderr
