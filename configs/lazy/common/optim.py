@@ -11,7 +11,7 @@ sgd = L(SGD)(
     momentum=0.9,
     nesterov=False,
     weight_decay=1e-4,
-    foreach=True,
+    fused=True,
 )
 
 adamw = L(AdamW)(

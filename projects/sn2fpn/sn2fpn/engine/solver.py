@@ -49,7 +49,7 @@ def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
         weight_decay_bias=s.WEIGHT_DECAY_BIAS, bias_lr_factor=s.BIAS_LR_FACTOR,
     )  # fmt: skip
     return torch.optim.SGD(params, lr=s.BASE_LR, momentum=s.MOMENTUM, nesterov=s.NESTEROV,
-                           weight_decay=s.WEIGHT_DECAY, foreach=True)
+                           weight_decay=s.WEIGHT_DECAY, fused=True)
 
 
 def parameter_groups(

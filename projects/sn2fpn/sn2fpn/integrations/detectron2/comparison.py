@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -166,16 +166,21 @@ def compute_exactly(model: nn.Module) -> None:
         part.double()
         part.register_forward_pre_hook(lambda _, inputs: _cast(inputs, torch.float64))
         part.register_forward_hook(lambda _, inputs, output: _cast(output, torch.float32))
-    if isinstance(rpn_head, RPNHead):  # in training it is called for the sampled anchors alone
-        at = rpn_head.at
-        rpn_head.at = lambda *args: _cast(at(*_cast(args, torch.float64)), torch.float32)
+    if isinstance(rpn_head, RPNHead):  # it is asked for the best and for the sampled anchors alone
+        for name in ("best", "at"):
+            setattr(rpn_head, name, _in_double(getattr(rpn_head, name)))
+
+
+def _in_double(method: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args: _cast(method(*_cast(args, torch.float64)), torch.float32)
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, dict):
         return {k: _cast(v, dtype) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_cast(v, dtype) for v in value)
+        items = [_cast(v, dtype) for v in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)  # a NamedTuple, or a plain one
     return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
