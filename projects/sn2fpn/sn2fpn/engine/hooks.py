@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -204,7 +203,6 @@ class Progress(Hook):
     def before_train(self) -> None:
         self._console = ConsoleWriter(self.trainer.start_iter, self.trainer.max_iter, self._images)
         self._files = [JSONWriter(self._dir / "metrics.json"), TensorBoardWriter(self._dir)]
-        self._started = time.perf_counter()
 
     def after_step(self) -> None:
         t = self.trainer

@@ -7,11 +7,9 @@ import json
 import logging
 import resource
 import sys
-import time
 from collections import defaultdict, deque
 from pathlib import Path
 from statistics import fmean, median
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -92,7 +90,6 @@ class ConsoleWriter:
     def __init__(self, start_iter: int, max_iter: int, images_per_iter: int) -> None:
         self._max_iter = max_iter
         self._images = images_per_iter
-        self._started = time.perf_counter()
         self._bar = self._open_bar(start_iter) if sys.stdout.isatty() else None
 
     def _open_bar(self, start_iter: int) -> Any:
@@ -120,12 +117,6 @@ class ConsoleWriter:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
-
-    def __enter__(self) -> ConsoleWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
 
 def peak_memory_mib() -> float:
