@@ -27,6 +27,55 @@ def add_study_config(cfg: Any) -> None:
         NORM_MOMENTUM=0.1,
         AUX_KERNEL=3,  # first auxiliary conv of GSConvE-1: 3 (as released) | 1
     ))
+    # Path aggregation (PANet): a bottom-up path after FPN's top-down one.
+    cfg.MODEL.PAFPN = CN(dict(
+        VARIANT="paper",  # | "openmmlab": no activations, and the raw sum travels up
+        UPSAMPLE="nearest",  # | "sni": in the top-down path
+    ))
+    # PANet with SNI on the way down and ESD or GSConvE on the way up.
+    cfg.MODEL.SAPAN = CN(dict(
+        DOWN="esd1",  # | "esd2" | "gsconve1" | "conv": what halves the map on the way up
+        VARIANT="paper",  # as in PAFPN
+        UPSAMPLE="sni",  # | "nearest"
+        NORM="BN",  # inside ESD and GSConvE
+    ))
+    # Weighted bidirectional pyramid (EfficientDet).
+    cfg.MODEL.BIFPN = CN(dict(
+        NUM_CELLS=3,
+        FUSION="fast",  # fast normalised | "softmax" | "sum" (no weights)
+        SEPARABLE=True,  # False: dense 3x3 convs
+        DOWN_PAD="same",  # max-pool pads 1 all around | "tf_same": TensorFlow's padding
+        PER_EDGE_PROJ=False,  # True: a projection of the trunk's map for each edge that reads it
+        NORM="BN",
+        NORM_EPS=1e-3,
+        NORM_MOMENTUM=0.01,
+        UPSAMPLE="nearest",  # | "sni"
+    ))
+    # Pyramid convolution over FPN (SEPC).
+    cfg.MODEL.PCONV = CN(dict(
+        NUM=4,  # modules in a row
+        IBN=True,  # one batch norm over all levels after each module
+        DEFORM="none",  # | "all": deformable taps at every level but the finest
+        LEVELS=("p2", "p3", "p4", "p5", "p6"),  # consecutive; the others are FPN's
+        EXTRA_CONV=False,  # True: one more 3x3 shared by the levels
+        UPSAMPLE="bilinear_corners",  # | "nearest" | "sni" | "bilinear"; "sni" also reaches the FPN below
+    ))
+    # Generalised pyramid (GiraffeDet).
+    cfg.MODEL.GFPN = CN(dict(
+        DEPTH=2,  # 2 * DEPTH - 1 fusion layers and an output layer
+        INNER_CHANNELS=128,
+        SKIP="log2n",  # | "dense": same-level links to all earlier layers
+        SEPARABLE=False,  # True: separable 3x3 convs
+        NORM="BN",
+        UPSAMPLE="nearest",  # | "sni"
+    ))
+    # Feature-aligned pyramid (FaPN).
+    cfg.MODEL.FAPN = CN(dict(
+        GROUPS=8,  # of the deformable conv
+        FSM=True,  # feature selection; False: plain laterals
+        ALIGN="deform",  # | "none": the upsampled map is added as it is
+        UPSAMPLE="bilinear",  # | "nearest" | "sni"
+    ))
     # Extended-spatial-window downsampling (ESD) in the ResNet trunk.
     cfg.MODEL.ESD = CN(dict(
         ENABLED=False,

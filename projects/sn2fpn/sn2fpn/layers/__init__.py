@@ -8,6 +8,7 @@ from .gsconv import GSConv, GSConvE1, GSConvE2
 from .init import c2_msra_fill, c2_xavier_fill, kaiming_normal_per_group
 from .norm import FrozenBatchNorm2d, SyncBatchNorm, get_norm
 from .sni import SNI, soft_nearest, soft_nearest_add
+from .upsample import UPSAMPLINGS, check_upsampling, upsample, upsample_add
 
 __all__ = [
     "C3",
@@ -21,9 +22,11 @@ __all__ = [
     "GSConvE2",
     "SNI",
     "SyncBatchNorm",
+    "UPSAMPLINGS",
     "c2_msra_fill",
     "c2_xavier_fill",
     "check_esd1_channels",
+    "check_upsampling",
     "esd_fuse",
     "esd_fuse_conv",
     "get_activation",
@@ -31,4 +34,6 @@ __all__ = [
     "kaiming_normal_per_group",
     "soft_nearest",
     "soft_nearest_add",
+    "upsample",
+    "upsample_add",
 ]

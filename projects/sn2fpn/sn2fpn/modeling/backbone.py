@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import torch
 
 from ..pyramids import Pyramid, pyramid_from_backbone_name
 from .trunk import build_trunk
@@ -13,6 +17,9 @@ __all__ = ["build_backbone"]
 def build_backbone(cfg: Any, name: str = "") -> Pyramid:
     """The pyramid that `MODEL.BACKBONE.NAME` (or `name`) names, on the trunk of `MODEL.RESNETS`.
 
+    For a seed, the fresh weights of the trunk, and of all that is built afterwards, are the same under every pyramid,
+    so that a comparison of pyramids starts from equal weights.
+
     Returns:
         A module from images (Tensor[N, 3, H, W]) to {"p2": Tensor[N, W, H/4, W/4], …}, with `output_shape()`
         and `size_divisibility`; its trunk is `bottom_up`.
@@ -21,7 +28,18 @@ def build_backbone(cfg: Any, name: str = "") -> Pyramid:
         UserError: an unknown pyramid, or trunk and pyramid options that do not fit.
     """
     build_pyramid = pyramid_from_backbone_name(name or cfg.MODEL.BACKBONE.NAME)
-    trunk = build_trunk(cfg)
-    pyramid = build_pyramid(cfg, trunk.output_shape())
+    with _own_random_stream():
+        trunk = build_trunk(cfg)
+    with _own_random_stream():
+        pyramid = build_pyramid(cfg, trunk.output_shape())
     pyramid.bottom_up = trunk
     return pyramid
+
+
+@contextmanager
+def _own_random_stream() -> Iterator[None]:
+    """Whatever is drawn inside takes one number of torch's random stream, however much it is."""
+    seed = int(torch.randint(2**62, ()))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

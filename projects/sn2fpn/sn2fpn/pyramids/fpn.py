@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import UserError, did_you_mean
-from ..layers import soft_nearest_add
+from ..layers import check_upsampling, upsample_add
 from ..layers.norm import Norm
 from .base import InputShape, Pyramid
 from .registry import register_pyramid
@@ -34,9 +34,11 @@ class FPN(Pyramid):
         bottom_up: a trunk to attach, in place of `input_shape`.
         norm: of every conv, see `sn2fpn.layers.get_norm`; "": none, and the convs have biases.
         fuse_type: "sum", or "avg": T_i is halved after each addition.
+        upsample: how T_{i+1} reaches the size of L_i: "nearest", or "sni" (nearest, scaled by the area ratio), for
+            pyramids built on this one.
 
     Raises:
-        UserError: unknown `fuse_type` or norm, or inputs that make no pyramid.
+        UserError: unknown `fuse_type`, `upsample` or norm, or inputs that make no pyramid.
 
     Example:
         >>> import torch
@@ -56,11 +58,13 @@ class FPN(Pyramid):
         bottom_up: nn.Module | None = None,
         norm: Norm = "",
         fuse_type: str = "sum",
+        upsample: str = "nearest",
     ) -> None:
         super().__init__(input_shape, out_channels, in_features=in_features, bottom_up=bottom_up)
         if fuse_type not in ("sum", "avg"):
             raise UserError(f"FPN fuse_type: found {fuse_type!r}{did_you_mean(fuse_type, ('sum', 'avg'))}")
         self.fuse_type = fuse_type
+        self.upsample = check_upsampling(upsample, "FPN upsample", ("nearest", "sni"))
         self.add_laterals(norm, fpn_output=lambda _: self.conv(out_channels, 3, norm))
 
     def fuse(self, features: list[Tensor]) -> list[Tensor]:
@@ -71,7 +75,7 @@ class FPN(Pyramid):
         for feature, lateral, output in reversed(list(levels)):
             fused = lateral(feature)
             if coarse is not None:
-                fused = soft_nearest_add(fused, coarse, alpha=1.0)
+                fused = upsample_add(fused, coarse, self.upsample)
                 fused = fused / 2 if self.fuse_type == "avg" else fused
             outputs.append(output(fused))
             coarse = fused
