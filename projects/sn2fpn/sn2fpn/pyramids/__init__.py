@@ -4,18 +4,26 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from .base import Pyramid
+from .fapn import FaPN
 from .fpn import FPN
+from .gfpn import GFPN, GiraffeGraph, gfpn_links
 from .ihp import IHP
+from .pconv import PConvFPN
 from .registry import PYRAMIDS, backbone_names, pyramid_from_backbone_name, register_pyramid
 from .sni import SNIFPN
 
 __all__ = [
     "FPN",
+    "FaPN",
+    "GFPN",
+    "GiraffeGraph",
     "IHP",
+    "PConvFPN",
     "PYRAMIDS",
     "Pyramid",
     "SNIFPN",
     "backbone_names",
+    "gfpn_links",
     "pyramid_from_backbone_name",
     "register_pyramid",
 ]
