@@ -28,7 +28,7 @@ def test_golden() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fsm", "align", "upsampling"),
+    ("fsm", "align", "upsample"),
     [(True, "deform", "bilinear"), (False, "deform", "nearest"), (True, "none", "sni"), (False, "none", "bilinear")],
 )
 def test_equations_at_initialisation_on_odd_sizes(fsm: bool, align: str, upsampling: str) -> None:
@@ -89,7 +89,7 @@ def test_configuration_reaches_the_modules() -> None:
     cfg.merge_from_list(["MODEL.FAPN.UPSAMPLE", "sni", "MODEL.FPN.NORM", "BN"])
     shape = FPN([4, 8], 8).output_shape()
     pyramid = PYRAMIDS.get("fapn")(cfg, {name: shape[name] for name in ("p2", "p3")})
-    assert pyramid.fapn_align2.deform.offset.out_channels == 27 * 2 and pyramid.upsampling == "sni"
+    assert pyramid.fapn_align2.deform.offset.out_channels == 27 * 2 and pyramid.upsample == "sni"
     assert pyramid.fapn_select2.attention is None and pyramid.fpn_lateral3.norm is not None
 
 
@@ -98,7 +98,7 @@ def test_configuration_reaches_the_modules() -> None:
     [
         ({"groups": 3}, "MODEL.FAPN.GROUPS: expected a divisor of MODEL.FPN.OUT_CHANNELS = 8, found 3"),
         ({"align": "deformable"}, "MODEL.FAPN.ALIGN: found 'deformable'; did you mean 'deform'"),
-        ({"upsampling": "bilinear_corners"}, "MODEL.FAPN.UPSAMPLE: unknown upsampling 'bilinear_corners'"),
+        ({"upsample": "bilinear_corners"}, "MODEL.FAPN.UPSAMPLE: unknown upsampling 'bilinear_corners'"),
     ],
 )
 def test_mistakes_are_named(options: dict, words: str) -> None:
