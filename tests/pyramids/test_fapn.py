@@ -31,8 +31,8 @@ def test_golden() -> None:
     ("fsm", "align", "upsample"),
     [(True, "deform", "bilinear"), (False, "deform", "nearest"), (True, "none", "sni"), (False, "none", "bilinear")],
 )
-def test_equations_at_initialisation_on_odd_sizes(fsm: bool, align: str, upsampling: str) -> None:
-    pyramid = FaPN([3, 4, 5], 8, fsm=fsm, align=align, upsample=upsampling, groups=4)
+def test_equations_at_initialisation_on_odd_sizes(fsm: bool, align: str, upsample: str) -> None:
+    pyramid = FaPN([3, 4, 5], 8, fsm=fsm, align=align, upsample=upsample, groups=4)
     w = pyramid.state_dict()
     c = {i: torch.randn(2, i + 1, *size) for i, size in [(2, (17, 23)), (3, (9, 12)), (4, (5, 6))]}
     outputs = pyramid({f"res{i}": x for i, x in c.items()})
@@ -45,11 +45,11 @@ def test_equations_at_initialisation_on_odd_sizes(fsm: bool, align: str, upsampl
             x = x + x * F.conv2d(mean, w[f"fapn_select{i}.attention.weight"]).sigmoid()
         lateral = F.conv2d(x, w[f"fapn_select{i}.conv.weight"])
         size = lateral.shape[2:]
-        if upsampling == "bilinear":
+        if upsample == "bilinear":
             a = F.interpolate(t, size, mode="bilinear", align_corners=False)
         else:
             ratio = t[0, 0].numel() / lateral[0, 0].numel()
-            a = F.interpolate(t, size) * (ratio if upsampling == "sni" else 1)
+            a = F.interpolate(t, size) * (ratio if upsample == "sni" else 1)
         if align == "deform":  # no offsets yet, and masks of 1/2
             a = F.conv2d(a, w[f"fapn_align{i}.deform.weight"], padding=1).div(2).relu()
         t = lateral + a
