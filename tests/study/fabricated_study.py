@@ -141,7 +141,8 @@ def _write_costs(folder: Path, names: list[str]) -> None:
                        "flops": {"trunk": 5.0e9, "pyramid": 0.7e9 + 0.3e9 * i, "rpn": 0.4e9},
                        "activations": {"trunk": 1, "pyramid": 1}, "size": [192, 320]}
         speed[name] = {"inference_s": [0.050 + 0.002 * i, 0.052 + 0.002 * i, 0.051 + 0.002 * i],
-                       "train_step_s": [0.50 + 0.02 * i] * 3, "peak_memory_mib": {"inference": 500.0, "training": 900.0}}
+                       "train_step_s": [0.50 + 0.02 * i] * 3,
+                       "peak_memory_mib": {"inference": 500.0, "training": 900.0}}
     (folder / "costs.json").write_text(json.dumps(costs))
     (folder / "speed.json").write_text(json.dumps({
         "device": "cpu", "threads": 2, "rounds": 3, "image_size": [192, 320], "batch": 4, "variants": speed}))

@@ -15,6 +15,7 @@ from typing import Any
 from ..atomic import atomic_write
 from ..errors import UserError
 from .file import Study, cell_folder
+from .records import read_state
 
 __all__ = ["CellResult", "StudyResults", "load_results", "read_json", "write_tables"]
 
@@ -27,7 +28,7 @@ class CellResult:
 
     Attributes:
         folder: the engine's output folder of the cell.
-        state: "finished", "failed", "unfinished" (started, or being trained now) or "missing" (never started).
+        state: "finished", "running", "failed", "interrupted" or "waiting".
         note: why there is no result; "" for a finished cell.
         record: cell.json, {} where there is none.
         result: result.json, {} unless finished.
@@ -127,6 +128,12 @@ class StudyResults:
     def headline(self) -> str:
         """The first metric: the one that conclusions are about."""
         return (self.metrics or list(self.study.metrics))[0]
+
+    def label(self, metric: str) -> str:
+        """"AP50" for "bbox/AP50", "box AP50" where masks are measured, too; "mask AP" for "segm/AP"."""
+        task, _, name = metric.rpartition("/")
+        masks = any(m.startswith("segm/") for m in self.study.metrics)
+        return {"bbox": "box " if masks else "", "segm": "mask "}.get(task, f"{task} ") + name
 
     def parameters(self, variant: str) -> float:
         """All parameters of the detector; NaN where not counted."""
@@ -233,13 +240,10 @@ def _load_cell(folder: Path, cell: Any) -> CellResult:
     if result:
         _check_scores(place / "result.json", result)
         return CellResult(**known, state="finished", result=result)
-    failure = place / "failure.txt"
-    if failure.is_file():
-        lines = failure.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return CellResult(**known, state="failed", note=lines[-1].strip() if lines else "no reason written")
-    if record or place.is_dir():
-        return CellResult(**known, state="unfinished", note=f"no result yet; see {place / 'log.txt'}")
-    return CellResult(**known, state="missing", note="never started")
+    found = read_state(place)
+    reached = f"at iteration {found.iteration:,}" if found.iteration else "before the first iteration was logged"
+    notes = {"failed": found.note or "no reason written", "waiting": "never started", "interrupted": reached}
+    return CellResult(**known, state=found.state, note=notes.get(found.state, f"{reached}, {found.note}".strip(", ")))
 
 
 def _check_scores(path: Path, result: dict[str, Any]) -> None:

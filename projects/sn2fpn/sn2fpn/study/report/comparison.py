@@ -9,7 +9,7 @@ from ...errors import UserError
 from ..results import StudyResults
 from ..statistics import Bootstrap, Interval, bootstrap_difference, mean_interval, paired_difference
 from .stored import TestSet, read_predictions
-from .words import metric_label, number, plural, signed
+from .words import number, plural, signed
 
 __all__ = ["Comparison", "best_variant", "compare", "difference", "interval"]
 
@@ -21,6 +21,7 @@ class Comparison:
     """A variant against the baseline on the headline metric.
 
     Attributes:
+        label: of the metric.
         seeds: the mean paired difference over seeds that both have, with its interval where there are two or more.
         images: the bootstrap over test images of those seeds; None where the predictions or the set are not there.
         verdict: "distinguishable", "noise" or "one seed".
@@ -28,7 +29,7 @@ class Comparison:
 
     variant: str
     baseline: str
-    metric: str
+    label: str
     seeds: Interval
     images: Bootstrap | None
 
@@ -47,7 +48,7 @@ class Comparison:
         seeds = over if self.seeds.n < 2 else f"95 % CI {_range(self.seeds)} over {over}"
         images = "" if self.images is None else (
             f"; paired bootstrap over images {_range(self.images)}, p {_probability(self.images.p)}")
-        return f"{signed(self.seeds.mean)} {metric_label(self.metric)} ({seeds}{images})"
+        return f"{signed(self.seeds.mean)} {self.label} ({seeds}{images})"
 
     @property
     def words(self) -> str:
@@ -100,7 +101,7 @@ def compare(results: StudyResults, test_set: TestSet | None) -> list[Comparison]
         found = None if name == results.baseline else difference(results, name, results.baseline, results.headline)
         if found is not None:
             images = None if test_set is None else _bootstrap(results, name, test_set)
-            comparisons.append(Comparison(name, results.baseline, results.headline, found, images))
+            comparisons.append(Comparison(name, results.baseline, results.label(results.headline), found, images))
     return comparisons
 
 

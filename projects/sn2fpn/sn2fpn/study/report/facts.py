@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ..fingerprint import differences
 from ..results import CellResult, StudyResults
 from .words import joined, plural
 
-__all__ = ["Check", "fairness", "heading_facts", "rerun_commands"]
+__all__ = ["Check", "fingerprint_lines", "heading_facts", "rerun_commands", "run_checks"]
 
 
 class Check(NamedTuple):
-    """Whether something is equal where it should be."""
+    """Whether the cells agree in something."""
 
     what: str
     equal: bool
@@ -29,7 +30,7 @@ def heading_facts(results: StudyResults) -> list[tuple[str, str]]:
     facts = [(f"{axis}", joined(variant.axes.get(axis) for variant in study.variants)) for axis in axes]
     facts += [
         ("baseline", results.baseline),
-        ("base configuration", str(study.base.name)),
+        ("base config", str(study.base.name)),
         ("settings for all", joined(f"{key} {value}" for key, value in study.settings.items())),
         ("test sets", joined(name for cell in finished for name in cell.test_sets)),
         ("seeds", joined(study.seeds)),
@@ -45,19 +46,27 @@ def heading_facts(results: StudyResults) -> list[tuple[str, str]]:
     return [(label, text) for label, text in facts if text and text != "–"]
 
 
-def fairness(results: StudyResults) -> list[Check]:
-    """What is equal between the variants for each seed, and what differs and where.
+def fingerprint_lines(results: StudyResults) -> list[tuple[str, list[str]]]:
+    """What is equal between the variants of a seed and what differs: ("seed 1, 2", lines) where seeds agree."""
+    told: dict[tuple[str, ...], list[int]] = {}
+    for seed in results.study.seeds:
+        prints = {cell.variant: cell.record["fingerprint"] for cell in results.cells
+                  if cell.seed == seed and cell.record.get("fingerprint")}
+        if len(prints) > 1:
+            told.setdefault(tuple(differences(prints)), []).append(seed)
+    return [(f"seed {joined(seeds)}", list(lines)) for lines, seeds in told.items()]
 
-    Fingerprints are compared between the finished cells of a seed; software, commit, machine, engine and iterations
-    between all finished cells.
-    """
-    cells = results.finished
-    keys = list(dict.fromkeys(key for cell in cells for key in cell.record.get("fingerprint", {})))
-    checks = [_per_seed(cells, key) for key in keys]
+
+def run_checks(results: StudyResults) -> list[Check]:
+    """Whether software, commit, machine, engine and iterations are the same in all finished cells."""
+    checks = []
     for what, read in _SHARED.items():
-        groups = _groups(cells, read, lambda cell: cell.name)
-        if groups and list(groups) != [None]:
-            checks.append(Check(what, len(groups) == 1, _listed(groups) if len(groups) > 1 else str(next(iter(groups)))))
+        groups: dict[str, list[str]] = {}
+        for cell in results.finished:
+            groups.setdefault(str(read(cell) or "unknown"), []).append(cell.name)
+        if groups and list(groups) != ["unknown"]:
+            detail = "; ".join(f"{value}: {', '.join(names)}" for value, names in groups.items())
+            checks.append(Check(what, len(groups) == 1, detail if len(groups) > 1 else next(iter(groups))))
     return checks
 
 
@@ -79,37 +88,6 @@ _SHARED: dict[str, Callable[[CellResult], Any]] = {
     "engine": lambda cell: cell.result.get("engine"),
     "iterations": lambda cell: cell.result.get("iterations"),
 }
-
-
-def _per_seed(cells: list[CellResult], key: str) -> Check:
-    """One part of the fingerprints; variants that agree stand together: "fpn, sni | ihp"."""
-    splits: dict[str, list[int]] = {}  # how the variants fall apart -> seeds
-    compared = 0
-    for seed in dict.fromkeys(cell.seed for cell in cells):
-        groups = _groups([c for c in cells if c.seed == seed], lambda cell: cell.record.get("fingerprint", {}).get(key),
-                         lambda cell: cell.variant)
-        compared += sum(map(len, groups.values())) > 1
-        if len(groups) > 1:
-            splits.setdefault(" | ".join(", ".join(names) for names in groups.values()), []).append(seed)
-    if not splits:
-        return Check(key, True, f"for all variants, {plural(compared, 'seed')}" if compared else "one variant only")
-    return Check(key, False, "; ".join(f"{split} (seeds {', '.join(map(str, seeds))})"
-                                       for split, seeds in splits.items()))
-
-
-def _groups(
-    cells: Iterable[CellResult], read: Callable[[CellResult], Any], name: Callable[[CellResult], str]
-) -> dict[Any, list[str]]:  # fmt: skip
-    """value -> names of the cells that have it."""
-    groups: dict[Any, list[str]] = {}
-    for cell in cells:
-        value = read(cell)
-        groups.setdefault(value if value is None else str(value), []).append(name(cell))
-    return groups
-
-
-def _listed(groups: dict[Any, list[str]]) -> str:
-    return "; ".join(f"{value}: {', '.join(names)}" for value, names in groups.items())
 
 
 def _minute(time: str) -> str:

@@ -125,14 +125,14 @@ def _label_points(
         center = to_px(points[name])
         best, least = (0.0, 0.0), math.inf
         for rank, (dx, dy) in enumerate(_spots(*half)):
-            box = _around(center + (dx, dy), *half)
+            box = _around((center[0] + dx, center[1] + dy), *half)
             outside = (max(inside.x0 - box[0], 0) + max(box[2] - inside.x1, 0)
                        + max(inside.y0 - box[1], 0) + max(box[3] - inside.y1, 0))
             cost = sum(_shared(box, other) for other in taken) + 50 * outside + 0.4 * rank * half[1]
             if cost < least:
                 best, least = (dx, dy), cost
         text.set_position(best)
-        taken.append(_around(center + best, *half))
+        taken.append(_around((center[0] + best[0], center[1] + best[1]), *half))
         if math.hypot(*best) > half[0] + 26:
             axes.annotate("", points[name], xytext=best, textcoords="offset pixels",
                           arrowprops={"arrowstyle": "-", "color": style[name].color, "linewidth": 0.6, "shrinkB": 4})

@@ -8,7 +8,7 @@ from ..results import StudyResults
 from .comparison import Comparison, best_variant
 from .samples import SCORE_THRESHOLD, SampleRow
 from .stored import TestSet
-from .words import joined, metric_label, plural
+from .words import joined, plural
 
 __all__ = ["Notes"]
 
@@ -23,7 +23,7 @@ class Notes:
     def __init__(self, results: StudyResults, test_set: TestSet | None) -> None:
         self._results = results
         self._test_set = test_set
-        self._headline = metric_label(results.headline)
+        self._headline = results.label(results.headline)
 
     def lead(self) -> str:
         study = self._results.study
@@ -31,8 +31,9 @@ class Notes:
                 f"{joined(v.name for v in study.variants)}. Scores are in percent.")
 
     def absent(self) -> str:
-        return (f"{len(self._results.absent)} of {plural(len(self._results.cells), 'cell')} gave no result. All numbers "
-                "below are from the finished cells alone; differences are between seeds that both variants finished.")
+        return (f"{len(self._results.absent)} of {plural(len(self._results.cells), 'cell')} gave no result. All "
+                "numbers below are from the finished cells alone; differences are between seeds that both variants "
+                "finished.")
 
     def summary(self, comparisons: Sequence[Comparison]) -> str:
         results = self._results
@@ -56,9 +57,9 @@ class Notes:
         if not comparisons:
             return []
         notes = [
-            f"Differences are in points of {self._headline}, paired by seed: the interval over seeds is Student's t for "
-            "retraining with another seed; the bootstrap resamples the test images, the same for both sides, for other "
-            "images. “Distinguishable” means that neither contains zero."]
+            f"Differences are in points of {self._headline}, paired by seed. The interval over seeds is Student's t: "
+            "what other seeds might give. The bootstrap resamples the test images, the same for both sides: what other "
+            "images might give. “Distinguishable” means that neither contains zero."]
         if len(comparisons) > 1:
             notes.append(f"{plural(len(comparisons), 'comparison')} at 95 % without a correction: of such intervals, "
                          "one in twenty misses zero by chance alone.")
@@ -75,12 +76,15 @@ class Notes:
         notes = ["Mean ± half of the 95 % confidence interval over seeds (Student's t)." if several else
                  "One seed per variant: there are no intervals, and no number is bold."]
         if several:
-            best = [metric_label(m) for m in results.metrics if best_variant(results, m)]
-            notes.append("Bold: the best of its column, where its paired difference to every other variant excludes zero"
-                         + (f" ({joined(best)})." if best else "; that is nowhere the case."))
+            best = [results.label(m) for m in results.metrics if best_variant(results, m)]
+            notes.append("Bold: the best of its column, where the interval of its paired difference to every other "
+                         "variant excludes zero" + (f" ({joined(best)})." if best else "; that is nowhere the case."))
+        sets = list(dict.fromkeys(name for cell in results.finished for name in cell.test_sets))
+        if len(sets) > 1:
+            notes.append(f"Scores are those on {sets[0]}; results.csv has those on {joined(sets[1:])}, too.")
         left_out = [m for m in results.study.metrics if m not in results.metrics]
         if left_out:
-            notes.append(f"The results do not have: {joined(map(metric_label, left_out))}.")
+            notes.append(f"The results do not have: {joined(map(results.label, left_out))}.")
         return notes
 
     def costs(self) -> list[str]:
@@ -96,9 +100,9 @@ class Notes:
                             f"images of {_size(speed.get('image_size'))}" if speed.get("image_size") else "",
                             f"batches of {speed['batch']} in training" if speed.get("batch") else "",
                             f"{speed['rounds']} rounds" if speed.get("rounds") else ""))
-            notes.append("Times are from one back-to-back run of all variants in one process, in turns, with equal numbers "
-                         f"of proposals and detections; medians over rounds ({state}). Latency is inference of one "
-                         f"image; in brackets, the ratio to {results.baseline}.")
+            notes.append("Times are from one back-to-back run of all variants in one process, in turns, with equal "
+                         f"numbers of proposals and detections; medians over rounds ({state}). Latency is inference of "
+                         f"one image; in brackets, the ratio to {results.baseline}.")
         else:
             notes.append("Speed has not been measured yet.")
         return notes
@@ -108,29 +112,30 @@ class Notes:
                 "where there is more than one.")
 
     def classes(self) -> str:
-        return (f"Points of AP more (blue) or less (orange) than {self._results.baseline}, paired by seed, ± half of the "
-                "95 % interval where there is more than one seed. Many classes are compared at once: single ones that "
-                "stand out may do so by chance.")
+        return (f"Points of AP more (blue) or less (orange) than {self._results.baseline}, paired by seed, ± half of "
+                "the 95 % interval where there is more than one seed. Many classes are compared at once: single ones "
+                "that stand out may do so by chance.")
 
     def samples(self, samples: Sequence[SampleRow], trouble: str) -> str:
         if not samples:
             return f"There are no pictures: {trouble}"
         seeds = joined(cells[0].seed for name in self._results.variants if (cells := self._results.of(name)))
         images = f" of the {len(self._test_set.records):,}" if self._test_set else ""
-        return (f"The same {len(samples)}{images} test images for all, spread evenly over the set, not chosen by result; "
-                f"seed {seeds}. Detections scoring {SCORE_THRESHOLD:g} or more are drawn.")
+        return (f"The same {len(samples)}{images} test images for all, spread evenly over the set, not chosen by "
+                f"result; seed {seeds}. Detections scoring {SCORE_THRESHOLD:g} or more are drawn.")
 
     def features(self) -> str:
         features = self._results.features
-        where = f" over {features['images']} images of {features['set']}" if {"images", "set"} <= features.keys() else ""
+        known = {"images", "set"} <= features.keys()
+        where = f" over {features['images']} images of {features['set']}" if known else ""
         return (f"Where each level's feature maps respond before and after fusion, measured{where}; "
                 "docs/features.md defines the measures.")
 
     def fairness(self) -> str:
         fingerprints = any(cell.record.get("fingerprint") for cell in self._results.finished)
-        return ("Between the variants of a seed, everything but the pyramid's own weights and what the axes change should "
-                "be equal. Compared: fingerprints of fresh weights, of the first training batches and of the "
-                "configuration, and how the cells were run." if fingerprints else
+        return ("Between the variants of a seed, everything but the pyramid's own weights and what the axes change "
+                "should be equal. Compared are fingerprints of what each cell started from: weights, random numbers, "
+                "the first training batches, configuration." if fingerprints else
                 "The cells have no fingerprints: whether weights, data order and augmentation were equal is not known.")
 
 

@@ -14,7 +14,7 @@ from .comparison import interval
 from .curves import plot_curves_over_seeds
 from .figures import Point, plot_against_cost, plot_by_size, plot_class_differences
 from .style import Look
-from .words import metric_label
+from .tables import class_label
 
 __all__ = ["Plot", "draw_plots"]
 
@@ -42,7 +42,7 @@ def draw_plots(
 
 def _against_costs(results: StudyResults, style: Mapping[str, Look]) -> list[Plot]:
     scores, plots = _points(results, results.headline), []
-    label = _percent(results.headline)
+    label = f"{results.label(results.headline)} (%)"
     for name, title, read in (
         ("parameters", "parameters (million)", lambda v: results.parameters(v) / 1e6),
         ("latency", "inference time (ms per image)", results.latency_ms),
@@ -51,7 +51,7 @@ def _against_costs(results: StudyResults, style: Mapping[str, Look]) -> list[Plo
         costs = {variant: read(variant) for variant in scores if math.isfinite(read(variant))}
         if costs:
             plots.append(Plot("cost", f"{results.headline.split('/')[-1]}_against_{name}",
-                              f"{metric_label(results.headline)} against {title.partition(' (')[0]}",
+                              f"{results.label(results.headline)} against {title.partition(' (')[0]}",
                               plot_against_cost(scores, costs, style, title, label)))
     return plots
 
@@ -62,7 +62,7 @@ def _by_size(results: StudyResults, style: Mapping[str, Look]) -> list[Plot]:
     scores = {size: points for size, points in scores.items() if points}
     if not scores:
         return []
-    label = metric_label(f"{task}/AP")
+    label = results.label(f"{task}/AP")
     return [Plot("sizes", "AP_by_size", f"{label} by object size", plot_by_size(scores, style, f"{label} (%)"))]
 
 
@@ -71,7 +71,7 @@ def _curves(results: StudyResults, style: Mapping[str, Look]) -> list[Plot]:
     plots = []
     for name, title, metric, smoothed in (
         ("loss", "Training loss", "total_loss", True),
-        ("score", f"{metric_label(results.headline)} during training", results.headline, False),
+        ("score", f"{results.label(results.headline)} during training", results.headline, False),
     ):
         curves = {}
         for variant in results.variants:
@@ -79,7 +79,7 @@ def _curves(results: StudyResults, style: Mapping[str, Look]) -> list[Plot]:
             if seeds:
                 curves[variant] = seeds
         if curves:
-            label = "total loss" if smoothed else _percent(results.headline)
+            label = "total loss" if smoothed else f"{results.label(results.headline)} (%)"
             plots.append(Plot("curves", f"training_{name}", title,
                               plot_curves_over_seeds(curves, style, label, smoothed)))
     return plots
@@ -91,7 +91,7 @@ def _by_class(
     if not differences:
         return []
     points = {name: {variant: _point(bounds) for variant, bounds in row.items()} for name, row in differences.items()}
-    label = f"difference to {results.baseline} (points of {metric_label(results.headline)})"
+    label = f"difference to {results.baseline} (points of {class_label(results)})"
     return [Plot("classes", "class_differences", f"Difference to {results.baseline} by class",
                  plot_class_differences(points, style, label))]
 
@@ -103,7 +103,3 @@ def _points(results: StudyResults, metric: str) -> dict[str, Point]:
 
 def _point(bounds: Interval) -> Point:
     return (bounds.mean, bounds.low, bounds.high) if bounds.n > 1 else (bounds.mean, math.nan, math.nan)
-
-
-def _percent(metric: str) -> str:
-    return f"{metric_label(metric)} (%)"

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 __all__ = ["Look", "bare_axes", "inlined", "legend", "looks", "new_figure", "styled", "to_svg"]
 
-WIDTH_IN = 4.4  # about as wide as a phone, so that nothing shrinks below reading size there
+WIDTH_IN = 4.1  # about as wide as a phone, so that nothing shrinks below reading size there
 _BASELINE_COLOR = "#7a7a7a"
 # Okabe and Ito, "Color Universal Design", 2008, without black and yellow, and two more that stay apart from them.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b4fb5", "#9c6b30")
@@ -23,7 +23,7 @@ _DASHES = ("-", "--", ":", "-.")
 # Text and lines take this colour; `inlined` turns it into the page's own, so that dark pages work.
 _INK = "#30343a"
 _RC = {
-    "font.size": 9, "axes.titlesize": 10, "legend.fontsize": 8, "svg.fonttype": "path", "svg.hashsalt": "sn2fpn",
+    "font.size": 9.5, "legend.fontsize": 8.5, "svg.fonttype": "path", "svg.hashsalt": "sn2fpn",
     "text.parse_math": False,  # a "$" in a name is a dollar
     "text.color": _INK, "axes.labelcolor": _INK, "axes.edgecolor": _INK, "xtick.color": _INK, "ytick.color": _INK,
     "axes.unicode_minus": True,

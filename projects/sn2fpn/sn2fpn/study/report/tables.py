@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from ..results import StudyResults
 from ..statistics import Interval
 from .comparison import best_variant, difference, interval
-from .words import ABSENT, metric_label, number, plus_minus, signed
+from .words import ABSENT, number, plus_minus, signed
 
-__all__ = ["Entry", "Table", "cells_table", "class_differences", "class_table", "cost_table", "feature_table",
-           "results_table"]
+__all__ = ["Entry", "Table", "cells_table", "class_differences", "class_label", "class_table", "cost_table",
+           "feature_table", "results_table"]
 
 _LEVEL_KEYS = ("images", "set")  # of features.json, beside the variants
 
@@ -51,7 +51,7 @@ def results_table(results: StudyResults) -> Table:
         row = [_name(name), _count(len(results.of(name)), len(results.study.seeds))]
         row += [_mean(interval(results, name, metric), bold=best[metric] == name) for metric in metrics]
         rows.append(row + [column._replace(relative=False).entry(results, name) for column in costs])
-    return Table(["variant", "seeds", *map(metric_label, metrics), *(c.title for c in costs)], rows)
+    return Table(["variant", "seeds", *map(results.label, metrics), *(c.title for c in costs)], rows)
 
 
 def cost_table(results: StudyResults) -> Table | None:
@@ -72,7 +72,7 @@ def cells_table(results: StudyResults) -> Table:
         minutes = minutes / 60 if isinstance(minutes, (int, float)) else math.nan
         rows.append([_name(cell.variant), Entry(str(cell.seed), cell.seed), Entry(cell.state, cell.state),
                      *(_number(score, 2) for score in scores), _number(minutes, 1)])
-    return Table(["variant", "seed", "state", *map(metric_label, results.metrics), "training (min)"], rows)
+    return Table(["variant", "seed", "state", *map(results.label, results.metrics), "training (min)"], rows)
 
 
 def class_differences(results: StudyResults) -> dict[str, dict[str, Interval]]:
@@ -105,7 +105,7 @@ def class_table(results: StudyResults, differences: Mapping[str, Mapping[str, In
             entries.append(Entry(ABSENT) if bounds is None else Entry(
                 signed(bounds.mean) + _half(bounds), bounds.mean, shade=bounds.mean / strongest))
         rows.append(entries)
-    return Table(["class", f"{results.baseline} {_class_label(results)}", *(f"{name} − {results.baseline}"
+    return Table(["class", f"{results.baseline} {class_label(results)}", *(f"{name} − {results.baseline}"
                                                                            for name in variants)], rows)
 
 
@@ -169,9 +169,10 @@ def _per_class_metrics(results: StudyResults) -> dict[str, str]:
     return {}
 
 
-def _class_label(results: StudyResults) -> str:
+def class_label(results: StudyResults) -> str:
+    """The metric that the classes are compared by."""
     metric = next(iter(_per_class_metrics(results).values()), results.headline)
-    return metric_label(metric.partition("-")[0])
+    return results.label(metric.partition("-")[0])
 
 
 def _name(text: str) -> Entry:

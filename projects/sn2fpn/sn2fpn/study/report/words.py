@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-__all__ = ["joined", "metric_label", "number", "plural", "plus_minus", "signed"]
+__all__ = ["ABSENT", "joined", "number", "plural", "plus_minus", "signed"]
 
 ABSENT = "–"
-_TASKS = {"bbox": "", "segm": "mask "}
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -30,13 +29,6 @@ def signed(value: float | None, digits: int = 1) -> str:
 def plus_minus(mean: float, low: float, high: float, digits: int = 1) -> str:
     """"62.7 ± 0.8": a mean and half of its interval; the mean alone where there is no interval."""
     return number(mean, digits) + ("" if not math.isfinite(high - low) else f" ± {number((high - low) / 2, digits)}")
-
-
-def metric_label(metric: str) -> str:
-    """"bbox/AP50" -> "AP50", "segm/AP" -> "mask AP", "set/bbox/AP" -> "AP (set)"."""
-    *test_set, task, name = metric.split("/") if metric.count("/") else ("bbox", metric)
-    label = _TASKS.get(task, f"{task} ") + name
-    return f"{label} ({'/'.join(test_set)})" if test_set else label
 
 
 def plural(count: int, thing: str) -> str:

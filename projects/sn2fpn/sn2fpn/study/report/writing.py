@@ -11,7 +11,7 @@ from ...atomic import atomic_write
 from ...errors import UserError
 from ..results import StudyResults, load_results, write_tables
 from .comparison import compare
-from .facts import fairness, heading_facts, rerun_commands
+from .facts import fingerprint_lines, heading_facts, rerun_commands, run_checks
 from .notes import Notes
 from .pictures import embedded, feature_pictures, save_sheet
 from .plots import Plot, draw_plots
@@ -69,7 +69,8 @@ def write_report(folder: str | Path) -> Path:
         "comparisons": comparisons, "conclusion_notes": notes.conclusions(comparisons),
         "result_notes": notes.results(), "cost_notes": notes.costs(), "size_note": notes.sizes(),
         "class_note": notes.classes(), "sample_note": notes.samples(samples, trouble),
-        "feature_note": notes.features(), "fairness_note": notes.fairness(), "checks": fairness(results),
+        "feature_note": notes.features(), "fairness_note": notes.fairness(),
+        "fingerprints": fingerprint_lines(results), "checks": run_checks(results),
         "rerun_study": f"python -m sn2fpn.study run {results.folder / 'study.yaml'}",
         "rerun_report": f"python -m sn2fpn.study report {results.folder}", "commands": rerun_commands(results),
         "version": __version__, "style_of": style,
@@ -107,6 +108,10 @@ def _test_set(results: StudyResults) -> tuple[TestSet | None, str]:
     if not results.finished:
         return None, "no cell has finished"
     try:
+        if results.study.imports:  # they may register the set
+            from ...engine import import_files
+
+            import_files(results.study.imports, f"{results.study.path}: IMPORTS:")
         return open_test_set(results.finished[0]), ""
     except UserError as e:
         logger.warning("%s", e)
