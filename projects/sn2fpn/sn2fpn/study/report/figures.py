@@ -29,8 +29,7 @@ def plot_against_cost(
         mean, low, high = scores[name]
         if not math.isnan(low):
             axes.plot([costs[name]] * 2, [low, high], color=style[name].color, linewidth=1.3, alpha=0.75)
-        axes.plot(costs[name], mean, style[name].marker, color=style[name].color, markersize=7, markeredgecolor="white",
-                  markeredgewidth=0.7)
+        axes.plot(costs[name], mean, style[name].marker, color=style[name].color, markersize=7, markeredgewidth=0)
     axes.margins(x=0.14, y=0.10)
     _percent_limits(axes)
     axes.set_xlabel(x_label)
@@ -96,7 +95,7 @@ def _bar(axes: Axes, at: float, point: Point, look: Look, label: str | None, acr
             continue
         marker = kind != "-"
         axes.plot(*((y, x) if across else (x, y)), kind, color=look.color, linewidth=1.3,
-                  alpha=1.0 if marker else 0.75, markersize=5.5, markeredgewidth=0.5, markeredgecolor="white",
+                  alpha=1.0 if marker else 0.75, markersize=5.5, markeredgewidth=0,
                   label=label if marker else None)
 
 
@@ -119,7 +118,7 @@ def _label_points(
     inside = axes.get_window_extent()
     for name in sorted(points, key=lambda n: points[n]):
         text = axes.annotate(_short(name), points[name], xytext=(0, 0), textcoords="offset pixels", ha="center",
-                             va="center", fontsize=8.5, color=style[name].color, fontweight="bold")
+                             va="center", fontsize=8.5, fontweight="bold")
         extent = text.get_window_extent()
         half = extent.width / 2, extent.height / 2
         center = to_px(points[name])
@@ -128,7 +127,7 @@ def _label_points(
             box = _around((center[0] + dx, center[1] + dy), *half)
             outside = (max(inside.x0 - box[0], 0) + max(box[2] - inside.x1, 0)
                        + max(inside.y0 - box[1], 0) + max(box[3] - inside.y1, 0))
-            cost = sum(_shared(box, other) for other in taken) + 50 * outside + 0.4 * rank * half[1]
+            cost = sum(_shared(box, other) for other in taken) + 200 * outside + 0.4 * rank * half[1]
             if cost < least:
                 best, least = (dx, dy), cost
         text.set_position(best)
