@@ -1,0 +1,1 @@
+"""Controlled studies: cells, measurements, results, the report."""
