@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,8 @@ def write_images(folder: Path, images: int = 6, size: tuple[int, int] = (60, 80)
         Image.fromarray(picture).save(folder / f"{image_id}.png")
         content["images"].append({"id": image_id, "file_name": f"{image_id}.png", "height": size[0], "width": size[1]})
     (folder / "set.json").write_text(json.dumps(content))
-    return {"NAME": f"{folder.parent.name}_{folder.name}", "FORMAT": "coco", "JSON": str(folder / "set.json"),
-            "IMAGES": str(folder)}
+    name = f"fabricated_{zlib.crc32(str(folder).encode())}"  # names are for good, folders differ
+    return {"NAME": name, "FORMAT": "coco", "JSON": str(folder / "set.json"), "IMAGES": str(folder)}
 
 
 def fabricate(

@@ -1,15 +1,28 @@
-"""What the numbers say: means with intervals, differences to the baseline, and plain words about both."""
+"""What the numbers say: means with intervals, and differences to the baseline with the words for them."""
 
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from ...errors import UserError
 from ..results import StudyResults
-from ..statistics import Bootstrap, Interval, bootstrap_difference, mean_interval, paired_difference
-from .stored import TestSet, read_predictions
-from .words import number, plural, signed
+from ..statistics import (
+    Bootstrap,
+    Difference,
+    Interval,
+    Verdict,
+    compare_resampled,
+    distinguishable,
+    mean_interval,
+    paired_difference,
+    resample,
+)
+from .stored import TestSet
+from .words import number, plural
 
 __all__ = ["Comparison", "best_variant", "compare", "difference", "interval"]
 
@@ -21,47 +34,24 @@ class Comparison:
     """A variant against the baseline on the headline metric.
 
     Attributes:
-        label: of the metric.
-        seeds: the mean paired difference over seeds that both have, with its interval where there are two or more.
-        images: the bootstrap over test images of those seeds; None where the predictions or the set are not there.
-        verdict: "distinguishable", "noise" or "one seed".
+        seeds: the mean difference over the seeds that both have.
+        images: the same difference over resampled test images; None where predictions or set are not at hand.
     """
 
     variant: str
     baseline: str
-    label: str
-    seeds: Interval
+    seeds: Difference
     images: Bootstrap | None
+    verdict: Verdict
 
     @property
-    def verdict(self) -> str:
-        if self.images is not None and _around_zero(self.images.low, self.images.high):
-            return "noise"
-        if self.seeds.n < 2:
-            return "one seed"
-        return "noise" if _around_zero(self.seeds.low, self.seeds.high) else "distinguishable"
-
-    @property
-    def numbers(self) -> str:
-        """"+0.8 AP (95 % CI −0.5 … 2.1 over 3 seeds; bootstrap over images 0.2 … 1.4, p = 0.01)"."""
+    def intervals(self) -> str:
+        """"95 % CI −0.5 … 2.1 over 3 seeds; 0.2 … 1.4 over resampled test images"."""
         over = plural(self.seeds.n, "seed")
-        seeds = over if self.seeds.n < 2 else f"95 % CI {_range(self.seeds)} over {over}"
-        images = "" if self.images is None else (
-            f"; paired bootstrap over images {_range(self.images)}, p {_probability(self.images.p)}")
-        return f"{signed(self.seeds.mean)} {self.label} ({seeds}{images})"
-
-    @property
-    def words(self) -> str:
-        """The plain statement."""
-        if self.verdict == "distinguishable":
-            better = "better" if self.seeds.mean > 0 else "worse"
-            basis = "" if self.images is not None else " (over seeds; not tested over images)"
-            return f"{better} than {self.baseline}, distinguishable from noise{basis}"
-        if self.verdict == "one seed":
-            return "one seed: noise between trainings is unknown, so nothing can be said about the method"
-        apart = [source for source, bounds in (("between seeds", self.seeds), ("of the test images", self.images))
-                 if bounds is not None and bounds.low == bounds.low and _around_zero(bounds.low, bounds.high)]
-        return f"not distinguishable from noise ({' and '.join(apart)})"
+        parts = [f"{over}, no interval" if self.seeds.n < 2 else f"95 % CI {_range(self.seeds)} over {over}"]
+        if self.images is not None and math.isfinite(self.images.low):
+            parts.append(f"{_range(self.images)} over resampled test images (paired bootstrap)")
+        return "; ".join(parts)
 
 
 def interval(results: StudyResults, variant: str, metric: str) -> Interval | None:
@@ -70,7 +60,7 @@ def interval(results: StudyResults, variant: str, metric: str) -> Interval | Non
     return mean_interval(values) if values else None
 
 
-def difference(results: StudyResults, variant: str, baseline: str, metric: str) -> Interval | None:
+def difference(results: StudyResults, variant: str, baseline: str, metric: str) -> Difference | None:
     """Mean of the differences of equal seeds, with its 95 % interval; None where no seed has both."""
     ours, theirs = results.values(variant, metric), results.values(baseline, metric)
     shared = [seed for seed in ours if seed in theirs]
@@ -78,14 +68,14 @@ def difference(results: StudyResults, variant: str, baseline: str, metric: str) 
 
 
 def best_variant(results: StudyResults, metric: str) -> str | None:
-    """The variant with the highest mean, if its difference to each other one is distinguishable over seeds."""
+    """The variant with the highest mean, if the interval of its difference to each other one excludes zero."""
     means = {name: found.mean for name in results.variants if (found := interval(results, name, metric))}
     if len(means) < 2:
         return None
     best = max(means, key=means.__getitem__)
     for other in means.keys() - {best}:
         found = difference(results, best, other, metric)
-        if found is None or found.n < 2 or _around_zero(found.low, found.high):
+        if found is None or not found.low > 0:
             return None
     return best
 
@@ -94,35 +84,46 @@ def compare(results: StudyResults, test_set: TestSet | None) -> list[Comparison]
     """Each variant against the baseline on the headline metric, in the study's order.
 
     Args:
-        test_set: the set behind the stored predictions; None: no bootstrap over its images.
+        test_set: the set behind the stored predictions; None: nothing is resampled.
     """
-    comparisons = []
+    resampled = _Resampled(results, test_set)
+    found: dict[str, tuple[Difference, Bootstrap | None]] = {}
     for name in results.variants:
-        found = None if name == results.baseline else difference(results, name, results.baseline, results.headline)
-        if found is not None:
-            images = None if test_set is None else _bootstrap(results, name, test_set)
-            comparisons.append(Comparison(name, results.baseline, results.label(results.headline), found, images))
-    return comparisons
+        seeds = None if name == results.baseline else difference(results, name, results.baseline, results.headline)
+        if seeds is not None:
+            found[name] = seeds, resampled.difference(name)
+    verdicts = distinguishable(found, results.baseline, results.label(results.headline))
+    return [Comparison(name, results.baseline, *bounds, verdicts[name]) for name, bounds in found.items()]
 
 
-def _bootstrap(results: StudyResults, variant: str, test_set: TestSet) -> Bootstrap | None:
-    ours, theirs = ({cell.seed: cell for cell in results.of(name)} for name in (variant, results.baseline))
-    shared = [seed for seed in ours if seed in theirs]
-    try:
-        return bootstrap_difference(test_set.records, [read_predictions(ours[s]) for s in shared],
-                                    [read_predictions(theirs[s]) for s in shared], results.headline)
-    except UserError as e:
-        logger.warning("no bootstrap over images for %s: %s", variant, e)
-        return None
+class _Resampled:
+    """Scores on resampled test images; each variant's are computed once."""
 
+    def __init__(self, results: StudyResults, test_set: TestSet | None) -> None:
+        self._results = results
+        self._test_set = test_set
+        self._scores: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
 
-def _around_zero(low: float, high: float) -> bool:
-    return low <= 0 <= high
+    def difference(self, variant: str) -> Bootstrap | None:
+        """To the baseline, over the seeds that both have; None where something is missing, with a warning."""
+        ours, theirs = ({cell.seed for cell in self._results.of(name)} for name in (variant, self._results.baseline))
+        seeds = tuple(sorted(ours & theirs))
+        if self._test_set is None:
+            return None
+        try:
+            return compare_resampled(*(self._of(name, seeds) for name in (variant, self._results.baseline)))
+        except UserError as e:
+            logger.warning("no bootstrap over images for %s: %s", variant, e)
+            return None
+
+    def _of(self, variant: str, seeds: tuple[int, ...]) -> np.ndarray:
+        assert self._test_set is not None
+        if (variant, seeds) not in self._scores:
+            metric = self._results.headline
+            predictions = [self._test_set.predictions(c) for c in self._results.of(variant) if c.seed in seeds]
+            self._scores[variant, seeds] = resample(self._test_set.evaluator, predictions, [metric])[metric]
+        return self._scores[variant, seeds]
 
 
 def _range(bounds: Interval | Bootstrap) -> str:
     return f"{number(bounds.low)} … {number(bounds.high)}"
-
-
-def _probability(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"

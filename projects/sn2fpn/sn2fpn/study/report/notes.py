@@ -43,15 +43,16 @@ class Notes:
             return f"The baseline {results.baseline} has no finished cell: there is nothing to compare with yet."
         if not comparisons:
             return f"Only the baseline {results.baseline} has finished cells: there is nothing to compare yet."
-        if all(c.verdict == "one seed" or c.seeds.n < 2 for c in comparisons):
+        if all(c.seeds.n < 2 for c in comparisons):
             return (f"One seed each: whether {plural(len(comparisons), 'variant')} and {results.baseline} differ in "
                     f"{self._headline} beyond the noise between trainings cannot be said.")
-        apart = [c.variant for c in comparisons if c.verdict == "distinguishable"]
+        apart = [c.variant for c in comparisons if c.verdict.distinguishable]
+        noise = [c.variant for c in comparisons if not c.verdict.distinguishable]
         if not apart:
             return (f"No variant is distinguishable from {results.baseline} in {self._headline} with these seeds and "
                     "test images.")
-        return (f"Distinguishable from {results.baseline} in {self._headline}: {joined(apart)}; "
-                f"{plural(len(comparisons) - len(apart), 'other variant')} not.")
+        rest = f"; not distinguishable from noise: {joined(noise)}" if noise else ""
+        return f"More than noise away from {results.baseline} in {self._headline}: {joined(apart)}{rest}."
 
     def conclusions(self, comparisons: Sequence[Comparison]) -> list[str]:
         if not comparisons:
@@ -59,10 +60,8 @@ class Notes:
         notes = [
             f"Differences are in points of {self._headline}, paired by seed. The interval over seeds is Student's t: "
             "what other seeds might give. The bootstrap resamples the test images, the same for both sides: what other "
-            "images might give. “Distinguishable” means that neither contains zero."]
-        if len(comparisons) > 1:
-            notes.append(f"{plural(len(comparisons), 'comparison')} at 95 % without a correction: of such intervals, "
-                         "one in twenty misses zero by chance alone.")
+            "images might give. A difference counts when both p-values, corrected for the number of variants (Holm), "
+            "are below 0.05; the intervals are not corrected."]
         if any(c.images is None for c in comparisons):
             notes.append("Without a bootstrap over images, where test set or stored predictions are not at hand.")
         seeds = max(c.seeds.n for c in comparisons)

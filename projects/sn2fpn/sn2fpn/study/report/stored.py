@@ -2,56 +2,41 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 import yaml
-from pycocotools import mask as coco_mask
 
-from ...data import DatasetCatalog, MetadataCatalog, class_names, register_custom
+from ...config import get_cfg
+from ...data import DatasetCatalog, class_names, register_custom
 from ...errors import UserError
-from ...structures import Boxes, Instances
+from ...evaluation import build_evaluator
+from ...evaluation.detections import DetectionEvaluator, ImageDetections
 from ..results import CellResult
 
-__all__ = ["TestSet", "open_test_set", "read_predictions"]
-
-Detections = list[dict[str, Any]]  # in COCO's result format
+__all__ = ["TestSet", "open_test_set"]
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """A set that cells were evaluated on, as its reader gives it."""
+    """The first set that cells were evaluated on, as its reader gives it."""
 
     __test__ = False  # no test, pytest
 
     name: str
     records: list[dict[str, Any]]
     class_names: list[str]
+    evaluator: DetectionEvaluator
 
-    @cached_property
-    def _contiguous(self) -> dict[int, int]:
-        """The set's own category id -> contiguous class id."""
-        own = MetadataCatalog.get(self.name).get("thing_dataset_id_to_contiguous_id")
-        return own or {i: i for i in range(len(self.class_names))}
+    def predictions(self, cell: CellResult) -> list[ImageDetections]:
+        """What a cell found, an entry per image.
 
-    def instances(self, record: dict[str, Any], detections: Detections) -> Instances:
-        """Detections of one image as `pred_boxes`, `scores`, `pred_classes` and, if they have masks, `pred_masks`."""
-        size = (record["height"], record["width"])
-        xywh = torch.tensor([d["bbox"] for d in detections], dtype=torch.float32).reshape(-1, 4)
-        fields: dict[str, Any] = {
-            "pred_boxes": Boxes(torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], dim=1)),
-            "scores": torch.tensor([d["score"] for d in detections]),
-            "pred_classes": torch.tensor([self._contiguous[d["category_id"]] for d in detections], dtype=torch.int64)}
-        if detections and all("segmentation" in d for d in detections):
-            masks = np.stack([coco_mask.decode(d["segmentation"]) for d in detections])
-            fields["pred_masks"] = torch.from_numpy(masks.astype(bool))
-        return Instances(size, **fields)
+        Raises:
+            UserError: the file is missing or does not suit the set.
+        """
+        return self.evaluator.read_detections(
+            cell.folder / "inference" / self.name / "coco_instances_results.json")
 
 
 def open_test_set(cell: CellResult) -> TestSet:
@@ -60,40 +45,22 @@ def open_test_set(cell: CellResult) -> TestSet:
     Raises:
         UserError: the set is not known or not on this machine, or the cell's config.yaml cannot be read.
     """
+    config = _read(cell.folder / "config.yaml")
+    register_custom(config.get("DATASETS", {}).get("CUSTOM") or [])
+    cfg = get_cfg()
+    for key in ("EVALUATOR", "DETECTIONS_PER_IMAGE"):  # all that evaluators read; an engine may not know the others
+        cfg.TEST[key] = config.get("TEST", {}).get(key, cfg.TEST[key])
     name = cell.test_sets[0]
-    register_custom(_custom_sets(cell.folder / "config.yaml"))
     records = DatasetCatalog.get(name, where=f"{cell.folder / 'result.json'}: results")
-    return TestSet(name, records, class_names(name))
+    return TestSet(name, records, class_names(name), build_evaluator(cfg, name))
 
 
-def read_predictions(cell: CellResult) -> dict[Any, Detections]:
-    """{image id: detections, best first} of a cell on its first test set.
-
-    Raises:
-        UserError: the file is missing or no list of COCO results.
-    """
-    path = predictions_path(cell)
+def _read(path: Path) -> dict[str, Any]:
+    """A resolved configuration as plain values."""
     try:
-        found: dict[Any, Detections] = defaultdict(list)
-        for detection in json.loads(path.read_text(encoding="utf-8")):
-            found[detection["image_id"]].append(detection)
-        return {image: sorted(of_image, key=lambda d: -d["score"]) for image, of_image in found.items()}
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{path}: expected predictions as a list of COCO results, found {type(e).__name__}: {e}"
-                        ) from None
-
-
-def predictions_path(cell: CellResult) -> Path:
-    return cell.folder / "inference" / cell.test_sets[0] / "coco_instances_results.json"
-
-
-def _custom_sets(config: Path) -> list[dict[str, Any]]:
-    """DATASETS.CUSTOM of a resolved configuration; [] where there is none."""
-    if not config.is_file():
-        return []
-    try:
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-        raise UserError(f"{config}: cannot be read as YAML: {e}") from None
-    datasets = content.get("DATASETS") if isinstance(content, dict) else None
-    return (datasets or {}).get("CUSTOM") or []
+        raise UserError(f"{path}: cannot be read as YAML: {e}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a configuration, found {type(content).__name__}")
+    return content
