@@ -64,9 +64,8 @@ def run(folder: Path, output: Path, names: tuple[str, ...] = ("fpn", "sni"), **f
 def test_with_annotations(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     annotations = folder / "shapes/annotations/instances_val.json"
     pictures = [folder / f"shapes/val/00000{i}.jpg" for i in (1, 2, 3)]
-    assert run(folder, tmp_path / "out", input=pictures, annotations=[annotations]) == 0
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        "000001.png", "000002.png", "000003.png", "features.json"}  # fmt: skip
+    assert run(folder, tmp_path / "out", input=pictures, annotations=[annotations], drawings=[2]) == 0
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"000001.png", "000003.png", "features.json"}
     results = json.loads((tmp_path / "out/features.json").read_text())
     assert results.pop("images") == 3 and results.pop("set") == str(annotations)
     assert list(results) == ["fpn", "sni"] and list(results["sni"]) == ["p2", "p3", "p4", "p5"]

@@ -6,13 +6,11 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ...data import get_dataset_dicts, register_custom
 from ...errors import UserError
 from ...predict.predictor import Predictor
 from .drawing import draw_views
-from .examine import build_mapper, examine
+from .examine import build_mapper, examine, spread
 from .look import Measures
 from .results import write_results
 from .view import View
@@ -49,8 +47,9 @@ def measure_study(study: Study, folder: str | Path, images: int = 64, drawn: int
     register_custom(base.DATASETS.CUSTOM)
     set_name = base.DATASETS.TEST[0]
     records = get_dataset_dicts(set_name, where="DATASETS.TEST")
-    records = _spread([r for r in records if r["annotations"]] or records, images)
-    shown = _spread(range(len(records)), drawn)
+    records = [r for r in records if r["annotations"]] or records
+    records = [records[i] for i in spread(len(records), images)]
+    shown = spread(len(records), drawn)
     measures: dict[str, dict[str, Measures]] = {}
     views: dict[str, list[View]] = {}
     for variant in study.variants:
@@ -70,9 +69,3 @@ def measure_study(study: Study, folder: str | Path, images: int = 64, drawn: int
         stem = Path(records[i]["file_name"]).stem
         draw_views({name: v[k] for name, v in views.items()}, folder / "features" / f"{stem}.png", stem)
     return write_results(measures, len(records), set_name, folder / "features.json")
-
-
-def _spread(items: Any, count: int) -> list[Any]:
-    """At most `count` items, evenly spread."""
-    positions = np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))
-    return [items[i] for i in positions]

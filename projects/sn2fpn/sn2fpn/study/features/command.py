@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--annotations", default="", metavar="FILE",
                         help="COCO file with the pictures' objects; without it, what needs objects is left out")
     parser.add_argument("--output", default="output/features", metavar="FOLDER",
-                        help="gets a drawing per picture and features.json (default %(default)s)")
+                        help="gets the drawings and features.json (default %(default)s)")
+    parser.add_argument("--drawings", type=int, default=8, metavar="N",
+                        help="draw at most N of the pictures, evenly spread; all are measured (default %(default)s)")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE",
                         help="config keys to change in all configurations, after all flags")
 
@@ -47,28 +49,31 @@ def main(args: argparse.Namespace) -> int:
     if args.weights and len(args.weights) != len(args.config_file):
         raise UserError(f"--weights: {len(args.config_file)} configurations need {len(args.config_file)} checkpoints, "
                         f"in the same order, found {len(args.weights)}")
+    if args.drawings < 0:
+        raise UserError(f"--drawings {args.drawings}: expected a number of pictures, 0 or more")
     from ...predict.loading import load_predictor
     from .drawing import draw_views
-    from .examine import build_mapper, examine
+    from .examine import build_mapper, examine, spread
     from .results import measures_table, write_results
 
     files = _pictures(args.input)
     records = _records(files, args.annotations)
     outputs = _name_drawings(files, Path(args.output))
+    drawn = spread(len(files), args.drawings)
     measures: dict[str, dict[str, Measures]] = {}
     views: dict[str, list[View]] = {}
     names = name_models(args.config_file, args.weights)
     for name, config, weights in zip(names, args.config_file, args.weights or [""] * len(names)):
         predictor, _ = load_predictor(config, weights, args.opts)
         mapper = build_mapper(predictor.model, predictor.resize)
-        measures[name], views[name] = examine(predictor.model, mapper, records, range(len(records)))
+        measures[name], views[name] = examine(predictor.model, mapper, records, drawn)
         if list(measures[name]) != list(measures[names[0]]):
             found, expected = (", ".join(measures[n]) for n in (name, names[0]))
             raise UserError(f"--config-file: {config} has levels {found}, {args.config_file[0]} has {expected}; "
                             "compare models with the same MODEL.FPN.IN_FEATURES")
-    for i, output in enumerate(outputs):
-        draw_views({name: views[name][i] for name in names}, output, files[i].name)
-        print(f"{files[i]} -> {output}")
+    for k, i in enumerate(drawn):
+        draw_views({name: views[name][k] for name in names}, outputs[i], files[i].name)
+        print(f"{files[i]} -> {outputs[i]}")
     write_results(measures, len(records), args.annotations or None, Path(args.output) / _RESULTS)
     print(f"\nMeans over {len(records)} picture{'s' * (len(records) != 1)}:\n\n{measures_table(measures)}")
     if not args.annotations:

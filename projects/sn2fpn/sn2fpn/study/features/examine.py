@@ -13,7 +13,7 @@ from ...modeling import GeneralizedRCNN
 from .look import Measures, look, measure
 from .view import View, make_view
 
-__all__ = ["build_mapper", "examine", "mean_measures"]
+__all__ = ["build_mapper", "examine", "mean_measures", "spread"]
 
 
 def build_mapper(model: GeneralizedRCNN, resize: ResizeShortestEdge | None) -> DatasetMapper:
@@ -58,3 +58,8 @@ def mean_measures(per_picture: Sequence[dict[str, Measures]]) -> dict[str, Measu
 def _mean(values: Sequence[float | None]) -> float | None:
     defined = [v for v in values if v is not None]
     return sum(defined) / len(defined) if defined else None
+
+
+def spread(length: int, count: int) -> list[int]:
+    """At most `count` of the positions 0 … length - 1, evenly spread."""
+    return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int)).tolist()
