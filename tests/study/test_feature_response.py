@@ -17,9 +17,10 @@ WIDTH = 8
 TRUNK = {f"res{i}": ShapeSpec(channels=c, stride=2**i) for i, c in enumerate((8, 12, 16, 24), start=2)}
 
 
-def maps(channels: list[int], height: int = 64, width: int = 96) -> list[Tensor]:
+def maps(channels: list[int], height: int = 64, width: int = 96) -> dict[str, Tensor]:
     torch.manual_seed(1)
-    return [torch.randn(1, c, math.ceil(height / 2**i), math.ceil(width / 2**i)) for i, c in enumerate(channels, 2)]
+    sizes = {i: (math.ceil(height / 2**i), math.ceil(width / 2**i)) for i in (2, 3, 4, 5)}
+    return {f"res{i}": torch.randn(1, c, *sizes[i]) for i, c in enumerate(channels, 2)}
 
 
 def identity(pyramid: Pyramid) -> Pyramid:
@@ -42,8 +43,9 @@ def nearest(x: Tensor) -> Tensor:
 )
 def test_affine_pyramids_are_taken_apart_exactly(pyramid: Pyramid, alpha: float) -> None:
     """Own: the lateral; coarse: alpha times the upsampled sum of all above it; biases belong to neither."""
-    c = maps([WIDTH] * 4)
-    responses = respond(identity(pyramid), c)
+    features = maps([WIDTH] * 4)
+    responses = respond(identity(pyramid), features)
+    c = list(features.values())
     above = alpha * nearest(c[3])
     for level in (2, 1, 0):
         response = responses[level]
@@ -68,7 +70,8 @@ def test_a_nonlinear_pyramid_by_hand() -> None:
             fine, coarse = features
             return [(fine + nearest(coarse)).relu(), coarse.clone()]
 
-    response = respond(Rectified([1, 1], 1), [torch.full((1, 1, 4, 4), 2.0), torch.full((1, 1, 2, 2), -1.0)])[0]
+    features = {"res2": torch.full((1, 1, 4, 4), 2.0), "res3": torch.full((1, 1, 2, 2), -1.0)}
+    response = respond(Rectified([1, 1], 1), features)[0]
     assert response.own.unique().tolist() == [1.5]
     assert response.coarse.unique().tolist() == [-0.5]
 
@@ -81,14 +84,16 @@ def test_every_pyramid_is_fully_explained(name: str) -> None:
     cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 16, "MODEL.FPN.IN_FEATURES", list(TRUNK)])
     pyramid = PYRAMIDS.get(name)(cfg, TRUNK).eval()
     features = maps([s.channels for s in TRUNK.values()], 67, 93)
-    kept = [x.clone() for x in features]
-    responses = respond(pyramid, features)
+    kept = {name: x.clone() for name, x in features.items()}
     with torch.no_grad():
-        rest = pyramid.fuse([torch.zeros_like(x) for x in features])
-        outputs = pyramid(dict(zip(TRUNK, features)))
+        outputs = pyramid(features)
+        rest = pyramid({name: torch.zeros_like(x) for name, x in features.items()})
+    trunk = pyramid.bottom_up = nn.Identity()
+    responses = respond(pyramid, features)
+    assert pyramid.bottom_up is trunk
     assert len(responses) == len(features)
-    for response, expected, base in zip(responses, outputs.values(), rest):
-        assert torch.equal(response.output, expected)
+    for response, key in zip(responses, outputs):
+        assert torch.equal(response.output, outputs[key])
         total = response.own if response.coarse is None else response.own + response.coarse
-        assert torch.allclose(total, expected - base, atol=1e-5 * float(expected.abs().max()))
-    assert all(torch.equal(x, y) for x, y in zip(features, kept))
+        assert torch.allclose(total, outputs[key] - rest[key], atol=1e-5 * float(outputs[key].abs().max()))
+    assert all(torch.equal(x, kept[name]) for name, x in features.items())

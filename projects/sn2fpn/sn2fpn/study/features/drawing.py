@@ -26,6 +26,7 @@ _MODEL_GAP = 0.22
 _LEFT = 0.5  # level labels
 _TITLE = 0.4
 _HEAD = 0.95  # heading of a block and of its columns
+_MIN_WIDTH = 8.0  # of the sheet: the notes' lines
 _DPI = 100
 
 
@@ -116,7 +117,7 @@ class _Sheet:
         self.names = names
         self.height = _PANEL * picture[0] / picture[1]
         bottom = _GAP
-        size = (self._left(2 * len(names)) + _LEFT / 2,
+        size = (max(self._left(2 * len(names)) + _LEFT / 2, _MIN_WIDTH),
                 (_TITLE if title else 0) + blocks * _HEAD + rows * (self.height + _GAP) + bottom)
         self.figure = Figure(figsize=size, dpi=_DPI)
         self.y = size[1]  # of the top of what is still empty, from below

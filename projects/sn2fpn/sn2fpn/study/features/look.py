@@ -55,15 +55,14 @@ def look(model: GeneralizedRCNN, x: Mapping[str, Any]) -> list[LevelMaps]:
     with evaluation_mode(model):
         images = model.preprocess_image([x])
         pyramid = model.backbone
-        trunk_maps = pyramid.bottom_up(images.tensor)
-        features = [trunk_maps[name] for name in pyramid.in_features]
+        features = pyramid.bottom_up(images.tensor)
         responses = respond(pyramid, features)
     boxes = x["instances"].gt_boxes.tensor if "instances" in x else torch.empty(0, 4)
     pooler = model.roi_heads.box_pooler
     box_levels = assign_levels(boxes, pooler.min_level, pooler.max_level) + pooler.min_level
     return [
-        _level(level, feature, response, boxes[box_levels == level], images.image_sizes[0])
-        for level, feature, response in zip(pyramid.levels, features, responses)
+        _level(level, features[name], response, boxes[box_levels == level], images.image_sizes[0])
+        for level, name, response in zip(pyramid.levels, pyramid.in_features, responses)
     ]
 
 

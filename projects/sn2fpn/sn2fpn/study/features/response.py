@@ -13,7 +13,8 @@ SNI), both are exact: coarse_l is what the upsampled map adds, own_l what the la
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -33,29 +34,43 @@ class Response(NamedTuple):
 
 
 @torch.no_grad()
-def respond(pyramid: Pyramid, features: Sequence[Tensor]) -> list[Response]:
+def respond(pyramid: Pyramid, features: Mapping[str, Tensor]) -> list[Response]:
     """The outputs of a pyramid on the trunk's levels, each with its contributions.
 
-    Nothing is asked of the pyramid but `fuse`, so that every one is treated alike; it runs twice per level.
+    Nothing is asked of the pyramid but its outputs for given maps, so that every one is treated alike; it runs twice
+    per level.
 
     Args:
-        pyramid: in evaluation mode, so that its norms are fixed maps.
-        features: the trunk's maps that it reads, fine to coarse, (N, C_l, H_l, W_l).
+        pyramid: in evaluation mode, so that its norms are fixed maps; a trunk attached to it is passed over.
+        features: the trunk's maps by name, (N, C_l, H_l, W_l).
 
     Returns:
-        A response per map of `features`; p6, which no trunk map stands beside, has none.
+        A response per map that the pyramid reads, fine to coarse; p6, which no trunk map stands beside, has none.
     """
-    absent = [torch.zeros_like(x) for x in features]
-    outputs = pyramid.fuse(list(features))
-    at_rest = pyramid.fuse(list(absent))
+    names = pyramid.in_features
+
+    def run(present: Sequence[str]) -> list[Tensor]:
+        maps = {name: features[name] if name in present else torch.zeros_like(features[name]) for name in names}
+        return list(pyramid(maps).values())[: len(names)]
+
     responses = []
-    for i, (output, rest) in enumerate(zip(outputs[: len(features)], at_rest)):
-        if i + 1 == len(features):
-            responses.append(Response(output, output - rest, None))
-            continue
-        without_coarse = pyramid.fuse([*features[: i + 1], *absent[i + 1 :]])[i]
-        coarse_alone = pyramid.fuse([*absent[: i + 1], *features[i + 1 :]])[i]
-        coarse = (output - without_coarse + coarse_alone - rest) / 2
-        own = (output - coarse_alone + without_coarse - rest) / 2
-        responses.append(Response(output, own, coarse))
+    with _without_trunk(pyramid):
+        for i, (output, rest) in enumerate(zip(run(names), run(()))):
+            if i + 1 == len(names):
+                responses.append(Response(output, output - rest, None))
+                continue
+            without_coarse, coarse_alone = run(names[: i + 1])[i], run(names[i + 1 :])[i]
+            coarse = (output - without_coarse + coarse_alone - rest) / 2
+            own = (output - coarse_alone + without_coarse - rest) / 2
+            responses.append(Response(output, own, coarse))
     return responses
+
+
+@contextmanager
+def _without_trunk(pyramid: Pyramid) -> Iterator[None]:
+    """The pyramid takes maps instead of images."""
+    trunk, pyramid.bottom_up = pyramid.bottom_up, None
+    try:
+        yield
+    finally:
+        pyramid.bottom_up = trunk
