@@ -21,7 +21,7 @@ _COLOURS = ("#c0392b", "#2471a3", "#1e8449", "#9a5cb4", "#b9770e", "#0e8c8c", "#
 _DASHES = ("", "", "", "6 3", "6 3", "2 3", "2 3")
 _FILLS = {"input": "#dfe7f1", "output": "#dcefdc", "block": "#ffffff", "join": "#fff3d1"}
 _INK = "#33383d"
-_LINE, _LETTER, _GAP, _MARGIN = 15, 6.6, 34, 16
+_LINE, _LETTER, _GAP, _SPACE = 15, 6.6, 34, 46  # of text; between columns and rows
 _FONT = "font-family='Helvetica, Arial, sans-serif' font-size='12'"
 
 
@@ -41,12 +41,12 @@ def draw_pyramid(graph: PyramidGraph, title: str) -> str:
     """
     columns = _columns(graph)
     arcs = _arcs(graph, columns)
-    boxes, width, top_rows = _place(graph, columns, arcs)
+    boxes, width, rows = _place(graph, columns, arcs)
     colours = _colours(graph)
-    bottom = max(box.y + box.height / 2 for box in boxes.values())
-    legend, legend_height, legend_width = _legend(colours, bottom + 42)
-    width, height = max(width, legend_width), bottom + (56 if colours else 20) + legend_height
-    body = [_row(level, y, width, i) for i, (level, y) in enumerate(top_rows.items())]
+    bottom = max(row[2] for row in rows.values())
+    legend, legend_height, legend_width = _legend(colours, bottom + 22)
+    width, height = max(width, legend_width), bottom + (36 if colours else 0) + legend_height
+    body = [_row(level, *band, width, i) for i, (level, band) in enumerate(rows.items())]
     body += _links(graph, boxes, arcs, colours)
     body += [_block(block, boxes[block.name]) for block in graph.blocks]
     body += legend
@@ -119,8 +119,8 @@ def _arcs(graph: PyramidGraph, columns: dict[str, int]) -> dict[Link, int]:
 
 def _place(
     graph: PyramidGraph, columns: dict[str, int], arcs: dict[Link, int]
-) -> tuple[dict[str, _Box], float, dict[int, float]]:
-    """Block -> box; the picture's width; level -> height of its row's middle."""
+) -> tuple[dict[str, _Box], float, dict[int, tuple[float, float, float]]]:
+    """Block -> box; the picture's width; level -> top, middle and bottom of its row."""
     sizes = {b.name: _size(b) for b in graph.blocks}
     level = {b.name: b.level for b in graph.blocks}
     widths: dict[int, float] = defaultdict(float)
@@ -132,13 +132,13 @@ def _place(
     for c in range(max(columns.values()) + 1):
         centres[c] = x + widths[c] / 2
         x += widths[c] + _GAP if widths[c] else 0
-    rows, y = {}, float(_MARGIN)
+    rows, y = {}, 0.0
     for row in sorted(heights, reverse=True):
         over = max((h for link, h in arcs.items() if level[link.source] == row), default=0)
-        y += 14 * over + heights[row] / 2
-        rows[row] = y
-        y += heights[row] / 2 + 46
-    boxes = {b.name: _Box(centres[columns[b.name]], rows[b.level], *sizes[b.name]) for b in graph.blocks}
+        top, middle = y, y + _SPACE / 2 + 14 * over + heights[row] / 2
+        y = middle + heights[row] / 2 + _SPACE / 2
+        rows[row] = top, middle, y
+    boxes = {b.name: _Box(centres[columns[b.name]], rows[b.level][1], *sizes[b.name]) for b in graph.blocks}
     return boxes, x - _GAP + 24, rows
 
 
@@ -165,15 +165,15 @@ def _colours(graph: PyramidGraph) -> dict[tuple[str, tuple[str, ...]], tuple[str
 
 
 def _direction(levels_up: int) -> str:
-    return "↑" if levels_up > 0 else "↓" if levels_up < 0 else "→"
+    return "up: " if levels_up > 0 else "down: " if levels_up < 0 else ""
 
 
 # ---------------------------------------------------------------- the strokes
 
 
-def _row(level: int, y: float, width: float, i: int) -> str:
-    shade = "" if i % 2 else f"<rect x='0' y='{y - 30:.1f}' width='{width:.1f}' height='60' fill='#f6f7f9'/>"
-    return f"{shade}<text x='12' y='{y + 4:.1f}' fill='#7a8088'>stride {2**level}</text>"
+def _row(level: int, top: float, middle: float, bottom: float, width: float, i: int) -> str:
+    shade = f"<rect y='{top:.1f}' width='{width:.1f}' height='{bottom - top:.1f}' fill='#f4f6f8'/>" if i % 2 else ""
+    return f"{shade}<text x='12' y='{middle + 4:.1f}' fill='#6b7178'>stride {2**level}</text>"
 
 
 def _block(block: Block, box: _Box) -> str:
@@ -261,7 +261,7 @@ def _legend(
     """The strokes, their height, and the width that they need."""
     out, x, right, height = [], 78.0, 0.0, 0.0
     for (direction, steps), (colour, dash) in colours.items():
-        words = f"{direction} {', then '.join(steps)}"
+        words = direction + ", then ".join(steps)
         needed = 34 + len(words) * _LETTER + 24
         if x + needed > 900 and x > 78:
             x, y, height = 78.0, y + 20, height + 20

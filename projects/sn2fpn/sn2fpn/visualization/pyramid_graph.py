@@ -3,14 +3,16 @@
 `torch.export` runs the module on maps without values and records every operation with the module it belongs to. A
 map's size tells its level. What is left to do here is to tell the same story in fewer words:
 
-- a module with one map in and one map out is a block ("3x3"), whatever is inside;
-- a change of level with one reader belongs to the link between two blocks ("↑ nearest");
+- a module with one map in and one map out is a block ("3x3"), whatever is inside, and so is a module that joins
+  several maps into one by more than one step;
+- a change of level belongs to the link between two blocks, and so does a conv that feeds a join of its own module;
 - what only follows on from a block (an activation, a factor; a chain inside one module) becomes part of it.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -79,18 +81,23 @@ def trace_pyramid(pyramid: Pyramid) -> PyramidGraph:
     training = pyramid.training
     exported = torch.export.export(pyramid.eval(), (maps,), strict=False)
     pyramid.train(training)
-    return _Reader(pyramid, exported).read()
+    first = _simplify(_Reader(pyramid, exported).read())
+    reader = _Reader(pyramid, exported)
+    per_call = Counter(key for step in first for key in reader.around(step.owner))
+    reader.closed = {call.type for key, call in reader.calls.items() if per_call[key] > 1 and len(call.outputs) == 1}
+    return _graph(_simplify(reader.read()) if reader.closed else first)
 
 
 @dataclass
 class _Step:
-    """A block in the making: `owner` is the module call around it."""
+    """A block in the making: `owner` is the module call around it, `is_chain` whether that makes one map."""
 
     level: int
     kind: str
     label: list[str]
     sources: list[tuple[_Step, list[str]]] = field(default_factory=list)
     owner: str = ""
+    is_chain: bool = False
     functional: bool = False
     readers: int = 0
     name: str = ""
@@ -105,10 +112,13 @@ class _Reader:
         self.inputs = list(exported.graph_signature.user_inputs)
         self.modules = dict(pyramid.named_modules())
         self.levels = {_SIDE >> level: level for level in (*pyramid.levels, *pyramid.out_levels)}
+        self.made_of_maps: set[Any] = set()
         self.calls = self._calls()
-        self.steps: dict[Any, _Step] = {}  # node or (call, ) -> step
+        self.closed: set[str] = set()  # classes of modules that are blocks though they read several maps
+        self.steps: dict[Any, _Step] = {}  # recorded operation -> the step whose map it makes
 
-    def read(self) -> PyramidGraph:
+    def read(self) -> list[_Step]:
+        """Blocks and operations, each with the steps that it reads."""
         steps: list[_Step] = []
         for node in self.nodes:
             if node.op == "placeholder" and node.name in self.inputs:
@@ -119,7 +129,7 @@ class _Reader:
                 steps += self._read_call(node)
             elif node.op == "output":
                 steps += self._read_outputs(node)
-        return _simplify(steps)
+        return steps
 
     def _read_call(self, node: Any) -> list[_Step]:
         sources = self._sources(node)
@@ -128,8 +138,9 @@ class _Reader:
         call = self._block_of(node)
         if call:
             if call.outputs == [node]:
-                step = _Step(self._level(node, sources[0]), "block", self._module_label(call.path), owner=call.parent)
-                step.sources = [(self.steps[n], []) for n in call.inputs]
+                kind = "join" if len(call.inputs) > 1 else "block"
+                step = self._step(self._level(node, sources[0]), kind, self._module_label(call), call.parent)
+                step.sources = [(self.steps[n], self._resizing(n, call, step.level)) for n in call.inputs]
                 self.steps[node] = step
                 return [step]
             self.steps[node] = sources[0]  # inside the block: nobody else reads it
@@ -143,10 +154,13 @@ class _Reader:
             self.steps[node] = sources[0]
             return []
         kind = "join" if len(sources) > 1 else "block"
-        links = [(s, []) for s in sources]
-        step = _Step(self._level(node, sources[0]), kind, [label], links, _stack(node)[-1], kind == "block")
+        step = self._step(self._level(node, sources[0]), kind, [label], _stack(node)[-1])
+        step.sources, step.functional = [(s, []) for s in sources], kind == "block"
         self.steps[node] = step
         return [step]
+
+    def _step(self, level: int, kind: str, label: list[str], owner: str) -> _Step:
+        return _Step(level, kind, label, owner=owner, is_chain=bool(owner) and len(self.calls[owner].outputs) == 1)
 
     def _read_outputs(self, node: Any) -> list[_Step]:
         out = []
@@ -171,8 +185,7 @@ class _Reader:
     def _calls(self) -> dict[str, _Call]:
         """Each call of a submodule with the maps that go in and come out."""
         calls: dict[str, _Call] = {}
-        made_of_maps: set[Any] = set()
-        members: dict[str, list[Any]] = {}
+        made_of_maps = self.made_of_maps
         for node in self.nodes:
             if node.op == "placeholder" and node.name in self.inputs:
                 made_of_maps.add(node)
@@ -181,28 +194,58 @@ class _Reader:
             if any(n in made_of_maps for n in _arguments(node)):
                 made_of_maps.add(node)
             for parent, key in pairwise(_stack(node)):
-                path = node.meta["nn_module_stack"][key][0]
-                calls.setdefault(key, _Call(path.partition("@")[0], parent))
-                members.setdefault(key, []).append(node)
-        for key, call in calls.items():
-            inside = set(members[key])
-            reads = [n for node in members[key] for n in _arguments(node) if n in made_of_maps and n not in inside]
+                path, kind = node.meta["nn_module_stack"][key]
+                calls.setdefault(key, _Call(path.partition("@")[0], str(kind), parent)).members.append(node)
+        for call in calls.values():
+            inside = set(call.members)
+            reads = [n for node in call.members for n in _arguments(node) if n in made_of_maps and n not in inside]
             call.inputs = list(dict.fromkeys(reads))
-            call.outputs = [n for n in members[key] if n in made_of_maps and any(u not in inside for u in n.users)]
+            call.outputs = [n for n in call.members if n in made_of_maps and any(u not in inside for u in n.users)]
         return calls
 
+    def around(self, key: str) -> list[str]:
+        """A call and the calls around it, innermost first."""
+        return [key, *self.around(self.calls[key].parent)] if key else []
+
     def _block_of(self, node: Any) -> _Call | None:
-        """The outermost call around an operation that has one map in and one out."""
+        """The outermost call around an operation that is a block."""
         for key in _stack(node)[1:]:
             call = self.calls[key]
-            if len(call.inputs) == len(call.outputs) == 1:
+            if len(call.outputs) == 1 and (len(call.inputs) == 1 or call.type in self.closed):
                 return call
         return None
 
+    def _resizing(self, value: Any, call: _Call, level: int) -> list[str]:
+        """What a block does to an input of another level before that has the block's: resizing and factors."""
+        source, words, reached = self.steps[value], [], {value}
+        if source.level == level or len(call.inputs) == 1:
+            return []
+        for node in call.members:
+            if any(n in reached for n in _arguments(node)):
+                reached.add(node)
+                changes = self._level(node, source) != source.level
+                if changes or _operation(node) == "mul":
+                    word = self._function_label(node, _operation(node), [source])
+                    words += [word] if word else []
+                if changes:
+                    break
+        return words
+
     # ------------------------------------------------------------ words
 
-    def _module_label(self, path: str) -> list[str]:
-        return _describe(self.modules[path])
+    def _module_label(self, call: _Call) -> list[str]:
+        """A module's own words; for a private class, which has none, those of what is inside but joins and resizing."""
+        module = self.modules[call.path]
+        if not type(module).__name__.startswith("_"):
+            return _describe(module)
+        words: list[str] = []
+        for node in call.members:
+            parts = [self.calls[key] for key in _stack(node)[1:] if call in map(self.calls.get, self.around(key)[1:])]
+            if parts:
+                words += _describe(self.modules[parts[0].path])
+            elif node in self.made_of_maps and (op := _operation(node)) not in (*_SAME, *_SIGNS, "cat"):
+                words += [self._function_label(node, op, [])] if "upsample" not in op else []
+        return list(dict.fromkeys(words))
 
     def _function_label(self, node: Any, op: str, sources: list[_Step]) -> str | None:
         """An operation in words; None when it changes nothing."""
@@ -230,13 +273,17 @@ class _Reader:
             return "+ b"
         if len(sources) == 1 and op == "mean":
             return "global mean"
-        return _SIGNS.get(op, op.strip("_")) if len(sources) > 1 else op.strip("_")
+        return _SIGNS.get(op, op) if len(sources) > 1 else op
 
 
 @dataclass
 class _Call:
+    """One call of a submodule: the operations inside, the maps that go in and those that others read."""
+
     path: str
+    type: str
     parent: str
+    members: list[Any] = field(default_factory=list)
     inputs: list[Any] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
 
@@ -246,9 +293,10 @@ def _describe(module: nn.Module) -> list[str]:
     if isinstance(module, nn.Sequential):
         return [word for part in module for word in _describe(part)]
     if isinstance(module, nn.Conv2d):
-        depthwise = "dw " if 1 < module.groups == module.in_channels else ""
+        which = "dw " if 1 < module.groups == module.in_channels else ""
+        which = "deform " if "Deform" in type(module).__name__ else which
         kernel, stride = module.kernel_size[0], module.stride[0]
-        words = [f"{depthwise}{kernel}x{kernel}" + (f"/{stride}" if stride > 1 else "")]
+        words = [f"{which}{kernel}x{kernel}" + (f"/{stride}" if stride > 1 else "")]
         parts = [getattr(module, "norm", None), getattr(module, "activation", None)]
         return words + [_class_words(part) for part in parts if part is not None]
     chains = [child for child in module.children() if isinstance(child, nn.Sequential)]
@@ -277,8 +325,8 @@ def _fraction(value: float) -> str:
 def _operation(node: Any) -> str:
     """"aten.upsample_nearest2d.vec" -> "upsample_nearest2d"."""
     target = node.target
-    name = str(getattr(target, "__name__", target)) if not hasattr(target, "_opname") else target._opname
-    return name.partition(".")[0]
+    name = getattr(target, "_opname", None) or str(getattr(target, "__name__", target))
+    return name.partition(".")[0].rstrip("_")
 
 
 def _stack(node: Any) -> list[str]:
@@ -296,7 +344,7 @@ def _arguments(node: Any) -> Sequence[Any]:
 # ---------------------------------------------------------------- fewer steps
 
 
-def _simplify(steps: list[_Step]) -> PyramidGraph:
+def _simplify(steps: list[_Step]) -> list[_Step]:
     steps = _reached(steps)
     changed = True
     while changed:
@@ -306,6 +354,10 @@ def _simplify(steps: list[_Step]) -> PyramidGraph:
                 changed = True
                 steps = _reached(steps)
                 break
+    return steps
+
+
+def _graph(steps: list[_Step]) -> PyramidGraph:
     counts = 0
     for step in steps:
         counts += step.kind not in ("input", "output")
@@ -341,19 +393,25 @@ def _absorb(step: _Step, steps: list[_Step]) -> bool:
         return False
     source, words = step.sources[0]
     changes_level = source.level != step.level
-    factor = step.label[0].startswith("× ")
-    if step.readers == 1 and (changes_level or words or factor and step.functional):
-        reader = next(s for s in steps if any(x is step for x, _ in s.sources))
-        if reader.kind != "block" or factor and reader.level != step.level:  # two blocks in a row stay two
+    factor = step.functional and step.label[0].startswith("× ")
+    readers = [s for s in steps if any(x is step for x, _ in s.sources)]
+    if step.readers == 1:
+        reader = readers[0]
+        on_a_link = changes_level or words or factor or step.owner == reader.owner != ""
+        # Two blocks in a row stay two; a factor before a resizing goes with it.
+        if on_a_link and (reader.kind == "join" or changes_level and reader.kind == "output"
+                          or factor and reader.kind == "block" and reader.level != step.level):
             _replace(reader, step, source, words + step.label)
             return True
+    elif changes_level and step.functional and all(r.kind == "join" and r.level == step.level for r in readers):
+        for reader in readers:
+            _replace(reader, step, source, words + step.label)
+        return True
     follows = source.readers == 1 and not changes_level and not words and source.kind not in ("input", "output")
-    if follows and (step.functional or step.owner == source.owner != ""):
+    if follows and (step.functional or step.is_chain and step.owner == source.owner):
         source.label = source.label + step.label
-        for reader in steps:
-            for x, words in list(reader.sources):
-                if x is step:
-                    _replace(reader, step, source, words)
+        for reader in readers:
+            _replace(reader, step, source, [])
         return True
     return False
 
