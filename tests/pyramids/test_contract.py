@@ -21,9 +21,18 @@ VARIANTS = {
     "sni": [
         ["MODEL.SNI.MODE", "authors_rcnn"],
         ["MODEL.SNI.ORDER", "pass_smoothed", "MODEL.SNI.INTERP", "bilinear", "MODEL.SNI.ALPHA", 0.5],
+        ["MODEL.SNI.ALPHA", "learned"],
     ],
     "ihp": [["MODEL.IHP.FILTER", name] for name in ("gsconve", "conv3x3", "bottleneck")]
     + [["MODEL.IHP.NORM", "", "MODEL.IHP.AUX_KERNEL", 1]],
+    "pafpn": [["MODEL.PAFPN.VARIANT", "openmmlab", "MODEL.PAFPN.UPSAMPLE", "sni"]],
+    "sapan": [["MODEL.SAPAN.DOWN", name] for name in ("esd2", "gsconve1", "conv")]
+    + [["MODEL.SAPAN.NORM", "", "MODEL.SAPAN.VARIANT", "openmmlab", "MODEL.SAPAN.UPSAMPLE", "nearest"]],
+    "bifpn": [
+        ["MODEL.BIFPN.FUSION", "softmax", "MODEL.BIFPN.DOWN_PAD", "tf_same", "MODEL.BIFPN.PER_EDGE_PROJ", True],
+        ["MODEL.BIFPN.FUSION", "sum", "MODEL.BIFPN.SEPARABLE", False, "MODEL.BIFPN.UPSAMPLE", "sni"],
+        ["MODEL.BIFPN.NORM", "", "MODEL.BIFPN.NUM_CELLS", 1],
+    ],
 }
 CASES = [(name, overrides) for name in PYRAMIDS for overrides in [[], *VARIANTS.get(name, [])]]
 over_the_registry = pytest.mark.parametrize(
@@ -180,14 +189,16 @@ def test_retinanet_backbones_have_p6_and_p7_from_the_trunk(name: str) -> None:
     features = maps(135, 200)
     outputs = pyramid(features)
     assert list(outputs) == list(pyramid.output_shape()) == ["p3", "p4", "p5", "p6", "p7"]
+    assert outputs["p7"].shape == (1, 16, 2, 2)
+    assert pyramid.size_divisibility == 32
+    if pyramid.top_block is None:  # fuses the two itself, as BiFPN
+        return
     conv = torch.nn.functional.conv2d
     p6, p7 = pyramid.top_block.p6, pyramid.top_block.p7
     expected = conv(features["res5"], p6.weight, p6.bias, stride=2, padding=1)
     assert torch.allclose(outputs["p6"], expected, atol=1e-5)
     expected = conv(expected.relu(), p7.weight, p7.bias, stride=2, padding=1)
     assert torch.allclose(outputs["p7"], expected, atol=1e-5)
-    assert outputs["p7"].shape == (1, 16, 2, 2)
-    assert pyramid.size_divisibility == 32
 
 
 def test_p6_from_p5_and_from_what_is_not_there() -> None:

@@ -4,16 +4,22 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from .base import Pyramid
+from .bifpn import BiFPN
 from .fpn import FPN
 from .ihp import IHP
+from .pafpn import PAFPN
 from .registry import PYRAMIDS, backbone_names, pyramid_from_backbone_name, register_pyramid
+from .sapan import SAPAN
 from .sni import SNIFPN
 
 __all__ = [
+    "BiFPN",
     "FPN",
     "IHP",
+    "PAFPN",
     "PYRAMIDS",
     "Pyramid",
+    "SAPAN",
     "SNIFPN",
     "backbone_names",
     "pyramid_from_backbone_name",
