@@ -33,11 +33,18 @@ from sn2fpn.visualization.pyramid_graph import trace_pyramid
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "pyramids"
 R50 = {f"res{i}": ShapeSpec(channels=64 * 2**i, stride=2**i) for i in (2, 3, 4, 5)}
 SIZE = (800, 1344)  # 800x1333 padded to multiples of 32
-SETTINGS: dict[str, list[list[str]]] = {  # pyramid -> further settings, beside the defaults, that its page prices
+# Further settings, beside the defaults, that a pyramid's page prices; the first ones of some are drawn as well.
+SETTINGS: dict[str, list[list[str]]] = {
     "sni": [["MODEL.SNI.MODE", "authors_rcnn"]],
     "ihp": [["MODEL.IHP.FILTER", name] for name in ("gsconve", "conv3x3", "bottleneck")],
+    "pafpn": [["MODEL.PAFPN.VARIANT", "openmmlab"]],
+    "sapan": [["MODEL.SAPAN.DOWN", name] for name in ("esd2", "gsconve1", "conv")],
+    "bifpn": [["MODEL.BIFPN.PER_EDGE_PROJ", "True"], ["MODEL.BIFPN.SEPARABLE", "False"]],
+    "pconv": [["MODEL.PCONV.DEFORM", "all"], ["MODEL.PCONV.LEVELS", "('p3', 'p4', 'p5', 'p6')"]],
+    "gfpn": [["MODEL.GFPN.INNER_CHANNELS", "256"], ["MODEL.GFPN.DEPTH", "3"]],
+    "fapn": [["MODEL.FAPN.FSM", "False"], ["MODEL.FAPN.ALIGN", "none"]],
 }
-DRAWN = {"sni_authors_rcnn": ("sni", ["MODEL.SNI.MODE", "authors_rcnn"])}  # picture -> pyramid and its keys
+DRAWN = {"sni_authors_rcnn": "sni", "pafpn_openmmlab": "pafpn"}  # further pictures, of the first of those settings
 
 
 class Cost(NamedTuple):
@@ -108,7 +115,7 @@ def index_table(text: str) -> str:
 def write_all() -> list[Path]:
     """Pictures and tables of docs/pyramids; returns the files that changed."""
     texts = {PAGES / f"{name}.svg": drawing(name, []) for name in PYRAMIDS}
-    texts |= {PAGES / f"{picture}.svg": drawing(*what) for picture, what in DRAWN.items()}
+    texts |= {PAGES / f"{picture}.svg": drawing(name, SETTINGS[name][0]) for picture, name in DRAWN.items()}
     for name in PYRAMIDS:
         page = PAGES / f"{name}.md"
         if page.is_file():
