@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from sn2fpn.config import get_cfg
@@ -29,9 +32,12 @@ VARIANTS = {
     "sapan": [["MODEL.SAPAN.DOWN", name] for name in ("esd2", "gsconve1", "conv")]
     + [["MODEL.SAPAN.NORM", "", "MODEL.SAPAN.VARIANT", "openmmlab", "MODEL.SAPAN.UPSAMPLE", "nearest"]],
     "bifpn": [
-        ["MODEL.BIFPN.FUSION", "softmax", "MODEL.BIFPN.DOWN_PAD", "tf_same", "MODEL.BIFPN.PER_EDGE_PROJ", True],
-        ["MODEL.BIFPN.FUSION", "sum", "MODEL.BIFPN.SEPARABLE", False, "MODEL.BIFPN.UPSAMPLE", "sni"],
-        ["MODEL.BIFPN.NORM", "", "MODEL.BIFPN.NUM_CELLS", 1],
+        ["MODEL.BIFPN.NUM_CELLS", 1, *options]
+        for options in (
+            ["MODEL.BIFPN.FUSION", "softmax", "MODEL.BIFPN.DOWN_PAD", "tf_same", "MODEL.BIFPN.PER_EDGE_PROJ", True],
+            ["MODEL.BIFPN.FUSION", "sum", "MODEL.BIFPN.SEPARABLE", False, "MODEL.BIFPN.UPSAMPLE", "sni"],
+            ["MODEL.BIFPN.NORM", ""],
+        )
     ],
 }
 CASES = [(name, overrides) for name in PYRAMIDS for overrides in [[], *VARIANTS.get(name, [])]]
@@ -82,16 +88,18 @@ def test_gradient_reaches_every_parameter_and_input(name: str, overrides: list) 
 
 
 @over_the_registry
-def test_bfloat16_autocast_stays_close(name: str, overrides: list) -> None:
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.bfloat16, 0.03), (torch.float16, 0.004)])
+def test_mixed_precision_stays_close(name: str, overrides: list, dtype: torch.dtype, limit: float) -> None:
     pyramid = build(name, overrides)
     features = maps(96, 65, batch=2)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", dtype):
         outputs = pyramid(features)
         loss = sum(p.float().square().mean() for p in outputs.values())
     loss.backward()
+    assert all(p.grad.isfinite().all() for p in pyramid.parameters())
     for key, expected in pyramid(features).items():
-        assert outputs[key].dtype == torch.bfloat16
-        assert (outputs[key] - expected).norm() < 0.03 * expected.norm()
+        assert outputs[key].dtype == dtype
+        assert (outputs[key] - expected).norm() < limit * expected.norm()
 
 
 @over_the_registry
@@ -113,6 +121,29 @@ def test_memory_formats_agree(name: str, overrides: list) -> None:
     last = {k: v.contiguous(memory_format=torch.channels_last) for k, v in features.items()}
     for key, found in pyramid.to(memory_format=torch.channels_last)(last).items():
         assert torch.allclose(found, expected[key], atol=1e-4)
+
+
+def test_two_processes_share_gradients_and_leave_no_parameter_unused(tmp_path: Path) -> None:
+    """All pyramids in one start of the processes; DDP itself refuses a second step after an unused parameter."""
+    mp.spawn(_one_of_two, args=(str(tmp_path / "meet"),), nprocs=2)
+
+
+def _one_of_two(rank: int, file: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    for name, overrides in CASES:
+        pyramid = build(name, overrides)
+        parallel = nn.parallel.DistributedDataParallel(pyramid)
+        torch.manual_seed(rank)
+        for _ in range(2):
+            pyramid.zero_grad()
+            sum(p.square().mean() for p in parallel(maps(64, 33, batch=2)).values()).backward()
+        mine = torch.cat([p.grad.flatten() for p in pyramid.parameters()])
+        both = [torch.empty_like(mine) for _ in range(2)]
+        dist.all_gather(both, mine)
+        assert mine.any() and torch.equal(*both), (name, overrides)
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def test_an_attached_trunk_gives_detectron2s_names_and_takes_images() -> None:
