@@ -95,6 +95,11 @@ def page_rows(name: str) -> list[tuple[str, str, list[str]]]:
     return [("defaults", name, []), *((label, name, s) for label, s in zip(settings, SETTINGS.get(name, [])))]
 
 
+def further_pictures() -> dict[str, tuple[str, list[str]]]:
+    """Picture -> the pyramid and the setting that it shows, beside one of each pyramid's defaults."""
+    return {picture: (name, SETTINGS[name][0]) for picture, name in DRAWN.items()}
+
+
 def with_costs(text: str, table: str) -> str:
     """A page's text with `table` between its marks."""
     pattern = r"(<!-- costs -->\n).*?(<!-- end of costs -->)"
@@ -115,7 +120,7 @@ def index_table(text: str) -> str:
 def write_all() -> list[Path]:
     """Pictures and tables of docs/pyramids; returns the files that changed."""
     texts = {PAGES / f"{name}.svg": drawing(name, []) for name in PYRAMIDS}
-    texts |= {PAGES / f"{picture}.svg": drawing(name, SETTINGS[name][0]) for picture, name in DRAWN.items()}
+    texts |= {PAGES / f"{picture}.svg": drawing(*what) for picture, what in further_pictures().items()}
     for name in PYRAMIDS:
         page = PAGES / f"{name}.md"
         if page.is_file():
