@@ -58,9 +58,10 @@ def add_study_config(cfg: Any) -> None:
     cfg.MODEL.PCONV = CN(dict(
         NUM=4,  # modules in a row
         IBN=True,  # one batch norm over all levels after each module
+        IBN_NORM="BN",  # | "SyncBN": statistics over all processes, too
         DEFORM="none",  # | "all": deformable taps at every level but the finest
-        LEVELS=("p2", "p3", "p4", "p5", "p6"),  # consecutive; the others are FPN's
-        EXTRA_CONV=False,  # True: one more 3x3 shared by the levels
+        LEVELS=(),  # consecutive outputs, e.g. ("p3", "p4", "p5", "p6"); the others are FPN's. (): all
+        EXTRA_CONV=False,  # True: one more 3x3 shared by the levels, after the modules
         UPSAMPLE="bilinear_corners",  # | "nearest" | "sni" | "bilinear"; "sni" also reaches the FPN below
     ))
     # Generalised pyramid (GiraffeDet).

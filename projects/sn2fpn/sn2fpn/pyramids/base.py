@@ -22,7 +22,8 @@ InputShape = Mapping[str, ShapeSpec] | Sequence[int]
 class Pyramid(nn.Module):
     """Base of the pyramids: maps of a trunk in, maps p2, p3, … of equal width out.
 
-    A subclass adds its modules in the constructor and says in `fuse` what its paper says. Level l is the
+    A subclass adds its modules in the constructor and says in `fuse` what its paper says, or, where p6 and p7 take
+    part, in `refine`, which sees all levels. Level l is the
     map with stride 2^l: trunk map C_l, output p_l. Per-level modules are named `<prefix><l>` ("fpn_lateral2")
     as in Detectron2's state dicts. One more level than the trunk has (p6) is subsampled from the coarsest
     output, unless `fuse` returns it; `add_p6_p7` replaces it by RetinaNet's two.
@@ -103,11 +104,15 @@ class Pyramid(nn.Module):
             maps += self.top_block({**x, **dict(zip(self.out_features, maps))})
         while len(maps) < len(self.out_features):
             maps.append(subsample(maps[-1]))
-        return dict(zip(self.out_features, maps))
+        return dict(zip(self.out_features, self.refine(maps)))
 
     def fuse(self, features: list[Tensor]) -> list[Tensor]:
         """The pyramid itself: trunk maps, fine to coarse -> a new list of output maps, fine to coarse."""
         raise NotImplementedError
+
+    def refine(self, maps: list[Tensor]) -> list[Tensor]:
+        """What follows once p6 (or p6 and p7) exist: all levels, fine to coarse -> the outputs; here they are."""
+        return maps
 
     def add_p6_p7(self, source: str = "res5") -> None:
         """Two more levels than the trunk has, by learned convs instead of one by subsampling (`P6P7`).
