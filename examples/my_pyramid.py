@@ -17,15 +17,19 @@ class GatedFPN(Pyramid):
 
     Args:
         input_shape, out_channels, in_features, bottom_up: as in every pyramid.
+        norm: of laterals and output convs, as in FPN.
         per_channel: a gate for each channel of each pixel; False: one per pixel.
     """
 
-    def __init__(self, input_shape=None, out_channels=256, *, in_features=(), bottom_up=None, per_channel=False):
+    def __init__(
+        self, input_shape=None, out_channels=256, *, in_features=(), bottom_up=None, norm="", per_channel=False
+    ):
         super().__init__(input_shape, out_channels, in_features=in_features, bottom_up=bottom_up)
         coarsest = len(self.levels) - 1
         self.add_laterals(
+            norm,
             gate=lambda i: _gate(out_channels, per_channel) if i < coarsest else None,
-            fpn_output=lambda i: self.conv(out_channels, 3),
+            fpn_output=lambda i: self.conv(out_channels, 3, norm),
         )
 
     def fuse(self, features):
@@ -49,7 +53,7 @@ def _gate(channels, per_channel):
 
 def build(cfg, input_shape, **options):
     fpn = cfg.MODEL.FPN
-    return GatedFPN(input_shape, fpn.OUT_CHANNELS, in_features=fpn.IN_FEATURES, **options)
+    return GatedFPN(input_shape, fpn.OUT_CHANNELS, in_features=fpn.IN_FEATURES, norm=fpn.NORM, **options)
 
 
 register_pyramid("mine")(build)  # MODEL.BACKBONE.NAME build_sn2_mine_backbone

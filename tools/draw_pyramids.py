@@ -27,8 +27,7 @@ from sn2fpn.engine import import_files
 from sn2fpn.errors import UserError
 from sn2fpn.pyramids import PYRAMIDS, Pyramid, pyramid_from_backbone_name
 from sn2fpn.structures import ShapeSpec
-from sn2fpn.visualization.pyramid_drawing import draw_pyramid
-from sn2fpn.visualization.pyramid_graph import trace_pyramid
+from sn2fpn.visualization.pyramids import draw_pyramid, trace_pyramid
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "pyramids"
 R50 = {f"res{i}": ShapeSpec(channels=64 * 2**i, stride=2**i) for i in (2, 3, 4, 5)}
@@ -135,7 +134,7 @@ def write_all() -> list[Path]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", nargs="?", help=f"one pyramid to draw, of {', '.join(PYRAMIDS)} (default: write all pages)")
+    parser.add_argument("name", nargs="?", help=f"one pyramid to draw, of {', '.join(PYRAMIDS)} (default: all pages)")
     parser.add_argument("--import", action="append", default=[], dest="imports", metavar="FILE",
                         help="a Python file with a pyramid of your own")
     parser.add_argument("--output", default=".", metavar="FOLDER", help="where <name>.svg goes (default: here)")

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from sn2fpn.pyramids import PYRAMIDS
-from sn2fpn.visualization.pyramid_drawing import graph_in_drawing
+from sn2fpn.visualization.pyramids import graph_in_drawing
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

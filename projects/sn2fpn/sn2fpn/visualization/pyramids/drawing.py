@@ -13,7 +13,7 @@ from html import escape
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-from .pyramid_graph import Block, Link, PyramidGraph
+from .graph import Block, Link, PyramidGraph
 
 __all__ = ["draw_pyramid", "graph_in_drawing"]
 
