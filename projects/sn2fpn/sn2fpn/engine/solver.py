@@ -87,7 +87,8 @@ def parameter_groups(
                 decay = decay if weight_decay_bias is None else weight_decay_bias
             groups[lr, decay].append(p)
     if not groups:
-        raise UserError("MODEL.BACKBONE.FREEZE_AT leaves no trainable parameter")
+        raise UserError("the model has no trainable parameter: lower the trunk's freeze_at "
+                        "(MODEL.BACKBONE.FREEZE_AT)")
     return [{"params": ps, "lr": lr, "weight_decay": decay} for (lr, decay), ps in groups.items()]
 
 
@@ -174,7 +175,8 @@ def multi_step(steps: Sequence[int], max_iter: int, gamma: float = 0.1) -> Param
     effective = [x for x in steps if x <= max_iter]
     if len(effective) < len(steps):
         beyond = [x for x in steps if x > max_iter]
-        logger.warning("SOLVER.STEPS: %s beyond MAX_ITER %d have no effect", beyond, max_iter)
+        logger.warning("the learning rate's steps %s lie beyond the last iteration (%d) and have no effect", beyond,
+                       max_iter)
     values = [gamma**k for k in range(len(effective) + 1)]
     return MultiStepParamScheduler(values, milestones=effective, num_updates=max_iter)
 

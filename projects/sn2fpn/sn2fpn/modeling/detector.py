@@ -131,7 +131,7 @@ class GeneralizedRCNN(nn.Module):
         num_classes = self.roi_heads.num_classes
         if len(classes) and not (int(classes.min()) >= 0 and int(classes.max()) < num_classes):
             raise UserError(f"{_name(x)}: gt_classes expects ids from 0 to {num_classes - 1} "
-                            f"(MODEL.ROI_HEADS.NUM_CLASSES {num_classes}), found {sorted(set(classes.tolist()))}")
+                            f"(the model's {num_classes} classes), found {sorted(set(classes.tolist()))}")
         if self.roi_heads.mask_head is not None and len(boxes):
             _check_masks(x, target)
         return target.to(self.device)
@@ -139,7 +139,7 @@ class GeneralizedRCNN(nn.Module):
 
 def _check_masks(x: dict[str, Any], target: Instances) -> None:
     if not target.has("gt_masks"):
-        raise UserError(f"{_name(x)}: the mask branch (MODEL.MASK_ON) learns from `instances` with gt_masks, "
+        raise UserError(f"{_name(x)}: the mask branch learns from `instances` with gt_masks, "
                         f"found only {sorted(target.get_fields())}")
     size = getattr(target.gt_masks, "image_size", target.image_size)  # polygons have none
     if tuple(size) != target.image_size:
