@@ -23,11 +23,12 @@ import numpy as np
 from rich.progress import track
 
 from sn2fpn.config import get_cfg
-from sn2fpn.data import build_train_loader, check_classes, class_names, get_dataset_dicts, read_image, register_custom
+from sn2fpn.data import class_names, get_dataset_dicts, read_image
 from sn2fpn.data.augmentation import TransformList
 from sn2fpn.data.images import check_image_size
 from sn2fpn.data.mapper import annotations_to_instances
 from sn2fpn.engine.lazy import LazyRecipe, set_names
+from sn2fpn.engine.recipe import CfgRecipe, Recipe
 from sn2fpn.errors import UserError
 from sn2fpn.visualization import draw_instances, save_png
 
@@ -46,20 +47,23 @@ class TrainingData(NamedTuple):
 def from_yaml(config_file: str, opts: Sequence[str]) -> TrainingData:
     cfg = get_cfg()
     cfg.merge_from_file(config_file)
-    cfg.merge_from_list([*opts, "DATALOADER.NUM_WORKERS", 0])
-    register_custom(cfg.DATASETS.CUSTOM)
-    check_classes(cfg, cfg.DATASETS.TRAIN)
-    return TrainingData(cfg.DATASETS.TRAIN, "DATASETS.TRAIN", lambda: build_train_loader(cfg), cfg.INPUT.FORMAT)
+    cfg.merge_from_list([*opts, "DATALOADER.NUM_WORKERS", 0, "DATASETS.TEST", ()])
+    return _checked(CfgRecipe(cfg), cfg.DATASETS.TRAIN, cfg.INPUT.FORMAT)
 
 
 def from_python(config_file: str, opts: Sequence[str]) -> TrainingData:
     recipe = LazyRecipe(config_file, [*opts, "dataloader.train.num_workers=0", "dataloader.test=null"])
-    sets, key = set_names(recipe.cfg.dataloader.train), recipe.options.key("train_sets")
+    loader = recipe.cfg.dataloader.train
+    return _checked(recipe, set_names(loader) or [], loader.mapper.get("image_format", "BGR"))
+
+
+def _checked(recipe: Recipe, sets: Sequence[str], image_format: str) -> TrainingData:
+    key = recipe.options.key("train_sets")
     if not sets:
-        raise UserError(f"{config_file}: {key} names no data set to draw")
+        raise UserError(f"{key} names no data set to draw")
     recipe.check_data(eval_only=False)
-    return TrainingData(sets, key, lambda: recipe.build_train_loader(0, max(recipe.options.seed, 0)),
-                        recipe.cfg.dataloader.train.mapper.get("image_format", "BGR"))
+    seed = max(recipe.options.seed, 0)
+    return TrainingData(sets, key, lambda: recipe.build_train_loader(0, seed), image_format)
 
 
 def annotated(data: TrainingData) -> Iterator[Picture]:

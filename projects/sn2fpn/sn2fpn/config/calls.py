@@ -98,7 +98,7 @@ def instantiate(config: Any) -> Any:
         return target(**arguments)
     except UserError as e:
         raise UserError(f"{where}: {_in_arguments(str(e), target)}") from e
-    except (TypeError, ValueError) as e:  # how torch and others refuse a value
+    except (TypeError, ValueError, RuntimeError) as e:  # how torch and others refuse a value
         raise UserError(f"{where}: {type(e).__name__}: {e}") from e
 
 

@@ -85,7 +85,7 @@ class LazyRecipe(Recipe):
 
     def check_data(self, eval_only: bool) -> None:
         loader = self.cfg.dataloader
-        register_custom(OmegaConf.to_container(loader.custom) if "custom" in loader else ())
+        register_custom(OmegaConf.to_container(loader.custom) if "custom" in loader else (), "dataloader.custom")
         names: list[str] = []
         for key in ("test",) if eval_only else ("train", "test"):
             if key == "train" or self.test_sets():
