@@ -70,7 +70,8 @@ class DeformConv2d(nn.Conv2d):
         offset, mask = offset.to(exact), None
         if offset.shape[1] > self.offset_channels:
             offset, mask = offset[:, : self.offset_channels], offset[:, self.offset_channels :].sigmoid()
-        conv = _deform_conv2d_cpu if x.device.type == "cpu" else deform_conv2d
+        by_grid = x.device.type == "cpu" and not torch.jit.is_tracing()  # a trace keeps the one operator, for any size
+        conv = _deform_conv2d_cpu if by_grid else deform_conv2d
         y = conv(x.to(exact), offset, self.weight.to(exact), self.bias.to(exact), self.stride, self.padding, mask=mask)
         return y.to(dtype, memory_format=layout)
 
