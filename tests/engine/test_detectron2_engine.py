@@ -86,18 +86,20 @@ def _pair(args: Any, batches: list[Any], monkeypatch: pytest.MonkeyPatch) -> tup
     return ours, theirs
 
 
-@pytest.mark.parametrize(("name", "masks"), [*((name, name == "sni") for name in PYRAMIDS), ("sni_esd", False)])
-def test_twenty_iterations_end_with_the_same_losses(
-    name: str, masks: bool, command: Command, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", [*PYRAMIDS, "sni_esd"])
+def test_eight_iterations_have_the_same_losses(
+    name: str, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Not many more: in the end a last digit chooses another proposal, and the runs part."""
+    masks = name == "sni"
     keys = {"MODEL__ESD__ENABLED": True} if name == "sni_esd" else {}
     keys["MODEL__BACKBONE__NAME"] = f"build_sn2_{name.removesuffix('_esd')}_backbone"
-    args = command("fpn", SOLVER__MAX_ITER=20, SOLVER__WARMUP_ITERS=100, DATASETS__TEST=(), SEED=3,
+    args = command("fpn", SOLVER__MAX_ITER=8, SOLVER__WARMUP_ITERS=100, DATASETS__TEST=(), SEED=3,
                    MODEL__MASK_ON=masks, **keys)
     cfg = native.load_config(args)
     register_custom(cfg.DATASETS.CUSTOM)
     stream = iter(build_train_loader(cfg, seed=3))
-    ours, theirs = _pair(args, [next(stream) for _ in range(20)], monkeypatch)
+    ours, theirs = _pair(args, [next(stream) for _ in range(8)], monkeypatch)
     compute_exactly(ours.model)
     compute_exactly(theirs.model)
     for trainer in (ours, theirs):
@@ -106,8 +108,8 @@ def test_twenty_iterations_end_with_the_same_losses(
         trainer.train()
         trainer.losses = losses.steps
     worst = max(abs(a[k] - b[k]) / b[k] for a, b in zip(ours.losses, theirs.losses, strict=True) for k in b)
-    assert worst < 1e-3
-    assert len(theirs.losses) == 20 and len(theirs.losses[0]) == (5 if masks else 4)
+    assert worst < 1e-5
+    assert len(theirs.losses) == 8 and len(theirs.losses[0]) == (5 if masks else 4)
     assert sum(theirs.losses[-1].values()) < sum(theirs.losses[0].values())
 
 

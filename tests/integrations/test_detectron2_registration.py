@@ -55,7 +55,7 @@ def test_two_lines_give_a_project_our_pyramids(name: str) -> None:
     assert isinstance(backbone, Backbone)
     assert list(backbone.output_shape()) == ["p2", "p3", "p4", "p5", "p6"]
     assert {s.channels for s in backbone.output_shape().values()} == {32}
-    assert backbone(torch.rand(1, 3, 64, 64))["p2"].shape == (1, 32, 16, 16)
+    assert backbone(torch.rand(1, 3, 128, 64))["p2"].shape == (1, 32, 32, 16)
     model = build_model(cfg).eval()
     with torch.no_grad():
         assert "instances" in model([{"image": torch.rand(3, 70, 90)}])[0]

@@ -136,6 +136,7 @@ def test_memory_formats_agree(name: str, overrides: list) -> None:
     last = {k: v.contiguous(memory_format=torch.channels_last) for k, v in features.items()}
     for key, found in pyramid.to(memory_format=torch.channels_last)(last).items():
         assert torch.allclose(found, expected[key], atol=1e-4)
+        assert found.is_contiguous(memory_format=torch.channels_last)  # no conversion on the way to the heads
 
 
 def test_two_processes_share_gradients_and_leave_no_parameter_unused(tmp_path: Path) -> None:

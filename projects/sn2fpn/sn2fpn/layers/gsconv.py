@@ -159,6 +159,9 @@ class GSConvE2(nn.Module):
 
 def _interleave(a: Tensor, b: Tensor) -> Tensor:
     """The shuffle of cat(a, b), without making the concatenation: a[0], b[0], a[1], b[1], … along channels."""
+    if a.is_contiguous(memory_format=torch.channels_last):  # stays so
+        pairs = torch.stack((a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)), dim=4)
+        return pairs.flatten(3, 4).permute(0, 3, 1, 2)
     return torch.stack((a, b), dim=2).flatten(1, 2)
 
 
