@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,10 +25,7 @@ from sn2fpn.study.features import add_arguments, main, measure_study
 from sn2fpn.study.features.command import name_models
 
 CONFIGS = Path(__file__).parents[2] / "configs/quick"
-KEYS: list[Any] = [
-    "INPUT.MIN_SIZE_TEST", 128, "INPUT.MAX_SIZE_TEST", 192, "MODEL.FPN.OUT_CHANNELS", 16, "MODEL.ROI_BOX_HEAD.FC_DIM",
-    16, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64,
-]  # fmt: skip
+KEYS: list[Any] = ["MODEL.FPN.OUT_CHANNELS", 16, "MODEL.ROI_BOX_HEAD.FC_DIM", 16]
 
 
 def config(name: str) -> CfgNode:
@@ -69,9 +67,10 @@ def test_with_annotations(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
     results = json.loads((tmp_path / "out/features.json").read_text())
     assert results.pop("images") == 3 and results.pop("set") == str(annotations)
     assert list(results) == ["fpn", "sni"] and list(results["sni"]) == ["p2", "p3", "p4", "p5"]
-    objects = json.loads(annotations.read_text())["annotations"]
+    objects = _objects_by_level(json.loads(annotations.read_text()))
+    assert objects["p2"] and objects["p3"] and not objects["p5"]
     for levels in results.values():
-        assert sum(level["boxes"] for level in levels.values()) == len(objects)
+        assert {name: level["boxes"] for name, level in levels.items()} == objects
         assert 0 <= levels["p2"]["localisation"] <= 1
         assert -1 <= levels["p2"]["agreement_inside"] <= 1
         assert levels["p5"]["coarse_share"] is None
@@ -81,6 +80,14 @@ def test_with_annotations(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert sni / (1 - sni) == pytest.approx(0.25 * fpn / (1 - fpn), rel=2e-2)
     text = capsys.readouterr().out
     assert "Means over 3 pictures" in text and "coarse" in text and "000003.png" in text
+
+
+def _objects_by_level(coco: dict[str, Any]) -> dict[str, int]:
+    """By the size of the box where the picture's shorter side is 192 pixels: 112 and more is p3, 224 and more p4 …"""
+    scales = {image["id"]: 192 / min(image["height"], image["width"]) for image in coco["images"]}
+    sizes = [(a["bbox"][2] * a["bbox"][3]) ** 0.5 * scales[a["image_id"]] for a in coco["annotations"]]
+    limits = {"p2": (0, 112), "p3": (112, 224), "p4": (224, 448), "p5": (448, math.inf)}
+    return {name: sum(low <= size < high for size in sizes) for name, (low, high) in limits.items()}
 
 
 def test_without_annotations(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

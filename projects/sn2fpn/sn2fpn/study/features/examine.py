@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ def mean_measures(per_picture: Sequence[dict[str, Measures]]) -> dict[str, Measu
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    defined = [v for v in values if v is not None]
+    defined = [v for v in values if v is not None and math.isfinite(v)]  # a diverged model's NaN is no measurement
     return sum(defined) / len(defined) if defined else None
 
 
