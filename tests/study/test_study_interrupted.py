@@ -63,7 +63,6 @@ def test_an_interrupted_study_goes_on(how: str, write_study: WriteStudy, tiny_st
         assert "the same command goes on" in said
         assert not list(folder.glob("jobs/runner-*"))
     at = _saved_at(cell)
-    assert at % 3 != 2 or at > 2  # where it was told to stop, not only at a period
     assert not (cell / "failure.txt").exists()
     assert "Interrupted after iteration" in (cell / "log.txt").read_text()
 
@@ -82,9 +81,9 @@ def test_an_interrupted_study_goes_on(how: str, write_study: WriteStudy, tiny_st
 
 
 def test_two_runners_share_a_study(write_study: WriteStudy, tiny_study: dict[str, Any]) -> None:
-    path = _study(write_study, tiny_study, 6)
+    path = write_study()
     cells = path.parent / "out/tiny/cells"
-    runners = [_start(path) for _ in range(2)]
+    runners = [_start(path, "--only", "*/seed1") for _ in range(2)]
     said = [runner.communicate(timeout=400)[0] for runner in runners]
     assert all((cells / name / "seed1/result.json").is_file() for name in ("fpn", "sni")), said
     for name in ("fpn", "sni"):
@@ -95,8 +94,8 @@ def test_two_runners_share_a_study(write_study: WriteStudy, tiny_study: dict[str
 
 def test_a_cell_whose_process_dies_is_reported(write_study: WriteStudy, tiny_study: dict[str, Any]) -> None:
     path = _study(write_study, tiny_study, 6)
-    (path.parent / "dies.py").write_text("import os, signal, sys\n"
-                                         "if 'submitit' in sys.modules and os.environ.get('SUBMITIT_EXECUTOR'):\n"
+    (path.parent / "dies.py").write_text("import os, signal\n"
+                                         "if 'SUBMITIT_EXECUTOR' in os.environ:  # in the job, not in the runner\n"
                                          "    print('last words', flush=True)\n"
                                          "    os.kill(os.getpid(), signal.SIGKILL)\n")
     path.write_text(path.read_text() + "IMPORTS: [dies.py]\n")

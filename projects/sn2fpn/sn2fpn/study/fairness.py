@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from .file import Cell, Study, cell_folder
+from .fingerprint import differences
 
 __all__ = ["fairness_report"]
 
@@ -18,7 +19,7 @@ def fairness_report(study: Study, folder: Path) -> list[str]:
         prints = {v.name: _fingerprint(folder, Cell(v, seed)) for v in study.variants}
         prints = {name: found for name, found in prints.items() if found}
         if len(prints) > 1:
-            told.setdefault(_compare(prints), []).append(seed)
+            told.setdefault(tuple(differences(prints)), []).append(seed)
     for facts, seeds in told.items():
         lines.append(f"Seed {', '.join(map(str, seeds))}:")
         lines += [f"  {fact}" for fact in facts]
@@ -27,21 +28,6 @@ def fairness_report(study: Study, folder: Path) -> list[str]:
         commits = sorted({commit or "unknown" for commit, _ in versions})
         lines.append(f"Cells were trained by different versions (commits {', '.join(commits)}): see their cell.json")
     return lines
-
-
-def _compare(prints: dict[str, dict[str, str]]) -> tuple[str, ...]:
-    equal, facts = [], []
-    for part in dict.fromkeys(part for found in prints.values() for part in found):
-        groups: dict[str, list[str]] = {}
-        for name, found in prints.items():
-            groups.setdefault(found.get(part, "none"), []).append(name)
-        if len(groups) == 1:
-            equal.append(part)
-        else:
-            facts.append(f"differs: {part} ({' | '.join(', '.join(names) for names in groups.values())})")
-    if equal:
-        facts.insert(0, f"equal in all variants: {', '.join(equal)}")
-    return tuple(facts)
 
 
 def _fingerprint(folder: Path, cell: Cell) -> dict[str, str]:
