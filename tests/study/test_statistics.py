@@ -150,7 +150,8 @@ def test_resampling_stays_quick() -> None:
 
 
 @pytest.mark.parametrize(("metric", "words"), [
-    ("segm/AP", "metric of 'segm': the predictions have bbox only"), ("bbox/APx", "unknown metric bbox.APx; did you mean 'AP'"),
+    ("segm/AP", "metric of 'segm': the predictions have bbox only"),
+    ("bbox/APx", "unknown metric bbox.APx; did you mean 'AP'"),
 ])
 def test_metrics_that_are_not_there(metric: str, words: str, truth: COCOEvaluator) -> None:
     found = _found(np.ones((400, 2), bool))
