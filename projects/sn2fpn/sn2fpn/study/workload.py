@@ -59,7 +59,8 @@ def make_images(count: int, height: int, width: int) -> list[dict[str, Any]]:
     batch = []
     for i in range(count):
         rng = np.random.default_rng(i)
-        coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, height // 32 + 1, width // 32 + 1)).astype(np.float32))
+        patches = (max(1, height // 32), max(1, width // 32))
+        coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, *patches)).astype(np.float32))
         image = nn.functional.interpolate(coarse, (height, width), mode="bilinear")[0]
         image += torch.from_numpy(rng.normal(0, 12, (3, height, width)).astype(np.float32))
         corner = rng.uniform(0, 0.6, (8, 2))
