@@ -17,69 +17,24 @@ import json
 import re
 import subprocess
 import sys
-import time
-import zlib
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
+from sn2fpn.study.timing import now, resident_mib
+from sn2fpn.study.workload import fill_weights, make_images
+
 ROOT = Path(__file__).resolve().parents[1]
 NUM_CLASSES = 80
-GAINS = [  # keep activations near 1, spread the boxes, and make some class of each proposal likely
-    (r"bottom_up\.stem\.conv1\.weight$", 1.0),
-    (r"\.res\d\.\d+\.conv3\.weight$", 0.35),
-    (r"\.fpn_(lateral|output)\d\.weight$", 0.35),
-    (r"rpn_head\.conv\.weight$", 0.7),
-    (r"rpn_head\.objectness_logits\.weight$", 0.9),
-    (r"rpn_head\.anchor_deltas\.weight$", 0.25),
-    (r"box_head\.fc\d\.weight$", 0.9),
-    (r"box_predictor\.cls_score\.weight$", 2.0),
-    (r"box_predictor\.bbox_pred\.weight$", 1.0),
-]
 KEYS = {
     "MODEL.WEIGHTS": "", "MODEL.RESNETS.STRIDE_IN_1X1": False, "MODEL.PIXEL_STD": [57.375, 57.12, 58.395],
 }
-
-
-def fill(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Values by name for a state dict in Detectron2's names: normal, scaled by fan-in and GAINS."""
-    out = {}
-    for name, old in state.items():
-        rng = np.random.default_rng(zlib.crc32(name.encode()))
-        value = rng.standard_normal(tuple(old.shape)).astype(np.float32)
-        if ".norm." in name:
-            value = (1 if name.endswith(("weight", "running_var")) else 0) + 0.05 * np.abs(value)
-        elif value.ndim > 1:
-            value *= np.sqrt(2 / np.prod(value.shape[1:]))
-            for pattern, gain in GAINS:
-                value *= gain if re.search(pattern, name) else 1
-        else:
-            value *= 0.01
-        out[name] = torch.from_numpy(value.astype(np.float32))
-    return out
-
-
-def make_batch(count: int, height: int, width: int) -> list[dict[str, Any]]:
-    """Images of smooth colour patches with noise, and eight boxes each."""
-    batch = []
-    for i in range(count):
-        rng = np.random.default_rng(i)
-        coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, height // 32, width // 32)).astype(np.float32))
-        image = nn.functional.interpolate(coarse, (height, width), mode="bilinear")[0]
-        image += torch.from_numpy(rng.normal(0, 12, (3, height, width)).astype(np.float32))
-        corner = rng.uniform(0, 0.6, (8, 2))
-        size = rng.uniform(0.05, 0.4, (8, 2))
-        boxes = np.concatenate([corner, corner + size], 1) * [width, height, width, height]
-        batch.append({"image": image.clamp(0, 255), "height": height, "width": width,
-                      "boxes": torch.tensor(boxes, dtype=torch.float32), "classes": torch.arange(8) * 9})
-    return batch
 
 
 # ------------------------------------------------------------------ the engines
@@ -134,12 +89,6 @@ class Engine:
         return {"training step": t3 - t0, "forward": t1 - t0, "backward": t2 - t1, "optimizer": t3 - t2}
 
 
-def now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def native(device: str) -> Engine:
     from sn2fpn.config import get_cfg
     from sn2fpn.engine import build_optimizer
@@ -169,7 +118,7 @@ def _detectron2_style(
     cfg.merge_from_list([x for pair in (KEYS | {"MODEL.DEVICE": device, "SOLVER.BASE_LR": 1e-9}).items() for x in pair])
     model = build_model(cfg)
     state = {k: v for k, v in model.state_dict().items() if not k.startswith("pixel_")}
-    model.load_state_dict(fill(state), strict=False)
+    model.load_state_dict(fill_weights(state), strict=False)
 
     def feed(model: nn.Module, batch: list[dict[str, Any]]) -> Any:
         inputs = []
@@ -234,7 +183,7 @@ def _to_torchvision(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, value in state.items():
         drop = 4 if "bbox_pred" in name and name.startswith("roi_heads") else 0  # no deltas for the background
         shapes[names[name]] = value[drop:]
-    filled = fill(shapes)
+    filled = fill_weights(shapes)
     out = {}
     for name, value in state.items():
         new = filled[names[name]]
@@ -277,14 +226,8 @@ def memory_of(name: str, mode: str, args: argparse.Namespace, batch: list[dict[s
     engine = ENGINES[name](args.device)
     for _ in range(3):
         getattr(engine, mode)(batch)
-    mib = torch.cuda.max_memory_allocated() / 2**20 if args.device.startswith("cuda") else peak_resident_mib()
+    mib = torch.cuda.max_memory_allocated() / 2**20 if args.device.startswith("cuda") else resident_mib(peak=True)
     print(json.dumps({"mib": mib}))
-
-
-def peak_resident_mib() -> float:
-    """Peak resident memory of this program (getrusage would count the parent's, from before exec)."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**10
 
 
 def main() -> None:
@@ -302,7 +245,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     height, width = map(int, args.size.split("x"))
-    batches = {"infer": make_batch(1, height, width), "train": make_batch(2, height, width)}
+    batches = {"infer": make_images(1, height, width), "train": make_images(2, height, width)}
     names = args.engines or [n for n in ENGINES if n == "native" or importlib.util.find_spec(n)]
     if args.memory_of:
         memory_of(names[0], args.memory_of, args, batches[args.memory_of])

@@ -143,7 +143,7 @@ def test_resampling_stays_quick() -> None:
         metrics = [f"bbox/{m}" for m in ("AP", "AP50", "AP75", "APs", "APm", "APl")]
         a, b = (resample(evaluator, cells, metrics) for cells in (found[:3], found[3:]))
         used = time.process_time() - started
-        assert used < 30  # 5 on an idle core
+        assert used < 30, used
         assert a["bbox/APs"].shape == (1001,) and abs(compare_resampled(a["bbox/AP"], b["bbox/AP"]).difference) < 10
     finally:
         DatasetCatalog.remove("quick_bootstrap")
