@@ -46,13 +46,15 @@ class Notes:
         if all(c.seeds.n < 2 for c in comparisons):
             return (f"One seed each: whether {plural(len(comparisons), 'variant')} and {results.baseline} differ in "
                     f"{self._headline} beyond the noise between trainings cannot be said.")
-        apart = [c.variant for c in comparisons if c.verdict.distinguishable]
-        noise = [c.variant for c in comparisons if not c.verdict.distinguishable]
+        apart = [c for c in comparisons if c.verdict.distinguishable]
         if not apart:
             return (f"No variant is distinguishable from {results.baseline} in {self._headline} with these seeds and "
                     "test images.")
-        rest = f"; not distinguishable from noise: {joined(noise)}" if noise else ""
-        return f"More than noise away from {results.baseline} in {self._headline}: {joined(apart)}{rest}."
+        groups = {f"better than {results.baseline} by more than noise": [c for c in apart if c.seeds.mean > 0],
+                  f"worse than {results.baseline} by more than noise": [c for c in apart if c.seeds.mean < 0],
+                  "not distinguishable from noise": [c for c in comparisons if not c.verdict.distinguishable]}
+        return f"In {self._headline}, " + "; ".join(f"{words}: {joined(c.variant for c in group)}"
+                                                    for words, group in groups.items() if group) + "."
 
     def conclusions(self, comparisons: Sequence[Comparison]) -> list[str]:
         if not comparisons:
