@@ -19,6 +19,7 @@ from sn2fpn.engine.hooks import EMA, BestModel, Hook
 from sn2fpn.engine.setup import scale_to_world_size
 from sn2fpn.engine.testing import validation_losses
 from sn2fpn.errors import UserError
+from sn2fpn.pyramids import PYRAMIDS
 from sn2fpn.structures import Boxes, Instances
 
 MakeCfg = Callable[..., CfgNode]
@@ -60,6 +61,20 @@ def test_a_run_learns_and_leaves_everything_behind(tiny_cfg: MakeCfg) -> None:
     assert losses[59]["total_loss"] < 0.6 * losses[0]["total_loss"]
     again = run(tiny_cfg({"MODEL.WEIGHTS": str(out / "model_final.pth")}), _args(eval_only=True))
     assert again["tiny_val"]["bbox"] == pytest.approx(results["tiny_val"]["bbox"], nan_ok=True)
+
+
+@pytest.mark.parametrize("pyramid", PYRAMIDS)
+def test_every_pyramid_learns(pyramid: str, tiny_cfg: MakeCfg) -> None:
+    cfg = tiny_cfg({"MODEL.BACKBONE.NAME": f"build_sn2_{pyramid}_backbone", "DATASETS.TEST": [], "SEED": 1,
+                    "SOLVER.MAX_ITER": 12})
+    trainer = _trainer(cfg)
+    losses: list[float] = []
+    trainer.model.register_forward_hook(lambda _, __, out: losses.append(sum(out.values()).item()))
+    fresh = {k: v.clone() for k, v in trainer.model.backbone.named_parameters()}
+    trainer.train()  # stops at a loss that is not finite
+    assert sum(losses[-3:]) / 3 < 0.85 * losses[0]
+    for name, value in trainer.model.backbone.named_parameters():
+        assert value.isfinite().all() and not torch.equal(value, fresh[name]), name
 
 
 @pytest.mark.parametrize("seed", [3, -1])

@@ -12,14 +12,12 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 pytestmark = pytest.mark.detectron2
 
 from sn2fpn.integrations.detectron2.comparison import compare_engines  # noqa: E402
+from sn2fpn.pyramids import PYRAMIDS  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 QUICK = ROOT / "configs" / "quick"
 ESD = ("MODEL.ESD.ENABLED", True)
-VARIANTS = {
-    "fpn": ("fpn", ()),
-    "sni": ("sni", ()),
-    "ihp": ("ihp", ()),
+VARIANTS = {name: (name, ()) for name in PYRAMIDS} | {
     "sni_esd": ("sni", ESD),
     "fpn_esd2": ("fpn", (*ESD, "MODEL.ESD.MODE", 2, "MODEL.ESD.STEM", "deep", "MODEL.ESD.SHORTCUT", "avg")),
     "sni_authors": ("sni", ("MODEL.SNI.MODE", "authors_rcnn")),
@@ -28,6 +26,7 @@ MASKS = ("MODEL.MASK_ON", True)
 BITMAPS = (*MASKS, "INPUT.MASK_FORMAT", "bitmask")
 CASES = [(name, heads) for name in ("fpn", "sni", "ihp", "sni_esd") for heads in ((), MASKS)]
 CASES += [("sni", BITMAPS), ("fpn_esd2", ()), ("sni_authors", ())]
+CASES += [(name, ()) for name in PYRAMIDS if (name, ()) not in CASES]
 LIMITS = {  # of float32: pixels, scores, relative errors
     "training inputs: image": 0.0, "training inputs: gt_boxes": 2e-5, "training inputs: gt_classes": 0.0,
     "training inputs: gt_masks": 1e-4, "parameters": 0.0, "detections: number": 0.0, "detections: boxes": 2e-4,
@@ -46,7 +45,8 @@ def compare(config: Path, *overrides: Any, weights: str = "", exactly: bool = Tr
 @pytest.mark.parametrize(("variant", "heads"), CASES, ids=[f"{n}-{h[-1] if h else 'boxes'}" for n, h in CASES])
 def test_both_engines_compute_the_same(variant: str, heads: tuple[Any, ...]) -> None:
     name, overrides = VARIANTS[variant]
-    found = compare(QUICK / f"faster_rcnn_R18_{name}_shapes.yaml", *overrides, *heads)
+    backbone = ("MODEL.BACKBONE.NAME", f"build_sn2_{name}_backbone")
+    found = compare(QUICK / "Base-Shapes.yaml", *backbone, *overrides, *heads)
     assert ("loss_mask" in found) == bool(heads)
     for what, largest in found.items():
         assert largest <= LIMITS[what], f"{what}: {largest:.1e}"

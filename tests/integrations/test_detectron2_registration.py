@@ -61,7 +61,9 @@ def test_two_lines_give_a_project_our_pyramids(name: str) -> None:
         assert "instances" in model([{"image": torch.rand(3, 70, 90)}])[0]
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, "area"), ("area", "area"), (0.5, 0.5), ("0.25", 0.25)])
+@pytest.mark.parametrize(("given", "expected"), [
+    (None, "area"), ("area", "area"), ("learned", "learned"), (0.5, 0.5), ("0.25", 0.25),
+])  # fmt: skip
 def test_alpha_may_be_a_word_or_a_number(given: Any, expected: Any, tmp_path: Path) -> None:
     """yacs knows one type per key; here both pass, from YAML and from the command line."""
     yaml = tmp_path / "c.yaml"

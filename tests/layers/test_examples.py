@@ -19,6 +19,7 @@ MODULES = [
 PUBLIC = ["layers.C3", "layers.Conv2d", "layers.ConvNormAct", "layers.ESD1", "layers.ESD2", "layers.FrozenBatchNorm2d"]
 PUBLIC += ["layers.GSConv", "layers.GSConvE1", "layers.GSConvE2", "layers.SNI", "layers.esd_fuse"]
 PUBLIC += ["layers.soft_nearest", "layers.soft_nearest_add", "pyramids.FPN", "pyramids.IHP", "pyramids.SNIFPN"]
+PUBLIC += ["pyramids.BiFPN", "pyramids.PAFPN", "pyramids.SAPAN"]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from sn2fpn.config import get_cfg
@@ -21,9 +24,33 @@ VARIANTS = {
     "sni": [
         ["MODEL.SNI.MODE", "authors_rcnn"],
         ["MODEL.SNI.ORDER", "pass_smoothed", "MODEL.SNI.INTERP", "bilinear", "MODEL.SNI.ALPHA", 0.5],
+        ["MODEL.SNI.ALPHA", "learned"],
     ],
     "ihp": [["MODEL.IHP.FILTER", name] for name in ("gsconve", "conv3x3", "bottleneck")]
     + [["MODEL.IHP.NORM", "", "MODEL.IHP.AUX_KERNEL", 1]],
+    "pafpn": [["MODEL.PAFPN.VARIANT", "openmmlab", "MODEL.PAFPN.UPSAMPLE", "sni"]],
+    "sapan": [["MODEL.SAPAN.DOWN", name] for name in ("esd2", "gsconve1", "conv")]
+    + [["MODEL.SAPAN.NORM", "", "MODEL.SAPAN.VARIANT", "openmmlab", "MODEL.SAPAN.UPSAMPLE", "nearest"]],
+    "bifpn": [
+        ["MODEL.BIFPN.NUM_CELLS", 1, *options]
+        for options in (
+            ["MODEL.BIFPN.FUSION", "softmax", "MODEL.BIFPN.DOWN_PAD", "tf_same", "MODEL.BIFPN.PER_EDGE_PROJ", True],
+            ["MODEL.BIFPN.FUSION", "sum", "MODEL.BIFPN.SEPARABLE", False, "MODEL.BIFPN.UPSAMPLE", "sni"],
+            ["MODEL.BIFPN.NORM", ""],
+        )
+    ],
+    "pconv": [
+        ["MODEL.PCONV.DEFORM", "all", "MODEL.PCONV.EXTRA_CONV", True, "MODEL.PCONV.NUM", 1],
+        ["MODEL.PCONV.LEVELS", ("p3", "p4"), "MODEL.PCONV.UPSAMPLE", "sni", "MODEL.PCONV.IBN", False],
+    ],
+    "gfpn": [
+        ["MODEL.GFPN.UPSAMPLE", "sni", "MODEL.GFPN.SEPARABLE", True],
+        ["MODEL.GFPN.SKIP", "dense", "MODEL.GFPN.NORM", ""],
+    ],
+    "fapn": [
+        ["MODEL.FAPN.FSM", False, "MODEL.FPN.NORM", "BN", "MODEL.FAPN.UPSAMPLE", "sni"],
+        ["MODEL.FAPN.ALIGN", "none"],
+    ],
 }
 CASES = [(name, overrides) for name in PYRAMIDS for overrides in [[], *VARIANTS.get(name, [])]]
 over_the_registry = pytest.mark.parametrize(
@@ -65,6 +92,9 @@ def test_output_shape_tells_the_truth(name: str, overrides: list, size: tuple[in
 @over_the_registry
 def test_gradient_reaches_every_parameter_and_input(name: str, overrides: list) -> None:
     pyramid = build(name, overrides)
+    for parameter in pyramid.parameters():
+        if not parameter.any():  # what starts at zero, such as offsets, would hide what lies before it
+            nn.init.normal_(parameter, std=0.1)
     features = {k: v.requires_grad_() for k, v in maps(96, 64, batch=2).items()}
     outputs = pyramid(features)
     sum((p * torch.randn_like(p)).sum() for p in outputs.values()).backward()
@@ -73,16 +103,18 @@ def test_gradient_reaches_every_parameter_and_input(name: str, overrides: list) 
 
 
 @over_the_registry
-def test_bfloat16_autocast_stays_close(name: str, overrides: list) -> None:
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.bfloat16, 0.03), (torch.float16, 0.004)])
+def test_mixed_precision_stays_close(name: str, overrides: list, dtype: torch.dtype, limit: float) -> None:
     pyramid = build(name, overrides)
     features = maps(96, 65, batch=2)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", dtype):
         outputs = pyramid(features)
         loss = sum(p.float().square().mean() for p in outputs.values())
     loss.backward()
+    assert all(p.grad.isfinite().all() for p in pyramid.parameters())
     for key, expected in pyramid(features).items():
-        assert outputs[key].dtype == torch.bfloat16
-        assert (outputs[key] - expected).norm() < 0.03 * expected.norm()
+        assert outputs[key].dtype == dtype
+        assert (outputs[key] - expected).norm() < limit * expected.norm()
 
 
 @over_the_registry
@@ -104,6 +136,29 @@ def test_memory_formats_agree(name: str, overrides: list) -> None:
     last = {k: v.contiguous(memory_format=torch.channels_last) for k, v in features.items()}
     for key, found in pyramid.to(memory_format=torch.channels_last)(last).items():
         assert torch.allclose(found, expected[key], atol=1e-4)
+
+
+def test_two_processes_share_gradients_and_leave_no_parameter_unused(tmp_path: Path) -> None:
+    """All pyramids in one start of the processes; DDP itself refuses a second step after an unused parameter."""
+    mp.spawn(_one_of_two, args=(str(tmp_path / "meet"),), nprocs=2)
+
+
+def _one_of_two(rank: int, file: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    for name, overrides in CASES:
+        pyramid = build(name, overrides)
+        parallel = nn.parallel.DistributedDataParallel(pyramid)
+        torch.manual_seed(rank)
+        for _ in range(2):
+            pyramid.zero_grad()
+            sum(p.square().mean() for p in parallel(maps(64, 33, batch=2)).values()).backward()
+        mine = torch.cat([p.grad.flatten() for p in pyramid.parameters()])
+        both = [torch.empty_like(mine) for _ in range(2)]
+        dist.all_gather(both, mine)
+        assert mine.any() and torch.equal(*both), (name, overrides)
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def test_an_attached_trunk_gives_detectron2s_names_and_takes_images() -> None:
@@ -178,16 +233,23 @@ def test_retinanet_backbones_have_p6_and_p7_from_the_trunk(name: str) -> None:
                          "MODEL.IHP.DEPTHS", (1, 1, 1)])  # fmt: skip
     pyramid = pyramid_from_backbone_name(f"build_sn2_{name}_retinanet_backbone")(cfg, TRUNK)
     features = maps(135, 200)
+    made: list[Tensor] = []  # before a pyramid in which they take part refines them
+    if pyramid.top_block is not None:
+        pyramid.top_block.register_forward_hook(lambda *call: made.extend(call[-1]))
     outputs = pyramid(features)
     assert list(outputs) == list(pyramid.output_shape()) == ["p3", "p4", "p5", "p6", "p7"]
+    assert outputs["p7"].shape == (1, 16, 2, 2)
+    assert pyramid.size_divisibility == 32
+    if pyramid.top_block is None:  # fuses the two itself, as BiFPN
+        return
     conv = torch.nn.functional.conv2d
     p6, p7 = pyramid.top_block.p6, pyramid.top_block.p7
     expected = conv(features["res5"], p6.weight, p6.bias, stride=2, padding=1)
-    assert torch.allclose(outputs["p6"], expected, atol=1e-5)
+    assert torch.allclose(made[0], expected, atol=1e-5)
     expected = conv(expected.relu(), p7.weight, p7.bias, stride=2, padding=1)
-    assert torch.allclose(outputs["p7"], expected, atol=1e-5)
-    assert outputs["p7"].shape == (1, 16, 2, 2)
-    assert pyramid.size_divisibility == 32
+    assert torch.allclose(made[1], expected, atol=1e-5)
+    if type(pyramid).refine is Pyramid.refine:
+        assert torch.equal(outputs["p6"], made[0]) and torch.equal(outputs["p7"], made[1])
 
 
 def test_p6_from_p5_and_from_what_is_not_there() -> None:

@@ -74,6 +74,40 @@ def test_fpn_and_sni_exchange_state_dicts_and_agree_at_alpha_one() -> None:
     fpn.load_state_dict(sni.state_dict(), strict=True)
 
 
+@pytest.mark.parametrize("interp", ["nearest", "bilinear"])
+@pytest.mark.parametrize("order", ["pass_sum", "pass_smoothed"])
+def test_learned_alpha_is_a_scalar_per_step(interp: str, order: str) -> None:
+    torch.manual_seed(0)
+    learned = SNIFPN([3, 4, 5], 6, alpha="learned", interp=interp, order=order)
+    c = {f"res{i}": torch.randn(2, i + 1, *size) for i, size in [(2, (17, 23)), (3, (9, 12)), (4, (5, 6))]}
+    fixed = SNIFPN([3, 4, 5], 6, alpha=0.25, interp=interp, order=order)
+    report = learned.load_state_dict(fixed.state_dict(), strict=False)  # as from an FPN checkpoint
+    assert report.missing_keys == ["sni_alpha2", "sni_alpha3"] and not report.unexpected_keys
+    for name, expected in fixed(c).items():
+        assert torch.allclose(learned(c)[name], expected, atol=1e-6)
+
+    def loss() -> Tensor:
+        return sum((p.double() * torch.linspace(-1, 1, p.numel()).view_as(p)).sum() for p in learned(c).values())
+
+    learned, c = learned.double(), {k: v.double() for k, v in c.items()}
+    loss().backward()
+    for alpha in (learned.sni_alpha2, learned.sni_alpha3):
+        assert alpha.shape == ()
+        with torch.no_grad():
+            values = [(alpha.add_(step), loss())[1] for step in (1e-4, -2e-4)]
+            alpha.add_(1e-4)
+        assert alpha.grad.item() == pytest.approx((values[0] - values[1]).item() / 2e-4, rel=1e-5)
+
+
+def test_learned_alpha_starts_at_the_area_ratio_of_even_sizes() -> None:
+    learned, area = SNIFPN([4, 4, 4], 4, alpha="learned"), SNIFPN([4, 4, 4], 4)
+    learned.load_state_dict(area.state_dict(), strict=False)
+    maps = {f"res{i}": torch.randn(1, 4, 64 >> i, 96 >> i) for i in (2, 3, 4)}
+    for name, expected in area(maps).items():
+        assert torch.allclose(learned(maps)[name], expected, atol=1e-6)
+    assert count_parameters(learned) == count_parameters(area) + 2
+
+
 def test_parameters() -> None:
     assert count_parameters(SNIFPN(RESNET50)) == 3_344_384
     authors = SNIFPN(RESNET50, mode="authors_rcnn")
@@ -91,6 +125,7 @@ def test_parameters() -> None:
         (["MODEL.SNI.INTERP", "bicubic"], "MODEL.SNI.INTERP: found 'bicubic'"),
         (["MODEL.SNI.ORDER", "pass_smooth"], "did you mean 'pass_smoothed'"),
         (["MODEL.SNI.ALPHA", "aera"], "MODEL.SNI.ALPHA: found 'aera'; did you mean 'area'"),
+        (["MODEL.SNI.MODE", "authors_rcnn", "MODEL.SNI.ALPHA", "learned"], "contradicts MODEL.SNI.MODE"),
         (["MODEL.SNI.MODE", "authors_rcnn", "MODEL.SNI.ALPHA", 0.5], "contradicts MODEL.SNI.MODE 'authors_rcnn'"),
     ],
 )

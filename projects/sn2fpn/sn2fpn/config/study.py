@@ -13,7 +13,8 @@ def add_study_config(cfg: Any) -> None:
     # Pyramid with soft nearest-neighbour interpolation (SNI).
     cfg.MODEL.SNI = CN(dict(
         MODE="soft_nearest",  # | "authors_rcnn": the top-down path of the released R-CNN code
-        ALPHA=None,  # factor on the upsampled map: None or "area" = (h*w)/(H*W), or a fixed float
+        ALPHA=None,  # factor on the upsampled map: None or "area" = (h*w)/(H*W), a fixed float, or "learned":
+        #              one scalar per step, which starts at 1/4
         #              (None, since yacs lets both a string and a number replace nothing else)
         INTERP="nearest",  # | "bilinear"
         ORDER="pass_sum",  # what travels down: the plain sum, or "pass_smoothed" (after the 3x3 conv)
@@ -37,7 +38,9 @@ def add_study_config(cfg: Any) -> None:
         DOWN="esd1",  # | "esd2" | "gsconve1" | "conv": what halves the map on the way up
         VARIANT="paper",  # as in PAFPN
         UPSAMPLE="sni",  # | "nearest"
-        NORM="BN",  # inside ESD and GSConvE
+        NORM="BN",  # inside ESD and GSConvE, as in IHP
+        NORM_EPS=1e-5,
+        NORM_MOMENTUM=0.1,
     ))
     # Weighted bidirectional pyramid (EfficientDet).
     cfg.MODEL.BIFPN = CN(dict(
@@ -45,7 +48,7 @@ def add_study_config(cfg: Any) -> None:
         FUSION="fast",  # fast normalised | "softmax" | "sum" (no weights)
         SEPARABLE=True,  # False: dense 3x3 convs
         DOWN_PAD="same",  # max-pool pads 1 all around | "tf_same": TensorFlow's padding
-        PER_EDGE_PROJ=False,  # True: a projection of the trunk's map for each edge that reads it
+        PER_EDGE_PROJ=False,  # True: a projection of the trunk's map for each node that reads it
         NORM="BN",
         NORM_EPS=1e-3,
         NORM_MOMENTUM=0.01,
@@ -55,9 +58,10 @@ def add_study_config(cfg: Any) -> None:
     cfg.MODEL.PCONV = CN(dict(
         NUM=4,  # modules in a row
         IBN=True,  # one batch norm over all levels after each module
+        IBN_NORM="BN",  # | "SyncBN": statistics over all processes, too
         DEFORM="none",  # | "all": deformable taps at every level but the finest
-        LEVELS=("p2", "p3", "p4", "p5", "p6"),  # consecutive; the others are FPN's
-        EXTRA_CONV=False,  # True: one more 3x3 shared by the levels
+        LEVELS=(),  # consecutive outputs, e.g. ("p3", "p4", "p5", "p6"); the others are FPN's. (): all
+        EXTRA_CONV=False,  # True: one more 3x3 shared by the levels, after the modules
         UPSAMPLE="bilinear_corners",  # | "nearest" | "sni" | "bilinear"; "sni" also reaches the FPN below
     ))
     # Generalised pyramid (GiraffeDet).

@@ -7,8 +7,11 @@ from typing import Any
 
 _HOMES = {
     "default_argument_parser": "arguments",
+    "environment": "setup",
+    "import_files": "imports",
     "launch": "processes",
     "main": "entry",
+    "prepare": "entry",
     "run": "native",
     "load_config": "setup",
     "default_setup": "setup",

@@ -36,6 +36,9 @@ def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParse
     parser.add_argument("--engine", choices=ENGINES, default="auto",
                         help="who trains: this package (native) or an installed Detectron2; "
                              "auto (default): Detectron2 when it imports")
+    parser.add_argument("--import", action="append", default=[], dest="imports", metavar="FILE",
+                        help="a Python file to import before the config is read, e.g. with a pyramid of your own "
+                             "(may be given several times)")
     parser.add_argument("--resume", action="store_true",
                         help="continue from the last checkpoint in OUTPUT_DIR, or start when there is none")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS and stop")

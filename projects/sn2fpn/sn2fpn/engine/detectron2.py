@@ -22,7 +22,7 @@ from ..data import DatasetCatalog as OurCatalog
 from ..data import check_classes
 from ..data.catalog import is_slice
 from ..errors import UserError, did_you_mean
-from ..integrations.detectron2 import read_config, register_custom, share_dataset
+from ..integrations.detectron2 import read_config, register_backbones, register_custom, share_dataset
 from .setup import make_output_dir, validate
 
 __all__ = ["Trainer", "device", "load_config", "run"]
@@ -49,6 +49,7 @@ def load_config(args: Any) -> CfgNode:
     Raises:
         UserError: an unknown key, a wrong type, or what Detectron2 cannot serve.
     """
+    register_backbones()  # again: a pyramid may have been added since Detectron2 was first met
     cfg = read_config(args.config_file, args.opts)
     validate(cfg, args)
     _check_served(cfg, args)

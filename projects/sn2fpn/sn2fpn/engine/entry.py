@@ -10,19 +10,18 @@ from typing import Any
 from ..errors import UserError
 from .arguments import default_argument_parser
 from .choice import Engine, choose_engine
+from .imports import import_files
 
-__all__ = ["main"]
+__all__ = ["main", "prepare", "report"]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run train_net.py's command line; returns the exit code (0 done, 2 user mistake, 130 interrupted)."""
     args = default_argument_parser().parse_args(argv)
     try:
-        _check_flags(args)
-        engine = choose_engine(args.engine, args.config_file)
+        engine, cfg = prepare(args)  # checked before any process starts
         from .processes import launch
 
-        cfg = _module(engine).load_config(args)  # checked before any process starts
         launch(_run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url,
                args=(engine, cfg, args), device=_module(engine).device(cfg))
     except UserError as e:
@@ -35,6 +34,21 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def prepare(args: Any) -> tuple[Engine, Any]:
+    """The engine and the configuration of a command line; imports its `--import` files.
+
+    Args:
+        args: of `default_argument_parser`.
+
+    Raises:
+        UserError: a mistake in the flags or in the configuration.
+    """
+    _check_flags(args)
+    import_files(args.imports)
+    engine = choose_engine(args.engine, args.config_file)
+    return engine, _module(engine).load_config(args)
+
+
 def report(error: UserError) -> None:
     """Print a user mistake to the console and, when logging is set up, to the log file."""
     root = logging.getLogger("sn2fpn")
@@ -45,6 +59,7 @@ def report(error: UserError) -> None:
 
 
 def _run(engine: Engine, cfg: Any, args: Any) -> None:
+    import_files(args.imports)  # this may be a spawned process
     _module(engine).run(cfg, args, engine)
 
 

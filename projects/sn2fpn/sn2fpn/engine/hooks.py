@@ -17,7 +17,7 @@ from ..atomic import atomic_write
 from ..errors import UserError, did_you_mean
 from .options import RunOptions
 from .testing import TestSet, evaluate, flatten_results, validation_losses
-from .writers import ConsoleWriter, JSONWriter, TensorBoardWriter
+from .writers import ConsoleWriter, JSONWriter, TensorBoardWriter, peak_memory_mib
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -212,6 +212,7 @@ class Progress(Hook):
         if done % self._period and done != t.max_iter and done != t.start_iter + 1:
             return
         smoothed["eta_seconds"] = t.storage.mean("time") * (t.max_iter - done)
+        smoothed["peak_memory_mib"] = peak_memory_mib()
         self._console.write(t.iter, smoothed)
         self._write(smoothed)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import time
@@ -78,6 +79,7 @@ def _wait(context: Any) -> None:
 def _child(local_rank: int, main_func: Callable[..., Any], world_size: int, per_machine: int, machine_rank: int,
            dist_url: str, device: str, args: tuple[Any, ...]) -> None:
     os.environ["LOCAL_RANK"] = str(local_rank)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm's notice reaches every process; the first one acts on it
     try:
         if device == "cpu":
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // per_machine))

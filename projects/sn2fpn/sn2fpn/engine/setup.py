@@ -20,9 +20,10 @@ from ..atomic import atomic_write
 from ..config import CfgNode, get_cfg
 from ..errors import UserError
 from .options import YAML_KEYS, RunOptions, check_options, read_options
+from .solver import check_steps
 
-__all__ = ["default_setup", "environment_summary", "load_config", "make_output_dir", "scale_to_world_size",
-           "seed_everything", "validate"]
+__all__ = ["default_setup", "environment", "environment_summary", "load_config", "make_output_dir",
+           "scale_to_world_size", "seed_everything", "validate"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ def validate(cfg: CfgNode, args: Any) -> None:
     """
     options = read_options(cfg, YAML_KEYS)
     check_options(options, args, has_train=bool(cfg.DATASETS.TRAIN), has_test=bool(cfg.DATASETS.TEST))
+    check_steps(cfg.SOLVER.STEPS)
     if cfg.SOLVER.BASE_LR <= 0:
         raise UserError(f"SOLVER.BASE_LR: expected a positive number, found {cfg.SOLVER.BASE_LR}")
 
@@ -123,31 +125,36 @@ class _StdoutHandler(logging.StreamHandler):
         pass
 
 
-def environment_summary() -> str:
-    """Versions and devices, as a two-column table."""
-    rows = [("sn2fpn", f"{__version__} {_commit()}"), ("Python", platform.python_version()),
-            ("platform", platform.platform())]
+def environment() -> dict[str, str]:
+    """Versions and devices by name: what a run's numbers may depend on besides its configuration."""
+    found = {"sn2fpn": __version__, "commit": _commit(), "Python": platform.python_version(),
+             "platform": platform.platform()}
     for package in ("torch", "torchvision", "fvcore", "pycocotools", "numpy", "pillow", "detectron2"):
         try:
-            rows.append((package, metadata.version(package)))
+            found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            rows.append((package, "not installed"))
+            found[package] = "not installed"
     if torch.cuda.is_available():
-        rows += [(f"GPU {i}", torch.cuda.get_device_name(i)) for i in range(torch.cuda.device_count())]
-        rows.append(("CUDA", f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"))
-    rows.append(("CPU", f"{os.cpu_count()} cores, {torch.get_num_threads()} torch threads"))
-    return tabulate(rows, tablefmt="plain")
+        found |= {f"GPU {i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+        found["CUDA"] = f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+    found["CPU"] = f"{os.cpu_count()} cores, {torch.get_num_threads()} torch threads"
+    return found
+
+
+def environment_summary() -> str:
+    """`environment` as a two-column table."""
+    return tabulate(environment().items(), tablefmt="plain")
 
 
 def _commit() -> str:
-    """`(commit abc1234)` of the checkout this package runs from, or nothing."""
+    """Of the checkout this package runs from, "abc1234" or "abc1234-dirty"; "" where there is none."""
     here = Path(__file__).parent
     git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         done = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return f"(commit {done.stdout.strip()})" if done.returncode == 0 else ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def seed_everything(seed: int) -> int:

@@ -161,7 +161,7 @@ class DetectionEvaluator(DatasetEvaluator):
         largest = max((int(d.classes.max()) for d in ordered if len(d.classes)), default=-1)
         if largest >= len(self._class_names):
             raise UserError(f"a prediction has class {largest}, but data set {self._dataset_name!r} has "
-                            f"{len(self._class_names)} classes; check MODEL.ROI_HEADS.NUM_CLASSES")
+                            f"{len(self._class_names)} classes; check the model's number of classes")
         return ordered
 
 

@@ -47,6 +47,13 @@ class JudgedDetections:
     def num_images(self) -> int:
         return len(self.rankings[""][0].objects)
 
+    def metric_names(self) -> list[str]:
+        """The names of `scores`."""
+        return [name for size in self.rankings for name in self._names(size)]
+
+    def _names(self, size: str) -> list[str]:
+        return [f"AP{size}"] if size else ["AP", "AP50", "AP75", *(f"AP-{name}" for name in self.class_names)]
+
     def scores(
         self, weights: np.ndarray | None = None, metrics: Collection[str] | None = None
     ) -> dict[str, np.ndarray]:
@@ -66,16 +73,14 @@ class JudgedDetections:
         by_image = np.ascontiguousarray(np.asarray(weights, np.float32).T)  # in float32 counts are exact
         out: dict[str, np.ndarray] = {}
         for size, of_size in self.rankings.items():
-            classes = [f"AP-{name}" for name in self.class_names] if not size else []
-            names = [f"AP{size}"] if size else ["AP", "AP50", "AP75"]
-            if metrics is not None and not {*names, *classes} & set(metrics):
+            names = self._names(size)
+            if metrics is not None and not set(names) & set(metrics):
                 continue
             ap = 100 * np.stack([average_precision_of(r, by_image, self.recall_points) for r in of_size])  # (K, T, B)
             known = ~np.isnan(ap)
             with np.errstate(invalid="ignore"):  # nothing known: 0 / 0
                 mean = np.where(known, ap, 0).sum(axis=0) / known.sum(axis=0)  # (T, B)
-            out |= dict(zip(names, (mean.mean(axis=0), mean[0], mean[5])))
-            out |= dict(zip(classes, ap.mean(axis=1)))
+            out |= dict(zip(names, (mean.mean(axis=0), mean[0], mean[5], *ap.mean(axis=1))))
         return {name: out[name] for name in (out if metrics is None else metrics)}
 
 

@@ -3,10 +3,13 @@
 from .activation import get_activation
 from .c3 import C3
 from .conv import Conv2d, ConvNormAct
+from .deform import DeformConv2d
 from .esd import ESD1, ESD2, check_esd1_channels, esd_fuse, esd_fuse_conv
 from .gsconv import GSConv, GSConvE1, GSConvE2
 from .init import c2_msra_fill, c2_xavier_fill, kaiming_normal_per_group
+from .integrated_norm import integrated_norm_relu
 from .norm import FrozenBatchNorm2d, SyncBatchNorm, get_norm
+from .pconv import SEPC, PConv, SharedConv
 from .sni import SNI, soft_nearest, soft_nearest_add
 from .upsample import UPSAMPLINGS, check_upsampling, upsample, upsample_add
 
@@ -14,13 +17,17 @@ __all__ = [
     "C3",
     "Conv2d",
     "ConvNormAct",
+    "DeformConv2d",
     "ESD1",
     "ESD2",
     "FrozenBatchNorm2d",
     "GSConv",
     "GSConvE1",
     "GSConvE2",
+    "PConv",
+    "SEPC",
     "SNI",
+    "SharedConv",
     "SyncBatchNorm",
     "UPSAMPLINGS",
     "c2_msra_fill",
@@ -31,6 +38,7 @@ __all__ = [
     "esd_fuse_conv",
     "get_activation",
     "get_norm",
+    "integrated_norm_relu",
     "kaiming_normal_per_group",
     "soft_nearest",
     "soft_nearest_add",

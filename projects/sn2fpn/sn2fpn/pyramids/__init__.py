@@ -4,18 +4,32 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from .base import Pyramid
+from .bifpn import BiFPN
+from .fapn import FaPN
 from .fpn import FPN
+from .gfpn import GFPN, GiraffeGraph, gfpn_links
 from .ihp import IHP
+from .pafpn import PAFPN
+from .pconv import PConvFPN
 from .registry import PYRAMIDS, backbone_names, pyramid_from_backbone_name, register_pyramid
+from .sapan import SAPAN
 from .sni import SNIFPN
 
 __all__ = [
+    "BiFPN",
     "FPN",
+    "FaPN",
+    "GFPN",
+    "GiraffeGraph",
     "IHP",
+    "PAFPN",
+    "PConvFPN",
     "PYRAMIDS",
     "Pyramid",
+    "SAPAN",
     "SNIFPN",
     "backbone_names",
+    "gfpn_links",
     "pyramid_from_backbone_name",
     "register_pyramid",
 ]

@@ -22,7 +22,8 @@ InputShape = Mapping[str, ShapeSpec] | Sequence[int]
 class Pyramid(nn.Module):
     """Base of the pyramids: maps of a trunk in, maps p2, p3, … of equal width out.
 
-    A subclass adds its modules in the constructor and says in `fuse` what its paper says. Level l is the
+    A subclass adds its modules in the constructor and says in `fuse` what its paper says, or, where p6 and p7 take
+    part, in `refine`, which sees all levels. Level l is the
     map with stride 2^l: trunk map C_l, output p_l. Per-level modules are named `<prefix><l>` ("fpn_lateral2")
     as in Detectron2's state dicts. One more level than the trunk has (p6) is subsampled from the coarsest
     output, unless `fuse` returns it; `add_p6_p7` replaces it by RetinaNet's two.
@@ -103,11 +104,15 @@ class Pyramid(nn.Module):
             maps += self.top_block({**x, **dict(zip(self.out_features, maps))})
         while len(maps) < len(self.out_features):
             maps.append(subsample(maps[-1]))
-        return dict(zip(self.out_features, maps))
+        return dict(zip(self.out_features, self.refine(maps)))
 
     def fuse(self, features: list[Tensor]) -> list[Tensor]:
         """The pyramid itself: trunk maps, fine to coarse -> a new list of output maps, fine to coarse."""
         raise NotImplementedError
+
+    def refine(self, maps: list[Tensor]) -> list[Tensor]:
+        """What follows once p6 (or p6 and p7) exist: all levels, fine to coarse -> the outputs; here they are."""
+        return maps
 
     def add_p6_p7(self, source: str = "res5") -> None:
         """Two more levels than the trunk has, by learned convs instead of one by subsampling (`P6P7`).
@@ -149,16 +154,20 @@ class Pyramid(nn.Module):
         """Further wishes on image padding, as Detectron2 states them; `square_size` 0: none."""
         return {"square_size": 0}
 
-    def add_per_level(self, **parts: Callable[[int], nn.Module]) -> None:
-        """Add `make(i)` as `<prefix><l>` for the i-th level l and each `prefix=make`.
+    def add_parts(self, **parts: nn.Module | None) -> None:
+        """Add modules by name. The trunk stays last, as in Detectron2: an optimizer's state goes by the order."""
+        for name, part in parts.items():
+            self.add_module(name, part)
+        if self.bottom_up is not None:
+            self._modules["bottom_up"] = self._modules.pop("bottom_up")
 
-        Level by level, as Detectron2 does: an optimizer's state goes by the order of the parameters.
+    def add_per_level(self, **parts: Callable[[int], nn.Module | None]) -> None:
+        """Add `make(i)` as `<prefix><l>` for the i-th level l and each `prefix=make`, level by level as Detectron2.
+
+        None: the level has no such part.
         """
         for i, level in enumerate(self.levels):
-            for prefix, make in parts.items():
-                self.add_module(f"{prefix}{level}", make(i))
-        if self.bottom_up is not None:  # the trunk comes last, there too
-            self._modules["bottom_up"] = self._modules.pop("bottom_up")
+            self.add_parts(**{f"{prefix}{level}": make(i) for prefix, make in parts.items()})
 
     def per_level(self, prefix: str) -> list[nn.Module]:
         """The modules `<prefix><l>`, fine to coarse."""
@@ -172,9 +181,9 @@ class Pyramid(nn.Module):
         """L_l = conv1x1(C_l), a new list."""
         return [conv(x) for conv, x in zip(self.per_level("fpn_lateral"), features)]
 
-    def conv(self, in_channels: int, kernel_size: int, norm: Norm = "") -> Conv2d:
+    def conv(self, in_channels: int, kernel_size: int, norm: Norm = "", stride: int = 1) -> Conv2d:
         """A neck conv to W channels as in FPN: no activation, a bias only without norm, Xavier fill."""
-        conv = Conv2d(in_channels, self.out_channels, kernel_size, padding=kernel_size // 2, norm=norm)
+        conv = Conv2d(in_channels, self.out_channels, kernel_size, stride, kernel_size // 2, norm=norm)
         c2_xavier_fill(conv)
         return conv
 

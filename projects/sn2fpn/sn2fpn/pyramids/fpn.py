@@ -38,7 +38,8 @@ class FPN(Pyramid):
             pyramids built on this one.
 
     Raises:
-        UserError: unknown `fuse_type`, `upsample` or norm, or inputs that make no pyramid.
+        UserError: unknown `fuse_type`, `upsample` or norm, "avg" with "sni" (the coarse map would be damped twice),
+            or inputs that make no pyramid.
 
     Example:
         >>> import torch
@@ -63,6 +64,10 @@ class FPN(Pyramid):
         super().__init__(input_shape, out_channels, in_features=in_features, bottom_up=bottom_up)
         if fuse_type not in ("sum", "avg"):
             raise UserError(f"FPN fuse_type: found {fuse_type!r}{did_you_mean(fuse_type, ('sum', 'avg'))}")
+        if upsample == "sni" and fuse_type != "sum":
+            raise UserError(
+                f"MODEL.FPN.FUSE_TYPE: SNI only sums (its alpha is the weight), found {fuse_type!r}; set it to 'sum'"
+            )
         self.fuse_type = fuse_type
         self.upsample = check_upsampling(upsample, "FPN upsample", ("nearest", "sni"))
         self.add_laterals(norm, fpn_output=lambda _: self.conv(out_channels, 3, norm))

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import UserError, did_you_mean
@@ -40,7 +41,9 @@ class SNIFPN(Pyramid):
         norm: of every conv, see `sn2fpn.layers.get_norm`; "": none, and the convs have biases.
         mode: "soft_nearest", or "authors_rcnn": alpha 0.25, bilinear, pass_smoothed, no smoothing conv on the
             coarsest map, weights from N(0, 0.01^2). That preset leaves no further choice to the options below.
-        alpha: "area" (ratio of pixel counts), or a fixed factor on the upsampled map.
+        alpha: "area" (ratio of pixel counts), a fixed factor on the upsampled map, or "learned": a scalar parameter
+            `sni_alpha<l>` for the step onto each level l but the coarsest. It starts at 1/4, the area ratio at zoom 2,
+            also where an odd size makes that ratio another one. An FPN checkpoint lacks these and leaves them there.
         interp: "nearest", or "bilinear" with half-pixel centres.
         order: what travels down: "pass_sum" (T_i), or "pass_smoothed" (P_i; each level then sees the 3x3 convs
             of all coarser ones).
@@ -78,9 +81,12 @@ class SNIFPN(Pyramid):
         _choose("MODEL.SNI.INTERP", options["interp"], ("nearest", "bilinear"))
         _choose("MODEL.SNI.ORDER", options["order"], ("pass_sum", "pass_smoothed"))
         if isinstance(options["alpha"], str):
-            _choose("MODEL.SNI.ALPHA", options["alpha"], ("area",))
+            _choose("MODEL.SNI.ALPHA", options["alpha"], ("area", "learned"))
         self.alpha, self.interp, self.order = options["alpha"], options["interp"], options["order"]
         self.add_laterals(norm, fpn_output=lambda _: self.conv(out_channels, 3, norm))
+        if self.alpha == "learned":
+            for level in self.levels[:-1]:
+                self.register_parameter(f"sni_alpha{level}", nn.Parameter(torch.tensor(0.25)))
         if mode == "authors_rcnn":
             setattr(self, f"fpn_output{self.levels[-1]}", nn.Identity())
             for conv in self.modules():
@@ -91,11 +97,14 @@ class SNIFPN(Pyramid):
         """From coarse to fine: T_i, P_i, and one of the two travels down."""
         outputs: list[Tensor] = []
         coarse = None
-        levels = zip(features, self.per_level("fpn_lateral"), self.per_level("fpn_output"))
-        for feature, lateral, smooth in reversed(list(levels)):
+        levels = zip(self.levels, features, self.per_level("fpn_lateral"), self.per_level("fpn_output"))
+        for level, feature, lateral, smooth in reversed(list(levels)):
             fused = lateral(feature)
             if coarse is not None:
-                fused = soft_nearest_add(fused, coarse, self.alpha, self.interp)
+                alpha = self.alpha
+                if alpha == "learned":  # goes in at the coarse size: interpolation is linear
+                    coarse, alpha = coarse * getattr(self, f"sni_alpha{level}"), 1.0
+                fused = soft_nearest_add(fused, coarse, alpha, self.interp)
             outputs.append(smooth(fused))
             coarse = outputs[-1] if self.order == "pass_smoothed" else fused
         return outputs[::-1]

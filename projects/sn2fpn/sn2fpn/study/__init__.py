@@ -1,1 +1,1 @@
-"""Controlled studies: cells, measurements, results, the report."""
+"""Controlled comparisons: a study file -> cells trained one like the other -> measurements and a report."""

@@ -1,0 +1,113 @@
+"""Deformable convolution whose offsets (and masks) come from a conv of their own.
+
+    y(p) = b + sum_k w_k * m_k(p) * x(p + k + d_k(p)),  (d, logit m) = conv(guide)
+
+Dai et al., "Deformable Convolutional Networks", ICCV 2017; with the masks m, Zhu et al., "Deformable ConvNets v2",
+CVPR 2019. x is read bilinearly between its pixels, and is 0 outside.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
+
+from ..errors import UserError
+
+__all__ = ["DeformConv2d"]
+
+
+class DeformConv2d(nn.Conv2d):
+    """Deformable conv; the offset conv starts at zero, so a fresh layer is the plain conv (halved, if modulated).
+
+    Offset channels: 2 * taps * group + 2 * tap + (0: dy, 1: dx), in pixels of x, taps row-major over the kernel.
+    Modulated, taps * offset_groups mask logits follow. Positions are computed in float32 under autocast too.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding: as in `nn.Conv2d`.
+        offset_groups: g; the j-th of g equal slices of x's channels has its own offsets (and masks).
+        modulated: masks m = sigmoid(logits), one per tap, group and output pixel; else m = 1.
+
+    Raises:
+        UserError (a ValueError): channels that `offset_groups` does not divide.
+
+    Example:
+        >>> import torch
+        >>> from sn2fpn.layers import DeformConv2d
+        >>> DeformConv2d(8, 16, stride=2)(torch.randn(2, 8, 17, 23)).shape
+        torch.Size([2, 16, 9, 12])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        padding: int = 1,
+        *,
+        offset_groups: int = 1,
+        modulated: bool = False,
+    ) -> None:
+        if offset_groups < 1 or in_channels % offset_groups:
+            raise UserError(f"deformable conv: {offset_groups} offset groups do not divide {in_channels} channels")
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding)
+        self.offset_channels = 2 * kernel_size**2 * offset_groups
+        masks = self.offset_channels // 2 if modulated else 0
+        self.offset = nn.Conv2d(in_channels, self.offset_channels + masks, kernel_size, stride, padding)
+        nn.init.zeros_(self.offset.weight)
+        nn.init.zeros_(self.offset.bias)
+
+    def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
+        """`x` (Tensor[N, C_in, H, W]) -> Tensor[N, C_out, H', W'] in the layout of x.
+
+        `guide` (Tensor[N, C_in, H, W]): the map that the offsets are computed from; None: x.
+        """
+        offset = self.offset(x if guide is None else guide)
+        dtype, layout = offset.dtype, _layout(x)
+        exact = torch.promote_types(dtype, torch.float32)  # the op knows no bfloat16; positions need the digits
+        offset, mask = offset.to(exact), None
+        if offset.shape[1] > self.offset_channels:
+            offset, mask = offset[:, : self.offset_channels], offset[:, self.offset_channels :].sigmoid()
+        conv = _deform_conv2d_cpu if x.device.type == "cpu" else deform_conv2d
+        y = conv(x.to(exact), offset, self.weight.to(exact), self.bias.to(exact), self.stride, self.padding, mask=mask)
+        return y.to(dtype, memory_format=layout)
+
+    def plain(self, x: Tensor) -> Tensor:
+        """The ordinary conv with this kernel: all offsets 0, all masks 1."""
+        return self._conv_forward(x, self.weight, self.bias)
+
+
+def _deform_conv2d_cpu(
+    x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, stride: tuple, padding: tuple, mask: Tensor | None
+) -> Tensor:
+    """torchvision's `deform_conv2d` by `grid_sample` and a 1x1 conv, several times as fast on a CPU.
+
+    Sides are padded to powers of two, where `grid_sample`'s coordinates (centre of pixel i of n: (2i + 1) / n - 1) are
+    exact for whole pixels: at zero offsets values are the plain conv's, and slopes those to the right and down.
+    """
+    height, width = (1 << (side - 1).bit_length() for side in x.shape[2:])
+    (n, _, rows, columns), (kernel_h, kernel_w) = offset.shape, weight.shape[2:]
+    taps = kernel_h * kernel_w
+    groups = offset.shape[1] // (2 * taps)
+    x = F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2])).reshape(n * groups, -1, height, width)
+    dy, dx = offset.reshape(n * groups, kernel_h, kernel_w, 2, rows, columns).unbind(3)
+
+    def centres(taps: int, pixels: int, stride: int, padding: int, size: int) -> Tensor:
+        at = torch.arange(taps).view(-1, 1) + torch.arange(pixels) * stride - padding
+        return ((2 * at + 1) / size - 1).to(x)
+
+    ys = centres(kernel_h, rows, stride[0], padding[0], height).view(kernel_h, 1, rows, 1)
+    xs = centres(kernel_w, columns, stride[1], padding[1], width).view(kernel_w, 1, columns)
+    grid = torch.stack((xs + dx * (2 / width), ys + dy * (2 / height)), dim=-1).view(n * groups, -1, columns, 2)
+    read = F.grid_sample(x, grid, padding_mode="zeros", align_corners=False)  # the kernel's taps along the rows
+    if mask is not None:
+        read = read * mask.reshape(n * groups, 1, -1, columns)
+    read = read.reshape(n, -1, rows, columns)  # (N, C * taps, H', W')
+    return F.conv2d(read, weight.reshape(weight.shape[0], -1, 1, 1), bias)
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    inside = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if inside else torch.contiguous_format

@@ -1,0 +1,58 @@
+"""`python -m sn2fpn.study`: run a study, report on it, look at features. `--help` needs no torch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+from ..engine.entry import report
+from ..errors import UserError
+
+__all__ = ["main"]
+
+_COMMANDS = {
+    "run": "train the cells of a study file, measure and report; goes on where it was interrupted",
+    "report": "draw the report of a study's folder",
+    "features": "draw and measure what pyramids do to features",
+}
+_EXAMPLES = """
+examples:
+  python -m sn2fpn.study run studies/quick_shapes.yaml
+  python -m sn2fpn.study run studies/voc0712.yaml --dry-run
+  python -m sn2fpn.study run studies/voc0712.yaml --parallel 4
+  python -m sn2fpn.study run studies/coco_1x.yaml --executor slurm --partition gpu --num-gpus 4 --time 12:00:00
+  python -m sn2fpn.study report output/studies/quick_shapes
+
+exit codes: 0 done, 1 something failed, 2 a mistake in the command or a file, 130 interrupted
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code, see `--help`."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="python -m sn2fpn.study", epilog=_EXAMPLES,
+                                     description="Compare feature pyramids under one protocol.",
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    try:
+        for name, words in _COMMANDS.items():
+            command = commands.add_parser(name, help=words, description=words)
+            if argv[:1] == [name]:  # the others need not be there, nor loaded
+                module = import_module(f".{name}", __package__)
+                module.add_arguments(command)
+                command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+                command.set_defaults(main=module.main)
+        args = parser.parse_args(argv)
+        return args.main(args) or 0
+    except UserError as e:
+        if "--debug" in argv:
+            raise
+        report(e)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""Fewer steps that tell the same story.
+
+- A change of level belongs to the link between two blocks, and so does a conv that feeds a join of its own module.
+- What only follows on from a block (an activation, a factor; a chain inside one module) becomes part of it.
+- Sums of sums are one sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from .graph import Block, Link, PyramidGraph
+
+__all__ = ["Step", "as_graph", "simplify"]
+
+
+@dataclass
+class Step:
+    """A block in the making: `owner` is the module call around it, `is_chain` whether that makes one map."""
+
+    level: int
+    kind: str
+    label: list[str]
+    sources: list[tuple[Step, list[str]]] = field(default_factory=list)
+    owner: str = ""
+    is_chain: bool = False
+    functional: bool = False
+    readers: int = 0
+    name: str = ""
+
+
+def simplify(steps: list[Step]) -> list[Step]:
+    steps = _reached(steps)
+    changed = True
+    while changed:
+        changed = False
+        for step in steps:
+            if _absorb(step, steps):
+                changed = True
+                steps = _reached(steps)
+                break
+    return steps
+
+
+def as_graph(steps: list[Step]) -> PyramidGraph:
+    counts = 0
+    for step in steps:
+        counts += step.kind not in ("input", "output")
+        step.name = step.label[0] if step.kind in ("input", "output") else f"{counts}"
+    blocks = tuple(Block(s.name, s.level, s.kind, tuple(s.label)) for s in steps)
+    links = [Link(source.name, s.name, _on_the_way(source, s, words)) for s in steps for source, words in s.sources]
+    return PyramidGraph(blocks, tuple(links))
+
+
+def _reached(steps: list[Step]) -> list[Step]:
+    """The steps that an output depends on, with the number of their readers."""
+    needed = {id(s) for s in steps if s.kind == "output"}
+    for step in steps:
+        step.readers = 0
+    for step in reversed(steps):
+        if id(step) in needed:
+            for source, _ in step.sources:
+                needed.add(id(source))
+                source.readers += 1
+    return [s for s in steps if id(s) in needed or s.kind == "input"]
+
+
+def _absorb(step: Step, steps: list[Step]) -> bool:
+    """Make `step` part of a neighbour, or of a link, where one of the module's rules says so."""
+    if step.kind in ("input", "output"):
+        return False
+    if step.kind == "join":
+        for i, (source, words) in enumerate(step.sources):  # (a + b) + c is a + b + c
+            sums = source.kind == "join" and source.label == step.label == ["+"] and not words
+            if sums and source.readers == 1 and source.level == step.level and source.owner == step.owner:
+                step.sources[i : i + 1] = source.sources
+                return True
+        return False
+    source, words = step.sources[0]
+    changes_level = source.level != step.level
+    factor = step.functional and step.label[0].startswith("× ")
+    readers = [s for s in steps if any(x is step for x, _ in s.sources)]
+    if step.readers == 1:
+        reader = readers[0]
+        on_a_link = changes_level or words or factor or step.owner == reader.owner != ""
+        # Two blocks in a row stay two; a factor before a resizing goes with it.
+        if on_a_link and (reader.kind == "join" or (changes_level and reader.kind == "output")
+                          or (factor and reader.kind == "block" and reader.level != step.level)):
+            _replace(reader, step, source, words + step.label)
+            return True
+    elif changes_level and step.functional and all(r.kind == "join" and r.level == step.level for r in readers):
+        for reader in readers:
+            _replace(reader, step, source, words + step.label)
+        return True
+    follows = source.readers == 1 and not changes_level and not words and source.kind not in ("input", "output")
+    if follows and (step.functional or (step.is_chain and step.owner == source.owner)):
+        source.label = source.label + step.label
+        for reader in readers:
+            _replace(reader, step, source, [])
+        return True
+    return False
+
+
+def _replace(reader: Step, old: Step, new: Step, words: list[str]) -> None:
+    reader.sources = [(new, words + w) if s is old else (s, w) for s, w in reader.sources]
+
+
+def _on_the_way(source: Step, target: Step, words: list[str]) -> tuple[str, ...]:
+    """The words of a link; nearest upsampling with the area ratio as its factor has a name."""
+    ratio = f"× {Fraction(1, 4 ** max(source.level - target.level, 0))}"
+    if sorted(words) == sorted(["nearest", ratio]):
+        words = [f"SNI, α = {ratio[2:]}"]
+    return tuple(words)

@@ -1,0 +1,95 @@
+"""The pages say what the code says: their Python runs, their drawings and costs are those of the modules."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from sn2fpn.pyramids import PYRAMIDS
+from sn2fpn.visualization.pyramids import graph_in_drawing
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+HINT = "no longer agrees with the code: run python tools/draw_pyramids.py and look at what changed"
+
+
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+draw_pyramids = _load(ROOT / "tools" / "draw_pyramids.py")
+PICTURES = {**{name: (name, []) for name in PYRAMIDS}, **draw_pyramids.further_pictures()}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def my_pyramid(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    yield
+    sys.modules.pop("my_pyramid", None)
+    for name in ("mine", "mine_per_channel"):
+        PYRAMIDS.remove(name)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.stem)
+def test_python_of_the_page_runs(page: Path, my_pyramid: None) -> None:
+    examples = [file.read_text(encoding="utf-8") for file in (ROOT / "examples").glob("*.py")]
+    names: dict[str, object] = {"__name__": "page"}
+    for block in blocks(page, "python"):
+        if block not in examples:  # test_examples.py runs those
+            exec(compile(block, str(page), "exec"), names)
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python detectron2")], ids=lambda p: p.stem)
+def test_detectron2_python_of_the_page_runs(page: Path, my_pyramid: None) -> None:
+    pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+    for block in blocks(page, "python detectron2"):
+        exec(compile(block, str(page), "exec"), {"__name__": "page"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        assert link.startswith("https://") or (page.parent / link).exists(), link
+    for config in re.findall(r"--config-file (\S+)", page.read_text(encoding="utf-8")):
+        assert (ROOT / config).is_file(), config
+
+
+@pytest.mark.parametrize("name", PYRAMIDS)
+def test_every_pyramid_has_its_page_in_the_index(name: str) -> None:
+    assert f"]({name}.md)" in (DOCS / "pyramids" / "README.md").read_text(encoding="utf-8")
+    page = (DOCS / "pyramids" / f"{name}.md").read_text(encoding="utf-8")
+    assert f"({name}.svg)" in page and f"build_sn2_{name}_backbone" in page
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+def test_drawing_shows_the_module(picture: str) -> None:
+    committed = (DOCS / "pyramids" / f"{picture}.svg").read_text(encoding="utf-8")
+    assert graph_in_drawing(committed) == graph_in_drawing(draw_pyramids.drawing(*PICTURES[picture])), HINT
+
+
+@pytest.mark.parametrize("name", PYRAMIDS)
+def test_costs_are_those_of_the_module(name: str) -> None:
+    page = (DOCS / "pyramids" / f"{name}.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\S.*?) +\| +([\d,]+) \| +([\d.]+) \|$", page, re.MULTILINE)
+    assert [label for label, *_ in rows] == [label for label, *_ in draw_pyramids.page_rows(name)], HINT
+    index = (DOCS / "pyramids" / "README.md").read_text(encoding="utf-8")
+    assert re.search(rf"\]\({name}\.md\) \|[^|]*\| {rows[0][1]} \| {rows[0][2]} \|", index), HINT
+    for (_, parameters, gflops), (_, _, keys) in list(zip(rows, draw_pyramids.page_rows(name))):
+        cost = draw_pyramids.cost(draw_pyramids.build(name, keys))
+        assert (parameters, gflops) == (f"{cost.parameters:,}", f"{cost.multiply_adds / 1e9:.1f}"), HINT
