@@ -146,4 +146,5 @@ def _write_costs(folder: Path, names: list[str]) -> None:
                        "peak_memory_mib": {"inference": 500.0, "training": 900.0}}
     (folder / "costs.json").write_text(json.dumps(costs))
     (folder / "speed.json").write_text(json.dumps({
-        "device": "cpu", "threads": 2, "rounds": 3, "image_size": [192, 320], "batch": 4, "variants": speed}))
+        "device": "cpu", "threads": 2, "rounds": 3, "image_size": [192, 320], "batch": 4, "proposals": 200,
+        "detections": 100, "cores": 4, "cores_used_by_others": 1.5, "reliable": False, "variants": speed}))

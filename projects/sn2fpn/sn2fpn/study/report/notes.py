@@ -46,13 +46,15 @@ class Notes:
         if all(c.seeds.n < 2 for c in comparisons):
             return (f"One seed each: whether {plural(len(comparisons), 'variant')} and {results.baseline} differ in "
                     f"{self._headline} beyond the noise between trainings cannot be said.")
-        apart = [c.variant for c in comparisons if c.verdict.distinguishable]
-        noise = [c.variant for c in comparisons if not c.verdict.distinguishable]
+        apart = [c for c in comparisons if c.verdict.distinguishable]
         if not apart:
             return (f"No variant is distinguishable from {results.baseline} in {self._headline} with these seeds and "
                     "test images.")
-        rest = f"; not distinguishable from noise: {joined(noise)}" if noise else ""
-        return f"More than noise away from {results.baseline} in {self._headline}: {joined(apart)}{rest}."
+        groups = {f"better than {results.baseline} by more than noise": [c for c in apart if c.seeds.mean > 0],
+                  f"worse than {results.baseline} by more than noise": [c for c in apart if c.seeds.mean < 0],
+                  "not distinguishable from noise": [c for c in comparisons if not c.verdict.distinguishable]}
+        return f"In {self._headline}, " + "; ".join(f"{words}: {joined(c.variant for c in group)}"
+                                                    for words, group in groups.items() if group) + "."
 
     def conclusions(self, comparisons: Sequence[Comparison]) -> list[str]:
         if not comparisons:
@@ -94,16 +96,24 @@ class Notes:
             notes.append("Parameters and GFLOPs (multiply-adds) are those of the whole detector, for one image of "
                          f"{sizes} pixels (height × width).")
         speed = results.speed
-        if speed:
-            state = joined((speed.get("device"), plural(speed["threads"], "thread") if speed.get("threads") else "",
-                            f"images of {_size(speed.get('image_size'))}" if speed.get("image_size") else "",
-                            f"batches of {speed['batch']} in training" if speed.get("batch") else "",
-                            f"{speed['rounds']} rounds" if speed.get("rounds") else ""))
-            notes.append("Times are from one back-to-back run of all variants in one process, in turns, with equal "
-                         f"numbers of proposals and detections; medians over rounds ({state}). Latency is inference of "
-                         f"one image; in brackets, the ratio to {results.baseline}.")
-        else:
-            notes.append("Speed has not been measured yet.")
+        if not speed:
+            return [*notes, "Speed has not been measured yet."]
+        work = {key: f"{speed[key]:,} {key}" for key in ("proposals", "detections", "rounds") if speed.get(key)}
+        state = joined((speed.get("device"), plural(speed["threads"], "thread") if speed.get("threads") else "",
+                        f"images of {_size(speed.get('image_size'))}" if speed.get("image_size") else "",
+                        f"{plural(speed['batch'], 'image')} a training step" if speed.get("batch") else "",
+                        *work.values()))
+        notes.append("Times are from one back-to-back run of all variants in one process, in turns, with the same "
+                     f"work; medians over rounds ({state}). Latency is inference of one image; in brackets, the ratio "
+                     f"to {results.baseline}. Peak memory is what a process that runs one variant alone allocates on "
+                     "a GPU, or by how much it grows on a CPU.")
+        if "cores_used_by_others" in speed:
+            load = f"Meanwhile other processes used {speed['cores_used_by_others']:g} of {speed.get('cores')} cores"
+            notes.append(f"{load}." if speed.get("reliable", True) else
+                         f"{load}: the times are not reliable, measure again on an idle machine.")
+        made_up = [name for name, v in speed.get("variants", {}).items() if v.get("weights") == "made up"]
+        if made_up:
+            notes.append(f"Timed with made-up weights, as there were no trained ones: {joined(made_up)}.")
         return notes
 
     def sizes(self) -> str:
