@@ -4,101 +4,27 @@
     python tools/analyze_model.py --config-file configs/faster_rcnn_R50_fpn.yaml
     python tools/analyze_model.py --config-file configs/faster_rcnn_R50_{fpn,sni,ihp}.yaml --size 800x1333
 
-Counted by fvcore on a CPU; weights do not matter. One GFLOP is 10^9 multiply-adds of convolutions, matrix products,
-norms and interpolation; activations are the outputs of convolutions and matrix products. The heads are counted for as
-many boxes as the config allows: POST_NMS_TOPK_TEST proposals in the box head, DETECTIONS_PER_IMAGE detections in the
-mask head. What is not counted is listed below the table.
+Counted by fvcore on a CPU; weights do not matter. One GFLOP is 10^9 multiply-adds; `sn2fpn.modeling.analysis` says
+of what, and for how many boxes the heads are counted. What is not counted is listed below the table.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import logging
 import sys
-import warnings
-from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from tabulate import tabulate
-from torch import Tensor, nn
 
 from sn2fpn.config import LazyConfig, get_cfg, instantiate
 from sn2fpn.errors import UserError
-from sn2fpn.modeling import GeneralizedRCNN, build_model
+from sn2fpn.modeling import build_model
+from sn2fpn.modeling.analysis import PARTS, Analysis, analyze
 from sn2fpn.predict.loading import evaluation_resize
 
 SUFFIXES = (".yaml", ".yml", ".py")
-PARTS = {  # part -> its modules; a part inside another is not counted twice
-    "trunk": ["backbone.bottom_up"],
-    "pyramid": ["backbone"],
-    "RPN": ["proposal_generator.rpn_head"],
-    "box head": ["roi_heads.box_head", "roi_heads.box_predictor"],
-    "mask head": ["roi_heads.mask_head"],
-}
-
-
-class Analysis(NamedTuple):
-    """What there is of each part, and what was left out."""
-
-    size: tuple[int, int]  # (height, width) of the padded input
-    parameters: dict[str, int]
-    flops: dict[str, int]
-    activations: dict[str, int]
-    uncounted: Counter[str]  # operators without a rule -> how often they occur
-
-
-class LearnedParts(nn.Module):
-    """A detector's modules with parameters, one after the other, with tensors in and out so that it can be traced."""
-
-    def __init__(self, detector: nn.Module) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, images: Tensor, *pooled: Tensor) -> tuple[Tensor, ...]:
-        """Args: images (1, 3, H, W), then the pooled features (K, C, P, P) of the box head and of the mask head."""
-        maps = self.detector.backbone(images)
-        rpn, heads = self.detector.proposal_generator, self.detector.roi_heads
-        logits, deltas = rpn.rpn_head([maps[name] for name in rpn.in_features])
-        out = (*logits, *deltas, *heads.box_predictor(heads.box_head(pooled[0])))
-        return (*out, heads.mask_head(pooled[1])) if len(pooled) > 1 else out
-
-
-def analyze(detector: GeneralizedRCNN, size: tuple[int, int]) -> Analysis:
-    """Count a detector's parts.
-
-    Args:
-        size: (height, width) of the input before padding.
-    """
-    from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis  # warns when it is imported before sn2fpn
-
-    step = detector.backbone.size_divisibility
-    height, width = (-(-side // step) * step for side in size)
-    channels = next(iter(detector.backbone.output_shape().values())).channels
-    heads = detector.roi_heads
-    boxes = [(detector.proposal_generator.post_nms_topk[1], heads.box_pooler)]
-    if heads.mask_head is not None:
-        boxes.append((heads.max_detections, heads.mask_pooler))
-    inputs = [torch.zeros(1, 3, height, width)]
-    inputs += [torch.zeros(max(count, 1), channels, p.output_size, p.output_size) for count, p in boxes]
-    model = LearnedParts(detector.eval())
-    analyses = [kind(model, tuple(inputs)).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-                for kind in (FlopCountAnalysis, ActivationCountAnalysis)]
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of tracing: shapes are constant here
-        flops, activations = (_by_part(a.by_module()) for a in analyses)
-        uncounted = analyses[0].unsupported_ops()
-    parameters = {f"detector.{name}": sum(p.numel() for p in module.parameters())
-                  for name, module in detector.named_modules()}
-    return Analysis((height, width), _by_part(parameters), flops, activations, uncounted)
-
-
-def _by_part(counts: dict[str, int]) -> dict[str, int]:
-    out = {part: round(sum(counts.get(f"detector.{name}", 0) for name in names)) for part, names in PARTS.items()}
-    out["pyramid"] -= out["trunk"]
-    return out
 
 
 def table(analyses: dict[str, Analysis]) -> str:
@@ -174,5 +100,4 @@ def _short_names(files: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    logging.getLogger("fvcore").setLevel(logging.ERROR)
     sys.exit(main())

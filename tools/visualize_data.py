@@ -3,8 +3,10 @@
 
     python tools/visualize_data.py --source annotation --config-file configs/faster_rcnn_R50_sni.yaml --output-dir out
     python tools/visualize_data.py --source dataloader --config-file … --num 8 INPUT.CROP.ENABLED True
+    python tools/visualize_data.py --source dataloader --config-file configs/lazy/quick_shapes.py --show
 
-Draws the first images of DATASETS.TRAIN, or those of the first training batches, into the output folder.
+Draws the first images of the training sets, or those of the first training batches, into the output folder or, with
+--show, into windows: one after the other, each until it is closed.
 """
 
 from __future__ import annotations
@@ -13,28 +15,61 @@ import argparse
 import itertools
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.progress import track
 
-from sn2fpn.config import CfgNode, get_cfg
-from sn2fpn.data import build_train_loader, check_classes, get_dataset_dicts, read_image, register_custom
+from sn2fpn.config import get_cfg
+from sn2fpn.data import class_names, get_dataset_dicts, read_image
 from sn2fpn.data.augmentation import TransformList
 from sn2fpn.data.images import check_image_size
 from sn2fpn.data.mapper import annotations_to_instances
+from sn2fpn.engine.lazy import LazyRecipe, set_names
+from sn2fpn.engine.recipe import CfgRecipe, Recipe
 from sn2fpn.errors import UserError
 from sn2fpn.visualization import draw_instances, save_png
 
 Picture = tuple[str, np.ndarray]  # name of the source file, drawn (H, W, 3) uint8 RGB
 
 
-def annotated(cfg: CfgNode) -> Iterator[Picture]:
-    """The images of DATASETS.TRAIN in their own size, with all boxes and masks; crowd regions are named so."""
-    names = check_classes(cfg, cfg.DATASETS.TRAIN)
-    for record in get_dataset_dicts(cfg.DATASETS.TRAIN, where="DATASETS.TRAIN"):
+class TrainingData(NamedTuple):
+    """What a configuration trains on."""
+
+    sets: Sequence[str]
+    key: str  # where they are named
+    loader: Callable[[], Iterable[list[dict[str, Any]]]]  # endless batches of model inputs
+    image_format: str  # of the inputs
+
+
+def from_yaml(config_file: str, opts: Sequence[str]) -> TrainingData:
+    cfg = get_cfg()
+    cfg.merge_from_file(config_file)
+    cfg.merge_from_list([*opts, "DATALOADER.NUM_WORKERS", 0, "DATASETS.TEST", ()])
+    return _checked(CfgRecipe(cfg), cfg.DATASETS.TRAIN, cfg.INPUT.FORMAT)
+
+
+def from_python(config_file: str, opts: Sequence[str]) -> TrainingData:
+    recipe = LazyRecipe(config_file, [*opts, "dataloader.train.num_workers=0", "dataloader.test=null"])
+    loader = recipe.cfg.dataloader.train
+    return _checked(recipe, set_names(loader) or [], loader.mapper.get("image_format", "BGR"))
+
+
+def _checked(recipe: Recipe, sets: Sequence[str], image_format: str) -> TrainingData:
+    key = recipe.options.key("train_sets")
+    if not sets:
+        raise UserError(f"{key} names no data set to draw")
+    recipe.check_data(eval_only=False)
+    seed = max(recipe.options.seed, 0)
+    return TrainingData(sets, key, lambda: recipe.build_train_loader(0, seed), image_format)
+
+
+def annotated(data: TrainingData) -> Iterator[Picture]:
+    """The images in their own size, with all boxes and masks; crowd regions are named so."""
+    names = class_names(data.sets[0])
+    for record in get_dataset_dicts(data.sets, where=data.key):
         image = read_image(record["file_name"], "RGB")
         check_image_size(record, image)
         objects = [{**a, "iscrowd": 0, "category_id": a["category_id"] + len(names) * a.get("iscrowd", 0)}
@@ -43,12 +78,12 @@ def annotated(cfg: CfgNode) -> Iterator[Picture]:
         yield record["file_name"], draw_instances(image, truth, [*names, *(f"{name} (crowd)" for name in names)])
 
 
-def loaded(cfg: CfgNode) -> Iterator[Picture]:
+def loaded(data: TrainingData) -> Iterator[Picture]:
     """The endless stream of training images with their targets, resized, cropped and flipped."""
-    names = check_classes(cfg, cfg.DATASETS.TRAIN)
-    for item in itertools.chain.from_iterable(build_train_loader(cfg)):
+    names = class_names(data.sets[0])
+    for item in itertools.chain.from_iterable(data.loader()):
         image = item["image"].permute(1, 2, 0).numpy()
-        image = image[:, :, ::-1] if cfg.INPUT.FORMAT == "BGR" else image
+        image = image[:, :, ::-1] if data.image_format == "BGR" else image
         yield item["file_name"], draw_instances(np.ascontiguousarray(image), item["instances"], names)
 
 
@@ -59,10 +94,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", choices=list(SOURCES), required=True,
                         help="annotation: as in the files; dataloader: after augmentation")
-    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="YAML config, or Python config")
     parser.add_argument("--output-dir", default="./visualized", metavar="FOLDER", help="default: %(default)s")
+    parser.add_argument("--show", action="store_true", help="show the pictures in windows, write none")
     parser.add_argument("--num", type=int, default=20, metavar="N", help="images to draw (default %(default)s)")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys to change")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE",
+                        help="config keys to change (KEY=VALUE for a Python config)")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     try:
@@ -74,19 +111,39 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _draw(args: Any) -> None:
-    cfg = get_cfg()
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list([*args.opts, "DATALOADER.NUM_WORKERS", 0])
-    register_custom(cfg.DATASETS.CUSTOM)
     if args.num < 1:
         raise UserError(f"--num {args.num}: expected at least 1")
-    pictures = itertools.islice(SOURCES[args.source](cfg), args.num)
+    read = from_python if args.config_file.endswith(".py") else from_yaml
+    pictures = itertools.islice(SOURCES[args.source](read(args.config_file, args.opts)), args.num)
+    if args.show:
+        for file_name, picture in pictures:
+            _show(file_name, picture)
+        return
     folder = Path(args.output_dir)
     try:
         for number, (file_name, picture) in enumerate(track(pictures, "drawing", total=args.num)):
             save_png(picture, folder / f"{number:05d}_{Path(file_name).stem}.png")  # a stream repeats its images
     except OSError as e:
         raise UserError(f"--output-dir {folder}: cannot be written: {e}") from None
+
+
+def _show(title: str, picture: np.ndarray) -> None:
+    """Show a picture in a window until it is closed."""
+    import matplotlib
+    from matplotlib import pyplot
+
+    try:
+        pyplot.figure(title)
+        opens = matplotlib.get_backend().lower() != "agg"  # what it falls back to
+    except ImportError:
+        opens = False
+    if not opens:
+        raise UserError("--show: no window can be opened: there is no display, or Python has no window toolkit "
+                        "(such as tkinter); leave --show out to write the pictures to --output-dir")
+    pyplot.imshow(picture)
+    pyplot.axis("off")
+    pyplot.tight_layout(pad=0)
+    pyplot.show()
 
 
 if __name__ == "__main__":

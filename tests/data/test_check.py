@@ -54,7 +54,7 @@ def test_config_file_names_the_sets(coco_set: Any, tmp_path: Path, registered: N
     assert main(["--config-file", str(config)]) == 0
     assert capsys.readouterr().out.count("== from_file") == 1
     assert main(["--config-file", str(config), "MODEL.MASK_ON", "True"]) == 1
-    assert "problem: from_file: data set 'from_file': MODEL.MASK_ON is True, but none" in capsys.readouterr().out
+    assert "problem: from_file: data set 'from_file': MODEL.MASK_ON asks for masks, but none" in capsys.readouterr().out
 
 
 def test_missing_annotation_file_is_a_problem(registered: None, capsys: Any) -> None:

@@ -128,12 +128,12 @@ def mask_cfg(shapes_cfg: Callable, name: str, *overrides: Any) -> Any:
 
 def test_data_without_masks_is_refused(coco_name: str, shapes_cfg: Callable) -> None:
     cfg = mask_cfg(shapes_cfg, coco_name)
-    words = r"'tiny_coco': MODEL.MASK_ON is True, but none of its 6 objects has a mask .*set MODEL.MASK_ON False"
+    words = r"'tiny_coco': MODEL.MASK_ON asks for masks, but none of its 6 objects has one .*turn it off"
     with pytest.raises(UserError, match=words):
         build_train_loader(cfg)
     with pytest.raises(UserError, match=words):
         build_test_loader(cfg, coco_name, with_targets=True)
-    with pytest.raises(UserError, match=r"the training data: MODEL\.MASK_ON is True"):
+    with pytest.raises(UserError, match=r"the training data: MODEL\.MASK_ON asks for masks"):
         build_train_loader(cfg, dataset_dicts=get_dataset_dicts(coco_name))
     build_test_loader(cfg, coco_name)  # boxes can still be evaluated
 
@@ -149,7 +149,7 @@ def test_objects_without_masks_are_left_out_and_counted(
         target["segmentation"] = segmentation
     coco_set.write()
     loader = build_train_loader(mask_cfg(shapes_cfg, coco_name))
-    assert "'tiny_coco': 5 of 6 objects have no mask and are left out (MODEL.MASK_ON), the first in" in caplog.text
+    assert "'tiny_coco': 5 of 6 objects have no mask to learn and are left out, the first in" in caplog.text
     for words in ("RLE has size [61, 80], the image is [60, 80]", "add up to 30", "no polygon of 3 or more points",
                   "segmentation is str"):
         assert words in caplog.text

@@ -49,7 +49,7 @@ def test_help_answers_at_once_without_torch() -> None:
 @pytest.mark.parametrize(("flags", "keys", "words"), [
     ([], {"SOLVER.BASE_LRR": 1}, ["SOLVER.BASE_LRR", "did you mean 'SOLVER.BASE_LR'"]),
     ([], {"MODEL.BACKBONE.NAME": "build_sn2_snii_backbone"}, ["MODEL.BACKBONE.NAME", "build_sn2_sni_backbone"]),
-    ([], {"DATASETS.TRAIN": "('shapes_trian',)"}, ["shapes_trian", "did you mean 'shapes_train'"]),
+    ([], {"DATASETS.TRAIN": "('shapes_trian',)"}, ["DATASETS.TRAIN: unknown", "did you mean 'shapes_train'"]),
     ([], {"MODEL.ROI_HEADS.NUM_CLASSES": 7}, ["MODEL.ROI_HEADS.NUM_CLASSES", "7", "6"]),
     ([], {"MODEL.WEIGHTS": "nowhere.pth"}, ["MODEL.WEIGHTS", "nowhere.pth"]),
     (["--num-gpus", "3"], {"MODEL.DEVICE": "cuda", "SOLVER.IMS_PER_BATCH": 3}, ["present"]),

@@ -108,8 +108,8 @@ def tiny_overrides(tiny_keys: dict[str, Any], tmp_path: Path) -> Callable[..., l
     return make
 
 
-def _recipe(overrides: list[str], **flags: Any) -> LazyRecipe:
-    return load_recipe(_args(config_file=str(_LAZY / "quick_shapes.py"), opts=overrides, **flags))
+def _recipe(overrides: list[str], config: str = "quick_shapes", **flags: Any) -> LazyRecipe:
+    return load_recipe(_args(config_file=str(_LAZY / f"{config}.py"), opts=overrides, **flags))
 
 
 def _totals(folder: Path) -> dict[int, float]:
@@ -152,6 +152,39 @@ def test_a_run_resumes(tiny_overrides: Callable[..., list[str]], tmp_path: Path)
     assert all(torch.equal(ends[0][k], ends[1][k]) for k in ends[0])
 
 
+def test_masks_from_a_python_config_end_to_end(tiny_overrides: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Train, stop, resume, evaluate."""
+    small = {
+        "train.device": "cpu", "train.init_checkpoint": "", "train.seed": 1, "train.max_iter": 4,
+        "train.best_metric": "segm/AP50", "train.checkpointer.period": 2, "train.log_period": 1, "optimizer.lr": 0.01,
+        "model.backbone.norm": "BN", "model.roi_heads.num_classes": 6, "model.roi_heads.max_detections": 10,
+        "model.backbone.bottom_up.depth": 18, "model.backbone.bottom_up.norm": "BN",
+        "model.backbone.bottom_up.freeze_at": 0, "model.roi_heads.mask_head.conv_dims": [16],
+        "model.roi_heads.mask_head.deconv_dim": 16, "model.roi_heads.score_thresh": 0.0,
+        "dataloader.train.mapper.augmentations.0.max_size": 160,
+        "dataloader.test.mapper.augmentations.0.max_size": 160,
+    }  # fmt: skip
+    name = "mask_rcnn_R50_sni"
+    scores = run(_recipe(tiny_overrides(small), name), _args())["tiny_val"]
+    assert list(scores) == ["bbox", "segm"] and scores["segm"].keys() == scores["bbox"].keys()
+    out = tmp_path / "lazy"
+    log = (out / "log.txt").read_text()
+    assert "training data tiny_train:\nclass " in log and "copypaste: Task: segm" in log
+    whole = torch.load(out / "model_final.pth", weights_only=True)["model"]
+    saved = json.loads((out / "inference/tiny_val/coco_instances_results.json").read_text())
+    assert saved and all(set(found["segmentation"]) == {"size", "counts"} for found in saved)
+    (out / "last_checkpoint").write_text("model_0000001.pth")
+    (out / "metrics.json").unlink()
+    again = run(_recipe(tiny_overrides(small), name, resume=True), _args(resume=True))["tiny_val"]
+    assert sorted(_totals(out)) == [2, 3]
+    resumed = torch.load(out / "model_final.pth", weights_only=True)["model"]
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    assert again["segm"] == pytest.approx(scores["segm"], nan_ok=True)
+    given = tiny_overrides(small | {"train.init_checkpoint": str(out / "model_final.pth")})
+    found = run(_recipe(given, name, eval_only=True), _args(eval_only=True))["tiny_val"]
+    assert found["segm"] == pytest.approx(scores["segm"], nan_ok=True)
+
+
 def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., list[str]], tmp_path: Path) -> None:
     recipe = _recipe(tiny_overrides({"dataloader.test.dataset.names": ["tiny_val", "tiny_train[:3]"]}))
     recipe = pickle.loads(pickle.dumps(recipe))  # as for a process of its own: loaded anew
@@ -169,7 +202,18 @@ def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., lis
     ({"dataloader.train.dataset.names": "tiny_trian"}, {},
      ["dataloader.train.dataset.names", "'tiny_trian'", "did you mean 'tiny_train'"]),
     ({"train.init_checkpoint": "nowhere.pth"}, {}, ["train.init_checkpoint", "nowhere.pth"]),
-    ({"model.backbone.alpha": "aera"}, {}, ["model.backbone", "SNIFPN", "did you mean 'area'"]),
+    ({"model.backbone.alpha": "aera"}, {},
+     ["model.backbone (sn2fpn.pyramids.SNIFPN): alpha (MODEL.SNI.ALPHA in YAML): ", "did you mean 'area'"]),
+    ({"model.backbone.bottom_up.depth": 20}, {}, ["model.backbone.bottom_up", "depth (MODEL.RESNETS.DEPTH in YAML): "]),
+    ({"model.backbone.out_channels": -3}, {}, ["model.backbone", "RuntimeError", "-3"]),
+    ({"model.input_format": "BRG"}, {}, ["dataloader.train.mapper", "image_format (INPUT.FORMAT in YAML)", "'RGB'"]),
+    ({"model.roi_heads.in_features": ["p2", "p9"]}, {}, ["model (", "roi_heads.in_features", "no output 'p9'"]),
+    ({"model.proposal_generator.in_features": ["p3", "p4", "p5", "p6"]}, {},
+     ["model (", "proposal_generator: AnchorGenerator has strides [4, 8, 16, 32, 64]", "[8, 16, 32, 64]"]),
+    ({"model.proposal_generator.matcher.thresholds": [0.7, 0.3]}, {}, ["proposal_generator.matcher", "thresholds exp"]),
+    ({"optimizer.lr": -1}, {}, ["optimizer (torch.optim.SGD): ", "-1"]),
+    ({"lr_multiplier.scheduler.steps": [5, 3]}, {}, ["lr_multiplier.scheduler", "steps (SOLVER.STEPS in YAML)", "ris"]),
+    ({"dataloader.custom": [{"NAME": "x", "FORMAT": "coc"}]}, {}, ["dataloader.custom[0]", "did you mean 'coco'"]),
     ({"model.backbone._target_": "sn2fpn.pyramids.FPN"}, {}, ["model.backbone", "FPN", "no argument 'mode'"]),
     ({"train.clip_gradients.clip_type": "vlaue"}, {}, ["train.clip_gradients.clip_type", "did you mean 'value'"]),
     ({"train.amp.dtype": "float61"}, {}, ["train.amp.dtype", "did you mean 'float16'"]),

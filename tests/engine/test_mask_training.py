@@ -54,5 +54,5 @@ def test_data_without_masks_stops_at_the_start(tiny_cfg: Callable[..., CfgNode])
         Path(entry["JSON"]).write_text(json.dumps(content))
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ["tiny_train_boxes"], ["tiny_val_boxes"]
     register_custom(cfg.DATASETS.CUSTOM)
-    with pytest.raises(UserError, match=r"'tiny_train_boxes': MODEL\.MASK_ON is True, but none of its \d+ objects has"):
+    with pytest.raises(UserError, match=r"'tiny_train_boxes': MODEL\.MASK_ON asks for masks, but none of its \d+ obj"):
         run(cfg, _args())

@@ -1,46 +1,37 @@
-"""Deformable conv against its definition, read pixel by pixel."""
+"""Deformable conv against torchvision's operator, and against the plain conv that it starts as."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
+from torchvision.ops import deform_conv2d
 
 from sn2fpn.errors import UserError
 from sn2fpn.layers import DeformConv2d
 
 
-def by_definition(layer: DeformConv2d, x: Tensor, guide: Tensor, groups: int) -> Tensor:
-    """sum_k w_k m_k(p) x(s p - pad + k + d_k(p)); x is read by grid_sample at pixel coordinates, 0 outside."""
-    w, r = layer.weight, layer.offset(guide)
-    (n, _, rows, columns), (height, width) = r.shape, x.shape[2:]
-    stride, pad = layer.stride[0], layer.padding[0]
-    y0, x0 = torch.meshgrid(torch.arange(rows) * stride - pad, torch.arange(columns) * stride - pad, indexing="ij")
-    out = layer.bias.view(1, -1, 1, 1).expand(n, -1, rows, columns)
-    per = x.shape[1] // groups
-    for group in range(groups):
-        channels = slice(group * per, (group + 1) * per)
-        for tap in range(9):
-            dy, dx = r[:, 18 * group + 2 * tap], r[:, 18 * group + 2 * tap + 1]
-            at = torch.stack((x0 + tap % 3 + dx, y0 + tap // 3 + dy), dim=-1)
-            at = (2 * at + 1) / torch.tensor([width, height]) - 1
-            read = F.grid_sample(x[:, channels], at, padding_mode="zeros", align_corners=False)
-            if r.shape[1] == 27 * groups:
-                read = read * r[:, 18 * groups + 9 * group + tap].sigmoid().unsqueeze(1)
-            out = out + F.conv2d(read, w[:, channels, tap // 3, tap % 3, None, None])
-    return out
-
-
 @pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 1), (1, 0)])
 @pytest.mark.parametrize(("groups", "modulated"), [(1, False), (2, True)])
-def test_definition(stride: int, padding: int, groups: int, modulated: bool) -> None:
+@pytest.mark.parametrize("spread", [0.0, 3.0])
+def test_values_and_gradients_are_torchvisions(
+    stride: int, padding: int, groups: int, modulated: bool, spread: float
+) -> None:
     layer = DeformConv2d(4, 6, 3, stride, padding, offset_groups=groups, modulated=modulated)
-    for p in layer.offset.parameters():
-        nn.init.normal_(p, std=0.4)
-    x, guide = torch.randn(2, 4, 7, 9), torch.randn(2, 4, 7, 9)
-    assert torch.allclose(layer(x, guide), by_definition(layer, x, guide, groups), atol=1e-5)
-    assert torch.allclose(layer(x), by_definition(layer, x, x, groups), atol=1e-5)
+    nn.init.normal_(layer.offset.weight, std=spread / 6)
+    nn.init.normal_(layer.offset.bias, std=spread)
+    x, guide = (torch.randn(2, 4, 11, 8, requires_grad=True) for _ in range(2))
+    r = layer.offset(guide)
+    offset, mask = r[:, : 18 * groups], r[:, 18 * groups :].sigmoid() if modulated else None
+    expected = deform_conv2d(x, offset, layer.weight, layer.bias, stride, padding, mask=mask)
+    found = layer(x, guide)
+    assert torch.allclose(found, expected, atol=1e-5)
+    inputs = [x, guide, *layer.parameters()]
+    slope = torch.randn_like(found)
+    for a, b in zip(*(torch.autograd.grad(y, inputs, slope, retain_graph=True) for y in (found, expected))):
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-3)
+    assert torch.allclose(layer(x), layer(x, x))
 
 
 def test_fresh_layers_are_plain_convs_in_every_layout_and_precision() -> None:

@@ -237,7 +237,7 @@ def test_masks_under_autocast_are_float32() -> None:
 
 def test_ground_truth_masks_that_do_not_fit() -> None:
     detector = tiny(*MASKS)
-    with pytest.raises(UserError, match=r"image_0.jpg: the mask branch \(MODEL.MASK_ON\) learns from .*gt_masks, "
+    with pytest.raises(UserError, match=r"image_0.jpg: the mask branch learns from .*gt_masks, "
                                         r"found only \['gt_boxes', 'gt_classes'\]"):
         detector(tiny_batch([BOX]))
     batch = with_masks(tiny_batch([BOX], [BOX]))
@@ -363,6 +363,8 @@ def test_divergence_is_named() -> None:
     ("MODEL.DEVICE", "cudda", "no such device 'cudda'; did you mean 'cuda'?"),
     ("MODEL.DEVICE", "cuda:99", "'cuda:99', but"),
     ("MODEL.PIXEL_STD", [1.0], "PIXEL_MEAN has 3 channels, MODEL.PIXEL_STD 1"),
+    ("MODEL.FPN.OUT_CHANNELS", 0, "expected at least 1, found 0"),
+    ("MODEL.ROI_BOX_HEAD.NORM", "BM", "unknown norm 'BM'; choose from: '', BN"),
 ])  # fmt: skip
 def test_values_that_are_not_served(key: str, value: Any, words: str) -> None:
     with pytest.raises(UserError) as error:

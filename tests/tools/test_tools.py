@@ -20,6 +20,8 @@ from sn2fpn.modeling import build_model
 ROOT = Path(__file__).parents[2]
 FPN, SNI, IHP = (str(ROOT / f"configs/quick/faster_rcnn_R18_{name}_shapes.yaml") for name in ("fpn", "sni", "ihp"))
 
+LAZY = str(ROOT / "configs/lazy/quick_shapes.py")
+
 
 def _load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
@@ -56,7 +58,7 @@ def test_parts_of_several_configs_side_by_side(capsys: pytest.CaptureFixture[str
 
 
 def test_a_python_config_counts_as_its_yaml_twin(capsys: pytest.CaptureFixture[str]) -> None:
-    assert analyze_model.main(["--config-file", SNI, str(ROOT / "configs/lazy/quick_shapes.py")]) == 0
+    assert analyze_model.main(["--config-file", SNI, LAZY]) == 0
     for yaml, lazy in _rows(capsys.readouterr().out).values():
         assert yaml == lazy
 
@@ -116,10 +118,14 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("source", ["annotation", "dataloader"])
-def test_training_data_is_drawn(source: str, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("config", "changes"), [
+    (SNI, ["INPUT.RANDOM_FLIP", "none", "INPUT.MIN_SIZE_TRAIN", "(96,)"]),
+    (LAZY, ["dataloader.train.mapper.augmentations.0.short_edges=[96]"]),
+])
+def test_training_data_is_drawn(source: str, config: str, changes: list[str], data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    argv = ["--source", source, "--config-file", SNI, "--output-dir", str(out), "--num", "3"]
-    assert visualize_data.main([*argv, "INPUT.RANDOM_FLIP", "none", "INPUT.MIN_SIZE_TRAIN", "(96,)"]) == 0
+    argv = ["--source", source, "--config-file", config, "--output-dir", str(out), "--num", "3"]
+    assert visualize_data.main([*argv, *changes]) == 0
     files = sorted(out.iterdir())
     assert [f.name[:6] for f in files] == ["00000_", "00001_", "00002_"]
     for file in files:
@@ -132,6 +138,21 @@ def test_training_data_is_drawn(source: str, data: Path, tmp_path: Path) -> None
             assert min(drawn.size) == 96
 
 
+def test_pictures_are_shown_where_windows_open(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--source", "dataloader", "--config-file", LAZY, "--num", "2", "--show"]
+    monkeypatch.setattr("matplotlib.get_backend", lambda: "agg")
+    assert visualize_data.main(argv) == 2
+    assert "--show: no window can be opened" in capsys.readouterr().err
+    shown: list[tuple[int, ...]] = []
+    monkeypatch.setattr("matplotlib.get_backend", lambda: "TkAgg")
+    monkeypatch.setattr("matplotlib.pyplot.imshow", lambda picture: shown.append(picture.shape))
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
+    assert visualize_data.main(argv) == 0
+    assert len(shown) == 2 and min(shown[0][:2]) == 192
+
+
 def test_mistakes_in_visualize_data(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--source", "annotation", "--config-file", SNI, "--output-dir"]
     assert visualize_data.main([*argv, "/dev/null/out"]) == 2
@@ -139,4 +160,7 @@ def test_mistakes_in_visualize_data(data: Path, tmp_path: Path, capsys: pytest.C
     assert visualize_data.main([*argv, str(tmp_path), "--num", "0"]) == 2
     assert "--num 0" in capsys.readouterr().err
     assert visualize_data.main([*argv, str(tmp_path), "DATASETS.TRAIN", "('shapes_trian',)"]) == 2
-    assert "did you mean 'shapes_train'" in capsys.readouterr().err
+    assert "DATASETS.TRAIN: unknown data set 'shapes_trian'; did you mean 'shapes_train'" in capsys.readouterr().err
+    argv[3] = LAZY
+    assert visualize_data.main([*argv, str(tmp_path), "dataloader.train.dataset.names="]) == 2
+    assert "dataloader.train.dataset.names names no data set" in capsys.readouterr().err

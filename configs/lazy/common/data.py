@@ -20,7 +20,7 @@ dataloader = dict(
                 ),
                 L(RandomFlip)(),
             ],
-            image_format="BGR",
+            image_format="${model.input_format}",
             with_targets=True,
             mask_format=None,  # "polygon" or "bitmask" for models with masks
         ),
@@ -32,7 +32,7 @@ dataloader = dict(
         dataset=L(get_dataset_dicts)(names="coco_2017_val", filter_empty=False),
         mapper=L(DatasetMapper)(
             augmentations=[L(ResizeShortestEdge)(short_edges=800, max_size=1333)],
-            image_format="${...train.mapper.image_format}",
+            image_format="${model.input_format}",
             with_targets=False,
             mask_format="${...train.mapper.mask_format}",
         ),

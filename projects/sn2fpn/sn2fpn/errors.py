@@ -26,4 +26,4 @@ def did_you_mean(found: str, choices: Iterable[str], limit: int = 8) -> str:
     if not choices:
         return "; there is none to choose from"
     more = f", … ({len(choices)} in all)" if len(choices) > limit else ""
-    return "; choose from: " + ", ".join(choices[:limit]) + more
+    return "; choose from: " + ", ".join(c or "''" for c in choices[:limit]) + more

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import re
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,17 @@ __all__ = ["TARGET", "LazyCall", "as_config", "dotted_name", "full_key", "instan
            "parameters_of", "target_of"]
 
 TARGET = "_target_"
+
+_YAML_KEY = re.compile(r"\b[A-Z][A-Z0-9_]*(?:\.[A-Z][A-Z0-9_]*)+\b")
+_ARGUMENTS = {
+    "DATALOADER.FILTER_EMPTY_ANNOTATIONS": "filter_empty", "DATALOADER.SAMPLER_TRAIN": "sampler",
+    "INPUT.CROP.TYPE": "kind", "INPUT.FORMAT": "image_format", "INPUT.MAX_SIZE_TRAIN": "max_size",
+    "INPUT.MIN_SIZE_TRAIN": "short_edges", "INPUT.MIN_SIZE_TRAIN_SAMPLING": "sampling",
+    "MODEL.ESD.STAGES": "esd_stages", "MODEL.ESD.STEM": "esd_stem", "MODEL.IHP.FILTER": "filter_name",
+    "MODEL.IHP.NORM": "filter_norm", "MODEL.MASK_ON": "mask_format", "MODEL.ROI_BOX_HEAD.NUM_CONV": "conv_dims",
+    "MODEL.ROI_BOX_HEAD.NUM_FC": "fc_dims", "SOLVER.IMS_PER_BATCH": "total_batch_size",
+}  # fmt: skip
+"""YAML key -> the argument that it becomes, where that is not its last part in small letters."""
 
 
 class LazyCall:
@@ -65,7 +77,7 @@ def instantiate(config: Any) -> Any:
 
     Raises:
         UserError: no such target, arguments that it does not take or lacks, a value that it refuses; the message
-            names the node's key.
+            names the node's key, its target and the argument.
     """
     if is_list(config):
         return [instantiate(item) for item in config]
@@ -79,12 +91,30 @@ def instantiate(config: Any) -> Any:
     except OmegaConfBaseException as e:
         raise UserError(f"{where or 'config'}: {str(e).splitlines()[0]}") from e
     target = target_of(config)
-    where = ": ".join(filter(None, (where, dotted_name(target) or repr(target))))
+    name = dotted_name(target) or repr(target)
+    where = f"{where} ({name})" if where else name
     _check_arguments(target, arguments, where)
     try:
         return target(**arguments)
     except UserError as e:
-        raise UserError(f"{where}: {e}") from e
+        raise UserError(f"{where}: {_in_arguments(str(e), target)}") from e
+    except (TypeError, ValueError, RuntimeError) as e:  # how torch and others refuse a value
+        raise UserError(f"{where}: {type(e).__name__}: {e}") from e
+
+
+def _in_arguments(message: str, target: Callable[..., Any]) -> str:
+    """A message of a class that YAML configs use too, with the argument before each YAML key that is one."""
+    takes, said = _names(target), set()
+
+    def named(match: re.Match[str]) -> str:
+        key = match[0]
+        argument = _ARGUMENTS.get(key, key.rpartition(".")[2].lower())
+        if argument not in takes:
+            return key
+        first = key not in said and not said.add(key)
+        return f"{argument} ({key} in YAML)" if first else argument
+
+    return _YAML_KEY.sub(named, message)
 
 
 def is_list(config: Any) -> bool:
@@ -108,15 +138,19 @@ def parameters_of(node: DictConfig) -> dict[str, Any]:
         return {}
     target = target_of(node)
     try:
-        parameters = inspect.signature(target).parameters.values()
-    except (TypeError, ValueError):
-        return {}
-    try:
         hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except Exception:  # annotations may name what only a type checker imports
         hints = {}
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {p.name: hints.get(p.name) for p in parameters if p.kind in kinds}
+    return {name: hints.get(name) for name in _names(target)}
+
+
+def _names(target: Callable[..., Any]) -> list[str]:
+    """The names of the arguments that a callable takes; [] where it does not say."""
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):  # some callables written in C
+        return []
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
 def full_key(config: Any, key: str | int = "") -> str:
@@ -190,7 +224,7 @@ def _check_arguments(target: Callable[..., Any], arguments: dict[str, Any], wher
     try:
         signature.bind(**arguments)
     except TypeError as e:
-        takes = [p.name for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        takes = _names(target)
         for name in arguments:
             if name not in takes:
                 raise UserError(f"{where}: takes no argument {name!r}{did_you_mean(name, takes)}") from e

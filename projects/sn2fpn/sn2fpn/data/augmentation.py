@@ -177,8 +177,8 @@ class ResizeShortestEdge:
             raise UserError(f"INPUT.MIN_SIZE_TRAIN_SAMPLING: unknown value {sampling!r}"
                             f"{did_you_mean(sampling, ('choice', 'range'))}")
         if not self.short_edges or min(self.short_edges) < 0 or max_size < 1:
-            raise UserError("INPUT.MIN_SIZE_*, INPUT.MAX_SIZE_*: expected lengths in pixels, "
-                            f"found {short_edges}, {max_size}")
+            raise UserError("short_edges, max_size (INPUT.MIN_SIZE_*, INPUT.MAX_SIZE_*): expected lengths in "
+                            f"pixels, found {short_edges}, {max_size}")
         if sampling == "range" and (len(self.short_edges) != 2 or self.short_edges[0] > self.short_edges[1]):
             raise UserError(f"INPUT.MIN_SIZE_TRAIN: 'range' needs (min, max), found {tuple(self.short_edges)}")
         self.max_size = max_size

@@ -12,7 +12,6 @@ from .voc import find_voc_classes, load_voc_instances
 
 __all__ = ["register_custom"]
 
-_WHERE = "DATASETS.CUSTOM"
 _KEYS = {  # format -> key -> (type, required)
     "coco": {"JSON": (str, True), "IMAGES": (str, True)},
     "voc": {"ROOT": (str, True), "SPLIT": (str, True), "CLASSES": (list, False), "YEAR": (int, False)},
@@ -20,7 +19,7 @@ _KEYS = {  # format -> key -> (type, required)
 _registered: dict[str, dict[str, Any]] = {}  # by name, to tell a repetition from a clash
 
 
-def register_custom(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+def register_custom(entries: Sequence[Mapping[str, Any]], key: str = "DATASETS.CUSTOM") -> list[str]:
     """Register the sets of `cfg.DATASETS.CUSTOM`; files are read when a set is used.
 
     Args:
@@ -28,6 +27,7 @@ def register_custom(entries: Sequence[Mapping[str, Any]]) -> list[str]:
             and IMAGES (folder). `voc`: ROOT (folder with Annotations, ImageSets, JPEGImages), SPLIT (list
             in ImageSets/Main), CLASSES (names in order; default: all names in the tree, sorted) and
             YEAR (2007: the 11-point metric; default 2012). Paths are relative to the working directory.
+        key: where they are listed, for messages.
 
     Returns:
         The names. Registering the same entries again changes nothing.
@@ -36,12 +36,12 @@ def register_custom(entries: Sequence[Mapping[str, Any]]) -> list[str]:
         UserError: a missing, unknown or mistyped key, or a name that another set has.
     """
     for i, entry in enumerate(entries):
-        entry = _checked(entry, f"{_WHERE}[{i}]")
+        entry = _checked(entry, f"{key}[{i}]")
         name = entry["NAME"]
         if _registered.get(name) == entry and name in DatasetCatalog:
             continue
         if name in DatasetCatalog:
-            raise UserError(f"{_WHERE}[{i}]: NAME {name!r} is taken by another data set; choose another name")
+            raise UserError(f"{key}[{i}]: NAME {name!r} is taken by another data set; choose another name")
         (_register_coco if entry["FORMAT"] == "coco" else _register_voc)(entry)
         _registered[name] = entry
     return [entry["NAME"] for entry in entries]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..errors import UserError, did_you_mean
 
-__all__ = ["read_image", "read_image_size", "check_image_size", "FORMATS"]
+__all__ = ["check_format", "read_image", "read_image_size", "check_image_size", "FORMATS"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,12 @@ _UPRIGHT = {  # EXIF orientation -> what turns the stored picture upright
 }
 
 
+def check_format(format: str) -> None:
+    """Raise UserError unless `read_image` knows the channel order."""
+    if format not in FORMATS:
+        raise UserError(f"INPUT.FORMAT: unknown image format {format!r}{did_you_mean(format, FORMATS)}")
+
+
 def read_image(file_name: str | Path, format: str = "BGR") -> np.ndarray:
     """Decode an image file.
 
@@ -43,8 +49,7 @@ def read_image(file_name: str | Path, format: str = "BGR") -> np.ndarray:
     Raises:
         UserError: missing, empty, truncated or undecodable file, or unknown `format`.
     """
-    if format not in FORMATS:
-        raise UserError(f"INPUT.FORMAT: unknown image format {format!r}{did_you_mean(format, FORMATS)}")
+    check_format(format)
     path = Path(file_name)
     with _open(path) as image:
         try:

@@ -11,7 +11,7 @@ import torch
 from ..errors import UserError, did_you_mean
 from ..structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
 from .augmentation import TransformList, build_augmentations, plan_transforms
-from .images import check_image_size, read_image
+from .images import check_format, check_image_size, read_image
 from .masks import MASK_FORMATS, check_segmentation, draw_segmentation, move_polygons
 
 __all__ = ["DatasetMapper", "annotations_to_instances", "build_mapper"]
@@ -27,12 +27,19 @@ class DatasetMapper:
         mask_format: "polygon" or "bitmask": targets have `gt_masks`, and objects without a mask (or whose mask
             a crop cut away) are left out; None: boxes only.
         boxes_from_masks: tight boxes of the moved masks; a cropped object's own box may be loose.
+
+    Raises:
+        UserError: unknown `image_format` or `mask_format`.
     """
 
     def __init__(
         self, augmentations: Sequence[Any], image_format: str = "BGR", with_targets: bool = True,
         mask_format: str | None = None, boxes_from_masks: bool = False,
     ) -> None:  # fmt: skip
+        check_format(image_format)
+        if mask_format is not None and mask_format not in MASK_FORMATS:
+            hint = did_you_mean(mask_format, MASK_FORMATS)
+            raise UserError(f"INPUT.MASK_FORMAT: unknown value {mask_format!r}{hint}")
         self.augmentations = list(augmentations)
         self.image_format = image_format
         self.with_targets = with_targets
@@ -113,9 +120,7 @@ def _masks(
 
 def build_mapper(cfg: Any, is_train: bool, with_targets: bool | None = None) -> DatasetMapper:
     """The mapper of a configuration; `with_targets` defaults to `is_train`."""
-    masks, mask_format = cfg.MODEL.MASK_ON, cfg.INPUT.MASK_FORMAT
-    if masks and mask_format not in MASK_FORMATS:
-        raise UserError(f"INPUT.MASK_FORMAT: unknown value {mask_format!r}{did_you_mean(mask_format, MASK_FORMATS)}")
+    masks = cfg.MODEL.MASK_ON
     return DatasetMapper(build_augmentations(cfg, is_train), cfg.INPUT.FORMAT,
                          is_train if with_targets is None else with_targets,
-                         mask_format if masks else None, boxes_from_masks=masks and cfg.INPUT.CROP.ENABLED)
+                         cfg.INPUT.MASK_FORMAT if masks else None, boxes_from_masks=masks and cfg.INPUT.CROP.ENABLED)

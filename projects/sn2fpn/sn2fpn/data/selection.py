@@ -79,10 +79,10 @@ def keep_masked(dataset_dicts: DatasetDicts, mask_format: str, what: str) -> Dat
             annotations.append(annotation)
         kept.append({**record, "annotations": annotations})
     if total and left_out == total:
-        raise UserError(f"{what}: MODEL.MASK_ON is True, but none of its {total} objects has a mask "
-                        "(`segmentation`); set MODEL.MASK_ON False, or use data with masks")
+        raise UserError(f"{what}: MODEL.MASK_ON asks for masks, but none of its {total} objects has one "
+                        "(`segmentation`); turn it off, or use data with masks")
     if left_out:
-        logger.warning("%s: %d of %d objects have no mask and are left out (MODEL.MASK_ON), the first in %s",
+        logger.warning("%s: %d of %d objects have no mask to learn and are left out, the first in %s",
                        what, left_out, total, example)
     return kept
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,18 @@ from torch import nn
 from ..config import LazyConfig, instantiate
 from ..config.calls import TARGET, dotted_name, is_list, parameters_of, target_of
 from ..config.printing import to_yaml
-from ..data import check_num_classes, class_names, get_dataset_dicts, register_custom
+from ..data import check_num_classes, class_histogram, class_names, get_dataset_dicts, register_custom
 from ..errors import UserError, did_you_mean
+from ..modeling.backbone import own_random_stream
 from ..modeling.build import check_device
 from .options import LAZY_KEYS, check_options, read_options
 from .recipe import Recipe
 from .solver import GradientClipper, LRMultiplier, gradient_clipper
 from .testing import TestSet
 
-__all__ = ["LazyRecipe", "load_recipe"]
+__all__ = ["LazyRecipe", "load_recipe", "set_names"]
+
+logger = logging.getLogger(__name__)
 
 _PARTS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 
@@ -49,7 +53,7 @@ def _check(recipe: LazyRecipe, args: Any) -> None:
         raise UserError(f"{args.config_file}: its model is Detectron2's own ({name}), which only Detectron2 can train: "
                         "use its tools/lazyconfig_train_net.py")
     loader = recipe.cfg.dataloader
-    has_train = loader.get("train") is not None and _set_names(loader.train) != []
+    has_train = loader.get("train") is not None and set_names(loader.train) != []
     check_options(recipe.options, args, has_train=has_train, has_test=bool(recipe.test_sets()))
 
 
@@ -81,11 +85,11 @@ class LazyRecipe(Recipe):
 
     def check_data(self, eval_only: bool) -> None:
         loader = self.cfg.dataloader
-        register_custom(OmegaConf.to_container(loader.custom) if "custom" in loader else ())
+        register_custom(OmegaConf.to_container(loader.custom) if "custom" in loader else (), "dataloader.custom")
         names: list[str] = []
         for key in ("test",) if eval_only else ("train", "test"):
             if key == "train" or self.test_sets():
-                found = _set_names(loader[key]) or []
+                found = set_names(loader[key]) or []
                 names += [name for name in found if class_names(name, f"dataloader.{key}.dataset.names")]
         heads = self.cfg.model.get("roi_heads", {})
         if names and "num_classes" in heads:
@@ -93,7 +97,14 @@ class LazyRecipe(Recipe):
 
     def build_model(self) -> nn.Module:
         device = check_device(self.options.device, self.options.key("device"))
-        return instantiate(self.cfg.model).to(device)
+        cfg = copy.deepcopy(self.cfg)
+        for key in ("model.backbone.bottom_up", "model.backbone"):  # fresh weights as `build_backbone` draws them
+            node = OmegaConf.select(cfg, key)
+            if isinstance(node, DictConfig) and TARGET in node:
+                with own_random_stream():
+                    part = instantiate(node)
+                node[TARGET] = functools.partial(_built, part)  # its arguments stay: others refer to them
+        return instantiate(cfg.model).to(device)
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         return instantiate(self._changed("optimizer", {"optimizer.params.model": model}))
@@ -109,13 +120,18 @@ class LazyRecipe(Recipe):
         known = parameters_of(self.cfg.dataloader.train)
         given = {"start_iter": start_iter, "seed": seed}
         changes = {f"dataloader.train.{k}": v for k, v in given.items() if k in known}
-        return instantiate(self._changed("dataloader.train", changes))
+        node = self._changed("dataloader.train", changes)
+        if names := set_names(node):
+            records = instantiate(node.dataset)
+            logger.info("training data %s:\n%s", ", ".join(names), class_histogram(records, class_names(names[0])))
+            node.dataset[TARGET] = functools.partial(_built, records)
+        return instantiate(node)
 
     def test_sets(self) -> list[TestSet]:
         loader = self.cfg.dataloader
         if loader.get("test") is None or loader.get("evaluator") is None:
             return []
-        names = _set_names(loader.test)
+        names = set_names(loader.test)
         if names is None:  # of another kind: one set, whatever it is
             return [TestSet("test", functools.partial(self._build_test_loader, {}),
                             functools.partial(self._build_evaluator, {}))]  # fmt: skip
@@ -127,7 +143,7 @@ class LazyRecipe(Recipe):
     def draw_predictions(self, model: nn.Module, path: Path) -> Path | None:
         from ..visualization import draw_set
 
-        names = _set_names(self.cfg.dataloader.test) if self.test_sets() else None
+        names = set_names(self.cfg.dataloader.test) if self.test_sets() else None
         if not names or "mapper" not in self.cfg.dataloader.test:
             return None
         return draw_set(names[0], instantiate(self.cfg.dataloader.test.mapper), model, path)
@@ -158,9 +174,14 @@ class LazyRecipe(Recipe):
         return OmegaConf.select(cfg, key)
 
 
-def _set_names(loader: DictConfig) -> list[str] | None:
+def _built(part: Any, **_: Any) -> Any:
+    """Stands for the call that gave `part`."""
+    return part
+
+
+def set_names(loader: DictConfig | None) -> list[str] | None:
     """The data sets that a loader node reads; None when it does not say so in our way."""
-    dataset = loader.get("dataset")
+    dataset = loader.get("dataset") if loader is not None else None
     if not isinstance(dataset, DictConfig) or TARGET not in dataset or target_of(dataset) is not get_dataset_dicts:
         return None
     names = dataset.names

@@ -14,7 +14,7 @@ from torch import nn
 
 from .. import distributed as comm
 from ..config import CfgNode
-from ..data import build_test_loader, build_train_loader, check_classes, register_custom
+from ..data import build_test_loader, build_train_loader, check_classes, class_names, register_custom
 from ..evaluation import build_evaluator
 from ..modeling import build_model
 from .options import YAML_KEYS, RunOptions, read_options
@@ -99,6 +99,9 @@ class CfgRecipe(Recipe):
     def check_data(self, eval_only: bool) -> None:
         datasets = self.cfg.DATASETS
         register_custom(datasets.CUSTOM)
+        for key in ("TEST",) if eval_only else ("TRAIN", "TEST"):
+            for name in datasets[key]:
+                class_names(name, f"DATASETS.{key}")
         check_classes(self.cfg, datasets.TEST if eval_only else (*datasets.TRAIN, *datasets.TEST))
 
     def build_model(self) -> nn.Module:

@@ -20,6 +20,7 @@ from ..atomic import atomic_write
 from ..config import CfgNode, get_cfg
 from ..errors import UserError
 from .options import YAML_KEYS, RunOptions, check_options, read_options
+from .solver import check_steps
 
 __all__ = ["default_setup", "environment", "environment_summary", "load_config", "make_output_dir",
            "scale_to_world_size", "seed_everything", "validate"]
@@ -48,6 +49,7 @@ def validate(cfg: CfgNode, args: Any) -> None:
     """
     options = read_options(cfg, YAML_KEYS)
     check_options(options, args, has_train=bool(cfg.DATASETS.TRAIN), has_test=bool(cfg.DATASETS.TEST))
+    check_steps(cfg.SOLVER.STEPS)
     if cfg.SOLVER.BASE_LR <= 0:
         raise UserError(f"SOLVER.BASE_LR: expected a positive number, found {cfg.SOLVER.BASE_LR}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ..errors import UserError, did_you_mean
 
 __all__ = ["GradientClipper", "LRMultiplier", "build_gradient_clipper", "build_lr_scheduler", "build_optimizer",
-           "gradient_clipper", "multi_step", "parameter_groups", "with_warmup"]
+           "check_steps", "gradient_clipper", "multi_step", "parameter_groups", "with_warmup"]
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,8 @@ def parameter_groups(
                 decay = decay if weight_decay_bias is None else weight_decay_bias
             groups[lr, decay].append(p)
     if not groups:
-        raise UserError("MODEL.BACKBONE.FREEZE_AT leaves no trainable parameter")
+        raise UserError("the model has no trainable parameter: lower the trunk's freeze_at "
+                        "(MODEL.BACKBONE.FREEZE_AT)")
     return [{"params": ps, "lr": lr, "weight_decay": decay} for (lr, decay), ps in groups.items()]
 
 
@@ -119,7 +121,7 @@ def gradient_clipper(
 
     kinds = ("value", "norm", "full_norm")
     if clip_type not in kinds:
-        raise UserError(f"{key}: {clip_type!r}{did_you_mean(clip_type, kinds)}")
+        raise UserError(f"{key}: unknown {clip_type!r}{did_you_mean(clip_type, kinds)}")
     return clip
 
 
@@ -169,12 +171,24 @@ def build_lr_scheduler(cfg: Any, optimizer: torch.optim.Optimizer) -> LRMultipli
     return LRMultiplier(optimizer, multiplier, s.MAX_ITER)
 
 
+def check_steps(steps: Sequence[int]) -> None:
+    """Raise UserError unless the iterations rise."""
+    if any(a >= b for a, b in pairwise(steps)):
+        raise UserError(f"SOLVER.STEPS: expected rising iterations, found {list(steps)}")
+
+
 def multi_step(steps: Sequence[int], max_iter: int, gamma: float = 0.1) -> ParamScheduler:
-    """1 until iteration `steps[0]`, then times `gamma` at every step; a function of progress (0 to 1)."""
+    """1 until iteration `steps[0]`, then times `gamma` at every step; a function of progress (0 to 1).
+
+    Raises:
+        UserError: steps that do not rise.
+    """
+    check_steps(steps)
     effective = [x for x in steps if x <= max_iter]
     if len(effective) < len(steps):
         beyond = [x for x in steps if x > max_iter]
-        logger.warning("SOLVER.STEPS: %s beyond MAX_ITER %d have no effect", beyond, max_iter)
+        logger.warning("the learning rate's steps %s lie beyond the last iteration (%d) and have no effect", beyond,
+                       max_iter)
     values = [gamma**k for k in range(len(effective) + 1)]
     return MultiStepParamScheduler(values, milestones=effective, num_updates=max_iter)
 

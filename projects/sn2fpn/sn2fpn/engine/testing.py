@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import distributed as comm
 from ..atomic import atomic_write
-from ..evaluation import DatasetEvaluator, inference_on_dataset, results_table
+from ..evaluation import DatasetEvaluator, copypaste_lines, inference_on_dataset, results_table
 
 __all__ = ["TestSet", "evaluate", "flatten_results", "validation_losses"]
 
@@ -52,6 +52,8 @@ def evaluate(test_sets: Sequence[TestSet], model: nn.Module, output_dir: str | P
         if comm.is_main_process():
             results[test_set.name] = result
             logger.info("Evaluation on %s\n%s", test_set.name, results_table(result))
+            for line in copypaste_lines(result):
+                logger.info("%s", line)
             with atomic_write(folder / "results.json") as f:
                 json.dump(_without_nan(result), f, indent=2)
     return results

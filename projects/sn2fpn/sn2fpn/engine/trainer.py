@@ -6,6 +6,7 @@ import inspect
 import logging
 import signal
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -233,6 +234,8 @@ def _distributed(model: nn.Module, options: RunOptions) -> DistributedDataParall
     choices = dict(options.ddp)
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:  # torch's new name for it
         choices["forward_sync_buffers"] = choices.pop("broadcast_buffers", True)
+    # of 1x1 convs in channels_last, whose two layouts are the same numbers in the same order
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return DistributedDataParallel(model, device_ids=ids, **choices)
 
 

@@ -3,8 +3,9 @@
 from .build import build_evaluator
 from .coco import COCOEvaluator
 from .evaluator import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
+from .resampling import JudgedDetections, draw_images
 from .tables import copypaste_lines, results_table
 from .voc import PascalVOCEvaluator
 
-__all__ = ["COCOEvaluator", "DatasetEvaluator", "DatasetEvaluators", "PascalVOCEvaluator", "build_evaluator",
-           "copypaste_lines", "inference_on_dataset", "results_table"]
+__all__ = ["COCOEvaluator", "DatasetEvaluator", "DatasetEvaluators", "JudgedDetections", "PascalVOCEvaluator",
+           "build_evaluator", "copypaste_lines", "draw_images", "inference_on_dataset", "results_table"]

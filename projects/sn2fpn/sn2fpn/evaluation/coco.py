@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from pycocotools.cocoeval import COCOeval, Params
 
 from ..errors import UserError, did_you_mean
 from .detections import DetectionEvaluator, ImageDetections, to_coco_results
 from .evaluator import Results
 from .ground_truth import coco_ground_truth
+from .resampling import JudgedDetections, Ranking
 
 __all__ = ["COCOEvaluator"]
 
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 TASKS = ("bbox", "segm")
 _ALL_AREAS = 0  # positions in COCOeval's area ranges: all, small, medium, large
+_SIZES = ("", "s", "m", "l")  # how they end a metric's name
 _IOU_50, _IOU_75 = 0, 5  # positions in its thresholds 0.50, 0.55, …, 0.95
 
 
@@ -74,6 +76,24 @@ class COCOEvaluator(DetectionEvaluator):
         results = to_coco_results(detections, self._dataset_category_ids())
         return {task: self._derive(self._precision(results, task)) for task in self._tasks_for(detections)}
 
+    def _judge(self, detections: list[ImageDetections]) -> dict[str, JudgedDetections]:
+        results = to_coco_results(detections, self._dataset_category_ids())
+        judged = {}
+        for task in self._tasks_for(detections):
+            if results:
+                evaluation = self._match(results, task)
+                images = evaluation.evalImgs  # by class, area and image; None where an image has nothing of the class
+                shape = (len(evaluation.params.catIds), len(_SIZES), len(evaluation.params.imgIds))
+                starts = np.arange(len(images)).reshape(shape)[self._columns(evaluation), :, 0]
+                rankings = {size: [_rank(images[s : s + shape[2]]) for s in starts[:, a]]
+                            for a, size in enumerate(_SIZES)}
+            else:  # no object counts: every score is NaN, as in `_derive`
+                nothing = Ranking(np.empty(0, np.int64), *(np.empty((10, 0), bool),) * 2,
+                                  np.zeros(len(self._records), np.int64))
+                rankings = {size: [nothing] * len(self._class_names) for size in _SIZES}
+            judged[task] = JudgedDetections(self._class_names, rankings, Params().recThrs)
+        return judged
+
     def _tasks_for(self, detections: list[ImageDetections]) -> tuple[str, ...]:
         """The tasks asked for, or those that model and data set both serve."""
         masks = all(d.masks is not None for d in detections) and bool(detections)
@@ -94,6 +114,17 @@ class COCOEvaluator(DetectionEvaluator):
         """
         if not results:
             return None
+        evaluation = self._match(results, task)
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+            evaluation.accumulate()
+        return evaluation.eval["precision"][..., 0][:, :, self._columns(evaluation)]
+
+    def _columns(self, evaluation: COCOeval) -> np.ndarray:
+        """Where each class is: COCOeval sorts the categories by id; classes follow the contiguous ids."""
+        return np.searchsorted(evaluation.params.catIds, self._dataset_category_ids())
+
+    def _match(self, results: list[dict[str, Any]], task: str) -> COCOeval:
+        """An evaluation of results (at least one) that has matched detections and objects image by image."""
         truth = self._truth["annotations"]
         if task == "segm":
             areas = [float(coco_mask.area(r["segmentation"])) for r in results]  # of a long list at once it overflows
@@ -109,10 +140,7 @@ class COCOEvaluator(DetectionEvaluator):
                                   _index({**self._truth, "annotations": found}), task)
             evaluation.params.maxDets = [self._max_dets]
             evaluation.evaluate()
-            evaluation.accumulate()
-        # COCOeval sorts the categories by id; classes follow the contiguous ids.
-        columns = np.searchsorted(evaluation.params.catIds, self._dataset_category_ids())
-        return evaluation.eval["precision"][..., 0][:, :, columns]
+        return evaluation
 
     def _derive(self, precision: np.ndarray | None) -> dict[str, float]:
         if precision is None:
@@ -123,6 +151,22 @@ class COCOEvaluator(DetectionEvaluator):
         scores |= {name: _percent(precision[..., area]) for area, name in enumerate(("APs", "APm", "APl"), 1)}
         scores |= {f"AP-{name}": _percent(every_size[:, :, c]) for c, name in enumerate(self._class_names)}
         return scores
+
+
+def _rank(images: list[dict[str, Any] | None]) -> Ranking:
+    """What COCOeval says of the images of a class, in the order in which it accumulates."""
+    some = [(i, x) for i, x in enumerate(images) if x is not None]
+    objects = np.zeros(len(images), np.int64)
+    for i, x in some:
+        objects[i] = np.count_nonzero(np.asarray(x["gtIgnore"]) == 0)
+    if not some:
+        return Ranking(np.empty(0, np.int64), *(np.empty((10, 0), bool),) * 2, objects)
+    scores = np.concatenate([x["dtScores"] for _, x in some])
+    order = np.argsort(-scores, kind="mergesort")
+    image = np.repeat([i for i, _ in some], [len(x["dtScores"]) for _, x in some])
+    matched, ignored = (np.concatenate([x[key].astype(bool) for _, x in some], axis=1)[:, order]
+                        for key in ("dtMatches", "dtIgnore"))
+    return Ranking(image[order], matched & ~ignored, ~ignored, objects)
 
 
 def _percent(precision: np.ndarray) -> float:

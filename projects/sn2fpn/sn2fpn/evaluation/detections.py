@@ -17,6 +17,7 @@ from ..distributed import gather, is_main_process
 from ..errors import UserError
 from ..structures import Instances, masks_to_rle
 from .evaluator import DatasetEvaluator, Results
+from .resampling import JudgedDetections
 
 __all__ = ["ImageDetections", "DetectionEvaluator", "to_coco_results"]
 
@@ -46,7 +47,7 @@ class ImageDetections(NamedTuple):
 class DetectionEvaluator(DatasetEvaluator):
     """Collects detections in every process and scores them in the main one.
 
-    A metric derives from this class and gives `_score(detections)`.
+    A metric derives from this class and gives `_score(detections)` and `_judge(detections)`.
 
     Args:
         dataset_name: a registered data set.
@@ -91,6 +92,36 @@ class DetectionEvaluator(DatasetEvaluator):
                            self._dataset_name)
         return self._score(detections)
 
+    def judge(self, detections: list[ImageDetections]) -> dict[str, JudgedDetections]:
+        """`{task: judged}`: match once what `scores` then scores for any resampling of the images.
+
+        With each image once these are the scores of `evaluate`.
+        """
+        return self._judge(self._in_dataset_order(detections))
+
+    def read_detections(self, path: str | Path) -> list[ImageDetections]:
+        """The detections in a `coco_instances_results.json`, an entry per image of the data set.
+
+        Raises:
+            UserError: the file is missing, is no list of results, or is of another data set.
+        """
+        path = Path(path)
+        try:
+            results = json.loads(path.read_text(encoding="utf-8"))
+            by_image: dict[ImageId, list[dict[str, Any]]] = {record["image_id"]: [] for record in self._records}
+            for result in results:
+                by_image[result["image_id"]].append(result)
+            class_of = {own: c for c, own in enumerate(self._dataset_category_ids())}
+            with_masks = any("segmentation" in result for result in results)
+            return [_from_coco_results(i, found, class_of, with_masks) for i, found in by_image.items()]
+        except FileNotFoundError:
+            raise UserError(f"no predictions: {path} does not exist; evaluation writes it") from None
+        except KeyError as e:
+            raise UserError(f"{path}: not of data set {self._dataset_name!r}, or no COCO results: it does not have "
+                            f"{e.args[0]!r}") from None
+        except (TypeError, ValueError) as e:
+            raise UserError(f"{path}: expected a list of COCO results: {e}") from None
+
     @cached_property
     def _records(self) -> list[dict[str, Any]]:
         """The data set's dicts; read once, and only where the scores are computed."""
@@ -98,6 +129,10 @@ class DetectionEvaluator(DatasetEvaluator):
 
     def _score(self, detections: list[ImageDetections]) -> Results:
         """Scores of the detections, one entry per image seen, in the data set's order."""
+        raise NotImplementedError
+
+    def _judge(self, detections: list[ImageDetections]) -> dict[str, JudgedDetections]:
+        """See `judge`; the detections are as in `_score`."""
         raise NotImplementedError
 
     def _dataset_category_ids(self) -> list[int]:
@@ -126,7 +161,7 @@ class DetectionEvaluator(DatasetEvaluator):
         largest = max((int(d.classes.max()) for d in ordered if len(d.classes)), default=-1)
         if largest >= len(self._class_names):
             raise UserError(f"a prediction has class {largest}, but data set {self._dataset_name!r} has "
-                            f"{len(self._class_names)} classes; check MODEL.ROI_HEADS.NUM_CLASSES")
+                            f"{len(self._class_names)} classes; check the model's number of classes")
         return ordered
 
 
@@ -151,3 +186,15 @@ def to_coco_results(
             result["segmentation"] = mask
         results += found
     return results
+
+
+def _from_coco_results(
+    image_id: ImageId, results: list[dict[str, Any]], class_of: dict[int, int], with_masks: bool
+) -> ImageDetections:
+    """The opposite of `to_coco_results`; boxes are float64, in which the corners' sums are exact."""
+    xywh = np.array([r["bbox"] for r in results], dtype=np.float64).reshape(-1, 4)
+    boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+    scores = np.array([r["score"] for r in results], dtype=np.float64)
+    classes = np.array([class_of[r["category_id"]] for r in results], dtype=np.int64)
+    return ImageDetections(image_id, boxes, scores, classes,
+                           [r["segmentation"] for r in results] if with_masks else None)

@@ -18,12 +18,14 @@ from ..errors import UserError, did_you_mean
 from ..structures import BoxMode
 from .detections import DetectionEvaluator, ImageDetections, ImageId
 from .evaluator import Results
+from .resampling import JudgedDetections, Ranking
 
 __all__ = ["PascalVOCEvaluator", "average_precision"]
 
 logger = logging.getLogger(__name__)
 
 METRICS = ("11-point", "area")
+RECALL_POINTS = np.arange(0.0, 1.1, 0.1)  # of the 11-point metric
 _IOU_THRESHOLDS = np.arange(50, 100, 5) / 100.0
 
 
@@ -66,6 +68,11 @@ class PascalVOCEvaluator(DetectionEvaluator):
     def _objects(self) -> dict[ImageId, _Objects]:
         return {record["image_id"]: _read_objects(record) for record in self._records}
 
+    def _judge(self, detections: list[ImageDetections]) -> dict[str, JudgedDetections]:
+        rankings = rank(self._objects, detections, len(self._class_names))
+        points = RECALL_POINTS if self._eleven_points else None
+        return {"bbox": JudgedDetections(self._class_names, {"": rankings}, points)}
+
     def _score(self, detections: list[ImageDetections]) -> Results:
         curves = precision_recall(self._objects, detections, len(self._class_names))
         logger.info("VOC metric of %r: %s average precision", self._dataset_name,
@@ -104,18 +111,24 @@ class Curve(NamedTuple):
 def precision_recall(
     objects: dict[ImageId, _Objects], detections: list[ImageDetections], num_classes: int
 ) -> list[Curve | None]:
-    """Match all detections and follow each class down its scores; None for a class without objects.
+    """Follow each class down its scores; None for a class without objects."""
+    return [_follow(ranking) if ranking.objects.any() else None for ranking in rank(objects, detections, num_classes)]
+
+
+def rank(objects: dict[ImageId, _Objects], detections: list[ImageDetections], num_classes: int) -> list[Ranking]:
+    """Match all detections with objects; a ranking per class, whose images are those of `objects`.
 
     Which object a detection overlaps most does not depend on the other detections, so all of an image
     are compared at once; the order of the scores only decides which of several keeps the object.
     """
     offsets = np.cumsum([0, *(len(o.classes) for o in objects.values())])  # object ids over the data set
     first_id = dict(zip(objects, offsets))
-    all_classes = np.concatenate([o.classes for o in objects.values()] or [np.empty(0, np.int64)])
+    position = {image_id: i for i, image_id in enumerate(objects)}
     all_difficult = np.concatenate([o.difficult for o in objects.values()] or [np.empty(0, bool)])
-    counted = np.bincount(all_classes[~all_difficult], minlength=num_classes)
+    counted = np.array([np.bincount(o.classes[~o.difficult], minlength=num_classes) for o in objects.values()])
+    counted = counted.reshape(-1, num_classes)
 
-    classes, scores, overlaps, taken = [], [], [], []
+    classes, scores, overlaps, taken, images = [], [], [], [], []
     for found in detections:
         truth = objects[found.image_id]
         overlap, nearest = _best_overlap(voc_corners(found.boxes), found.classes, truth)
@@ -123,19 +136,18 @@ def precision_recall(
         scores.append(voc_scores(found.scores))
         overlaps.append(overlap)
         taken.append(nearest + first_id[found.image_id])
-    none = np.empty(0)
-    classes_, scores_ = np.concatenate([none, *classes]), np.concatenate([none, *scores])
-    overlaps_, taken_ = np.concatenate([none, *overlaps]), np.concatenate([none, *taken]).astype(np.int64)
+        images.append(np.full(len(found.classes), position[found.image_id]))
+    none, no_id = np.empty(0), np.empty(0, np.int64)
+    classes_, scores_ = np.concatenate([no_id, *classes]), np.concatenate([none, *scores])
+    overlaps_, taken_, images_ = (np.concatenate(x) for x in ([none, *overlaps], [no_id, *taken], [no_id, *images]))
 
-    curves: list[Curve | None] = []
+    rankings = []
     for c in range(num_classes):
-        if not counted[c]:
-            curves.append(None)
-            continue
         mine = np.flatnonzero(classes_ == c)
         mine = mine[np.argsort(-scores_[mine], kind="stable")]
-        curves.append(_follow(overlaps_[mine], taken_[mine], all_difficult, counted[c]))
-    return curves
+        right, free = _match(overlaps_[mine], taken_[mine], all_difficult)
+        rankings.append(Ranking(images_[mine], right, ~free, counted[:, c]))
+    return rankings
 
 
 def average_precision(recall: np.ndarray, precision: np.ndarray, eleven_points: bool) -> float:
@@ -150,18 +162,18 @@ def average_precision(recall: np.ndarray, precision: np.ndarray, eleven_points: 
     """
     best = np.maximum.accumulate(precision[::-1])[::-1]
     if eleven_points:
-        at = np.searchsorted(recall, np.arange(0.0, 1.1, 0.1), side="left")
+        at = np.searchsorted(recall, RECALL_POINTS, side="left")
         return float(np.append(best, 0.0)[at].sum() / 11)
     return float(np.sum(np.diff(recall, prepend=0.0) * best))
 
 
 def voc_corners(boxes_xyxy: np.ndarray) -> np.ndarray:
-    """(N, 4) float32 boxes as VOC writes them: 1-based inclusive corners with one decimal; float64.
+    """(N, 4) boxes as VOC writes them: 1-based inclusive corners with one decimal; float64.
 
     The shift is made in float32; ten float32 values have an exact float64, so `np.round` gives the very
     number that `f"{value:.1f}"` shows.
     """
-    shifted = boxes_xyxy + np.array([1, 1, 0, 0], dtype=np.float32)
+    shifted = boxes_xyxy.astype(np.float32) + np.array([1, 1, 0, 0], dtype=np.float32)
     return np.round(shifted.astype(np.float64), 1)
 
 
@@ -193,14 +205,13 @@ def _best_overlap(boxes: np.ndarray, classes: np.ndarray, truth: _Objects) -> tu
     return iou.max(axis=1), iou.argmax(axis=1)
 
 
-def _follow(overlaps: np.ndarray, taken: np.ndarray, difficult: np.ndarray, objects: int) -> Curve:
-    """The curve of a class from its detections in the order of their scores.
+def _match(overlaps: np.ndarray, taken: np.ndarray, difficult: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which detections of a class, in the order of their scores, are right and which do not count; (T, N) bool.
 
     Args:
         overlaps: (N,) IoU with the object that each detection takes.
         taken: (N,) id of that object.
         difficult: (all objects,) bool.
-        objects: how many objects of the class count.
     """
     hit = overlaps > _IOU_THRESHOLDS[:, None]  # (T, N)
     free = hit & difficult[taken] if len(difficult) else np.zeros_like(hit)
@@ -208,7 +219,12 @@ def _follow(overlaps: np.ndarray, taken: np.ndarray, difficult: np.ndarray, obje
     for t, hits in enumerate(hit & ~free):
         order = np.flatnonzero(hits)
         right[t, order[np.unique(taken[order], return_index=True)[1]]] = True
-    true = np.cumsum(right, axis=1)
-    false = np.cumsum(~right & ~free, axis=1)
+    return right, free
+
+
+def _follow(ranking: Ranking) -> Curve:
+    true = np.cumsum(ranking.right, axis=1)
+    false = np.cumsum(~ranking.right & ranking.counted, axis=1)
     # Before the first detection that counts there is neither: precision 0.
-    return Curve(true / objects, true / np.maximum(true + false, np.finfo(np.float64).eps))
+    precision = true / np.maximum(true + false, np.finfo(np.float64).eps)
+    return Curve(true / ranking.objects.sum(), precision)

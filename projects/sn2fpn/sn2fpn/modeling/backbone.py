@@ -11,7 +11,7 @@ import torch
 from ..pyramids import Pyramid, pyramid_from_backbone_name
 from .trunk import build_trunk
 
-__all__ = ["build_backbone"]
+__all__ = ["build_backbone", "own_random_stream"]
 
 
 def build_backbone(cfg: Any, name: str = "") -> Pyramid:
@@ -28,16 +28,16 @@ def build_backbone(cfg: Any, name: str = "") -> Pyramid:
         UserError: an unknown pyramid, or trunk and pyramid options that do not fit.
     """
     build_pyramid = pyramid_from_backbone_name(name or cfg.MODEL.BACKBONE.NAME)
-    with _own_random_stream():
+    with own_random_stream():
         trunk = build_trunk(cfg)
-    with _own_random_stream():
+    with own_random_stream():
         pyramid = build_pyramid(cfg, trunk.output_shape())
     pyramid.bottom_up = trunk
     return pyramid
 
 
 @contextmanager
-def _own_random_stream() -> Iterator[None]:
+def own_random_stream() -> Iterator[None]:
     """Whatever is drawn inside takes one number of torch's random stream, however much it is."""
     seed = int(torch.randint(2**62, ()))
     with torch.random.fork_rng(devices=[]):

@@ -34,7 +34,8 @@ class BoxHead(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         if not conv_dims and not fc_dims:
-            raise UserError("MODEL.ROI_BOX_HEAD has no layer: NUM_CONV and NUM_FC are both 0; expected one above 0")
+            raise UserError("the box head has no layer: MODEL.ROI_BOX_HEAD.NUM_CONV and MODEL.ROI_BOX_HEAD.NUM_FC give "
+                            "none; expected at least one")
         conv_dims = [in_channels, *conv_dims]
         for n, (i, o) in enumerate(pairwise(conv_dims), 1):
             self.add_module(f"conv{n}", Conv2d(i, o, 3, padding=1, norm=norm, activation="relu"))

@@ -8,6 +8,7 @@ import torch
 
 from ..config import CfgNode
 from ..errors import UserError, did_you_mean
+from ..layers import get_norm
 from .backbone import build_backbone
 from .detector import GeneralizedRCNN
 from .losses import BOX_LOSSES
@@ -52,6 +53,14 @@ def check_served(cfg: CfgNode) -> None:
             expected = " or ".join(map(repr, served))
             hint = did_you_mean(value, served) if isinstance(value, str) and len(served) > 1 else ""
             raise UserError(f"{key}: the native engine serves {expected}, found {value!r}{hint}")
+    if cfg.MODEL.FPN.OUT_CHANNELS < 1:
+        raise UserError(f"MODEL.FPN.OUT_CHANNELS: expected at least 1, found {cfg.MODEL.FPN.OUT_CHANNELS}")
+    for name, group in cfg.MODEL.items():
+        if isinstance(group, CfgNode) and group.get("NORM"):
+            try:
+                get_norm(group.NORM, 32)
+            except UserError as e:
+                raise UserError(f"MODEL.{name}.NORM: {e}") from e
 
 
 def build_model(cfg: CfgNode) -> GeneralizedRCNN:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..structures import ImageList, Instances
+from ..structures import ImageList, Instances, ShapeSpec
+from .features import pick_shapes
 from .postprocess import rescale_detections
 from .roi_heads import StandardROIHeads
 from .rpn import RPN
@@ -21,11 +22,14 @@ class GeneralizedRCNN(nn.Module):
     """Faster R-CNN and, with a mask branch in its RoI heads, Mask R-CNN; with Detectron2's calling convention.
 
     Args:
-        backbone: image batch -> pyramid maps by name; has `size_divisibility`.
+        backbone: image batch -> pyramid maps by name; has `size_divisibility` and `output_shape()`.
         proposal_generator: maps -> proposals.
         roi_heads: maps and proposals -> detections.
         pixel_mean, pixel_std: per channel, in the order of `input_format`; images are (x - mean) / std.
         input_format: channel order of the images, "BGR" or "RGB".
+
+    Raises:
+        UserError: a mean and a deviation of different channels, or parts that want other maps than the backbone's.
     """
 
     pixel_mean: Tensor
@@ -41,6 +45,9 @@ class GeneralizedRCNN(nn.Module):
         input_format: str = "BGR",
     ) -> None:
         super().__init__()
+        shapes = backbone.output_shape()
+        _check_strides("proposal_generator", proposal_generator, proposal_generator.anchor_generator, shapes)
+        _check_strides("roi_heads", roi_heads, roi_heads.box_pooler, shapes)
         self.backbone = backbone
         self.proposal_generator = proposal_generator
         self.roi_heads = roi_heads
@@ -131,15 +138,23 @@ class GeneralizedRCNN(nn.Module):
         num_classes = self.roi_heads.num_classes
         if len(classes) and not (int(classes.min()) >= 0 and int(classes.max()) < num_classes):
             raise UserError(f"{_name(x)}: gt_classes expects ids from 0 to {num_classes - 1} "
-                            f"(MODEL.ROI_HEADS.NUM_CLASSES {num_classes}), found {sorted(set(classes.tolist()))}")
+                            f"(the model's {num_classes} classes), found {sorted(set(classes.tolist()))}")
         if self.roi_heads.mask_head is not None and len(boxes):
             _check_masks(x, target)
         return target.to(self.device)
 
 
+def _check_strides(name: str, part: Any, user: Any, shapes: dict[str, ShapeSpec]) -> None:
+    """Anchors and RoI pooling must know the strides of the maps that they are used on."""
+    strides = [s.stride for s in pick_shapes(shapes, part.in_features, f"{name}.in_features")]
+    if list(user.strides) != strides:
+        raise UserError(f"{name}: {type(user).__name__} has strides {list(user.strides)}, but {list(part.in_features)} "
+                        f"have {strides}")
+
+
 def _check_masks(x: dict[str, Any], target: Instances) -> None:
     if not target.has("gt_masks"):
-        raise UserError(f"{_name(x)}: the mask branch (MODEL.MASK_ON) learns from `instances` with gt_masks, "
+        raise UserError(f"{_name(x)}: the mask branch learns from `instances` with gt_masks, "
                         f"found only {sorted(target.get_fields())}")
     size = getattr(target.gt_masks, "image_size", target.image_size)  # polygons have none
     if tuple(size) != target.image_size:

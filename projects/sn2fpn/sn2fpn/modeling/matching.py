@@ -21,18 +21,18 @@ class Matcher:
         allow_low_quality: also make positive, for each ground truth, the candidates that overlap it most
             (ties included), however little that is (Faster R-CNN, section 3.1.2, rule i). They keep the
             ground truth that they themselves overlap most.
-        where: the configuration's group, for messages ("MODEL.RPN").
+        where: the configuration's group, for messages ("MODEL.RPN"); "": they name the arguments.
     """
 
     def __init__(
         self, thresholds: Sequence[float], labels: Sequence[int], allow_low_quality: bool = False, where: str = ""
     ) -> None:
-        prefix = f"{where}." if where else ""
+        names = (f"{where}.IOU_THRESHOLDS", f"{where}.IOU_LABELS") if where else ("thresholds", "labels")
         if list(thresholds) != sorted(thresholds) or not all(t > 0 for t in thresholds):
-            raise UserError(f"{prefix}IOU_THRESHOLDS expects rising numbers above 0, found {list(thresholds)}")
+            raise UserError(f"{names[0]} expects rising numbers above 0, found {list(thresholds)}")
         if len(labels) != len(thresholds) + 1 or not set(labels) <= {-1, 0, 1}:
-            raise UserError(f"{prefix}IOU_LABELS expects {len(thresholds) + 1} of -1, 0 and 1 (one more than "
-                            f"IOU_THRESHOLDS), found {list(labels)}")
+            raise UserError(f"{names[1]} expects {len(thresholds) + 1} of -1, 0 and 1 (one more than "
+                            f"{names[0].rpartition('.')[2]}), found {list(labels)}")
         self.thresholds = tuple(thresholds)
         self.labels = tuple(labels)
         self.allow_low_quality = allow_low_quality

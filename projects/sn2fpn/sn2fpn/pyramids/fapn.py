@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -154,7 +153,10 @@ class FeatureAlignment(nn.Module):
 
     def forward(self, lateral: Tensor, coarse: Tensor) -> Tensor:
         """L and U (Tensor[N, W, H, W'] each) -> Tensor[N, W, H, W']."""
-        guide = self.mix(torch.cat((lateral, 2 * coarse), dim=1))
+        of_lateral, of_coarse = self.mix.weight.chunk(2, dim=1)  # as conv1x1(cat(L, 2 U)), without making that map
+        guide = F.conv2d(lateral, of_lateral) + F.conv2d(coarse, 2 * of_coarse)
+        if self.mix.norm is not None:
+            guide = self.mix.norm(guide)
         return F.relu_(self.deform(coarse, guide))
 
 

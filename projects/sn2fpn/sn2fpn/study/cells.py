@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import logging
 import multiprocessing
@@ -47,19 +46,8 @@ def command_line(study: Study, cell: Cell, folder: Path, num_gpus: int = 1) -> l
     flags = ["--engine", study.engine, "--num-gpus", str(num_gpus), "--resume"]
     flags += [part for file in study.imports for part in ("--import", str(file))]
     keys = study.overrides(cell.variant, cell.seed) | {"OUTPUT_DIR": str(cell_folder(folder, cell))}
-    pairs = [text for key, value in keys.items() for text in (key, _as_text(value))]
+    pairs = [text for key, value in keys.items() for text in (key, str(value))]
     return [*flags, "--config-file", str(study.base), *pairs]
-
-
-def _as_text(value: Any) -> str:
-    """As the command line reads it back: text that looks like another kind of value is quoted."""
-    if not isinstance(value, str):
-        return repr(value)
-    try:
-        ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return repr(value) if value.startswith("--") else value
-    return repr(value)
 
 
 def run_cell(study: Study, cell: Cell, folder: Path, num_gpus: int = 1) -> str:

@@ -59,7 +59,7 @@ class Local(Executor):
         self._num_gpus = num_gpus
         self._gpus = _visible_gpus(parallel * num_gpus) if num_gpus else []
         self._threads = max(1, len(os.sched_getaffinity(0)) // (parallel * processes))
-        self._executor = submitit.AutoExecutor(_fresh(folder), cluster="local")
+        self._executor = submitit.LocalExecutor(_fresh(folder))
         self._executor.update_parameters(timeout_min=_FOREVER_MIN, gpus_per_node=num_gpus, stderr_to_stdout=True)
         self._jobs: list[tuple[submitit.Job[Any], list[int]]] = []
 
@@ -68,7 +68,7 @@ class Local(Executor):
         for name, job in jobs.items():
             gpus = self._free_gpus()
             if gpus:
-                self._executor.update_parameters(local_visible_gpus=gpus)
+                self._executor.update_parameters(visible_gpus=gpus)
             with _untouched_by_the_terminal(), _threads(self._threads):
                 submitted[name] = self._executor.submit(job)
             self._jobs.append((submitted[name], gpus))

@@ -134,11 +134,13 @@ class Study:
         cfg.merge_from_file(str(self.base))
         changes = [("SET", self.settings)]
         changes += [(f"AXES.{axis}.{value}", self.axes[axis][value]) for axis, value in variant.axes.items()]
-        for where, keys in [*changes, ("SEEDS", {"SEED": seed})]:
+        for where, keys in changes:
+            _refuse_own_keys(keys, f"{self.path}: {where}")
             try:
                 cfg.merge_from_other_cfg(_nested(keys))
             except UserError as e:
                 raise UserError(f"{self.path}: {where}: {e}") from None
+        cfg.SEED = seed
         return cfg
 
     def save(self, path: str | Path) -> None:
@@ -226,6 +228,12 @@ def _baseline(entry: Mapping[Any, Any], axes: Mapping[str, Mapping[str, Any]], v
         if variant.axes == chosen:
             return variant
     raise UserError(f"{where}: EXCLUDE removes {chosen}; name another combination as BASELINE")
+
+
+def _refuse_own_keys(keys: Mapping[str, Any], where: str) -> None:
+    for key, source in (("SEED", "SEEDS"), ("OUTPUT_DIR", "NAME and --output")):
+        if key in keys:
+            raise UserError(f"{where}: {key} follows from {source}; leave it out")
 
 
 def _flat(keys: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

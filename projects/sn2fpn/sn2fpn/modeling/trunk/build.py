@@ -124,8 +124,8 @@ def make_resnet(
     if esd is not None:
         if stride_in_1x1 and depth not in _LIGHT and esd_stages:
             logger.info(
-                "MODEL.RESNETS.STRIDE_IN_1X1 is True: ESD needs the stride in the 3x3 conv2, so the first blocks "
-                "of %s have it there", ", ".join(esd_stages),
+                "stride_in_1x1 (MODEL.RESNETS.STRIDE_IN_1X1) is True: ESD needs the stride in the 3x3 conv2, so the "
+                "first blocks of %s have it there", ", ".join(esd_stages),
             )  # fmt: skip
         _warn_of_new_parts(trunk, freeze_at)
     return trunk
@@ -194,8 +194,8 @@ def _warn_of_new_parts(trunk: ResNet, freeze_at: int) -> None:
     ]
     if new:
         logger.warning(
-            "MODEL.BACKBONE.FREEZE_AT %d freezes the trunk up to %s, but parts that only ESD has are new there "
-            "and go on training: %s. What is frozen behind them was trained without them; lower FREEZE_AT to let "
+            "freeze_at (MODEL.BACKBONE.FREEZE_AT) %d freezes the trunk up to %s, but parts that only ESD has are new "
+            "there and go on training: %s. What is frozen behind them was trained without them; lower freeze_at to let "
             "it adapt", freeze_at, ("stem", *_STAGES)[freeze_at - 1], ", ".join(new),
         )  # fmt: skip
 
@@ -223,6 +223,7 @@ def frozen_norm_warning(model: nn.Module, loaded_names: Collection[str]) -> str 
         )
     return (
         f"no frozen batch norm has loaded statistics ({shown}), so nothing is normalised and training is likely to "
-        "diverge: set MODEL.WEIGHTS to pretrained weights; or, from scratch, MODEL.RESNETS.NORM to BN, SyncBN or "
-        "GN and MODEL.BACKBONE.FREEZE_AT to 0"
+        "diverge: start from pretrained weights (MODEL.WEIGHTS; train.init_checkpoint in a .py config); or, from "
+        "scratch, set the trunk's norm (MODEL.RESNETS.NORM) to BN, SyncBN or GN and its freeze_at "
+        "(MODEL.BACKBONE.FREEZE_AT) to 0"
     )

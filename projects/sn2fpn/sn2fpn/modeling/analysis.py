@@ -1,0 +1,107 @@
+"""Parameters, multiply-adds and activations of a detector, part by part, counted by fvcore."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .detector import GeneralizedRCNN
+
+__all__ = ["PARTS", "Analysis", "analyze", "sum_by_part"]
+
+PARTS = {  # part -> its modules; the trunk inside the pyramid is not counted twice
+    "trunk": ["backbone.bottom_up"],
+    "pyramid": ["backbone"],
+    "RPN": ["proposal_generator.rpn_head"],
+    "box head": ["roi_heads.box_head", "roi_heads.box_predictor"],
+    "mask head": ["roi_heads.mask_head"],
+}
+
+
+class Analysis(NamedTuple):
+    """What there is of each part, and what was left out."""
+
+    size: tuple[int, int]  # (height, width) of the padded input
+    parameters: dict[str, int]
+    flops: dict[str, int]
+    activations: dict[str, int]
+    uncounted: Counter[str]  # operators without a rule -> how often they occur
+
+
+class _LearnedParts(nn.Module):
+    """A detector's modules with parameters, one after the other, with tensors in and out so that it can be traced."""
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Tensor, *pooled: Tensor) -> tuple[Tensor, ...]:
+        """Args: images (1, 3, H, W), then the pooled features (K, C, P, P) of the box head and of the mask head."""
+        maps = self.detector.backbone(images)
+        rpn, heads = self.detector.proposal_generator, self.detector.roi_heads
+        logits, deltas = rpn.rpn_head([maps[name] for name in rpn.in_features])
+        out = (*logits, *deltas, *heads.box_predictor(heads.box_head(pooled[0])))
+        return (*out, heads.mask_head(pooled[1])) if len(pooled) > 1 else out
+
+
+def analyze(detector: GeneralizedRCNN, size: tuple[int, int]) -> Analysis:
+    """Count a detector's parts for one image.
+
+    A flop is a multiply-add of a convolution (deformable ones included, their sampling apart), matrix product,
+    norm or interpolation; an activation is an output element of a convolution or matrix product. The heads are
+    counted for as many boxes as the configuration allows: POST_NMS_TOPK_TEST proposals in the box head,
+    DETECTIONS_PER_IMAGE detections in the mask head.
+
+    Args:
+        detector: on the CPU; it is left in evaluation mode.
+        size: (height, width) of the input before padding.
+    """
+    from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis  # warns when it is imported before sn2fpn
+
+    logging.getLogger("fvcore").setLevel(logging.ERROR)  # `uncounted` says it
+    step = detector.backbone.size_divisibility
+    height, width = (-(-side // step) * step for side in size)
+    channels = next(iter(detector.backbone.output_shape().values())).channels
+    heads = detector.roi_heads
+    boxes = [(detector.proposal_generator.post_nms_topk[1], heads.box_pooler)]
+    if heads.mask_head is not None:
+        boxes.append((heads.max_detections, heads.mask_pooler))
+    inputs = [torch.zeros(1, 3, height, width)]
+    inputs += [torch.zeros(max(count, 1), channels, p.output_size, p.output_size) for count, p in boxes]
+    model = _LearnedParts(detector.eval())
+    flop_counter, activation_counter = (
+        kind(model, tuple(inputs)).set_op_handle("torchvision::deform_conv2d", deform_conv)
+        .unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        for kind, deform_conv in ((FlopCountAnalysis, _deform_conv_flops),
+                                  (ActivationCountAnalysis, _deform_conv_activations)))  # fmt: skip
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of tracing: shapes are constant here
+        flops, activations = ({name.removeprefix("detector."): n for name, n in counter.by_module().items()}
+                              for counter in (flop_counter, activation_counter))
+        uncounted = flop_counter.unsupported_ops()
+    parameters = {name: sum(p.numel() for p in module.parameters()) for name, module in detector.named_modules()}
+    return Analysis((height, width), *map(sum_by_part, (parameters, flops, activations)), uncounted)
+
+
+def sum_by_part(by_module: Mapping[str, float]) -> dict[str, int]:
+    """Counts per part from those of modules by name, each with all that is inside it."""
+    out = {part: round(sum(by_module.get(name, 0) for name in names)) for part, names in PARTS.items()}
+    out["pyramid"] -= out["trunk"]
+    return out
+
+
+def _deform_conv_flops(inputs: Iterable[Any], outputs: Iterable[Any]) -> float:
+    """As many as of a plain convolution of that size: output elements x inputs of each."""
+    weight = list(inputs)[1].type().sizes()
+    return float(prod(next(iter(outputs)).type().sizes()) * prod(weight[1:]))
+
+
+def _deform_conv_activations(_: Iterable[Any], outputs: Iterable[Any]) -> float:
+    return float(prod(next(iter(outputs)).type().sizes()))

@@ -1,0 +1,84 @@
+"""`--import`: a user's own file reaches every process, and its mistakes are named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sn2fpn.engine import import_files
+from sn2fpn.errors import UserError
+from sn2fpn.pyramids import PYRAMIDS, backbone_names
+
+_ROOT = Path(__file__).parents[2]
+_MINE = """
+import my_helper_{name}
+from sn2fpn.pyramids import FPN, register_pyramid
+
+@register_pyramid("{name}")
+def build(cfg, input_shape):
+    return FPN(input_shape, cfg.MODEL.FPN.OUT_CHANNELS, in_features=cfg.MODEL.FPN.IN_FEATURES)
+"""
+
+
+def _write(folder: Path, name: str) -> Path:
+    (folder / f"my_helper_{name}.py").write_text("")
+    path = folder / f"my_{name}.py"
+    path.write_text(_MINE.format(name=name))
+    return path
+
+
+def test_a_file_is_imported_once_and_found_by_name(tmp_path: Path) -> None:
+    path = _write(tmp_path, "once")
+    try:
+        import_files([path])
+        import_files([path, tmp_path / "." / path.name])  # a second time would register it twice
+        assert "build_sn2_once_backbone" in backbone_names()
+    finally:
+        PYRAMIDS.remove("once")
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("\n\nraise RuntimeError('no luck')", "line 3: RuntimeError: no luck"),
+    ("x = (\n", "line 1: SyntaxError"),
+    ("import nowhere_at_all", "line 1: ModuleNotFoundError"),
+    (None, r"no such file; did you mean '.*broken2.py'"),
+])
+def test_a_bad_file_is_named(tmp_path: Path, text: str | None, words: str) -> None:
+    (tmp_path / "broken2.py").write_text("")
+    path = tmp_path / "broken.py"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=f"--import {path}: {words}"):
+        import_files([path])
+    assert "broken" not in sys.modules
+
+
+def test_spawned_processes_know_the_pyramid(tmp_path: Path, tiny_keys: dict) -> None:
+    keys = tiny_keys | {"MODEL.BACKBONE.NAME": "build_sn2_spawned_backbone", "SOLVER.MAX_ITER": 1,
+                        "DATASETS.TEST": "()", "OUTPUT_DIR": tmp_path / "out"}
+    done = subprocess.run(
+        [sys.executable, str(_ROOT / "train_net.py"), "--engine", "native", "--num-gpus", "2",
+         "--import", str(_write(tmp_path, "spawned")), "--config-file", str(_ROOT / "configs/quick/Base-Shapes.yaml"),
+         *[str(x) for pair in keys.items() for x in pair]],
+        capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "out/model_final.pth").is_file()
+
+
+@pytest.mark.detectron2
+def test_detectron2_knows_the_pyramid(tmp_path: Path) -> None:
+    pytest.importorskip("detectron2")
+    from sn2fpn.engine import default_argument_parser, prepare
+    from sn2fpn.integrations import detectron2  # noqa: F401 - met before the pyramid is there
+
+    path = _write(tmp_path, "theirs")
+    try:
+        _, cfg = prepare(default_argument_parser().parse_args(
+            ["--engine", "detectron2", "--import", str(path), "--config-file",
+             str(_ROOT / "configs/quick/Base-Shapes.yaml"), "MODEL.BACKBONE.NAME", "build_sn2_theirs_backbone"]))
+        assert cfg.MODEL.BACKBONE.NAME == "build_sn2_theirs_backbone"
+    finally:
+        PYRAMIDS.remove("theirs")

@@ -1,0 +1,45 @@
+"""Counting a detector's parts: operators that fvcore has no rule for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
+
+from sn2fpn.config import get_cfg
+from sn2fpn.modeling import build_model
+from sn2fpn.modeling.analysis import analyze
+
+CONFIG = Path(__file__).parents[2] / "configs/quick/faster_rcnn_R18_fpn_shapes.yaml"
+
+
+class _Deformable(nn.Module):
+    def __init__(self, conv: nn.Conv2d, groups: int, with_mask: bool) -> None:
+        super().__init__()
+        self.groups, self.with_mask = groups, with_mask
+        self.weight = nn.Parameter(conv.weight.detach()[:, : conv.in_channels // groups])
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, _, h, w = x.shape
+        mask = x.new_ones(n, 9, h, w) if self.with_mask else None
+        return deform_conv2d(x, x.new_zeros(n, 18, h, w), self.weight, padding=1, mask=mask)
+
+
+def test_a_deformable_convolution_counts_as_a_plain_one() -> None:
+    """In the place of a pyramid's 3x3 conv: output positions x output channels x inputs of each, in groups or not."""
+    cfg = get_cfg()
+    cfg.merge_from_file(str(CONFIG))
+    cfg.merge_from_list(["MODEL.FPN.NORM", "", "MODEL.FPN.OUT_CHANNELS", 16, "MODEL.ROI_BOX_HEAD.FC_DIM", 16])
+    model = build_model(cfg)
+    plain = analyze(model, (64, 96))
+    model.backbone.fpn_output2 = _Deformable(model.backbone.fpn_output2, 1, with_mask=True)
+    deformable = analyze(model, (64, 96))
+    assert deformable.flops == plain.flops and deformable.activations == plain.activations
+    assert not any("deform" in name for name in deformable.uncounted)
+    model.backbone.fpn_output2 = _Deformable(nn.Conv2d(16, 16, 3), 4, with_mask=False)
+    grouped = analyze(model, (64, 96))
+    of_p2 = 16 * 24 * 16 * 16 * 9
+    assert plain.flops["pyramid"] - grouped.flops["pyramid"] == of_p2 * 3 // 4
+    assert torch.is_grad_enabled()

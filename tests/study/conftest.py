@@ -1,0 +1,67 @@
+"""A study of two pyramids that trains in seconds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from sn2fpn.data.shapes import write_shapes
+
+_ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _leave_no_trace() -> Iterator[None]:
+    """A run sets up logging and determinism for its process; tests share one."""
+    logger = logging.getLogger("sn2fpn")
+    before = (logger.level, logger.propagate, list(logger.handlers))
+    yield
+    for handler in set(logger.handlers) - set(before[2]):
+        handler.close()
+    logger.setLevel(before[0])
+    logger.propagate, logger.handlers = before[1], before[2]
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="session")
+def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The content of a study file on 8 images of shapes: fpn and sni, two seeds, 6 iterations."""
+    root = tmp_path_factory.mktemp("tiny_study") / "shapes"
+    write_shapes(root, {"train": (8, 1), "val": (4, 2)})
+    custom = [{"NAME": f"tiny_study_{s}", "FORMAT": "coco", "JSON": str(root / f"annotations/instances_{s}.json"),
+               "IMAGES": str(root / s)} for s in ("train", "val")]
+    return {
+        "NAME": "tiny",
+        "BASE": str(_ROOT / "configs/quick/Base-Shapes.yaml"),
+        "SET": {
+            "MODEL": {"FPN.OUT_CHANNELS": 16, "ROI_BOX_HEAD.FC_DIM": 32, "RPN.POST_NMS_TOPK_TRAIN": 60,
+                      "RPN.POST_NMS_TOPK_TEST": 40, "ROI_HEADS.BATCH_SIZE_PER_IMAGE": 32},
+            "INPUT": {"MIN_SIZE_TRAIN": [64], "MIN_SIZE_TEST": 64},
+            "DATALOADER.NUM_WORKERS": 0,
+            "DATASETS": {"CUSTOM": custom, "TRAIN": ["tiny_study_train"], "TEST": ["tiny_study_val"]},
+            "SOLVER": {"MAX_ITER": 6, "IMS_PER_BATCH": 2, "STEPS": [], "WARMUP_ITERS": 2, "CHECKPOINT_PERIOD": 3},
+        },
+        "AXES": {"pyramid": ["fpn", "sni"]},
+        "SEEDS": [1, 2],
+        "BASELINE": {"pyramid": "fpn"},
+        "ENGINE": "native",
+    }
+
+
+@pytest.fixture
+def write_study(tiny_study: dict[str, Any], tmp_path: Path) -> Callable[..., Path]:
+    """`write_study(SEEDS=[1], …)`: the tiny study with changes, as a file; a value of None removes the key."""
+
+    def write(**changes: Any) -> Path:
+        content = {k: v for k, v in (tiny_study | changes).items() if v is not None}
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        return path
+
+    return write
