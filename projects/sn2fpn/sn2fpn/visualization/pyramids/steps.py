@@ -17,14 +17,21 @@ __all__ = ["Step", "as_graph", "simplify"]
 
 @dataclass
 class Step:
-    """A block in the making: `owner` is the module call around it, `is_chain` whether that makes one map."""
+    """A block in the making.
+
+    Attributes:
+        owner: the module call around it; "": the pyramid itself.
+        alone: it is a module of a kind that joins maps, and stays a block of its own.
+        functional: it is one operation on one map, without a module.
+        readers: how often its map is read.
+    """
 
     level: int
     kind: str
     label: list[str]
     sources: list[tuple[Step, list[str]]] = field(default_factory=list)
     owner: str = ""
-    is_chain: bool = False
+    alone: bool = False
     functional: bool = False
     readers: int = 0
     name: str = ""
@@ -94,7 +101,7 @@ def _absorb(step: Step, steps: list[Step]) -> bool:
             _replace(reader, step, source, words + step.label)
         return True
     follows = source.readers == 1 and not changes_level and not words and source.kind not in ("input", "output")
-    if follows and (step.functional or (step.is_chain and step.owner == source.owner)):
+    if follows and (step.functional or (step.owner == source.owner != "" and not step.alone)):
         source.label = source.label + step.label
         for reader in readers:
             _replace(reader, step, source, [])

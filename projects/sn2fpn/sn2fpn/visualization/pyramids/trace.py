@@ -97,8 +97,10 @@ class _Reader:
         if call:
             if call.outputs == [node]:
                 kind = "join" if len(call.inputs) > 1 else "block"
-                step = self._step(self._level(node, sources[0]), kind, self._module_label(call), call.parent)
-                step.sources = [(self.steps[n], self._resizing(n, call, step.level)) for n in call.inputs]
+                level = self._level(node, sources[0])
+                links = [(self.steps[n], self._resizing(n, call, level)) for n in call.inputs]
+                alone = call.type in self.closed
+                step = Step(level, kind, self._module_label(call), links, call.parent, alone=alone)
                 self.steps[node] = step
                 return [step]
             self.steps[node] = sources[0]  # inside the block: nobody else reads it
@@ -112,13 +114,10 @@ class _Reader:
             self.steps[node] = sources[0]
             return []
         kind = "join" if len(sources) > 1 else "block"
-        step = self._step(self._level(node, sources[0]), kind, [label], call_stack(node)[-1])
-        step.sources, step.functional = [(s, []) for s in sources], kind == "block"
+        level, links = self._level(node, sources[0]), [(s, []) for s in sources]
+        step = Step(level, kind, [label], links, call_stack(node)[-1], functional=kind == "block")
         self.steps[node] = step
         return [step]
-
-    def _step(self, level: int, kind: str, label: list[str], owner: str) -> Step:
-        return Step(level, kind, label, owner=owner, is_chain=bool(owner) and len(self.calls[owner].outputs) == 1)
 
     def _read_outputs(self, node: Any) -> list[Step]:
         out = []
@@ -129,7 +128,7 @@ class _Reader:
         return out
 
     def _sources(self, node: Any) -> list[Step]:
-        """The distinct maps that an operation reads, in order (a map may be read twice: it then counts twice)."""
+        """The maps that an operation reads, in order, a map as often as it is read."""
         return [self.steps[n] for n in arguments(node) if n in self.steps]
 
     def _level(self, node: Any, source: Step) -> int:
