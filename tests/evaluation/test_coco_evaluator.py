@@ -223,7 +223,7 @@ def test_data_set_without_any_object_has_no_ap(register, run) -> None:
 
 def test_mistakes_are_named(register, run) -> None:
     name = register({1: [(0, ONE_BOX)]}, ["thing"])
-    with pytest.raises(UserError, match=r"has class 80, but data set .* has 1 classes; check MODEL.ROI_HEADS"):
+    with pytest.raises(UserError, match=r"has class 80, but data set .* has 1 classes; check the model's"):
         run(COCOEvaluator(name), {1: [(80, 0.9, ONE_BOX)]})
     with pytest.raises(UserError, match="predictions for image '7'"):
         run(COCOEvaluator(name), {7: []})

@@ -277,7 +277,7 @@ def test_new_parts_under_frozen_stages_train_and_are_pointed_out(
     new = {n for n, _ in trunk.named_parameters() if ".esd." in n or ".fuse." in n or (stem == "deep" and "stem" in n)}
     for name, parameter in trunk.named_parameters():
         assert parameter.requires_grad == (name in new or not name.startswith(frozen)), name
-    assert f"FREEZE_AT {freeze_at}" in caplog.text
+    assert f"FREEZE_AT) {freeze_at}" in caplog.text
     assert {"pool": "stem.esd", "deep": "stem.conv1, stem.esd", "none": "res3.0.fuse, res4.0.fuse"}[stem] in caplog.text
     trunk(torch.rand(2, 3, 64, 64))["res5"].sum().backward()
     assert all(p.grad is not None for n, p in trunk.named_parameters() if n in new)

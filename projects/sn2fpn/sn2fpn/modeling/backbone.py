@@ -39,7 +39,7 @@ def build_backbone(cfg: Any, name: str = "") -> Pyramid:
 @contextmanager
 def own_random_stream() -> Iterator[None]:
     """Whatever is drawn inside takes one number of torch's random stream, however much it is."""
-    seed = int(torch.randint(2**62, ()))
+    seed = int(torch.randint(2**62, (), device="cpu"))  # also where modules are built on "meta"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
