@@ -87,19 +87,20 @@ def _pair(args: Any, batches: list[Any], monkeypatch: pytest.MonkeyPatch) -> tup
 
 
 @pytest.mark.parametrize("name", [*PYRAMIDS, "sni_esd"])
-def test_eight_iterations_have_the_same_losses(
+def test_both_engines_train_with_the_same_losses(
     name: str, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not many more: in the end a last digit chooses another proposal, and the runs part."""
+    """For some tens of iterations: sooner or later a last digit chooses another proposal, and the runs part."""
+    iterations, limit = (20, 1e-3) if name in ("fpn", "sni", "ihp", "sni_esd") else (8, 1e-5)
     masks = name == "sni"
     keys = {"MODEL__ESD__ENABLED": True} if name == "sni_esd" else {}
     keys["MODEL__BACKBONE__NAME"] = f"build_sn2_{name.removesuffix('_esd')}_backbone"
-    args = command("fpn", SOLVER__MAX_ITER=8, SOLVER__WARMUP_ITERS=100, DATASETS__TEST=(), SEED=3,
+    args = command("fpn", SOLVER__MAX_ITER=iterations, SOLVER__WARMUP_ITERS=100, DATASETS__TEST=(), SEED=4,
                    MODEL__MASK_ON=masks, **keys)
     cfg = native.load_config(args)
     register_custom(cfg.DATASETS.CUSTOM)
     stream = iter(build_train_loader(cfg, seed=3))
-    ours, theirs = _pair(args, [next(stream) for _ in range(8)], monkeypatch)
+    ours, theirs = _pair(args, [next(stream) for _ in range(iterations)], monkeypatch)
     compute_exactly(ours.model)
     compute_exactly(theirs.model)
     for trainer in (ours, theirs):
@@ -108,8 +109,8 @@ def test_eight_iterations_have_the_same_losses(
         trainer.train()
         trainer.losses = losses.steps
     worst = max(abs(a[k] - b[k]) / b[k] for a, b in zip(ours.losses, theirs.losses, strict=True) for k in b)
-    assert worst < 1e-5
-    assert len(theirs.losses) == 8 and len(theirs.losses[0]) == (5 if masks else 4)
+    assert worst < limit
+    assert len(theirs.losses) == iterations and len(theirs.losses[0]) == (5 if masks else 4)
     assert sum(theirs.losses[-1].values()) < sum(theirs.losses[0].values())
 
 
