@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+from sn2fpn.config import get_cfg
 from sn2fpn.pyramids import PYRAMIDS
 from sn2fpn.visualization.pyramids import graph_in_drawing
 
@@ -94,3 +95,15 @@ def test_costs_are_those_of_the_module(name: str) -> None:
         assert parameters == f"{sum(p.numel() for p in draw_pyramids.build(name, keys).parameters()):,}", HINT
     cost = draw_pyramids.cost(draw_pyramids.build(name, []))
     assert rows[0][2] == f"{cost.multiply_adds / 1e9:.1f}", HINT
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_keys_of_the_page_exist_and_none_is_missing(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for key in re.findall(r"MODEL(?:\.[A-Z0-9_]+)+", text):
+        node = get_cfg()
+        for part in key.split("."):
+            assert part in node, key
+            node = node[part]
+    own = get_cfg().MODEL.get(page.stem.upper(), {}) if page.stem != "fpn" else {}
+    assert [key for key in own if key not in text] == []

@@ -56,8 +56,9 @@ def as_graph(steps: list[Step]) -> PyramidGraph:
         counts += step.kind not in ("input", "output")
         step.name = step.label[0] if step.kind in ("input", "output") else f"{counts}"
     blocks = tuple(Block(s.name, s.level, s.kind, tuple(s.label)) for s in steps)
+    place = {step.name: i for i, step in enumerate(steps)}
     links = [Link(source.name, s.name, _on_the_way(source, s, words)) for s in steps for source, words in s.sources]
-    return PyramidGraph(blocks, tuple(links))
+    return PyramidGraph(blocks, tuple(sorted(links, key=lambda k: (place[k.target], place[k.source], k.steps))))
 
 
 def _reached(steps: list[Step]) -> list[Step]:
