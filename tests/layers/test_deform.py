@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -46,6 +48,15 @@ def test_fresh_layers_are_plain_convs_in_every_layout_and_precision() -> None:
         found = halved(last.bfloat16())
     assert found.dtype == torch.bfloat16 and found.is_contiguous(memory_format=torch.channels_last)
     assert torch.allclose(found.float(), expected, atol=0.02)
+
+
+def test_traced_as_tools_that_count_operations_do() -> None:
+    layer, x = DeformConv2d(4, 6, offset_groups=2, modulated=True), torch.randn(1, 4, 7, 9)
+    nn.init.normal_(layer.offset.weight)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # sizes become constants, jit.trace is deprecated
+        traced = torch.jit.trace(layer, x)
+    assert torch.allclose(traced(x), layer(x), atol=1e-6)
 
 
 def test_groups_that_do_not_divide() -> None:

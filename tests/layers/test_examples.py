@@ -20,6 +20,8 @@ PUBLIC = ["layers.C3", "layers.Conv2d", "layers.ConvNormAct", "layers.ESD1", "la
 PUBLIC += ["layers.GSConv", "layers.GSConvE1", "layers.GSConvE2", "layers.SNI", "layers.esd_fuse"]
 PUBLIC += ["layers.soft_nearest", "layers.soft_nearest_add", "pyramids.FPN", "pyramids.IHP", "pyramids.SNIFPN"]
 PUBLIC += ["pyramids.BiFPN", "pyramids.PAFPN", "pyramids.SAPAN"]
+PUBLIC += ["layers.DeformConv2d", "layers.PConv", "layers.SEPC", "layers.SharedConv", "layers.integrated_norm_relu"]
+PUBLIC += ["pyramids.FaPN", "pyramids.GFPN", "pyramids.GiraffeGraph", "pyramids.PConvFPN", "pyramids.gfpn_links"]
 
 
 @pytest.mark.parametrize("name", MODULES)

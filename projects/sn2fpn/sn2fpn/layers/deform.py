@@ -88,10 +88,10 @@ def _deform_conv2d_cpu(
     Sides are padded to powers of two, where `grid_sample`'s coordinates (centre of pixel i of n: (2i + 1) / n - 1) are
     exact for whole pixels: at zero offsets values are the plain conv's, and slopes those to the right and down.
     """
-    height, width = (1 << (side - 1).bit_length() for side in x.shape[2:])
-    (n, _, rows, columns), (kernel_h, kernel_w) = offset.shape, weight.shape[2:]
-    taps = kernel_h * kernel_w
-    groups = offset.shape[1] // (2 * taps)
+    n, channels, rows, columns = map(int, offset.shape)  # plain numbers, also where a compiler has symbols
+    kernel_h, kernel_w = weight.shape[2:]
+    groups = channels // (2 * kernel_h * kernel_w)
+    height, width = (1 << (int(side) - 1).bit_length() for side in x.shape[2:])
     x = F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2])).reshape(n * groups, -1, height, width)
     dy, dx = offset.reshape(n * groups, kernel_h, kernel_w, 2, rows, columns).unbind(3)
 
