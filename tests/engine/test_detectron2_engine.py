@@ -179,6 +179,10 @@ def test_the_same_scores_in_both_engines(masks: bool, command: Command, tmp_path
         assert {k: ours[task][k] for k in numbers} == pytest.approx(numbers, abs=0.1, nan_ok=True), task
     found = tmp_path / "out" / "inference" / "tiny_train" / "coco_instances_results.json"
     assert json.loads(found.read_text())
+    args.opts += ["TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", (80, 96)]
+    with_tta = engine.run(engine.load_config(args), args)
+    assert set(with_tta) == {*theirs, *(f"{task}_TTA" for task in theirs)}
+    assert with_tta["bbox_TTA"]["AP50"] > 1
 
 
 @pytest.mark.parametrize(("keys", "words"), [
@@ -186,6 +190,7 @@ def test_the_same_scores_in_both_engines(masks: bool, command: Command, tmp_path
     ({"SOLVER.EMA.ENABLED": True}, "SOLVER.EMA.ENABLED.*--engine native"),
     ({"SOLVER.AMP.ENABLED": True}, "SOLVER.AMP.ENABLED.*GPUs only"),
     ({"TEST.BEST_METRIC": "bbox/AP"}, "TEST.BEST_METRIC"),
+    ({"SOLVER.STEPS": (5, 3)}, r"SOLVER.STEPS: expected rising iterations, found \[5, 3\]"),
     ({"SOLVER.BASE_LRR": 1}, "did you mean 'SOLVER.BASE_LR'"),
     ({"MODEL.RETINANET.NUM_CLASES": 1}, "did you mean 'MODEL.RETINANET.NUM_CLASSES'"),
     ({"DATASETS.TRAIN": ("shapes_trian",)}, "DATASETS.TRAIN: unknown data set 'shapes_trian'; did you mean 'shapes_tr"),
