@@ -80,6 +80,7 @@ def test_wrong_overrides_name_key_and_nearest(overrides: list[str], words: list[
     ("MODEL: {FPN: {OUT_CHANELS: 1}}", ["MODEL.FPN.OUT_CHANELS", "MODEL.FPN.OUT_CHANNELS"]),
     ("SOLVER: {MAX_ITER: plenty}", ["SOLVER.MAX_ITER", "int", "plenty"]),
     ("SOLVER: 3", ["SOLVER", "group of keys"]),
+    ("MODEL: {RETINANET: {NUM_CLASSES: 6}}", ["c.yaml: MODEL.RETINANET", "--engine detectron2"]),
     ("_BASE_: nowhere.yaml", ["_BASE_", "nowhere.yaml"]),
     ("_BASE_: c.yaml", ["circle"]),
     ("OUTPUT_DIR: !!python/object/apply:os.system ['touch sn2fpn_yaml_executed']", ["os.system", "line 1"]),

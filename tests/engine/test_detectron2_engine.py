@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -184,6 +185,10 @@ def test_the_same_scores_in_both_engines(masks: bool, command: Command, tmp_path
         assert {k: ours[task][k] for k in numbers} == pytest.approx(numbers, abs=0.1, nan_ok=True), task
     found = tmp_path / "out" / "inference" / "tiny_train" / "coco_instances_results.json"
     assert json.loads(found.read_text())
+    args.opts += ["TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", (80, 96)]
+    with_tta = engine.run(engine.load_config(args), args)
+    assert set(with_tta) == {*theirs, *(f"{task}_TTA" for task in theirs)}
+    assert with_tta["bbox_TTA"]["AP50"] > 1
 
 
 @pytest.mark.parametrize(("keys", "words"), [
@@ -191,17 +196,35 @@ def test_the_same_scores_in_both_engines(masks: bool, command: Command, tmp_path
     ({"SOLVER.EMA.ENABLED": True}, "SOLVER.EMA.ENABLED.*--engine native"),
     ({"SOLVER.AMP.ENABLED": True}, "SOLVER.AMP.ENABLED.*GPUs only"),
     ({"TEST.BEST_METRIC": "bbox/AP"}, "TEST.BEST_METRIC"),
+    ({"SOLVER.STEPS": (5, 3)}, r"SOLVER.STEPS: expected rising iterations, found \[5, 3\]"),
     ({"SOLVER.BASE_LRR": 1}, "did you mean 'SOLVER.BASE_LR'"),
     ({"MODEL.RETINANET.NUM_CLASES": 1}, "did you mean 'MODEL.RETINANET.NUM_CLASSES'"),
     ({"DATASETS.TRAIN": ("shapes_trian",)}, "DATASETS.TRAIN: unknown data set 'shapes_trian'; did you mean 'shapes_tr"),
     ({"MODEL.ROI_HEADS.NUM_CLASSES": 7}, "MODEL.ROI_HEADS.NUM_CLASSES is 7, but data set 'tiny_train' has 6"),
-    ({"MODEL.WEIGHTS": "nowhere.pth"}, "MODEL.WEIGHTS: no such file nowhere.pth"),
+    ({"MODEL.WEIGHTS": "nowhere.pth"}, "MODEL.WEIGHTS: no such file: nowhere.pth"),
+    ({"MODEL.FPN.NORM": "BM"}, "MODEL.FPN.NORM: unknown norm 'BM'"),
+    ({"MODEL.ROI_HEADS.NAME": "StandardROIHead"}, "MODEL.ROI_HEADS.NAME: unknown .* did you mean 'StandardROIHeads'"),
+    ({"MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p9"]}, "cannot build this configuration: KeyError 'p9'"),
+    ({"INPUT.MASK_FORMAT": "polygn"}, "INPUT.MASK_FORMAT: unknown 'polygn'; did you mean 'polygon'"),
+    ({"MODEL.DEVICE": "cdua"}, "MODEL.DEVICE: no such device 'cdua'"),
     ({"MODEL.BACKBONE.NAME": "build_sn2_snii_backbone"}, "MODEL.BACKBONE.NAME.*'build_sn2_sni_backbone'"),
 ])  # fmt: skip
 def test_mistakes_are_one_message(keys: dict[str, Any], words: str, command: Command) -> None:
     args = command("sni", **keys)
     with pytest.raises(UserError, match=words):
         engine.run(engine.load_config(args), args)
+
+
+def test_a_file_that_asks_for_code_is_refused(command: Command, tmp_path: Path) -> None:
+    class Code:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "executed",)
+
+    (tmp_path / "code.pkl").write_bytes(pickle.dumps({"model": {"x": Code()}}))
+    args = command("sni", "--eval-only", MODEL__WEIGHTS=str(tmp_path / "code.pkl"))
+    with pytest.raises(UserError, match=r"code\.pkl is refused"):
+        engine.run(engine.load_config(args), args)
+    assert not (tmp_path / "executed").exists()
 
 
 def test_several_cpu_processes_need_the_native_engine(command: Command) -> None:

@@ -363,7 +363,6 @@ def test_divergence_is_named() -> None:
     ("MODEL.DEVICE", "cudda", "no such device 'cudda'; did you mean 'cuda'?"),
     ("MODEL.DEVICE", "cuda:99", "'cuda:99', but"),
     ("MODEL.PIXEL_STD", [1.0], "PIXEL_MEAN has 3 channels, MODEL.PIXEL_STD 1"),
-    ("MODEL.FPN.OUT_CHANNELS", 0, "expected at least 1, found 0"),
     ("MODEL.ROI_BOX_HEAD.NORM", "BM", "unknown norm 'BM'; choose from: '', BN"),
 ])  # fmt: skip
 def test_values_that_are_not_served(key: str, value: Any, words: str) -> None:

@@ -135,13 +135,13 @@ def test_names_from_standard_input_repeated_names_and_patterns(
     (["-"], {}, {}, ["--input -", "standard input"]),
     (["{}/tiny.png", "MODEL.DEVICE", "cpu"], {}, {}, ["'MODEL.DEVICE'", "come last"]),
     (["{}/tiny.png", "train.device=cpu"], {}, {}, ["'train.device=cpu'", "come last"]),
-    (["{}/tiny.png"], {"weights": "nowhere.pth"}, {}, ["MODEL.WEIGHTS", "nowhere.pth"]),
+    (["{}/tiny.png"], {"weights": "nowhere.pth"}, {}, ["--weights", "nowhere.pth"]),
     (["{}/tiny.png"], {"weights": ""}, {}, ["--weights", "faster_rcnn_R18_sni_shapes.yaml"]),
     (["{}/tiny.png"], {"output": "/dev/null/out"}, {}, ["--output /dev/null/out", "cannot be written"]),
     (["{}/tiny.png"], {"output": "{}"}, {}, ["--output", "would replace the input"]),
     (["{}/tiny.png"], {"config_file": "nowhere.yaml"}, {}, ["nowhere.yaml"]),
     (["{}/tiny.png"], {"score_threshold": 50}, {}, ["--score-threshold 50", "0 to 1"]),
-    (["{}/tiny.png"], {}, {"MODEL.ROI_HEADS.NUM_CLASSES": 9}, ["MODEL.WEIGHTS", "cls_score"]),
+    (["{}/tiny.png"], {}, {"MODEL.ROI_HEADS.NUM_CLASSES": 9}, ["--weights: ", "cls_score"]),
 ])
 def test_mistakes_end_with_one_message_and_code_2(
     predict: Predict, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -23,6 +23,8 @@ __all__ = ["CfgNode"]
 EITHER_TYPE: dict[str, tuple[type, ...]] = {
     "MODEL.SNI.ALPHA": (str, float),
 }
+_DETECTRON2_ALONE = ("MODEL.PANOPTIC_FPN", "MODEL.RETINANET", "MODEL.ROI_BOX_CASCADE_HEAD", "MODEL.ROI_KEYPOINT_HEAD",
+                     "MODEL.SEM_SEG_HEAD")
 
 
 class CfgNode(_CfgNode):
@@ -81,6 +83,8 @@ class CfgNode(_CfgNode):
         siblings = [f"{prefix}.{k}" if prefix else k for k in (node if isinstance(node, dict) else ())]
         where = f"{source}: " if source else ""
         key = full_key or ".".join(path)
+        if ".".join(path) in _DETECTRON2_ALONE:
+            raise UserError(f"{where}{key} is for a kind of model that only Detectron2 has: add --engine detectron2")
         raise UserError(f"{where}unknown config key {key!r}{did_you_mean('.'.join(path), siblings)}")
 
 

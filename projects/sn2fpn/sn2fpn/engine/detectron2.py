@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import operator
 import os
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +18,27 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultTrainer, default_setup, hooks
 from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator, verify_results
-from detectron2.modeling import BACKBONE_REGISTRY, GeneralizedRCNNWithTTA
+from detectron2.modeling import (
+    ANCHOR_GENERATOR_REGISTRY,
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    ROI_MASK_HEAD_REGISTRY,
+    RPN_HEAD_REGISTRY,
+    GeneralizedRCNNWithTTA,
+)
 from detectron2.solver import build_optimizer
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from ..checkpoint import load_file
 from ..data import DatasetCatalog as OurCatalog
 from ..data import check_classes
 from ..data.catalog import is_slice
 from ..errors import UserError, did_you_mean
 from ..integrations.detectron2 import read_config, register_backbones, register_custom, share_dataset
+from ..modeling.build import check_device, check_norms
+from ..pyramids import backbone_names
 from .setup import make_output_dir, validate
 
 __all__ = ["Trainer", "device", "load_config", "run"]
@@ -39,6 +55,25 @@ _SERVED: dict[str, tuple[Any, ...]] = {
     "TEST.BEST_METRIC": ("",),
     "TEST.PATIENCE": (0,),
     "TEST.VAL_LOSS": (False,),
+}
+# key -> the values that there are; Detectron2 itself fails with tracebacks
+_CHOICES: dict[str, Iterable[str]] = {
+    "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler",
+                                 "WeightedTrainingSampler", "WeightedCategoryTrainingSampler"),
+    "INPUT.FORMAT": ("BGR", "RGB", "L", "YUV-BT.601"),
+    "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("value", "norm", "full_norm"),
+    "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"),
+    "SOLVER.WARMUP_METHOD": ("linear", "constant"),
+}
+_REGISTRIES: dict[str, Iterable[tuple[str, Any]]] = {
+    "MODEL.ANCHOR_GENERATOR.NAME": ANCHOR_GENERATOR_REGISTRY,
+    "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
+    "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
+    "MODEL.ROI_HEADS.NAME": ROI_HEADS_REGISTRY,
+    "MODEL.ROI_MASK_HEAD.NAME": ROI_MASK_HEAD_REGISTRY,
+    "MODEL.RPN.HEAD_NAME": RPN_HEAD_REGISTRY,
 }
 _EVALUATORS = {"coco": "coco", "pascal_voc": "voc"}  # evaluator_type of a data set -> TEST.EVALUATOR
 
@@ -63,16 +98,18 @@ def device(cfg: CfgNode) -> str:
 
 def _check_served(cfg: Any, args: Any) -> None:
     for key, served in _SERVED.items():
-        value: Any = cfg
-        for part in key.split("."):
-            value = value[part]
+        value = _value(cfg, key)
         if value not in served:
             raise UserError(f"{key}: Detectron2 serves {' or '.join(map(repr, served))}, found {value!r}; "
                             "add --engine native to use it")
-    backbones = [name for name, _ in BACKBONE_REGISTRY]
-    if cfg.MODEL.BACKBONE.NAME not in backbones:
-        raise UserError(f"MODEL.BACKBONE.NAME: unknown backbone {cfg.MODEL.BACKBONE.NAME!r}"
-                        f"{did_you_mean(cfg.MODEL.BACKBONE.NAME, backbones)}")
+    registered = {key: [name for name, _ in registry] for key, registry in _REGISTRIES.items()}
+    for key, choices in (_CHOICES | registered).items():
+        value = _value(cfg, key)
+        if value not in choices:
+            raise UserError(f"{key}: unknown {value!r}{did_you_mean(value, choices)}")
+    if cfg.MODEL.BACKBONE.NAME in backbone_names():
+        check_norms(cfg, skip=("ROI_", "SEM_SEG_HEAD"))
+    check_device(cfg.MODEL.DEVICE)
     if cfg.MODEL.DEVICE == "cpu" and not args.eval_only:
         if args.num_gpus * args.num_machines > 1:
             raise UserError(f"--num-gpus {args.num_gpus}: Detectron2 trains in several processes on GPUs only; "
@@ -80,6 +117,10 @@ def _check_served(cfg: Any, args: Any) -> None:
         if cfg.SOLVER.AMP.ENABLED:
             raise UserError("SOLVER.AMP.ENABLED: Detectron2 has mixed precision on GPUs only; "
                             "set it to False, or add --engine native")
+
+
+def _value(cfg: Any, key: str) -> Any:
+    return functools.reduce(operator.getitem, key.split("."), cfg)
 
 
 def run(cfg: CfgNode, args: Any, engine: Any = "") -> dict[str, Any] | None:
@@ -96,9 +137,8 @@ def run(cfg: CfgNode, args: Any, engine: Any = "") -> dict[str, Any] | None:
     if torch.distributed.is_initialized():
         comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", args.num_gpus)))
     make_output_dir(cfg.OUTPUT_DIR)
-    weights = cfg.MODEL.WEIGHTS
-    if weights and "://" not in weights and not Path(weights).is_file():
-        raise UserError(f"MODEL.WEIGHTS: no such file {weights}")
+    if cfg.MODEL.WEIGHTS:
+        load_file(cfg.MODEL.WEIGHTS)  # Detectron2 runs what a pickle asks for: it only gets what is sound
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sn2fpn")
     logger.info("%s", engine)
     cfg.freeze()
@@ -106,7 +146,8 @@ def run(cfg: CfgNode, args: Any, engine: Any = "") -> dict[str, Any] | None:
     _register_datasets(cfg)
     if args.eval_only:
         return _evaluate(cfg, resume=args.resume)
-    trainer = Trainer(cfg)
+    with _refusals():
+        trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     if cfg.TEST.AUG.ENABLED:
         trainer.register_hooks([hooks.EvalHook(0, lambda: Trainer.test_with_augmentation(cfg, trainer.model))])
@@ -117,8 +158,22 @@ def run(cfg: CfgNode, args: Any, engine: Any = "") -> dict[str, Any] | None:
                         "SOLVER.WARMUP_ITERS, SOLVER.CLIP_GRADIENTS.ENABLED True") from e
 
 
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What Detectron2 finds wrong with a configuration, as one message."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as e:
+        at = traceback.extract_tb(e.__traceback__)[-1]
+        raise UserError(f"Detectron2 cannot build this configuration: {type(e).__name__} {e} "
+                        f"({Path(at.filename).name}, line {at.lineno}; --debug shows more)") from e
+
+
 def _evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
-    model = Trainer.build_model(cfg)
+    with _refusals():
+        model = Trainer.build_model(cfg)
     DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     results = Trainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:

@@ -50,6 +50,10 @@ def validate(cfg: CfgNode, args: Any) -> None:
     options = read_options(cfg, YAML_KEYS)
     check_options(options, args, has_train=bool(cfg.DATASETS.TRAIN), has_test=bool(cfg.DATASETS.TEST))
     check_steps(cfg.SOLVER.STEPS)
+    for key, value in (("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH),
+                       ("MODEL.FPN.OUT_CHANNELS", cfg.MODEL.FPN.OUT_CHANNELS)):
+        if value < 1:
+            raise UserError(f"{key}: expected at least 1, found {value}")
     if cfg.SOLVER.BASE_LR <= 0:
         raise UserError(f"SOLVER.BASE_LR: expected a positive number, found {cfg.SOLVER.BASE_LR}")
 

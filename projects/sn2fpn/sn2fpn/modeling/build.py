@@ -15,7 +15,7 @@ from .losses import BOX_LOSSES
 from .roi_heads import build_roi_heads
 from .rpn import build_rpn
 
-__all__ = ["build_model", "check_device", "check_served"]
+__all__ = ["build_model", "check_device", "check_norms", "check_served"]
 
 # key -> the values that the native engine serves
 _SERVED: dict[str, tuple[Any, ...]] = {
@@ -53,12 +53,15 @@ def check_served(cfg: CfgNode) -> None:
             expected = " or ".join(map(repr, served))
             hint = did_you_mean(value, served) if isinstance(value, str) and len(served) > 1 else ""
             raise UserError(f"{key}: the native engine serves {expected}, found {value!r}{hint}")
-    if cfg.MODEL.FPN.OUT_CHANNELS < 1:
-        raise UserError(f"MODEL.FPN.OUT_CHANNELS: expected at least 1, found {cfg.MODEL.FPN.OUT_CHANNELS}")
+    check_norms(cfg)
+
+
+def check_norms(cfg: Any, skip: tuple[str, ...] = ()) -> None:
+    """Raise UserError for the first NORM in the groups of MODEL (but those that start as `skip` says) that is none."""
     for name, group in cfg.MODEL.items():
-        if isinstance(group, CfgNode) and group.get("NORM"):
+        if isinstance(group, dict) and group.get("NORM") and not name.startswith(skip):
             try:
-                get_norm(group.NORM, 32)
+                get_norm(group["NORM"], 32)
             except UserError as e:
                 raise UserError(f"MODEL.{name}.NORM: {e}") from e
 

@@ -9,9 +9,10 @@ from omegaconf import OmegaConf
 
 from ..config import get_cfg, instantiate
 from ..data import known_categories, register_custom
-from ..data.augmentation import ResizeShortestEdge
+from ..data.augmentation import ResizeShortestEdge, build_augmentations
 from ..data.categories import Category
 from ..errors import UserError
+from ..modeling.build import build_model
 from .predictor import Predictor, load_whole
 
 __all__ = ["load_predictor", "evaluation_resize"]
@@ -43,9 +44,12 @@ def _from_yaml(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
     cfg = get_cfg()
     cfg.merge_from_file(config_file)
     cfg.merge_from_list(list(opts))
-    cfg.MODEL.WEIGHTS = weights or cfg.MODEL.WEIGHTS
-    _check_given(cfg.MODEL.WEIGHTS, config_file)
-    return Predictor(cfg), cfg.DATASETS.CUSTOM, [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
+    _check_given(weights or cfg.MODEL.WEIGHTS, config_file)
+    model = build_model(cfg)
+    load_whole(model, weights or cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED,
+               "--weights" if weights else "MODEL.WEIGHTS", "SOLVER.EMA.ENABLED")
+    sets = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
+    return Predictor(model, *build_augmentations(cfg, is_train=False)), cfg.DATASETS.CUSTOM, sets
 
 
 def _from_python(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
@@ -53,10 +57,10 @@ def _from_python(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded
 
     recipe = LazyRecipe(config_file, opts)
     options, loaders = recipe.options, recipe.cfg.dataloader
-    weights = weights or options.weights
-    _check_given(weights, config_file)
+    _check_given(weights or options.weights, config_file)
     model = recipe.build_model()
-    load_whole(model, weights, options.ema, options.key("weights"), options.key("ema"))
+    load_whole(model, weights or options.weights, options.ema,
+               "--weights" if weights else options.key("weights"), options.key("ema"))
     sets = [(loaders.get(kind) or {}).get("dataset", {}) for kind in ("test", "train")]
     custom = OmegaConf.to_container(loaders.custom) if "custom" in loaders else []
     return Predictor(model, evaluation_resize(recipe.cfg)), custom, [n for s in sets for n in _as_list(s.get("names"))]
