@@ -91,7 +91,7 @@ def test_twenty_iterations_end_with_the_same_losses(
     name: str, masks: bool, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     esd = {"MODEL__ESD__ENABLED": True} if name == "sni_esd" else {}
-    args = command(name.split("_")[0], SOLVER__MAX_ITER=20, SOLVER__WARMUP_ITERS=100, DATASETS__TEST=(), SEED=3,
+    args = command(name.split("_")[0], SOLVER__MAX_ITER=20, SOLVER__WARMUP_ITERS=100, DATASETS__TEST=(), SEED=4,
                    MODEL__MASK_ON=masks, **esd)
     cfg = native.load_config(args)
     register_custom(cfg.DATASETS.CUSTOM)
@@ -220,6 +220,26 @@ def test_a_file_that_asks_for_code_is_refused(command: Command, tmp_path: Path) 
     with pytest.raises(UserError, match=r"code\.pkl is refused"):
         engine.run(engine.load_config(args), args)
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("tiny_boxes", "'?tiny_boxes'?: MODEL.MASK_ON asks for masks, but none of its .* objects has one"),
+    ("tiny_lost", r"image file does not exist \(8 of 8 images"),
+])  # fmt: skip
+def test_data_that_cannot_teach_are_refused(
+    name: str, words: str, command: Command, tiny_keys: dict[str, Any], tmp_path: Path
+) -> None:
+    entry = {**tiny_keys["DATASETS.CUSTOM"][0], "NAME": name}
+    if name == "tiny_lost":
+        entry["IMAGES"] = str(tmp_path)
+    else:
+        content = json.loads(Path(entry["JSON"]).read_text())
+        content["annotations"] = [{**a, "segmentation": []} for a in content["annotations"]]
+        entry["JSON"] = str(tmp_path / "boxes.json")
+        Path(entry["JSON"]).write_text(json.dumps(content))
+    args = command("sni", MODEL__MASK_ON=True, DATASETS__CUSTOM=[entry], DATASETS__TRAIN=(name,), DATASETS__TEST=())
+    with pytest.raises(UserError, match=words):
+        engine.run(engine.load_config(args), args)
 
 
 def test_several_cpu_processes_need_the_native_engine(command: Command) -> None:
