@@ -227,6 +227,26 @@ def test_a_file_that_asks_for_code_is_refused(command: Command, tmp_path: Path) 
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.parametrize(("name", "words"), [
+    ("tiny_boxes", "'?tiny_boxes'?: MODEL.MASK_ON asks for masks, but none of its .* objects has one"),
+    ("tiny_lost", r"image file does not exist \(8 of 8 images"),
+])  # fmt: skip
+def test_data_that_cannot_teach_are_refused(
+    name: str, words: str, command: Command, tiny_keys: dict[str, Any], tmp_path: Path
+) -> None:
+    entry = {**tiny_keys["DATASETS.CUSTOM"][0], "NAME": name}
+    if name == "tiny_lost":
+        entry["IMAGES"] = str(tmp_path)
+    else:
+        content = json.loads(Path(entry["JSON"]).read_text())
+        content["annotations"] = [{**a, "segmentation": []} for a in content["annotations"]]
+        entry["JSON"] = str(tmp_path / "boxes.json")
+        Path(entry["JSON"]).write_text(json.dumps(content))
+    args = command("sni", MODEL__MASK_ON=True, DATASETS__CUSTOM=[entry], DATASETS__TRAIN=(name,), DATASETS__TEST=())
+    with pytest.raises(UserError, match=words):
+        engine.run(engine.load_config(args), args)
+
+
 def test_several_cpu_processes_need_the_native_engine(command: Command) -> None:
     args = command("sni", "--num-gpus", "2")
     with pytest.raises(UserError, match="--num-gpus 2: Detectron2 trains in several processes on GPUs only"):
@@ -239,7 +259,7 @@ def test_retinanet_of_the_model_zoo_trains(pyramid: str, command: Command, tmp_p
     zoo = model_zoo.get_config_file("COCO-Detection/retinanet_R_50_FPN_1x.yaml")
     small = {"MODEL.DEVICE": "cpu", "MODEL.WEIGHTS": "", "MODEL.RETINANET.NUM_CLASSES": 6, "SOLVER.MAX_ITER": 2,
              "MODEL.RESNETS.DEPTH": 18, "MODEL.RESNETS.RES2_OUT_CHANNELS": 64, "MODEL.RESNETS.NORM": "BN",
-             "MODEL.BACKBONE.FREEZE_AT": 0, "MODEL.IHP.DEPTHS": (1, 1, 1)}  # fmt: skip
+             "MODEL.BACKBONE.FREEZE_AT": 0}  # fmt: skip
     args = command("", config=zoo, **{"MODEL.BACKBONE.NAME": f"build_sn2_{pyramid}_retinanet_backbone"}, **small)
     engine.run(engine.load_config(args), args)
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.json").read_text().splitlines()]

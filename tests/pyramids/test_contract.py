@@ -183,7 +183,7 @@ def test_an_attached_trunk_gives_detectron2s_names_and_takes_images() -> None:
 def test_any_consecutive_levels_and_other_trunks() -> None:
     for name in PYRAMIDS:
         cfg = get_cfg()
-        cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 8, "MODEL.IHP.DEPTHS", (1, 2)])
+        cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 8])
         shape = {"c4": ShapeSpec(channels=6, stride=16), "c5": ShapeSpec(channels=7, stride=32)}
         pyramid = PYRAMIDS.get(name)(cfg, shape)
         out = pyramid({"c4": torch.randn(1, 6, 9, 7), "c5": torch.randn(1, 7, 5, 4)})
@@ -230,8 +230,7 @@ def test_backbone_names() -> None:
 @pytest.mark.parametrize("name", PYRAMIDS)
 def test_retinanet_backbones_have_p6_and_p7_from_the_trunk(name: str) -> None:
     cfg = get_cfg()
-    cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 16, "MODEL.FPN.IN_FEATURES", ["res3", "res4", "res5"],
-                         "MODEL.IHP.DEPTHS", (1, 1, 1)])  # fmt: skip
+    cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 16, "MODEL.FPN.IN_FEATURES", ["res3", "res4", "res5"]])
     pyramid = pyramid_from_backbone_name(f"build_sn2_{name}_retinanet_backbone")(cfg, TRUNK)
     features = maps(135, 200)
     made: list[Tensor] = []  # before a pyramid in which they take part refines them

@@ -83,6 +83,17 @@ def test_configuration_reaches_the_filters() -> None:
 
 
 @pytest.mark.parametrize(
+    ("in_features", "depths", "expected"),
+    [(("p3", "p4", "p5"), (4, 1, 2, 3), [1, 2, 3]), (("p2", "p3"), (4, 1, 2, 3), [4, 1]), (("p3", "p4"), (2, 1), [2, 1])],
+)
+def test_four_depths_are_those_of_p2_to_p5(in_features: tuple, depths: tuple, expected: list[int]) -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 8, "MODEL.FPN.IN_FEATURES", in_features, "MODEL.IHP.DEPTHS", depths])
+    pyramid = PYRAMIDS.get("ihp")(cfg, FPN([4, 8, 8, 8], 8).output_shape())
+    assert [len(f[1].blocks) for f in pyramid.per_level("ihp_filter")] == expected
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"filter_name": "conv3"}, "MODEL.IHP.FILTER: unknown filter 'conv3'; did you mean 'conv3x3'"),

@@ -22,7 +22,7 @@ def add_study_config(cfg: Any) -> None:
     # Independent hierarchy pyramid (IHP): a filter per level, no fusion.
     cfg.MODEL.IHP = CN(dict(
         FILTER="gsconve_c3",  # | "gsconve" | "conv3x3" (FPN without its top-down additions) | "bottleneck"
-        DEPTHS=(1, 1, 2, 3),  # blocks per level p2..p5 ("gsconve_c3" and "bottleneck")
+        DEPTHS=(1, 1, 2, 3),  # blocks per level p2..p5 ("gsconve_c3" and "bottleneck"), or one number per level used
         NORM="BN",  # norm inside the filters: "BN" | "SyncBN" | "GN" | "FrozenBN" | ""
         NORM_EPS=1e-5,  # of that norm (the released YOLO trainer sets 1e-3 and momentum 0.03)
         NORM_MOMENTUM=0.1,

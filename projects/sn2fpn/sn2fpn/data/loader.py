@@ -29,7 +29,8 @@ from .samplers import (
 from .selection import check_classes, get_dataset_dicts, keep_masked
 from .statistics import class_histogram
 
-__all__ = ["BatchLoader", "build_test_loader", "build_train_loader", "make_test_loader", "make_train_loader"]
+__all__ = ["BatchLoader", "build_test_loader", "build_train_loader", "check_files_exist", "make_test_loader",
+           "make_train_loader"]
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +163,7 @@ def make_train_loader(
                         "process(es)")
     if sampler not in SAMPLERS:
         raise UserError(f"DATALOADER.SAMPLER_TRAIN: unknown sampler {sampler!r}{did_you_mean(sampler, SAMPLERS)}")
-    _check_files_exist(dataset)
+    check_files_exist(dataset)
     seed = _resolve_seed(seed)
     if sampler == "RepeatFactorTrainingSampler":
         factors = repeat_factors(dataset, repeat_threshold, repeat_sqrt)
@@ -193,7 +194,7 @@ def build_test_loader(cfg: Any, name: str, *, with_targets: bool = False) -> Bat
 
 def make_test_loader(dataset: DatasetDicts, mapper: DatasetMapper, *, num_workers: int = 4) -> BatchLoader:
     """One image a batch, each image once over all processes; see `make_train_loader` for the arguments."""
-    _check_files_exist(dataset)
+    check_files_exist(dataset)
     sampler = InferenceSampler(len(dataset), distributed.get_rank(), distributed.get_world_size())
     return BatchLoader(_as_needed(dataset, mapper), mapper, [[s] for s in sampler], num_workers=num_workers)
 
@@ -210,7 +211,7 @@ def _resolve_seed(seed: int) -> int:
     return distributed.broadcast_object(int(np.random.SeedSequence().generate_state(1)[0]))
 
 
-def _check_files_exist(dataset_dicts: DatasetDicts) -> None:
+def check_files_exist(dataset_dicts: DatasetDicts) -> None:
     """Missing pictures are found now, not after hours; a listing per folder is cheap also on network disks."""
     wanted: dict[Path, list[str]] = {}
     for path in (Path(d["file_name"]) for d in dataset_dicts):

@@ -15,7 +15,13 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import (
+    DatasetCatalog,
+    MetadataCatalog,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
+from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.engine import DefaultTrainer, default_setup, hooks
 from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator, verify_results
 from detectron2.modeling import (
@@ -35,6 +41,8 @@ from ..checkpoint import load_file
 from ..data import DatasetCatalog as OurCatalog
 from ..data import check_classes
 from ..data.catalog import is_slice
+from ..data.loader import check_files_exist
+from ..data.selection import keep_masked
 from ..errors import UserError, did_you_mean
 from ..integrations.detectron2 import read_config, register_backbones, register_custom, share_dataset
 from ..modeling.build import check_device, check_norms
@@ -213,6 +221,24 @@ class Trainer(DefaultTrainer):
         optimizer.register_step_pre_hook(
             lambda *_: torch.nn.utils.clip_grad_norm_(params, clip.CLIP_VALUE, clip.NORM_TYPE) and None)
         return optimizer
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        """Detectron2's loader of images that are there and, for a model with masks, of objects that have one.
+
+        Raises:
+            UserError: missing files, or masks that cannot be learned.
+        """
+        records = get_detection_dataset_dicts(
+            cfg.DATASETS.TRAIN, filter_empty=False,
+            min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
+            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None)
+        check_files_exist(records)
+        if cfg.MODEL.MASK_ON:
+            records = keep_masked(records, cfg.INPUT.MASK_FORMAT, f"data set {', '.join(cfg.DATASETS.TRAIN)}")
+        if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+            records = filter_images_with_only_crowd_annotations(records)
+        return build_detection_train_loader(cfg, dataset=records)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str, folder: str = "inference") -> Any:

@@ -114,7 +114,16 @@ def build_ihp(cfg: Any, input_shape: InputShape) -> IHP:
         in_features=fpn.IN_FEATURES,
         norm=fpn.NORM,
         filter_name=ihp.FILTER,
-        depths=ihp.DEPTHS,
+        depths=_depths(ihp.DEPTHS, fpn.IN_FEATURES, input_shape),
         filter_norm=partial(get_norm, ihp.NORM, eps=ihp.NORM_EPS, momentum=ihp.NORM_MOMENTUM),
         aux_kernel=ihp.AUX_KERNEL,
     )
+
+
+def _depths(depths: Sequence[int], in_features: Sequence[str], input_shape: InputShape) -> Sequence[int]:
+    """Four depths are those of p2..p5, whatever levels are used: RetinaNet's p3..p5 take the last three."""
+    used = [input_shape[name].stride for name in (in_features or input_shape) if name in input_shape]
+    strides = (4, 8, 16, 32)
+    if len(depths) == len(strides) and set(used) < set(strides):
+        return [depth for depth, stride in zip(depths, strides) if stride in used]
+    return depths
