@@ -46,6 +46,7 @@ def test_a_run_learns_masks(tiny_cfg: Callable[..., CfgNode]) -> None:
 
 def test_data_without_masks_stops_at_the_start(tiny_cfg: Callable[..., CfgNode]) -> None:
     cfg = tiny_cfg(MASKS)
+    cfg.DATASETS.CUSTOM = [dict(entry) for entry in cfg.DATASETS.CUSTOM]  # other tests have the same
     for entry in cfg.DATASETS.CUSTOM:
         content = json.loads(Path(entry["JSON"]).read_text())
         for annotation in content["annotations"]:
