@@ -70,11 +70,10 @@ def test_every_pyramid_learns(pyramid: str, tiny_cfg: MakeCfg) -> None:
     trainer = _trainer(cfg)
     losses: list[float] = []
     trainer.model.register_forward_hook(lambda _, __, out: losses.append(sum(out.values()).item()))
-    fresh = {k: v.clone() for k, v in trainer.model.backbone.named_parameters()}
     trainer.train()  # stops at a loss that is not finite
     assert sum(losses[-3:]) / 3 < 0.85 * losses[0]
-    for name, value in trainer.model.backbone.named_parameters():
-        assert value.isfinite().all() and not torch.equal(value, fresh[name]), name
+    for name, value in trainer.model.backbone.named_parameters():  # by their steps, which may be below a last digit
+        assert value.isfinite().all() and trainer.optimizer.state[value]["momentum_buffer"].any(), name
 
 
 @pytest.mark.parametrize("seed", [3, -1])
