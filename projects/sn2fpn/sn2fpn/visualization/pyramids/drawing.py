@@ -7,6 +7,7 @@ The graph itself is kept in the file's `<metadata>`.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
 from html import escape
@@ -153,14 +154,17 @@ def _is_sign(block: Block) -> bool:
 
 
 def _colours(graph: PyramidGraph) -> dict[tuple[str, tuple[str, ...]], tuple[str, str]]:
-    """(direction, steps) -> colour and dashes; the direction is that of the first such link."""
+    """(direction, steps) -> colour and dashes; in every picture the first way up is red, the first way down blue."""
     level = {b.name: b.level for b in graph.blocks}
-    found: dict[tuple[str, tuple[str, ...]], tuple[str, str]] = {}
-    for link in graph.links:
-        if link.steps:
-            key = (_direction(level[link.source] - level[link.target]), link.steps)
-            i = len(found) % len(_COLOURS)
-            found.setdefault(key, (_COLOURS[i], _DASHES[i]))
+    keys = dict.fromkeys((_direction(level[link.source] - level[link.target]), link.steps)
+                         for link in graph.links if link.steps)
+    directions = ["up: ", "down: ", ""]
+    reserved = {"up: ": 0, "down: ": 1}
+    others = itertools.cycle(range(2, len(_COLOURS)))
+    found = {}
+    for key in sorted(keys, key=lambda key: directions.index(key[0])):
+        i = reserved.pop(key[0]) if key[0] in reserved else next(others)
+        found[key] = (_COLOURS[i], _DASHES[i])
     return found
 
 
