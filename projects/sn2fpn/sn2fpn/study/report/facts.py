@@ -78,7 +78,7 @@ def rerun_commands(results: StudyResults) -> list[tuple[str, str]]:
 
 def _versions(cell: CellResult) -> str | None:
     versions = cell.record.get("versions")
-    return " ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else versions
+    return ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else versions
 
 
 _SHARED: dict[str, Callable[[CellResult], Any]] = {

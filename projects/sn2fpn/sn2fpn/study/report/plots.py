@@ -78,7 +78,7 @@ def _curves(results: StudyResults, style: Mapping[str, Look]) -> list[Plot]:
             seeds = [recorded[cell.name][metric] for cell in results.of(variant) if metric in recorded[cell.name]]
             if seeds:
                 curves[variant] = seeds
-        if curves:
+        if any(len(iterations) > 1 for seeds in curves.values() for iterations, _ in seeds):  # one point is no curve
             label = "total loss" if smoothed else f"{results.label(results.headline)} (%)"
             plots.append(Plot("curves", f"training_{name}", title,
                               plot_curves_over_seeds(curves, style, label, smoothed)))
