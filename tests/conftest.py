@@ -1,11 +1,14 @@
-"""Fixtures that every room's tests share: where the golden numbers and the optional data sets lie."""
+"""Fixtures that every room's tests share: where golden numbers and optional data lie, and tidying up after a run."""
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 _TESTS = Path(__file__).resolve().parent
 
@@ -24,3 +27,16 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no sample data in {folder}; set SN2FPN_SHARED_DATA to its folder")
     return folder
+
+
+@pytest.fixture
+def leave_no_trace() -> Iterator[None]:
+    """A run sets up logging and determinism for its process; tests share one."""
+    logger = logging.getLogger("sn2fpn")
+    before = (logger.level, logger.propagate, list(logger.handlers))
+    yield
+    for handler in set(logger.handlers) - set(before[2]):
+        handler.close()
+    logger.setLevel(before[0])
+    logger.propagate, logger.handlers = before[1], before[2]
+    torch.use_deterministic_algorithms(False)

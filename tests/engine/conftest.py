@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from sn2fpn.config import CfgNode, get_cfg
 from sn2fpn.data.shapes import write_shapes
@@ -17,16 +15,8 @@ _ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
-def _leave_no_trace() -> Iterator[None]:
-    """A run sets up logging and determinism for its process; tests share one."""
-    logger = logging.getLogger("sn2fpn")
-    before = (logger.level, logger.propagate, list(logger.handlers))
-    yield
-    for handler in set(logger.handlers) - set(before[2]):
-        handler.close()
-    logger.setLevel(before[0])
-    logger.propagate, logger.handlers = before[1], before[2]
-    torch.use_deterministic_algorithms(False)
+def _runs_leave_no_trace(leave_no_trace: None) -> None:
+    """Every test here may run a trainer."""
 
 
 @pytest.fixture(scope="session")

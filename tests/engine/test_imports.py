@@ -70,7 +70,7 @@ def test_spawned_processes_know_the_pyramid(tmp_path: Path, tiny_keys: dict) -> 
 
 @pytest.mark.detectron2
 def test_detectron2_knows_the_pyramid(tmp_path: Path) -> None:
-    pytest.importorskip("detectron2")
+    pytest.importorskip("detectron2", reason="Detectron2 is not installed")
     from sn2fpn.engine import default_argument_parser, prepare
     from sn2fpn.integrations import detectron2  # noqa: F401 - met before the pyramid is there
 
