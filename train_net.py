@@ -8,8 +8,10 @@ try:
 except ModuleNotFoundError as e:
     if e.name != "sn2fpn":
         raise
-    sys.exit("error: sn2fpn is not installed for this Python; run `make install` and use .venv/bin/python, "
-             "or `pip install -e .` in an environment of your own")
+    sys.exit(
+        "error: sn2fpn is not installed for this Python; run `make install` and use .venv/bin/python, "
+        "or `pip install -e .` in an environment of your own"
+    )
 
 if __name__ == "__main__":
     sys.exit(main())

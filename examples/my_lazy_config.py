@@ -1,6 +1,6 @@
 """The quick start with the pyramid of my_pyramid.py, as a LazyConfig.
 
-    python train_net.py --import examples/my_pyramid.py --config-file examples/my_lazy_config.py train.max_iter=50
+python train_net.py --import examples/my_pyramid.py --config-file examples/my_lazy_config.py train.max_iter=50
 """
 
 from my_pyramid import GatedFPN

@@ -1,6 +1,6 @@
 """GatedFPN, a pyramid of one's own: every level decides, pixel by pixel, how much of the coarse map it takes.
 
-    T_5 = L_5,  T_i = L_i + sigmoid(conv1x1(L_i)) * nearest(T_{i+1}),  P_i = conv3x3(T_i),  L_i = conv1x1(C_i)
+T_5 = L_5,  T_i = L_i + sigmoid(conv1x1(L_i)) * nearest(T_{i+1}),  P_i = conv3x3(T_i),  L_i = conv1x1(C_i)
 """
 
 import math

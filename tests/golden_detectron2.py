@@ -49,8 +49,9 @@ def inputs(case: dict[str, Any], variant: str = "boxes") -> list[dict[str, Any]]
         if "gt_boxes" in spec:
             batch[-1]["instances"] = Instances(
                 (spec["h"], spec["w"]),
-                gt_boxes=Boxes(torch.tensor(spec["gt_boxes"])), gt_classes=torch.tensor(spec["gt_classes"]),
-            )  # fmt: skip
+                gt_boxes=Boxes(torch.tensor(spec["gt_boxes"])),
+                gt_classes=torch.tensor(spec["gt_classes"]),
+            )
         if variant == "polygon":
             batch[-1]["instances"].gt_masks = PolygonMasks(spec["gt_polygons"])
         elif variant == "bitmask":

@@ -30,8 +30,11 @@ SUFFIXES = (".yaml", ".yml", ".py")
 def table(analyses: dict[str, Analysis]) -> str:
     """Parts in rows, configurations in columns."""
     rows: list[list[Any]] = [["input, padded", "", *(f"{a.size[0]}x{a.size[1]}" for a in analyses.values())]]
-    for title, field, unit in (("parameters, millions", "parameters", 1e6), ("GFLOPs", "flops", 1e9),
-                               ("activations, millions", "activations", 1e6)):
+    for title, field, unit in (
+        ("parameters, millions", "parameters", 1e6),
+        ("GFLOPs", "flops", 1e9),
+        ("activations, millions", "activations", 1e6),
+    ):
         counts = [getattr(a, field) for a in analyses.values()]
         for i, part in enumerate(PARTS):
             if any(c[part] for c in counts):
@@ -44,10 +47,18 @@ def table(analyses: dict[str, Analysis]) -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", nargs="+", required=True, metavar="FILE", help="one or several configs")
-    parser.add_argument("--size", metavar="HxW", help="height and width of the input in pixels, padded as in training "
-                        "(default: the config's short x long edge in evaluation)")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE",
-                        help="config keys to change, in all; key=value for Python configs")
+    parser.add_argument(
+        "--size",
+        metavar="HxW",
+        help="height and width of the input in pixels, padded as in training "
+        "(default: the config's short x long edge in evaluation)",
+    )
+    parser.add_argument(
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help="config keys to change, in all; key=value for Python configs",
+    )
     args = parser.parse_args(argv)
     try:
         count = sum(1 for _ in itertools.takewhile(lambda f: Path(f).suffix in SUFFIXES, args.config_file))
@@ -60,8 +71,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {e}", file=sys.stderr)
         return 2
     print(table(analyses))
-    print("\nnot counted: anchors, choice of proposals and detections (NMS), RoI pooling, pasting of masks; "
-          "and, as fvcore has no rule for them, the operators")
+    print(
+        "\nnot counted: anchors, choice of proposals and detections (NMS), RoI pooling, pasting of masks; "
+        "and, as fvcore has no rule for them, the operators"
+    )
     for name, a in analyses.items():
         print(f"  {name}: " + ", ".join(f"{op.partition('::')[2]} x{n}" for op, n in a.uncounted.most_common()))
     return 0

@@ -32,9 +32,7 @@ from sn2fpn.study.workload import fill_weights, make_images
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_CLASSES = 80
-KEYS = {
-    "MODEL.WEIGHTS": "", "MODEL.RESNETS.STRIDE_IN_1X1": False, "MODEL.PIXEL_STD": [57.375, 57.12, 58.395],
-}
+KEYS = {"MODEL.WEIGHTS": "", "MODEL.RESNETS.STRIDE_IN_1X1": False, "MODEL.PIXEL_STD": [57.375, 57.12, 58.395]}
 
 
 # ------------------------------------------------------------------ the engines
@@ -43,8 +41,9 @@ KEYS = {
 class Engine:
     """A model with its stages: modules whose forward time is measured, and how to feed it."""
 
-    def __init__(self, model: nn.Module, stages: dict[str, nn.Module], feed: Callable[..., Any],
-                 optimizer: torch.optim.Optimizer) -> None:
+    def __init__(
+        self, model: nn.Module, stages: dict[str, nn.Module], feed: Callable[..., Any], optimizer: torch.optim.Optimizer
+    ) -> None:
         self.model, self.feed, self.optimizer = model, feed, optimizer
         self.times: dict[str, float] = defaultdict(float)
         self.work: dict[str, Any] = {}
@@ -55,6 +54,7 @@ class Engine:
     def _start(self, name: str) -> Callable[..., None]:
         def hook(*_: Any) -> None:
             self.times[name] -= now()
+
         return hook
 
     def _stop(self, name: str) -> Callable[..., None]:
@@ -62,6 +62,7 @@ class Engine:
             self.times[name] += now()
             if name == "RPN":
                 self.work["proposals"] = [len(p) for p in output[0]]
+
         return hook
 
     def infer(self, batch: list[dict[str, Any]]) -> dict[str, float]:
@@ -139,8 +140,15 @@ def torchvision(device: str) -> Engine:
     from torchvision.ops import FrozenBatchNorm2d
 
     body = _resnet_fpn_extractor(resnet50(norm_layer=FrozenBatchNorm2d), 3)  # as fasterrcnn_resnet50_fpn builds it
-    model = FasterRCNN(body, NUM_CLASSES + 1, min_size=480, max_size=640, image_mean=[103.530, 116.280, 123.675],
-                       image_std=KEYS["MODEL.PIXEL_STD"], rpn_post_nms_top_n_train=1000).to(device)
+    model = FasterRCNN(
+        body,
+        NUM_CLASSES + 1,
+        min_size=480,
+        max_size=640,
+        image_mean=[103.530, 116.280, 123.675],
+        image_std=KEYS["MODEL.PIXEL_STD"],
+        rpn_post_nms_top_n_train=1000,
+    ).to(device)
     model.load_state_dict(_to_torchvision(model.state_dict()))
 
     def feed(model: nn.Module, batch: list[dict[str, Any]]) -> Any:
@@ -216,8 +224,20 @@ def measure(
 
 def peak_memory(name: str, mode: str, args: argparse.Namespace) -> float:
     """MiB by which a process grows that runs only this engine."""
-    command = [sys.executable, __file__, "--engines", name, "--memory-of", mode, "--device", args.device,
-               "--threads", str(args.threads), "--size", args.size]
+    command = [
+        sys.executable,
+        __file__,
+        "--engines",
+        name,
+        "--memory-of",
+        mode,
+        "--device",
+        args.device,
+        "--threads",
+        str(args.threads),
+        "--size",
+        args.size,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])["mib"]
 
@@ -256,11 +276,21 @@ def main() -> None:
         result = measure(engines, mode, batches[mode], args.repeats)
         memory = {} if args.no_memory else {n: peak_memory(n, mode, args) for n in names}
         for stage in result[names[0]]:
-            rows.append([stage, *(f"{result[n][stage]:.3f} s" for n in names),
-                         *(f"{result[n][stage] / result[names[0]][stage]:.2f}x" for n in names[1:])])
+            rows.append(
+                [
+                    stage,
+                    *(f"{result[n][stage]:.3f} s" for n in names),
+                    *(f"{result[n][stage] / result[names[0]][stage]:.2f}x" for n in names[1:]),
+                ]
+            )
         if memory:
-            rows.append(["peak memory", *(f"{memory[n]:.0f} MiB" for n in names),
-                         *(f"{memory[n] / memory[names[0]]:.2f}x" for n in names[1:])])
+            rows.append(
+                [
+                    "peak memory",
+                    *(f"{memory[n]:.0f} MiB" for n in names),
+                    *(f"{memory[n] / memory[names[0]]:.2f}x" for n in names[1:]),
+                ]
+            )
     headers = ["", *names, *(f"{n} / {names[0]}" for n in names[1:])]
     print(tabulate(rows, headers, tablefmt="github" if args.markdown else "simple"))
     for name, engine in engines.items():

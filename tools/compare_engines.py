@@ -39,13 +39,18 @@ def main(argv: list[str] | None = None) -> int:
         from sn2fpn.integrations.detectron2.comparison import compare_engines
 
         logging.getLogger("sn2fpn").setLevel(logging.WARNING)
-        rows = compare_engines(args.config_file, args.opts, args.weights, args.images, args.seed,
-                               exactly=not args.float32)
+        rows = compare_engines(
+            args.config_file, args.opts, args.weights, args.images, args.seed, exactly=not args.float32
+        )
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
-    print(tabulate([(r.what, f"{r.largest:.2e}", r.where) for r in rows],
-                   headers=("native - detectron2", "largest difference", "")))
+    print(
+        tabulate(
+            [(r.what, f"{r.largest:.2e}", r.where) for r in rows],
+            headers=("native - detectron2", "largest difference", ""),
+        )
+    )
     return 0
 
 

@@ -71,8 +71,10 @@ def cost(pyramid: Pyramid, size: tuple[int, int] = SIZE) -> Cost:
 
     A convolution (plain or deformable) costs as many multiply-adds as it has outputs times inputs of each.
     """
-    inputs = {name: torch.zeros(1, spec.channels, size[0] // spec.stride, size[1] // spec.stride)
-              for name, spec in pyramid._input_shape.items()}
+    inputs = {
+        name: torch.zeros(1, spec.channels, size[0] // spec.stride, size[1] // spec.stride)
+        for name, spec in pyramid._input_shape.items()
+    }
     total = 0
     for node in torch.export.export(pyramid.eval(), (inputs,), strict=False).graph.nodes:
         if node.op == "call_function" and "conv" in str(node.target):
@@ -84,8 +86,13 @@ def cost_table(rows: list[tuple[str, str, list[str]]]) -> str:
     """Markdown of (label, pyramid, keys)."""
     costs = [(label, cost(build(name, keys))) for label, name, keys in rows]
     cells = [[label, f"{c.parameters:,}", f"{c.multiply_adds / 1e9:.1f}"] for label, c in costs]
-    return tabulate(cells, ["setting", "parameters", "GFLOPs"], tablefmt="github", disable_numparse=True,
-                    colalign=("left", "right", "right"))
+    return tabulate(
+        cells,
+        ["setting", "parameters", "GFLOPs"],
+        tablefmt="github",
+        disable_numparse=True,
+        colalign=("left", "right", "right"),
+    )
 
 
 def page_rows(name: str) -> list[tuple[str, str, list[str]]]:
@@ -135,8 +142,14 @@ def write_all() -> list[Path]:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="?", help=f"one pyramid to draw, of {', '.join(PYRAMIDS)} (default: all pages)")
-    parser.add_argument("--import", action="append", default=[], dest="imports", metavar="FILE",
-                        help="a Python file with a pyramid of your own")
+    parser.add_argument(
+        "--import",
+        action="append",
+        default=[],
+        dest="imports",
+        metavar="FILE",
+        help="a Python file with a pyramid of your own",
+    )
     parser.add_argument("--output", default=".", metavar="FOLDER", help="where <name>.svg goes (default: here)")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys to change")
     args = parser.parse_args(argv)

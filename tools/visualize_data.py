@@ -72,8 +72,10 @@ def annotated(data: TrainingData) -> Iterator[Picture]:
     for record in get_dataset_dicts(data.sets, where=data.key):
         image = read_image(record["file_name"], "RGB")
         check_image_size(record, image)
-        objects = [{**a, "iscrowd": 0, "category_id": a["category_id"] + len(names) * a.get("iscrowd", 0)}
-                   for a in record["annotations"]]
+        objects = [
+            {**a, "iscrowd": 0, "category_id": a["category_id"] + len(names) * a.get("iscrowd", 0)}
+            for a in record["annotations"]
+        ]
         truth = annotations_to_instances(objects, TransformList([]), image.shape[:2], "bitmask")
         yield record["file_name"], draw_instances(image, truth, [*names, *(f"{name} (crowd)" for name in names)])
 
@@ -92,14 +94,22 @@ SOURCES = {"annotation": annotated, "dataloader": loaded}
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", choices=list(SOURCES), required=True,
-                        help="annotation: as in the files; dataloader: after augmentation")
+    parser.add_argument(
+        "--source",
+        choices=list(SOURCES),
+        required=True,
+        help="annotation: as in the files; dataloader: after augmentation",
+    )
     parser.add_argument("--config-file", required=True, metavar="FILE", help="YAML config, or Python config")
     parser.add_argument("--output-dir", default="./visualized", metavar="FOLDER", help="default: %(default)s")
     parser.add_argument("--show", action="store_true", help="show the pictures in windows, write none")
     parser.add_argument("--num", type=int, default=20, metavar="N", help="images to draw (default %(default)s)")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE",
-                        help="config keys to change (KEY=VALUE for a Python config)")
+    parser.add_argument(
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help="config keys to change (KEY=VALUE for a Python config)",
+    )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     try:
@@ -138,8 +148,10 @@ def _show(title: str, picture: np.ndarray) -> None:
     except ImportError:
         opens = False
     if not opens:
-        raise UserError("--show: no window can be opened: there is no display, or Python has no window toolkit "
-                        "(such as tkinter); leave --show out to write the pictures to --output-dir")
+        raise UserError(
+            "--show: no window can be opened: there is no display, or Python has no window toolkit "
+            "(such as tkinter); leave --show out to write the pictures to --output-dir"
+        )
     pyplot.imshow(picture)
     pyplot.axis("off")
     pyplot.tight_layout(pad=0)

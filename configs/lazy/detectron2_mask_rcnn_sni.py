@@ -1,6 +1,6 @@
 """Detectron2's own Mask R-CNN R50 (its model zoo's LazyConfig), with SNI in place of its FPN. Needs Detectron2.
 
-    python <detectron2>/tools/lazyconfig_train_net.py --config-file configs/lazy/detectron2_mask_rcnn_sni.py
+python <detectron2>/tools/lazyconfig_train_net.py --config-file configs/lazy/detectron2_mask_rcnn_sni.py
 """
 
 from detectron2 import model_zoo

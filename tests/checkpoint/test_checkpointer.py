@@ -22,13 +22,23 @@ class _Detector(nn.Module):
 
     def __init__(self, classes: int = 3) -> None:
         super().__init__()
-        self.backbone = nn.ModuleDict({"bottom_up": nn.ModuleDict({
-            "stem": nn.ModuleDict({"conv1": nn.Conv2d(3, 4, 3), "norm": nn.BatchNorm2d(4)}),
-            "res2": nn.Sequential(nn.ModuleDict({"conv1": nn.Conv2d(4, 4, 3)})),
-        })})  # fmt: skip
-        self.roi_heads = nn.ModuleDict({"box_predictor": nn.ModuleDict({
-            "cls_score": nn.Linear(5, classes + 1), "bbox_pred": nn.Linear(5, 4 * classes),
-        })})  # fmt: skip
+        self.backbone = nn.ModuleDict(
+            {
+                "bottom_up": nn.ModuleDict(
+                    {
+                        "stem": nn.ModuleDict({"conv1": nn.Conv2d(3, 4, 3), "norm": nn.BatchNorm2d(4)}),
+                        "res2": nn.Sequential(nn.ModuleDict({"conv1": nn.Conv2d(4, 4, 3)})),
+                    }
+                )
+            }
+        )
+        self.roi_heads = nn.ModuleDict(
+            {
+                "box_predictor": nn.ModuleDict(
+                    {"cls_score": nn.Linear(5, classes + 1), "bbox_pred": nn.Linear(5, 4 * classes)}
+                )
+            }
+        )
 
 
 def _train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
@@ -113,17 +123,18 @@ def test_old_periodic_files_are_deleted_and_no_others(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.pth"))) == 6
     checkpointer.delete_old(2)
     assert sorted(p.stem for p in tmp_path.glob("*.pth")) == [
-        "model_0000029", "model_0000039", "model_best", "model_final",
-    ]  # fmt: skip
+        "model_0000029",
+        "model_0000039",
+        "model_best",
+        "model_final",
+    ]
     checkpointer.save("model_0000029")
     checkpointer.delete_old(1)
     assert (tmp_path / "model_0000029.pth").exists()  # --resume would look for it
 
 
 @pytest.mark.parametrize("failure", ["torch.save", "fsync"])
-def test_a_failing_write_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: str
-) -> None:
+def test_a_failing_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: str) -> None:
     file = tmp_path / "model.pth"
     atomic_save({"a": torch.ones(3)}, file)
     before = file.read_bytes()
@@ -250,12 +261,15 @@ def test_resume_from_a_file_of_detectron2s_trainer(tmp_path: Path) -> None:
     torch.save(
         {
             "model": ordered,
-            "trainer": {"iteration": 7, "_trainer": {"iteration": 7, "optimizer": theirs.state_dict()},
-                        "hooks": {"LRScheduler": {"base_lrs": [0.3], "last_epoch": 8}}},
+            "trainer": {
+                "iteration": 7,
+                "_trainer": {"iteration": 7, "optimizer": theirs.state_dict()},
+                "hooks": {"LRScheduler": {"base_lrs": [0.3], "last_epoch": 8}},
+            },
             "iteration": 7,
         },
         tmp_path / "model_0000007.pth",
-    )  # fmt: skip
+    )
     (tmp_path / "last_checkpoint").write_text("model_0000007.pth")
     copy = _Detector()
     ours = _sgd(copy)
@@ -282,9 +296,19 @@ def test_real_training_file_of_detectron2(tmp_path: Path) -> None:
     from sn2fpn.modeling import build_model
 
     changes = [
-        "MODEL.DEVICE", "cpu", "MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64,
-        "MODEL.RESNETS.NORM", "BN", "MODEL.ROI_HEADS.NUM_CLASSES", 3, "SOLVER.WEIGHT_DECAY_BIAS", 0.0,
-    ]  # fmt: skip
+        "MODEL.DEVICE",
+        "cpu",
+        "MODEL.RESNETS.DEPTH",
+        18,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS",
+        64,
+        "MODEL.RESNETS.NORM",
+        "BN",
+        "MODEL.ROI_HEADS.NUM_CLASSES",
+        3,
+        "SOLVER.WEIGHT_DECAY_BIAS",
+        0.0,
+    ]
     theirs_cfg = model_zoo.get_config("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")
     theirs_cfg.merge_from_list(changes)
     cfg = get_cfg()

@@ -126,12 +126,18 @@ def test_caffe2_detector_names_and_class_order(tmp_path: Path) -> None:
         "res5_0_branch2b_gn_b": "res5.0.conv2.norm.bias",
     }
     blobs = {name: np.zeros(1, np.float32) for name in names} | {
-        "cls_score_w": scores, "bbox_pred_w": boxes, "mask_fcn_logits_w": masks}
+        "cls_score_w": scores,
+        "bbox_pred_w": boxes,
+        "mask_fcn_logits_w": masks,
+    }
     (tmp_path / "m.pkl").write_bytes(pickle.dumps({"blobs": blobs, "cfg": "yaml text"}))
     checkpoint = load_file(tmp_path / "m.pkl")
     assert checkpoint.format == "caffe2"
-    reordered = {"box_predictor.cls_score.weight": scores[[1, 2, 3, 0]], "box_predictor.bbox_pred.weight": boxes[4:],
-                 "mask_head.predictor.weight": masks[1:]}
+    reordered = {
+        "box_predictor.cls_score.weight": scores[[1, 2, 3, 0]],
+        "box_predictor.bbox_pred.weight": boxes[4:],
+        "mask_head.predictor.weight": masks[1:],
+    }
     assert set(checkpoint.model) == {*names.values(), *reordered}
     for name, expected in reordered.items():
         assert checkpoint.model[name].tolist() == expected.tolist()

@@ -42,9 +42,12 @@ def _assert_weights(model: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_numpy_pickles_of_every_protocol(tmp_path: Path, protocol: int) -> None:
     data = {
-        "model": collections.OrderedDict(WEIGHTS), "__author__": "someone",
-        "scalar": np.float64(2.5), "flag": np.bool_(True), "steps": [1, (2, 3)],
-    }  # fmt: skip
+        "model": collections.OrderedDict(WEIGHTS),
+        "__author__": "someone",
+        "scalar": np.float64(2.5),
+        "flag": np.bool_(True),
+        "steps": [1, (2, 3)],
+    }
     checkpoint = load_file(_write_pickle(tmp_path / "w.pkl", data, protocol))
     _assert_weights(checkpoint.model)
     assert checkpoint.rest == {"__author__": "someone", "scalar": 2.5, "flag": True, "steps": [1, (2, 3)]}
@@ -126,8 +129,7 @@ def _malicious(kind: str, path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "kind",
-    ["pickle", "pickle protocol 4", "torch", "torch legacy", "builtins", "numpy function", "dotted name"],
+    "kind", ["pickle", "pickle protocol 4", "torch", "torch legacy", "builtins", "numpy function", "dotted name"]
 )
 def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.chdir(tmp_path)

@@ -60,15 +60,18 @@ def test_numbers_written_like_people_write_them() -> None:
     assert cfg.MODEL.SNI.ALPHA == "area"
 
 
-@pytest.mark.parametrize(("overrides", "words"), [
-    (["MODEL.SNI.ALPA", "1"], ["command line", "MODEL.SNI.ALPA", "did you mean 'MODEL.SNI.ALPHA'"]),
-    (["SLOVER.MAX_ITER", "1"], ["SLOVER.MAX_ITER", "did you mean 'SOLVER'"]),
-    (["SOLVER.MAX_ITER", "many"], ["SOLVER.MAX_ITER", "int", "str 'many'"]),
-    (["SOLVER.MAX_ITER", "1.5"], ["SOLVER.MAX_ITER", "int", "float 1.5"]),
-    (["MODEL.SNI.ALPHA", "(1,)"], ["MODEL.SNI.ALPHA", "str or float", "tuple"]),
-    (["SOLVER.MAX_ITER"], ["KEY VALUE", "SOLVER.MAX_ITER"]),
-    (["OUTPUT_DIR.X", "1"], ["OUTPUT_DIR.X"]),
-])
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["MODEL.SNI.ALPA", "1"], ["command line", "MODEL.SNI.ALPA", "did you mean 'MODEL.SNI.ALPHA'"]),
+        (["SLOVER.MAX_ITER", "1"], ["SLOVER.MAX_ITER", "did you mean 'SOLVER'"]),
+        (["SOLVER.MAX_ITER", "many"], ["SOLVER.MAX_ITER", "int", "str 'many'"]),
+        (["SOLVER.MAX_ITER", "1.5"], ["SOLVER.MAX_ITER", "int", "float 1.5"]),
+        (["MODEL.SNI.ALPHA", "(1,)"], ["MODEL.SNI.ALPHA", "str or float", "tuple"]),
+        (["SOLVER.MAX_ITER"], ["KEY VALUE", "SOLVER.MAX_ITER"]),
+        (["OUTPUT_DIR.X", "1"], ["OUTPUT_DIR.X"]),
+    ],
+)
 def test_wrong_overrides_name_key_and_nearest(overrides: list[str], words: list[str]) -> None:
     with pytest.raises(UserError) as e:
         get_cfg().merge_from_list(overrides)
@@ -76,17 +79,20 @@ def test_wrong_overrides_name_key_and_nearest(overrides: list[str], words: list[
         assert word in str(e.value)
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("MODEL: {FPN: {OUT_CHANELS: 1}}", ["MODEL.FPN.OUT_CHANELS", "MODEL.FPN.OUT_CHANNELS"]),
-    ("SOLVER: {MAX_ITER: plenty}", ["SOLVER.MAX_ITER", "int", "plenty"]),
-    ("SOLVER: 3", ["SOLVER", "group of keys"]),
-    ("MODEL: {RETINANET: {NUM_CLASSES: 6}}", ["c.yaml: MODEL.RETINANET", "--engine detectron2"]),
-    ("_BASE_: nowhere.yaml", ["_BASE_", "nowhere.yaml"]),
-    ("_BASE_: c.yaml", ["circle"]),
-    ("OUTPUT_DIR: !!python/object/apply:os.system ['touch sn2fpn_yaml_executed']", ["os.system", "line 1"]),
-    ("- a list", ["mapping", "list"]),
-    ("a: [", ["YAML"]),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("MODEL: {FPN: {OUT_CHANELS: 1}}", ["MODEL.FPN.OUT_CHANELS", "MODEL.FPN.OUT_CHANNELS"]),
+        ("SOLVER: {MAX_ITER: plenty}", ["SOLVER.MAX_ITER", "int", "plenty"]),
+        ("SOLVER: 3", ["SOLVER", "group of keys"]),
+        ("MODEL: {RETINANET: {NUM_CLASSES: 6}}", ["c.yaml: MODEL.RETINANET", "--engine detectron2"]),
+        ("_BASE_: nowhere.yaml", ["_BASE_", "nowhere.yaml"]),
+        ("_BASE_: c.yaml", ["circle"]),
+        ("OUTPUT_DIR: !!python/object/apply:os.system ['touch sn2fpn_yaml_executed']", ["os.system", "line 1"]),
+        ("- a list", ["mapping", "list"]),
+        ("a: [", ["YAML"]),
+    ],
+)
 def test_wrong_files_name_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: list[str]
 ) -> None:
@@ -126,10 +132,25 @@ def test_arithmetic_in_configs_is_worked_out_not_executed(tmp_path: Path) -> Non
     assert expected == cfg.MODEL.ANCHOR_GENERATOR.SIZES
 
 
-@pytest.mark.parametrize("text", [
-    "__import__('os').getcwd()", "open('x')", "[].append", "9**9**9", "2**0.5**-9999", "x", "1 if 1 else 2", "'a' * 3",
-    "[1] * 3", "1 / 0", "[x for x in 3]", "(lambda: 1)()", "1 +", "1 + " * 80 + "1",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').getcwd()",
+        "open('x')",
+        "[].append",
+        "9**9**9",
+        "2**0.5**-9999",
+        "x",
+        "1 if 1 else 2",
+        "'a' * 3",
+        "[1] * 3",
+        "1 / 0",
+        "[x for x in 3]",
+        "(lambda: 1)()",
+        "1 +",
+        "1 + " * 80 + "1",
+    ],
+)
 def test_anything_else_in_that_tag_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(f'SEED: !!python/object/apply:eval ["{text}"]')

@@ -26,8 +26,12 @@ _OURS = sorted(p.name for p in _LAZY.glob("*.py") if not p.name.startswith("dete
 @pytest.mark.parametrize("name", _OURS)
 def test_our_configs_load_and_build_with_their_lazyconfig(name: str, tmp_path: Path) -> None:
     ours, theirs = LazyConfig.load(_LAZY / name), TheirLazyConfig.load(str(_LAZY / name))
-    overrides = ["train.max_iter=50", "optimizer.lr=0.01", "lr_multiplier.scheduler.steps=[20,40]",
-                 "model.roi_heads.box_head.fc_dims=[64,64]"]  # fmt: skip
+    overrides = [
+        "train.max_iter=50",
+        "optimizer.lr=0.01",
+        "lr_multiplier.scheduler.steps=[20,40]",
+        "model.roi_heads.box_head.fc_dims=[64,64]",
+    ]
     LazyConfig.apply_overrides(ours, overrides)
     TheirLazyConfig.apply_overrides(theirs, overrides)
     models = []
@@ -40,8 +44,10 @@ def test_our_configs_load_and_build_with_their_lazyconfig(name: str, tmp_path: P
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
     optimizers = [build(cfg.optimizer) for build, cfg in ((instantiate, ours), (their_instantiate, theirs))]
     assert [g["lr"] for g in optimizers[0].param_groups] == [g["lr"] for g in optimizers[1].param_groups]
-    rates = [LRMultiplier(o, build(cfg.lr_multiplier), 50).get_lr()
-             for o, build, cfg in zip(optimizers, (instantiate, their_instantiate), (ours, theirs))]
+    rates = [
+        LRMultiplier(o, build(cfg.lr_multiplier), 50).get_lr()
+        for o, build, cfg in zip(optimizers, (instantiate, their_instantiate), (ours, theirs))
+    ]
     assert rates[0] == rates[1]
     del theirs.optimizer.params.model
     TheirLazyConfig.save(theirs, str(tmp_path / "theirs.yaml"))

@@ -49,22 +49,30 @@ def write(tmp_path: Path) -> Write:
 
 def test_files_import_each_other_relatively_and_share_nothing(write: Write) -> None:
     write("common/train.py", "train = dict(max_iter=90, nested=dict(a=[1, 2]))")
-    write("common/parts/model.py", (
-        "from fractions import Fraction\n"
-        "from sn2fpn.config import LazyCall as L\n"
-        "from ..train import train as _train\n"
-        "model = L(Fraction)(numerator=_train.max_iter, denominator='${train.max_iter}')\n"
-        "def half(n): return L(Fraction)(numerator=n, denominator=2)\n"
-        "number, _hidden = 3, dict(a=1)"))  # fmt: skip
+    write(
+        "common/parts/model.py",
+        (
+            "from fractions import Fraction\n"
+            "from sn2fpn.config import LazyCall as L\n"
+            "from ..train import train as _train\n"
+            "model = L(Fraction)(numerator=_train.max_iter, denominator='${train.max_iter}')\n"
+            "def half(n): return L(Fraction)(numerator=n, denominator=2)\n"
+            "number, _hidden = 3, dict(a=1)"
+        ),
+    )
     write("sub/other.py", "from ..common.train import train\ntrain.max_iter = -1")
-    path = write("sub/main.py", (
-        "from .other import train as _changed\n"
-        "from ..common.parts.model import half, model, number\n"
-        "from ..common.train import train\n"
-        "from sn2fpn.config import LazyConfig\n"
-        "assert isinstance(train, dict) is False and train.nested.a[1] == 2\n"
-        "again = LazyConfig.load_rel('../common/train.py', 'train')\n"
-        "third = half(number)"))  # fmt: skip
+    path = write(
+        "sub/main.py",
+        (
+            "from .other import train as _changed\n"
+            "from ..common.parts.model import half, model, number\n"
+            "from ..common.train import train\n"
+            "from sn2fpn.config import LazyConfig\n"
+            "assert isinstance(train, dict) is False and train.nested.a[1] == 2\n"
+            "again = LazyConfig.load_rel('../common/train.py', 'train')\n"
+            "third = half(number)"
+        ),
+    )
     cfg = LazyConfig.load(path)
     assert isinstance(cfg, DictConfig)
     assert sorted(cfg) == ["again", "model", "third", "train"]  # neither functions, numbers nor _names
@@ -76,18 +84,21 @@ def test_files_import_each_other_relatively_and_share_nothing(write: Write) -> N
     assert train.max_iter == 90 and instantiate(half(5)) == Fraction(5, 2)
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("x = 1\ny = 1 / 0", ["main.py: line 2", "ZeroDivisionError"]),
-    ("def f(:", ["main.py: line 1", "not valid Python"]),
-    ("from .commno import train", ["main.py: line 1", "commno.py", "did you mean 'common.py'"]),
-    ("from .common import trian", ["main.py: line 1", "common.py", "'trian'", "did you mean 'train'"]),
-    ("from . import common", ["main.py: line 1", "config files by name"]),
-    ("from .folder import x", ["main.py: line 1", "is a folder"]),
-    ("\nfrom .broken import x", ["broken.py: line 3", "NameError", "nothing"]),
-    ("from .main import x", ["circle"]),
-    ("import no_such_package", ["main.py: line 1", "no_such_package"]),
-    ("from sn2fpn.data import register_custom\nregister_custom([{}])", ["main.py: line 2", "DATASETS.CUSTOM[0]"]),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = 1\ny = 1 / 0", ["main.py: line 2", "ZeroDivisionError"]),
+        ("def f(:", ["main.py: line 1", "not valid Python"]),
+        ("from .commno import train", ["main.py: line 1", "commno.py", "did you mean 'common.py'"]),
+        ("from .common import trian", ["main.py: line 1", "common.py", "'trian'", "did you mean 'train'"]),
+        ("from . import common", ["main.py: line 1", "config files by name"]),
+        ("from .folder import x", ["main.py: line 1", "is a folder"]),
+        ("\nfrom .broken import x", ["broken.py: line 3", "NameError", "nothing"]),
+        ("from .main import x", ["circle"]),
+        ("import no_such_package", ["main.py: line 1", "no_such_package"]),
+        ("from sn2fpn.data import register_custom\nregister_custom([{}])", ["main.py: line 2", "DATASETS.CUSTOM[0]"]),
+    ],
+)
 def test_a_file_that_fails_is_named_with_its_line(write: Write, text: str, words: list[str]) -> None:
     write("common.py", "train = {}")
     write("folder/x.py", "x = {}")
@@ -113,9 +124,13 @@ def test_instantiate_builds_arguments_first_and_leaves_the_rest_alone() -> None:
     marker = object()
     node = LazyCall(collect)(
         items=[LazyCall(Fraction)(numerator=1, denominator="${...n}"), {"plain": 1}, (1, 2)],
-        n=4, by_name=LazyCall("fractions.Fraction")(numerator=7), size=LazyCall(Size)(width=3), thing=marker,
-        built=LazyCall(LazyCall(locate)(name="fractions.Fraction"))(numerator=9), none=None,
-    )  # fmt: skip
+        n=4,
+        by_name=LazyCall("fractions.Fraction")(numerator=7),
+        size=LazyCall(Size)(width=3),
+        thing=marker,
+        built=LazyCall(LazyCall(locate)(name="fractions.Fraction"))(numerator=9),
+        none=None,
+    )
     node.n = 5
     out = instantiate(node)
     assert type(out["items"]) is list and out["items"][0] == Fraction(1, 5) and out["items"][2] == [1, 2]
@@ -128,16 +143,19 @@ def test_instantiate_builds_arguments_first_and_leaves_the_rest_alone() -> None:
         LazyCall(3)
 
 
-@pytest.mark.parametrize(("target", "arguments", "words"), [
-    (Size, {"widht": 3}, ["a.b", "Size", "takes no argument 'widht'", "did you mean 'width'"]),
-    (Size, {}, ["a.b", "missing", "'width'"]),
-    ("fractions.Fracton", {}, ["a.b._target_", "did you mean 'Fraction'"]),
-    ("no_such_module.f", {}, ["a.b._target_", "cannot import 'no_such_module'"]),
-    ("not a name", {}, ["no dotted name"]),
-    ("math.pi", {}, ["expected something to call", "3.14"]),
-    ("sn2fpn.pyramids.SNIFPN", {"input_shape": [8, 16], "alpha": "aera"}, ["a.b", "SNIFPN", "did you mean 'area'"]),
-    (Size, {"width": "${nowhere.x}"}, ["a.b", "nowhere.x"]),
-])
+@pytest.mark.parametrize(
+    ("target", "arguments", "words"),
+    [
+        (Size, {"widht": 3}, ["a.b", "Size", "takes no argument 'widht'", "did you mean 'width'"]),
+        (Size, {}, ["a.b", "missing", "'width'"]),
+        ("fractions.Fracton", {}, ["a.b._target_", "did you mean 'Fraction'"]),
+        ("no_such_module.f", {}, ["a.b._target_", "cannot import 'no_such_module'"]),
+        ("not a name", {}, ["no dotted name"]),
+        ("math.pi", {}, ["expected something to call", "3.14"]),
+        ("sn2fpn.pyramids.SNIFPN", {"input_shape": [8, 16], "alpha": "aera"}, ["a.b", "SNIFPN", "did you mean 'area'"]),
+        (Size, {"width": "${nowhere.x}"}, ["a.b", "nowhere.x"]),
+    ],
+)
 def test_a_node_that_cannot_be_built_is_named(target: object, arguments: dict, words: list[str], write: Write) -> None:
     cfg = LazyConfig.load(write("a.py", "a = dict(b=None)"))
     cfg.a.b = LazyCall(target)(**arguments)
@@ -150,7 +168,8 @@ def test_a_node_that_cannot_be_built_is_named(target: object, arguments: dict, w
 def test_saved_yaml_is_plain_and_builds_the_same(tmp_path: Path) -> None:
     cfg = LazyConfig.apply_overrides(DictConfig({}, flags={"allow_objects": True}), ["+n=4"])
     cfg.node = LazyCall(collect)(
-        items=[Point(1, 2), Size(5), Fraction], half=LazyCall(Fraction)(numerator=1, denominator="${n}"))
+        items=[Point(1, 2), Size(5), Fraction], half=LazyCall(Fraction)(numerator=1, denominator="${n}")
+    )
     LazyConfig.save(cfg, tmp_path / "c.yaml")
     text = (tmp_path / "c.yaml").read_text()
     yaml.safe_load(text)
@@ -178,8 +197,12 @@ def test_python_text_reads_like_the_config() -> None:
     cfg.node = LazyCall(Fraction)(numerator=LazyCall(Fraction)(numerator=1), denominator="${n}")
     cfg.long = LazyCall(Fraction)(numerator=long, denominator={"a": Fraction})
     lines = LazyConfig.to_py(cfg, prefix="c.").splitlines()
-    assert lines[:4] == ["c.n = 4", "c.train.lr = 0.1", "c.train.name = 'x'",
-                         "c.node = fractions.Fraction(numerator=fractions.Fraction(numerator=1), denominator=4)"]
+    assert lines[:4] == [
+        "c.n = 4",
+        "c.train.lr = 0.1",
+        "c.train.name = 'x'",
+        "c.node = fractions.Fraction(numerator=fractions.Fraction(numerator=1), denominator=4)",
+    ]
     assert lines[4:6] == ["c.long = fractions.Fraction(", "    numerator=["]
     assert lines[-2:] == ["    denominator={'a': fractions.Fraction},", ")"]
     compile("\n".join(lines), "text", "exec")

@@ -13,41 +13,54 @@ from sn2fpn.config.overrides import fits
 from sn2fpn.errors import UserError
 
 
-def target(*, alpha: float | str = "area", widths: Sequence[int] = (), pair: tuple[int, int] = (1, 2),
-           mode: Literal["a", "b"] = "a", inner: object = None, untyped=3) -> None: ...
+def target(
+    *,
+    alpha: float | str = "area",
+    widths: Sequence[int] = (),
+    pair: tuple[int, int] = (1, 2),
+    mode: Literal["a", "b"] = "a",
+    inner: object = None,
+    untyped=3,
+) -> None: ...
 
 
 @pytest.fixture
 def cfg() -> DictConfig:
-    return DictConfig({
-        "train": {"max_iter": 90, "lr": 0.1, "flag": True, "name": "", "none": None, "sizes": [1, 2]},
-        "model": LazyCall(target)(alpha="area", pair=(1, 2), inner=LazyCall(target)(alpha=0.5), untyped=3),
-        "steps": [{"size": 3}, {"size": 4}],
-    }, flags={"allow_objects": True})  # fmt: skip
+    return DictConfig(
+        {
+            "train": {"max_iter": 90, "lr": 0.1, "flag": True, "name": "", "none": None, "sizes": [1, 2]},
+            "model": LazyCall(target)(alpha="area", pair=(1, 2), inner=LazyCall(target)(alpha=0.5), untyped=3),
+            "steps": [{"size": 3}, {"size": 4}],
+        },
+        flags={"allow_objects": True},
+    )
 
 
-@pytest.mark.parametrize(("override", "key", "value"), [
-    ("train.max_iter=50", "train.max_iter", 50),
-    ("train.lr=1e-3", "train.lr", 0.001),
-    ("train.lr=1", "train.lr", 1),
-    ("train.flag=false", "train.flag", False),
-    ("train.name=out=put/x", "train.name", "out=put/x"),
-    ("train.name=", "train.name", ""),
-    ("train.none=3", "train.none", 3),
-    ("train.sizes=[3]", "train.sizes", [3]),
-    ("train.sizes.1=7", "train.sizes", [1, 7]),
-    ("train.sizes[0]=7", "train.sizes", [7, 2]),
-    ("steps.1.size=9", "steps", [{"size": 3}, {"size": 9}]),
-    ("model.alpha=0.25", "model.alpha", 0.25),  # of another kind than before, but as annotated
-    ("model.inner.alpha=area", "model.inner.alpha", "area"),
-    ("model.widths=[1,2]", "model.widths", [1, 2]),  # an argument that the file does not list
-    ("model.inner={alpha: 2}", "model.inner.alpha", 2),  # merged
-    ("train={lr: 0.5}", "train.max_iter", 90),
-    ("train.max_iter=${train.sizes.1}", "train.max_iter", 2),
-    ("+train.new.deep=[a]", "train.new.deep", ["a"]),
-    ("model.mode=b", "model.mode", "b"),
-    ("model.pair=[3,4]", "model.pair", [3, 4]),
-])
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("train.max_iter=50", "train.max_iter", 50),
+        ("train.lr=1e-3", "train.lr", 0.001),
+        ("train.lr=1", "train.lr", 1),
+        ("train.flag=false", "train.flag", False),
+        ("train.name=out=put/x", "train.name", "out=put/x"),
+        ("train.name=", "train.name", ""),
+        ("train.none=3", "train.none", 3),
+        ("train.sizes=[3]", "train.sizes", [3]),
+        ("train.sizes.1=7", "train.sizes", [1, 7]),
+        ("train.sizes[0]=7", "train.sizes", [7, 2]),
+        ("steps.1.size=9", "steps", [{"size": 3}, {"size": 9}]),
+        ("model.alpha=0.25", "model.alpha", 0.25),  # of another kind than before, but as annotated
+        ("model.inner.alpha=area", "model.inner.alpha", "area"),
+        ("model.widths=[1,2]", "model.widths", [1, 2]),  # an argument that the file does not list
+        ("model.inner={alpha: 2}", "model.inner.alpha", 2),  # merged
+        ("train={lr: 0.5}", "train.max_iter", 90),
+        ("train.max_iter=${train.sizes.1}", "train.max_iter", 2),
+        ("+train.new.deep=[a]", "train.new.deep", ["a"]),
+        ("model.mode=b", "model.mode", "b"),
+        ("model.pair=[3,4]", "model.pair", [3, 4]),
+    ],
+)
 def test_overrides_reach_what_they_name(cfg: DictConfig, override: str, key: str, value: Any) -> None:
     assert LazyConfig.apply_overrides(cfg, [override]) is cfg
     found = OmegaConf.select(cfg, key)
@@ -56,32 +69,35 @@ def test_overrides_reach_what_they_name(cfg: DictConfig, override: str, key: str
     assert found == value and type(found) is type(value)
 
 
-@pytest.mark.parametrize(("override", "words"), [
-    ("train.max_iters=5", ["unknown config key 'train.max_iters'", "did you mean 'train.max_iter'"]),
-    ("trian.max_iter=5", ["unknown config key 'trian.max_iter'", "did you mean 'train'"]),
-    ("model.alpa=5", ["'model.alpa'", "did you mean 'model.alpha'"]),
-    ("model.inner.width=5", ["'model.inner.width'", "did you mean 'model.inner.widths'"]),
-    ("train={lrr: 1}", ["'train.lrr'", "did you mean 'train.lr'"]),
-    ("train.max_iter.x=1", ["'train.max_iter.x'", "train.max_iter holds 90"]),
-    ("steps.2.size=1", ["steps is a list of 2", "'2'"]),
-    ("train.max_iter=many", ["train.max_iter expects int (like 90)", "str 'many'"]),
-    ("train.max_iter=1.5", ["train.max_iter expects int", "float 1.5"]),
-    ("train.flag=1", ["train.flag expects bool", "int 1"]),
-    ("train.lr=high", ["train.lr expects float", "'high'"]),
-    ("train.sizes=3", ["train.sizes expects list (like [1, 2])", "int 3"]),
-    ("train=3", ["train is a group of keys (max_iter, lr", "3"]),
-    ("train.name=${nope.x}", ["train.name", "nope.x"]),
-    ("train.max_iter=${train.lr}", ["train.max_iter expects int", "0.1"]),
-    ("model.alpha=[1]", ["model.alpha expects float | str (like 'area')", "list [1]"]),
-    ("model.widths=[1,x]", ["model.widths expects Sequence[int]", "'x'"]),
-    ("model.pair=[1]", ["model.pair expects tuple[int, int]"]),
-    ("model.mode=c", ["model.mode expects Literal['a', 'b']", "'c'"]),
-    ("train.max_iter", ["key=value", "'train.max_iter'"]),
-    ("SOLVER.MAX_ITER", ["key=value", "train.max_iter=50"]),
-    ("~train.lr", ["deleting keys is not supported"]),
-    ("train.name=a: [", ["not readable as YAML"]),
-    ("train.name=!!python/name:os.system", ["not readable as YAML"]),
-])
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.max_iters=5", ["unknown config key 'train.max_iters'", "did you mean 'train.max_iter'"]),
+        ("trian.max_iter=5", ["unknown config key 'trian.max_iter'", "did you mean 'train'"]),
+        ("model.alpa=5", ["'model.alpa'", "did you mean 'model.alpha'"]),
+        ("model.inner.width=5", ["'model.inner.width'", "did you mean 'model.inner.widths'"]),
+        ("train={lrr: 1}", ["'train.lrr'", "did you mean 'train.lr'"]),
+        ("train.max_iter.x=1", ["'train.max_iter.x'", "train.max_iter holds 90"]),
+        ("steps.2.size=1", ["steps is a list of 2", "'2'"]),
+        ("train.max_iter=many", ["train.max_iter expects int (like 90)", "str 'many'"]),
+        ("train.max_iter=1.5", ["train.max_iter expects int", "float 1.5"]),
+        ("train.flag=1", ["train.flag expects bool", "int 1"]),
+        ("train.lr=high", ["train.lr expects float", "'high'"]),
+        ("train.sizes=3", ["train.sizes expects list (like [1, 2])", "int 3"]),
+        ("train=3", ["train is a group of keys (max_iter, lr", "3"]),
+        ("train.name=${nope.x}", ["train.name", "nope.x"]),
+        ("train.max_iter=${train.lr}", ["train.max_iter expects int", "0.1"]),
+        ("model.alpha=[1]", ["model.alpha expects float | str (like 'area')", "list [1]"]),
+        ("model.widths=[1,x]", ["model.widths expects Sequence[int]", "'x'"]),
+        ("model.pair=[1]", ["model.pair expects tuple[int, int]"]),
+        ("model.mode=c", ["model.mode expects Literal['a', 'b']", "'c'"]),
+        ("train.max_iter", ["key=value", "'train.max_iter'"]),
+        ("SOLVER.MAX_ITER", ["key=value", "train.max_iter=50"]),
+        ("~train.lr", ["deleting keys is not supported"]),
+        ("train.name=a: [", ["not readable as YAML"]),
+        ("train.name=!!python/name:os.system", ["not readable as YAML"]),
+    ],
+)
 def test_wrong_overrides_name_key_and_nearest(cfg: DictConfig, override: str, words: list[str]) -> None:
     with pytest.raises(UserError) as e:
         LazyConfig.apply_overrides(cfg, [override])
@@ -90,10 +106,22 @@ def test_wrong_overrides_name_key_and_nearest(cfg: DictConfig, override: str, wo
         assert word in str(e.value)
 
 
-@pytest.mark.parametrize(("value", "hint", "expected"), [
-    (1, float, True), (True, float, False), (True, int, False), (None, int | None, True), (None, int, False),
-    ([1, 2], tuple[int, ...], True), ([1, "x"], list[int], False), ("ab", Sequence[str], False),
-    ({"_target_": "x"}, OmegaConf, True), (3, OmegaConf, False), (3, Any, True), ([[1]], Sequence[Sequence[int]], True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "hint", "expected"),
+    [
+        (1, float, True),
+        (True, float, False),
+        (True, int, False),
+        (None, int | None, True),
+        (None, int, False),
+        ([1, 2], tuple[int, ...], True),
+        ([1, "x"], list[int], False),
+        ("ab", Sequence[str], False),
+        ({"_target_": "x"}, OmegaConf, True),
+        (3, OmegaConf, False),
+        (3, Any, True),
+        ([[1]], Sequence[Sequence[int]], True),
+    ],
+)
 def test_fits(value: Any, hint: Any, expected: bool) -> None:
     assert fits(value, hint) is expected

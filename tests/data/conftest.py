@@ -29,15 +29,26 @@ class CocoSet:
     def __init__(self, root: Path) -> None:
         self.images, self.json = root / "images", root / "instances.json"
         self.images.mkdir()
-        self.content: dict[str, Any] = {"images": [], "annotations": [], "categories": [
-            {"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]}
+        self.content: dict[str, Any] = {
+            "images": [],
+            "annotations": [],
+            "categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}],
+        }
         for i, (height, width) in enumerate([(60, 80), (80, 60), (64, 64)], 1):
             Image.fromarray(picture(i, height, width)).save(self.images / f"{i}.jpg", quality=95)
             self.content["images"].append({"id": i, "file_name": f"{i}.jpg", "height": height, "width": width})
             for j, (category, box) in enumerate([(7, [5.0, 6.0, 20.0, 15.5]), (3, [30.0, 10.0, 22.0, 40.0])]):
-                self.content["annotations"].append({
-                    "id": 2 * i + j - 1, "image_id": i, "category_id": category, "bbox": box, "iscrowd": 0,
-                    "area": box[2] * box[3], "segmentation": []})
+                self.content["annotations"].append(
+                    {
+                        "id": 2 * i + j - 1,
+                        "image_id": i,
+                        "category_id": category,
+                        "bbox": box,
+                        "iscrowd": 0,
+                        "area": box[2] * box[3],
+                        "segmentation": [],
+                    }
+                )
         self.write()
 
     def write(self) -> CocoSet:
@@ -103,10 +114,27 @@ def shapes_cfg(tiny_shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
 
     def make(*overrides: Any) -> Any:
         cfg = get_cfg()
-        cfg.merge_from_list([
-            "DATASETS.TRAIN", ("shapes_train",), "DATASETS.TEST", ("shapes_val",), "MODEL.ROI_HEADS.NUM_CLASSES", 6,
-            "SOLVER.IMS_PER_BATCH", 4, "INPUT.MIN_SIZE_TRAIN", (64, 96), "INPUT.MIN_SIZE_TEST", 96,
-            "DATALOADER.NUM_WORKERS", 0, "SEED", 5, *overrides])
+        cfg.merge_from_list(
+            [
+                "DATASETS.TRAIN",
+                ("shapes_train",),
+                "DATASETS.TEST",
+                ("shapes_val",),
+                "MODEL.ROI_HEADS.NUM_CLASSES",
+                6,
+                "SOLVER.IMS_PER_BATCH",
+                4,
+                "INPUT.MIN_SIZE_TRAIN",
+                (64, 96),
+                "INPUT.MIN_SIZE_TEST",
+                96,
+                "DATALOADER.NUM_WORKERS",
+                0,
+                "SEED",
+                5,
+                *overrides,
+            ]
+        )
         return cfg
 
     return make

@@ -64,8 +64,12 @@ def test_boxes_polygons_and_flips(expected: Any, image: np.ndarray) -> None:
     resize, flip = Resize((37, 53), (64, 92)), Flip((37, 53))
     both = TransformList([resize, Flip((64, 92))])
     boxes = expected["boxes"]
-    for transform, key in ((resize, "boxes_resized_64x92"), (flip, "boxes_hflip_w53"),
-                           (Flip((37, 53), vertical=True), "boxes_vflip_h37"), (both, "boxes_resize_hflip")):
+    for transform, key in (
+        (resize, "boxes_resized_64x92"),
+        (flip, "boxes_hflip_w53"),
+        (Flip((37, 53), vertical=True), "boxes_vflip_h37"),
+        (both, "boxes_resize_hflip"),
+    ):
         np.testing.assert_allclose(transform.apply_boxes(boxes), expected[key], rtol=0, atol=1e-9)
     assert np.array_equal(flip.apply_image(image), expected["image_hflip"])
     (polygon,) = both.apply_polygons([expected["polygon"]])
@@ -101,7 +105,8 @@ def test_crop_moves_boxes_and_polygons(image: np.ndarray) -> None:
     assert np.array_equal(crop.apply_image(image), image[10:25, 20:45])
     annotations = [
         {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": i}
-        for i, box in enumerate([[0, 0, 30, 12], [22, 12, 30, 20], [0, 0, 20, 37], [46, 0, 53, 37]])]
+        for i, box in enumerate([[0, 0, 30, 12], [22, 12, 30, 20], [0, 0, 20, 37], [46, 0, 53, 37]])
+    ]
     instances = annotations_to_instances(annotations, TransformList([crop]), (15, 25))
     assert instances.gt_classes.tolist() == [0, 1]  # one only touches the window, one is outside
     assert instances.gt_boxes.tensor.tolist() == [[0, 0, 10, 2], [2, 2, 10, 10]]
@@ -113,12 +118,15 @@ def test_crop_moves_boxes_and_polygons(image: np.ndarray) -> None:
     assert clipped.min() >= 0 and x.max() == 20 and y.max() == 15
 
 
-@pytest.mark.parametrize(("kind", "size", "low", "high"), [
-    ("relative", (0.5, 0.4), (50, 80), (50, 80)),
-    ("relative_range", (0.5, 0.4), (50, 80), (100, 200)),
-    ("absolute", (60, 300), (60, 200), (60, 200)),
-    ("absolute_range", (30, 150), (30, 30), (100, 150)),
-])
+@pytest.mark.parametrize(
+    ("kind", "size", "low", "high"),
+    [
+        ("relative", (0.5, 0.4), (50, 80), (50, 80)),
+        ("relative_range", (0.5, 0.4), (50, 80), (100, 200)),
+        ("absolute", (60, 300), (60, 200), (60, 200)),
+        ("absolute_range", (30, 150), (30, 30), (100, 150)),
+    ],
+)
 def test_crop_kinds(kind: str, size: tuple, low: tuple, high: tuple) -> None:
     rng = np.random.default_rng(0)
     crops = [RandomCrop(kind, size).plan((100, 200), rng) for _ in range(300)]
@@ -133,6 +141,7 @@ def test_crop_kinds(kind: str, size: tuple, low: tuple, high: tuple) -> None:
 
 def test_range_and_choice() -> None:
     rng = np.random.default_rng(0)
+
     def edges(augmentation: ResizeShortestEdge) -> set[int]:
         return {augmentation.plan((100, 200), rng).new[0] for _ in range(200)}
 
@@ -144,8 +153,9 @@ def test_range_and_choice() -> None:
 
 def test_same_generator_same_transforms() -> None:
     cfg = get_cfg()
-    cfg.merge_from_list(["INPUT.CROP.ENABLED", True, "INPUT.MIN_SIZE_TRAIN", (480, 800),
-                         "INPUT.MIN_SIZE_TRAIN_SAMPLING", "range"])
+    cfg.merge_from_list(
+        ["INPUT.CROP.ENABLED", True, "INPUT.MIN_SIZE_TRAIN", (480, 800), "INPUT.MIN_SIZE_TRAIN_SAMPLING", "range"]
+    )
     augmentations = build_augmentations(cfg, is_train=True)
     assert [type(a) for a in augmentations] == [RandomCrop, ResizeShortestEdge, RandomFlip]
     plans = [plan_transforms(augmentations, (300, 400), np.random.default_rng(s)) for s in (1, 1, 2)]
@@ -154,17 +164,18 @@ def test_same_generator_same_transforms() -> None:
     assert plans[0].apply_image(picture).shape[:2] == plans[0].output_size((300, 400))
 
 
-@pytest.mark.parametrize(("key", "value", "pattern"), [
-    ("INPUT.RANDOM_FLIP", "horizontl", r"INPUT\.RANDOM_FLIP.*did you mean 'horizontal'"),
-    ("INPUT.CROP.TYPE", "relativ", r"INPUT\.CROP\.TYPE.*did you mean 'relative'"),
-    ("INPUT.CROP.SIZE", [2.0, 1.0], r"INPUT\.CROP\.SIZE.*shares"),
-    ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "rang", "did you mean 'range'"),
-    ("INPUT.MIN_SIZE_TRAIN", (), r"INPUT\.MIN_SIZE"),
-])
+@pytest.mark.parametrize(
+    ("key", "value", "pattern"),
+    [
+        ("INPUT.RANDOM_FLIP", "horizontl", r"INPUT\.RANDOM_FLIP.*did you mean 'horizontal'"),
+        ("INPUT.CROP.TYPE", "relativ", r"INPUT\.CROP\.TYPE.*did you mean 'relative'"),
+        ("INPUT.CROP.SIZE", [2.0, 1.0], r"INPUT\.CROP\.SIZE.*shares"),
+        ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "rang", "did you mean 'range'"),
+        ("INPUT.MIN_SIZE_TRAIN", (), r"INPUT\.MIN_SIZE"),
+    ],
+)
 def test_wrong_keys(key: str, value: Any, pattern: str) -> None:
     cfg = get_cfg()
     cfg.merge_from_list(["INPUT.CROP.ENABLED", True, key, value])
     with pytest.raises(UserError, match=pattern):
         build_augmentations(cfg, is_train=True)
-
-

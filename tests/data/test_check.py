@@ -50,7 +50,8 @@ def test_config_file_names_the_sets(coco_set: Any, tmp_path: Path, registered: N
     config = tmp_path / "mine.yaml"
     config.write_text(
         f"DATASETS:\n  CUSTOM: [{{NAME: from_file, FORMAT: coco, JSON: {coco_set.json}, IMAGES: {coco_set.images}}}]\n"
-        "  TRAIN: ('from_file',)\n  TEST: ('from_file',)\nMODEL:\n  ROI_HEADS:\n    NUM_CLASSES: 2\n")
+        "  TRAIN: ('from_file',)\n  TEST: ('from_file',)\nMODEL:\n  ROI_HEADS:\n    NUM_CLASSES: 2\n"
+    )
     assert main(["--config-file", str(config)]) == 0
     assert capsys.readouterr().out.count("== from_file") == 1
     assert main(["--config-file", str(config), "MODEL.MASK_ON", "True"]) == 1
@@ -63,12 +64,15 @@ def test_missing_annotation_file_is_a_problem(registered: None, capsys: Any) -> 
     assert "gone.json" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["coco_2017_vall"], "did you mean 'coco_2017_val'"),
-    ([], "no data set named"),
-    (["shapes_val", "SOLVER.MAXITER", "3"], "SOLVER.MAXITER"),
-    (["--config-file", "no/such.yaml"], "no/such.yaml"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["coco_2017_vall"], "did you mean 'coco_2017_val'"),
+        ([], "no data set named"),
+        (["shapes_val", "SOLVER.MAXITER", "3"], "SOLVER.MAXITER"),
+        (["--config-file", "no/such.yaml"], "no/such.yaml"),
+    ],
+)
 def test_wrong_usage(arguments: list[str], message: str, capsys: Any) -> None:
     assert main(arguments) == 2
     assert message in capsys.readouterr().err

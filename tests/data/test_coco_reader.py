@@ -29,25 +29,33 @@ def test_healthy_file(coco_set: Any) -> None:
     assert records[0]["file_name"] == str(coco_set.images / "1.jpg")
     assert (records[0]["height"], records[0]["width"]) == (60, 80)
     assert records[0]["annotations"][0] == {
-        "iscrowd": 0, "bbox": [5.0, 6.0, 20.0, 15.5], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 1, "area": 310.0}
+        "iscrowd": 0,
+        "bbox": [5.0, 6.0, 20.0, 15.5],
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "category_id": 1,
+        "area": 310.0,
+    }
     meta = MetadataCatalog.get("healthy")
     assert meta.thing_classes == ["cat", "dog"]  # by id: 3, 7
     assert meta.thing_dataset_id_to_contiguous_id == {3: 0, 7: 1}
     MetadataCatalog.remove("healthy")
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"bbox": [10, 10, -4, 5]}, "no area"),
-    ({"bbox": [10, 10, 0, 5]}, "no area"),
-    ({"bbox": [10, None, 4, 5]}, "four finite numbers"),
-    ({"bbox": [10, float("nan"), 4, 5]}, "four finite numbers"),
-    ({"bbox": [10, 4, 5]}, "four finite numbers"),
-    ({"bbox": []}, "four finite numbers"),
-    ({"bbox": [100, 100, 4, 5]}, "outside the 80x60 picture"),
-    ({"category_id": 91}, "category 91"),
-    ({"category_id": True}, "category True"),
-    ({"image_id": 999}, "image 999"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bbox": [10, 10, -4, 5]}, "no area"),
+        ({"bbox": [10, 10, 0, 5]}, "no area"),
+        ({"bbox": [10, None, 4, 5]}, "four finite numbers"),
+        ({"bbox": [10, float("nan"), 4, 5]}, "four finite numbers"),
+        ({"bbox": [10, 4, 5]}, "four finite numbers"),
+        ({"bbox": []}, "four finite numbers"),
+        ({"bbox": [100, 100, 4, 5]}, "outside the 80x60 picture"),
+        ({"category_id": 91}, "category 91"),
+        ({"category_id": True}, "category True"),
+        ({"image_id": 999}, "image 999"),
+    ],
+)
 def test_broken_annotation_is_skipped_by_name(coco_set: Any, caplog: Any, change: dict, message: str) -> None:
     coco_set.content["annotations"][1].update(change)
     records = load(coco_set)
@@ -63,11 +71,20 @@ def test_box_across_the_border_is_clipped_unless_by_a_rounding_error(coco_set: A
     assert "annotation 1 " in caplog.text and "clipped" in caplog.text and "annotation 2 " not in caplog.text
 
 
-@pytest.mark.parametrize("segmentation", [
-    [[1, 2, 3, 4]], [[1, 2, 3, 4, 5, "x"]], "text", {"size": [60, 80], "counts": [1000, 200, 5]},
-    {"size": [60, 80], "counts": [5000, -200]}, {"size": [80, 60], "counts": [4800]},
-    {"size": [60, 80], "counts": "~~~~"}, {"size": [60, 80], "counts": "0"}, {"size": [60, 80]},
-])
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        [[1, 2, 3, 4]],
+        [[1, 2, 3, 4, 5, "x"]],
+        "text",
+        {"size": [60, 80], "counts": [1000, 200, 5]},
+        {"size": [60, 80], "counts": [5000, -200]},
+        {"size": [80, 60], "counts": [4800]},
+        {"size": [60, 80], "counts": "~~~~"},
+        {"size": [60, 80], "counts": "0"},
+        {"size": [60, 80]},
+    ],
+)
 def test_malformed_mask_is_dropped_and_its_box_kept(coco_set: Any, caplog: Any, segmentation: Any) -> None:
     coco_set.content["annotations"][1]["segmentation"] = segmentation
     records = load(coco_set)
@@ -132,13 +149,16 @@ def test_refused_files(coco_set: Any) -> None:
     refuse(r"does not exist; did you mean '.*instance\.json'")
 
 
-@pytest.mark.parametrize(("part", "index", "change", "pattern"), [
-    ("images", 2, {"id": 2}, r"image id 2.*2\.jpg.*3\.jpg"),
-    ("images", 1, {"width": -3}, "image 2.*-3"),
-    ("images", 1, {"file_name": None}, "file_name"),
-    ("categories", 1, {"id": 7}, "category id 7.*'dog'.*'cat'"),
-    ("categories", 1, {"name": None}, r"categories\[1\]"),
-])
+@pytest.mark.parametrize(
+    ("part", "index", "change", "pattern"),
+    [
+        ("images", 2, {"id": 2}, r"image id 2.*2\.jpg.*3\.jpg"),
+        ("images", 1, {"width": -3}, "image 2.*-3"),
+        ("images", 1, {"file_name": None}, "file_name"),
+        ("categories", 1, {"id": 7}, "category id 7.*'dog'.*'cat'"),
+        ("categories", 1, {"name": None}, r"categories\[1\]"),
+    ],
+)
 def test_ambiguous_files_are_refused(coco_set: Any, part: str, index: int, change: dict, pattern: str) -> None:
     coco_set.content[part][index].update(change)
     with pytest.raises(UserError, match=pattern):

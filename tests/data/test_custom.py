@@ -31,7 +31,8 @@ def test_coco_and_voc_entries(coco_set: Any, voc_root: Path) -> None:
     cfg.DATASETS.CUSTOM = [
         coco_entry(coco_set),
         {"NAME": "mine_voc", "FORMAT": "voc", "ROOT": str(voc_root), "SPLIT": "all", "YEAR": 2007},
-        {"NAME": "mine_dogs", "FORMAT": "voc", "ROOT": str(voc_root), "SPLIT": "all", "CLASSES": ["dog"]}]
+        {"NAME": "mine_dogs", "FORMAT": "voc", "ROOT": str(voc_root), "SPLIT": "all", "CLASSES": ["dog"]},
+    ]
     for _ in range(2):  # registering the same again changes nothing
         assert register_custom(cfg.DATASETS.CUSTOM) == ["mine", "mine_voc", "mine_dogs"]
     assert len(get_dataset_dicts(["mine", "mine_voc"])) == 6  # both have the classes cat and dog
@@ -46,14 +47,17 @@ def test_command_line_form(coco_set: Any) -> None:
     assert register_custom(cfg.DATASETS.CUSTOM) == ["mine"]
 
 
-@pytest.mark.parametrize(("changes", "pattern"), [
-    ({"FORMAT": "cocoo"}, r"CUSTOM\[0\].*FORMAT 'cocoo'.*did you mean 'coco'"),
-    ({"IMAGE": "x"}, "unknown key 'IMAGE'.*did you mean 'IMAGES'"),
-    ({"JSON": 3}, "JSON expects a non-empty str, found 3"),
-    ({"NAME": ""}, "NAME expects"),
-    ({"NAME": "coco_2017_val"}, "'coco_2017_val' is taken"),
-    ({"FORMAT": "voc"}, "unknown key 'JSON' for format 'voc'"),
-])
+@pytest.mark.parametrize(
+    ("changes", "pattern"),
+    [
+        ({"FORMAT": "cocoo"}, r"CUSTOM\[0\].*FORMAT 'cocoo'.*did you mean 'coco'"),
+        ({"IMAGE": "x"}, "unknown key 'IMAGE'.*did you mean 'IMAGES'"),
+        ({"JSON": 3}, "JSON expects a non-empty str, found 3"),
+        ({"NAME": ""}, "NAME expects"),
+        ({"NAME": "coco_2017_val"}, "'coco_2017_val' is taken"),
+        ({"FORMAT": "voc"}, "unknown key 'JSON' for format 'voc'"),
+    ],
+)
 def test_wrong_entries(coco_set: Any, changes: dict[str, Any], pattern: str) -> None:
     with pytest.raises(UserError, match=pattern):
         register_custom([coco_entry(coco_set, **changes)])

@@ -68,8 +68,11 @@ def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
 
 def test_unreadable_files_are_named_with_the_reason(tmp_path: Path) -> None:
     whole = save(tmp_path / "whole.jpg", Image.fromarray(RGB)).read_bytes()
-    cases = {"cut.jpg": (whole[: len(whole) * 55 // 100], "[Tt]runcated"), "empty.jpg": (b"", "empty"),
-             "text.jpg": (b"no picture", "not decodable")}
+    cases = {
+        "cut.jpg": (whole[: len(whole) * 55 // 100], "[Tt]runcated"),
+        "empty.jpg": (b"", "empty"),
+        "text.jpg": (b"no picture", "not decodable"),
+    }
     for name, (content, reason) in cases.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=f"{name}.*{reason}"):

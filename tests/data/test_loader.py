@@ -16,9 +16,12 @@ from sn2fpn.errors import UserError
 
 def same(a: list[list[dict]], b: list[list[dict]]) -> bool:
     return len(a) == len(b) and all(
-        x["file_name"] == y["file_name"] and torch.equal(x["image"], y["image"])
+        x["file_name"] == y["file_name"]
+        and torch.equal(x["image"], y["image"])
         and torch.equal(x["instances"].gt_boxes.tensor, y["instances"].gt_boxes.tensor)
-        for batch_a, batch_b in zip(a, b, strict=True) for x, y in zip(batch_a, batch_b, strict=True))
+        for batch_a, batch_b in zip(a, b, strict=True)
+        for x, y in zip(batch_a, batch_b, strict=True)
+    )
 
 
 def take(loader: Any, count: int) -> list[list[dict]]:
@@ -89,7 +92,8 @@ def test_broken_picture_arrives_as_a_plain_user_error(shapes_cfg: Callable, tmp_
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(Path(dicts[0]["file_name"]).read_bytes()[:900])
     loader = build_train_loader(
-        shapes_cfg("DATALOADER.NUM_WORKERS", workers), dataset_dicts=[{**d, "file_name": str(broken)} for d in dicts])
+        shapes_cfg("DATALOADER.NUM_WORKERS", workers), dataset_dicts=[{**d, "file_name": str(broken)} for d in dicts]
+    )
     with pytest.raises(UserError) as caught:
         next(iter(loader))
     assert str(caught.value).startswith(str(broken)) and "Traceback" not in str(caught.value)

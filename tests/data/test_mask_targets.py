@@ -35,8 +35,13 @@ TRANSFORMS = {
 
 def annotation(*polygons: list[float], **changes: Any) -> dict[str, Any]:
     points = np.concatenate([np.reshape(p, (-1, 2)) for p in polygons])
-    return {"bbox": [*points.min(0), *points.max(0)], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0,
-            "segmentation": list(polygons), **changes}
+    return {
+        "bbox": [*points.min(0), *points.max(0)],
+        "bbox_mode": BoxMode.XYXY_ABS,
+        "category_id": 0,
+        "segmentation": list(polygons),
+        **changes,
+    }
 
 
 def rle(*polygons: list[float]) -> dict[str, Any]:
@@ -103,8 +108,10 @@ def test_a_crop_tightens_boxes_and_drops_what_it_cut_away() -> None:
 def test_loader_gives_masks_whatever_the_workers(shapes_cfg: Callable) -> None:
     for mask_format, kind in (("polygon", PolygonMasks), ("bitmask", BitMasks)):
         options = ("MODEL.MASK_ON", True, "INPUT.MASK_FORMAT", mask_format, "INPUT.CROP.ENABLED", True)
-        batches = [list(itertools.islice(build_train_loader(shapes_cfg(*options, "DATALOADER.NUM_WORKERS", w)), 2))
-                   for w in (0, 2)]
+        batches = [
+            list(itertools.islice(build_train_loader(shapes_cfg(*options, "DATALOADER.NUM_WORKERS", w)), 2))
+            for w in (0, 2)
+        ]
         for one, two in zip(*(itertools.chain.from_iterable(b) for b in batches)):
             target, twin = one["instances"], two["instances"]
             assert isinstance(target.gt_masks, kind) and target.gt_masks.nonempty().all()
@@ -122,8 +129,19 @@ def test_loader_gives_masks_whatever_the_workers(shapes_cfg: Callable) -> None:
 
 
 def mask_cfg(shapes_cfg: Callable, name: str, *overrides: Any) -> Any:
-    return shapes_cfg("DATASETS.TRAIN", (name,), "DATASETS.TEST", (name,), "MODEL.ROI_HEADS.NUM_CLASSES", 2,
-                      "SOLVER.IMS_PER_BATCH", 1, "MODEL.MASK_ON", True, *overrides)
+    return shapes_cfg(
+        "DATASETS.TRAIN",
+        (name,),
+        "DATASETS.TEST",
+        (name,),
+        "MODEL.ROI_HEADS.NUM_CLASSES",
+        2,
+        "SOLVER.IMS_PER_BATCH",
+        1,
+        "MODEL.MASK_ON",
+        True,
+        *overrides,
+    )
 
 
 def test_data_without_masks_is_refused(coco_name: str, shapes_cfg: Callable) -> None:
@@ -142,16 +160,24 @@ def test_objects_without_masks_are_left_out_and_counted(
     coco_set: Any, coco_name: str, shapes_cfg: Callable, caplog: Any
 ) -> None:
     """A malformed mask is none: the reader says so, then the loader leaves its object out, and empty images, too."""
-    broken = {"rle size": {"size": [61, 80], "counts": [4880]}, "runs": {"size": [80, 60], "counts": [10, 20]},
-              "polygon": [[1.0, 2.0, 3.0, 4.0]], "text": "mask"}
+    broken = {
+        "rle size": {"size": [61, 80], "counts": [4880]},
+        "runs": {"size": [80, 60], "counts": [10, 20]},
+        "polygon": [[1.0, 2.0, 3.0, 4.0]],
+        "text": "mask",
+    }
     coco_set.content["annotations"][0]["segmentation"] = [HEXAGON]
     for target, segmentation in zip(coco_set.content["annotations"][1:], broken.values()):
         target["segmentation"] = segmentation
     coco_set.write()
     loader = build_train_loader(mask_cfg(shapes_cfg, coco_name))
     assert "'tiny_coco': 5 of 6 objects have no mask to learn and are left out, the first in" in caplog.text
-    for words in ("RLE has size [61, 80], the image is [60, 80]", "add up to 30", "no polygon of 3 or more points",
-                  "segmentation is str"):
+    for words in (
+        "RLE has size [61, 80], the image is [60, 80]",
+        "add up to 30",
+        "no polygon of 3 or more points",
+        "segmentation is str",
+    ):
         assert words in caplog.text
     assert loader.num_images == 1
     (x,) = next(iter(loader))
@@ -169,12 +195,15 @@ def test_run_lengths_need_bitmaps(coco_set: Any, coco_name: str, shapes_cfg: Cal
         build_train_loader(mask_cfg(shapes_cfg, coco_name, "INPUT.MASK_FORMAT", "bitmsk"))
 
 
-@pytest.mark.parametrize(("segmentation", "words"), [
-    ({"size": [61, 80], "counts": [4880]}, r"RLE has size \[61, 80\], the image is \[60, 80\]"),
-    ({"size": [60, 80], "counts": b"zz"}, "RLE counts string"),
-    ([[1.0, 2.0, 3.0]], "no polygon of 3 or more points"),
-    (7, "segmentation is int"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("segmentation", "words"),
+    [
+        ({"size": [61, 80], "counts": [4880]}, r"RLE has size \[61, 80\], the image is \[60, 80\]"),
+        ({"size": [60, 80], "counts": b"zz"}, "RLE counts string"),
+        ([[1.0, 2.0, 3.0]], "no polygon of 3 or more points"),
+        (7, "segmentation is int"),
+    ],
+)
 def test_masks_from_a_function_of_the_users_own(coco_set: Any, segmentation: Any, words: str) -> None:
     """They reach the mapper unchecked; pycocotools would crash on some."""
     record = load_coco_json(coco_set.json, coco_set.images)[0]
@@ -212,11 +241,18 @@ def test_targets_as_detectron2_makes_them(name: str, mask_format: str) -> None:
     if mask_format == "bitmask":
         objects[2]["segmentation"] = rle(TRIANGLE)
     size = TRANSFORMS[name].output_size(SIZE)
-    theirs = T.TransformList([
-        T.CropTransform(t.x0, t.y0, *t.size[::-1]) if isinstance(t, Crop)
-        else T.ResizeTransform(*t.old, *t.new) if isinstance(t, Resize)
-        else T.VFlipTransform(t.size[0]) if t.vertical else T.HFlipTransform(t.size[1]) for t in TRANSFORMS[name]
-    ])  # fmt: skip
+    theirs = T.TransformList(
+        [
+            T.CropTransform(t.x0, t.y0, *t.size[::-1])
+            if isinstance(t, Crop)
+            else T.ResizeTransform(*t.old, *t.new)
+            if isinstance(t, Resize)
+            else T.VFlipTransform(t.size[0])
+            if t.vertical
+            else T.HFlipTransform(t.size[1])
+            for t in TRANSFORMS[name]
+        ]
+    )
     moved = [detection_utils.transform_instance_annotations(dict(a), theirs, size) for a in objects]
     expected = detection_utils.annotations_to_instances(moved, size, mask_format)
     found = annotations_to_instances(objects, TRANSFORMS[name], size, mask_format)

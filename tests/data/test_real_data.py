@@ -58,8 +58,9 @@ def test_same_as_detectron2(shared_data: Path, name: str, monkeypatch: pytest.Mo
     else:
         theirs = load_voc_instances(meta.dirname, meta.split, meta.thing_classes)
     extra = ("area", "difficult")  # ours, for the evaluators
-    plain = [{**r, "annotations": [{k: v for k, v in a.items() if k not in extra} for a in r["annotations"]]}
-             for r in ours]
+    plain = [
+        {**r, "annotations": [{k: v for k, v in a.items() if k not in extra} for a in r["annotations"]]} for r in ours
+    ]
     assert plain == theirs
     mapper, their_mapper = build_mapper(get_cfg(), is_train=False), DatasetMapper(theirs_cfg(), is_train=False)
     for record, their_record in list(zip(ours, theirs))[:8]:

@@ -25,7 +25,7 @@ def take(stream: object, count: int) -> list:
 def test_every_pass_is_another_permutation() -> None:
     samples = take(TrainingSampler(10, seed=3), 30)
     assert [p for p, _ in samples] == list(range(30))
-    passes = [[i for _, i in samples[k:k + 10]] for k in (0, 10, 20)]
+    passes = [[i for _, i in samples[k : k + 10]] for k in (0, 10, 20)]
     assert all(sorted(p) == list(range(10)) for p in passes)
     assert passes[0] != passes[1] != passes[2]
     assert samples == take(TrainingSampler(10, seed=3), 30) != take(TrainingSampler(10, seed=4), 30)

@@ -29,7 +29,8 @@ def test_healthy_tree_with_blank_lines_in_the_list(voc_root: Path) -> None:
     assert records[0]["file_name"] == str(voc_root / "JPEGImages" / "a.jpg")
     assert records[0]["annotations"] == [
         {"category_id": 1, "bbox": [0.0, 0.0, 80.0, 60.0], "bbox_mode": BoxMode.XYXY_ABS, "difficult": 0},
-        {"category_id": 0, "bbox": [9.0, 19.0, 30.0, 50.0], "bbox_mode": BoxMode.XYXY_ABS, "difficult": 1}]
+        {"category_id": 0, "bbox": [9.0, 19.0, 30.0, 50.0], "bbox_mode": BoxMode.XYXY_ABS, "difficult": 1},
+    ]
 
 
 def test_decimals(voc_root: Path) -> None:
@@ -42,15 +43,18 @@ def test_size_from_the_picture(voc_root: Path) -> None:
     assert load_voc_instances(voc_root, "all", CLASSES)[1]["width"] == 80
 
 
-@pytest.mark.parametrize(("old", "new", "message"), [
-    ("<bndbox><xmin>10</xmin><ymin>20</ymin><xmax>30</xmax><ymax>50</ymax></bndbox>", "", "no bndbox"),
-    ("<xmax>30</xmax>", "<xmax>5</xmax>", "no area"),
-    ("<xmax>30</xmax>", "<xmax>nan</xmax>", "no area"),
-    ("<xmax>30</xmax>", "<xmax>wide</xmax>", "not four numbers"),
-    ("<name>cat</name>", "<name>unicorn</name>", "unknown class 'unicorn'"),
-    ("<name>cat</name>", "<name>cta</name>", "did you mean 'cat'"),
-    ("<name>cat</name>", "", "no name"),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<bndbox><xmin>10</xmin><ymin>20</ymin><xmax>30</xmax><ymax>50</ymax></bndbox>", "", "no bndbox"),
+        ("<xmax>30</xmax>", "<xmax>5</xmax>", "no area"),
+        ("<xmax>30</xmax>", "<xmax>nan</xmax>", "no area"),
+        ("<xmax>30</xmax>", "<xmax>wide</xmax>", "not four numbers"),
+        ("<name>cat</name>", "<name>unicorn</name>", "unknown class 'unicorn'"),
+        ("<name>cat</name>", "<name>cta</name>", "did you mean 'cat'"),
+        ("<name>cat</name>", "", "no name"),
+    ],
+)
 def test_broken_object_is_skipped_by_name(voc_root: Path, caplog: Any, old: str, new: str, message: str) -> None:
     change(voc_root, old, new)
     records = load_voc_instances(voc_root, "all", CLASSES)
@@ -58,11 +62,14 @@ def test_broken_object_is_skipped_by_name(voc_root: Path, caplog: Any, old: str,
     assert "b.xml: object 2" in caplog.text and message in caplog.text
 
 
-@pytest.mark.parametrize(("old", "new", "message"), [
-    ("</object>", "", r"b\.xml.*line \d+"),
-    ("<annotation>", '<!DOCTYPE x [<!ENTITY a "lol"><!ENTITY b "&a;&a;">]><annotation>', r"b\.xml.*entity"),
-    ("<height>60</height>", "<height>0</height>", r"b\.xml.*height '0'"),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("</object>", "", r"b\.xml.*line \d+"),
+        ("<annotation>", '<!DOCTYPE x [<!ENTITY a "lol"><!ENTITY b "&a;&a;">]><annotation>', r"b\.xml.*entity"),
+        ("<height>60</height>", "<height>0</height>", r"b\.xml.*height '0'"),
+    ],
+)
 def test_broken_file_is_refused(voc_root: Path, old: str, new: str, message: str) -> None:
     change(voc_root, old, new)
     with pytest.raises(UserError, match=message):

@@ -48,10 +48,15 @@ def test_it_stands_in_a_study(example, tmp_path: Path) -> None:  # type: ignore[
     channels = {}
     for variant in study.variants:
         backbone = build_backbone(study.config(variant, seed=1))
-        channels[variant.name] = {n.removeprefix("gate"): m.out_channels for n, m in backbone.named_children()
-                                  if n.startswith("gate")}  # fmt: skip
-    assert channels == {"fpn": {}, "sni": {}, "mine": dict.fromkeys("234", 1),
-                        "mine_per_channel": dict.fromkeys("234", 64)}  # fmt: skip
+        channels[variant.name] = {
+            n.removeprefix("gate"): m.out_channels for n, m in backbone.named_children() if n.startswith("gate")
+        }
+    assert channels == {
+        "fpn": {},
+        "sni": {},
+        "mine": dict.fromkeys("234", 1),
+        "mine_per_channel": dict.fromkeys("234", 64),
+    }
 
 
 def test_it_stands_in_yaml_and_python_configs_alike(example) -> None:  # type: ignore[no-untyped-def]

@@ -24,14 +24,31 @@ def tiny_keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Config keys of a small run on 8 images of shapes, as a dict of full keys."""
     root = tmp_path_factory.mktemp("tiny") / "shapes"
     write_shapes(root, {"train": (8, 1), "val": (4, 2)})
-    custom = [{"NAME": f"tiny_{s}", "FORMAT": "coco", "JSON": str(root / f"annotations/instances_{s}.json"),
-               "IMAGES": str(root / s)} for s in ("train", "val")]
+    custom = [
+        {
+            "NAME": f"tiny_{s}",
+            "FORMAT": "coco",
+            "JSON": str(root / f"annotations/instances_{s}.json"),
+            "IMAGES": str(root / s),
+        }
+        for s in ("train", "val")
+    ]
     return {
-        "DATASETS.CUSTOM": custom, "DATASETS.TRAIN": ["tiny_train"], "DATASETS.TEST": ["tiny_val"],
-        "DATALOADER.NUM_WORKERS": 0, "INPUT.MIN_SIZE_TRAIN": (96,), "INPUT.MIN_SIZE_TEST": 96,
-        "MODEL.FPN.OUT_CHANNELS": 16, "MODEL.ROI_BOX_HEAD.FC_DIM": 32, "MODEL.RPN.POST_NMS_TOPK_TRAIN": 60,
-        "MODEL.RPN.POST_NMS_TOPK_TEST": 40, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 32,
-        "SOLVER.IMS_PER_BATCH": 2, "SOLVER.WARMUP_ITERS": 5, "SOLVER.MAX_ITER": 8, "SOLVER.STEPS": (),
+        "DATASETS.CUSTOM": custom,
+        "DATASETS.TRAIN": ["tiny_train"],
+        "DATASETS.TEST": ["tiny_val"],
+        "DATALOADER.NUM_WORKERS": 0,
+        "INPUT.MIN_SIZE_TRAIN": (96,),
+        "INPUT.MIN_SIZE_TEST": 96,
+        "MODEL.FPN.OUT_CHANNELS": 16,
+        "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
+        "MODEL.RPN.POST_NMS_TOPK_TRAIN": 60,
+        "MODEL.RPN.POST_NMS_TOPK_TEST": 40,
+        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 32,
+        "SOLVER.IMS_PER_BATCH": 2,
+        "SOLVER.WARMUP_ITERS": 5,
+        "SOLVER.MAX_ITER": 8,
+        "SOLVER.STEPS": (),
     }
 
 

@@ -20,8 +20,16 @@ _ENV = os.environ | {"OMP_NUM_THREADS": "1"}
 
 def _command(flags: list[str], keys: dict[str, Any] | None = None, config: str = _CONFIG) -> list[str]:
     opts = [str(x) for pair in (keys or {}).items() for x in pair]
-    return [sys.executable, str(_ROOT / "train_net.py"), "--engine", "native", "--config-file",
-            str(_ROOT / config), *flags, *opts]
+    return [
+        sys.executable,
+        str(_ROOT / "train_net.py"),
+        "--engine",
+        "native",
+        "--config-file",
+        str(_ROOT / config),
+        *flags,
+        *opts,
+    ]
 
 
 def _run(command: list[str], cwd: Path = _ROOT) -> subprocess.CompletedProcess[str]:
@@ -46,21 +54,24 @@ def test_help_answers_at_once_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize(("flags", "keys", "words"), [
-    ([], {"SOLVER.BASE_LRR": 1}, ["SOLVER.BASE_LRR", "did you mean 'SOLVER.BASE_LR'"]),
-    ([], {"MODEL.BACKBONE.NAME": "build_sn2_snii_backbone"}, ["MODEL.BACKBONE.NAME", "build_sn2_sni_backbone"]),
-    ([], {"DATASETS.TRAIN": "('shapes_trian',)"}, ["DATASETS.TRAIN: unknown", "did you mean 'shapes_train'"]),
-    ([], {"MODEL.ROI_HEADS.NUM_CLASSES": 7}, ["MODEL.ROI_HEADS.NUM_CLASSES", "7", "6"]),
-    ([], {"MODEL.WEIGHTS": "nowhere.pth"}, ["MODEL.WEIGHTS", "nowhere.pth"]),
-    (["--num-gpus", "3"], {"MODEL.DEVICE": "cuda", "SOLVER.IMS_PER_BATCH": 3}, ["present"]),
-    (["--num-gpus", "3"], {}, ["SOLVER.IMS_PER_BATCH", "multiple of 3"]),
-    (["--eval-only"], {}, ["--eval-only", "MODEL.WEIGHTS"]),
-    (["--num-machines", "2"], {}, ["--dist-url"]),
-    ([], {"TEST.PATIENCE": 3}, ["TEST.PATIENCE", "TEST.BEST_METRIC"]),
-    ([], {"MODEL.FPN.OUT_CHANNELS": 0}, ["MODEL.FPN.OUT_CHANNELS: expected at least 1, found 0"]),
-    ([], {"SEED": "x"}, ["SEED", "int"]),
-    ([], {"OUTPUT_DIR": "/dev/null/x"}, ["OUTPUT_DIR", "/dev/null/x"]),
-])
+@pytest.mark.parametrize(
+    ("flags", "keys", "words"),
+    [
+        ([], {"SOLVER.BASE_LRR": 1}, ["SOLVER.BASE_LRR", "did you mean 'SOLVER.BASE_LR'"]),
+        ([], {"MODEL.BACKBONE.NAME": "build_sn2_snii_backbone"}, ["MODEL.BACKBONE.NAME", "build_sn2_sni_backbone"]),
+        ([], {"DATASETS.TRAIN": "('shapes_trian',)"}, ["DATASETS.TRAIN: unknown", "did you mean 'shapes_train'"]),
+        ([], {"MODEL.ROI_HEADS.NUM_CLASSES": 7}, ["MODEL.ROI_HEADS.NUM_CLASSES", "7", "6"]),
+        ([], {"MODEL.WEIGHTS": "nowhere.pth"}, ["MODEL.WEIGHTS", "nowhere.pth"]),
+        (["--num-gpus", "3"], {"MODEL.DEVICE": "cuda", "SOLVER.IMS_PER_BATCH": 3}, ["present"]),
+        (["--num-gpus", "3"], {}, ["SOLVER.IMS_PER_BATCH", "multiple of 3"]),
+        (["--eval-only"], {}, ["--eval-only", "MODEL.WEIGHTS"]),
+        (["--num-machines", "2"], {}, ["--dist-url"]),
+        ([], {"TEST.PATIENCE": 3}, ["TEST.PATIENCE", "TEST.BEST_METRIC"]),
+        ([], {"MODEL.FPN.OUT_CHANNELS": 0}, ["MODEL.FPN.OUT_CHANNELS: expected at least 1, found 0"]),
+        ([], {"SEED": "x"}, ["SEED", "int"]),
+        ([], {"OUTPUT_DIR": "/dev/null/x"}, ["OUTPUT_DIR", "/dev/null/x"]),
+    ],
+)
 def test_mistakes_end_with_one_message_and_code_2(
     flags: list[str], keys: dict[str, Any], words: list[str], tmp_path: Path, tiny_keys: dict[str, Any]
 ) -> None:
@@ -86,8 +97,9 @@ def test_debug_shows_the_traceback() -> None:
 
 
 def _start_and_wait_for_checkpoint(keys: dict[str, Any], out: Path) -> subprocess.Popen[str]:
-    process = subprocess.Popen(_command([], keys), cwd=_ROOT, env=_ENV, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        _command([], keys), cwd=_ROOT, env=_ENV, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     deadline = time.monotonic() + 200
     while not (out / "last_checkpoint").is_file():
         assert process.poll() is None, process.communicate()[0]
@@ -98,8 +110,12 @@ def _start_and_wait_for_checkpoint(keys: dict[str, Any], out: Path) -> subproces
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_resumes(how: signal.Signals, tmp_path: Path, tiny_keys: dict[str, Any]) -> None:
-    keys = tiny_keys | {"OUTPUT_DIR": tmp_path, "SOLVER.MAX_ITER": 100000, "SOLVER.CHECKPOINT_PERIOD": 3,
-                        "DATASETS.TEST": "()"}
+    keys = tiny_keys | {
+        "OUTPUT_DIR": tmp_path,
+        "SOLVER.MAX_ITER": 100000,
+        "SOLVER.CHECKPOINT_PERIOD": 3,
+        "DATASETS.TEST": "()",
+    }
     process = _start_and_wait_for_checkpoint(keys, tmp_path)
     process.send_signal(how)
     said = process.communicate(timeout=60)[0]
@@ -117,18 +133,36 @@ def test_an_interrupted_run_resumes(how: signal.Signals, tmp_path: Path, tiny_ke
 
 def test_two_processes_give_the_losses_of_one(tmp_path: Path, tiny_keys: dict[str, Any]) -> None:
     keys = tiny_keys | {  # nothing is sampled and no batch statistics: a process's share is a mean of its own
-        "SEED": 7, "SOLVER.IMS_PER_BATCH": 4, "SOLVER.MAX_ITER": 4, "DATASETS.TEST": "()",
-        "MODEL.RESNETS.NORM": "GN", "MODEL.FPN.NORM": "", "DATALOADER.ASPECT_RATIO_GROUPING": False,
-        "INPUT.MIN_SIZE_TRAIN": "(96,)", "INPUT.MAX_SIZE_TRAIN": 96, "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 50000,
-        "MODEL.RPN.NMS_THRESH": 1.0, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 60,
-        "MODEL.ROI_HEADS.POSITIVE_FRACTION": 1.0, "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": False,
+        "SEED": 7,
+        "SOLVER.IMS_PER_BATCH": 4,
+        "SOLVER.MAX_ITER": 4,
+        "DATASETS.TEST": "()",
+        "MODEL.RESNETS.NORM": "GN",
+        "MODEL.FPN.NORM": "",
+        "DATALOADER.ASPECT_RATIO_GROUPING": False,
+        "INPUT.MIN_SIZE_TRAIN": "(96,)",
+        "INPUT.MAX_SIZE_TRAIN": 96,
+        "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 50000,
+        "MODEL.RPN.NMS_THRESH": 1.0,
+        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 60,
+        "MODEL.ROI_HEADS.POSITIVE_FRACTION": 1.0,
+        "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": False,
     }
     spawned, torchrun, single = tmp_path / "spawned", tmp_path / "torchrun", tmp_path / "single"
     for done in (
         _run(_command([], keys | {"OUTPUT_DIR": single})),
         _run(_command(["--num-gpus", "2"], keys | {"OUTPUT_DIR": spawned})),
-        _run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
-              *_command([], keys | {"OUTPUT_DIR": torchrun})[1:]]),
+        _run(
+            [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--nproc-per-node",
+                "2",
+                "--standalone",
+                *_command([], keys | {"OUTPUT_DIR": torchrun})[1:],
+            ]
+        ),
     ):
         assert done.returncode == 0, done.stdout + done.stderr
     one = _totals(single)
@@ -146,10 +180,21 @@ def test_processes_whose_images_differ_in_kind_stay_together(tmp_path: Path, tin
     half = tmp_path / "half.json"
     half.write_text(json.dumps(content))
     custom = [tiny_keys["DATASETS.CUSTOM"][0] | {"JSON": str(half), "NAME": "half_empty"}]
-    done = _run(_command(["--num-gpus", "2"], tiny_keys | {
-        "OUTPUT_DIR": tmp_path / "out", "DATASETS.CUSTOM": custom, "DATASETS.TRAIN": "('half_empty',)",
-        "DATASETS.TEST": "()", "DATALOADER.FILTER_EMPTY_ANNOTATIONS": False, "SOLVER.MAX_ITER": 3,
-        "DATALOADER.ASPECT_RATIO_GROUPING": False}))
+    done = _run(
+        _command(
+            ["--num-gpus", "2"],
+            tiny_keys
+            | {
+                "OUTPUT_DIR": tmp_path / "out",
+                "DATASETS.CUSTOM": custom,
+                "DATASETS.TRAIN": "('half_empty',)",
+                "DATASETS.TEST": "()",
+                "DATALOADER.FILTER_EMPTY_ANNOTATIONS": False,
+                "SOLVER.MAX_ITER": 3,
+                "DATALOADER.ASPECT_RATIO_GROUPING": False,
+            },
+        )
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -105,9 +105,7 @@ def _losses_of_both(args: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[list[di
 
 
 @pytest.mark.parametrize("name", [*PYRAMIDS, "sni_esd"])
-def test_both_engines_train_with_the_same_losses(
-    name: str, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_both_engines_train_with_the_same_losses(name: str, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """For some tens of iterations: sooner or later a last digit chooses another proposal, and the runs part.
 
     Where that comes too soon with the first seed's weights, it does not with the second's.
@@ -117,8 +115,15 @@ def test_both_engines_train_with_the_same_losses(
     keys = {"MODEL__ESD__ENABLED": True} if name == "sni_esd" else {}
     keys["MODEL__BACKBONE__NAME"] = f"build_sn2_{name.removesuffix('_esd')}_backbone"
     for seed in (4, 3):
-        args = command("fpn", SOLVER__MAX_ITER=iterations, SOLVER__WARMUP_ITERS=100, DATASETS__TEST=(), SEED=seed,
-                       MODEL__MASK_ON=masks, **keys)
+        args = command(
+            "fpn",
+            SOLVER__MAX_ITER=iterations,
+            SOLVER__WARMUP_ITERS=100,
+            DATASETS__TEST=(),
+            SEED=seed,
+            MODEL__MASK_ON=masks,
+            **keys,
+        )
         ours, theirs = _losses_of_both(args, monkeypatch)
         assert len(theirs) == iterations and len(theirs[0]) == (5 if masks else 4)
         assert sum(theirs[-1].values()) < sum(theirs[0].values())
@@ -204,24 +209,33 @@ def test_the_same_scores_in_both_engines(masks: bool, command: Command, tmp_path
     assert with_tta["bbox_TTA"]["AP50"] > 1
 
 
-@pytest.mark.parametrize(("keys", "words"), [
-    ({"SOLVER.ACCUMULATE_STEPS": 2}, "SOLVER.ACCUMULATE_STEPS: Detectron2 serves 1, found 2; add --engine native"),
-    ({"SOLVER.EMA.ENABLED": True}, "SOLVER.EMA.ENABLED.*--engine native"),
-    ({"SOLVER.AMP.ENABLED": True}, "SOLVER.AMP.ENABLED.*GPUs only"),
-    ({"TEST.BEST_METRIC": "bbox/AP"}, "TEST.BEST_METRIC"),
-    ({"SOLVER.STEPS": (5, 3)}, r"SOLVER.STEPS: expected rising iterations, found \[5, 3\]"),
-    ({"SOLVER.BASE_LRR": 1}, "did you mean 'SOLVER.BASE_LR'"),
-    ({"MODEL.RETINANET.NUM_CLASES": 1}, "did you mean 'MODEL.RETINANET.NUM_CLASSES'"),
-    ({"DATASETS.TRAIN": ("shapes_trian",)}, "DATASETS.TRAIN: unknown data set 'shapes_trian'; did you mean 'shapes_tr"),
-    ({"MODEL.ROI_HEADS.NUM_CLASSES": 7}, "MODEL.ROI_HEADS.NUM_CLASSES is 7, but data set 'tiny_train' has 6"),
-    ({"MODEL.WEIGHTS": "nowhere.pth"}, "MODEL.WEIGHTS: no such file: nowhere.pth"),
-    ({"MODEL.FPN.NORM": "BM"}, "MODEL.FPN.NORM: unknown norm 'BM'"),
-    ({"MODEL.ROI_HEADS.NAME": "StandardROIHead"}, "MODEL.ROI_HEADS.NAME: unknown .* did you mean 'StandardROIHeads'"),
-    ({"MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p9"]}, "cannot build this configuration: KeyError 'p9'"),
-    ({"INPUT.MASK_FORMAT": "polygn"}, "INPUT.MASK_FORMAT: unknown 'polygn'; did you mean 'polygon'"),
-    ({"MODEL.DEVICE": "cdua"}, "MODEL.DEVICE: no such device 'cdua'"),
-    ({"MODEL.BACKBONE.NAME": "build_sn2_snii_backbone"}, "MODEL.BACKBONE.NAME.*'build_sn2_sni_backbone'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"SOLVER.ACCUMULATE_STEPS": 2}, "SOLVER.ACCUMULATE_STEPS: Detectron2 serves 1, found 2; add --engine native"),
+        ({"SOLVER.EMA.ENABLED": True}, "SOLVER.EMA.ENABLED.*--engine native"),
+        ({"SOLVER.AMP.ENABLED": True}, "SOLVER.AMP.ENABLED.*GPUs only"),
+        ({"TEST.BEST_METRIC": "bbox/AP"}, "TEST.BEST_METRIC"),
+        ({"SOLVER.STEPS": (5, 3)}, r"SOLVER.STEPS: expected rising iterations, found \[5, 3\]"),
+        ({"SOLVER.BASE_LRR": 1}, "did you mean 'SOLVER.BASE_LR'"),
+        ({"MODEL.RETINANET.NUM_CLASES": 1}, "did you mean 'MODEL.RETINANET.NUM_CLASSES'"),
+        (
+            {"DATASETS.TRAIN": ("shapes_trian",)},
+            "DATASETS.TRAIN: unknown data set 'shapes_trian'; did you mean 'shapes_tr",
+        ),
+        ({"MODEL.ROI_HEADS.NUM_CLASSES": 7}, "MODEL.ROI_HEADS.NUM_CLASSES is 7, but data set 'tiny_train' has 6"),
+        ({"MODEL.WEIGHTS": "nowhere.pth"}, "MODEL.WEIGHTS: no such file: nowhere.pth"),
+        ({"MODEL.FPN.NORM": "BM"}, "MODEL.FPN.NORM: unknown norm 'BM'"),
+        (
+            {"MODEL.ROI_HEADS.NAME": "StandardROIHead"},
+            "MODEL.ROI_HEADS.NAME: unknown .* did you mean 'StandardROIHeads'",
+        ),
+        ({"MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p9"]}, "cannot build this configuration: KeyError 'p9'"),
+        ({"INPUT.MASK_FORMAT": "polygn"}, "INPUT.MASK_FORMAT: unknown 'polygn'; did you mean 'polygon'"),
+        ({"MODEL.DEVICE": "cdua"}, "MODEL.DEVICE: no such device 'cdua'"),
+        ({"MODEL.BACKBONE.NAME": "build_sn2_snii_backbone"}, "MODEL.BACKBONE.NAME.*'build_sn2_sni_backbone'"),
+    ],
+)
 def test_mistakes_are_one_message(keys: dict[str, Any], words: str, command: Command) -> None:
     args = command("sni", **keys)
     with pytest.raises(UserError, match=words):
@@ -240,10 +254,13 @@ def test_a_file_that_asks_for_code_is_refused(command: Command, tmp_path: Path) 
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize(("name", "words"), [
-    ("tiny_boxes", "'?tiny_boxes'?: MODEL.MASK_ON asks for masks, but none of its .* objects has one"),
-    ("tiny_lost", r"image file does not exist \(8 of 8 images"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("tiny_boxes", "'?tiny_boxes'?: MODEL.MASK_ON asks for masks, but none of its .* objects has one"),
+        ("tiny_lost", r"image file does not exist \(8 of 8 images"),
+    ],
+)
 def test_data_that_cannot_teach_are_refused(
     name: str, words: str, command: Command, tiny_keys: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -270,9 +287,16 @@ def test_several_cpu_processes_need_the_native_engine(command: Command) -> None:
 def test_retinanet_of_the_model_zoo_trains(pyramid: str, command: Command, tmp_path: Path) -> None:
     """Only the backbone's name differs from Detectron2's YAML (and the size of the run)."""
     zoo = model_zoo.get_config_file("COCO-Detection/retinanet_R_50_FPN_1x.yaml")
-    small = {"MODEL.DEVICE": "cpu", "MODEL.WEIGHTS": "", "MODEL.RETINANET.NUM_CLASSES": 6, "SOLVER.MAX_ITER": 2,
-             "MODEL.RESNETS.DEPTH": 18, "MODEL.RESNETS.RES2_OUT_CHANNELS": 64, "MODEL.RESNETS.NORM": "BN",
-             "MODEL.BACKBONE.FREEZE_AT": 0}  # fmt: skip
+    small = {
+        "MODEL.DEVICE": "cpu",
+        "MODEL.WEIGHTS": "",
+        "MODEL.RETINANET.NUM_CLASSES": 6,
+        "SOLVER.MAX_ITER": 2,
+        "MODEL.RESNETS.DEPTH": 18,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
+        "MODEL.RESNETS.NORM": "BN",
+        "MODEL.BACKBONE.FREEZE_AT": 0,
+    }
     args = command("", config=zoo, **{"MODEL.BACKBONE.NAME": f"build_sn2_{pyramid}_retinanet_backbone"}, **small)
     engine.run(engine.load_config(args), args)
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.json").read_text().splitlines()]

@@ -50,8 +50,12 @@ def test_without_detectron2_one_message_says_where_to_get_it(without_detectron2:
     with pytest.raises(UserError) as error:
         choose_engine("detectron2")
     said = str(error.value)
-    for word in ("Detectron2 is not installed", TESTED_COMMIT, "--engine native",
-                 "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"):
+    for word in (
+        "Detectron2 is not installed",
+        TESTED_COMMIT,
+        "--engine native",
+        "https://detectron2.readthedocs.io/en/latest/tutorials/install.html",
+    ):
         assert word in said
 
 
@@ -75,8 +79,9 @@ def _train(flags: list[str], keys: dict[str, Any]) -> subprocess.CompletedProces
 
 
 def test_the_first_log_line_names_the_engine(tmp_path: Path, tiny_keys: dict[str, Any]) -> None:
-    done = _train(["--engine", "native"], tiny_keys | {"OUTPUT_DIR": tmp_path, "SOLVER.MAX_ITER": 1,
-                                                       "DATASETS.TEST": "()"})
+    done = _train(
+        ["--engine", "native"], tiny_keys | {"OUTPUT_DIR": tmp_path, "SOLVER.MAX_ITER": 1, "DATASETS.TEST": "()"}
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[0].endswith("Engine: native (--engine native)")
     assert (tmp_path / "log.txt").read_text().splitlines()[0].endswith("Engine: native (--engine native)")

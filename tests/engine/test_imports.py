@@ -40,12 +40,15 @@ def test_a_file_is_imported_once_and_found_by_name(tmp_path: Path) -> None:
         PYRAMIDS.remove("once")
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("\n\nraise RuntimeError('no luck')", "line 3: RuntimeError: no luck"),
-    ("x = (\n", "line 1: SyntaxError"),
-    ("import nowhere_at_all", "line 1: ModuleNotFoundError"),
-    (None, r"no such file; did you mean '.*broken2.py'"),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("\n\nraise RuntimeError('no luck')", "line 3: RuntimeError: no luck"),
+        ("x = (\n", "line 1: SyntaxError"),
+        ("import nowhere_at_all", "line 1: ModuleNotFoundError"),
+        (None, r"no such file; did you mean '.*broken2.py'"),
+    ],
+)
 def test_a_bad_file_is_named(tmp_path: Path, text: str | None, words: str) -> None:
     (tmp_path / "broken2.py").write_text("")
     path = tmp_path / "broken.py"
@@ -57,13 +60,31 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str | None, words: str) -> No
 
 
 def test_spawned_processes_know_the_pyramid(tmp_path: Path, tiny_keys: dict) -> None:
-    keys = tiny_keys | {"MODEL.BACKBONE.NAME": "build_sn2_spawned_backbone", "SOLVER.MAX_ITER": 1,
-                        "DATASETS.TEST": "()", "OUTPUT_DIR": tmp_path / "out"}
+    keys = tiny_keys | {
+        "MODEL.BACKBONE.NAME": "build_sn2_spawned_backbone",
+        "SOLVER.MAX_ITER": 1,
+        "DATASETS.TEST": "()",
+        "OUTPUT_DIR": tmp_path / "out",
+    }
     done = subprocess.run(
-        [sys.executable, str(_ROOT / "train_net.py"), "--engine", "native", "--num-gpus", "2",
-         "--import", str(_write(tmp_path, "spawned")), "--config-file", str(_ROOT / "configs/quick/Base-Shapes.yaml"),
-         *[str(x) for pair in keys.items() for x in pair]],
-        capture_output=True, text=True, timeout=300, check=False)
+        [
+            sys.executable,
+            str(_ROOT / "train_net.py"),
+            "--engine",
+            "native",
+            "--num-gpus",
+            "2",
+            "--import",
+            str(_write(tmp_path, "spawned")),
+            "--config-file",
+            str(_ROOT / "configs/quick/Base-Shapes.yaml"),
+            *[str(x) for pair in keys.items() for x in pair],
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "out/model_final.pth").is_file()
 
@@ -76,9 +97,20 @@ def test_detectron2_knows_the_pyramid(tmp_path: Path) -> None:
 
     path = _write(tmp_path, "theirs")
     try:
-        _, cfg = prepare(default_argument_parser().parse_args(
-            ["--engine", "detectron2", "--import", str(path), "--config-file",
-             str(_ROOT / "configs/quick/Base-Shapes.yaml"), "MODEL.BACKBONE.NAME", "build_sn2_theirs_backbone"]))
+        _, cfg = prepare(
+            default_argument_parser().parse_args(
+                [
+                    "--engine",
+                    "detectron2",
+                    "--import",
+                    str(path),
+                    "--config-file",
+                    str(_ROOT / "configs/quick/Base-Shapes.yaml"),
+                    "MODEL.BACKBONE.NAME",
+                    "build_sn2_theirs_backbone",
+                ]
+            )
+        )
         assert cfg.MODEL.BACKBONE.NAME == "build_sn2_theirs_backbone"
     finally:
         PYRAMIDS.remove("theirs")

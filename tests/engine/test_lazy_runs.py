@@ -45,8 +45,9 @@ def _batch(masks: bool) -> list[dict[str, Any]]:
     """Two images without surprises, whatever the classes."""
     out = []
     for i in range(2):
-        target = Instances((96, 128), gt_boxes=Boxes([[8, 8, 60 + i, 70], [70, 30, 120, 90]]),
-                           gt_classes=torch.tensor([i, 3]))  # fmt: skip
+        target = Instances(
+            (96, 128), gt_boxes=Boxes([[8, 8, 60 + i, 70], [70, 30, 120, 90]]), gt_classes=torch.tensor([i, 3])
+        )
         if masks:
             grid = np.zeros((2, 96, 128), dtype=bool)
             grid[0, 8:70, 8:60], grid[1, 40:90, 70:110] = True, True
@@ -65,7 +66,8 @@ def _losses(recipe: Recipe, batch: list[dict[str, Any]]) -> tuple[torch.nn.Modul
 @pytest.mark.parametrize("name", sorted(_TWINS))
 def test_twins_have_the_same_parameters_losses_optimizer_and_schedule(name: str) -> None:
     (yaml_model, yaml_losses), (lazy_model, lazy_losses) = (
-        _losses(recipe, _batch("mask" in name)) for recipe in _twins(name))
+        _losses(recipe, _batch("mask" in name)) for recipe in _twins(name)
+    )
     theirs, mine = yaml_model.state_dict(), lazy_model.state_dict()
     assert list(theirs) == list(mine)
     assert all(torch.equal(theirs[k], mine[k]) for k in theirs)
@@ -80,8 +82,10 @@ def test_twins_have_the_same_parameters_losses_optimizer_and_schedule(name: str)
         for iteration in (0, 50, 100, 540, 701, 1000, 60000, 85000):
             scheduler.last_epoch = iteration
             rates.append(scheduler.get_lr())
-        groups = [({k: v for k, v in g.items() if k != "params"}, [names[p] for p in g["params"]])
-                  for g in optimizer.param_groups]
+        groups = [
+            ({k: v for k, v in g.items() if k != "params"}, [names[p] for p in g["params"]])
+            for g in optimizer.param_groups
+        ]
         options = {k: v for k, v in vars(recipe.options).items() if k not in ("keys", "output_dir")}
         found.append((groups, rates, options))
     assert found[0] == found[1]
@@ -92,15 +96,22 @@ def tiny_overrides(tiny_keys: dict[str, Any], tmp_path: Path) -> Callable[..., l
     """`tiny_overrides(**changes)`: `tiny_keys` in the words of quick_shapes.py."""
     keys = {
         "dataloader.custom": tiny_keys["DATASETS.CUSTOM"],
-        "dataloader.train.dataset.names": ["tiny_train"], "dataloader.test.dataset.names": "tiny_val",
-        "dataloader.train.num_workers": 0, "dataloader.test.num_workers": 0, "dataloader.train.total_batch_size": 2,
+        "dataloader.train.dataset.names": ["tiny_train"],
+        "dataloader.test.dataset.names": "tiny_val",
+        "dataloader.train.num_workers": 0,
+        "dataloader.test.num_workers": 0,
+        "dataloader.train.total_batch_size": 2,
         "dataloader.train.mapper.augmentations.0.short_edges": [96],
         "dataloader.test.mapper.augmentations.0.short_edges": 96,
-        "model.backbone.out_channels": 16, "model.roi_heads.box_head.fc_dims": [32, 32],
-        "model.proposal_generator.post_nms_topk": [60, 40], "model.roi_heads.batch_size_per_image": 32,
-        "lr_multiplier.warmup_iters": 5, "lr_multiplier.scheduler.steps": [], "train.max_iter": 8,
+        "model.backbone.out_channels": 16,
+        "model.roi_heads.box_head.fc_dims": [32, 32],
+        "model.proposal_generator.post_nms_topk": [60, 40],
+        "model.roi_heads.batch_size_per_image": 32,
+        "lr_multiplier.warmup_iters": 5,
+        "lr_multiplier.scheduler.steps": [],
+        "train.max_iter": 8,
         "train.output_dir": str(tmp_path / "lazy"),
-    }  # fmt: skip
+    }
 
     def make(changes: dict[str, Any] | None = None) -> list[str]:
         return [f"{k}={json.dumps(v)}" for k, v in (keys | (changes or {})).items()]
@@ -120,10 +131,25 @@ def _totals(folder: Path) -> dict[int, float]:
 def test_twins_train_alike(
     tiny_cfg: Callable[..., CfgNode], tiny_overrides: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    by_yaml = run(tiny_cfg({"TEST.BEST_METRIC": "bbox/AP50", "TEST.EVAL_PERIOD": 4, "SOLVER.EMA.ENABLED": True,
-                            "TEST.VAL_LOSS": True}), _args())  # fmt: skip
-    by_lazy = run(_recipe(tiny_overrides({"train.best_metric": "bbox/AP50", "train.eval_period": 4,
-                                          "train.ema.enabled": True, "train.val_loss": True})), _args())  # fmt: skip
+    by_yaml = run(
+        tiny_cfg(
+            {"TEST.BEST_METRIC": "bbox/AP50", "TEST.EVAL_PERIOD": 4, "SOLVER.EMA.ENABLED": True, "TEST.VAL_LOSS": True}
+        ),
+        _args(),
+    )
+    by_lazy = run(
+        _recipe(
+            tiny_overrides(
+                {
+                    "train.best_metric": "bbox/AP50",
+                    "train.eval_period": 4,
+                    "train.ema.enabled": True,
+                    "train.val_loss": True,
+                }
+            )
+        ),
+        _args(),
+    )
     assert _totals(tmp_path / "out") == _totals(tmp_path / "lazy")
     assert by_lazy["tiny_val"]["bbox"] == pytest.approx(by_yaml["tiny_val"]["bbox"], nan_ok=True)
     names = [{p.name for p in (tmp_path / d).iterdir() if "tfevents" not in p.name} for d in ("out", "lazy")]
@@ -155,15 +181,26 @@ def test_a_run_resumes(tiny_overrides: Callable[..., list[str]], tmp_path: Path)
 def test_masks_from_a_python_config_end_to_end(tiny_overrides: Callable[..., list[str]], tmp_path: Path) -> None:
     """Train, stop, resume, evaluate."""
     small = {
-        "train.device": "cpu", "train.init_checkpoint": "", "train.seed": 1, "train.max_iter": 4,
-        "train.best_metric": "segm/AP50", "train.checkpointer.period": 2, "train.log_period": 1, "optimizer.lr": 0.01,
-        "model.backbone.norm": "BN", "model.roi_heads.num_classes": 6, "model.roi_heads.max_detections": 10,
-        "model.backbone.bottom_up.depth": 18, "model.backbone.bottom_up.norm": "BN",
-        "model.backbone.bottom_up.freeze_at": 0, "model.roi_heads.mask_head.conv_dims": [16],
-        "model.roi_heads.mask_head.deconv_dim": 16, "model.roi_heads.score_thresh": 0.0,
+        "train.device": "cpu",
+        "train.init_checkpoint": "",
+        "train.seed": 1,
+        "train.max_iter": 4,
+        "train.best_metric": "segm/AP50",
+        "train.checkpointer.period": 2,
+        "train.log_period": 1,
+        "optimizer.lr": 0.01,
+        "model.backbone.norm": "BN",
+        "model.roi_heads.num_classes": 6,
+        "model.roi_heads.max_detections": 10,
+        "model.backbone.bottom_up.depth": 18,
+        "model.backbone.bottom_up.norm": "BN",
+        "model.backbone.bottom_up.freeze_at": 0,
+        "model.roi_heads.mask_head.conv_dims": [16],
+        "model.roi_heads.mask_head.deconv_dim": 16,
+        "model.roi_heads.score_thresh": 0.0,
         "dataloader.train.mapper.augmentations.0.max_size": 160,
         "dataloader.test.mapper.augmentations.0.max_size": 160,
-    }  # fmt: skip
+    }
     name = "mask_rcnn_R50_sni"
     scores = run(_recipe(tiny_overrides(small), name), _args())["tiny_val"]
     assert list(scores) == ["bbox", "segm"] and scores["segm"].keys() == scores["bbox"].keys()
@@ -197,34 +234,65 @@ def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., lis
     assert losses["val/total_loss"] > 0
 
 
-@pytest.mark.parametrize(("changes", "flags", "words"), [
-    ({"model.roi_heads.num_classes": 7}, {}, ["model.roi_heads.num_classes is 7", "'tiny_train' has 6 classes"]),
-    ({"dataloader.train.dataset.names": "tiny_trian"}, {},
-     ["dataloader.train.dataset.names", "'tiny_trian'", "did you mean 'tiny_train'"]),
-    ({"train.init_checkpoint": "nowhere.pth"}, {}, ["train.init_checkpoint", "nowhere.pth"]),
-    ({"model.backbone.alpha": "aera"}, {},
-     ["model.backbone (sn2fpn.pyramids.SNIFPN): alpha (MODEL.SNI.ALPHA in YAML): ", "did you mean 'area'"]),
-    ({"model.backbone.bottom_up.depth": 20}, {}, ["model.backbone.bottom_up", "depth (MODEL.RESNETS.DEPTH in YAML): "]),
-    ({"model.backbone.out_channels": -3}, {}, ["model.backbone", "RuntimeError", "-3"]),
-    ({"model.input_format": "BRG"}, {}, ["dataloader.train.mapper", "image_format (INPUT.FORMAT in YAML)", "'RGB'"]),
-    ({"model.roi_heads.in_features": ["p2", "p9"]}, {}, ["model (", "roi_heads.in_features", "no output 'p9'"]),
-    ({"model.proposal_generator.in_features": ["p3", "p4", "p5", "p6"]}, {},
-     ["model (", "proposal_generator: AnchorGenerator has strides [4, 8, 16, 32, 64]", "[8, 16, 32, 64]"]),
-    ({"model.proposal_generator.matcher.thresholds": [0.7, 0.3]}, {}, ["proposal_generator.matcher", "thresholds exp"]),
-    ({"optimizer.lr": -1}, {}, ["optimizer (torch.optim.SGD): ", "-1"]),
-    ({"lr_multiplier.scheduler.steps": [5, 3]}, {}, ["lr_multiplier.scheduler", "steps (SOLVER.STEPS in YAML)", "ris"]),
-    ({"dataloader.custom": [{"NAME": "x", "FORMAT": "coc"}]}, {}, ["dataloader.custom[0]", "did you mean 'coco'"]),
-    ({"model.backbone._target_": "sn2fpn.pyramids.FPN"}, {}, ["model.backbone", "FPN", "no argument 'mode'"]),
-    ({"train.clip_gradients.clip_type": "vlaue"}, {}, ["train.clip_gradients.clip_type", "did you mean 'value'"]),
-    ({"train.amp.dtype": "float61"}, {}, ["train.amp.dtype", "did you mean 'float16'"]),
-    ({"train.max_iter": 0}, {}, ["train.max_iter", "positive"]),
-    ({"train.patience": 2}, {}, ["train.patience", "train.best_metric"]),
-    ({"train.max_iter": "${train.max_itre}"}, {}, ["train.max_it", "max_itre"]),
-    ({"dataloader.train.total_batch_size": 3}, {"num_gpus": 2},
-     ["dataloader.train.total_batch_size 3", "multiple of 2"]),
-    ({}, {"eval_only": True}, ["--eval-only", "train.init_checkpoint"]),
-    ({"train.device": "cdua"}, {}, ["train.device", "'cdua'", "did you mean 'cuda'"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "flags", "words"),
+    [
+        ({"model.roi_heads.num_classes": 7}, {}, ["model.roi_heads.num_classes is 7", "'tiny_train' has 6 classes"]),
+        (
+            {"dataloader.train.dataset.names": "tiny_trian"},
+            {},
+            ["dataloader.train.dataset.names", "'tiny_trian'", "did you mean 'tiny_train'"],
+        ),
+        ({"train.init_checkpoint": "nowhere.pth"}, {}, ["train.init_checkpoint", "nowhere.pth"]),
+        (
+            {"model.backbone.alpha": "aera"},
+            {},
+            ["model.backbone (sn2fpn.pyramids.SNIFPN): alpha (MODEL.SNI.ALPHA in YAML): ", "did you mean 'area'"],
+        ),
+        (
+            {"model.backbone.bottom_up.depth": 20},
+            {},
+            ["model.backbone.bottom_up", "depth (MODEL.RESNETS.DEPTH in YAML): "],
+        ),
+        ({"model.backbone.out_channels": -3}, {}, ["model.backbone", "RuntimeError", "-3"]),
+        (
+            {"model.input_format": "BRG"},
+            {},
+            ["dataloader.train.mapper", "image_format (INPUT.FORMAT in YAML)", "'RGB'"],
+        ),
+        ({"model.roi_heads.in_features": ["p2", "p9"]}, {}, ["model (", "roi_heads.in_features", "no output 'p9'"]),
+        (
+            {"model.proposal_generator.in_features": ["p3", "p4", "p5", "p6"]},
+            {},
+            ["model (", "proposal_generator: AnchorGenerator has strides [4, 8, 16, 32, 64]", "[8, 16, 32, 64]"],
+        ),
+        (
+            {"model.proposal_generator.matcher.thresholds": [0.7, 0.3]},
+            {},
+            ["proposal_generator.matcher", "thresholds exp"],
+        ),
+        ({"optimizer.lr": -1}, {}, ["optimizer (torch.optim.SGD): ", "-1"]),
+        (
+            {"lr_multiplier.scheduler.steps": [5, 3]},
+            {},
+            ["lr_multiplier.scheduler", "steps (SOLVER.STEPS in YAML)", "ris"],
+        ),
+        ({"dataloader.custom": [{"NAME": "x", "FORMAT": "coc"}]}, {}, ["dataloader.custom[0]", "did you mean 'coco'"]),
+        ({"model.backbone._target_": "sn2fpn.pyramids.FPN"}, {}, ["model.backbone", "FPN", "no argument 'mode'"]),
+        ({"train.clip_gradients.clip_type": "vlaue"}, {}, ["train.clip_gradients.clip_type", "did you mean 'value'"]),
+        ({"train.amp.dtype": "float61"}, {}, ["train.amp.dtype", "did you mean 'float16'"]),
+        ({"train.max_iter": 0}, {}, ["train.max_iter", "positive"]),
+        ({"train.patience": 2}, {}, ["train.patience", "train.best_metric"]),
+        ({"train.max_iter": "${train.max_itre}"}, {}, ["train.max_it", "max_itre"]),
+        (
+            {"dataloader.train.total_batch_size": 3},
+            {"num_gpus": 2},
+            ["dataloader.train.total_batch_size 3", "multiple of 2"],
+        ),
+        ({}, {"eval_only": True}, ["--eval-only", "train.init_checkpoint"]),
+        ({"train.device": "cdua"}, {}, ["train.device", "'cdua'", "did you mean 'cuda'"]),
+    ],
+)
 def test_mistakes_are_named_in_the_words_of_the_config(
     changes: dict[str, Any], flags: dict[str, Any], words: list[str], tiny_overrides: Callable[..., list[str]]
 ) -> None:
@@ -242,8 +310,9 @@ def test_a_config_without_its_parts_says_what_it_has() -> None:
 def test_the_program_runs_a_python_config(tiny_overrides: Callable[..., list[str]], tmp_path: Path) -> None:
     command = [sys.executable, str(_ROOT / "train_net.py"), "--config-file", str(_LAZY / "quick_shapes.py")]
     overrides = tiny_overrides({"train.max_iter": 4, "model.backbone.alpha": 0.5, "optimizer.lr": 0.01})
-    done = subprocess.run([*command, "--num-gpus", "2", *overrides], env=_ENV, capture_output=True, text=True,
-                          timeout=300, check=False)  # fmt: skip
+    done = subprocess.run(
+        [*command, "--num-gpus", "2", *overrides], env=_ENV, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     lines = (tmp_path / "lazy/metrics.json").read_text().splitlines()
     rates = [json.loads(line)["lr"] for line in lines if '"lr"' in line]
@@ -253,5 +322,6 @@ def test_the_program_runs_a_python_config(tiny_overrides: Callable[..., list[str
     assert "alpha: 0.5" in (tmp_path / "lazy/config.yaml").read_text()
     wrong = subprocess.run([*command, "model.backbone.alpa=1"], env=_ENV, capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
-    assert wrong.stderr == ("error: command line: unknown config key 'model.backbone.alpa'; "
-                            "did you mean 'model.backbone.alpha'?\n")
+    assert wrong.stderr == (
+        "error: command line: unknown config key 'model.backbone.alpa'; did you mean 'model.backbone.alpha'?\n"
+    )

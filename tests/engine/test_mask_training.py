@@ -26,8 +26,13 @@ def _lines(cfg: CfgNode) -> list[dict[str, float]]:
 
 
 def test_a_run_learns_masks(tiny_cfg: Callable[..., CfgNode]) -> None:
-    keys = MASKS | {"INPUT.MASK_FORMAT": "bitmask", "TEST.VAL_LOSS": True, "TEST.BEST_METRIC": "segm/AP50",
-                    "TEST.DETECTIONS_PER_IMAGE": 20, "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0}
+    keys = MASKS | {
+        "INPUT.MASK_FORMAT": "bitmask",
+        "TEST.VAL_LOSS": True,
+        "TEST.BEST_METRIC": "segm/AP50",
+        "TEST.DETECTIONS_PER_IMAGE": 20,
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0,
+    }
     cfg = tiny_cfg(keys | {"SOLVER.MAX_ITER": 40})
     results = run(cfg, _args())
     lines = _lines(cfg)

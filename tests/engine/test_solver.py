@@ -78,11 +78,14 @@ def _with_gradients() -> list[nn.Parameter]:
     return params
 
 
-@pytest.mark.parametrize(("kind", "first", "second"), [
-    ("value", [1.0, 1.0, 0.0], [0.1, -0.2, 0.2]),
-    ("norm", [0.6, 0.8, 0.0], [0.1, -0.2, 0.2]),  # each parameter by itself: the second is short enough
-    ("full_norm", [3 / 5.009, 4 / 5.009, 0.0], [0.1 / 5.009, -0.2 / 5.009, 0.2 / 5.009]),
-])
+@pytest.mark.parametrize(
+    ("kind", "first", "second"),
+    [
+        ("value", [1.0, 1.0, 0.0], [0.1, -0.2, 0.2]),
+        ("norm", [0.6, 0.8, 0.0], [0.1, -0.2, 0.2]),  # each parameter by itself: the second is short enough
+        ("full_norm", [3 / 5.009, 4 / 5.009, 0.0], [0.1 / 5.009, -0.2 / 5.009, 0.2 / 5.009]),
+    ],
+)
 def test_gradient_clipping(kind: str, first: list[float], second: list[float]) -> None:
     params = _with_gradients()
     cfg = _cfg({"SOLVER.CLIP_GRADIENTS.ENABLED": True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": kind})
@@ -91,10 +94,13 @@ def test_gradient_clipping(kind: str, first: list[float], second: list[float]) -
     torch.testing.assert_close(params[1].grad, torch.tensor(second), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("key", "value", "nearest"), [
-    ("SOLVER.LR_SCHEDULER_NAME", "WarmupMultistepLR", "WarmupMultiStepLR"),
-    ("SOLVER.WARMUP_METHOD", "linaer", "linear"),
-])
+@pytest.mark.parametrize(
+    ("key", "value", "nearest"),
+    [
+        ("SOLVER.LR_SCHEDULER_NAME", "WarmupMultistepLR", "WarmupMultiStepLR"),
+        ("SOLVER.WARMUP_METHOD", "linaer", "linear"),
+    ],
+)
 def test_unknown_schedule_names_the_key_and_the_nearest(key: str, value: str, nearest: str) -> None:
     with pytest.raises(UserError, match=f"(?s){key}.*{value}.*{nearest}"):
         build_lr_scheduler(_cfg({key: value}), _optimizer(0.1))

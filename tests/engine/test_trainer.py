@@ -46,14 +46,32 @@ def _trainer(cfg: CfgNode, resume: bool = False) -> Trainer:
 
 
 def test_a_run_learns_and_leaves_everything_behind(tiny_cfg: MakeCfg) -> None:
-    cfg = tiny_cfg({"SOLVER.MAX_ITER": 60, "DATALOADER.NUM_WORKERS": 1, "SOLVER.CHECKPOINT_PERIOD": 25,
-                    "TEST.EVAL_PERIOD": 30, "SOLVER.CHECKPOINTS_TO_KEEP": 1, "TEST.BEST_METRIC": "bbox/AP50"})
+    cfg = tiny_cfg(
+        {
+            "SOLVER.MAX_ITER": 60,
+            "DATALOADER.NUM_WORKERS": 1,
+            "SOLVER.CHECKPOINT_PERIOD": 25,
+            "TEST.EVAL_PERIOD": 30,
+            "SOLVER.CHECKPOINTS_TO_KEEP": 1,
+            "TEST.BEST_METRIC": "bbox/AP50",
+        }
+    )
     results = run(cfg, _args())
     out = Path(cfg.OUTPUT_DIR)
     assert set(results["tiny_val"]["bbox"]) >= {"AP", "AP50", "AP75", "APs", "APm", "APl", "AP-circle"}
     names = {p.name for p in out.iterdir()}
-    assert {"config.yaml", "log.txt", "metrics.json", "model_final.pth", "last_checkpoint", "model_0000049.pth",
-            "model_best.pth", "curves.png", "predictions.png", "inference"} <= names
+    assert {
+        "config.yaml",
+        "log.txt",
+        "metrics.json",
+        "model_final.pth",
+        "last_checkpoint",
+        "model_0000049.pth",
+        "model_best.pth",
+        "curves.png",
+        "predictions.png",
+        "inference",
+    } <= names
     assert "model_0000024.pth" not in names  # the newest one is kept
     assert any(n.startswith("events.out.tfevents") for n in names)
     assert (out / "inference/tiny_val/coco_instances_results.json").is_file()
@@ -65,8 +83,9 @@ def test_a_run_learns_and_leaves_everything_behind(tiny_cfg: MakeCfg) -> None:
 
 @pytest.mark.parametrize("pyramid", PYRAMIDS)
 def test_every_pyramid_learns(pyramid: str, tiny_cfg: MakeCfg) -> None:
-    cfg = tiny_cfg({"MODEL.BACKBONE.NAME": f"build_sn2_{pyramid}_backbone", "DATASETS.TEST": [], "SEED": 1,
-                    "SOLVER.MAX_ITER": 12})
+    cfg = tiny_cfg(
+        {"MODEL.BACKBONE.NAME": f"build_sn2_{pyramid}_backbone", "DATASETS.TEST": [], "SEED": 1, "SOLVER.MAX_ITER": 12}
+    )
     trainer = _trainer(cfg)
     losses: list[float] = []
     trainer.model.register_forward_hook(lambda _, __, out: losses.append(sum(out.values()).item()))
@@ -92,8 +111,10 @@ def test_resume_continues_as_if_never_interrupted(tiny_cfg: MakeCfg, tmp_path: P
     whole, tail = _losses(tmp_path / "straight"), _losses(cut)
     assert sorted(tail) == [4, 5, 6, 7]
     # medians of a window differ, the last window of the same values does not: compare weights, bit by bit
-    for a, b in ((straight.model.state_dict(), resumed.model.state_dict()),
-                 (straight.ema.average, resumed.ema.average)):
+    for a, b in (
+        (straight.model.state_dict(), resumed.model.state_dict()),
+        (straight.ema.average, resumed.ema.average),
+    ):
         assert all(torch.equal(a[k], b[k]) for k in a)
     assert straight.optimizer.param_groups[0]["lr"] == resumed.optimizer.param_groups[0]["lr"]
     assert set(whole[7]) == set(tail[7])
@@ -106,10 +127,18 @@ def test_resume_without_a_checkpoint_starts_afresh(tiny_cfg: MakeCfg) -> None:
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(tiny_cfg: MakeCfg, tmp_path: Path) -> None:
     # nothing is sampled, images of one size, no batch statistics: the parts' mean is the whole's
-    keys = {"MODEL.RESNETS.NORM": "GN", "MODEL.FPN.NORM": "", "SEED": 5, "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 50000,
-            "MODEL.RPN.NMS_THRESH": 1.0, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 60,
-            "MODEL.ROI_HEADS.POSITIVE_FRACTION": 1.0, "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": False,
-            "SOLVER.CLIP_GRADIENTS.ENABLED": False, "SOLVER.WARMUP_ITERS": 0}
+    keys = {
+        "MODEL.RESNETS.NORM": "GN",
+        "MODEL.FPN.NORM": "",
+        "SEED": 5,
+        "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 50000,
+        "MODEL.RPN.NMS_THRESH": 1.0,
+        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 60,
+        "MODEL.ROI_HEADS.POSITIVE_FRACTION": 1.0,
+        "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": False,
+        "SOLVER.CLIP_GRADIENTS.ENABLED": False,
+        "SOLVER.WARMUP_ITERS": 0,
+    }
     batch = []
     for i in range(2):
         target = Instances((96, 128), gt_boxes=Boxes([[8, 8, 60 + i, 70]]), gt_classes=torch.tensor([i]))
@@ -126,8 +155,14 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tiny_cfg: MakeCfg, t
 
 
 def test_divergence_stops_with_the_facts_and_keeps_the_last_checkpoint(tiny_cfg: MakeCfg) -> None:
-    cfg = tiny_cfg({"SOLVER.MAX_ITER": 50, "SOLVER.CHECKPOINT_PERIOD": 2, "DATASETS.TEST": [],
-                    "SOLVER.CLIP_GRADIENTS.ENABLED": False})
+    cfg = tiny_cfg(
+        {
+            "SOLVER.MAX_ITER": 50,
+            "SOLVER.CHECKPOINT_PERIOD": 2,
+            "DATASETS.TEST": [],
+            "SOLVER.CLIP_GRADIENTS.ENABLED": False,
+        }
+    )
     trainer = _trainer(cfg)
 
     class Spoil(Hook):
@@ -186,8 +221,13 @@ def test_ema_is_evaluated_and_saved(tiny_cfg: MakeCfg) -> None:
 def test_best_model_knows_direction_history_and_nan(tmp_path: Path) -> None:
     nan = float("nan")
     best = BestModel("bbox/AP", tmp_path, start_iter=0)
-    assert [best.update(i, {"bbox/AP": v}) for i, v in enumerate([nan, 1.0, 3.0, 2.0, nan])] == \
-        [False, True, True, False, False]
+    assert [best.update(i, {"bbox/AP": v}) for i, v in enumerate([nan, 1.0, 3.0, 2.0, nan])] == [
+        False,
+        True,
+        True,
+        False,
+        False,
+    ]
     assert best.best == (2, 3.0)
     assert best.evaluations_since == 2
     resumed = BestModel("bbox/AP", tmp_path, start_iter=3)  # what came after the checkpoint is forgotten
@@ -200,8 +240,15 @@ def test_best_model_knows_direction_history_and_nan(tmp_path: Path) -> None:
 
 
 def test_early_stopping(tiny_cfg: MakeCfg, caplog: pytest.LogCaptureFixture) -> None:
-    cfg = tiny_cfg({"SOLVER.MAX_ITER": 20, "TEST.EVAL_PERIOD": 1, "TEST.BEST_METRIC": "bbox/AP", "TEST.PATIENCE": 2,
-                    "SOLVER.BASE_LR": 1e-9})
+    cfg = tiny_cfg(
+        {
+            "SOLVER.MAX_ITER": 20,
+            "TEST.EVAL_PERIOD": 1,
+            "TEST.BEST_METRIC": "bbox/AP",
+            "TEST.PATIENCE": 2,
+            "SOLVER.BASE_LR": 1e-9,
+        }
+    )
     trainer = _trainer(cfg)
     trainer.train()
     assert trainer.iter < 19
@@ -215,10 +262,25 @@ def test_bfloat16_trains(tiny_cfg: MakeCfg) -> None:
 
 
 def test_schedule_scales_with_the_number_of_processes(tiny_cfg: MakeCfg) -> None:
-    cfg = tiny_cfg({"SOLVER.REFERENCE_WORLD_SIZE": 8, "SOLVER.IMS_PER_BATCH": 16, "SOLVER.BASE_LR": 0.02,
-                    "SOLVER.MAX_ITER": 90000, "SOLVER.STEPS": (60000, 80000), "SOLVER.WARMUP_ITERS": 1000,
-                    "SOLVER.CHECKPOINT_PERIOD": 5000, "TEST.EVAL_PERIOD": 5000})
+    cfg = tiny_cfg(
+        {
+            "SOLVER.REFERENCE_WORLD_SIZE": 8,
+            "SOLVER.IMS_PER_BATCH": 16,
+            "SOLVER.BASE_LR": 0.02,
+            "SOLVER.MAX_ITER": 90000,
+            "SOLVER.STEPS": (60000, 80000),
+            "SOLVER.WARMUP_ITERS": 1000,
+            "SOLVER.CHECKPOINT_PERIOD": 5000,
+            "TEST.EVAL_PERIOD": 5000,
+        }
+    )
     s = scale_to_world_size(cfg, 2).SOLVER
-    assert (s.IMS_PER_BATCH, s.BASE_LR, s.MAX_ITER, s.STEPS, s.WARMUP_ITERS, s.CHECKPOINT_PERIOD) == \
-        (4, 0.005, 360000, (240000, 320000), 4000, 20000)
+    assert (s.IMS_PER_BATCH, s.BASE_LR, s.MAX_ITER, s.STEPS, s.WARMUP_ITERS, s.CHECKPOINT_PERIOD) == (
+        4,
+        0.005,
+        360000,
+        (240000, 320000),
+        4000,
+        20000,
+    )
     assert cfg.SOLVER.IMS_PER_BATCH == 16

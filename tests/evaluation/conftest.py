@@ -27,10 +27,18 @@ def register() -> Iterator[Callable[..., str]]:
     def add(images: dict[Any, list[tuple]], classes: list[str], **metadata: Any) -> str:
         name = f"evaluation_test_{next(numbers)}"
         records = [
-            {"image_id": image_id, "file_name": f"{image_id}.jpg", "height": 1000, "width": 1000,
-             "annotations": [{"category_id": c, "bbox": box, "bbox_mode": BoxMode.XYXY_ABS, **dict(*extra)}
-                             for c, box, *extra in objects]}
-            for image_id, objects in images.items()]
+            {
+                "image_id": image_id,
+                "file_name": f"{image_id}.jpg",
+                "height": 1000,
+                "width": 1000,
+                "annotations": [
+                    {"category_id": c, "bbox": box, "bbox_mode": BoxMode.XYXY_ABS, **dict(*extra)}
+                    for c, box, *extra in objects
+                ],
+            }
+            for image_id, objects in images.items()
+        ]
         DatasetCatalog.register(name, lambda: records)
         MetadataCatalog.get(name).set(thing_classes=classes, **metadata)
         names.append(name)
@@ -48,8 +56,11 @@ def instances() -> Callable[[list[Prediction]], Instances]:
     def make(predictions: list[Prediction]) -> Instances:
         classes, scores, boxes = zip(*predictions) if predictions else ((), (), ())
         return Instances(
-            (1000, 1000), pred_boxes=Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)),
-            scores=torch.tensor(scores, dtype=torch.float32), pred_classes=torch.tensor(classes, dtype=torch.int64))
+            (1000, 1000),
+            pred_boxes=Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)),
+            scores=torch.tensor(scores, dtype=torch.float32),
+            pred_classes=torch.tensor(classes, dtype=torch.int64),
+        )
 
     return make
 
@@ -73,8 +84,13 @@ def evaluation_golden(golden: Path) -> dict[str, Any]:
     folder = golden / "detectron2" / "evaluation"
     content = json.loads((folder / "voc" / "predictions.json").read_text())
     by_name = {name: [(int(row[0]), row[1], row[2:]) for row in rows] for name, rows in content["images"].items()}
-    return {"folder": folder, "expected": json.loads((folder / "expected.json").read_text()), "voc": by_name,
-            "coco": dict(enumerate(by_name.values(), start=1)), "classes": content["classes"]}
+    return {
+        "folder": folder,
+        "expected": json.loads((folder / "expected.json").read_text()),
+        "voc": by_name,
+        "coco": dict(enumerate(by_name.values(), start=1)),
+        "classes": content["classes"],
+    }
 
 
 @pytest.fixture(scope="session")

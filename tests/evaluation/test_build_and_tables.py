@@ -52,8 +52,17 @@ def test_unknown_metric(register) -> None:
 
 
 def test_table() -> None:
-    scores = {"AP": 12.345, "AP50": 50.0, "APs": float("nan"), "AP-cat": 1.0, "AP-hair-drier": 2.0,
-              "AP-dog": float("nan"), "AP50-cat": 9.0, "AP50-hair-drier": 8.0, "AP50-dog": float("nan")}
+    scores = {
+        "AP": 12.345,
+        "AP50": 50.0,
+        "APs": float("nan"),
+        "AP-cat": 1.0,
+        "AP-hair-drier": 2.0,
+        "AP-dog": float("nan"),
+        "AP50-cat": 9.0,
+        "AP50-hair-drier": 8.0,
+        "AP50-dog": float("nan"),
+    }
     lines = results_table({"bbox": scores}, class_columns=2).splitlines()
     assert [cell.strip() for cell in lines[1].strip("|").split("|")] == ["AP (%)", "AP50 (%)", "APs (%)"]
     assert [cell.strip() for cell in lines[3].strip("|").split("|")] == ["12.35", "50.00", "no gt"]
@@ -61,4 +70,7 @@ def test_table() -> None:
     assert rows[0] == ["class", "AP (%)", "AP50 (%)"] * 2
     assert rows[2:] == [["cat", "1.00", "9.00", "dog", "no gt", "no gt"], ["hair-drier", "2.00", "8.00", "", "", ""]]
     assert copypaste_lines({"bbox": {"AP": 12.345, "AP50": 50.0, "AP-cat": 1.0}}) == [
-        "copypaste: Task: bbox", "copypaste: AP,AP50", "copypaste: 12.3450,50.0000"]
+        "copypaste: Task: bbox",
+        "copypaste: AP,AP50",
+        "copypaste: 12.3450,50.0000",
+    ]

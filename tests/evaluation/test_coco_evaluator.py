@@ -45,9 +45,13 @@ def ellipses(predictions: list, size: tuple[int, int]) -> Instances:
     """The goldens' detections: boxes, and in each the mask of its ellipse."""
     classes, scores, boxes = zip(*predictions) if predictions else ((), (), ())
     masks = [filler.ellipse_bitmask(np.asarray(box, np.float32).tolist(), *size) for box in boxes]
-    return Instances(size, pred_boxes=Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)),
-                     scores=torch.tensor(scores, dtype=torch.float32), pred_classes=torch.tensor(classes).long(),
-                     pred_masks=torch.from_numpy(np.stack(masks) if masks else np.zeros((0, *size), bool)))
+    return Instances(
+        size,
+        pred_boxes=Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)),
+        scores=torch.tensor(scores, dtype=torch.float32),
+        pred_classes=torch.tensor(classes).long(),
+        pred_masks=torch.from_numpy(np.stack(masks) if masks else np.zeros((0, *size), bool)),
+    )
 
 
 def evaluate_ellipses(evaluator: COCOEvaluator, name: str, predictions: dict[int, list]) -> dict[str, Any]:
@@ -92,8 +96,13 @@ def predict(name: str, *masks: list[float], tasks: Any = None, copies: int = 1) 
     """The scores of predictions with these polygons for masks and the squares of `mask_set` for boxes."""
     bits = BitMasks.from_polygon_masks([[np.array(m)] for m in masks * copies], 1000, 1000).tensor
     boxes = [[100.0 * n, 0.0, 100.0 * n + 40, 40.0] for n in range(len(masks))] * copies
-    found = Instances((1000, 1000), pred_boxes=Boxes(boxes), scores=torch.linspace(0.9, 0.1, len(boxes)),
-                      pred_classes=torch.zeros(len(boxes)).long(), pred_masks=bits)
+    found = Instances(
+        (1000, 1000),
+        pred_boxes=Boxes(boxes),
+        scores=torch.linspace(0.9, 0.1, len(boxes)),
+        pred_classes=torch.zeros(len(boxes)).long(),
+        pred_masks=bits,
+    )
     evaluator = COCOEvaluator(name, tasks=tasks)
     evaluator.reset()
     evaluator.process([{"image_id": 1}, {"image_id": 2}], [{"instances": found}, {"instances": found[:0]}])
@@ -118,8 +127,16 @@ def test_many_masks(mask_set) -> None:
 
 def test_masks_on_a_crowd_do_not_count(register) -> None:
     crowd = masks_to_rle(torch.ones(1, 1000, 1000, dtype=torch.bool))[0]
-    name = register({1: [(0, [0.0, 0.0, 40.0, 40.0], {"segmentation": [square(0)]}),
-                         (0, [0.0, 0.0, 1000.0, 1000.0], {"segmentation": crowd, "iscrowd": 1})], 2: []}, ["thing"])
+    name = register(
+        {
+            1: [
+                (0, [0.0, 0.0, 40.0, 40.0], {"segmentation": [square(0)]}),
+                (0, [0.0, 0.0, 1000.0, 1000.0], {"segmentation": crowd, "iscrowd": 1}),
+            ],
+            2: [],
+        },
+        ["thing"],
+    )
     scores = predict(name, square(0), square(1), square(2))
     assert scores["segm"]["AP"] == pytest.approx(100.0)
 
@@ -153,8 +170,10 @@ def test_without_predictions_nothing_is_a_number_as_in_detectron2(coco_set, eval
 def test_ap_by_hand_and_sizes_without_ground_truth(register, run) -> None:
     """Right, wrong, right on two objects: precision 1 up to recall 0.5, then 2/3, at 101 recall points."""
     name = register({1: [(0, ONE_BOX), (0, [300.0, 300.0, 340.0, 340.0])]}, ["thing", "absent"])
-    scores = run(COCOEvaluator(name), {1: [
-        (0, 0.9, ONE_BOX), (0, 0.8, [600.0, 600.0, 650.0, 650.0]), (0, 0.7, [300.0, 300.0, 340.0, 340.0])]})
+    scores = run(
+        COCOEvaluator(name),
+        {1: [(0, 0.9, ONE_BOX), (0, 0.8, [600.0, 600.0, 650.0, 650.0]), (0, 0.7, [300.0, 300.0, 340.0, 340.0])]},
+    )
     assert scores["AP"] == pytest.approx(100 * (51 + 50 * 2 / 3) / 101)
     assert scores["AP"] == scores["AP-thing"] == scores["APm"]
     assert all(math.isnan(scores[key]) for key in ("APs", "APl", "AP-absent"))
@@ -197,8 +216,12 @@ def test_areas_come_from_annotation_then_mask_then_box(register, run) -> None:
 
 def test_voc_tree_with_text_ids_and_difficult_objects(register, run) -> None:
     """Difficult objects are ordinary ones for COCO's metric: missing one halves the recall."""
-    name = register({"000001": [(0, ONE_BOX), (0, [300.0, 300.0, 350.0, 350.0], {"difficult": 1})], "000002": []},
-                    ["thing"], evaluator_type="pascal_voc", year=2007)
+    name = register(
+        {"000001": [(0, ONE_BOX), (0, [300.0, 300.0, 350.0, 350.0], {"difficult": 1})], "000002": []},
+        ["thing"],
+        evaluator_type="pascal_voc",
+        year=2007,
+    )
     scores = run(COCOEvaluator(name), {"000002": [], "000001": [(0, 0.9, ONE_BOX)]})
     assert scores["AP"] == pytest.approx(100 * 51 / 101)
 

@@ -52,14 +52,19 @@ class _Count(DatasetEvaluator):
 def _found(image_id: int) -> Instances:
     generator = torch.Generator().manual_seed(image_id)
     corner = torch.rand(4, 2, generator=generator) * 5 + 100
-    return Instances((300, 300), pred_boxes=Boxes(torch.cat([corner, corner + 50], dim=1)),
-                     scores=torch.rand(4, generator=generator), pred_classes=torch.arange(4) % 2)
+    return Instances(
+        (300, 300),
+        pred_boxes=Boxes(torch.cat([corner, corner + 50], dim=1)),
+        scores=torch.rand(4, generator=generator),
+        pred_classes=torch.arange(4) % 2,
+    )
 
 
 def _records() -> list[dict]:
     truth = [{"category_id": c, "bbox": [102.0, 102.0, 152.0, 152.0], "bbox_mode": BoxMode.XYXY_ABS} for c in (0, 1)]
-    return [{"image_id": i, "file_name": f"{i}.jpg", "height": 300, "width": 300, "annotations": truth}
-            for i in range(7)]
+    return [
+        {"image_id": i, "file_name": f"{i}.jpg", "height": 300, "width": 300, "annotations": truth} for i in range(7)
+    ]
 
 
 @pytest.fixture
@@ -72,7 +77,7 @@ def dataset() -> str:
 
 
 def _loader(image_ids: list[int], batch: int = 2) -> list[list[dict]]:
-    return [[{"image_id": i} for i in image_ids[k:k + batch]] for k in range(0, len(image_ids), batch)]
+    return [[{"image_id": i} for i in image_ids[k : k + batch]] for k in range(0, len(image_ids), batch)]
 
 
 def test_modes_and_gradients() -> None:
@@ -118,8 +123,10 @@ def test_progress_says_speed_and_eta(caplog) -> None:
 
 def test_two_processes_score_as_one(dataset: str, tmp_path: Path) -> None:
     """Shares with an image in both; the main process has one process's numbers, the other nothing."""
-    alone = {kind.__name__: inference_on_dataset(_Model(), _loader(list(range(7))), kind(dataset))
-             for kind in (COCOEvaluator, PascalVOCEvaluator)}
+    alone = {
+        kind.__name__: inference_on_dataset(_Model(), _loader(list(range(7))), kind(dataset))
+        for kind in (COCOEvaluator, PascalVOCEvaluator)
+    }
     mp.spawn(_one_of_two, args=(str(tmp_path),), nprocs=2)
     together = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     assert together[1] == {"COCOEvaluator": {}, "PascalVOCEvaluator": {}}
@@ -134,7 +141,9 @@ def _one_of_two(rank: int, folder: str) -> None:
     DatasetCatalog.register("share", _records)
     MetadataCatalog.get("share").set(thing_classes=CLASSES)
     share = ([6, 4, 2, 0], [5, 3, 1, 0])[rank]
-    results = {kind.__name__: inference_on_dataset(_Model(), _loader(share), kind("share", output_dir=f"{folder}/out"))
-               for kind in (COCOEvaluator, PascalVOCEvaluator)}
+    results = {
+        kind.__name__: inference_on_dataset(_Model(), _loader(share), kind("share", output_dir=f"{folder}/out"))
+        for kind in (COCOEvaluator, PascalVOCEvaluator)
+    }
     torch.save(results, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()

@@ -27,9 +27,19 @@ def _theirs(evaluator: Any, predictions: dict[Any, list]) -> dict[str, float]:
     evaluator.reset()
     for image_id, found in predictions.items():
         classes, scores, boxes = zip(*found) if found else ((), (), ())
-        evaluator.process([{"image_id": image_id}], [{"instances": Instances(
-            (1, 1), pred_boxes=Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)),
-            scores=torch.tensor(scores, dtype=torch.float32), pred_classes=torch.tensor(classes, dtype=torch.int64))}])
+        evaluator.process(
+            [{"image_id": image_id}],
+            [
+                {
+                    "instances": Instances(
+                        (1, 1),
+                        pred_boxes=Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)),
+                        scores=torch.tensor(scores, dtype=torch.float32),
+                        pred_classes=torch.tensor(classes, dtype=torch.int64),
+                    )
+                }
+            ],
+        )
     return evaluator.evaluate()["bbox"]
 
 
@@ -56,8 +66,9 @@ def test_coco(detectron2, coco_set, run, random_predictions, tmp_path: Path, max
     register_theirs(name, {}, str(json_file), str(image_root))
     try:
         TheirCatalog.get(name)
-        theirs = _theirs(Theirs(name, output_dir=str(tmp_path), use_fast_impl=False, max_dets_per_image=max_dets),
-                         predictions)
+        theirs = _theirs(
+            Theirs(name, output_dir=str(tmp_path), use_fast_impl=False, max_dets_per_image=max_dets), predictions
+        )
     finally:
         TheirCatalog.remove(name)
         TheirMetadata.remove(name)

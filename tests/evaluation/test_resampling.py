@@ -18,9 +18,11 @@ from sn2fpn.evaluation.resampling import draw_images
 from sn2fpn.structures import Boxes, Instances
 
 CLASSES = ["cat", "dog", "unseen"]
-METRICS = {"coco": lambda name, **k: COCOEvaluator(name, **k),
-           "voc_11_point": lambda name, **k: PascalVOCEvaluator(name, metric="11-point", **k),
-           "voc_area": lambda name, **k: PascalVOCEvaluator(name, metric="area", **k)}
+METRICS = {
+    "coco": lambda name, **k: COCOEvaluator(name, **k),
+    "voc_11_point": lambda name, **k: PascalVOCEvaluator(name, metric="11-point", **k),
+    "voc_area": lambda name, **k: PascalVOCEvaluator(name, metric="area", **k),
+}
 
 
 def _objects(rng: np.random.Generator, images: int) -> dict[int, list[tuple]]:
@@ -45,7 +47,7 @@ def _feed(evaluator: Any, predictions: dict[Any, list], instances: Callable) -> 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_any_resampling_scores_as_the_evaluator_scores_the_copies(
-    metric: str, register: Callable, random_predictions: Callable, instances: Callable,
+    metric: str, register: Callable, random_predictions: Callable, instances: Callable
 ) -> None:
     """Image i written w_i times, as images of their own, with its predictions, must score the same."""
     rng = np.random.default_rng(5)
@@ -87,9 +89,13 @@ def test_masks(register: Callable) -> None:
             objects[i].append((n % 2, [x, y, x + w, y + h], {"segmentation": [ring]}))
             masks[n, y : y + h, x : x + int(w * rng.uniform(0.6, 1))] = True
             boxes.append([x, y, x + w, y + h])
-        found[i] = Instances((1000, 1000), pred_boxes=Boxes(torch.tensor(boxes, dtype=torch.float32)),
-                             scores=torch.from_numpy(rng.random(4).astype(np.float32)),
-                             pred_classes=torch.tensor([0, 1, 0, 1]), pred_masks=masks)
+        found[i] = Instances(
+            (1000, 1000),
+            pred_boxes=Boxes(torch.tensor(boxes, dtype=torch.float32)),
+            scores=torch.from_numpy(rng.random(4).astype(np.float32)),
+            pred_classes=torch.tensor([0, 1, 0, 1]),
+            pred_masks=masks,
+        )
     evaluator = COCOEvaluator(register(objects, CLASSES[:2]))
     evaluator.process([{"image_id": i} for i in found], [{"instances": x} for x in found.values()])
     own = evaluator.evaluate()
@@ -101,10 +107,11 @@ def test_masks(register: Callable) -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_detections_written_and_read_again_score_the_same(
-    metric: str, register: Callable, random_predictions: Callable, instances: Callable, tmp_path: Path,
+    metric: str, register: Callable, random_predictions: Callable, instances: Callable, tmp_path: Path
 ) -> None:
-    name = register(_objects(np.random.default_rng(6), 10), CLASSES,
-                    thing_dataset_id_to_contiguous_id={7: 0, 3: 1, 5: 2})
+    name = register(
+        _objects(np.random.default_rng(6), 10), CLASSES, thing_dataset_id_to_contiguous_id={7: 0, 3: 1, 5: 2}
+    )
     predictions = random_predictions(DatasetCatalog.get(name), 3, seed=4)
     evaluator = _feed(METRICS[metric](name, output_dir=tmp_path), predictions, instances)
     own = evaluator.evaluate()["bbox"]
@@ -123,13 +130,19 @@ def test_without_detections_scores_are_the_evaluators(register: Callable, instan
         assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(expected, nan_ok=True)
 
 
-@pytest.mark.parametrize(("content", "words"), [
-    (None, "no predictions: .* does not exist"),
-    ("{", "expected a list of COCO results"),
-    (json.dumps([{"image_id": 9, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1}]), "does not have 9"),
-    (json.dumps([{"image_id": 0, "category_id": 8, "bbox": [0, 0, 1, 1], "score": 1}]), "does not have 8"),
-    (json.dumps([{"image_id": 0, "category_id": 0, "bbox": [0, 0, 1], "score": 1}]), "expected a list of COCO results"),
-])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "no predictions: .* does not exist"),
+        ("{", "expected a list of COCO results"),
+        (json.dumps([{"image_id": 9, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1}]), "does not have 9"),
+        (json.dumps([{"image_id": 0, "category_id": 8, "bbox": [0, 0, 1, 1], "score": 1}]), "does not have 8"),
+        (
+            json.dumps([{"image_id": 0, "category_id": 0, "bbox": [0, 0, 1], "score": 1}]),
+            "expected a list of COCO results",
+        ),
+    ],
+)
 def test_unusable_predictions(content: str | None, words: str, register: Callable, tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     if content is not None:

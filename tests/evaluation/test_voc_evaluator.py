@@ -140,8 +140,9 @@ def test_same_numbers_as_the_slow_version(register, run) -> None:
         corner, size = rng.uniform(0, 60, (count, 2)), rng.uniform(20, 60, (count, 2))
         return np.concatenate([corner, corner + size], axis=1).round(1).tolist()
 
-    images = {i: [(int(rng.integers(2)), b, {"difficult": int(rng.random() < 0.2)}) for b in boxes(6)]
-              for i in range(12)}
+    images = {
+        i: [(int(rng.integers(2)), b, {"difficult": int(rng.random() < 0.2)}) for b in boxes(6)] for i in range(12)
+    }
     found = {i: [(int(rng.integers(2)), round(rng.random(), 1), b) for b in boxes(25)] for i in images}
     name = register(images, ["a", "b"])
     for metric in ("11-point", "area"):

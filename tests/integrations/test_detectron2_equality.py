@@ -28,11 +28,22 @@ CASES = [(name, heads) for name in ("fpn", "sni", "ihp", "sni_esd") for heads in
 CASES += [("sni", BITMAPS), ("fpn_esd2", ()), ("sni_authors", ())]
 CASES += [(name, ()) for name in PYRAMIDS if (name, ()) not in CASES]
 LIMITS = {  # of float32: pixels, scores, relative errors
-    "training inputs: image": 0.0, "training inputs: gt_boxes": 2e-5, "training inputs: gt_classes": 0.0,
-    "training inputs: gt_masks": 1e-4, "parameters": 0.0, "detections: number": 0.0, "detections: boxes": 2e-4,
-    "detections: scores": 2e-6, "detections: mask pixels (share)": 1e-5, "loss_cls": 1e-6, "loss_box_reg": 1e-6,
-    "loss_mask": 1e-6, "loss_rpn_cls": 1e-6, "loss_rpn_loc": 1e-6, "gradients": 5e-6,
-}  # fmt: skip
+    "training inputs: image": 0.0,
+    "training inputs: gt_boxes": 2e-5,
+    "training inputs: gt_classes": 0.0,
+    "training inputs: gt_masks": 1e-4,
+    "parameters": 0.0,
+    "detections: number": 0.0,
+    "detections: boxes": 2e-4,
+    "detections: scores": 2e-6,
+    "detections: mask pixels (share)": 1e-5,
+    "loss_cls": 1e-6,
+    "loss_box_reg": 1e-6,
+    "loss_mask": 1e-6,
+    "loss_rpn_cls": 1e-6,
+    "loss_rpn_loc": 1e-6,
+    "gradients": 5e-6,
+}
 
 
 def compare(config: Path, *overrides: Any, weights: str = "", exactly: bool = True, seed: int = 0) -> dict[str, float]:

@@ -31,8 +31,20 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool  # noqa: E402
 
 from sn2fpn.integrations.detectron2 import add_sn2fpn_config, register_custom, share_dataset  # noqa: E402
 
-SMALL = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64,
-         "MODEL.FPN.OUT_CHANNELS", 32, "MODEL.IHP.DEPTHS", (1, 1, 1, 1)]  # fmt: skip
+SMALL = [
+    "MODEL.DEVICE",
+    "cpu",
+    "MODEL.WEIGHTS",
+    "",
+    "MODEL.RESNETS.DEPTH",
+    18,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS",
+    64,
+    "MODEL.FPN.OUT_CHANNELS",
+    32,
+    "MODEL.IHP.DEPTHS",
+    (1, 1, 1, 1),
+]
 
 
 def zoo_cfg(yaml: str, *overrides: Any) -> CfgNode:
@@ -61,9 +73,9 @@ def test_two_lines_give_a_project_our_pyramids(name: str) -> None:
         assert "instances" in model([{"image": torch.rand(3, 70, 90)}])[0]
 
 
-@pytest.mark.parametrize(("given", "expected"), [
-    (None, "area"), ("area", "area"), ("learned", "learned"), (0.5, 0.5), ("0.25", 0.25),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "expected"), [(None, "area"), ("area", "area"), ("learned", "learned"), (0.5, 0.5), ("0.25", 0.25)]
+)
 def test_alpha_may_be_a_word_or_a_number(given: Any, expected: Any, tmp_path: Path) -> None:
     """yacs knows one type per key; here both pass, from YAML and from the command line."""
     yaml = tmp_path / "c.yaml"
@@ -75,8 +87,17 @@ def test_alpha_may_be_a_word_or_a_number(given: Any, expected: Any, tmp_path: Pa
             cfg.merge_from_file(str(yaml))
         elif given is not None:
             cfg.merge_from_list(["MODEL.SNI.ALPHA", given])
-        cfg.merge_from_list([*SMALL, "MODEL.BACKBONE.NAME", "build_sn2_sni_backbone", "MODEL.FPN.IN_FEATURES",
-                             ["res4", "res5"], "MODEL.RESNETS.OUT_FEATURES", ["res4", "res5"]])  # fmt: skip
+        cfg.merge_from_list(
+            [
+                *SMALL,
+                "MODEL.BACKBONE.NAME",
+                "build_sn2_sni_backbone",
+                "MODEL.FPN.IN_FEATURES",
+                ["res4", "res5"],
+                "MODEL.RESNETS.OUT_FEATURES",
+                ["res4", "res5"],
+            ]
+        )
         assert build_backbone(cfg).alpha == expected
         assert CfgNode.load_cfg(cfg.dump()).MODEL.SNI.ALPHA == cfg.MODEL.SNI.ALPHA
 
@@ -89,8 +110,13 @@ def test_forgotten_keys_are_named() -> None:
 
 
 def test_the_esd_trunk_under_detectron2s_own_fpn() -> None:
-    cfg = zoo_cfg("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", "MODEL.BACKBONE.NAME", "build_sn2_resnet_backbone",
-                  "MODEL.ESD.ENABLED", True)  # fmt: skip
+    cfg = zoo_cfg(
+        "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+        "MODEL.BACKBONE.NAME",
+        "build_sn2_resnet_backbone",
+        "MODEL.ESD.ENABLED",
+        True,
+    )
     trunk = build_backbone(cfg)
     assert isinstance(trunk, Backbone)
     assert any("esd" in name for name, _ in trunk.named_parameters())
@@ -105,8 +131,17 @@ def test_detectron2s_own_backbones_stay_its_own() -> None:
 def test_retinanets_maps_are_detectron2s() -> None:
     """p3 … p7: the same names in the same order, and the same maps."""
     theirs, ours = (
-        build_model(zoo_cfg("COCO-Detection/retinanet_R_50_FPN_1x.yaml", "MODEL.BACKBONE.NAME", name,
-                            "MODEL.RESNETS.NORM", "BN", "MODEL.BACKBONE.FREEZE_AT", 0)).eval()
+        build_model(
+            zoo_cfg(
+                "COCO-Detection/retinanet_R_50_FPN_1x.yaml",
+                "MODEL.BACKBONE.NAME",
+                name,
+                "MODEL.RESNETS.NORM",
+                "BN",
+                "MODEL.BACKBONE.FREEZE_AT",
+                0,
+            )
+        ).eval()
         for name in ("build_retinanet_resnet_fpn_backbone", "build_sn2_fpn_retinanet_backbone")
     )
     assert list(theirs.state_dict()) == list(ours.state_dict())
@@ -126,8 +161,12 @@ def test_retinanets_maps_are_detectron2s() -> None:
 def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A data set of 6 images under a name of its own, known to both catalogs."""
     write_shapes(tmp_path / "few", {"train": (6, 1)})
-    entry = {"NAME": "few", "FORMAT": "coco", "JSON": str(tmp_path / "few/annotations/instances_train.json"),
-             "IMAGES": str(tmp_path / "few/train")}  # fmt: skip
+    entry = {
+        "NAME": "few",
+        "FORMAT": "coco",
+        "JSON": str(tmp_path / "few/annotations/instances_train.json"),
+        "IMAGES": str(tmp_path / "few/train"),
+    }
     register_custom([entry])
     yield "few"
     OurCatalog.remove("few")
@@ -156,18 +195,34 @@ def test_shapes_are_registered() -> None:
 def test_same_training_inputs_for_the_same_random_choices(shapes: str, masks: str | None) -> None:
     """Whatever sizes, flips and crops our mapper draws, Detectron2's makes the same input of them."""
     cfg = our_get_cfg()
-    cfg.merge_from_list(["INPUT.MIN_SIZE_TRAIN", (120, 150, 260), "INPUT.MAX_SIZE_TRAIN", 300, "MODEL.MASK_ON",
-                         masks is not None, "INPUT.MASK_FORMAT", masks or "polygon",
-                         "INPUT.CROP.ENABLED", masks is None])  # fmt: skip
+    cfg.merge_from_list(
+        [
+            "INPUT.MIN_SIZE_TRAIN",
+            (120, 150, 260),
+            "INPUT.MAX_SIZE_TRAIN",
+            300,
+            "MODEL.MASK_ON",
+            masks is not None,
+            "INPUT.MASK_FORMAT",
+            masks or "polygon",
+            "INPUT.CROP.ENABLED",
+            masks is None,
+        ]
+    )
     mapper = build_mapper(cfg, is_train=True)
     kinds = set()
     for seed, record in enumerate(DatasetCatalog.get(shapes)):
         size = (record["height"], record["width"])
         plan = list(plan_transforms(mapper.augmentations, size, np.random.default_rng(seed)))
         kinds |= {type(t).__name__ for t in plan}
-        theirs = DatasetMapper(is_train=True, augmentations=[_theirs(t) for t in plan], image_format="BGR",
-                               use_instance_mask=masks is not None, instance_mask_format=masks or "polygon",
-                               recompute_boxes=False)  # fmt: skip
+        theirs = DatasetMapper(
+            is_train=True,
+            augmentations=[_theirs(t) for t in plan],
+            image_format="BGR",
+            use_instance_mask=masks is not None,
+            instance_mask_format=masks or "polygon",
+            recompute_boxes=False,
+        )
         found, expected = mapper(record, np.random.default_rng(seed)), theirs(record)
         assert torch.equal(found["image"], expected["image"])
         ours, goal = found["instances"], expected["instances"]
@@ -180,7 +235,8 @@ def test_same_training_inputs_for_the_same_random_choices(shapes: str, masks: st
                 for p, q in zip(a, b, strict=True):
                     np.testing.assert_allclose(p, q, rtol=0, atol=1e-9)
         assert {k: found[k] for k in ("file_name", "height", "width", "image_id")} == {
-            k: expected[k] for k in ("file_name", "height", "width", "image_id")}  # fmt: skip
+            k: expected[k] for k in ("file_name", "height", "width", "image_id")
+        }
     assert kinds >= {"Resize", "Flip"} | ({"Crop"} if masks is None else set())
 
 

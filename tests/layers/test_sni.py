@@ -50,9 +50,7 @@ def test_bilinear_has_half_pixel_centres() -> None:
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("mode", ["nearest", "bilinear"])
-def test_fused_step_equals_interpolate_multiply_add(
-    mode: str, dtype: torch.dtype, channels_last: bool
-) -> None:
+def test_fused_step_equals_interpolate_multiply_add(mode: str, dtype: torch.dtype, channels_last: bool) -> None:
     layout = torch.channels_last if channels_last else torch.contiguous_format
     tolerance = 0.05 if dtype == torch.bfloat16 else 1e-5
     for small, size in [(coarse_size(s), s) for s in SIZES] + OTHER_SIZES:

@@ -33,7 +33,9 @@ def test_equal_sizes_are_left_alone(mode: str) -> None:
 
 
 def test_unknown_mode() -> None:
-    for call in (lambda: upsample(torch.ones(1, 1, 2, 2), (4, 4), "nearst"),
-                 lambda: upsample_add(torch.ones(1, 1, 4, 4), torch.ones(1, 1, 2, 2), "nearst")):
+    for call in (
+        lambda: upsample(torch.ones(1, 1, 2, 2), (4, 4), "nearst"),
+        lambda: upsample_add(torch.ones(1, 1, 4, 4), torch.ones(1, 1, 2, 2), "nearst"),
+    ):
         with pytest.raises(UserError, match="unknown upsampling 'nearst'; did you mean 'nearest'"):
             call()

@@ -17,35 +17,104 @@ pytestmark = pytest.mark.detectron2
 
 CASE = CASES["train_faster_r18"]
 SMALL = (
-    "MODEL.FPN.OUT_CHANNELS", 32, "MODEL.ROI_BOX_HEAD.FC_DIM", 64, "MODEL.RPN.BATCH_SIZE_PER_IMAGE", 64,
-    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 64,
-)  # fmt: skip
+    "MODEL.FPN.OUT_CHANNELS",
+    32,
+    "MODEL.ROI_BOX_HEAD.FC_DIM",
+    64,
+    "MODEL.RPN.BATCH_SIZE_PER_IMAGE",
+    64,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
+    64,
+)
 OPTIONS = {
     "default": (),
     "dense_rpn": ("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 4000),
     "smooth": ("MODEL.RPN.SMOOTH_L1_BETA", 0.11, "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", 0.5),
-    "giou": ("MODEL.RPN.BBOX_REG_LOSS_TYPE", "giou", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "giou",
-             "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT", 2.0, "MODEL.RPN.BBOX_REG_LOSS_WEIGHT", 3.0),
+    "giou": (
+        "MODEL.RPN.BBOX_REG_LOSS_TYPE",
+        "giou",
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE",
+        "giou",
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT",
+        2.0,
+        "MODEL.RPN.BBOX_REG_LOSS_WEIGHT",
+        3.0,
+    ),
     "diou": ("MODEL.RPN.BBOX_REG_LOSS_TYPE", "diou", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "diou"),
     "ciou": ("MODEL.RPN.BBOX_REG_LOSS_TYPE", "ciou", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "ciou"),
     "agnostic": ("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True, "MODEL.RPN.LOSS_WEIGHT", 0.5),
-    "sigmoid": ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True,),
-    "convs": ("MODEL.RPN.CONV_DIMS", [24, -1], "MODEL.ROI_BOX_HEAD.NUM_CONV", 2, "MODEL.ROI_BOX_HEAD.CONV_DIM", 32,
-              "MODEL.ROI_BOX_HEAD.NORM", "GN", "MODEL.ROI_BOX_HEAD.NUM_FC", 1),
-    "anchors": ("MODEL.ANCHOR_GENERATOR.SIZES", [[24, 48]], "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[0.7, 1.4]],
-                "MODEL.ANCHOR_GENERATOR.OFFSET", 0.5, "MODEL.RPN.BOUNDARY_THRESH", 0),
-    "pooling": ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlign", "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO", 2,
-                "MODEL.ROI_HEADS.IN_FEATURES", ["p3", "p4"], "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT", False),
+    "sigmoid": ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True),
+    "convs": (
+        "MODEL.RPN.CONV_DIMS",
+        [24, -1],
+        "MODEL.ROI_BOX_HEAD.NUM_CONV",
+        2,
+        "MODEL.ROI_BOX_HEAD.CONV_DIM",
+        32,
+        "MODEL.ROI_BOX_HEAD.NORM",
+        "GN",
+        "MODEL.ROI_BOX_HEAD.NUM_FC",
+        1,
+    ),
+    "anchors": (
+        "MODEL.ANCHOR_GENERATOR.SIZES",
+        [[24, 48]],
+        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS",
+        [[0.7, 1.4]],
+        "MODEL.ANCHOR_GENERATOR.OFFSET",
+        0.5,
+        "MODEL.RPN.BOUNDARY_THRESH",
+        0,
+    ),
+    "pooling": (
+        "MODEL.ROI_BOX_HEAD.POOLER_TYPE",
+        "ROIAlign",
+        "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO",
+        2,
+        "MODEL.ROI_HEADS.IN_FEATURES",
+        ["p3", "p4"],
+        "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT",
+        False,
+    ),
     "groupnorm": ("MODEL.RESNETS.NORM", "GN", "MODEL.FPN.NORM", "GN", "MODEL.BACKBONE.FREEZE_AT", 0),
-    "matching": ("MODEL.ROI_HEADS.IOU_THRESHOLDS", [0.2, 0.4], "MODEL.ROI_HEADS.IOU_LABELS", [0, -1, 1],
-                 "MODEL.RPN.IOU_THRESHOLDS", [0.25, 0.5], "MODEL.PROPOSAL_GENERATOR.MIN_SIZE", 12),
+    "matching": (
+        "MODEL.ROI_HEADS.IOU_THRESHOLDS",
+        [0.2, 0.4],
+        "MODEL.ROI_HEADS.IOU_LABELS",
+        [0, -1, 1],
+        "MODEL.RPN.IOU_THRESHOLDS",
+        [0.25, 0.5],
+        "MODEL.PROPOSAL_GENERATOR.MIN_SIZE",
+        12,
+    ),
     "masks": ("MODEL.MASK_ON", True, "MODEL.ROI_MASK_HEAD.NUM_CONV", 4, "MODEL.ROI_MASK_HEAD.CONV_DIM", 32),
-    "masks_bitmap": ("MODEL.MASK_ON", True, "INPUT.MASK_FORMAT", "bitmask", "MODEL.ROI_MASK_HEAD.NUM_CONV", 2,
-                     "MODEL.ROI_MASK_HEAD.CONV_DIM", 32, "MODEL.ROI_MASK_HEAD.NORM", "GN"),
-    "masks_agnostic": ("MODEL.MASK_ON", True, "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", True,
-                       "MODEL.ROI_MASK_HEAD.CONV_DIM", 32, "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION", 7,
-                       "MODEL.ROI_MASK_HEAD.POOLER_TYPE", "ROIAlign", "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO", 2),
-}  # fmt: skip
+    "masks_bitmap": (
+        "MODEL.MASK_ON",
+        True,
+        "INPUT.MASK_FORMAT",
+        "bitmask",
+        "MODEL.ROI_MASK_HEAD.NUM_CONV",
+        2,
+        "MODEL.ROI_MASK_HEAD.CONV_DIM",
+        32,
+        "MODEL.ROI_MASK_HEAD.NORM",
+        "GN",
+    ),
+    "masks_agnostic": (
+        "MODEL.MASK_ON",
+        True,
+        "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK",
+        True,
+        "MODEL.ROI_MASK_HEAD.CONV_DIM",
+        32,
+        "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION",
+        7,
+        "MODEL.ROI_MASK_HEAD.POOLER_TYPE",
+        "ROIAlign",
+        "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO",
+        2,
+    ),
+}
 
 
 def pair(*overrides: Any) -> tuple[Any, Any]:
@@ -158,8 +227,10 @@ def test_same_seed_gives_the_same_heads() -> None:
     shapes = {f"p{i}": ShapeSpec(channels=32, stride=2**i) for i in range(2, 7)}
     for options in ((), OPTIONS["convs"], OPTIONS["masks"], OPTIONS["masks_agnostic"]):
         states = []
-        for cfg, builders in ((config(CASE), (rpn.build_rpn, roi_heads.build_roi_heads)),
-                              (config(CASE, d2_get_cfg()), (build_proposal_generator, build_roi_heads))):  # fmt: skip
+        for cfg, builders in (
+            (config(CASE), (rpn.build_rpn, roi_heads.build_roi_heads)),
+            (config(CASE, d2_get_cfg()), (build_proposal_generator, build_roi_heads)),
+        ):
             cfg.merge_from_list(list(options))
             torch.manual_seed(3)
             states.append([build(cfg, shapes).state_dict() for build in builders])

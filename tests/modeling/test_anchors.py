@@ -60,11 +60,14 @@ def test_one_list_serves_all_levels(sizes: list) -> None:
     assert generator.state_dict() == {}
 
 
-@pytest.mark.parametrize("sizes, ratios, offset, words", [
-    ([[32], [64]], [[1.0]], 0.0, "SIZES has 2 lists; expected 1, or one for each of the 3 levels"),
-    ([[32]], [], 0.0, "ASPECT_RATIOS is empty"),
-    ([[32]], [[1.0]], 1.5, r"OFFSET expects a number within \[0, 1\), found 1.5"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "sizes, ratios, offset, words",
+    [
+        ([[32], [64]], [[1.0]], 0.0, "SIZES has 2 lists; expected 1, or one for each of the 3 levels"),
+        ([[32]], [], 0.0, "ASPECT_RATIOS is empty"),
+        ([[32]], [[1.0]], 1.5, r"OFFSET expects a number within \[0, 1\), found 1.5"),
+    ],
+)
 def test_mistakes(sizes: list, ratios: list, offset: float, words: str) -> None:
     with pytest.raises(UserError, match=words):
         AnchorGenerator(sizes, ratios, [4, 8, 16], offset)

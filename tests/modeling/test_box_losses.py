@@ -40,8 +40,11 @@ def by_formula(kind: str, deltas: torch.Tensor, reference: torch.Tensor, target:
     total = 0.0
     for a, b in zip(coder.decode(deltas, reference).tolist(), target.tolist()):
         iou, hull, distance, v = iou_terms(a, b)
-        total += {"giou": 1 - iou + hull, "diou": 1 - iou + distance,
-                  "ciou": 1 - iou + distance + v * v / (1 - iou + v)}[kind]
+        total += {
+            "giou": 1 - iou + hull,
+            "diou": 1 - iou + distance,
+            "ciou": 1 - iou + distance + v * v / (1 - iou + v),
+        }[kind]
     return total
 
 

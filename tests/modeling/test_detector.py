@@ -44,8 +44,11 @@ def test_golden_inference(name: str) -> None:
         first = len(golden[f"prop{i}_boxes"])
         assert len(p) == golden[f"prop{i}_count"]
         assert max_error(p.proposal_boxes.tensor[:first], golden[f"prop{i}_boxes"]) < 5e-3
-        for found, key in ((p.objectness_logits[:first], f"prop{i}_logits"), (logit[:20], f"head{i}_cls_logits"),
-                           (delta[:20].flatten(1), f"head{i}_box_deltas")):  # fmt: skip
+        for found, key in (
+            (p.objectness_logits[:first], f"prop{i}_logits"),
+            (logit[:20], f"head{i}_cls_logits"),
+            (delta[:20].flatten(1), f"head{i}_box_deltas"),
+        ):
             assert max_error(found, golden[key]) < 1e-4 * golden[key].std()
     for i, output in enumerate(detector(batch)):
         found = output["instances"]
@@ -82,9 +85,15 @@ def test_golden_training(name: str, variant: str) -> None:
         assert grads[name].norm().item() == pytest.approx(norm, rel=1e-3), name
         start = grads[name].flatten()[:4]
         assert max_error(start, head[: len(start)]) < 1e-3 * norm, name
-    groups = {"bottom_up": "backbone.bottom_up.", "fpn": "backbone.fpn_", "rpn": "proposal_generator.",
-              "box_head": "roi_heads.box_head.", "box_predictor": "roi_heads.box_predictor.",
-              "mask_head": "roi_heads.mask_head.", "total": ""}  # fmt: skip
+    groups = {
+        "bottom_up": "backbone.bottom_up.",
+        "fpn": "backbone.fpn_",
+        "rpn": "proposal_generator.",
+        "box_head": "roi_heads.box_head.",
+        "box_predictor": "roi_heads.box_predictor.",
+        "mask_head": "roi_heads.mask_head.",
+        "total": "",
+    }
     assert set(expected["grad_norms"]) <= set(groups)
     for group in expected["grad_norms"]:
         prefix = groups[group]
@@ -104,12 +113,25 @@ STATE_DICTS = json.loads((FOLDER / "state_dicts.json").read_text())
 def test_golden_state_dict(name: str) -> None:
     spec = STATE_DICTS[name]
     cfg = config(CASES["infer_faster_r50"])
-    cfg.merge_from_list([
-        "MODEL.FPN.OUT_CHANNELS", 256, "MODEL.ROI_BOX_HEAD.FC_DIM", 1024, "MODEL.ROI_HEADS.NUM_CLASSES", 80,
-        "MODEL.RESNETS.DEPTH", int(name.split("_")[3]), "MODEL.DEVICE", "meta", "MODEL.MASK_ON", "mask" in name,
-        "MODEL.ROI_MASK_HEAD.NUM_CONV", 4,
-        *(x for item in spec["overrides_on_base"].items() for x in item),
-    ])  # fmt: skip
+    cfg.merge_from_list(
+        [
+            "MODEL.FPN.OUT_CHANNELS",
+            256,
+            "MODEL.ROI_BOX_HEAD.FC_DIM",
+            1024,
+            "MODEL.ROI_HEADS.NUM_CLASSES",
+            80,
+            "MODEL.RESNETS.DEPTH",
+            int(name.split("_")[3]),
+            "MODEL.DEVICE",
+            "meta",
+            "MODEL.MASK_ON",
+            "mask" in name,
+            "MODEL.ROI_MASK_HEAD.NUM_CONV",
+            4,
+            *(x for item in spec["overrides_on_base"].items() for x in item),
+        ]
+    )
     with torch.device("meta"):
         detector = build_model(cfg)
     trainable = {n: p.requires_grad for n, p in detector.named_parameters()}
@@ -128,8 +150,10 @@ def test_golden_preprocessing() -> None:
     images = [filler.make_image(i["seed"], i["h"], i["w"], rects=i["rects"]) for i in spec["images"]]
     with np.load(FOLDER / "preprocessing.npz") as golden:
         expected = golden["normalized_batch"]
-    for batch in ([{"image": filler.to_tensor(i)} for i in images],
-                  [{"image": torch.from_numpy(i.transpose(2, 0, 1))} for i in images]):  # fmt: skip
+    for batch in (
+        [{"image": filler.to_tensor(i)} for i in images],
+        [{"image": torch.from_numpy(i.transpose(2, 0, 1))} for i in images],
+    ):
         found = detector.preprocess_image(batch)
         assert max_error(found.tensor, expected) < 1e-6
         assert found.image_sizes == [(i["h"], i["w"]) for i in spec["images"]]
@@ -145,11 +169,23 @@ def tiny(*overrides: Any) -> GeneralizedRCNN:
 
 def tiny_cfg(*overrides: Any) -> Any:
     cfg = config(CASES["train_faster_r18"])
-    cfg.merge_from_list([
-        "MODEL.RESNETS.RES2_OUT_CHANNELS", 64, "MODEL.FPN.OUT_CHANNELS", 16, "MODEL.ROI_BOX_HEAD.FC_DIM", 16,
-        "MODEL.RESNETS.NORM", "BN", "MODEL.RPN.BATCH_SIZE_PER_IMAGE", 32, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 32,
-        *overrides,
-    ])  # fmt: skip
+    cfg.merge_from_list(
+        [
+            "MODEL.RESNETS.RES2_OUT_CHANNELS",
+            64,
+            "MODEL.FPN.OUT_CHANNELS",
+            16,
+            "MODEL.ROI_BOX_HEAD.FC_DIM",
+            16,
+            "MODEL.RESNETS.NORM",
+            "BN",
+            "MODEL.RPN.BATCH_SIZE_PER_IMAGE",
+            32,
+            "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
+            32,
+            *overrides,
+        ]
+    )
     torch.manual_seed(0)
     return cfg
 
@@ -218,8 +254,12 @@ def test_masks_are_learnt_and_found(boxes: tuple, bitmask: bool) -> None:
     assert small.pred_masks.shape == (100, 32, 48) and small.pred_masks.dtype == torch.bool
     x1, y1, x2, y2 = small.pred_boxes.tensor.unbind(1)
     y, x = torch.arange(32)[None, :, None], torch.arange(48)[None, None, :]
-    outside = (x + 1 <= x1[:, None, None]) | (x >= x2[:, None, None]) | (y + 1 <= y1[:, None, None]) | (
-        y >= y2[:, None, None])
+    outside = (
+        (x + 1 <= x1[:, None, None])
+        | (x >= x2[:, None, None])
+        | (y + 1 <= y1[:, None, None])
+        | (y >= y2[:, None, None])
+    )
     assert not (small.pred_masks & outside).any()
     detector.roi_heads.score_thresh = 1.0
     assert detector(batch[:1])[0]["instances"].pred_masks.shape == (0, 64, 96)
@@ -237,8 +277,11 @@ def test_masks_under_autocast_are_float32() -> None:
 
 def test_ground_truth_masks_that_do_not_fit() -> None:
     detector = tiny(*MASKS)
-    with pytest.raises(UserError, match=r"image_0.jpg: the mask branch learns from .*gt_masks, "
-                                        r"found only \['gt_boxes', 'gt_classes'\]"):
+    with pytest.raises(
+        UserError,
+        match=r"image_0.jpg: the mask branch learns from .*gt_masks, "
+        r"found only \['gt_boxes', 'gt_classes'\]",
+    ):
         detector(tiny_batch([BOX]))
     batch = with_masks(tiny_batch([BOX], [BOX]))
     batch[1]["instances"].gt_masks = BitMasks(torch.ones(1, 96, 64))
@@ -324,14 +367,17 @@ def spoil(change: str) -> list[dict[str, Any]]:
     return batch
 
 
-@pytest.mark.parametrize("change, words", [
-    ("missing", r"image_1.jpg: training needs `instances` with gt_boxes and gt_classes"),
-    ("no_classes", r"image_1.jpg: `instances` lacks gt_classes; it has \['gt_boxes'\]"),
-    ("class_id", r"image_1.jpg: gt_classes expects ids from 0 to 6 \(the model.s 7 classes\), found \[7\]"),
-    ("empty_box", r"image_1.jpg: gt_boxes expects finite x1 < x2 and y1 < y2, found \[10.0, 20.0, 10.0, 40.0\]"),
-    ("nan_box", r"image_1.jpg: gt_boxes expects finite x1 < x2"),
-    ("gray", r"image_1.jpg: `image` expects shape \(3, height, width\), found \(64, 96\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ("missing", r"image_1.jpg: training needs `instances` with gt_boxes and gt_classes"),
+        ("no_classes", r"image_1.jpg: `instances` lacks gt_classes; it has \['gt_boxes'\]"),
+        ("class_id", r"image_1.jpg: gt_classes expects ids from 0 to 6 \(the model.s 7 classes\), found \[7\]"),
+        ("empty_box", r"image_1.jpg: gt_boxes expects finite x1 < x2 and y1 < y2, found \[10.0, 20.0, 10.0, 40.0\]"),
+        ("nan_box", r"image_1.jpg: gt_boxes expects finite x1 < x2"),
+        ("gray", r"image_1.jpg: `image` expects shape \(3, height, width\), found \(64, 96\)"),
+    ],
+)
 def test_unusable_inputs(change: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         tiny()(spoil(change))
@@ -344,27 +390,34 @@ def test_divergence_is_named() -> None:
         detector(tiny_batch([BOX]))
 
 
-@pytest.mark.parametrize("key, value, words", [
-    ("MODEL.META_ARCHITECTURE", "RetinaNet", "serves 'GeneralizedRCNN', found 'RetinaNet'"),
-    ("MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "serves 'StandardROIHeads', found 'Res5ROIHeads'"),
-    ("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator", "serves 'DefaultAnchorGenerator'"),
-    ("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN", "serves 'RPN', found 'RRPN'"),
-    ("MODEL.RPN.BBOX_REG_LOSS_TYPE", "gioU", "found 'gioU'; did you mean 'giou'?"),
-    ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIPool", "serves 'ROIAlignV2' or 'ROIAlign', found 'ROIPool'"),
-    ("MODEL.ROI_BOX_HEAD.USE_FED_LOSS", True, "serves False, found True"),
-    ("MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", True, "serves False, found True"),
-    ("MODEL.KEYPOINT_ON", True, "serves False, found True"),
-    ("MODEL.LOAD_PROPOSALS", True, "serves False, found True"),
-    ("TEST.AUG.ENABLED", True, "serves False, found True"),
-    ("INPUT.FORMAT", "BRG", "found 'BRG'; did you mean"),
-    ("INPUT.MASK_FORMAT", "polygons", "found 'polygons'; did you mean 'polygon'?"),
-    ("MODEL.ROI_MASK_HEAD.NAME", "PointRendMaskHead", "serves 'MaskRCNNConvUpsampleHead', found 'PointRendMaskHead'"),
-    ("MODEL.ROI_MASK_HEAD.POOLER_TYPE", "ROIPool", "serves 'ROIAlignV2' or 'ROIAlign', found 'ROIPool'"),
-    ("MODEL.DEVICE", "cudda", "no such device 'cudda'; did you mean 'cuda'?"),
-    ("MODEL.DEVICE", "cuda:99", "'cuda:99', but"),
-    ("MODEL.PIXEL_STD", [1.0], "PIXEL_MEAN has 3 channels, MODEL.PIXEL_STD 1"),
-    ("MODEL.ROI_BOX_HEAD.NORM", "BM", "unknown norm 'BM'; choose from: '', BN"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "key, value, words",
+    [
+        ("MODEL.META_ARCHITECTURE", "RetinaNet", "serves 'GeneralizedRCNN', found 'RetinaNet'"),
+        ("MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "serves 'StandardROIHeads', found 'Res5ROIHeads'"),
+        ("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator", "serves 'DefaultAnchorGenerator'"),
+        ("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN", "serves 'RPN', found 'RRPN'"),
+        ("MODEL.RPN.BBOX_REG_LOSS_TYPE", "gioU", "found 'gioU'; did you mean 'giou'?"),
+        ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIPool", "serves 'ROIAlignV2' or 'ROIAlign', found 'ROIPool'"),
+        ("MODEL.ROI_BOX_HEAD.USE_FED_LOSS", True, "serves False, found True"),
+        ("MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", True, "serves False, found True"),
+        ("MODEL.KEYPOINT_ON", True, "serves False, found True"),
+        ("MODEL.LOAD_PROPOSALS", True, "serves False, found True"),
+        ("TEST.AUG.ENABLED", True, "serves False, found True"),
+        ("INPUT.FORMAT", "BRG", "found 'BRG'; did you mean"),
+        ("INPUT.MASK_FORMAT", "polygons", "found 'polygons'; did you mean 'polygon'?"),
+        (
+            "MODEL.ROI_MASK_HEAD.NAME",
+            "PointRendMaskHead",
+            "serves 'MaskRCNNConvUpsampleHead', found 'PointRendMaskHead'",
+        ),
+        ("MODEL.ROI_MASK_HEAD.POOLER_TYPE", "ROIPool", "serves 'ROIAlignV2' or 'ROIAlign', found 'ROIPool'"),
+        ("MODEL.DEVICE", "cudda", "no such device 'cudda'; did you mean 'cuda'?"),
+        ("MODEL.DEVICE", "cuda:99", "'cuda:99', but"),
+        ("MODEL.PIXEL_STD", [1.0], "PIXEL_MEAN has 3 channels, MODEL.PIXEL_STD 1"),
+        ("MODEL.ROI_BOX_HEAD.NORM", "BM", "unknown norm 'BM'; choose from: '', BN"),
+    ],
+)
 def test_values_that_are_not_served(key: str, value: Any, words: str) -> None:
     with pytest.raises(UserError) as error:
         tiny("MODEL.MASK_ON", "MASK" in key, key, value)

@@ -22,12 +22,29 @@ GT = [[4.0, 5.0, 30.0, 28.0], [40.0, 10.0, 90.0, 60.0]]
 
 def make_heads(*overrides: Any) -> StandardROIHeads:
     cfg = get_cfg()
-    cfg.merge_from_list([
-        "MODEL.MASK_ON", True, "MODEL.ROI_HEADS.IN_FEATURES", ["p2", "p3"], "MODEL.ROI_HEADS.NUM_CLASSES", 3,
-        "MODEL.ROI_BOX_HEAD.NUM_FC", 1, "MODEL.ROI_BOX_HEAD.FC_DIM", 6, "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 3,
-        "MODEL.ROI_MASK_HEAD.NUM_CONV", 2, "MODEL.ROI_MASK_HEAD.CONV_DIM", 32, "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION",
-        6, *overrides,
-    ])  # fmt: skip
+    cfg.merge_from_list(
+        [
+            "MODEL.MASK_ON",
+            True,
+            "MODEL.ROI_HEADS.IN_FEATURES",
+            ["p2", "p3"],
+            "MODEL.ROI_HEADS.NUM_CLASSES",
+            3,
+            "MODEL.ROI_BOX_HEAD.NUM_FC",
+            1,
+            "MODEL.ROI_BOX_HEAD.FC_DIM",
+            6,
+            "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION",
+            3,
+            "MODEL.ROI_MASK_HEAD.NUM_CONV",
+            2,
+            "MODEL.ROI_MASK_HEAD.CONV_DIM",
+            32,
+            "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION",
+            6,
+            *overrides,
+        ]
+    )
     torch.manual_seed(0)
     return build_roi_heads(cfg, SHAPES)
 
@@ -46,9 +63,14 @@ def make_batch(*gt: list[list[float]], bitmaps: bool = False) -> tuple:
         near = torch.tensor(GT).repeat(10, 1) + torch.rand(20, 4, generator=g) * 6 - 3
         proposals.append(Instances(size, proposal_boxes=Boxes(near), objectness_logits=torch.zeros(20)))
         masks = PolygonMasks([polygon(b) for b in boxes])
-        targets.append(Instances(size, gt_boxes=Boxes(torch.tensor(boxes).reshape(-1, 4)),
-                                 gt_classes=torch.arange(1, 1 + len(boxes)),
-                                 gt_masks=BitMasks.from_polygon_masks(masks, *size) if bitmaps else masks))  # fmt: skip
+        targets.append(
+            Instances(
+                size,
+                gt_boxes=Boxes(torch.tensor(boxes).reshape(-1, 4)),
+                gt_classes=torch.arange(1, 1 + len(boxes)),
+                gt_masks=BitMasks.from_polygon_masks(masks, *size) if bitmaps else masks,
+            )
+        )
     return ImageList(torch.zeros(2, 3, 64, 96), SIZES), features, proposals, targets
 
 
@@ -58,10 +80,15 @@ def test_names_and_shapes(norm: str, agnostic: bool) -> None:
     head = make_heads("MODEL.ROI_MASK_HEAD.NORM", norm, "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", agnostic).mask_head
     classes = 1 if agnostic else 3
     end = [("norm.weight", (32,)), ("norm.bias", (32,))] if norm else [("bias", (32,))]
-    expected = {"mask_fcn1.weight": (32, 8, 3, 3), "mask_fcn2.weight": (32, 32, 3, 3),
-                "deconv.weight": (32, 32, 2, 2), "deconv.bias": (32,),
-                "predictor.weight": (classes, 32, 1, 1), "predictor.bias": (classes,),
-                **{f"mask_fcn{i}.{k}": v for i in (1, 2) for k, v in end}}  # fmt: skip
+    expected = {
+        "mask_fcn1.weight": (32, 8, 3, 3),
+        "mask_fcn2.weight": (32, 32, 3, 3),
+        "deconv.weight": (32, 32, 2, 2),
+        "deconv.bias": (32,),
+        "predictor.weight": (classes, 32, 1, 1),
+        "predictor.bias": (classes,),
+        **{f"mask_fcn{i}.{k}": v for i in (1, 2) for k, v in end},
+    }
     assert {name: tuple(p.shape) for name, p in head.named_parameters()} == expected
     assert head(torch.randn(5, 8, 6, 6)).shape == (5, classes, 12, 12)
     assert head.predictor.weight.std() < 0.002 and (head.predictor.bias == 0).all()
@@ -101,9 +128,12 @@ def test_loss_and_scalars_by_hand(agnostic: bool) -> None:
 def test_targets_are_the_matched_objects_within_the_proposals(bitmaps: bool) -> None:
     _, _, _, targets = make_batch(GT, [], bitmaps=bitmaps)
     box, shifted = GT[1], [GT[1][0] + 25, *GT[1][1:]]  # the right half of the second object
-    sampled = [Instances(SIZES[0], proposal_boxes=Boxes(torch.tensor([box, shifted, GT[0]])),
-                         gt_index=torch.tensor([1, 1, 0])),
-               Instances(SIZES[1], proposal_boxes=Boxes(torch.zeros(0, 4)), gt_index=torch.zeros(0, dtype=torch.int64))]
+    sampled = [
+        Instances(
+            SIZES[0], proposal_boxes=Boxes(torch.tensor([box, shifted, GT[0]])), gt_index=torch.tensor([1, 1, 0])
+        ),
+        Instances(SIZES[1], proposal_boxes=Boxes(torch.zeros(0, 4)), gt_index=torch.zeros(0, dtype=torch.int64)),
+    ]
     targets[1].remove("gt_masks")  # an image without objects needs none
     goal = mask_targets(sampled, targets, 28)
     assert goal.shape == (3, 28, 28) and goal.dtype == torch.bool
@@ -137,8 +167,14 @@ def test_images_without_objects_give_zero(norm: str) -> None:
 
 @pytest.mark.parametrize("limit", [0, 7])
 def test_only_final_detections_get_masks(limit: int) -> None:
-    heads = make_heads("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "TEST.DETECTIONS_PER_IMAGE", limit,
-                       "MODEL.ROI_HEADS.NMS_THRESH_TEST", 0.95).eval()
+    heads = make_heads(
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+        0.0,
+        "TEST.DETECTIONS_PER_IMAGE",
+        limit,
+        "MODEL.ROI_HEADS.NMS_THRESH_TEST",
+        0.95,
+    ).eval()
     images, features, proposals, _ = make_batch(GT, GT)
     seen = []
     heads.mask_head.register_forward_hook(lambda module, args, out: seen.append(len(out)))

@@ -36,8 +36,16 @@ def by_definition(mask: torch.Tensor, box: list[float], y: int, x: int) -> float
     return total
 
 
-@pytest.mark.parametrize("box", [[3.2, 4.1, 17.9, 11.5], [0.0, 0.0, 24.0, 16.0], [5.0, 5.0, 5.4, 5.3],
-                                 [-6.0, -3.0, 9.5, 30.0], [20.5, 14.2, 24.0, 16.0]])  # fmt: skip
+@pytest.mark.parametrize(
+    "box",
+    [
+        [3.2, 4.1, 17.9, 11.5],
+        [0.0, 0.0, 24.0, 16.0],
+        [5.0, 5.0, 5.4, 5.3],
+        [-6.0, -3.0, 9.5, 30.0],
+        [20.5, 14.2, 24.0, 16.0],
+    ],
+)
 def test_pixels_by_definition(box: list[float]) -> None:
     """Also where the box is smaller than a pixel, or reaches out of the image."""
     mask = torch.rand(1, 6, 6, generator=torch.Generator().manual_seed(3))

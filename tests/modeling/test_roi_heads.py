@@ -23,10 +23,21 @@ GT = [[4.0, 5.0, 30.0, 28.0], [40.0, 10.0, 90.0, 60.0]]
 
 def make_heads(*overrides: object) -> StandardROIHeads:
     cfg = get_cfg()
-    cfg.merge_from_list([
-        "MODEL.ROI_HEADS.IN_FEATURES", ["p2", "p3"], "MODEL.ROI_HEADS.NUM_CLASSES", 3, "MODEL.ROI_BOX_HEAD.NUM_FC", 1,
-        "MODEL.ROI_BOX_HEAD.FC_DIM", 6, "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 3, *overrides,
-    ])  # fmt: skip
+    cfg.merge_from_list(
+        [
+            "MODEL.ROI_HEADS.IN_FEATURES",
+            ["p2", "p3"],
+            "MODEL.ROI_HEADS.NUM_CLASSES",
+            3,
+            "MODEL.ROI_BOX_HEAD.NUM_FC",
+            1,
+            "MODEL.ROI_BOX_HEAD.FC_DIM",
+            6,
+            "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION",
+            3,
+            *overrides,
+        ]
+    )
     torch.manual_seed(0)
     heads = build_roi_heads(cfg, SHAPES)
     for p in heads.parameters():
@@ -43,8 +54,11 @@ def make_batch(*gt: list[list[float]]) -> tuple:
         near = torch.tensor(GT).repeat(5, 1) + torch.rand(10, 4, generator=g) * 8 - 4
         box = torch.cat([torch.cat([xy, xy + 5 + torch.rand(30, 2, generator=g) * 15], dim=1), near])
         proposals.append(Instances(size, proposal_boxes=Boxes(box), objectness_logits=torch.zeros(40)))
-        targets.append(Instances(size, gt_boxes=Boxes(torch.tensor(boxes).reshape(-1, 4)),
-                                 gt_classes=torch.arange(1, 1 + len(boxes))))  # fmt: skip
+        targets.append(
+            Instances(
+                size, gt_boxes=Boxes(torch.tensor(boxes).reshape(-1, 4)), gt_classes=torch.arange(1, 1 + len(boxes))
+            )
+        )
     return ImageList(torch.zeros(2, 3, 64, 96), SIZES), features, proposals, targets
 
 
@@ -57,9 +71,11 @@ def test_samples_carry_their_ground_truth() -> None:
     foreground = first.gt_classes < 3
     assert foreground.sum() == 5 and (second.gt_classes == 3).all()
     for box, gt_box, label, index in zip(
-        first.proposal_boxes[foreground], first.gt_boxes[foreground], first.gt_classes[foreground],
+        first.proposal_boxes[foreground],
+        first.gt_boxes[foreground],
+        first.gt_classes[foreground],
         first.gt_index[foreground],
-    ):  # fmt: skip
+    ):
         overlaps = [
             max(0, min(box[2], g[2]) - max(box[0], g[0])) * max(0, min(box[3], g[3]) - max(box[1], g[1])) for g in GT
         ]
@@ -71,8 +87,14 @@ def test_samples_carry_their_ground_truth() -> None:
 @pytest.mark.parametrize("append", [True, False])
 def test_ground_truth_joins_the_proposals(append: bool) -> None:
     _, _, proposals, targets = make_batch(GT, GT)
-    heads = make_heads("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 4000, "MODEL.ROI_HEADS.POSITIVE_FRACTION", 1.0,
-                       "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT", append)  # fmt: skip
+    heads = make_heads(
+        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
+        4000,
+        "MODEL.ROI_HEADS.POSITIVE_FRACTION",
+        1.0,
+        "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT",
+        append,
+    )
     for sampled in heads.label_and_sample(proposals, targets):
         exact = [box for box in sampled.proposal_boxes.tensor.tolist() if box in torch.tensor(GT).tolist()]
         assert len(exact) == (2 if append else 0) and len(sampled) == 40 + len(exact)
@@ -82,9 +104,13 @@ def test_ground_truth_joins_the_proposals(append: bool) -> None:
 @pytest.mark.parametrize("sigmoid", [False, True])
 def test_losses_by_hand(sigmoid: bool, agnostic: bool) -> None:
     heads = make_heads(
-        "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", sigmoid, "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", agnostic,
-        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT", 2.0,
-    )  # fmt: skip
+        "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE",
+        sigmoid,
+        "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG",
+        agnostic,
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT",
+        2.0,
+    )
     _, features, proposals, targets = make_batch(GT, GT[1:])
     sampled = heads.label_and_sample(proposals, targets)
     logits, deltas = heads.predict(features, [s.proposal_boxes.tensor for s in sampled])
@@ -178,13 +204,27 @@ def test_rescaling_clips_and_drops_empty_boxes() -> None:
 
 @pytest.mark.parametrize("norm", ["", "GN", "BN"])
 def test_conv_head_names_and_shapes(norm: str) -> None:
-    heads = make_heads("MODEL.ROI_BOX_HEAD.NUM_CONV", 2, "MODEL.ROI_BOX_HEAD.CONV_DIM", 32,
-                       "MODEL.ROI_BOX_HEAD.NUM_FC", 2, "MODEL.ROI_BOX_HEAD.NORM", norm)  # fmt: skip
+    heads = make_heads(
+        "MODEL.ROI_BOX_HEAD.NUM_CONV",
+        2,
+        "MODEL.ROI_BOX_HEAD.CONV_DIM",
+        32,
+        "MODEL.ROI_BOX_HEAD.NUM_FC",
+        2,
+        "MODEL.ROI_BOX_HEAD.NORM",
+        norm,
+    )
     shapes = {name: tuple(p.shape) for name, p in heads.box_head.named_parameters()}
     end = [("norm.weight", (32,)), ("norm.bias", (32,))] if norm else [("bias", (32,))]
-    expected = {"conv1.weight": (32, 4, 3, 3), "conv2.weight": (32, 32, 3, 3),
-                "fc1.weight": (6, 288), "fc1.bias": (6,), "fc2.weight": (6, 6), "fc2.bias": (6,),
-                **{f"conv{i}.{k}": v for i in (1, 2) for k, v in end}}  # fmt: skip
+    expected = {
+        "conv1.weight": (32, 4, 3, 3),
+        "conv2.weight": (32, 32, 3, 3),
+        "fc1.weight": (6, 288),
+        "fc1.bias": (6,),
+        "fc2.weight": (6, 6),
+        "fc2.bias": (6,),
+        **{f"conv{i}.{k}": v for i in (1, 2) for k, v in end},
+    }
     assert shapes == expected
     assert heads.predict(make_batch(GT, GT)[1], [torch.tensor(GT), torch.zeros(0, 4)])[0].shape == (2, 4)
 

@@ -21,9 +21,11 @@ STRIDES = (4, 8, 16, 32)
 def test_golden(name: str) -> None:
     golden = numbers("components")
     maps = [
-        torch.from_numpy(np.random.Generator(np.random.PCG64(50 + i))
-                         .standard_normal((2, 3, 64 >> i, 80 >> i)).astype(np.float32)) for i in range(4)
-    ]  # fmt: skip
+        torch.from_numpy(
+            np.random.Generator(np.random.PCG64(50 + i)).standard_normal((2, 3, 64 >> i, 80 >> i)).astype(np.float32)
+        )
+        for i in range(4)
+    ]
     kind, size, ratio = name.split("_")
     pooler = ROIPooler(int(size), STRIDES, int(ratio), aligned=kind == "ROIAlignV2")
     pooled = pooler(maps, [torch.from_numpy(golden[f"pool_boxes{i}"]) for i in range(2)])
@@ -54,8 +56,12 @@ def random_rois(number: int, seed: int = 0) -> torch.Tensor:
 
 def by_torchvision(maps: list[torch.Tensor], rois: torch.Tensor, levels: torch.Tensor, *options) -> torch.Tensor:
     size, ratio, aligned = options
-    return torch.cat([roi_align(maps[level], roi[None], size, 1 / STRIDES[level], ratio, aligned)
-                      for level, roi in zip(levels.tolist(), rois)])  # fmt: skip
+    return torch.cat(
+        [
+            roi_align(maps[level], roi[None], size, 1 / STRIDES[level], ratio, aligned)
+            for level, roi in zip(levels.tolist(), rois)
+        ]
+    )
 
 
 @pytest.mark.parametrize("aligned", [True, False])

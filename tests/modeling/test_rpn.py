@@ -22,10 +22,19 @@ SIZES = [(64, 96), (60, 90)]
 
 def make_rpn(*overrides: object) -> RPN:
     cfg = get_cfg()
-    cfg.merge_from_list([
-        "MODEL.RPN.IN_FEATURES", ["p3", "p4", "p5"], "MODEL.ANCHOR_GENERATOR.SIZES", [[16], [32], [64]],
-        "MODEL.RPN.PRE_NMS_TOPK_TRAIN", 100, "MODEL.RPN.POST_NMS_TOPK_TRAIN", 50, *overrides,
-    ])  # fmt: skip
+    cfg.merge_from_list(
+        [
+            "MODEL.RPN.IN_FEATURES",
+            ["p3", "p4", "p5"],
+            "MODEL.ANCHOR_GENERATOR.SIZES",
+            [[16], [32], [64]],
+            "MODEL.RPN.PRE_NMS_TOPK_TRAIN",
+            100,
+            "MODEL.RPN.POST_NMS_TOPK_TRAIN",
+            50,
+            *overrides,
+        ]
+    )
     torch.manual_seed(0)
     rpn = build_rpn(cfg, SHAPES)
     for p in rpn.parameters():  # the usual start is almost 0 everywhere
@@ -85,8 +94,14 @@ def test_best_anchors_of_the_head(layout: torch.memory_format, conv_dims: tuple[
 
 @pytest.mark.parametrize("ratios", [[1.0], [0.5, 1.0, 2.0]])
 def test_losses_by_hand(ratios: list[float]) -> None:
-    weights = ("MODEL.RPN.LOSS_WEIGHT", 2.0, "MODEL.RPN.BBOX_REG_LOSS_WEIGHT", 3.0,
-               "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [ratios])  # fmt: skip
+    weights = (
+        "MODEL.RPN.LOSS_WEIGHT",
+        2.0,
+        "MODEL.RPN.BBOX_REG_LOSS_WEIGHT",
+        3.0,
+        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS",
+        [ratios],
+    )
     rpn = make_rpn("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 5000, "MODEL.RPN.POSITIVE_FRACTION", 1.0, *weights)
     images, features, targets = make_batch(*GT)
     with collect_metrics() as metrics:
@@ -195,12 +210,21 @@ def test_all_proposals_may_vanish() -> None:
     assert [len(p) for p in proposals] == [0, 0]
 
 
-@pytest.mark.parametrize("overrides, words", [
-    (("MODEL.RPN.IN_FEATURES", ["p3", "p9"]), "MODEL.RPN.IN_FEATURES: the backbone has no output 'p9'"),
-    (("MODEL.RPN.IN_FEATURES", []), "MODEL.RPN.IN_FEATURES is empty; choose from the backbone's outputs: p3, p4, p5"),
-    (("MODEL.RPN.CONV_DIMS", [0]), "MODEL.RPN.CONV_DIMS expects channel counts"),
-    (("MODEL.ANCHOR_GENERATOR.SIZES", [[16, 20], [32], [64]]), r"as many anchors per position .* found \[6, 3, 3\]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        (("MODEL.RPN.IN_FEATURES", ["p3", "p9"]), "MODEL.RPN.IN_FEATURES: the backbone has no output 'p9'"),
+        (
+            ("MODEL.RPN.IN_FEATURES", []),
+            "MODEL.RPN.IN_FEATURES is empty; choose from the backbone's outputs: p3, p4, p5",
+        ),
+        (("MODEL.RPN.CONV_DIMS", [0]), "MODEL.RPN.CONV_DIMS expects channel counts"),
+        (
+            ("MODEL.ANCHOR_GENERATOR.SIZES", [[16, 20], [32], [64]]),
+            r"as many anchors per position .* found \[6, 3, 3\]",
+        ),
+    ],
+)
 def test_mistakes(overrides: tuple, words: str) -> None:
     with pytest.raises(UserError, match=words):
         make_rpn(*overrides)

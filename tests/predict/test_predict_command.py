@@ -46,8 +46,12 @@ def _check_detections(coco: COCO, entry: dict[str, Any], predictor: Predictor, i
 
 @pytest.mark.parametrize("masks", [False, True])
 def test_pictures_of_all_kinds(
-    predict: Predict, small_cfg: Callable[..., CfgNode], pictures: Path, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str], masks: bool,
+    predict: Predict,
+    small_cfg: Callable[..., CfgNode],
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    masks: bool,
 ) -> None:
     keys = {"MODEL.MASK_ON": masks}
     assert predict([pictures], keys, score_threshold=0.1) == 1
@@ -88,7 +92,8 @@ def test_a_video(predict: Predict, small_cfg: Callable[..., CfgNode], video: Pat
     coco = COCO(str(tmp_path / "out/predictions.json"))
     entries = coco.loadImgs(coco.getImgIds())
     assert [(e["file_name"], e["frame"], e["drawing"]) for e in entries] == [
-        (str(video), i, "clip.mp4") for i in range(6)]
+        (str(video), i, "clip.mp4") for i in range(6)
+    ]
     predictor = Predictor(small_cfg())
     for entry, frame in zip(entries, Video(video)):
         _check_detections(coco, entry, predictor, frame)
@@ -115,7 +120,10 @@ def test_broken_videos_are_drawn_as_far_as_they_go(
 
 
 def test_names_from_standard_input_repeated_names_and_patterns(
-    predict: Predict, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    predict: Predict,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     other = tmp_path / "other[1]"  # brackets are part of a pattern, and of this name
@@ -126,26 +134,37 @@ def test_names_from_standard_input_repeated_names_and_patterns(
     assert "no file matches nowhere/*.png" in capsys.readouterr().err
     images = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
     assert [(i["file_name"], i["drawing"]) for i in images] == [
-        (str(other / "gray.png"), "gray.png"), (str(pictures / "gray.png"), "gray-2.png"),
-        (str(pictures / "tiny.png"), "tiny.png")]
+        (str(other / "gray.png"), "gray.png"),
+        (str(pictures / "gray.png"), "gray-2.png"),
+        (str(pictures / "tiny.png"), "tiny.png"),
+    ]
 
 
-@pytest.mark.parametrize(("inputs", "flags", "keys", "words"), [
-    (["nowhere.jpg", "no/*.png"], {}, {}, ["--input", "nowhere.jpg, no/*.png"]),
-    (["-"], {}, {}, ["--input -", "standard input"]),
-    (["{}/tiny.png", "MODEL.DEVICE", "cpu"], {}, {}, ["'MODEL.DEVICE'", "come last"]),
-    (["{}/tiny.png", "train.device=cpu"], {}, {}, ["'train.device=cpu'", "come last"]),
-    (["{}/tiny.png"], {"weights": "nowhere.pth"}, {}, ["--weights", "nowhere.pth"]),
-    (["{}/tiny.png"], {"weights": ""}, {}, ["--weights", "faster_rcnn_R18_sni_shapes.yaml"]),
-    (["{}/tiny.png"], {"output": "/dev/null/out"}, {}, ["--output /dev/null/out", "cannot be written"]),
-    (["{}/tiny.png"], {"output": "{}"}, {}, ["--output", "would replace the input"]),
-    (["{}/tiny.png"], {"config_file": "nowhere.yaml"}, {}, ["nowhere.yaml"]),
-    (["{}/tiny.png"], {"score_threshold": 50}, {}, ["--score-threshold 50", "0 to 1"]),
-    (["{}/tiny.png"], {}, {"MODEL.ROI_HEADS.NUM_CLASSES": 9}, ["--weights: ", "cls_score"]),
-])
+@pytest.mark.parametrize(
+    ("inputs", "flags", "keys", "words"),
+    [
+        (["nowhere.jpg", "no/*.png"], {}, {}, ["--input", "nowhere.jpg, no/*.png"]),
+        (["-"], {}, {}, ["--input -", "standard input"]),
+        (["{}/tiny.png", "MODEL.DEVICE", "cpu"], {}, {}, ["'MODEL.DEVICE'", "come last"]),
+        (["{}/tiny.png", "train.device=cpu"], {}, {}, ["'train.device=cpu'", "come last"]),
+        (["{}/tiny.png"], {"weights": "nowhere.pth"}, {}, ["--weights", "nowhere.pth"]),
+        (["{}/tiny.png"], {"weights": ""}, {}, ["--weights", "faster_rcnn_R18_sni_shapes.yaml"]),
+        (["{}/tiny.png"], {"output": "/dev/null/out"}, {}, ["--output /dev/null/out", "cannot be written"]),
+        (["{}/tiny.png"], {"output": "{}"}, {}, ["--output", "would replace the input"]),
+        (["{}/tiny.png"], {"config_file": "nowhere.yaml"}, {}, ["nowhere.yaml"]),
+        (["{}/tiny.png"], {"score_threshold": 50}, {}, ["--score-threshold 50", "0 to 1"]),
+        (["{}/tiny.png"], {}, {"MODEL.ROI_HEADS.NUM_CLASSES": 9}, ["--weights: ", "cls_score"]),
+    ],
+)
 def test_mistakes_end_with_one_message_and_code_2(
-    predict: Predict, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str], inputs: list[str], flags: dict[str, Any], keys: dict[str, Any],
+    predict: Predict,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    inputs: list[str],
+    flags: dict[str, Any],
+    keys: dict[str, Any],
     words: list[str],
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
@@ -172,7 +191,10 @@ def test_without_an_encoder(
 
 
 def test_a_full_disk(
-    predict: Predict, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    predict: Predict,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
@@ -202,15 +224,29 @@ def test_what_is_done_at_an_interruption_stays(
 
 
 def test_a_python_config_predicts_as_its_yaml_twin(
-    small_cfg: Callable[..., CfgNode], pictures: Path, tmp_path: Path, predict: Predict,
+    small_cfg: Callable[..., CfgNode],
+    pictures: Path,
+    tmp_path: Path,
+    predict: Predict,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    keys = ["model.backbone.out_channels=16", "model.roi_heads.box_head.fc_dims=[16,16]",
-            "model.proposal_generator.post_nms_topk=[300,20]", "model.roi_heads.max_detections=10",
-            "dataloader.test.mapper.augmentations.0.short_edges=64",
-            "dataloader.test.mapper.augmentations.0.max_size=96"]
-    argv = ["--config-file", str(CONFIG.parents[1] / "lazy/quick_shapes.py"), "--input", str(pictures / "color.jpg"),
-            "--output", str(tmp_path / "lazy"), "--weights"]
+    keys = [
+        "model.backbone.out_channels=16",
+        "model.roi_heads.box_head.fc_dims=[16,16]",
+        "model.proposal_generator.post_nms_topk=[300,20]",
+        "model.roi_heads.max_detections=10",
+        "dataloader.test.mapper.augmentations.0.short_edges=64",
+        "dataloader.test.mapper.augmentations.0.max_size=96",
+    ]
+    argv = [
+        "--config-file",
+        str(CONFIG.parents[1] / "lazy/quick_shapes.py"),
+        "--input",
+        str(pictures / "color.jpg"),
+        "--output",
+        str(tmp_path / "lazy"),
+        "--weights",
+    ]
     assert main([*argv, small_cfg().MODEL.WEIGHTS, *keys]) == 0
     assert predict([pictures / "color.jpg"]) == 0
     lazy, yaml = (tmp_path / folder / "predictions.json" for folder in ("lazy", "out"))
@@ -229,8 +265,14 @@ def test_as_a_program(small_cfg: Callable[..., CfgNode], pictures: Path, tmp_pat
     cfg = small_cfg()
     (tmp_path / "small.yaml").write_text(cfg.dump())
     command += ["--config-file", str(tmp_path / "small.yaml"), "--output", str(tmp_path / "out"), "--input", "-"]
-    done = subprocess.run(command, input=str(pictures / "color.jpg"), capture_output=True, text=True, check=False,
-                          env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command,
+        input=str(pictures / "color.jpg"),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "" and "1/1" in done.stderr  # the progress bar
     assert (tmp_path / "out/color.jpg").is_file()

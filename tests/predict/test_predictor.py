@@ -33,8 +33,12 @@ def image(shapes: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("order", ["BGR", "RGB"])
 def test_equals_evaluation(small_cfg: Callable[..., CfgNode], shapes: Path, order: str) -> None:
-    entry = {"NAME": "predictor_val", "FORMAT": "coco", "JSON": str(shapes / "annotations/instances_val.json"),
-             "IMAGES": str(shapes / "val")}
+    entry = {
+        "NAME": "predictor_val",
+        "FORMAT": "coco",
+        "JSON": str(shapes / "annotations/instances_val.json"),
+        "IMAGES": str(shapes / "val"),
+    }
     register_custom([entry])
     cfg = small_cfg({"INPUT.FORMAT": order, "MODEL.PIXEL_MEAN": [100.0, 110.0, 140.0]})
     predictor = Predictor(cfg)
@@ -67,8 +71,9 @@ def test_arrays_of_any_layout_and_float_type(small_cfg: Callable[..., CfgNode], 
     assert_same(Predictor(model)(image.astype(np.float32))["instances"], expected)
 
 
-@pytest.mark.parametrize("array", [np.zeros((4, 4)), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8),
-                                   np.zeros((4, 4, 3), bool)])
+@pytest.mark.parametrize(
+    "array", [np.zeros((4, 4)), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 3), bool)]
+)
 def test_other_arrays_are_refused(small_cfg: Callable[..., CfgNode], array: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"BGR array \(height, width, 3\) of uint8, found"):
         Predictor(build_model(small_cfg()))(array)

@@ -17,11 +17,15 @@ from sn2fpn.pyramids import FPN, PYRAMIDS, BiFPN
 RESNET50 = (256, 512, 1024, 2048)
 # levels 2..6: node -> its inputs; "up" and "down" say how the neighbour gets the node's size
 GRAPH = {
-    "top_down5": ["in5", "up in6"], "top_down4": ["in4", "up top_down5"], "top_down3": ["in3", "up top_down4"],
-    "output2": ["in2", "up top_down3"], "output3": ["in3", "top_down3", "down output2"],
-    "output4": ["in4", "top_down4", "down output3"], "output5": ["in5", "top_down5", "down output4"],
+    "top_down5": ["in5", "up in6"],
+    "top_down4": ["in4", "up top_down5"],
+    "top_down3": ["in3", "up top_down4"],
+    "output2": ["in2", "up top_down3"],
+    "output3": ["in3", "top_down3", "down output2"],
+    "output4": ["in4", "top_down4", "down output3"],
+    "output5": ["in5", "top_down5", "down output4"],
     "output6": ["in6", "down output5"],
-}  # fmt: skip
+}
 
 
 def odd_maps(channels: tuple[int, ...] = (3, 4, 5, 6), start: tuple[int, int] = (33, 46)) -> dict[str, Tensor]:
@@ -46,9 +50,14 @@ def test_golden() -> None:
 
 
 OPTIONS = [
-    {"fusion": "softmax"}, {"fusion": "sum"}, {"separable": False}, {"down_pad": "tf_same"}, {"upsample": "sni"},
-    {"per_edge_projections": True}, {},
-]  # fmt: skip
+    {"fusion": "softmax"},
+    {"fusion": "sum"},
+    {"separable": False},
+    {"down_pad": "tf_same"},
+    {"upsample": "sni"},
+    {"per_edge_projections": True},
+    {},
+]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -167,8 +176,20 @@ def test_p6_and_p7_of_retinanet_are_fused_too() -> None:
 
 def test_configuration_reaches_the_cells() -> None:
     cfg = get_cfg()
-    cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 32, "MODEL.BIFPN.NUM_CELLS", 2, "MODEL.BIFPN.NORM", "GN",
-                         "MODEL.BIFPN.SEPARABLE", False, "MODEL.BIFPN.FUSION", "sum"])  # fmt: skip
+    cfg.merge_from_list(
+        [
+            "MODEL.FPN.OUT_CHANNELS",
+            32,
+            "MODEL.BIFPN.NUM_CELLS",
+            2,
+            "MODEL.BIFPN.NORM",
+            "GN",
+            "MODEL.BIFPN.SEPARABLE",
+            False,
+            "MODEL.BIFPN.FUSION",
+            "sum",
+        ]
+    )
     pyramid = PYRAMIDS.get("bifpn")(cfg, FPN([4, 8], 4).output_shape())
     assert isinstance(pyramid.bifpn_cell2.output2.dense.norm, nn.GroupNorm)
     assert not hasattr(pyramid, "bifpn_cell3") and not any("edges" in name for name in pyramid.state_dict())

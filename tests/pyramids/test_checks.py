@@ -50,12 +50,15 @@ def test_sound_pyramids_pass() -> None:
     check_pyramid(_Base, compiled=False)
 
 
-@pytest.mark.parametrize(("broken", "words"), [
-    (_Doubles, r"p2 of a 131x93 image should be \(2, 8, 33, 24\), found \(2, 8, 34, 24\)"),
-    (_InPlace, "changes the trunk's map res3 in place"),
-    (_Idle, "no gradient reaches idle.weight"),
-    (_Breaks, "does not compile in one graph"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (_Doubles, r"p2 of a 131x93 image should be \(2, 8, 33, 24\), found \(2, 8, 34, 24\)"),
+        (_InPlace, "changes the trunk's map res3 in place"),
+        (_Idle, "no gradient reaches idle.weight"),
+        (_Breaks, "does not compile in one graph"),
+    ],
+)
 def test_the_broken_promise_is_named(broken: type, words: str) -> None:
     with pytest.raises(UserError, match=words):
         check_pyramid(broken)

@@ -73,10 +73,13 @@ def test_initialisation() -> None:
     pyramid = FaPN(RESNET50)
     select, align = pyramid.fapn_select3, pyramid.fapn_align3
     for conv, bound in [
-        (select.attention, (3 / 512) ** 0.5), (select.conv, (3 / 512) ** 0.5), (align.mix, (3 / 512) ** 0.5),
+        (select.attention, (3 / 512) ** 0.5),
+        (select.conv, (3 / 512) ** 0.5),
+        (align.mix, (3 / 512) ** 0.5),
         (pyramid.fpn_output3, (3 / (9 * 256)) ** 0.5),  # Kaiming-uniform, a = 1
-        (align.deform, (9 * 256) ** -0.5), (pyramid.fpn_lateral5, 2048**-0.5),  # PyTorch's default
-    ]:  # fmt: skip
+        (align.deform, (9 * 256) ** -0.5),
+        (pyramid.fpn_lateral5, 2048**-0.5),  # PyTorch's default
+    ]:
         assert bound * 0.99 < conv.weight.abs().max().item() <= bound
     assert pyramid.fpn_lateral5.bias.any()
     for zero in (align.deform.bias, align.deform.offset.weight, align.deform.offset.bias, pyramid.fpn_output3.bias):

@@ -84,8 +84,11 @@ def test_configuration_reaches_the_filters() -> None:
 
 @pytest.mark.parametrize(
     ("in_features", "depths", "expected"),
-    [(("p3", "p4", "p5"), (4, 1, 2, 3), [1, 2, 3]), (("p2", "p3"), (4, 1, 2, 3), [4, 1]),
-     (("p3", "p4"), (2, 1), [2, 1])],
+    [
+        (("p3", "p4", "p5"), (4, 1, 2, 3), [1, 2, 3]),
+        (("p2", "p3"), (4, 1, 2, 3), [4, 1]),
+        (("p3", "p4"), (2, 1), [2, 1]),
+    ],
 )
 def test_four_depths_are_those_of_p2_to_p5(in_features: tuple, depths: tuple, expected: list[int]) -> None:
     cfg = get_cfg()

@@ -50,17 +50,25 @@ def test_conv_and_nearest_is_pafpn() -> None:
         assert torch.equal(sapan(maps)[name], expected)
 
 
-@pytest.mark.parametrize(
-    ("down", "each"), [("esd1", 590_336), ("esd2", 786_944), ("gsconve1", 443_776), ("conv", K3)]
-)
+@pytest.mark.parametrize(("down", "each"), [("esd1", 590_336), ("esd2", 786_944), ("gsconve1", 443_776), ("conv", K3)])
 def test_parameter_counts(down: str, each: int) -> None:
     assert count_parameters(SAPAN(RESNET50, down=down)) == LAT + 4 * K3 + 3 * (each + K3)
 
 
 def test_configuration_reaches_the_norms() -> None:
     cfg = get_cfg()
-    cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 32, "MODEL.FPN.NORM", "GN", "MODEL.SAPAN.NORM_EPS", 1e-3,
-                         "MODEL.SAPAN.NORM_MOMENTUM", 0.03])  # fmt: skip
+    cfg.merge_from_list(
+        [
+            "MODEL.FPN.OUT_CHANNELS",
+            32,
+            "MODEL.FPN.NORM",
+            "GN",
+            "MODEL.SAPAN.NORM_EPS",
+            1e-3,
+            "MODEL.SAPAN.NORM_MOMENTUM",
+            0.03,
+        ]
+    )
     shape = FPN([4, 8, 8], 4).output_shape()
     shape.pop("p5")
     pyramid = PYRAMIDS.get("sapan")(cfg, shape)

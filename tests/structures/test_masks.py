@@ -49,8 +49,14 @@ def test_indexing_and_joining(make: Callable) -> None:
     masks = make()
     boxes = torch.tensor([[0.0, 0.0, 80.0, 60.0]]).repeat(3, 1)
     whole = masks.crop_and_resize(boxes, 14)
-    for item, rows in ((1, [1]), (slice(1, None), [1, 2]), (torch.tensor([True, False, True]), [0, 2]),
-                       (torch.tensor([2, 0, 0]), [2, 0, 0]), ([1, 0], [1, 0]), (torch.tensor([]).long(), [])):
+    for item, rows in (
+        (1, [1]),
+        (slice(1, None), [1, 2]),
+        (torch.tensor([True, False, True]), [0, 2]),
+        (torch.tensor([2, 0, 0]), [2, 0, 0]),
+        ([1, 0], [1, 0]),
+        (torch.tensor([]).long(), []),
+    ):
         picked = masks[item]
         assert type(picked) is type(masks) and len(picked) == len(rows)
         assert torch.equal(picked.crop_and_resize(boxes[rows], 14), whole[rows])

@@ -24,14 +24,26 @@ def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The content of a study file on 8 images of shapes: fpn and sni, two seeds, 6 iterations."""
     root = tmp_path_factory.mktemp("tiny_study") / "shapes"
     write_shapes(root, {"train": (8, 1), "val": (4, 2)})
-    custom = [{"NAME": f"tiny_study_{s}", "FORMAT": "coco", "JSON": str(root / f"annotations/instances_{s}.json"),
-               "IMAGES": str(root / s)} for s in ("train", "val")]
+    custom = [
+        {
+            "NAME": f"tiny_study_{s}",
+            "FORMAT": "coco",
+            "JSON": str(root / f"annotations/instances_{s}.json"),
+            "IMAGES": str(root / s),
+        }
+        for s in ("train", "val")
+    ]
     return {
         "NAME": "tiny",
         "BASE": str(_ROOT / "configs/quick/Base-Shapes.yaml"),
         "SET": {
-            "MODEL": {"FPN.OUT_CHANNELS": 16, "ROI_BOX_HEAD.FC_DIM": 32, "RPN.POST_NMS_TOPK_TRAIN": 60,
-                      "RPN.POST_NMS_TOPK_TEST": 40, "ROI_HEADS.BATCH_SIZE_PER_IMAGE": 32},
+            "MODEL": {
+                "FPN.OUT_CHANNELS": 16,
+                "ROI_BOX_HEAD.FC_DIM": 32,
+                "RPN.POST_NMS_TOPK_TRAIN": 60,
+                "RPN.POST_NMS_TOPK_TEST": 40,
+                "ROI_HEADS.BATCH_SIZE_PER_IMAGE": 32,
+            },
             "INPUT": {"MIN_SIZE_TRAIN": [64], "MIN_SIZE_TEST": 64},
             "DATALOADER.NUM_WORKERS": 0,
             "DATASETS": {"CUSTOM": custom, "TRAIN": ["tiny_study_train"], "TEST": ["tiny_study_val"]},

@@ -10,12 +10,23 @@ from sn2fpn.config import CfgNode, get_cfg
 
 BASE = Path(__file__).parents[2] / "configs/quick/Base-Shapes.yaml"
 SMALL = {
-    "MODEL.DEVICE": "cpu", "MODEL.FPN.OUT_CHANNELS": 16, "MODEL.ROI_BOX_HEAD.FC_DIM": 32, "INPUT.MIN_SIZE_TEST": 64,
-    "INPUT.MAX_SIZE_TEST": 96, "INPUT.MIN_SIZE_TRAIN": (64,), "INPUT.MAX_SIZE_TRAIN": 96,
-    "MODEL.RPN.POST_NMS_TOPK_TEST": 40, "MODEL.RPN.POST_NMS_TOPK_TRAIN": 40, "TEST.DETECTIONS_PER_IMAGE": 20,
-    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 16, "SOLVER.IMS_PER_BATCH": 2, "SOLVER.MAX_ITER": 4, "SOLVER.STEPS": (),
-    "DATALOADER.NUM_WORKERS": 0, "MODEL.IHP.DEPTHS": (1, 1, 1, 1),
-}  # fmt: skip
+    "MODEL.DEVICE": "cpu",
+    "MODEL.FPN.OUT_CHANNELS": 16,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
+    "INPUT.MIN_SIZE_TEST": 64,
+    "INPUT.MAX_SIZE_TEST": 96,
+    "INPUT.MIN_SIZE_TRAIN": (64,),
+    "INPUT.MAX_SIZE_TRAIN": 96,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 40,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 40,
+    "TEST.DETECTIONS_PER_IMAGE": 20,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 16,
+    "SOLVER.IMS_PER_BATCH": 2,
+    "SOLVER.MAX_ITER": 4,
+    "SOLVER.STEPS": (),
+    "DATALOADER.NUM_WORKERS": 0,
+    "MODEL.IHP.DEPTHS": (1, 1, 1, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +39,8 @@ class SmallVariant:
 class SmallStudy:
     keys: dict[str, Any] = field(default_factory=dict)  # on top of `SMALL`, for every variant
     variants: tuple[SmallVariant, ...] = tuple(
-        SmallVariant(n, {"MODEL.BACKBONE.NAME": f"build_sn2_{n}_backbone"}) for n in ("fpn", "ihp"))
+        SmallVariant(n, {"MODEL.BACKBONE.NAME": f"build_sn2_{n}_backbone"}) for n in ("fpn", "ihp")
+    )
     seeds: tuple[int, ...] = (3, 4)
     imports: tuple[Path, ...] = ()
 

@@ -31,8 +31,10 @@ def test_costs_are_those_of_each_variants_model_at_its_test_size(tmp_path: Path)
 
 
 def test_a_variant_that_cannot_be_counted_is_named(tmp_path: Path) -> None:
-    for keys, words in (({"INPUT.MIN_SIZE_TEST": 0}, "variant 'odd'.*INPUT.MIN_SIZE_TEST 0"),
-                        ({"MODEL.BACKBONE.NAME": "build_sn2_fpm_backbone"}, "variant 'odd'.*did you mean")):
+    for keys, words in (
+        ({"INPUT.MIN_SIZE_TEST": 0}, "variant 'odd'.*INPUT.MIN_SIZE_TEST 0"),
+        ({"MODEL.BACKBONE.NAME": "build_sn2_fpm_backbone"}, "variant 'odd'.*did you mean"),
+    ):
         with pytest.raises(UserError, match=words):
             measure_costs(SmallStudy(variants=(SmallVariant("odd", keys),)), tmp_path)
     assert not (tmp_path / "costs.json").exists()

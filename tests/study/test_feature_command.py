@@ -53,8 +53,9 @@ def run(folder: Path, output: Path, names: tuple[str, ...] = ("fpn", "sni"), **f
         "input": [folder / "shapes/val/000001.jpg"],
         "config-file": [CONFIGS / f"faster_rcnn_R18_{name}_shapes.yaml" for name in names],
         "weights": [folder / f"study/cells/{name}/seed7/model_final.pth" for name in names],
-        "output": [output], **flags,
-    }  # fmt: skip
+        "output": [output],
+        **flags,
+    }
     argv = [str(word) for key, words in values.items() for word in (f"--{key}", *words)]
     return main(parser.parse_args([*argv, *map(str, KEYS)]))
 
@@ -156,8 +157,14 @@ class FakeStudy:
     def config(self, variant: SimpleNamespace, seed: int) -> CfgNode:
         cfg = config(variant.name)
         cfg.merge_from_list(["SEED", seed, "DATASETS.TEST", ["features_shapes"]])
-        cfg.DATASETS.CUSTOM = [{"NAME": "features_shapes", "FORMAT": "coco", "IMAGES": str(self.shapes / "val"),
-                                "JSON": str(self.shapes / "annotations/instances_val.json")}]  # fmt: skip
+        cfg.DATASETS.CUSTOM = [
+            {
+                "NAME": "features_shapes",
+                "FORMAT": "coco",
+                "IMAGES": str(self.shapes / "val"),
+                "JSON": str(self.shapes / "annotations/instances_val.json"),
+            }
+        ]
         return cfg
 
 

@@ -53,11 +53,25 @@ def _level(name: str, stride: int, share: bool, boxes: int) -> LevelView:
     h, w = 60 // stride + 1, 90 // stride + 1
     maps = [rng.random((h, w)) for _ in range(4)]
     maps[3][0, 0] = np.nan  # the cosine where there is nothing to compare
-    measures = {"localisation": 0.75 if boxes else None, "localisation_before": 0.5 if boxes else None,
-                "coarse_share": 0.25, "agreement": -0.5}  # fmt: skip
-    return LevelView(name, stride, (60, 90), maps[0], maps[1], rng.random((h, w, 3)), rng.random((h, w, 3)),
-                     maps[2] if share else None, maps[3] if share else None,
-                     np.array([[10.0, 10, 40, 50]] * boxes).reshape(-1, 4), measures)  # fmt: skip
+    measures = {
+        "localisation": 0.75 if boxes else None,
+        "localisation_before": 0.5 if boxes else None,
+        "coarse_share": 0.25,
+        "agreement": -0.5,
+    }
+    return LevelView(
+        name,
+        stride,
+        (60, 90),
+        maps[0],
+        maps[1],
+        rng.random((h, w, 3)),
+        rng.random((h, w, 3)),
+        maps[2] if share else None,
+        maps[3] if share else None,
+        np.array([[10.0, 10, 40, 50]] * boxes).reshape(-1, 4),
+        measures,
+    )
 
 
 @pytest.mark.parametrize("models", [1, 3])

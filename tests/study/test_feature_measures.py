@@ -95,6 +95,5 @@ def test_means_are_over_the_pictures_where_a_measure_is_defined() -> None:
         return {"p2": {"localisation": localisation, "coarse_share": None, "boxes": boxes}}
 
     assert mean_measures([picture(0.5, 2), picture(None, 0), picture(1.0, 1), picture(math.nan, 0)]) == {
-        "p2": {"localisation": 0.75, "coarse_share": None, "boxes": 3}}
-
-
+        "p2": {"localisation": 0.75, "coarse_share": None, "boxes": 3}
+    }

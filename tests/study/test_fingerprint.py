@@ -22,8 +22,12 @@ from sn2fpn.study.fingerprint import differences, fingerprint
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root = tmp_path_factory.mktemp("fingerprint") / "shapes"
     write_shapes(root, {"train": (8, 1)})
-    custom = {"NAME": "fingerprint_train", "FORMAT": "coco", "JSON": str(root / "annotations/instances_train.json"),
-              "IMAGES": str(root / "train")}
+    custom = {
+        "NAME": "fingerprint_train",
+        "FORMAT": "coco",
+        "JSON": str(root / "annotations/instances_train.json"),
+        "IMAGES": str(root / "train"),
+    }
     return {"DATASETS.CUSTOM": [custom], "DATASETS.TRAIN": ["fingerprint_train"], "DATASETS.TEST": []}
 
 
@@ -34,8 +38,9 @@ def _no_determinism() -> Iterator[None]:
 
 
 def test_it_is_what_the_trainer_starts_from(data: dict[str, Any], tmp_path: Path) -> None:
-    study = SmallStudy(keys=data | {"OUTPUT_DIR": str(tmp_path), "MODEL.MASK_ON": True,
-                                    "MODEL.ROI_MASK_HEAD.CONV_DIM": 8})
+    study = SmallStudy(
+        keys=data | {"OUTPUT_DIR": str(tmp_path), "MODEL.MASK_ON": True, "MODEL.ROI_MASK_HEAD.CONV_DIM": 8}
+    )
     cfg = study.config(study.variants[1], 3)
     torch.manual_seed(99)
     before = torch.get_rng_state()
@@ -59,11 +64,18 @@ def test_it_is_what_the_trainer_starts_from(data: dict[str, Any], tmp_path: Path
     trainer.train()
     assert found["random numbers"] == module._hash([random_states[0]])
     assert found["data order"] == module._hash(str(x["image_id"]) for x in seen)
-    content = [a for x in seen for t in [x["instances"]] for a in
-               (x["image"], t.gt_boxes.tensor, t.gt_classes, *(p for o in t.gt_masks.polygons for p in o))]
+    content = [
+        a
+        for x in seen
+        for t in [x["instances"]]
+        for a in (x["image"], t.gt_boxes.tensor, t.gt_classes, *(p for o in t.gt_masks.polygons for p in o))
+    ]
     assert found["augmentation"] == module._hash(content)
-    for part, prefix in (("trunk", "backbone.bottom_up."), ("RPN", "proposal_generator."),
-                         ("mask head", "roi_heads.mask_head.")):
+    for part, prefix in (
+        ("trunk", "backbone.bottom_up."),
+        ("RPN", "proposal_generator."),
+        ("mask head", "roi_heads.mask_head."),
+    ):
         assert found[part] == module._hash(x for k, v in weights.items() if k.startswith(prefix) for x in (k, v))
     pyramid = ((k, v) for k, v in weights.items() if k.startswith("backbone.") and ".bottom_up." not in k)
     assert found["pyramid"] == module._hash(x for pair in pyramid for x in pair)
@@ -86,12 +98,18 @@ def test_variants_of_a_seed_differ_where_they_are_meant_to(data: dict[str, Any])
     study = SmallStudy(keys=data, variants=(fpn, ihp, odd))
     found = {v.name: fingerprint(study.config(v, 3)) for v in study.variants}
     fair = differences({name: found[name] for name in ("fpn", "ihp")})
-    assert fair == ["equal in all 2 variants: trunk, RPN, box head, random numbers, data order, augmentation, "
-                    "configuration but for the pyramid", "pyramid differs: fpn | ihp"]
+    assert fair == [
+        "equal in all 2 variants: trunk, RPN, box head, random numbers, data order, augmentation, "
+        "configuration but for the pyramid",
+        "pyramid differs: fpn | ihp",
+    ]
     unfair = differences(found)
     assert unfair[0] == "equal in all 3 variants: trunk, RPN, box head, random numbers, data order"
-    assert {"augmentation differs: fpn, ihp | long", "SOLVER.MAX_ITER differs: 4 in fpn, ihp | 9 in long",
-            "INPUT.RANDOM_FLIP differs: default in fpn, ihp | vertical in long"} <= set(unfair)
+    assert {
+        "augmentation differs: fpn, ihp | long",
+        "SOLVER.MAX_ITER differs: 4 in fpn, ihp | 9 in long",
+        "INPUT.RANDOM_FLIP differs: default in fpn, ihp | vertical in long",
+    } <= set(unfair)
     other_seed = fingerprint(study.config(fpn, 4))
     assert all(other_seed[k] != found["fpn"][k] for k in ("trunk", "RPN", "data order", "random numbers"))
 

@@ -147,12 +147,14 @@ def test_no_cell_and_missing_data(tmp_path: Path) -> None:
 
 
 def test_masks_and_voc(tmp_path: Path) -> None:
-    folder = fabricate(tmp_path / "masks", {"fpn": 0.1, "sni": 0.1}, seeds=(1, 2), masks=True,
-                       metrics=["segm/AP", "bbox/AP"])
+    folder = fabricate(
+        tmp_path / "masks", {"fpn": 0.1, "sni": 0.1}, seeds=(1, 2), masks=True, metrics=["segm/AP", "bbox/AP"]
+    )
     page = _Page(write_report(folder).read_text(encoding="utf-8"))
     assert any(row[:4] == ["variant", "seeds", "mask AP", "box AP"] for row in page.rows)
-    folder = fabricate(tmp_path / "voc", {"fpn": 0.1, "sni": 0.1}, seeds=(1, 2), voc=True,
-                       metrics=["bbox/AP50", "bbox/AP", "bbox/APs"])
+    folder = fabricate(
+        tmp_path / "voc", {"fpn": 0.1, "sni": 0.1}, seeds=(1, 2), voc=True, metrics=["bbox/AP50", "bbox/AP", "bbox/APs"]
+    )
     page = _Page(write_report(folder).read_text(encoding="utf-8"))
     assert any(row[:4] == ["variant", "seeds", "AP50", "AP"] for row in page.rows)
     assert "The results do not have: APs." in page.text and "Object sizes" not in page.text

@@ -16,8 +16,13 @@ from sn2fpn.study.results import load_results, write_tables
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = fabricate(tmp_path_factory.mktemp("table") / "pair", {"fpn": 0.12, "sni": 0.05}, seeds=(1, 2),
-                       masks=True, without=["sni/seed2"])
+    folder = fabricate(
+        tmp_path_factory.mktemp("table") / "pair",
+        {"fpn": 0.12, "sni": 0.05},
+        seeds=(1, 2),
+        masks=True,
+        without=["sni/seed2"],
+    )
     failed = folder / "cells" / "sni" / "seed2"
     failed.mkdir()
     (failed / "failure.txt").write_text("Traceback (most recent call last):\n  …\nRuntimeError: out of memory\n")
@@ -67,14 +72,20 @@ def test_csv_and_json_hold_the_same_table(study: Path) -> None:
             assert back == value, key
 
 
-@pytest.mark.parametrize(("file", "content", "message"), [
-    ("costs.json", "{", r"costs\.json: cannot be read as JSON"),
-    ("speed.json", "[1]", r"speed\.json: expected a JSON object, found list"),
-    ("cells/fpn/seed1/result.json", '{"results": {"set": {"bbox": {"AP": "high"}}}}',
-     r"fpn/seed1/result\.json: results/set/bbox/AP: expected a number or null, found 'high'"),
-    ("cells/fpn/seed1/result.json", '{"results": []}', r"result\.json: results: expected an object, found list"),
-    ("cells/fpn/seed1/cell.json", "\x00", r"fpn/seed1/cell\.json: cannot be read as JSON"),
-])
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("costs.json", "{", r"costs\.json: cannot be read as JSON"),
+        ("speed.json", "[1]", r"speed\.json: expected a JSON object, found list"),
+        (
+            "cells/fpn/seed1/result.json",
+            '{"results": {"set": {"bbox": {"AP": "high"}}}}',
+            r"fpn/seed1/result\.json: results/set/bbox/AP: expected a number or null, found 'high'",
+        ),
+        ("cells/fpn/seed1/result.json", '{"results": []}', r"result\.json: results: expected an object, found list"),
+        ("cells/fpn/seed1/cell.json", "\x00", r"fpn/seed1/cell\.json: cannot be read as JSON"),
+    ],
+)
 def test_broken_files_are_named(tmp_path: Path, file: str, content: str, message: str) -> None:
     (tmp_path / "cells" / "fpn" / "seed1").mkdir(parents=True)
     (tmp_path / "study.yaml").write_text("{NAME: s, BASE: b.yaml, AXES: {pyramid: [fpn]}}")

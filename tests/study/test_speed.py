@@ -51,18 +51,26 @@ def test_work_is_the_same_whatever_the_weights(weights: str) -> None:
 
 def test_made_up_weights_keep_activations_near_one() -> None:
     """A deep net without normalisation: frozen norms, on which fresh weights explode or fade."""
-    study = SmallStudy(keys={"MODEL.RESNETS.NORM": "FrozenBN", "MODEL.RESNETS.DEPTH": 50,
-                             "MODEL.RESNETS.RES2_OUT_CHANNELS": 256})
+    study = SmallStudy(
+        keys={"MODEL.RESNETS.NORM": "FrozenBN", "MODEL.RESNETS.DEPTH": 50, "MODEL.RESNETS.RES2_OUT_CHANNELS": 256}
+    )
     model = build_model(study.config(study.variants[0], 3)).eval()
     model.load_state_dict(fill_weights(model.state_dict()))
     maps = model.backbone(model.preprocess_image(make_images(1, 64, 96)).tensor)
     assert all(0.02 < x.std() < 50 for x in maps.values())
 
 
-def test_variants_are_measured_back_to_back(tmp_path: Path, caplog: pytest.LogCaptureFixture,
-                                            monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    study = SmallStudy(keys={"MODEL.MASK_ON": True, "MODEL.ROI_MASK_HEAD.CONV_DIM": 8, "SOLVER.IMS_PER_BATCH": 8,
-                             "SOLVER.ACCUMULATE_STEPS": 4})
+def test_variants_are_measured_back_to_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = SmallStudy(
+        keys={
+            "MODEL.MASK_ON": True,
+            "MODEL.ROI_MASK_HEAD.CONV_DIM": 8,
+            "SOLVER.IMS_PER_BATCH": 8,
+            "SOLVER.ACCUMULATE_STEPS": 4,
+        }
+    )
     cell = tmp_path / "cells/ihp/seed3"
     cell.mkdir(parents=True)
     model = build_model(study.config(study.variants[1], 3))

@@ -69,9 +69,18 @@ def test_holms_correction() -> None:
 @pytest.fixture
 def truth() -> Iterator[COCOEvaluator]:
     """400 images with an object of class 0 and one of class 1 each."""
-    records = [{"image_id": i, "file_name": f"{i}.jpg", "height": 100, "width": 100, "annotations": [
-        {"category_id": c, "bbox": [50 * c, 0, 50 * c + 40, 40], "bbox_mode": BoxMode.XYXY_ABS} for c in (0, 1)]}
-        for i in range(400)]
+    records = [
+        {
+            "image_id": i,
+            "file_name": f"{i}.jpg",
+            "height": 100,
+            "width": 100,
+            "annotations": [
+                {"category_id": c, "bbox": [50 * c, 0, 50 * c + 40, 40], "bbox_mode": BoxMode.XYXY_ABS} for c in (0, 1)
+            ],
+        }
+        for i in range(400)
+    ]
     DatasetCatalog.register("bootstrap_test", lambda: records)
     MetadataCatalog.get("bootstrap_test").set(thing_classes=["left", "right"])
     yield COCOEvaluator("bootstrap_test")
@@ -129,13 +138,23 @@ def test_resampling_stays_quick() -> None:
     for i in range(200):
         classes, corners = rng.integers(0, 6, 5), rng.uniform(0, 200, (5, 2))
         boxes = np.concatenate([corners, corners + rng.uniform(10, 100, (5, 2))], 1)
-        records.append({"image_id": i, "file_name": "", "height": 300, "width": 300, "annotations": [
-            {"category_id": int(c), "bbox": b.tolist(), "bbox_mode": BoxMode.XYXY_ABS}
-            for c, b in zip(classes, boxes)]})
+        records.append(
+            {
+                "image_id": i,
+                "file_name": "",
+                "height": 300,
+                "width": 300,
+                "annotations": [
+                    {"category_id": int(c), "bbox": b.tolist(), "bbox_mode": BoxMode.XYXY_ABS}
+                    for c, b in zip(classes, boxes)
+                ],
+            }
+        )
         for cell in found:
             noisy = np.repeat(boxes, 4, 0) + rng.normal(0, 8, (20, 4))
-            cell.append(ImageDetections(i, noisy.astype(np.float32), rng.random(20).astype(np.float32),
-                                        np.repeat(classes, 4)))
+            cell.append(
+                ImageDetections(i, noisy.astype(np.float32), rng.random(20).astype(np.float32), np.repeat(classes, 4))
+            )
     DatasetCatalog.register("quick_bootstrap", lambda: records)
     MetadataCatalog.get("quick_bootstrap").set(thing_classes=list("abcdef"))
     try:
@@ -149,10 +168,13 @@ def test_resampling_stays_quick() -> None:
         DatasetCatalog.remove("quick_bootstrap")
 
 
-@pytest.mark.parametrize(("metric", "words"), [
-    ("segm/AP", "metric of 'segm': the predictions have bbox only"),
-    ("bbox/APx", "unknown metric bbox.APx; did you mean 'AP'"),
-])
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("segm/AP", "metric of 'segm': the predictions have bbox only"),
+        ("bbox/APx", "unknown metric bbox.APx; did you mean 'AP'"),
+    ],
+)
 def test_metrics_that_are_not_there(metric: str, words: str, truth: COCOEvaluator) -> None:
     found = _found(np.ones((400, 2), bool))
     with pytest.raises(UserError, match=words):
@@ -169,17 +191,30 @@ def test_a_difference_must_survive_both_kinds_of_noise() -> None:
         return Difference(1.234, 0.2, 2.2, n, p_seeds), Bootstrap(1.234, 0.1, 2.3, p_images)
 
     verdicts = distinguishable(
-        {"sure": case(0.001, 0.004), "seeds": case(0.2, 0.004), "images": case(0.001, 0.3), "both": case(0.3, 0.3),
-         "barely": case(0.04, 0.004), "single": case(NAN, 0.004, n=1), "unseen": (case(0.001, 1)[0], None)}, "fpn")
+        {
+            "sure": case(0.001, 0.004),
+            "seeds": case(0.2, 0.004),
+            "images": case(0.001, 0.3),
+            "both": case(0.3, 0.3),
+            "barely": case(0.04, 0.004),
+            "single": case(NAN, 0.004, n=1),
+            "unseen": (case(0.001, 1)[0], None),
+        },
+        "fpn",
+    )
     assert [v for v, verdict in verdicts.items() if verdict.distinguishable] == ["sure"]
     assert verdicts["sure"].p == pytest.approx(7 * 0.004)
-    assert verdicts["sure"].text == ("sure - fpn: +1.23 AP is more than the noise of seeds and test images (p = 0.028, "
-                                     "corrected for 7 comparisons)")
+    assert verdicts["sure"].text == (
+        "sure - fpn: +1.23 AP is more than the noise of seeds and test images (p = 0.028, corrected for 7 comparisons)"
+    )
     for variant, words in {
         "seeds": "not distinguishable from noise: within the noise of seeds (p = 1",
-        "images": "within the noise of test images (", "both": "within the noise of seeds and of test images (",
-        "barely": "not after the correction (p = 0.24", "single": "one seed says nothing about the noise of training",
-        "unseen": "no stored predictions"}.items():  # fmt: skip
+        "images": "within the noise of test images (",
+        "both": "within the noise of seeds and of test images (",
+        "barely": "not after the correction (p = 0.24",
+        "single": "one seed says nothing about the noise of training",
+        "unseen": "no stored predictions",
+    }.items():
         assert words in verdicts[variant].text
     alone = distinguishable({"sni": case(0.04, 0.004)}, "fpn", "mask AP")["sni"]
     assert alone.distinguishable and alone.text.endswith("test images (p = 0.04)") and "mask AP" in alone.text

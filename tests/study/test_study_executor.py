@@ -27,8 +27,11 @@ def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with `sbatch`, `srun` and `sacct` that play a cluster on which every job is running."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name, script in {"sbatch": f'cp "$1" {tmp_path}/submitted.sh; echo Submitted batch job 77', "srun": "",
-                         "sacct": 'echo "JobID|State|NodeList"; echo "77_0|RUNNING|n1"; echo "77_1|PENDING|"'}.items():
+    for name, script in {
+        "sbatch": f'cp "$1" {tmp_path}/submitted.sh; echo Submitted batch job 77',
+        "srun": "",
+        "sacct": 'echo "JobID|State|NodeList"; echo "77_0|RUNNING|n1"; echo "77_1|PENDING|"',
+    }.items():
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
@@ -41,8 +44,18 @@ def test_slurm_gets_the_options(fake_slurm: Path, tmp_path: Path) -> None:
     jobs = Slurm(tmp_path / "jobs", "study-x", options).submit({"a/seed1": _job(tmp_path), "b/seed1": _job(tmp_path)})
     assert {name: job.job_id for name, job in jobs.items()} == {"a/seed1": "77_0", "b/seed1": "77_1"}
     text = (tmp_path / "submitted.sh").read_text()
-    for line in ("partition=gpu", "gpus-per-node=4", "cpus-per-task=20", "mem=96GB", "time=90", "array=0-1%2",
-                 "job-name=study-x", "qos=high", "mail-type=END", "signal=USR2@90"):
+    for line in (
+        "partition=gpu",
+        "gpus-per-node=4",
+        "cpus-per-task=20",
+        "mem=96GB",
+        "time=90",
+        "array=0-1%2",
+        "job-name=study-x",
+        "qos=high",
+        "mail-type=END",
+        "signal=USR2@90",
+    ):
         assert f"#SBATCH --{line}\n" in text
     # a second run follows the jobs that are queued, and queues what is new
     (tmp_path / "submitted.sh").unlink()
@@ -57,8 +70,10 @@ def test_without_slurm_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         Slurm(tmp_path, "x", SlurmOptions())
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("90", 90), ("90:30", 91), ("2:00:00", 120), ("1-0", 1440), ("1-12:30", 2190), ("2-00:00:01", 2881)])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("90", 90), ("90:30", 91), ("2:00:00", 120), ("1-0", 1440), ("1-12:30", 2190), ("2-00:00:01", 2881)],
+)
 def test_times_are_slurms(text: str, expected: int) -> None:
     assert minutes(text) == expected
 
@@ -87,8 +102,9 @@ def test_a_preempted_job_saves_and_is_queued_again(
 
     job = _job(tmp_path)
     monkeypatch.setattr(cells, "run_cell", run_cell)
-    monkeypatch.setattr(cells, "Study", type("S", (), {"load": staticmethod(
-        lambda _: type("T", (), {"cells": [None, None]}))}))
+    monkeypatch.setattr(
+        cells, "Study", type("S", (), {"load": staticmethod(lambda _: type("T", (), {"cells": [None, None]}))})
+    )
     monkeypatch.setattr(cells, "command_line", lambda *_: [])
     monkeypatch.setattr(cells, "_POLL_S", 0.01)
     monkeypatch.setattr(cells, "_NOTICE_S", 0.2)
@@ -129,16 +145,19 @@ def test_local_jobs_share_the_cores_and_do_not_hear_ctrl_c(tmp_path: Path, monke
 def test_each_local_job_has_gpus_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     local = Local(tmp_path, parallel=2, num_gpus=2)
-    jobs = local.submit({name: lambda: (__import__("time").sleep(1), os.environ["CUDA_VISIBLE_DEVICES"])[1]
-                         for name in "ab"})
+    jobs = local.submit(
+        {name: lambda: (__import__("time").sleep(1), os.environ["CUDA_VISIBLE_DEVICES"])[1] for name in "ab"}
+    )
     assert [job.result() for job in jobs.values()] == ["4,5", "6,7"]
     with pytest.raises(UserError, match="ask for 6 GPUs, 4 are visible"):
         Local(tmp_path, parallel=3, num_gpus=2)
 
 
 def test_help_needs_no_torch() -> None:
-    code = "import sys; from sn2fpn.study.__main__ import main\n" \
-           "try: main(['--help'])\nfinally: print('torch' in sys.modules)"
+    code = (
+        "import sys; from sn2fpn.study.__main__ import main\n"
+        "try: main(['--help'])\nfinally: print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "run" in done.stdout
     assert done.stdout.endswith("False\n")

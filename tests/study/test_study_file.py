@@ -43,8 +43,14 @@ def test_the_resolved_study_is_the_study(write_study: WriteStudy, tmp_path: Path
 
 
 def test_a_cell_is_trained_with_the_configuration_that_was_checked(write_study: WriteStudy, tmp_path: Path) -> None:
-    odd = {"MODEL.SNI.ALPHA": 1, "TEST.BEST_METRIC": "", "MODEL.WEIGHTS": "'7'", "SOLVER.STEPS": [2, 4],
-           "SOLVER.BASE_LR": 1e-7, "MODEL.SNI.MODE": None}
+    odd = {
+        "MODEL.SNI.ALPHA": 1,
+        "TEST.BEST_METRIC": "",
+        "MODEL.WEIGHTS": "'7'",
+        "SOLVER.STEPS": [2, 4],
+        "SOLVER.BASE_LR": 1e-7,
+        "MODEL.SNI.MODE": None,
+    }
     study = Study.load(write_study(AXES={"odd": {"odd": odd}}, BASELINE=None))
     cell = study.cells[0]
     _, cfg = prepare(default_argument_parser().parse_args(command_line(study, cell, tmp_path)))
@@ -53,31 +59,39 @@ def test_a_cell_is_trained_with_the_configuration_that_was_checked(write_study: 
     assert cfg == expected
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"BASELIN": {}}, ["unknown key 'BASELIN'", "did you mean 'BASELINE'"]),
-    ({"AXES": None}, ["AXES is missing"]),
-    ({"SEEDS": [1, 2, 1]}, ["SEEDS", "1 is named twice"]),
-    ({"SEEDS": ["one"]}, ["SEEDS", "whole numbers", "one"]),
-    ({"SEEDS": [-1]}, ["SEEDS", "-1"]),
-    ({"ENGINE": "nativ"}, ["ENGINE", "did you mean 'native'"]),
-    ({"METRICS": ["AP"]}, ["METRICS", "bbox/AP", "'AP'"]),
-    ({"METRICS": ["segm/AP"]}, ["segm/AP", "MODEL.MASK_ON"]),
-    ({"BASELINE": {"pyramid": "ihp"}}, ["BASELINE", "'pyramid' has no value 'ihp'"]),
-    ({"BASELINE": {"piramid": "fpn"}}, ["BASELINE", "did you mean 'pyramid'"]),
-    ({"EXCLUDE": [{"pyramid": "snni"}]}, ["EXCLUDE", "snni", "did you mean 'sni'"]),
-    ({"EXCLUDE": [{"pyramid": "fpn"}]}, ["BASELINE", "EXCLUDE removes"]),
-    ({"AXES": {"pyramid": ["fpn", "snni"]}}, ["'snni'", "unknown pyramid", "did you mean 'sni'"]),
-    ({"AXES": {"pyramid": ["fpn", "fpn"]}}, ["AXES.pyramid", "'fpn' is named twice"]),
-    ({"AXES": {"pyramid": ["fpn"], "amp": {True: {}}}}, ["AXES.amp", "on/yes", "quote"]),
-    ({"AXES": {"pyramid": ["fpn"], "a": {"x/y": {}, "z": {}}}}, ["'x/y'", "folder"]),
-    ({"AXES": {"a": {"x": {"MODEL.SNI.ALFA": 1}}}, "BASELINE": None},
-     ["AXES.a.x", "MODEL.SNI.ALFA", "did you mean 'MODEL.SNI.ALPHA'"]),
-    ({"SET": {"SEED": 3}}, ["SET", "SEED", "SEEDS"]),
-    ({"AXES": {"pyramid": ["fpn"], "a": {"x": {"SOLVER.MAX_ITER": "many"}}}}, ["AXES.a.x", "MAX_ITER", "int", "many"]),
-    ({"SET": {"SOLVER.MAX_ITER": 0}}, ["variant 'fpn'", "SOLVER.MAX_ITER", "positive"]),
-    ({"BASE": "nowhere.yaml"}, ["BASE", "nowhere.yaml"]),
-    ({"IMPORTS": ["nowhere.py"]}, ["IMPORTS", "nowhere.py"]),
-])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"BASELIN": {}}, ["unknown key 'BASELIN'", "did you mean 'BASELINE'"]),
+        ({"AXES": None}, ["AXES is missing"]),
+        ({"SEEDS": [1, 2, 1]}, ["SEEDS", "1 is named twice"]),
+        ({"SEEDS": ["one"]}, ["SEEDS", "whole numbers", "one"]),
+        ({"SEEDS": [-1]}, ["SEEDS", "-1"]),
+        ({"ENGINE": "nativ"}, ["ENGINE", "did you mean 'native'"]),
+        ({"METRICS": ["AP"]}, ["METRICS", "bbox/AP", "'AP'"]),
+        ({"METRICS": ["segm/AP"]}, ["segm/AP", "MODEL.MASK_ON"]),
+        ({"BASELINE": {"pyramid": "ihp"}}, ["BASELINE", "'pyramid' has no value 'ihp'"]),
+        ({"BASELINE": {"piramid": "fpn"}}, ["BASELINE", "did you mean 'pyramid'"]),
+        ({"EXCLUDE": [{"pyramid": "snni"}]}, ["EXCLUDE", "snni", "did you mean 'sni'"]),
+        ({"EXCLUDE": [{"pyramid": "fpn"}]}, ["BASELINE", "EXCLUDE removes"]),
+        ({"AXES": {"pyramid": ["fpn", "snni"]}}, ["'snni'", "unknown pyramid", "did you mean 'sni'"]),
+        ({"AXES": {"pyramid": ["fpn", "fpn"]}}, ["AXES.pyramid", "'fpn' is named twice"]),
+        ({"AXES": {"pyramid": ["fpn"], "amp": {True: {}}}}, ["AXES.amp", "on/yes", "quote"]),
+        ({"AXES": {"pyramid": ["fpn"], "a": {"x/y": {}, "z": {}}}}, ["'x/y'", "folder"]),
+        (
+            {"AXES": {"a": {"x": {"MODEL.SNI.ALFA": 1}}}, "BASELINE": None},
+            ["AXES.a.x", "MODEL.SNI.ALFA", "did you mean 'MODEL.SNI.ALPHA'"],
+        ),
+        ({"SET": {"SEED": 3}}, ["SET", "SEED", "SEEDS"]),
+        (
+            {"AXES": {"pyramid": ["fpn"], "a": {"x": {"SOLVER.MAX_ITER": "many"}}}},
+            ["AXES.a.x", "MAX_ITER", "int", "many"],
+        ),
+        ({"SET": {"SOLVER.MAX_ITER": 0}}, ["variant 'fpn'", "SOLVER.MAX_ITER", "positive"]),
+        ({"BASE": "nowhere.yaml"}, ["BASE", "nowhere.yaml"]),
+        ({"IMPORTS": ["nowhere.py"]}, ["IMPORTS", "nowhere.py"]),
+    ],
+)
 def test_mistakes_are_named(changes: dict[str, Any], words: list[str], write_study: WriteStudy, tmp_path: Path) -> None:
     with pytest.raises(UserError) as e:
         check_study(Study.load(write_study(**changes)), tmp_path)
@@ -88,8 +102,12 @@ def test_mistakes_are_named(changes: dict[str, Any], words: list[str], write_stu
 def test_files_are_read_safely(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     unsafe = f"NAME: !!python/object/apply:os.mkdir [{tmp_path}/made]"
-    for text, words in ((unsafe, "line 1"), ("SEEDS: [1]\nSEEDS: [2]", "line 2: 'SEEDS' is given twice"),
-                        ("NAME: [", "YAML"), ("3", "int")):
+    for text, words in (
+        (unsafe, "line 1"),
+        ("SEEDS: [1]\nSEEDS: [2]", "line 2: 'SEEDS' is given twice"),
+        ("NAME: [", "YAML"),
+        ("3", "int"),
+    ):
         path.write_text(text)
         with pytest.raises(UserError, match=words):
             Study.load(path)
@@ -104,8 +122,14 @@ def test_the_studies_of_the_project_are_sound(path: Path, tmp_path: Path, capsys
 
     assert path.read_text().startswith("# ")
     study = Study.load(path)
-    tiny = {"MODEL.RESNETS.DEPTH": 18, "MODEL.RESNETS.RES2_OUT_CHANNELS": 64, "MODEL.FPN.OUT_CHANNELS": 16,
-            "MODEL.ROI_BOX_HEAD.FC_DIM": 32, "INPUT.MIN_SIZE_TEST": 64, "INPUT.MAX_SIZE_TEST": 64}
+    tiny = {
+        "MODEL.RESNETS.DEPTH": 18,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
+        "MODEL.FPN.OUT_CHANNELS": 16,
+        "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
+        "INPUT.MIN_SIZE_TEST": 64,
+        "INPUT.MAX_SIZE_TEST": 64,
+    }
     known = tuple(v for v in study.variants if v.axes.get("pyramid", "sni") in PYRAMIDS)
     study = replace(study, settings=study.settings | tiny, variants=known)
     check_study(study, tmp_path)

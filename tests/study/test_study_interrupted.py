@@ -23,8 +23,9 @@ _LONG = 100_000
 
 def _start(study: Path, *flags: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "sn2fpn.study", "run", str(study), "--output", str(study.parent / "out"), *flags]
-    return subprocess.Popen(command, env=_ENV, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            start_new_session=True)  # as a terminal starts it: a process group of its own
+    return subprocess.Popen(
+        command, env=_ENV, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )  # as a terminal starts it: a process group of its own
 
 
 def _wait(condition: Callable[[], Any], process: subprocess.Popen[str] | None = None, seconds: float = 240) -> None:
@@ -94,10 +95,12 @@ def test_two_runners_share_a_study(write_study: WriteStudy, tiny_study: dict[str
 
 def test_a_cell_whose_process_dies_is_reported(write_study: WriteStudy, tiny_study: dict[str, Any]) -> None:
     path = _study(write_study, tiny_study, 6)
-    (path.parent / "dies.py").write_text("import os, signal\n"
-                                         "if 'SUBMITIT_EXECUTOR' in os.environ:  # in the job, not in the runner\n"
-                                         "    print('last words', flush=True)\n"
-                                         "    os.kill(os.getpid(), signal.SIGKILL)\n")
+    (path.parent / "dies.py").write_text(
+        "import os, signal\n"
+        "if 'SUBMITIT_EXECUTOR' in os.environ:  # in the job, not in the runner\n"
+        "    print('last words', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
     path.write_text(path.read_text() + "IMPORTS: [dies.py]\n")
     runner = _start(path, "--only", "sni")
     said = runner.communicate(timeout=200)[0]

@@ -64,8 +64,11 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return 0
 
     monkeypatch.setattr(cells, "main", main)
-    monkeypatch.setattr(fingerprint, "fingerprint", lambda cfg: {
-        "trunk": "same", "pyramid": cfg.MODEL.BACKBONE.NAME, "data order": str(cfg.SEED)})
+    monkeypatch.setattr(
+        fingerprint,
+        "fingerprint",
+        lambda cfg: {"trunk": "same", "pyramid": cfg.MODEL.BACKBONE.NAME, "data order": str(cfg.SEED)},
+    )
     monkeypatch.setattr(runner, "_POLL_S", 0.01)
     monkeypatch.setattr(run, "_executor", lambda *_: InProcess())
     monkeypatch.setattr(steps, "STEPS", {})
@@ -86,8 +89,13 @@ def test_cells_are_trained_once_and_recorded(
     assert run.main(_args(path)) == 0
     assert trained == ["fpn/seed1", "sni/seed1", "fpn/seed2", "sni/seed2"]  # seed by seed
     said = capsys.readouterr().out
-    for words in ("sni/seed2: finished  AP 14.0", "4 of 4 cells finished", "Seed 1, 2:",
-                  "equal in all 2 variants: trunk, data order", "pyramid differs: fpn | sni"):
+    for words in (
+        "sni/seed2: finished  AP 14.0",
+        "4 of 4 cells finished",
+        "Seed 1, 2:",
+        "equal in all 2 variants: trunk, data order",
+        "pyramid differs: fpn | sni",
+    ):
         assert words in said
     folder = path.parent / "out/tiny"
     result = json.loads((folder / "cells/sni/seed1/result.json").read_text())
@@ -218,7 +226,10 @@ def test_fairness_is_told_by_seed(write_study: WriteStudy, tmp_path: Path) -> No
         prints = {"trunk": "t", "data order": order}
         (out / "cell.json").write_text(json.dumps({"commit": order, "versions": {}, "fingerprint": prints}))
     assert fairness_report(study, tmp_path) == [
-        "Seed 1:", "  equal in all 3 variants: trunk, data order, configuration but for the pyramid",
-        "Seed 2:", "  equal in all 3 variants: trunk, configuration but for the pyramid",
+        "Seed 1:",
+        "  equal in all 3 variants: trunk, data order, configuration but for the pyramid",
+        "Seed 2:",
+        "  equal in all 3 variants: trunk, configuration but for the pyramid",
         "  data order differs: fpn, sni | ihp",
-        "Cells were trained by different versions (commits a, b): see their cell.json"]
+        "Cells were trained by different versions (commits a, b): see their cell.json",
+    ]

@@ -40,11 +40,14 @@ def test_one_picture_with_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "3,344,384 parameters" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["snj"], "did you mean 'build_sn2_sni_backbone'"),
-    (["sni", "MODEL.SNI.ALPA", "1"], "did you mean 'MODEL.SNI.ALPHA'"),
-    (["--import", "nowhere.py", "sni"], "nowhere.py"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["snj"], "did you mean 'build_sn2_sni_backbone'"),
+        (["sni", "MODEL.SNI.ALPA", "1"], "did you mean 'MODEL.SNI.ALPHA'"),
+        (["--import", "nowhere.py", "sni"], "nowhere.py"),
+    ],
+)
 def test_mistakes(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert draw_pyramids.main(arguments) == 2
     assert words in capsys.readouterr().err

@@ -77,6 +77,7 @@ def test_counts_are_those_of_the_definition() -> None:
             transposed = isinstance(module, torch.nn.ConvTranspose2d)
             flops = inputs[0].numel() * per_position if transposed else output.numel() * per_position
             counted.setdefault(name, []).append((flops, output.numel()))
+
         return hook
 
     for name, module in model.named_modules():
@@ -86,8 +87,12 @@ def test_counts_are_those_of_the_definition() -> None:
     fc1 = model.roi_heads.box_head.fc1  # runs as a convolution over the 7 proposals, which its hook does not see
     counted["roi_heads.box_head.fc1"] = [(7 * fc1.weight.numel(), 7 * fc1.out_features)] * 2
     for part, prefixes in analyze_model.PARTS.items():
-        mine = [c for name, calls in counted.items() for c in calls[: len(calls) // 2]  # traced twice
-                if name.startswith(tuple(prefixes)) and not (part == "pyramid" and "bottom_up" in name)]
+        mine = [
+            c
+            for name, calls in counted.items()
+            for c in calls[: len(calls) // 2]  # traced twice
+            if name.startswith(tuple(prefixes)) and not (part == "pyramid" and "bottom_up" in name)
+        ]
         assert sum(numel for _, numel in mine) == found.activations[part] > 0
         norms_and_upsampling = found.flops[part] - sum(flops for flops, _ in mine)
         assert 0 <= norms_and_upsampling <= 0.02 * found.flops[part]
@@ -96,16 +101,17 @@ def test_counts_are_those_of_the_definition() -> None:
     assert sum(found.parameters.values()) == sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    ([SNI, "--size", "800"], "--size 800: expected HEIGHTxWIDTH"),
-    ([SNI, "MODEL.RESNETS.DEPHT", "50"], "did you mean 'MODEL.RESNETS.DEPTH'"),
-    (["MODEL.RESNETS.DEPTH", "50"], "--config-file: expected a name that ends with .yaml"),
-    (["configs/nowhere.yaml"], "config file not found"),
-    ([SNI, "INPUT.MIN_SIZE_TEST", "0"], "--size HxW is needed"),
-])
-def test_mistakes_in_analyze_model(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([SNI, "--size", "800"], "--size 800: expected HEIGHTxWIDTH"),
+        ([SNI, "MODEL.RESNETS.DEPHT", "50"], "did you mean 'MODEL.RESNETS.DEPTH'"),
+        (["MODEL.RESNETS.DEPTH", "50"], "--config-file: expected a name that ends with .yaml"),
+        (["configs/nowhere.yaml"], "config file not found"),
+        ([SNI, "INPUT.MIN_SIZE_TEST", "0"], "--size HxW is needed"),
+    ],
+)
+def test_mistakes_in_analyze_model(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert analyze_model.main(["--config-file", *arguments]) == 2
     assert words in capsys.readouterr().err
 
@@ -118,10 +124,13 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("source", ["annotation", "dataloader"])
-@pytest.mark.parametrize(("config", "changes"), [
-    (SNI, ["INPUT.RANDOM_FLIP", "none", "INPUT.MIN_SIZE_TRAIN", "(96,)"]),
-    (LAZY, ["dataloader.train.mapper.augmentations.0.short_edges=[96]"]),
-])
+@pytest.mark.parametrize(
+    ("config", "changes"),
+    [
+        (SNI, ["INPUT.RANDOM_FLIP", "none", "INPUT.MIN_SIZE_TRAIN", "(96,)"]),
+        (LAZY, ["dataloader.train.mapper.augmentations.0.short_edges=[96]"]),
+    ],
+)
 def test_training_data_is_drawn(source: str, config: str, changes: list[str], data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     argv = ["--source", source, "--config-file", config, "--output-dir", str(out), "--num", "3"]

@@ -21,14 +21,22 @@ def _write(path: Path, records: list[dict], torn: str = "") -> Path:
 
 def test_resumed_and_torn_logs(tmp_path: Path, caplog) -> None:
     """Iteration 20 twice: the later value counts, and what only the earlier line has stays."""
-    path = _write(tmp_path / "metrics.json", [
-        {"iteration": 0, "total_loss": 3.0}, {"iteration": 20, "total_loss": 2.0, "bbox/AP": 5.0},
-        {"iteration": 40, "total_loss": 9.0}], torn='{"iteration": 60, "tot{"iteration": 20, "total_loss": 2.5}\n')
+    path = _write(
+        tmp_path / "metrics.json",
+        [
+            {"iteration": 0, "total_loss": 3.0},
+            {"iteration": 20, "total_loss": 2.0, "bbox/AP": 5.0},
+            {"iteration": 40, "total_loss": 9.0},
+        ],
+        torn='{"iteration": 60, "tot{"iteration": 20, "total_loss": 2.5}\n',
+    )
     with path.open("a") as file:
         file.write('{"iteration": 20, "total_loss": 2.25}\n{"iteration": 40, "total_loss": null, "bbox/AP": 7')
     curves = read_metrics(path)
     assert {name: [c.tolist() for c in curve] for name, curve in curves.items()} == {
-        "total_loss": [[0, 20, 40], [3.0, 2.25, 9.0]], "bbox/AP": [[20], [5.0]]}
+        "total_loss": [[0, 20, 40], [3.0, 2.25, 9.0]],
+        "bbox/AP": [[20], [5.0]],
+    }
     assert "line(s) 4, 6" in caplog.text
 
 
@@ -55,12 +63,26 @@ def test_smoothing_neither_lags_nor_bends_a_line() -> None:
     assert smooth(np.array([4.0])) == pytest.approx([4.0])
 
 
-@pytest.mark.parametrize("records", [
-    [{"iteration": 0, "total_loss": 1.0}],
-    [{"iteration": i, "total_loss": 1 / (i + 1), "loss_cls": 0.5, "lr": 0.1, "val/total_loss": 2.0, "bbox/AP": 1.0,
-      "voc/bbox/AP50": 2.0} for i in range(50)],
-    [{"iteration": i, "total_loss": 0.0, "lr": 0.0} for i in range(3)],
-], ids=["one point", "everything", "zeros"])
+@pytest.mark.parametrize(
+    "records",
+    [
+        [{"iteration": 0, "total_loss": 1.0}],
+        [
+            {
+                "iteration": i,
+                "total_loss": 1 / (i + 1),
+                "loss_cls": 0.5,
+                "lr": 0.1,
+                "val/total_loss": 2.0,
+                "bbox/AP": 1.0,
+                "voc/bbox/AP50": 2.0,
+            }
+            for i in range(50)
+        ],
+        [{"iteration": i, "total_loss": 0.0, "lr": 0.0} for i in range(3)],
+    ],
+    ids=["one point", "everything", "zeros"],
+)
 def test_pictures(tmp_path: Path, records: list[dict]) -> None:
     out = plot_curves(_write(tmp_path / "metrics.json", records), tmp_path / "pictures" / "curves.png")
     picture = np.asarray(Image.open(out).convert("RGB"))

@@ -49,8 +49,12 @@ def test_box_lies_on_its_corners_and_the_input_stays() -> None:
 def test_labels_stay_inside_and_grow_with_the_picture(size: tuple[int, int]) -> None:
     """Boxes that touch each corner and pass the border; the label's bar has the box's colour."""
     height, width = size
-    boxes = [[-50.0, -50.0, width * 0.3, height * 0.3], [width * 0.8, height * 0.9, width + 40.0, height + 40.0],
-             [width * 0.9, 0.0, width * 1.0, height * 0.1], [0.0, height * 0.95, width * 0.1, height * 1.0]]
+    boxes = [
+        [-50.0, -50.0, width * 0.3, height * 0.3],
+        [width * 0.8, height * 0.9, width + 40.0, height + 40.0],
+        [width * 0.9, 0.0, width * 1.0, height * 0.1],
+        [0.0, height * 0.95, width * 0.1, height * 1.0],
+    ]
     drawn = draw_boxes(_picture(*size), boxes, ["a long class name 0.99"] * 4)
     assert drawn.shape == (height, width, 3)
     blue, box = (0, 0, 255), [width * 0.4, height * 0.5, width * 0.6, height * 0.9]
@@ -125,10 +129,14 @@ def test_instances_of_every_kind_show_their_masks() -> None:
     corners = PolygonMasks([[[10.0, 10.0, 70.0, 10.0, 70.0, 50.0, 10.0, 50.0]]])
     bits = BitMasks.from_polygon_masks(corners, 60, 90)
     classes = torch.tensor([1])
-    pictures = [draw_instances(_picture(60, 90), i, ["a", "b"]) for i in (
-        Instances((60, 90), gt_boxes=box, gt_classes=classes, gt_masks=corners),
-        Instances((60, 90), gt_boxes=box, gt_classes=classes, gt_masks=bits),
-        Instances((60, 90), pred_boxes=box, pred_classes=classes, pred_masks=bits.tensor, scores=torch.ones(1)))]
+    pictures = [
+        draw_instances(_picture(60, 90), i, ["a", "b"])
+        for i in (
+            Instances((60, 90), gt_boxes=box, gt_classes=classes, gt_masks=corners),
+            Instances((60, 90), gt_boxes=box, gt_classes=classes, gt_masks=bits),
+            Instances((60, 90), pred_boxes=box, pred_classes=classes, pred_masks=bits.tensor, scores=torch.ones(1)),
+        )
+    ]
     assert all((p[45, 60] != GREY).any() and (p[55, 80] == GREY).all() for p in pictures)
     assert np.array_equal(pictures[0], pictures[1])
     unsure = Instances((60, 90), pred_boxes=box, pred_classes=classes, pred_masks=bits.tensor, scores=torch.zeros(1))
@@ -149,8 +157,9 @@ def test_scaled_instances(size: tuple[int, int]) -> None:
 
 def test_grid_keeps_every_picture() -> None:
     sizes = [[(10, 20), (30, 10)], [(5, 40)]]
-    pictures = [[np.full((h, w, 3), 10 * (r + 2 * c), np.uint8) for c, (h, w) in enumerate(row)]
-                for r, row in enumerate(sizes)]
+    pictures = [
+        [np.full((h, w, 3), 10 * (r + 2 * c), np.uint8) for c, (h, w) in enumerate(row)] for r, row in enumerate(sizes)
+    ]
     grid = image_grid(pictures)
     for r, row in enumerate(sizes):
         for c, (h, w) in enumerate(row):
@@ -163,12 +172,20 @@ def test_grid_keeps_every_picture() -> None:
 
 def test_predictions_beside_ground_truth(tmp_path: Path) -> None:
     """Three samples in two rows of two pairs; nothing but the PNG is left."""
+
     def sample(height: int, width: int, scores: list[float]) -> Sample:
         boxes = Boxes(torch.tensor([[0.0, 0.0, width / 2, height / 2]]))
-        return Sample(_picture(height, width), Instances((height, width), gt_boxes=boxes, gt_classes=torch.tensor([1])),
-                      Instances((height, width), pred_boxes=Boxes(boxes.tensor.repeat(len(scores), 1)),
-                                pred_classes=torch.zeros(len(scores), dtype=torch.int64), scores=torch.tensor(scores)),
-                      "picture.jpg")
+        return Sample(
+            _picture(height, width),
+            Instances((height, width), gt_boxes=boxes, gt_classes=torch.tensor([1])),
+            Instances(
+                (height, width),
+                pred_boxes=Boxes(boxes.tensor.repeat(len(scores), 1)),
+                pred_classes=torch.zeros(len(scores), dtype=torch.int64),
+                scores=torch.tensor(scores),
+            ),
+            "picture.jpg",
+        )
 
     samples = [sample(40, 60, [0.9, 0.1]), sample(800, 400, []), sample(300, 300, [0.4])]
     path = predictions_beside_ground_truth(samples, tmp_path / "new" / "grid.png", ["a", "b"], size_px=200)

@@ -23,11 +23,19 @@ def dataset(tmp_path: Path) -> str:
     name = "draw_predictions_test"
     for i in range(1, 6):
         Image.fromarray(np.full((60, 80, 3), 127, np.uint8)).save(tmp_path / f"{i}.png")
-    annotations = [{"id": i, "image_id": i, "category_id": 5, "bbox": [10, 10, 30, 30], "area": 900, "iscrowd": 0}
-                   for i in (2, 3, 4)]
-    (tmp_path / "set.json").write_text(json.dumps({
-        "images": [{"id": i, "file_name": f"{i}.png", "height": 60, "width": 80} for i in range(1, 6)],
-        "categories": [{"id": 5, "name": "thing"}, {"id": 9, "name": "other"}], "annotations": annotations}))
+    annotations = [
+        {"id": i, "image_id": i, "category_id": 5, "bbox": [10, 10, 30, 30], "area": 900, "iscrowd": 0}
+        for i in (2, 3, 4)
+    ]
+    (tmp_path / "set.json").write_text(
+        json.dumps(
+            {
+                "images": [{"id": i, "file_name": f"{i}.png", "height": 60, "width": 80} for i in range(1, 6)],
+                "categories": [{"id": 5, "name": "thing"}, {"id": 9, "name": "other"}],
+                "annotations": annotations,
+            }
+        )
+    )
     register_coco_instances(name, {}, tmp_path / "set.json", tmp_path)
     yield name
     DatasetCatalog.remove(name)
@@ -41,8 +49,17 @@ class _Model(nn.Module):
     def forward(self, batch: list[dict]) -> list[dict]:
         assert not self.training and not torch.is_grad_enabled()
         self.seen += [image["image_id"] for image in batch]
-        return [{"instances": Instances((image["height"], image["width"]), pred_boxes=Boxes([[40.0, 20.0, 75.0, 50.0]]),
-                                        scores=torch.tensor([0.8]), pred_classes=torch.tensor([1]))} for image in batch]
+        return [
+            {
+                "instances": Instances(
+                    (image["height"], image["width"]),
+                    pred_boxes=Boxes([[40.0, 20.0, 75.0, 50.0]]),
+                    scores=torch.tensor([0.8]),
+                    pred_classes=torch.tensor([1]),
+                )
+            }
+            for image in batch
+        ]
 
 
 def test_images_with_objects_are_drawn(dataset: str, tmp_path: Path) -> None:

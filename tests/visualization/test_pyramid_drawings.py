@@ -22,6 +22,7 @@ TAG = "{http://www.w3.org/2000/svg}"
 
 def paths(graph: PyramidGraph) -> set[str]:
     """The links as text, "C5 -[subsample]> p6", with a block named by its level and label."""
+
     def name(block_name: str) -> str:
         b = next(b for b in graph.blocks if b.name == block_name)
         return b.name if b.kind in ("input", "output") else f"{'/'.join(b.label)}@{b.level}"
@@ -33,16 +34,24 @@ def test_fpn_as_in_its_paper() -> None:
     expected = {"1x1@5 -[]> 3x3@5", "3x3@5 -[]> p5", "3x3@5 -[subsample]> p6", "C5 -[]> 1x1@5"}
     for i in (2, 3, 4):
         above = "1x1@5" if i == 4 else f"+@{i + 1}"
-        expected |= {f"C{i} -[]> 1x1@{i}", f"1x1@{i} -[]> +@{i}", f"{above} -[nearest]> +@{i}",
-                     f"+@{i} -[]> 3x3@{i}", f"3x3@{i} -[]> p{i}"}  # fmt: skip
+        expected |= {
+            f"C{i} -[]> 1x1@{i}",
+            f"1x1@{i} -[]> +@{i}",
+            f"{above} -[nearest]> +@{i}",
+            f"+@{i} -[]> 3x3@{i}",
+            f"3x3@{i} -[]> p{i}",
+        }
     assert paths(trace_pyramid(FPN(CHANNELS, 8))) == expected
 
 
-@pytest.mark.parametrize(("pyramid", "words"), [
-    (SNIFPN(CHANNELS, 8), "SNI, α = 1/4"),
-    (SNIFPN(CHANNELS, 8, alpha=0.5), "× 1/2; nearest"),
-    (SNIFPN(CHANNELS, 8, mode="authors_rcnn"), "× 1/4; bilinear"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("pyramid", "words"),
+    [
+        (SNIFPN(CHANNELS, 8), "SNI, α = 1/4"),
+        (SNIFPN(CHANNELS, 8, alpha=0.5), "× 1/2; nearest"),
+        (SNIFPN(CHANNELS, 8, mode="authors_rcnn"), "× 1/4; bilinear"),
+    ],
+)
 def test_the_way_up_has_its_name(pyramid: Pyramid, words: str) -> None:
     assert {"; ".join(k.steps) for k in trace_pyramid(pyramid).links if k.steps} == {words, "subsample"}
 
@@ -88,13 +97,21 @@ class Taps(nn.Module):
 
 def test_joins_of_other_kinds() -> None:
     assert paths(trace_pyramid(_Toy())) == {
-        "C2 -[]> 1x1@2", "C3 -[]> 1x1@3",
-        "1x1@2 -[]> 1x1/sigmoid@2", "1x1@2 -[]> ×@2", "1x1/sigmoid@2 -[]> ×@2",
-        "×@2 -[]> warp@2", "1x1@3 -[nearest]> warp@2",
-        "warp@2 -[3x3]> +@2", "1x1@3 -[SNI, α = 1/4]> +@2",
-        "1x1@3 -[3x3]> +/relu@3", "warp@2 -[3x3/2]> +/relu@3",
-        "+@2 -[]> p2", "+/relu@3 -[]> p3", "+/relu@3 -[subsample]> p4",
-    }  # fmt: skip
+        "C2 -[]> 1x1@2",
+        "C3 -[]> 1x1@3",
+        "1x1@2 -[]> 1x1/sigmoid@2",
+        "1x1@2 -[]> ×@2",
+        "1x1/sigmoid@2 -[]> ×@2",
+        "×@2 -[]> warp@2",
+        "1x1@3 -[nearest]> warp@2",
+        "warp@2 -[3x3]> +@2",
+        "1x1@3 -[SNI, α = 1/4]> +@2",
+        "1x1@3 -[3x3]> +/relu@3",
+        "warp@2 -[3x3/2]> +/relu@3",
+        "+@2 -[]> p2",
+        "+/relu@3 -[]> p3",
+        "+/relu@3 -[subsample]> p4",
+    }
 
 
 def test_training_state_is_left_alone() -> None:

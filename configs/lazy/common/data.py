@@ -8,16 +8,10 @@ from sn2fpn.evaluation import COCOEvaluator
 dataloader = dict(
     custom=[],  # data sets of your own, as DATASETS.CUSTOM in YAML: [{NAME: …, FORMAT: coco, JSON: …, IMAGES: …}]
     train=L(make_train_loader)(
-        dataset=L(get_dataset_dicts)(
-            names="coco_2017_train",
-            filter_empty=True,
-            mask_format="${..mapper.mask_format}",
-        ),
+        dataset=L(get_dataset_dicts)(names="coco_2017_train", filter_empty=True, mask_format="${..mapper.mask_format}"),
         mapper=L(DatasetMapper)(
             augmentations=[
-                L(ResizeShortestEdge)(
-                    short_edges=[640, 672, 704, 736, 768, 800], max_size=1333, sampling="choice"
-                ),
+                L(ResizeShortestEdge)(short_edges=[640, 672, 704, 736, 768, 800], max_size=1333, sampling="choice"),
                 L(RandomFlip)(),
             ],
             image_format="${model.input_format}",
@@ -39,7 +33,6 @@ dataloader = dict(
         num_workers=4,
     ),
     evaluator=L(COCOEvaluator)(
-        dataset_name="${..test.dataset.names}",
-        max_dets_per_image="${model.roi_heads.max_detections}",
+        dataset_name="${..test.dataset.names}", max_dets_per_image="${model.roi_heads.max_detections}"
     ),
 )

@@ -30,13 +30,7 @@ resnet = L(make_resnet)(
 fpn = L(FPN)(bottom_up=resnet, out_channels=256, norm="", fuse_type="sum")
 
 sni = L(SNIFPN)(
-    bottom_up=resnet,
-    out_channels=256,
-    norm="",
-    mode="soft_nearest",
-    alpha="area",
-    interp="nearest",
-    order="pass_sum",
+    bottom_up=resnet, out_channels=256, norm="", mode="soft_nearest", alpha="area", interp="nearest", order="pass_sum"
 )
 
 ihp = L(IHP)(

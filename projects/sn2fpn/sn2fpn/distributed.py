@@ -11,8 +11,17 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-__all__ = ["get_rank", "get_local_rank", "get_world_size", "is_main_process", "barrier", "all_gather",
-           "gather", "broadcast_object", "reduce_mean"]
+__all__ = [
+    "get_rank",
+    "get_local_rank",
+    "get_world_size",
+    "is_main_process",
+    "barrier",
+    "all_gather",
+    "gather",
+    "broadcast_object",
+    "reduce_mean",
+]
 
 
 def _active() -> bool:

@@ -45,9 +45,13 @@ def make_cfg(depth: int = 18, **overrides: Any) -> CfgNode:
 def fpn_cfg(depth: int) -> CfgNode:
     """The trunk and pyramid of Detectron2's Faster R-CNN configurations."""
     return make_cfg(
-        depth, BACKBONE__NAME="build_resnet_fpn_backbone", BACKBONE__FREEZE_AT=2, FPN__IN_FEATURES=STAGES,
-        RESNETS__NORM="FrozenBN", RESNETS__STRIDE_IN_1X1=True,
-    )  # fmt: skip
+        depth,
+        BACKBONE__NAME="build_resnet_fpn_backbone",
+        BACKBONE__FREEZE_AT=2,
+        FPN__IN_FEATURES=STAGES,
+        RESNETS__NORM="FrozenBN",
+        RESNETS__STRIDE_IN_1X1=True,
+    )
 
 
 def randomise(model: nn.Module) -> None:
@@ -92,8 +96,12 @@ def test_backbone_contract() -> None:
     assert backbone.size_divisibility == 32
     maps = backbone(torch.rand(2, 3, 64, 96))
     assert {k: tuple(v.shape) for k, v in maps.items()} == {
-        "p2": (2, 256, 16, 24), "p3": (2, 256, 8, 12), "p4": (2, 256, 4, 6), "p5": (2, 256, 2, 3), "p6": (2, 256, 1, 2),
-    }  # fmt: skip
+        "p2": (2, 256, 16, 24),
+        "p3": (2, 256, 8, 12),
+        "p4": (2, 256, 4, 6),
+        "p5": (2, 256, 2, 3),
+        "p6": (2, 256, 1, 2),
+    }
     assert [s.stride for s in backbone.output_shape().values()] == [4, 8, 16, 32, 64]
 
 

@@ -6,5 +6,4 @@ from .reading import Checkpoint, load_file
 from .trained import load_trained
 from .writing import atomic_save
 
-__all__ = ["Checkpoint", "Checkpointer", "MatchReport", "atomic_save", "load_file", "load_trained",
-           "load_weights"]
+__all__ = ["Checkpoint", "Checkpointer", "MatchReport", "atomic_save", "load_file", "load_trained", "load_weights"]

@@ -140,9 +140,7 @@ class Checkpointer:
                 _restore(key, self.checkpointables[key], rest.pop(key), checkpoint.path)
         return rest
 
-    def resume_or_load(
-        self, path: str | Path, resume: bool = True, where: str = "MODEL.WEIGHTS"
-    ) -> dict[str, Any]:
+    def resume_or_load(self, path: str | Path, resume: bool = True, where: str = "MODEL.WEIGHTS") -> dict[str, Any]:
         """Go on from the last checkpoint of `save_dir` if `resume` and there is one; else load weights.
 
         Args:

@@ -69,9 +69,7 @@ def detect_format(names: Iterable[str], author: str = "") -> str:
     return "detectron2"
 
 
-def to_detectron2_names(
-    weights: Mapping[str, Tensor], naming: str
-) -> tuple[dict[str, Tensor], dict[str, str]]:
+def to_detectron2_names(weights: Mapping[str, Tensor], naming: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Rename, and reorder where the other library's layout differs.
 
     Returns:

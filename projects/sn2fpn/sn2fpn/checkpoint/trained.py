@@ -12,9 +12,12 @@ __all__ = ["load_trained"]
 
 
 def load_trained(
-    model: nn.Module, path: str, average: bool = False, where: str = "MODEL.WEIGHTS",
+    model: nn.Module,
+    path: str,
+    average: bool = False,
+    where: str = "MODEL.WEIGHTS",
     average_key: str = "SOLVER.EMA.ENABLED",
-) -> MatchReport | None:  # fmt: skip
+) -> MatchReport | None:
     """Load a checkpoint's weights into a model, and log what matched.
 
     Args:

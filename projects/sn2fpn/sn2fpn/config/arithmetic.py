@@ -17,9 +17,12 @@ import yaml
 __all__ = ["ConfigLoader"]
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
     ast.Pow: math.pow,  # of floats: fails at once where integers would grow without end
-}  # fmt: skip
+}
 _LARGEST = 1e9  # of any intermediate number: integers stay cheap
 _LONGEST = 200  # characters of an expression: keeps nested lists small
 

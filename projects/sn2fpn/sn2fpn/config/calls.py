@@ -21,20 +21,39 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import UserError, did_you_mean
 
-__all__ = ["TARGET", "LazyCall", "as_config", "dotted_name", "full_key", "instantiate", "is_list", "locate",
-           "parameters_of", "target_of"]
+__all__ = [
+    "TARGET",
+    "LazyCall",
+    "as_config",
+    "dotted_name",
+    "full_key",
+    "instantiate",
+    "is_list",
+    "locate",
+    "parameters_of",
+    "target_of",
+]
 
 TARGET = "_target_"
 
 _YAML_KEY = re.compile(r"\b[A-Z][A-Z0-9_]*(?:\.[A-Z][A-Z0-9_]*)+\b")
 _ARGUMENTS = {
-    "DATALOADER.FILTER_EMPTY_ANNOTATIONS": "filter_empty", "DATALOADER.SAMPLER_TRAIN": "sampler",
-    "INPUT.CROP.TYPE": "kind", "INPUT.FORMAT": "image_format", "INPUT.MAX_SIZE_TRAIN": "max_size",
-    "INPUT.MIN_SIZE_TRAIN": "short_edges", "INPUT.MIN_SIZE_TRAIN_SAMPLING": "sampling",
-    "MODEL.ESD.STAGES": "esd_stages", "MODEL.ESD.STEM": "esd_stem", "MODEL.IHP.FILTER": "filter_name",
-    "MODEL.IHP.NORM": "filter_norm", "MODEL.MASK_ON": "mask_format", "MODEL.ROI_BOX_HEAD.NUM_CONV": "conv_dims",
-    "MODEL.ROI_BOX_HEAD.NUM_FC": "fc_dims", "SOLVER.IMS_PER_BATCH": "total_batch_size",
-}  # fmt: skip
+    "DATALOADER.FILTER_EMPTY_ANNOTATIONS": "filter_empty",
+    "DATALOADER.SAMPLER_TRAIN": "sampler",
+    "INPUT.CROP.TYPE": "kind",
+    "INPUT.FORMAT": "image_format",
+    "INPUT.MAX_SIZE_TRAIN": "max_size",
+    "INPUT.MIN_SIZE_TRAIN": "short_edges",
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING": "sampling",
+    "MODEL.ESD.STAGES": "esd_stages",
+    "MODEL.ESD.STEM": "esd_stem",
+    "MODEL.IHP.FILTER": "filter_name",
+    "MODEL.IHP.NORM": "filter_norm",
+    "MODEL.MASK_ON": "mask_format",
+    "MODEL.ROI_BOX_HEAD.NUM_CONV": "conv_dims",
+    "MODEL.ROI_BOX_HEAD.NUM_FC": "fc_dims",
+    "SOLVER.IMS_PER_BATCH": "total_batch_size",
+}
 """YAML key -> the argument that it becomes, where that is not its last part in small letters."""
 
 

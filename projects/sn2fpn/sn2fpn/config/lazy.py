@@ -120,7 +120,7 @@ def _importer(path: Path, importers: tuple[Path, ...]) -> Callable[..., Any]:
 
     def import_(
         name: str, globals: Any = None, locals: Any = None, fromlist: Sequence[str] | None = (), level: int = 0
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         if level == 0:
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         folder = path.resolve().parents[level - 1]

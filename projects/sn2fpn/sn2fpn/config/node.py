@@ -20,11 +20,14 @@ from .arithmetic import ConfigLoader
 __all__ = ["CfgNode"]
 
 # Keys whose value may be of several types (yacs knows one type per key).
-EITHER_TYPE: dict[str, tuple[type, ...]] = {
-    "MODEL.SNI.ALPHA": (str, float),
-}
-_DETECTRON2_ALONE = ("MODEL.PANOPTIC_FPN", "MODEL.RETINANET", "MODEL.ROI_BOX_CASCADE_HEAD", "MODEL.ROI_KEYPOINT_HEAD",
-                     "MODEL.SEM_SEG_HEAD")
+EITHER_TYPE: dict[str, tuple[type, ...]] = {"MODEL.SNI.ALPHA": (str, float)}
+_DETECTRON2_ALONE = (
+    "MODEL.PANOPTIC_FPN",
+    "MODEL.RETINANET",
+    "MODEL.ROI_BOX_CASCADE_HEAD",
+    "MODEL.ROI_KEYPOINT_HEAD",
+    "MODEL.SEM_SEG_HEAD",
+)
 
 
 class CfgNode(_CfgNode):

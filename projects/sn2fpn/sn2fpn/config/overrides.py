@@ -1,10 +1,10 @@
 """`key=value` changes to a lazy configuration, checked against what is there and what the targets take.
 
-    train.max_iter=50                     an existing key
-    model.backbone.norm=BN                an argument that the node's target takes, listed or not
-    lr_multiplier.scheduler.steps=[30,40] lists and mappings in YAML's notation; ${train.max_iter} refers to a key
-    dataloader.train.mapper.augmentations.0.max_size=600   an item of a list, by number
-    +train.note=hello                     any new key
+train.max_iter=50                     an existing key
+model.backbone.norm=BN                an argument that the node's target takes, listed or not
+lr_multiplier.scheduler.steps=[30,40] lists and mappings in YAML's notation; ${train.max_iter} refers to a key
+dataloader.train.mapper.augmentations.0.max_size=600   an item of a list, by number
++train.note=hello                     any new key
 """
 
 from __future__ import annotations

@@ -38,8 +38,9 @@ def to_yaml(cfg: DictConfig) -> str:
     """
     plain = OmegaConf.to_container(cfg, resolve=False, structured_config_mode=SCMode.INSTANTIATE)
     lost: list[str] = []
-    text = yaml.safe_dump(_as_data(plain, "", lost), default_flow_style=None, sort_keys=False, width=_WIDTH,
-                          allow_unicode=True)  # fmt: skip
+    text = yaml.safe_dump(
+        _as_data(plain, "", lost), default_flow_style=None, sort_keys=False, width=_WIDTH, allow_unicode=True
+    )
     if lost:
         logger.warning("These values cannot be written as YAML; the file is for reading only: %s", ", ".join(lost))
     return text

@@ -12,10 +12,30 @@ from .selection import check_classes, check_num_classes, get_dataset_dicts
 from .statistics import class_histogram
 from .voc import VOC_CLASSES, load_voc_instances, register_pascal_voc
 
-__all__ = ["BatchLoader", "DatasetCatalog", "DatasetMapper", "MetadataCatalog", "VOC_CLASSES", "build_mapper",
-           "build_test_loader", "build_train_loader", "check_classes", "check_num_classes", "class_histogram",
-           "class_names", "data_root", "get_dataset_dicts", "known_categories", "load_coco_json", "load_voc_instances",
-           "make_test_loader", "make_train_loader", "read_image", "register_coco_instances", "register_custom",
-           "register_pascal_voc"]
+__all__ = [
+    "BatchLoader",
+    "DatasetCatalog",
+    "DatasetMapper",
+    "MetadataCatalog",
+    "VOC_CLASSES",
+    "build_mapper",
+    "build_test_loader",
+    "build_train_loader",
+    "check_classes",
+    "check_num_classes",
+    "class_histogram",
+    "class_names",
+    "data_root",
+    "get_dataset_dicts",
+    "known_categories",
+    "load_coco_json",
+    "load_voc_instances",
+    "make_test_loader",
+    "make_train_loader",
+    "read_image",
+    "register_coco_instances",
+    "register_custom",
+    "register_pascal_voc",
+]
 
 register_builtin()

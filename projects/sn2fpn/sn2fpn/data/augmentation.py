@@ -18,8 +18,17 @@ from PIL import Image
 
 from ..errors import UserError, did_you_mean
 
-__all__ = ["Resize", "Flip", "Crop", "TransformList", "ResizeShortestEdge", "RandomFlip", "RandomCrop",
-           "plan_transforms", "build_augmentations"]
+__all__ = [
+    "Resize",
+    "Flip",
+    "Crop",
+    "TransformList",
+    "ResizeShortestEdge",
+    "RandomFlip",
+    "RandomCrop",
+    "plan_transforms",
+    "build_augmentations",
+]
 
 Size = tuple[int, int]  # (height, width)
 Polygons = list[np.ndarray]  # each (K, 2), (x, y) in pixels
@@ -120,7 +129,7 @@ class Crop:
         return self.size
 
     def apply_image(self, image: np.ndarray) -> np.ndarray:
-        return image[self.y0:self.y0 + self.size[0], self.x0:self.x0 + self.size[1]]
+        return image[self.y0 : self.y0 + self.size[0], self.x0 : self.x0 + self.size[1]]
 
     apply_mask = apply_image
 
@@ -174,11 +183,15 @@ class ResizeShortestEdge:
     def __init__(self, short_edges: Sequence[int] | int, max_size: int = sys.maxsize, sampling: str = "choice") -> None:
         self.short_edges = [short_edges] if isinstance(short_edges, int) else list(short_edges)
         if sampling not in ("choice", "range"):
-            raise UserError(f"INPUT.MIN_SIZE_TRAIN_SAMPLING: unknown value {sampling!r}"
-                            f"{did_you_mean(sampling, ('choice', 'range'))}")
+            raise UserError(
+                f"INPUT.MIN_SIZE_TRAIN_SAMPLING: unknown value {sampling!r}"
+                f"{did_you_mean(sampling, ('choice', 'range'))}"
+            )
         if not self.short_edges or min(self.short_edges) < 0 or max_size < 1:
-            raise UserError("short_edges, max_size (INPUT.MIN_SIZE_*, INPUT.MAX_SIZE_*): expected lengths in "
-                            f"pixels, found {short_edges}, {max_size}")
+            raise UserError(
+                "short_edges, max_size (INPUT.MIN_SIZE_*, INPUT.MAX_SIZE_*): expected lengths in "
+                f"pixels, found {short_edges}, {max_size}"
+            )
         if sampling == "range" and (len(self.short_edges) != 2 or self.short_edges[0] > self.short_edges[1]):
             raise UserError(f"INPUT.MIN_SIZE_TRAIN: 'range' needs (min, max), found {tuple(self.short_edges)}")
         self.max_size = max_size
@@ -188,8 +201,11 @@ class ResizeShortestEdge:
         if self.sampling == "range":
             edge = int(rng.integers(self.short_edges[0], self.short_edges[1] + 1))
         else:
-            edge = self.short_edges[int(rng.integers(len(self.short_edges)))] if len(self.short_edges) > 1 \
+            edge = (
+                self.short_edges[int(rng.integers(len(self.short_edges)))]
+                if len(self.short_edges) > 1
                 else self.short_edges[0]
+            )
         return Resize(size, self.new_size(size, edge, self.max_size)) if edge else None
 
     @staticmethod
@@ -232,10 +248,16 @@ class RandomCrop:
         self.kind = kind
         self.size = tuple(size)
         relative = kind.startswith("relative")
-        if len(self.size) != 2 or not all((0 < s <= 1) if relative else (s >= 1 and s == int(s)) for s in self.size) \
-                or (kind == "absolute_range" and self.size[0] > self.size[1]):
-            expected = "two shares in (0, 1]" if relative else (
-                "(min, max) in pixels" if kind == "absolute_range" else "(height, width) in pixels")
+        if (
+            len(self.size) != 2
+            or not all((0 < s <= 1) if relative else (s >= 1 and s == int(s)) for s in self.size)
+            or (kind == "absolute_range" and self.size[0] > self.size[1])
+        ):
+            expected = (
+                "two shares in (0, 1]"
+                if relative
+                else ("(min, max) in pixels" if kind == "absolute_range" else "(height, width) in pixels")
+            )
             raise UserError(f"INPUT.CROP.SIZE: type {kind!r} needs {expected}, found {list(size)}")
 
     def plan(self, size: Size, rng: np.random.Generator) -> Transform | None:
@@ -273,8 +295,9 @@ def build_augmentations(cfg: Any, is_train: bool) -> list[Any]:
     out: list[Any] = []
     if cfg.INPUT.CROP.ENABLED:
         out.append(RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
-    out.append(ResizeShortestEdge(
-        cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING))
+    out.append(
+        ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
+    )
     flip, flips = cfg.INPUT.RANDOM_FLIP, ("horizontal", "vertical", "none")
     if flip not in flips:
         raise UserError(f"INPUT.RANDOM_FLIP: unknown value {flip!r}{did_you_mean(flip, flips)}")

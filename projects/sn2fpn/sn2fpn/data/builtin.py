@@ -44,8 +44,7 @@ def _register_voc(name: str, year: int, split: str) -> None:
         return load_voc_instances(root, split, VOC_CLASSES, name)
 
     DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(
-        evaluator_type="pascal_voc", year=year, split=split, thing_classes=list(VOC_CLASSES))
+    MetadataCatalog.get(name).set(evaluator_type="pascal_voc", year=year, split=split, thing_classes=list(VOC_CLASSES))
 
 
 def _register_shapes(name: str, split: str) -> None:
@@ -57,5 +56,7 @@ def _register_shapes(name: str, split: str) -> None:
 
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(
-        evaluator_type="coco", thing_classes=list(SHAPE_CLASSES),
-        thing_dataset_id_to_contiguous_id={i + 1: i for i in range(len(SHAPE_CLASSES))})
+        evaluator_type="coco",
+        thing_classes=list(SHAPE_CLASSES),
+        thing_dataset_id_to_contiguous_id={i + 1: i for i in range(len(SHAPE_CLASSES))},
+    )

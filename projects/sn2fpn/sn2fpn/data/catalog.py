@@ -35,8 +35,9 @@ class Metadata:
         self.name = name
 
     def __getattr__(self, key: str) -> Any:
-        raise AttributeError(f"data set {self.__dict__.get('name')!r} has no metadata {key!r} (yet); "
-                             f"it has {sorted(self.__dict__)}")
+        raise AttributeError(
+            f"data set {self.__dict__.get('name')!r} has no metadata {key!r} (yet); it has {sorted(self.__dict__)}"
+        )
 
     def set(self, **values: Any) -> Metadata:
         """Set several attributes; returns itself."""

@@ -19,19 +19,94 @@ Category = dict[str, Any]  # "id" (the data set's own) and "name"
 
 _LARGE_BYTES = 64 << 20  # an annotation file above this takes seconds to read
 
-COCO_CATEGORIES = dict(zip(  # id -> name; COCO (Lin et al., 2014) numbers 91 categories and annotates 80 of them
-    [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)],
-    ("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
-     "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
-     "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee",
-     "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard",
-     "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple",
-     "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch",
-     "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone",
-     "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear",
-     "hair drier", "toothbrush"),
-    strict=True,
-))
+COCO_CATEGORIES = dict(
+    zip(  # id -> name; COCO (Lin et al., 2014) numbers 91 categories and annotates 80 of them
+        [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)],
+        (
+            "person",
+            "bicycle",
+            "car",
+            "motorcycle",
+            "airplane",
+            "bus",
+            "train",
+            "truck",
+            "boat",
+            "traffic light",
+            "fire hydrant",
+            "stop sign",
+            "parking meter",
+            "bench",
+            "bird",
+            "cat",
+            "dog",
+            "horse",
+            "sheep",
+            "cow",
+            "elephant",
+            "bear",
+            "zebra",
+            "giraffe",
+            "backpack",
+            "umbrella",
+            "handbag",
+            "tie",
+            "suitcase",
+            "frisbee",
+            "skis",
+            "snowboard",
+            "sports ball",
+            "kite",
+            "baseball bat",
+            "baseball glove",
+            "skateboard",
+            "surfboard",
+            "tennis racket",
+            "bottle",
+            "wine glass",
+            "cup",
+            "fork",
+            "knife",
+            "spoon",
+            "bowl",
+            "banana",
+            "apple",
+            "sandwich",
+            "orange",
+            "broccoli",
+            "carrot",
+            "hot dog",
+            "pizza",
+            "donut",
+            "cake",
+            "chair",
+            "couch",
+            "potted plant",
+            "bed",
+            "dining table",
+            "toilet",
+            "tv",
+            "laptop",
+            "mouse",
+            "remote",
+            "keyboard",
+            "cell phone",
+            "microwave",
+            "oven",
+            "toaster",
+            "sink",
+            "refrigerator",
+            "book",
+            "clock",
+            "vase",
+            "scissors",
+            "teddy bear",
+            "hair drier",
+            "toothbrush",
+        ),
+        strict=True,
+    )
+)
 
 
 def known_categories(names: Sequence[str], num_classes: int) -> list[Category]:
@@ -50,8 +125,12 @@ def known_categories(names: Sequence[str], num_classes: int) -> list[Category]:
         if len(categories) == num_classes:
             return categories
         if categories:
-            logger.warning("data set %r has %d classes, the model %d: its class names are not used", name,
-                           len(categories), num_classes)
+            logger.warning(
+                "data set %r has %d classes, the model %d: its class names are not used",
+                name,
+                len(categories),
+                num_classes,
+            )
     logger.warning("the names of the model's %d classes are not known here: they are shown as 'class 0' …", num_classes)
     return [{"id": i, "name": f"class {i}"} for i in range(num_classes)]
 

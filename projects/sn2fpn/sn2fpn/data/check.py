@@ -53,8 +53,13 @@ def check_dataset(name: str) -> tuple[DatasetDicts, list[Problem]]:
     problems = list(dict.fromkeys(found))
     sound: DatasetDicts = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = track(pool.map(_check_picture, records), f"{name}: decoding", total=len(records),
-                        console=Console(stderr=True), transient=True)
+        results = track(
+            pool.map(_check_picture, records),
+            f"{name}: decoding",
+            total=len(records),
+            console=Console(stderr=True),
+            transient=True,
+        )
         for record, problem in zip(records, results):
             if problem is None:
                 sound.append(record)
@@ -88,10 +93,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m sn2fpn.data.check", description="Read whole data sets and report every problem.",
-        epilog="exit code: 0 sound, 1 problems found, 2 wrong usage")
-    parser.add_argument("names", nargs="*", metavar="NAME",
-                        help="data sets; default: those of the config file. KEY VALUE pairs may follow")
+        prog="python -m sn2fpn.data.check",
+        description="Read whole data sets and report every problem.",
+        epilog="exit code: 0 sound, 1 problems found, 2 wrong usage",
+    )
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="data sets; default: those of the config file. KEY VALUE pairs may follow",
+    )
     parser.add_argument("--config-file", metavar="FILE", help="for DATASETS.CUSTOM, and to check the number of classes")
     parser.add_argument("--plot", metavar="PNG", help="write a picture of annotated samples")
     parser.add_argument("--images", type=int, default=9, metavar="N", help="pictures in the plot per set (default 9)")
@@ -115,8 +126,10 @@ def _configure(args: argparse.Namespace) -> tuple[Any, list[str]]:
         if not args.config_file and "MODEL.ROI_HEADS.NUM_CLASSES" not in overrides:
             cfg = None  # nobody said how many classes the model has
     if not names:
-        raise UserError("no data set named; such as: python -m sn2fpn.data.check coco_2017_val"
-                        f"{did_you_mean('', DatasetCatalog, limit=20)}")
+        raise UserError(
+            "no data set named; such as: python -m sn2fpn.data.check coco_2017_val"
+            f"{did_you_mean('', DatasetCatalog, limit=20)}"
+        )
     return cfg, list(dict.fromkeys(names))
 
 
@@ -158,9 +171,12 @@ def _picture_summary(records: DatasetDicts) -> str:
     counts = [sum(not a.get("iscrowd", 0) for a in r["annotations"]) for r in records]
     masks = sum(bool(a.get("segmentation")) for r in records for a in r["annotations"])
     difficult = sum(a.get("difficult", 0) for r in records for a in r["annotations"])
-    return (f"width {spread([r['width'] for r in records])}; height {spread([r['height'] for r in records])}; "
-            f"boxes per image {spread(counts)}; {counts.count(0)} images without boxes"
-            + (f"; {masks} masks" if masks else "") + (f"; {difficult} difficult objects" if difficult else ""))
+    return (
+        f"width {spread([r['width'] for r in records])}; height {spread([r['height'] for r in records])}; "
+        f"boxes per image {spread(counts)}; {counts.count(0)} images without boxes"
+        + (f"; {masks} masks" if masks else "")
+        + (f"; {difficult} difficult objects" if difficult else "")
+    )
 
 
 def _spread(records: DatasetDicts, count: int) -> DatasetDicts:

@@ -37,7 +37,8 @@ def register_coco_instances(name: str, metadata: dict[str, Any], json_file: str 
     """
     DatasetCatalog.register(name, lambda: load_coco_json(json_file, image_root, name))
     MetadataCatalog.get(name).set(
-        json_file=str(json_file), image_root=str(image_root), evaluator_type="coco", **metadata)
+        json_file=str(json_file), image_root=str(image_root), evaluator_type="coco", **metadata
+    )
 
 
 def load_coco_json(json_file: str | Path, image_root: str | Path, dataset_name: str | None = None) -> DatasetDicts:
@@ -65,8 +66,10 @@ def load_coco_json(json_file: str | Path, image_root: str | Path, dataset_name: 
         records = _images(images_in, Path(image_root), path, problems)
         kept = _annotations(annotations_in, records, id_map, path, problems)
     if annotations_in and not kept:
-        raise UserError(f"{path}: none of its {len(annotations_in)} annotations is usable; "
-                        "do images, categories and annotations belong together?")
+        raise UserError(
+            f"{path}: none of its {len(annotations_in)} annotations is usable; "
+            "do images, categories and annotations belong together?"
+        )
     logger.info("%s: %d images, %d boxes, %d classes", path, len(records), kept, len(names))
     return [records[i] for i in sorted(records, key=lambda i: (isinstance(i, str), i))]
 
@@ -84,19 +87,24 @@ def read_categories(json_file: str | Path) -> tuple[dict[int, int], list[str]]:
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         nearby = [str(p) for p in path.parent.glob("*.json")] if path.parent.is_dir() else []
-        hint = did_you_mean(str(path), nearby) if nearby else (
-            " (the built-in sets are looked for in $DETECTRON2_DATASETS, default ./datasets; see datasets/README.md)")
+        hint = " (built-in sets are looked for in $DETECTRON2_DATASETS, default ./datasets; see datasets/README.md)"
+        if nearby:
+            hint = did_you_mean(str(path), nearby)
         raise UserError(f"{path}: annotation file does not exist{hint}")
     try:
         content = json.loads(path.read_bytes())
     except json.JSONDecodeError as e:
-        raise UserError(f"{path}: not readable as JSON at line {e.lineno}, column {e.colno} (character {e.pos}): "
-                        f"{e.msg}; is the file truncated?") from None
+        raise UserError(
+            f"{path}: not readable as JSON at line {e.lineno}, column {e.colno} (character {e.pos}): "
+            f"{e.msg}; is the file truncated?"
+        ) from None
     except (UnicodeDecodeError, RecursionError) as e:
         raise UserError(f"{path}: not readable as JSON: {e}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a COCO file, an object with images, annotations and categories; "
-                        f"found {type(content).__name__}")
+        raise UserError(
+            f"{path}: expected a COCO file, an object with images, annotations and categories; "
+            f"found {type(content).__name__}"
+        )
     return content
 
 
@@ -131,29 +139,42 @@ def _images(images: list[dict[str, Any]], root: Path, path: Path, problems: Prob
     for i, image in enumerate(images):
         image_id, file_name = image.get("id"), image.get("file_name")
         if type(image_id) not in (int, str) or not isinstance(file_name, str) or not file_name:
-            problems.refuse(path, f"images[{i}] needs 'id' and 'file_name', "
-                                  f"found id {image_id!r}, file_name {file_name!r}")
+            problems.refuse(
+                path, f"images[{i}] needs 'id' and 'file_name', found id {image_id!r}, file_name {file_name!r}"
+            )
             continue
         full_name = str(root / file_name)
         if image_id in records:
-            problems.refuse(path, f"image id {image_id!r} is given to both "
-                                  f"{records[image_id]['file_name']} and {full_name}")
+            problems.refuse(
+                path, f"image id {image_id!r} is given to both {records[image_id]['file_name']} and {full_name}"
+            )
             continue
         height, width = image.get("height"), image.get("width")
         if height is None and width is None:
             height, width = read_image_size(full_name)
         if type(height) is not int or type(width) is not int or height < 1 or width < 1:
-            problems.refuse(path, f"image {image_id!r} ({file_name}) has width {width!r} and height {height!r}, "
-                                  "expected positive integers")
+            problems.refuse(
+                path,
+                f"image {image_id!r} ({file_name}) has width {width!r} and height {height!r}, "
+                "expected positive integers",
+            )
             continue
-        records[image_id] = {"file_name": full_name, "height": height, "width": width,
-                             "image_id": image_id, "annotations": []}
+        records[image_id] = {
+            "file_name": full_name,
+            "height": height,
+            "width": width,
+            "image_id": image_id,
+            "annotations": [],
+        }
     return records
 
 
 def _annotations(
-    annotations: list[dict[str, Any]], records: dict[Any, dict[str, Any]], id_map: dict[int, int],
-    path: Path, problems: Problems,
+    annotations: list[dict[str, Any]],
+    records: dict[Any, dict[str, Any]],
+    id_map: dict[int, int],
+    path: Path,
+    problems: Problems,
 ) -> int:
     """Append the sound annotations to their images' records; returns how many there are."""
     seen: set[Any] = set()
@@ -180,8 +201,12 @@ def _annotations(
 
 
 def _annotation(
-    annotation: dict[str, Any], record: dict[str, Any], id_map: dict[int, int],
-    path: Path, label: str, problems: Problems,
+    annotation: dict[str, Any],
+    record: dict[str, Any],
+    id_map: dict[int, int],
+    path: Path,
+    label: str,
+    problems: Problems,
 ) -> dict[str, Any]:
     """One annotation in our form; ValueError says why it is unusable."""
     category_id = annotation.get("category_id")

@@ -87,7 +87,6 @@ def _register_voc(entry: dict[str, Any]) -> None:
         return load_voc_instances(root, split, classes, name)
 
     DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(
-        evaluator_type="pascal_voc", dirname=root, split=split, year=entry.get("YEAR", 2012))
+    MetadataCatalog.get(name).set(evaluator_type="pascal_voc", dirname=root, split=split, year=entry.get("YEAR", 2012))
     if "CLASSES" in entry:
         MetadataCatalog.get(name).set(thing_classes=list(entry["CLASSES"]))

@@ -83,7 +83,8 @@ def check_image_size(record: dict, image: np.ndarray) -> None:
     if found != expected:
         raise UserError(
             f"{record['file_name']}: the picture is {found[1]}x{found[0]} (width x height) but the annotations "
-            f"of image {record.get('image_id')!r} say {expected[1]}x{expected[0]}; correct one of the two")
+            f"of image {record.get('image_id')!r} say {expected[1]}x{expected[0]}; correct one of the two"
+        )
 
 
 def _open(path: Path) -> Image.Image:
@@ -116,6 +117,7 @@ def _to_8_bits(image: Image.Image, path: Path) -> Image.Image:
         return image
     values = np.asarray(image)
     if image.mode == "F" or values.min(initial=0) < 0 or values.max(initial=0) > 65535:
-        raise UserError(f"{path}: {image.mode!r} pixels beyond 16 bits have no defined brightness; "
-                        "save as 8 or 16 bits")
+        raise UserError(
+            f"{path}: {image.mode!r} pixels beyond 16 bits have no defined brightness; save as 8 or 16 bits"
+        )
     return Image.fromarray(np.rint(values / 257.0).astype(np.uint8))

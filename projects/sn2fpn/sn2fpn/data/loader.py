@@ -29,8 +29,14 @@ from .samplers import (
 from .selection import check_classes, get_dataset_dicts, keep_masked
 from .statistics import class_histogram
 
-__all__ = ["BatchLoader", "build_test_loader", "build_train_loader", "check_files_exist", "make_test_loader",
-           "make_train_loader"]
+__all__ = [
+    "BatchLoader",
+    "build_test_loader",
+    "build_train_loader",
+    "check_files_exist",
+    "make_test_loader",
+    "make_train_loader",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -51,15 +57,23 @@ class BatchLoader:
     """
 
     def __init__(
-        self, dataset_dicts: DatasetDicts, mapper: DatasetMapper, batches: Iterable[list[Sample]], seed: int = 0,
+        self,
+        dataset_dicts: DatasetDicts,
+        mapper: DatasetMapper,
+        batches: Iterable[list[Sample]],
+        seed: int = 0,
         num_workers: int = 0,
     ) -> None:
         self.seed = seed
         self.num_images = len(dataset_dicts)
         self._loader = DataLoader(
-            _MappedDataset(dataset_dicts, mapper, seed), batch_sampler=batches, num_workers=num_workers,  # type: ignore[arg-type]
-            collate_fn=_as_list, worker_init_fn=_init_worker,
-            generator=torch.Generator())  # its own: iterating must not disturb the model's random numbers
+            _MappedDataset(dataset_dicts, mapper, seed),
+            batch_sampler=batches,
+            num_workers=num_workers,  # type: ignore[arg-type]
+            collate_fn=_as_list,
+            worker_init_fn=_init_worker,
+            generator=torch.Generator(),
+        )  # its own: iterating must not disturb the model's random numbers
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         for batch in self._loader:
@@ -90,7 +104,7 @@ class _MappedDataset(Dataset):
     def __getitem__(self, sample: Sample) -> dict[str, Any] | UserError:
         position, index = sample
         start = self._ends[index - 1] if index else 0
-        record = pickle.loads(memoryview(self._bytes)[start:self._ends[index]])
+        record = pickle.loads(memoryview(self._bytes)[start : self._ends[index]])
         try:
             return self._mapper(record, sample_rng(self._seed, position))
         except UserError as e:  # as a value, so that it arrives without the worker's traceback in its text
@@ -98,7 +112,7 @@ class _MappedDataset(Dataset):
 
 
 def build_train_loader(
-    cfg: Any, *, start_iter: int = 0, dataset_dicts: DatasetDicts | None = None, seed: int | None = None,
+    cfg: Any, *, start_iter: int = 0, dataset_dicts: DatasetDicts | None = None, seed: int | None = None
 ) -> BatchLoader:
     """The endless training loader of a configuration; this process's share of each batch.
 
@@ -114,17 +128,23 @@ def build_train_loader(
     """
     mapper, mask_format, c = build_mapper(cfg, is_train=True), _mask_format(cfg), cfg.DATALOADER
     if dataset_dicts is None:
-        dataset_dicts = get_dataset_dicts(
-            cfg.DATASETS.TRAIN, c.FILTER_EMPTY_ANNOTATIONS, "DATASETS.TRAIN", mask_format)
+        dataset_dicts = get_dataset_dicts(cfg.DATASETS.TRAIN, c.FILTER_EMPTY_ANNOTATIONS, "DATASETS.TRAIN", mask_format)
         names = check_classes(cfg, cfg.DATASETS.TRAIN)
         logger.info("training data %s:\n%s", ", ".join(cfg.DATASETS.TRAIN), class_histogram(dataset_dicts, names))
     elif mask_format:
         dataset_dicts = keep_masked(dataset_dicts, mask_format, "the training data")
     return make_train_loader(
-        dataset_dicts, mapper, total_batch_size=cfg.SOLVER.IMS_PER_BATCH, num_workers=c.NUM_WORKERS,
-        sampler=c.SAMPLER_TRAIN, repeat_threshold=c.REPEAT_THRESHOLD, repeat_sqrt=c.REPEAT_SQRT,
-        aspect_ratio_grouping=c.ASPECT_RATIO_GROUPING, seed=cfg.SEED if seed is None else seed, start_iter=start_iter,
-    )  # fmt: skip
+        dataset_dicts,
+        mapper,
+        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        num_workers=c.NUM_WORKERS,
+        sampler=c.SAMPLER_TRAIN,
+        repeat_threshold=c.REPEAT_THRESHOLD,
+        repeat_sqrt=c.REPEAT_SQRT,
+        aspect_ratio_grouping=c.ASPECT_RATIO_GROUPING,
+        seed=cfg.SEED if seed is None else seed,
+        start_iter=start_iter,
+    )
 
 
 def make_train_loader(
@@ -159,8 +179,9 @@ def make_train_loader(
     """
     world_size = distributed.get_world_size()
     if total_batch_size < 1 or total_batch_size % world_size:
-        raise UserError(f"SOLVER.IMS_PER_BATCH is {total_batch_size}: expected a multiple of the {world_size} "
-                        "process(es)")
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH is {total_batch_size}: expected a multiple of the {world_size} process(es)"
+        )
     if sampler not in SAMPLERS:
         raise UserError(f"DATALOADER.SAMPLER_TRAIN: unknown sampler {sampler!r}{did_you_mean(sampler, SAMPLERS)}")
     check_files_exist(dataset)
@@ -221,16 +242,19 @@ def check_files_exist(dataset_dicts: DatasetDicts) -> None:
         there = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
         missing += [folder / name for name in names if name not in there]
     if missing:
-        raise UserError(f"{missing[0]}: image file does not exist ({len(missing)} of {len(dataset_dicts)} images "
-                        "are missing)")
+        raise UserError(
+            f"{missing[0]}: image file does not exist ({len(missing)} of {len(dataset_dicts)} images are missing)"
+        )
 
 
 def _as_needed(dataset: DatasetDicts, mapper: DatasetMapper) -> DatasetDicts:
     """Without the masks that the mapper has no use for: they are most of a file's bytes."""
     if not isinstance(mapper, DatasetMapper) or (mapper.with_targets and mapper.mask_format):
         return dataset
-    return [{**d, "annotations": [{k: v for k, v in a.items() if k != "segmentation"} for a in d["annotations"]]}
-            for d in dataset]
+    return [
+        {**d, "annotations": [{k: v for k, v in a.items() if k != "segmentation"} for a in d["annotations"]]}
+        for d in dataset
+    ]
 
 
 def _as_list(batch: list[Any]) -> list[Any]:

@@ -33,9 +33,13 @@ class DatasetMapper:
     """
 
     def __init__(
-        self, augmentations: Sequence[Any], image_format: str = "BGR", with_targets: bool = True,
-        mask_format: str | None = None, boxes_from_masks: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        augmentations: Sequence[Any],
+        image_format: str = "BGR",
+        with_targets: bool = True,
+        mask_format: str | None = None,
+        boxes_from_masks: bool = False,
+    ) -> None:
         check_format(image_format)
         if mask_format is not None and mask_format not in MASK_FORMATS:
             hint = did_you_mean(mask_format, MASK_FORMATS)
@@ -66,25 +70,37 @@ class DatasetMapper:
         return out
 
     def _targets(
-        self, record: dict[str, Any], transforms: TransformList, source_size: tuple[int, int],
+        self,
+        record: dict[str, Any],
+        transforms: TransformList,
+        source_size: tuple[int, int],
         image_size: tuple[int, int],
-    ) -> Instances:  # fmt: skip
+    ) -> Instances:
         annotations = record["annotations"]
         if self.mask_format is None:
             return annotations_to_instances(annotations, transforms, image_size)
         try:  # readers have checked their masks; a data set of the user's own function comes unchecked
-            annotations = [{**a, "segmentation": check_segmentation(a["segmentation"], *source_size)}
-                           if a.get("segmentation") else a for a in annotations if not a.get("iscrowd", 0)]
+            annotations = [
+                {**a, "segmentation": check_segmentation(a["segmentation"], *source_size)}
+                if a.get("segmentation")
+                else a
+                for a in annotations
+                if not a.get("iscrowd", 0)
+            ]
             instances = annotations_to_instances(
-                annotations, transforms, image_size, self.mask_format, self.boxes_from_masks)
+                annotations, transforms, image_size, self.mask_format, self.boxes_from_masks
+            )
         except ValueError as e:
             raise UserError(f"{record['file_name']}: {e}") from None
         return instances[instances.gt_masks.nonempty()]
 
 
 def annotations_to_instances(
-    annotations: list[dict[str, Any]], transforms: TransformList, image_size: tuple[int, int],
-    mask_format: str | None = None, boxes_from_masks: bool = False,
+    annotations: list[dict[str, Any]],
+    transforms: TransformList,
+    image_size: tuple[int, int],
+    mask_format: str | None = None,
+    boxes_from_masks: bool = False,
 ) -> Instances:
     """Training targets: boxes moved by `transforms` and clipped to (height, width), with classes and masks.
 
@@ -121,6 +137,10 @@ def _masks(
 def build_mapper(cfg: Any, is_train: bool, with_targets: bool | None = None) -> DatasetMapper:
     """The mapper of a configuration; `with_targets` defaults to `is_train`."""
     masks = cfg.MODEL.MASK_ON
-    return DatasetMapper(build_augmentations(cfg, is_train), cfg.INPUT.FORMAT,
-                         is_train if with_targets is None else with_targets,
-                         cfg.INPUT.MASK_FORMAT if masks else None, boxes_from_masks=masks and cfg.INPUT.CROP.ENABLED)
+    return DatasetMapper(
+        build_augmentations(cfg, is_train),
+        cfg.INPUT.FORMAT,
+        is_train if with_targets is None else with_targets,
+        cfg.INPUT.MASK_FORMAT if masks else None,
+        boxes_from_masks=masks and cfg.INPUT.CROP.ENABLED,
+    )

@@ -51,14 +51,16 @@ def move_polygons(
         ValueError: the segmentation is RLE.
     """
     if isinstance(segmentation, dict):
-        raise ValueError("a mask is given as run lengths (RLE), which INPUT.MASK_FORMAT 'polygon' cannot hold; "
-                         "set INPUT.MASK_FORMAT bitmask")
+        raise ValueError(
+            "a mask is given as run lengths (RLE), which INPUT.MASK_FORMAT 'polygon' cannot hold; "
+            "set INPUT.MASK_FORMAT bitmask"
+        )
     points = [np.asarray(p, dtype=np.float64).reshape(-1, 2) for p in segmentation or ()]
     return [p.reshape(-1) for p in transforms.apply_polygons(points)]
 
 
 def draw_segmentation(
-    segmentation: list[list[float]] | dict[str, Any] | None, transforms: TransformList, image_size: tuple[int, int],
+    segmentation: list[list[float]] | dict[str, Any] | None, transforms: TransformList, image_size: tuple[int, int]
 ) -> np.ndarray:
     """(height, width) bool of polygons or RLE moved by `transforms`; all False for None.
 

@@ -16,8 +16,14 @@ import numpy as np
 
 from .catalog import DatasetDicts
 
-__all__ = ["TrainingSampler", "RepeatFactorTrainingSampler", "InferenceSampler", "BatchStream",
-           "repeat_factors", "sample_rng"]
+__all__ = [
+    "TrainingSampler",
+    "RepeatFactorTrainingSampler",
+    "InferenceSampler",
+    "BatchStream",
+    "repeat_factors",
+    "sample_rng",
+]
 
 Sample = tuple[int, int]  # (position in the stream, image index)
 
@@ -116,8 +122,13 @@ class BatchStream:
     """
 
     def __init__(
-        self, sampler: TrainingSampler, batch_size: int, rank: int = 0, world_size: int = 1,
-        wide: Sequence[bool] | None = None, start: int = 0,
+        self,
+        sampler: TrainingSampler,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        wide: Sequence[bool] | None = None,
+        start: int = 0,
     ) -> None:
         self.sampler = sampler
         self.batch_size = batch_size

@@ -41,11 +41,16 @@ def get_dataset_dicts(
         return dicts
     usable = [d for d in dicts if any(not a.get("iscrowd", 0) for a in d["annotations"])]
     if not usable:
-        raise UserError(f"data set {', '.join(names)}: none of its {len(dicts)} images has a box to train on "
-                        "(DATALOADER.FILTER_EMPTY_ANNOTATIONS leaves out images without boxes)")
+        raise UserError(
+            f"data set {', '.join(names)}: none of its {len(dicts)} images has a box to train on "
+            "(DATALOADER.FILTER_EMPTY_ANNOTATIONS leaves out images without boxes)"
+        )
     if len(usable) < len(dicts):
-        logger.info("%d of %d images have no box and are left out (DATALOADER.FILTER_EMPTY_ANNOTATIONS)",
-                    len(dicts) - len(usable), len(dicts))
+        logger.info(
+            "%d of %d images have no box and are left out (DATALOADER.FILTER_EMPTY_ANNOTATIONS)",
+            len(dicts) - len(usable),
+            len(dicts),
+        )
     return usable
 
 
@@ -74,16 +79,25 @@ def keep_masked(dataset_dicts: DatasetDicts, mask_format: str, what: str) -> Dat
                 example = example or record["file_name"]
                 continue
             if not crowd and mask_format == "polygon" and isinstance(segmentation, dict):
-                raise UserError(f"{what}: {record['file_name']} has a mask given as run lengths (RLE), which "
-                                "INPUT.MASK_FORMAT 'polygon' cannot hold; set INPUT.MASK_FORMAT bitmask")
+                raise UserError(
+                    f"{what}: {record['file_name']} has a mask given as run lengths (RLE), which "
+                    "INPUT.MASK_FORMAT 'polygon' cannot hold; set INPUT.MASK_FORMAT bitmask"
+                )
             annotations.append(annotation)
         kept.append({**record, "annotations": annotations})
     if total and left_out == total:
-        raise UserError(f"{what}: MODEL.MASK_ON asks for masks, but none of its {total} objects has one "
-                        "(`segmentation`); turn it off, or use data with masks")
+        raise UserError(
+            f"{what}: MODEL.MASK_ON asks for masks, but none of its {total} objects has one "
+            "(`segmentation`); turn it off, or use data with masks"
+        )
     if left_out:
-        logger.warning("%s: %d of %d objects have no mask to learn and are left out, the first in %s",
-                       what, left_out, total, example)
+        logger.warning(
+            "%s: %d of %d objects have no mask to learn and are left out, the first in %s",
+            what,
+            left_out,
+            total,
+            example,
+        )
     return kept
 
 
@@ -104,8 +118,10 @@ def check_num_classes(
     classes = _check_same_classes(names)
     if len(classes) != num_classes:
         shown = ", ".join(classes[:10]) + (", …" if len(classes) > 10 else "")
-        raise UserError(f"{key} is {num_classes}, but data set {names[0]!r} has {len(classes)} classes ({shown}): "
-                        f"set {key} {len(classes)}")
+        raise UserError(
+            f"{key} is {num_classes}, but data set {names[0]!r} has {len(classes)} classes ({shown}): "
+            f"set {key} {len(classes)}"
+        )
     return classes
 
 
@@ -116,7 +132,9 @@ def _check_same_classes(names: list[str]) -> list[str]:
         if other != first:
             i = next((i for i, (a, b) in enumerate(zip(first, other)) if a != b), min(len(first), len(other)))
             a, b = (repr(c[i]) if i < len(c) else "nothing" for c in (first, other))
-            raise UserError(f"data sets {names[0]!r} and {name!r} have different classes "
-                            f"({len(first)} and {len(other)}; class {i} is {a} and {b}): "
-                            "use sets with the same class list together")
+            raise UserError(
+                f"data sets {names[0]!r} and {name!r} have different classes "
+                f"({len(first)} and {len(other)}; class {i} is {a} and {b}): "
+                "use sets with the same class list together"
+            )
     return first

@@ -50,8 +50,10 @@ def ensure_shapes(root: Path) -> Path:
         root.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=".shapes-", dir=root.parent))
     except OSError as e:
-        raise UserError(f"{root}: the data set 'shapes' cannot be written ({e}); "
-                        "set DETECTRON2_DATASETS to a folder you may write to") from None
+        raise UserError(
+            f"{root}: the data set 'shapes' cannot be written ({e}); "
+            "set DETECTRON2_DATASETS to a folder you may write to"
+        ) from None
     try:
         write_shapes(building)
         building.chmod(0o755)  # mkdtemp's own mode shuts others out
@@ -72,7 +74,8 @@ def write_shapes(root: Path, splits: dict[str, tuple[int, int]] = SPLITS) -> Non
         (root / split).mkdir(exist_ok=True)
         content: dict[str, Any] = {
             "info": {"description": "synthetic shapes", "version": "1"},
-            "images": [], "annotations": [],
+            "images": [],
+            "annotations": [],
             "categories": [{"id": i, "name": name} for i, name in enumerate(CLASSES, 1)],
         }
         for image_id in range(1, count + 1):
@@ -80,7 +83,8 @@ def write_shapes(root: Path, splits: dict[str, tuple[int, int]] = SPLITS) -> Non
             file_name = f"{image_id:06d}.jpg"
             Image.fromarray(image).save(root / split / file_name, quality=92)
             content["images"].append(
-                {"id": image_id, "file_name": file_name, "height": image.shape[0], "width": image.shape[1]})
+                {"id": image_id, "file_name": file_name, "height": image.shape[0], "width": image.shape[1]}
+            )
             for obj in objects:
                 content["annotations"].append({"id": len(content["annotations"]) + 1, "image_id": image_id, **obj})
         with (root / "annotations" / f"instances_{split}.json").open("w", encoding="utf-8") as f:
@@ -168,8 +172,11 @@ def _unit_shape(name: str) -> list[np.ndarray]:
         radius = np.where(np.arange(10) % 2 == 0, 1.0, 0.42)
         return [np.stack([np.cos(t), np.sin(t)], 1) * radius[:, None]]
     a = 0.33  # half the width of a bar of the cross
-    return [np.array([[-a, -1], [a, -1], [a, -a], [1, -a], [1, a], [a, a], [a, 1], [-a, 1], [-a, a], [-1, a],
-                      [-1, -a], [-a, -a]])]
+    return [
+        np.array(
+            [[-a, -1], [a, -1], [a, -a], [1, -a], [1, a], [a, a], [a, 1], [-a, 1], [-a, a], [-1, a], [-1, -a], [-a, -a]]
+        )
+    ]
 
 
 def _annotate(visible: np.ndarray, kind: int) -> dict[str, Any]:
@@ -188,7 +195,9 @@ def _annotate(visible: np.ndarray, kind: int) -> dict[str, Any]:
     points = np.concatenate(polygons)
     x1, y1, x2, y2 = (float(v) for v in (*points.min(0), *points.max(0)))
     return {
-        "category_id": kind + 1, "iscrowd": 0, "area": round(float(visible.sum()) / s**2, 2),
+        "category_id": kind + 1,
+        "iscrowd": 0,
+        "area": round(float(visible.sum()) / s**2, 2),
         "bbox": [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)],
         "segmentation": [p.reshape(-1).tolist() for p in polygons],
     }
@@ -203,4 +212,4 @@ def _cut_hole(outline: np.ndarray, hole: np.ndarray) -> np.ndarray:
     """One polygon that goes round the outline, in through a slit, round the hole and back (COCO has no holes)."""
     distance = np.linalg.norm(outline[:, None] - hole[None], axis=2)
     i, j = np.unravel_index(distance.argmin(), distance.shape)
-    return np.concatenate([outline[:i + 1], np.roll(hole, -j, 0), hole[j:j + 1], outline[i:]])
+    return np.concatenate([outline[: i + 1], np.roll(hole, -j, 0), hole[j : j + 1], outline[i:]])

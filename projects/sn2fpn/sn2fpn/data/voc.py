@@ -25,13 +25,31 @@ __all__ = ["VOC_CLASSES", "load_voc_instances", "find_voc_classes", "register_pa
 logger = logging.getLogger(__name__)
 
 VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
 )
 
 
 def register_pascal_voc(
-    name: str, dirname: str | Path, split: str, year: int, class_names: Sequence[str] = VOC_CLASSES,
+    name: str, dirname: str | Path, split: str, year: int, class_names: Sequence[str] = VOC_CLASSES
 ) -> None:
     """Register a Pascal VOC tree; nothing is read before the set is used.
 
@@ -45,12 +63,13 @@ def register_pascal_voc(
         KeyError: the name is taken.
     """
     DatasetCatalog.register(name, lambda: load_voc_instances(dirname, split, class_names, name))
-    MetadataCatalog.get(name).set(thing_classes=list(class_names), dirname=str(dirname), split=split, year=year,
-                                  evaluator_type="pascal_voc")
+    MetadataCatalog.get(name).set(
+        thing_classes=list(class_names), dirname=str(dirname), split=split, year=year, evaluator_type="pascal_voc"
+    )
 
 
 def load_voc_instances(
-    dirname: str | Path, split: str, class_names: Sequence[str], dataset_name: str | None = None,
+    dirname: str | Path, split: str, class_names: Sequence[str], dataset_name: str | None = None
 ) -> DatasetDicts:
     """Read one split of a VOC tree.
 
@@ -79,8 +98,10 @@ def load_voc_instances(
             records.append(record)
     kept = sum(len(r["annotations"]) for r in records)
     if objects and not kept:
-        raise UserError(f"{root}, split {split!r}: none of its {objects} objects is usable with the classes "
-                        f"{', '.join(class_names)}; are these the classes of this tree?")
+        raise UserError(
+            f"{root}, split {split!r}: none of its {objects} objects is usable with the classes "
+            f"{', '.join(class_names)}; are these the classes of this tree?"
+        )
     logger.info("%s %s: %d images, %d objects, %d classes", root, split, len(records), kept, len(class_ids))
     return records
 
@@ -111,8 +132,9 @@ def _read_split(root: Path, split: str) -> list[str]:
     path = root / "ImageSets" / "Main" / f"{split}.txt"
     if not path.is_file():
         splits = [p.stem for p in path.parent.glob("*.txt")] if path.parent.is_dir() else []
-        hint = did_you_mean(split, splits) if splits else (
-            " (the built-in sets are looked for in $DETECTRON2_DATASETS, default ./datasets; see datasets/README.md)")
+        hint = " (built-in sets are looked for in $DETECTRON2_DATASETS, default ./datasets; see datasets/README.md)"
+        if splits:
+            hint = did_you_mean(split, splits)
         raise UserError(f"{path}: list of the VOC split does not exist{hint}")
     # A line is "<id>", in the per-class lists "<id> <-1|0|1>".
     ids = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -120,8 +142,10 @@ def _read_split(root: Path, split: str) -> list[str]:
         raise UserError(f"{path}: the list is empty")
     repeated = [file_id for file_id, times in Counter(ids).items() if times > 1]
     if repeated:
-        raise UserError(f"{path}: {len(repeated)} id(s) occur more than once, such as {repeated[0]!r}; "
-                        "a picture counts once in a split")
+        raise UserError(
+            f"{path}: {len(repeated)} id(s) occur more than once, such as {repeated[0]!r}; "
+            "a picture counts once in a split"
+        )
     return ids
 
 
@@ -139,7 +163,7 @@ def _parse_xml(path: Path) -> Element:
 
 
 def _image(
-    tree: Element, root: Path, file_id: str, xml_file: Path, class_ids: dict[str, int], problems: Problems,
+    tree: Element, root: Path, file_id: str, xml_file: Path, class_ids: dict[str, int], problems: Problems
 ) -> tuple[dict[str, Any], int]:
     """The data set dict of one picture, and how many objects its file has."""
     file_name = root / "JPEGImages" / f"{file_id}.jpg"
@@ -167,13 +191,15 @@ def _size(tree: Element, file_name: Path, xml_file: Path) -> tuple[int, int]:
     except ValueError:
         height = width = 0
     if height < 1 or width < 1:
-        raise UserError(f"{xml_file}: size has width {_text(size, 'width')!r} and height {_text(size, 'height')!r}, "
-                        "expected positive integers")
+        raise UserError(
+            f"{xml_file}: size has width {_text(size, 'width')!r} and height {_text(size, 'height')!r}, "
+            "expected positive integers"
+        )
     return height, width
 
 
 def _object(
-    obj: Element, height: int, width: int, class_ids: dict[str, int], xml_file: Path, label: str, problems: Problems,
+    obj: Element, height: int, width: int, class_ids: dict[str, int], xml_file: Path, label: str, problems: Problems
 ) -> dict[str, Any]:
     """One object in our form; ValueError says why it is unusable."""
     name = _text(obj, "name")
@@ -192,10 +218,16 @@ def _object(
     box = (xmin - 1.0, ymin - 1.0, xmax, ymax)
     clipped = clip_box(box, height, width)
     if clipped != box:
-        problems.skip(xml_file, f"{label}: box {list(box)} reaches out of the {width}x{height} picture, "
-                                f"clipped to {list(clipped)}")
-    return {"category_id": class_ids[name], "bbox": [float(v) for v in clipped], "bbox_mode": BoxMode.XYXY_ABS,
-            "difficult": int(_text(obj, "difficult") == "1")}
+        problems.skip(
+            xml_file,
+            f"{label}: box {list(box)} reaches out of the {width}x{height} picture, clipped to {list(clipped)}",
+        )
+    return {
+        "category_id": class_ids[name],
+        "bbox": [float(v) for v in clipped],
+        "bbox_mode": BoxMode.XYXY_ABS,
+        "difficult": int(_text(obj, "difficult") == "1"),
+    }
 
 
 def _text(element: Element, tag: str) -> str | None:

@@ -33,22 +33,47 @@ def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParse
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config-file", default="", metavar="FILE", help="YAML config, or Python config (required)")
-    parser.add_argument("--engine", choices=ENGINES, default="auto",
-                        help="who trains: this package (native) or an installed Detectron2; "
-                             "auto (default): Detectron2 when it imports")
-    parser.add_argument("--import", action="append", default=[], dest="imports", metavar="FILE",
-                        help="a Python file to import before the config is read, e.g. with a pyramid of your own "
-                             "(may be given several times)")
-    parser.add_argument("--resume", action="store_true",
-                        help="continue from the last checkpoint in OUTPUT_DIR, or start when there is none")
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        help="who trains: this package (native) or an installed Detectron2; auto (default): Detectron2 when it imports",
+    )
+    parser.add_argument(
+        "--import",
+        action="append",
+        default=[],
+        dest="imports",
+        metavar="FILE",
+        help="a Python file to import before the config is read, e.g. with a pyramid of your own "
+        "(may be given several times)",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue from the last checkpoint in OUTPUT_DIR, or start when there is none",
+    )
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS and stop")
-    parser.add_argument("--num-gpus", type=int, default=1, metavar="N",
-                        help="processes on this machine; GPUs, or CPU processes with MODEL.DEVICE cpu (default 1)")
+    parser.add_argument(
+        "--num-gpus",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes on this machine; GPUs, or CPU processes with MODEL.DEVICE cpu (default 1)",
+    )
     parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines (default 1)")
     parser.add_argument("--machine-rank", type=int, default=0, metavar="R", help="rank of this machine, from 0")
-    parser.add_argument("--dist-url", default="auto", metavar="URL",
-                        help="where the processes meet: tcp://HOST:PORT; 'auto' picks a free local port")
+    parser.add_argument(
+        "--dist-url",
+        default="auto",
+        metavar="URL",
+        help="where the processes meet: tcp://HOST:PORT; 'auto' picks a free local port",
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE",
-                        help="config keys to change, after all flags (KEY=VALUE for a Python config)")
+    parser.add_argument(
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help="config keys to change, after all flags (KEY=VALUE for a Python config)",
+    )
     return parser

@@ -34,16 +34,20 @@ def choose_engine(wanted: str, config_file: str = "") -> Engine:
         return Engine("native", "--engine native")
     if config_file.endswith(".py"):
         if wanted == "detectron2":
-            raise UserError(f"--engine detectron2: {config_file} is a LazyConfig of native parts; "
-                            "leave --engine out, or give a YAML config")
+            raise UserError(
+                f"--engine detectron2: {config_file} is a LazyConfig of native parts; "
+                "leave --engine out, or give a YAML config"
+            )
         return Engine("native", "a LazyConfig of native parts")
     problem = _import_problem()
     if not problem:
         return Engine("detectron2", f"--engine {wanted}" + (", and Detectron2 imports" if wanted == "auto" else ""))
     if wanted == "auto":
         return Engine("native", f"--engine auto, and {problem}")
-    raise UserError(f"--engine detectron2: {problem}. How to install it: {_INSTALL_PAGE} (tested with its commit "
-                    f"{TESTED_COMMIT}). Without it, --engine native trains the same models")
+    raise UserError(
+        f"--engine detectron2: {problem}. How to install it: {_INSTALL_PAGE} (tested with its commit "
+        f"{TESTED_COMMIT}). Without it, --engine native trains the same models"
+    )
 
 
 def _import_problem() -> str:

@@ -15,12 +15,7 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetCatalog,
-    MetadataCatalog,
-    build_detection_train_loader,
-    get_detection_dataset_dicts,
-)
+from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_train_loader, get_detection_dataset_dicts
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.engine import DefaultTrainer, default_setup, hooks
 from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator, verify_results
@@ -66,8 +61,13 @@ _SERVED: dict[str, tuple[Any, ...]] = {
 }
 # key -> the values that there are; Detectron2 itself fails with tracebacks
 _CHOICES: dict[str, Iterable[str]] = {
-    "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler",
-                                 "WeightedTrainingSampler", "WeightedCategoryTrainingSampler"),
+    "DATALOADER.SAMPLER_TRAIN": (
+        "TrainingSampler",
+        "RepeatFactorTrainingSampler",
+        "RandomSubsetTrainingSampler",
+        "WeightedTrainingSampler",
+        "WeightedCategoryTrainingSampler",
+    ),
     "INPUT.FORMAT": ("BGR", "RGB", "L", "YUV-BT.601"),
     "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
@@ -108,8 +108,10 @@ def _check_served(cfg: Any, args: Any) -> None:
     for key, served in _SERVED.items():
         value = _value(cfg, key)
         if value not in served:
-            raise UserError(f"{key}: Detectron2 serves {' or '.join(map(repr, served))}, found {value!r}; "
-                            "add --engine native to use it")
+            raise UserError(
+                f"{key}: Detectron2 serves {' or '.join(map(repr, served))}, found {value!r}; "
+                "add --engine native to use it"
+            )
     registered = {key: [name for name, _ in registry] for key, registry in _REGISTRIES.items()}
     for key, choices in (_CHOICES | registered).items():
         value = _value(cfg, key)
@@ -120,11 +122,15 @@ def _check_served(cfg: Any, args: Any) -> None:
     check_device(cfg.MODEL.DEVICE)
     if cfg.MODEL.DEVICE == "cpu" and not args.eval_only:
         if args.num_gpus * args.num_machines > 1:
-            raise UserError(f"--num-gpus {args.num_gpus}: Detectron2 trains in several processes on GPUs only; "
-                            "add --engine native to train on several CPU processes")
+            raise UserError(
+                f"--num-gpus {args.num_gpus}: Detectron2 trains in several processes on GPUs only; "
+                "add --engine native to train on several CPU processes"
+            )
         if cfg.SOLVER.AMP.ENABLED:
-            raise UserError("SOLVER.AMP.ENABLED: Detectron2 has mixed precision on GPUs only; "
-                            "set it to False, or add --engine native")
+            raise UserError(
+                "SOLVER.AMP.ENABLED: Detectron2 has mixed precision on GPUs only; "
+                "set it to False, or add --engine native"
+            )
 
 
 def _value(cfg: Any, key: str) -> Any:
@@ -162,8 +168,10 @@ def run(cfg: CfgNode, args: Any, engine: Any = "") -> dict[str, Any] | None:
     try:
         return trainer.train()
     except FloatingPointError as e:
-        raise UserError(f"training diverged: {e}. Common remedies: a lower SOLVER.BASE_LR, a longer "
-                        "SOLVER.WARMUP_ITERS, SOLVER.CLIP_GRADIENTS.ENABLED True") from e
+        raise UserError(
+            f"training diverged: {e}. Common remedies: a lower SOLVER.BASE_LR, a longer "
+            "SOLVER.WARMUP_ITERS, SOLVER.CLIP_GRADIENTS.ENABLED True"
+        ) from e
 
 
 @contextmanager
@@ -175,8 +183,10 @@ def _refusals() -> Iterator[None]:
         raise
     except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as e:
         at = traceback.extract_tb(e.__traceback__)[-1]
-        raise UserError(f"Detectron2 cannot build this configuration: {type(e).__name__} {e} "
-                        f"({Path(at.filename).name}, line {at.lineno}; --debug shows more)") from e
+        raise UserError(
+            f"Detectron2 cannot build this configuration: {type(e).__name__} {e} "
+            f"({Path(at.filename).name}, line {at.lineno}; --debug shows more)"
+        ) from e
 
 
 def _evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
@@ -219,7 +229,8 @@ class Trainer(DefaultTrainer):
         optimizer = build_optimizer(cfg, model)
         params = [p for group in optimizer.param_groups for p in group["params"]]
         optimizer.register_step_pre_hook(
-            lambda *_: torch.nn.utils.clip_grad_norm_(params, clip.CLIP_VALUE, clip.NORM_TYPE) and None)
+            lambda *_: torch.nn.utils.clip_grad_norm_(params, clip.CLIP_VALUE, clip.NORM_TYPE) and None
+        )
         return optimizer
 
     @classmethod
@@ -230,9 +241,11 @@ class Trainer(DefaultTrainer):
             UserError: missing files, or masks that cannot be learned.
         """
         records = get_detection_dataset_dicts(
-            cfg.DATASETS.TRAIN, filter_empty=False,
+            cfg.DATASETS.TRAIN,
+            filter_empty=False,
             min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
-            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None)
+            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+        )
         check_files_exist(records)
         if cfg.MODEL.MASK_ON:
             records = keep_masked(records, cfg.INPUT.MASK_FORMAT, f"data set {', '.join(cfg.DATASETS.TRAIN)}")
@@ -251,15 +264,22 @@ class Trainer(DefaultTrainer):
         if kind == "auto":
             found = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
             if found not in _EVALUATORS:
-                raise UserError(f"DATASETS.TEST: {dataset_name!r} has the metric {found!r}, "
-                                f"found no evaluator for it; set TEST.EVALUATOR to coco or voc")
+                raise UserError(
+                    f"DATASETS.TEST: {dataset_name!r} has the metric {found!r}, "
+                    f"found no evaluator for it; set TEST.EVALUATOR to coco or voc"
+                )
             kind = _EVALUATORS[found]
         if kind == "coco":
-            return COCOEvaluator(dataset_name, output_dir=str(Path(cfg.OUTPUT_DIR, folder, dataset_name)),
-                                 max_dets_per_image=cfg.TEST.DETECTIONS_PER_IMAGE)
+            return COCOEvaluator(
+                dataset_name,
+                output_dir=str(Path(cfg.OUTPUT_DIR, folder, dataset_name)),
+                max_dets_per_image=cfg.TEST.DETECTIONS_PER_IMAGE,
+            )
         if is_slice(dataset_name):
-            raise UserError(f"DATASETS.TEST: Detectron2's VOC metric scores whole splits, not {dataset_name!r}; "
-                            "set TEST.EVALUATOR coco, or add --engine native")
+            raise UserError(
+                f"DATASETS.TEST: Detectron2's VOC metric scores whole splits, not {dataset_name!r}; "
+                "set TEST.EVALUATOR coco, or add --engine native"
+            )
         return PascalVOCDetectionEvaluator(dataset_name)
 
     @classmethod

@@ -22,8 +22,15 @@ def main(argv: list[str] | None = None) -> int:
         engine, cfg = prepare(args)  # checked before any process starts
         from .processes import launch
 
-        launch(_run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url,
-               args=(engine, cfg, args), device=_module(engine).device(cfg))
+        launch(
+            _run,
+            args.num_gpus,
+            args.num_machines,
+            args.machine_rank,
+            args.dist_url,
+            args=(engine, cfg, args),
+            device=_module(engine).device(cfg),
+        )
     except UserError as e:
         if args.debug:
             raise
@@ -77,7 +84,9 @@ def _check_flags(args: Any) -> None:
     if args.num_gpus < 1:
         raise UserError(f"--num-gpus {args.num_gpus}: at least 1 (with MODEL.DEVICE cpu it counts processes)")
     if not 0 <= args.machine_rank < args.num_machines:
-        raise UserError(f"--machine-rank {args.machine_rank}: expected 0 to {args.num_machines - 1} "
-                        f"for --num-machines {args.num_machines}")
+        raise UserError(
+            f"--machine-rank {args.machine_rank}: expected 0 to {args.num_machines - 1} "
+            f"for --num-machines {args.num_machines}"
+        )
     if args.num_machines > 1 and args.dist_url == "auto":
         raise UserError("--dist-url: several machines need a common address, e.g. --dist-url tcp://HOST:29500")

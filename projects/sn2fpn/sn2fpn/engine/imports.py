@@ -50,7 +50,7 @@ def _import(path: Path, where: str) -> None:
 
 
 def _place(error: Exception, path: Path) -> str:
-    """"line 3: ", the last line of the file that was being run."""
+    """ "line 3: ", the last line of the file that was being run."""
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}: " if error.filename == str(path) else ""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]

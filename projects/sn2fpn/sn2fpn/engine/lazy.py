@@ -50,8 +50,10 @@ def load_recipe(args: Any) -> LazyRecipe:
 def _check(recipe: LazyRecipe, args: Any) -> None:
     name = dotted_name(target_of(recipe.cfg.model)) if TARGET in recipe.cfg.model else None
     if name and name.startswith("detectron2."):
-        raise UserError(f"{args.config_file}: its model is Detectron2's own ({name}), which only Detectron2 can train: "
-                        "use its tools/lazyconfig_train_net.py")
+        raise UserError(
+            f"{args.config_file}: its model is Detectron2's own ({name}), which only Detectron2 can train: "
+            "use its tools/lazyconfig_train_net.py"
+        )
     loader = recipe.cfg.dataloader
     has_train = loader.get("train") is not None and set_names(loader.train) != []
     check_options(recipe.options, args, has_train=has_train, has_test=bool(recipe.test_sets()))
@@ -133,12 +135,20 @@ class LazyRecipe(Recipe):
             return []
         names = set_names(loader.test)
         if names is None:  # of another kind: one set, whatever it is
-            return [TestSet("test", functools.partial(self._build_test_loader, {}),
-                            functools.partial(self._build_evaluator, {}))]  # fmt: skip
+            return [
+                TestSet(
+                    "test", functools.partial(self._build_test_loader, {}), functools.partial(self._build_evaluator, {})
+                )
+            ]
         each = {name: {"dataloader.test.dataset.names": name} for name in names}
-        return [TestSet(name, functools.partial(self._build_test_loader, changes),
-                        functools.partial(self._build_evaluator, changes))
-                for name, changes in each.items()]  # fmt: skip
+        return [
+            TestSet(
+                name,
+                functools.partial(self._build_test_loader, changes),
+                functools.partial(self._build_evaluator, changes),
+            )
+            for name, changes in each.items()
+        ]
 
     def draw_predictions(self, model: nn.Module, path: Path) -> Path | None:
         from ..visualization import draw_set

@@ -14,31 +14,65 @@ from ..errors import UserError, did_you_mean
 __all__ = ["LAZY_KEYS", "YAML_KEYS", "RunOptions", "check_options", "read_options"]
 
 YAML_KEYS = dict(
-    output_dir="OUTPUT_DIR", weights="MODEL.WEIGHTS", device="MODEL.DEVICE", seed="SEED",
-    max_iter="SOLVER.MAX_ITER", images_per_batch="SOLVER.IMS_PER_BATCH",
-    reference_world_size="SOLVER.REFERENCE_WORLD_SIZE", accumulate_steps="SOLVER.ACCUMULATE_STEPS",
-    checkpoint_period="SOLVER.CHECKPOINT_PERIOD", checkpoints_to_keep="SOLVER.CHECKPOINTS_TO_KEEP",
-    amp="SOLVER.AMP.ENABLED", amp_dtype="SOLVER.AMP.DTYPE", ema="SOLVER.EMA.ENABLED", ema_decay="SOLVER.EMA.DECAY",
-    eval_period="TEST.EVAL_PERIOD", best_metric="TEST.BEST_METRIC", patience="TEST.PATIENCE",
-    val_loss="TEST.VAL_LOSS", float32_precision="FLOAT32_PRECISION", cudnn_benchmark="CUDNN_BENCHMARK",
+    output_dir="OUTPUT_DIR",
+    weights="MODEL.WEIGHTS",
+    device="MODEL.DEVICE",
+    seed="SEED",
+    max_iter="SOLVER.MAX_ITER",
+    images_per_batch="SOLVER.IMS_PER_BATCH",
+    reference_world_size="SOLVER.REFERENCE_WORLD_SIZE",
+    accumulate_steps="SOLVER.ACCUMULATE_STEPS",
+    checkpoint_period="SOLVER.CHECKPOINT_PERIOD",
+    checkpoints_to_keep="SOLVER.CHECKPOINTS_TO_KEEP",
+    amp="SOLVER.AMP.ENABLED",
+    amp_dtype="SOLVER.AMP.DTYPE",
+    ema="SOLVER.EMA.ENABLED",
+    ema_decay="SOLVER.EMA.DECAY",
+    eval_period="TEST.EVAL_PERIOD",
+    best_metric="TEST.BEST_METRIC",
+    patience="TEST.PATIENCE",
+    val_loss="TEST.VAL_LOSS",
+    float32_precision="FLOAT32_PRECISION",
+    cudnn_benchmark="CUDNN_BENCHMARK",
     # named in messages only
-    lr="SOLVER.BASE_LR", warmup_iters="SOLVER.WARMUP_ITERS", clip="SOLVER.CLIP_GRADIENTS.ENABLED",
-    trunk_norm="MODEL.RESNETS.NORM", train_sets="DATASETS.TRAIN", test_sets="DATASETS.TEST",
-)  # fmt: skip
+    lr="SOLVER.BASE_LR",
+    warmup_iters="SOLVER.WARMUP_ITERS",
+    clip="SOLVER.CLIP_GRADIENTS.ENABLED",
+    trunk_norm="MODEL.RESNETS.NORM",
+    train_sets="DATASETS.TRAIN",
+    test_sets="DATASETS.TEST",
+)
 """Field of `RunOptions` -> its key in a YAML config."""
 
 LAZY_KEYS = dict(
-    output_dir="train.output_dir", weights="train.init_checkpoint", device="train.device", seed="train.seed",
-    max_iter="train.max_iter", images_per_batch="dataloader.train.total_batch_size",
-    accumulate_steps="train.accumulate_steps", checkpoint_period="train.checkpointer.period",
-    checkpoints_to_keep="train.checkpointer.max_to_keep", log_period="train.log_period", amp="train.amp.enabled",
-    amp_dtype="train.amp.dtype", ema="train.ema.enabled", ema_decay="train.ema.decay",
-    eval_period="train.eval_period", best_metric="train.best_metric", patience="train.patience",
-    val_loss="train.val_loss", float32_precision="train.float32_precision", cudnn_benchmark="train.cudnn_benchmark",
-    ddp="train.ddp", lr="optimizer.lr", warmup_iters="lr_multiplier.warmup_iters",
-    clip="train.clip_gradients.enabled", trunk_norm="model.backbone.bottom_up.norm",
-    train_sets="dataloader.train.dataset.names", test_sets="dataloader.test.dataset.names",
-)  # fmt: skip
+    output_dir="train.output_dir",
+    weights="train.init_checkpoint",
+    device="train.device",
+    seed="train.seed",
+    max_iter="train.max_iter",
+    images_per_batch="dataloader.train.total_batch_size",
+    accumulate_steps="train.accumulate_steps",
+    checkpoint_period="train.checkpointer.period",
+    checkpoints_to_keep="train.checkpointer.max_to_keep",
+    log_period="train.log_period",
+    amp="train.amp.enabled",
+    amp_dtype="train.amp.dtype",
+    ema="train.ema.enabled",
+    ema_decay="train.ema.decay",
+    eval_period="train.eval_period",
+    best_metric="train.best_metric",
+    patience="train.patience",
+    val_loss="train.val_loss",
+    float32_precision="train.float32_precision",
+    cudnn_benchmark="train.cudnn_benchmark",
+    ddp="train.ddp",
+    lr="optimizer.lr",
+    warmup_iters="lr_multiplier.warmup_iters",
+    clip="train.clip_gradients.enabled",
+    trunk_norm="model.backbone.bottom_up.norm",
+    train_sets="dataloader.train.dataset.names",
+    test_sets="dataloader.test.dataset.names",
+)
 """Field of `RunOptions` -> its key in a Python config; Detectron2's where it has one."""
 
 
@@ -116,9 +150,11 @@ def check_options(o: RunOptions, args: Any, *, has_train: bool, has_test: bool) 
     if o.reference_world_size:
         images = round(images * world / o.reference_world_size)
     if not args.eval_only and images % (world * o.accumulate_steps):
-        raise UserError(f"{o.key('images_per_batch')} {images} does not divide into {world} processes x "
-                        f"{o.key('accumulate_steps')} {o.accumulate_steps}; "
-                        f"choose a multiple of {world * o.accumulate_steps}")
+        raise UserError(
+            f"{o.key('images_per_batch')} {images} does not divide into {world} processes x "
+            f"{o.key('accumulate_steps')} {o.accumulate_steps}; "
+            f"choose a multiple of {world * o.accumulate_steps}"
+        )
     if o.amp_dtype not in ("auto", "float16", "bfloat16"):
         hint = did_you_mean(o.amp_dtype, ("auto", "float16", "bfloat16"))
         raise UserError(f"{o.key('amp_dtype')}: unknown {o.amp_dtype!r}{hint}")

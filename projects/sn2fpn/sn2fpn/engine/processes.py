@@ -25,8 +25,15 @@ _TIMEOUT = timedelta(minutes=30)
 _GRACE_S = 3
 
 
-def launch(main_func: Callable[..., Any], num_gpus_per_machine: int, num_machines: int = 1, machine_rank: int = 0,
-           dist_url: str | None = None, args: tuple[Any, ...] = (), device: str = "cuda") -> None:
+def launch(
+    main_func: Callable[..., Any],
+    num_gpus_per_machine: int,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str | None = None,
+    args: tuple[Any, ...] = (),
+    device: str = "cuda",
+) -> None:
     """Call `main_func(*args)` in every process of the job (Detectron2's `launch`).
 
     One process runs in place. Several use torch.distributed: NCCL when `device` is a GPU, gloo on a CPU.
@@ -76,8 +83,16 @@ def _wait(context: Any) -> None:
         raise KeyboardInterrupt
 
 
-def _child(local_rank: int, main_func: Callable[..., Any], world_size: int, per_machine: int, machine_rank: int,
-           dist_url: str, device: str, args: tuple[Any, ...]) -> None:
+def _child(
+    local_rank: int,
+    main_func: Callable[..., Any],
+    world_size: int,
+    per_machine: int,
+    machine_rank: int,
+    dist_url: str,
+    device: str,
+    args: tuple[Any, ...],
+) -> None:
     os.environ["LOCAL_RANK"] = str(local_rank)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm's notice reaches every process; the first one acts on it
     try:
@@ -103,8 +118,9 @@ def _join(rank: int, world_size: int, local_rank: int, dist_url: str, device: st
     if on_gpu:
         torch.cuda.set_device(local_rank)
     try:
-        dist.init_process_group("nccl" if on_gpu else "gloo", init_method=dist_url, world_size=world_size,
-                                rank=rank, timeout=_TIMEOUT)
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo", init_method=dist_url, world_size=world_size, rank=rank, timeout=_TIMEOUT
+        )
     except (dist.DistNetworkError, dist.DistStoreError, ValueError) as e:
         raise UserError(f"--dist-url {dist_url}: process {rank} of {world_size} could not join: {e}") from e
     dist.barrier()
@@ -121,8 +137,10 @@ def _check_devices(wanted: int, device: str) -> None:
         return
     present = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if present == 0:
-        raise UserError("the model is to run on 'cuda', but no GPU is present; set MODEL.DEVICE (in a .py config "
-                        "train.device) to cpu")
+        raise UserError(
+            "the model is to run on 'cuda', but no GPU is present; set MODEL.DEVICE (in a .py config "
+            "train.device) to cpu"
+        )
     if wanted > present:
         raise UserError(f"--num-gpus {wanted}: only {present} present; ask for at most {present}")
 

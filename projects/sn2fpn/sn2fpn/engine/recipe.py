@@ -91,8 +91,15 @@ class CfgRecipe(Recipe):
         if s.REFERENCE_WORLD_SIZE != given.REFERENCE_WORLD_SIZE:
             logger.info(
                 "Schedule scaled from %d to %d processes: %d images per iteration, learning rate %g, %d iterations, "
-                "warm-up %d, steps %s", given.REFERENCE_WORLD_SIZE, s.REFERENCE_WORLD_SIZE, s.IMS_PER_BATCH, s.BASE_LR,
-                s.MAX_ITER, s.WARMUP_ITERS, s.STEPS)
+                "warm-up %d, steps %s",
+                given.REFERENCE_WORLD_SIZE,
+                s.REFERENCE_WORLD_SIZE,
+                s.IMS_PER_BATCH,
+                s.BASE_LR,
+                s.MAX_ITER,
+                s.WARMUP_ITERS,
+                s.STEPS,
+            )
         if self.cfg.VIS_PERIOD or self.cfg.TEST.EXPECTED_RESULTS:
             logger.warning("VIS_PERIOD and TEST.EXPECTED_RESULTS have no effect in the native engine")
 
@@ -120,8 +127,10 @@ class CfgRecipe(Recipe):
         return build_train_loader(self.cfg, start_iter=start_iter, seed=seed)
 
     def test_sets(self) -> list[TestSet]:
-        return [TestSet(name, partial(build_test_loader, self.cfg, name), partial(build_evaluator, self.cfg, name))
-                for name in self.cfg.DATASETS.TEST]
+        return [
+            TestSet(name, partial(build_test_loader, self.cfg, name), partial(build_evaluator, self.cfg, name))
+            for name in self.cfg.DATASETS.TEST
+        ]
 
     def draw_predictions(self, model: nn.Module, path: Path) -> Path | None:
         from ..visualization import draw_predictions

@@ -22,8 +22,16 @@ from ..errors import UserError
 from .options import YAML_KEYS, RunOptions, check_options, read_options
 from .solver import check_steps
 
-__all__ = ["default_setup", "environment", "environment_summary", "load_config", "make_output_dir",
-           "scale_to_world_size", "seed_everything", "validate"]
+__all__ = [
+    "default_setup",
+    "environment",
+    "environment_summary",
+    "load_config",
+    "make_output_dir",
+    "scale_to_world_size",
+    "seed_everything",
+    "validate",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +58,10 @@ def validate(cfg: CfgNode, args: Any) -> None:
     options = read_options(cfg, YAML_KEYS)
     check_options(options, args, has_train=bool(cfg.DATASETS.TRAIN), has_test=bool(cfg.DATASETS.TEST))
     check_steps(cfg.SOLVER.STEPS)
-    for key, value in (("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH),
-                       ("MODEL.FPN.OUT_CHANNELS", cfg.MODEL.FPN.OUT_CHANNELS)):
+    for key, value in (
+        ("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH),
+        ("MODEL.FPN.OUT_CHANNELS", cfg.MODEL.FPN.OUT_CHANNELS),
+    ):
         if value < 1:
             raise UserError(f"{key}: expected at least 1, found {value}")
     if cfg.SOLVER.BASE_LR <= 0:
@@ -131,8 +141,12 @@ class _StdoutHandler(logging.StreamHandler):
 
 def environment() -> dict[str, str]:
     """Versions and devices by name: what a run's numbers may depend on besides its configuration."""
-    found = {"sn2fpn": __version__, "commit": _commit(), "Python": platform.python_version(),
-             "platform": platform.platform()}
+    found = {
+        "sn2fpn": __version__,
+        "commit": _commit(),
+        "Python": platform.python_version(),
+        "platform": platform.platform(),
+    }
     for package in ("torch", "torchvision", "fvcore", "pycocotools", "numpy", "pillow", "detectron2"):
         try:
             found[package] = metadata.version(package)

@@ -25,8 +25,18 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ..errors import UserError, did_you_mean
 
-__all__ = ["GradientClipper", "LRMultiplier", "build_gradient_clipper", "build_lr_scheduler", "build_optimizer",
-           "check_steps", "gradient_clipper", "multi_step", "parameter_groups", "with_warmup"]
+__all__ = [
+    "GradientClipper",
+    "LRMultiplier",
+    "build_gradient_clipper",
+    "build_lr_scheduler",
+    "build_optimizer",
+    "check_steps",
+    "gradient_clipper",
+    "multi_step",
+    "parameter_groups",
+    "with_warmup",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +56,16 @@ def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
     """
     s = cfg.SOLVER
     params = parameter_groups(
-        model, base_lr=s.BASE_LR, weight_decay=s.WEIGHT_DECAY, weight_decay_norm=s.WEIGHT_DECAY_NORM,
-        weight_decay_bias=s.WEIGHT_DECAY_BIAS, bias_lr_factor=s.BIAS_LR_FACTOR,
-    )  # fmt: skip
-    return torch.optim.SGD(params, lr=s.BASE_LR, momentum=s.MOMENTUM, nesterov=s.NESTEROV,
-                           weight_decay=s.WEIGHT_DECAY, fused=True)
+        model,
+        base_lr=s.BASE_LR,
+        weight_decay=s.WEIGHT_DECAY,
+        weight_decay_norm=s.WEIGHT_DECAY_NORM,
+        weight_decay_bias=s.WEIGHT_DECAY_BIAS,
+        bias_lr_factor=s.BIAS_LR_FACTOR,
+    )
+    return torch.optim.SGD(
+        params, lr=s.BASE_LR, momentum=s.MOMENTUM, nesterov=s.NESTEROV, weight_decay=s.WEIGHT_DECAY, fused=True
+    )
 
 
 def parameter_groups(
@@ -88,8 +103,7 @@ def parameter_groups(
                 decay = decay if weight_decay_bias is None else weight_decay_bias
             groups[lr, decay].append(p)
     if not groups:
-        raise UserError("the model has no trainable parameter: lower the trunk's freeze_at "
-                        "(MODEL.BACKBONE.FREEZE_AT)")
+        raise UserError("the model has no trainable parameter: lower the trunk's freeze_at (MODEL.BACKBONE.FREEZE_AT)")
     return [{"params": ps, "lr": lr, "weight_decay": decay} for (lr, decay), ps in groups.items()]
 
 
@@ -107,7 +121,6 @@ def gradient_clipper(
     As in Detectron2, "value" clamps every entry and "norm" bounds the norm of *each parameter's*
     gradient; "full_norm" bounds the norm over all parameters together.
     """
-
 
     def clip(params: list[nn.Parameter]) -> None:
         params = [p for p in params if p.grad is not None]
@@ -132,8 +145,9 @@ class LRMultiplier(LRScheduler):
     changed schedule.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, multiplier: ParamScheduler, max_iter: int,
-                 last_iter: int = -1) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, multiplier: ParamScheduler, max_iter: int, last_iter: int = -1
+    ) -> None:
         self._multiplier = multiplier
         self._max_iter = max_iter
         super().__init__(optimizer, last_epoch=last_iter)
@@ -165,9 +179,13 @@ def build_lr_scheduler(cfg: Any, optimizer: torch.optim.Optimizer) -> LRMultipli
     if s.LR_SCHEDULER_NAME == "WarmupCosineLR" and not 0 <= s.BASE_LR_END <= s.BASE_LR:
         raise UserError(f"SOLVER.BASE_LR_END: expected 0 to BASE_LR ({s.BASE_LR}), found {s.BASE_LR_END}")
     multiplier = with_warmup(
-        builders[s.LR_SCHEDULER_NAME](), max_iter=s.MAX_ITER, warmup_iters=s.WARMUP_ITERS,
-        warmup_factor=s.WARMUP_FACTOR, warmup_method=s.WARMUP_METHOD, rescale_interval=s.RESCALE_INTERVAL,
-    )  # fmt: skip
+        builders[s.LR_SCHEDULER_NAME](),
+        max_iter=s.MAX_ITER,
+        warmup_iters=s.WARMUP_ITERS,
+        warmup_factor=s.WARMUP_FACTOR,
+        warmup_method=s.WARMUP_METHOD,
+        rescale_interval=s.RESCALE_INTERVAL,
+    )
     return LRMultiplier(optimizer, multiplier, s.MAX_ITER)
 
 
@@ -187,8 +205,9 @@ def multi_step(steps: Sequence[int], max_iter: int, gamma: float = 0.1) -> Param
     effective = [x for x in steps if x <= max_iter]
     if len(effective) < len(steps):
         beyond = [x for x in steps if x > max_iter]
-        logger.warning("the learning rate's steps %s lie beyond the last iteration (%d) and have no effect", beyond,
-                       max_iter)
+        logger.warning(
+            "the learning rate's steps %s lie beyond the last iteration (%d) and have no effect", beyond, max_iter
+        )
     values = [gamma**k for k in range(len(effective) + 1)]
     return MultiStepParamScheduler(values, milestones=effective, num_updates=max_iter)
 

@@ -181,7 +181,8 @@ class Trainer:
         raise UserError(
             f"training diverged at iteration {self.iter + 1}: {what} on images {ids}; {safe}. Common remedies: a "
             f"lower {key('lr')}, a longer {key('warmup_iters')}, {key('clip')} True, or {key('trunk_norm')} BN / GN "
-            "when training from scratch (FrozenBN needs pretrained weights)")
+            "when training from scratch (FrozenBN needs pretrained weights)"
+        )
 
     def save(self, name: str, remember: bool = True, **extra: Any) -> None:
         """Write `<name>.pth`; `remember` makes it the one that --resume finds."""
@@ -201,8 +202,11 @@ class Trainer:
         if len(states) == comm.get_world_size():
             _restore_random_state(states[comm.get_rank()])
         else:
-            logger.warning("The checkpoint was written by %d processes, this run has %d: random state starts afresh",
-                           len(states), comm.get_world_size())
+            logger.warning(
+                "The checkpoint was written by %d processes, this run has %d: random state starts afresh",
+                len(states),
+                comm.get_world_size(),
+            )
 
     def stop(self, reason: str) -> None:
         """End training after this iteration."""
@@ -223,8 +227,11 @@ class Trainer:
             told = bool(flag)
         if told and self.iter + 1 < self.max_iter:
             self.save(f"model_{self.iter:07d}")
-            logger.warning("Interrupted after iteration %d; saved %s. Add --resume to the same command to go on",
-                           self.iter + 1, self._last_saved)
+            logger.warning(
+                "Interrupted after iteration %d; saved %s. Add --resume to the same command to go on",
+                self.iter + 1,
+                self._last_saved,
+            )
             raise KeyboardInterrupt
 
 

@@ -95,8 +95,14 @@ class ConsoleWriter:
     def _open_bar(self, start_iter: int) -> Any:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("ETA"), TimeRemainingColumn(),
-                   TextColumn("{task.description}"))
+        columns = (
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
         bar = Progress(*columns, transient=True)
         bar.start()
         self._task = bar.add_task("", total=self._max_iter, completed=start_iter)
@@ -111,8 +117,16 @@ class ConsoleWriter:
         seconds = scalars.get("time", 0.0)
         speed = f"{self._images / seconds:.1f} images/s" if seconds else ""
         eta = datetime.timedelta(seconds=int(scalars.get("eta_seconds", 0)))
-        logger.info("iter %d/%d  %s  lr %.3g  %s  ETA %s  memory %.0f MiB", iteration + 1, self._max_iter, losses,
-                    scalars.get("lr", 0.0), speed, eta, peak_memory_mib())
+        logger.info(
+            "iter %d/%d  %s  lr %.3g  %s  ETA %s  memory %.0f MiB",
+            iteration + 1,
+            self._max_iter,
+            losses,
+            scalars.get("lr", 0.0),
+            speed,
+            eta,
+            peak_memory_mib(),
+        )
 
     def close(self) -> None:
         if self._bar is not None:

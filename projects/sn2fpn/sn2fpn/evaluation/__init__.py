@@ -7,5 +7,15 @@ from .resampling import JudgedDetections, draw_images
 from .tables import copypaste_lines, results_table
 from .voc import PascalVOCEvaluator
 
-__all__ = ["COCOEvaluator", "DatasetEvaluator", "DatasetEvaluators", "JudgedDetections", "PascalVOCEvaluator",
-           "build_evaluator", "copypaste_lines", "draw_images", "inference_on_dataset", "results_table"]
+__all__ = [
+    "COCOEvaluator",
+    "DatasetEvaluator",
+    "DatasetEvaluators",
+    "JudgedDetections",
+    "PascalVOCEvaluator",
+    "build_evaluator",
+    "copypaste_lines",
+    "draw_images",
+    "inference_on_dataset",
+    "results_table",
+]

@@ -17,9 +17,7 @@ _OWN_METRIC = {"coco": "coco", "pascal_voc": "voc"}  # evaluator_type in the met
 _VOC_METRIC = {"voc": None, "voc_11_point": "11-point", "voc_area": "area"}  # None: by the set's year
 
 
-def build_evaluator(
-    cfg: CfgNode, dataset_name: str, output_dir: str | Path | None = None
-) -> DetectionEvaluator:
+def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | Path | None = None) -> DetectionEvaluator:
     """`TEST.EVALUATOR` for a data set; "auto" takes the set's own metric, COCO's where it names none.
 
     "voc" chooses between "voc_11_point" and "voc_area" by the set's year.
@@ -33,8 +31,7 @@ def build_evaluator(
     if kind == "auto":
         kind = _OWN_METRIC.get(MetadataCatalog.get(dataset_name).get("evaluator_type"), "coco")
     if kind == "coco":
-        return COCOEvaluator(dataset_name, output_dir=output_dir,
-                             max_dets_per_image=cfg.TEST.DETECTIONS_PER_IMAGE)
+        return COCOEvaluator(dataset_name, output_dir=output_dir, max_dets_per_image=cfg.TEST.DETECTIONS_PER_IMAGE)
     if kind in _VOC_METRIC:
         return PascalVOCEvaluator(dataset_name, metric=_VOC_METRIC[kind], output_dir=output_dir)
     known = ("auto", "coco", *_VOC_METRIC)

@@ -85,11 +85,13 @@ class COCOEvaluator(DetectionEvaluator):
                 images = evaluation.evalImgs  # by class, area and image; None where an image has nothing of the class
                 shape = (len(evaluation.params.catIds), len(_SIZES), len(evaluation.params.imgIds))
                 starts = np.arange(len(images)).reshape(shape)[self._columns(evaluation), :, 0]
-                rankings = {size: [_rank(images[s : s + shape[2]]) for s in starts[:, a]]
-                            for a, size in enumerate(_SIZES)}
+                rankings = {
+                    size: [_rank(images[s : s + shape[2]]) for s in starts[:, a]] for a, size in enumerate(_SIZES)
+                }
             else:  # no object counts: every score is NaN, as in `_derive`
-                nothing = Ranking(np.empty(0, np.int64), *(np.empty((10, 0), bool),) * 2,
-                                  np.zeros(len(self._records), np.int64))
+                nothing = Ranking(
+                    np.empty(0, np.int64), *(np.empty((10, 0), bool),) * 2, np.zeros(len(self._records), np.int64)
+                )
                 rankings = {size: [nothing] * len(self._class_names) for size in _SIZES}
             judged[task] = JudgedDetections(self._class_names, rankings, Params().recThrs)
         return judged
@@ -136,8 +138,9 @@ class COCOEvaluator(DetectionEvaluator):
         found = [{**r, "id": n, "area": area, "iscrowd": 0} for n, (r, area) in enumerate(zip(results, areas), start=1)]
         logger.info("scoring %d detections with pycocotools (%s)", len(found), task)  # a minute for COCO's 5,000 images
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-            evaluation = COCOeval(_index({**self._truth, "annotations": truth}),
-                                  _index({**self._truth, "annotations": found}), task)
+            evaluation = COCOeval(
+                _index({**self._truth, "annotations": truth}), _index({**self._truth, "annotations": found}), task
+            )
             evaluation.params.maxDets = [self._max_dets]
             evaluation.evaluate()
         return evaluation
@@ -146,8 +149,11 @@ class COCOEvaluator(DetectionEvaluator):
         if precision is None:
             return dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), float("nan"))
         every_size = precision[..., _ALL_AREAS]
-        scores = {"AP": _percent(every_size), "AP50": _percent(every_size[_IOU_50]),
-                  "AP75": _percent(every_size[_IOU_75])}
+        scores = {
+            "AP": _percent(every_size),
+            "AP50": _percent(every_size[_IOU_50]),
+            "AP75": _percent(every_size[_IOU_75]),
+        }
         scores |= {name: _percent(precision[..., area]) for area, name in enumerate(("APs", "APm", "APl"), 1)}
         scores |= {f"AP-{name}": _percent(every_size[:, :, c]) for c, name in enumerate(self._class_names)}
         return scores
@@ -164,8 +170,9 @@ def _rank(images: list[dict[str, Any] | None]) -> Ranking:
     scores = np.concatenate([x["dtScores"] for _, x in some])
     order = np.argsort(-scores, kind="mergesort")
     image = np.repeat([i for i, _ in some], [len(x["dtScores"]) for _, x in some])
-    matched, ignored = (np.concatenate([x[key].astype(bool) for _, x in some], axis=1)[:, order]
-                        for key in ("dtMatches", "dtIgnore"))
+    matched, ignored = (
+        np.concatenate([x[key].astype(bool) for _, x in some], axis=1)[:, order] for key in ("dtMatches", "dtIgnore")
+    )
     return Ranking(image[order], matched & ~ignored, ~ignored, objects)
 
 

@@ -39,9 +39,13 @@ class ImageDetections(NamedTuple):
     def from_instances(cls, image_id: ImageId, instances: Instances) -> ImageDetections:
         """A model's `pred_boxes`, `scores`, `pred_classes` and, if there are any, `pred_masks` (N, H, W)."""
         instances = instances.to("cpu")
-        return cls(image_id, instances.pred_boxes.tensor.float().numpy(), instances.scores.float().numpy(),
-                   instances.pred_classes.long().numpy(),
-                   masks_to_rle(instances.pred_masks) if instances.has("pred_masks") else None)
+        return cls(
+            image_id,
+            instances.pred_boxes.tensor.float().numpy(),
+            instances.scores.float().numpy(),
+            instances.pred_classes.long().numpy(),
+            masks_to_rle(instances.pred_masks) if instances.has("pred_masks") else None,
+        )
 
 
 class DetectionEvaluator(DatasetEvaluator):
@@ -55,9 +59,7 @@ class DetectionEvaluator(DatasetEvaluator):
         distributed: gather the detections of all processes; False: score this process's alone.
     """
 
-    def __init__(
-        self, dataset_name: str, output_dir: str | Path | None = None, *, distributed: bool = True
-    ) -> None:
+    def __init__(self, dataset_name: str, output_dir: str | Path | None = None, *, distributed: bool = True) -> None:
         self._dataset_name = dataset_name
         self._distributed = distributed
         self._class_names = class_names(dataset_name)
@@ -88,8 +90,9 @@ class DetectionEvaluator(DatasetEvaluator):
                 json.dump(results, file)
             logger.info("%d detections written to %s", len(results), path)
         if not any(len(d.scores) for d in detections):
-            logger.warning("the model found nothing in the %d images of %r that it saw", len(detections),
-                           self._dataset_name)
+            logger.warning(
+                "the model found nothing in the %d images of %r that it saw", len(detections), self._dataset_name
+            )
         return self._score(detections)
 
     def judge(self, detections: list[ImageDetections]) -> dict[str, JudgedDetections]:
@@ -117,8 +120,9 @@ class DetectionEvaluator(DatasetEvaluator):
         except FileNotFoundError:
             raise UserError(f"no predictions: {path} does not exist; evaluation writes it") from None
         except KeyError as e:
-            raise UserError(f"{path}: not of data set {self._dataset_name!r}, or no COCO results: it does not have "
-                            f"{e.args[0]!r}") from None
+            raise UserError(
+                f"{path}: not of data set {self._dataset_name!r}, or no COCO results: it does not have {e.args[0]!r}"
+            ) from None
         except (TypeError, ValueError) as e:
             raise UserError(f"{path}: expected a list of COCO results: {e}") from None
 
@@ -152,22 +156,28 @@ class DetectionEvaluator(DatasetEvaluator):
             seen.setdefault(entry.image_id, entry)
         order = [record["image_id"] for record in self._records]
         if unknown := seen.keys() - set(order):
-            raise UserError(f"predictions for image {min(map(str, unknown))!r} ({len(unknown)} such images), "
-                            f"which data set {self._dataset_name!r} does not have")
+            raise UserError(
+                f"predictions for image {min(map(str, unknown))!r} ({len(unknown)} such images), "
+                f"which data set {self._dataset_name!r} does not have"
+            )
         if len(seen) < len(order):
-            logger.warning("predictions for %d of the %d images of %r; objects in the others count as missed",
-                           len(seen), len(order), self._dataset_name)
+            logger.warning(
+                "predictions for %d of the %d images of %r; objects in the others count as missed",
+                len(seen),
+                len(order),
+                self._dataset_name,
+            )
         ordered = [seen[image_id] for image_id in order if image_id in seen]
         largest = max((int(d.classes.max()) for d in ordered if len(d.classes)), default=-1)
         if largest >= len(self._class_names):
-            raise UserError(f"a prediction has class {largest}, but data set {self._dataset_name!r} has "
-                            f"{len(self._class_names)} classes; check the model's number of classes")
+            raise UserError(
+                f"a prediction has class {largest}, but data set {self._dataset_name!r} has "
+                f"{len(self._class_names)} classes; check the model's number of classes"
+            )
         return ordered
 
 
-def to_coco_results(
-    detections: Sequence[ImageDetections], category_ids: Sequence[int]
-) -> list[dict[str, Any]]:
+def to_coco_results(detections: Sequence[ImageDetections], category_ids: Sequence[int]) -> list[dict[str, Any]]:
     """Detections in COCO's result format: `image_id`, `category_id`, `bbox` (x, y, width, height), `score`.
 
     With masks also `segmentation`, as RLE.
@@ -196,5 +206,6 @@ def _from_coco_results(
     boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
     scores = np.array([r["score"] for r in results], dtype=np.float64)
     classes = np.array([class_of[r["category_id"]] for r in results], dtype=np.int64)
-    return ImageDetections(image_id, boxes, scores, classes,
-                           [r["segmentation"] for r in results] if with_masks else None)
+    return ImageDetections(
+        image_id, boxes, scores, classes, [r["segmentation"] for r in results] if with_masks else None
+    )

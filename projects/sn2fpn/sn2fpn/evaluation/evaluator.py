@@ -143,10 +143,15 @@ class _Clock:
         eta_s = 0 if final else total_s / measured * (self.batches - self.done)
         logger.info(
             "%s %d/%d batches: %.2f images/s; per image %.4f s data, %.4f s model, %.4f s evaluator%s",
-            "evaluated" if final else "evaluating,", self.done, self.batches,
-            self.images / max(total_s, 1e-9), self.data_s / self.images, self.model_s / self.images,
+            "evaluated" if final else "evaluating,",
+            self.done,
+            self.batches,
+            self.images / max(total_s, 1e-9),
+            self.data_s / self.images,
+            self.model_s / self.images,
             self.evaluator_s / self.images,
-            "" if final else f"; ETA {datetime.timedelta(seconds=round(eta_s))}")
+            "" if final else f"; ETA {datetime.timedelta(seconds=round(eta_s))}",
+        )
 
 
 @contextmanager

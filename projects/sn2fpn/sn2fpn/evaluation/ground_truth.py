@@ -29,17 +29,27 @@ def coco_ground_truth(
     """
     images, annotations = [], []
     for record in dataset_dicts:
-        images.append({"id": record["image_id"], "height": record["height"], "width": record["width"],
-                       "file_name": record["file_name"]})
+        images.append(
+            {
+                "id": record["image_id"],
+                "height": record["height"],
+                "width": record["width"],
+                "file_name": record["file_name"],
+            }
+        )
         for found in record.get("annotations", ()):
-            annotations.append({
-                # From 1: pycocotools takes id 0 for "no match".
-                "id": len(annotations) + 1, "image_id": record["image_id"],
-                "category_id": category_ids[found["category_id"]],
-                "bbox": BoxMode.convert(found["bbox"], found["bbox_mode"], BoxMode.XYWH_ABS).tolist(),
-                "area": _area(found), "iscrowd": int(found.get("iscrowd", 0)),
-                "segmentation": found.get("segmentation", []),
-            })
+            annotations.append(
+                {
+                    # From 1: pycocotools takes id 0 for "no match".
+                    "id": len(annotations) + 1,
+                    "image_id": record["image_id"],
+                    "category_id": category_ids[found["category_id"]],
+                    "bbox": BoxMode.convert(found["bbox"], found["bbox_mode"], BoxMode.XYWH_ABS).tolist(),
+                    "area": _area(found),
+                    "iscrowd": int(found.get("iscrowd", 0)),
+                    "segmentation": found.get("segmentation", []),
+                }
+            )
     categories = [{"id": i, "name": n} for i, n in zip(category_ids, class_names, strict=True)]
     return {"images": images, "categories": categories, "annotations": annotations}
 

@@ -44,8 +44,11 @@ def copypaste_lines(results: Results) -> list[str]:
     lines = []
     for task, scores in results.items():
         overall = {name: score for name, score in scores.items() if "-" not in name}
-        lines += [f"copypaste: Task: {task}", "copypaste: " + ",".join(overall),
-                  "copypaste: " + ",".join(f"{score:.4f}" for score in overall.values())]
+        lines += [
+            f"copypaste: Task: {task}",
+            "copypaste: " + ",".join(overall),
+            "copypaste: " + ",".join(f"{score:.4f}" for score in overall.values()),
+        ]
     return lines
 
 

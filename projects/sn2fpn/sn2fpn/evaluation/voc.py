@@ -75,16 +75,18 @@ class PascalVOCEvaluator(DetectionEvaluator):
 
     def _score(self, detections: list[ImageDetections]) -> Results:
         curves = precision_recall(self._objects, detections, len(self._class_names))
-        logger.info("VOC metric of %r: %s average precision", self._dataset_name,
-                    "11-point" if self._eleven_points else "area")
+        logger.info(
+            "VOC metric of %r: %s average precision", self._dataset_name, "11-point" if self._eleven_points else "area"
+        )
         ap = np.full((len(_IOU_THRESHOLDS), len(self._class_names)), np.nan)  # in percent
         for c, curve in enumerate(curves):
             if curve is not None:
-                ap[:, c] = [100 * average_precision(curve.recall[t], curve.precision[t], self._eleven_points)
-                            for t in range(len(_IOU_THRESHOLDS))]
+                ap[:, c] = [
+                    100 * average_precision(curve.recall[t], curve.precision[t], self._eleven_points)
+                    for t in range(len(_IOU_THRESHOLDS))
+                ]
         if absent := [name for name, curve in zip(self._class_names, curves) if curve is None]:
-            logger.info("left out of the mean, without ground truth in %r: %s", self._dataset_name,
-                        ", ".join(absent))
+            logger.info("left out of the mean, without ground truth in %r: %s", self._dataset_name, ", ".join(absent))
         known = ap[:, [curve is not None for curve in curves]]
         mean = known.mean(axis=1) if known.size else np.full(len(_IOU_THRESHOLDS), np.nan)
         scores = {"AP": mean.mean(), "AP50": mean[0], "AP75": mean[5]}
@@ -188,7 +190,8 @@ def _read_objects(record: dict) -> _Objects:
     return _Objects(
         boxes.reshape(-1, 4) + np.array([1, 1, 0, 0]),  # the reader has made VOC's corners 0-based
         np.array([a["category_id"] for a in found], dtype=np.int64),
-        np.array([bool(a.get("difficult") or a.get("iscrowd")) for a in found], dtype=bool))
+        np.array([bool(a.get("difficult") or a.get("iscrowd")) for a in found], dtype=bool),
+    )
 
 
 def _best_overlap(boxes: np.ndarray, classes: np.ndarray, truth: _Objects) -> tuple[np.ndarray, np.ndarray]:

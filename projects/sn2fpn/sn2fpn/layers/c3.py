@@ -34,9 +34,7 @@ class C3(nn.Module):
         torch.Size([2, 16, 17, 23])
     """
 
-    def __init__(
-        self, channels: int, depth: int = 1, *, norm: Norm = "BN", act: Activation = "silu"
-    ) -> None:
+    def __init__(self, channels: int, depth: int = 1, *, norm: Norm = "BN", act: Activation = "silu") -> None:
         super().__init__()
         if channels % 2:
             raise UserError(f"C3: channels must be even, found {channels}")

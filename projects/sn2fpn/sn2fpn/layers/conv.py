@@ -110,7 +110,6 @@ class ConvNormAct(Conv2d):
         if kernel_size % 2 == 0:
             raise UserError(f"conv block: kernel_size must be odd, found {kernel_size}")
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups,
-            norm=norm, activation=act,
-        )  # fmt: skip
+            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, norm=norm, activation=act
+        )
         kaiming_normal_per_group(self)

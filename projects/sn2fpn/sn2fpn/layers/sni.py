@@ -42,9 +42,7 @@ class SNI(nn.Module):
         tensor(0.2778)
     """
 
-    def __init__(
-        self, scale_factor: int = 2, alpha: float | str = "area", mode: str = "nearest"
-    ) -> None:
+    def __init__(self, scale_factor: int = 2, alpha: float | str = "area", mode: str = "nearest") -> None:
         super().__init__()
         _check_options(alpha, mode)
         self.scale_factor = scale_factor
@@ -61,9 +59,7 @@ class SNI(nn.Module):
         return f"scale_factor={self.scale_factor}, alpha={self.alpha!r}, mode={self.mode!r}"
 
 
-def soft_nearest(
-    x: Tensor, size: tuple[int, int], alpha: float | str = "area", mode: str = "nearest"
-) -> Tensor:
+def soft_nearest(x: Tensor, size: tuple[int, int], alpha: float | str = "area", mode: str = "nearest") -> Tensor:
     """Upsample and scale: alpha * f(x), f = nearest-neighbour interpolation (see the module's head).
 
     Args:
@@ -89,9 +85,7 @@ def soft_nearest(
     return F.interpolate(x * _factor(x, size, alpha), size=tuple(size), mode=mode)
 
 
-def soft_nearest_add(
-    lateral: Tensor, x: Tensor, alpha: float | str = "area", mode: str = "nearest"
-) -> Tensor:
+def soft_nearest_add(lateral: Tensor, x: Tensor, alpha: float | str = "area", mode: str = "nearest") -> Tensor:
     """One top-down step, lateral + alpha * f(x), f = interpolation to the lateral's size.
 
     Where the lateral has twice the size of x (2n or 2n - 1 pixels: every step of a pyramid), the upsampled map is

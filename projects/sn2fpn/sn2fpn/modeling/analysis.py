@@ -77,14 +77,21 @@ def analyze(detector: GeneralizedRCNN, size: tuple[int, int]) -> Analysis:
     inputs += [torch.zeros(max(count, 1), channels, p.output_size, p.output_size) for count, p in boxes]
     model = _LearnedParts(detector.eval())
     flop_counter, activation_counter = (
-        kind(model, tuple(inputs)).set_op_handle("torchvision::deform_conv2d", deform_conv)
-        .unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        for kind, deform_conv in ((FlopCountAnalysis, _deform_conv_flops),
-                                  (ActivationCountAnalysis, _deform_conv_activations)))  # fmt: skip
+        kind(model, tuple(inputs))
+        .set_op_handle("torchvision::deform_conv2d", deform_conv)
+        .unsupported_ops_warnings(False)
+        .uncalled_modules_warnings(False)
+        for kind, deform_conv in (
+            (FlopCountAnalysis, _deform_conv_flops),
+            (ActivationCountAnalysis, _deform_conv_activations),
+        )
+    )
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of tracing: shapes are constant here
-        flops, activations = ({name.removeprefix("detector."): n for name, n in counter.by_module().items()}
-                              for counter in (flop_counter, activation_counter))
+        flops, activations = (
+            {name.removeprefix("detector."): n for name, n in counter.by_module().items()}
+            for counter in (flop_counter, activation_counter)
+        )
         uncounted = flop_counter.unsupported_ops()
     parameters = {name: sum(p.numel() for p in module.parameters()) for name, module in detector.named_modules()}
     return Analysis((height, width), *map(sum_by_part, (parameters, flops, activations)), uncounted)

@@ -65,8 +65,10 @@ class AnchorGenerator(nn.Module):
         Returns:
             Per level, (H * W * A, 4) `(x1, y1, x2, y2)` in input pixels: rows, then columns, then anchors.
         """
-        return [self._grid(f.shape[-2], f.shape[-1], stride, cell)
-                for f, stride, cell in zip(features, self.strides, self.cell_anchors)]
+        return [
+            self._grid(f.shape[-2], f.shape[-1], stride, cell)
+            for f, stride, cell in zip(features, self.strides, self.cell_anchors)
+        ]
 
     def _grid(self, height: int, width: int, stride: int, cell: Tensor) -> Tensor:
         x = (torch.arange(width, dtype=torch.float32, device=cell.device) + self.offset) * stride

@@ -29,13 +29,19 @@ class BoxHead(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, resolution: int, conv_dims: Sequence[int] = (), fc_dims: Sequence[int] = (1024, 1024),
+        self,
+        in_channels: int,
+        resolution: int,
+        conv_dims: Sequence[int] = (),
+        fc_dims: Sequence[int] = (1024, 1024),
         norm: str = "",
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         if not conv_dims and not fc_dims:
-            raise UserError("the box head has no layer: MODEL.ROI_BOX_HEAD.NUM_CONV and MODEL.ROI_BOX_HEAD.NUM_FC give "
-                            "none; expected at least one")
+            raise UserError(
+                "the box head has no layer: MODEL.ROI_BOX_HEAD.NUM_CONV and MODEL.ROI_BOX_HEAD.NUM_FC give "
+                "none; expected at least one"
+            )
         conv_dims = [in_channels, *conv_dims]
         for n, (i, o) in enumerate(pairwise(conv_dims), 1):
             self.add_module(f"conv{n}", Conv2d(i, o, 3, padding=1, norm=norm, activation="relu"))

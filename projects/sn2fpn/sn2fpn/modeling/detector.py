@@ -113,8 +113,9 @@ class GeneralizedRCNN(nn.Module):
         channels = len(self.pixel_mean)
         for x in batched_inputs:
             if x["image"].dim() != 3 or x["image"].shape[0] != channels:
-                raise UserError(f"{_name(x)}: `image` expects shape ({channels}, height, width), "
-                                f"found {tuple(x['image'].shape)}")
+                raise UserError(
+                    f"{_name(x)}: `image` expects shape ({channels}, height, width), found {tuple(x['image'].shape)}"
+                )
         images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
         batch = ImageList.from_tensors(images, self.backbone.size_divisibility)
         if self.device.type == "cpu":  # all later maps inherit the layout, which suits convs and RoIAlign here
@@ -125,20 +126,25 @@ class GeneralizedRCNN(nn.Module):
         """The checked ground truth of one input, on the model's device."""
         target = x.get("instances")
         if target is None:
-            raise UserError(f"{_name(x)}: training needs `instances` with gt_boxes and gt_classes, "
-                            f"found only {sorted(x)}; call model.eval() for detections")
+            raise UserError(
+                f"{_name(x)}: training needs `instances` with gt_boxes and gt_classes, "
+                f"found only {sorted(x)}; call model.eval() for detections"
+            )
         missing = [field for field in ("gt_boxes", "gt_classes") if not target.has(field)]
         if missing:
-            raise UserError(f"{_name(x)}: `instances` lacks {' and '.join(missing)}; it has "
-                            f"{sorted(target.get_fields())}")
+            raise UserError(
+                f"{_name(x)}: `instances` lacks {' and '.join(missing)}; it has {sorted(target.get_fields())}"
+            )
         boxes, classes = target.gt_boxes.tensor, target.gt_classes
         if len(boxes) and not (boxes.isfinite().all() and (boxes[:, 2:] > boxes[:, :2]).all()):
             bad = ~(boxes.isfinite().all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1))
             raise UserError(f"{_name(x)}: gt_boxes expects finite x1 < x2 and y1 < y2, found {boxes[bad][0].tolist()}")
         num_classes = self.roi_heads.num_classes
         if len(classes) and not (int(classes.min()) >= 0 and int(classes.max()) < num_classes):
-            raise UserError(f"{_name(x)}: gt_classes expects ids from 0 to {num_classes - 1} "
-                            f"(the model's {num_classes} classes), found {sorted(set(classes.tolist()))}")
+            raise UserError(
+                f"{_name(x)}: gt_classes expects ids from 0 to {num_classes - 1} "
+                f"(the model's {num_classes} classes), found {sorted(set(classes.tolist()))}"
+            )
         if self.roi_heads.mask_head is not None and len(boxes):
             _check_masks(x, target)
         return target.to(self.device)
@@ -148,14 +154,18 @@ def _check_strides(name: str, part: Any, user: Any, shapes: dict[str, ShapeSpec]
     """Anchors and RoI pooling must know the strides of the maps that they are used on."""
     strides = [s.stride for s in pick_shapes(shapes, part.in_features, f"{name}.in_features")]
     if list(user.strides) != strides:
-        raise UserError(f"{name}: {type(user).__name__} has strides {list(user.strides)}, but {list(part.in_features)} "
-                        f"have {strides}")
+        raise UserError(
+            f"{name}: {type(user).__name__} has strides {list(user.strides)}, but {list(part.in_features)} "
+            f"have {strides}"
+        )
 
 
 def _check_masks(x: dict[str, Any], target: Instances) -> None:
     if not target.has("gt_masks"):
-        raise UserError(f"{_name(x)}: the mask branch learns from `instances` with gt_masks, "
-                        f"found only {sorted(target.get_fields())}")
+        raise UserError(
+            f"{_name(x)}: the mask branch learns from `instances` with gt_masks, "
+            f"found only {sorted(target.get_fields())}"
+        )
     size = getattr(target.gt_masks, "image_size", target.image_size)  # polygons have none
     if tuple(size) != target.image_size:
         raise UserError(f"{_name(x)}: gt_masks are {tuple(size)}, the image is {target.image_size} (height, width)")

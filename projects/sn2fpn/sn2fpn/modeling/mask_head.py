@@ -30,9 +30,13 @@ class MaskHead(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, num_classes: int, conv_dims: Sequence[int] = (256,) * 4, deconv_dim: int = 256,
+        self,
+        in_channels: int,
+        num_classes: int,
+        conv_dims: Sequence[int] = (256,) * 4,
+        deconv_dim: int = 256,
         norm: str = "",
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         channels = in_channels
         for n, width in enumerate(conv_dims, 1):
@@ -68,11 +72,14 @@ def mask_targets(sampled: Sequence[Instances], targets: Sequence[Instances], sid
         (R, S, S) bool, for all images' proposals, on their device.
     """
     device = sampled[0].proposal_boxes.device
-    return torch.cat([
-        t.gt_masks.crop_and_resize(s.proposal_boxes.tensor, side, s.gt_index).to(device)
-        if len(s) else torch.empty(0, side, side, dtype=torch.bool, device=device)
-        for s, t in zip(sampled, targets)
-    ])  # fmt: skip
+    return torch.cat(
+        [
+            t.gt_masks.crop_and_resize(s.proposal_boxes.tensor, side, s.gt_index).to(device)
+            if len(s)
+            else torch.empty(0, side, side, dtype=torch.bool, device=device)
+            for s, t in zip(sampled, targets)
+        ]
+    )
 
 
 def mask_loss(logits: Tensor, classes: Tensor, goal: Tensor) -> Tensor:

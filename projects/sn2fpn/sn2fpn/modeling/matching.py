@@ -31,8 +31,10 @@ class Matcher:
         if list(thresholds) != sorted(thresholds) or not all(t > 0 for t in thresholds):
             raise UserError(f"{names[0]} expects rising numbers above 0, found {list(thresholds)}")
         if len(labels) != len(thresholds) + 1 or not set(labels) <= {-1, 0, 1}:
-            raise UserError(f"{names[1]} expects {len(thresholds) + 1} of -1, 0 and 1 (one more than "
-                            f"{names[0].rpartition('.')[2]}), found {list(labels)}")
+            raise UserError(
+                f"{names[1]} expects {len(thresholds) + 1} of -1, 0 and 1 (one more than "
+                f"{names[0].rpartition('.')[2]}), found {list(labels)}"
+            )
         self.thresholds = tuple(thresholds)
         self.labels = tuple(labels)
         self.allow_low_quality = allow_low_quality

@@ -75,9 +75,12 @@ class _RoIAlign(torch.autograd.Function):
                 pixels, order = pixel.flatten().sort()
                 pixels, counts = torch.unique_consecutive(pixels, return_counts=True)
                 vectors[pixels] += F.embedding_bag(
-                    order // pixel.shape[1], bins, counts.cumsum(0) - counts, mode="sum",
+                    order // pixel.shape[1],
+                    bins,
+                    counts.cumsum(0) - counts,
+                    mode="sum",
                     per_sample_weights=weight.flatten()[order].to(grad.dtype),
-                )  # fmt: skip
+                )
             grad_maps.append(vectors.view(images, height, width, channels).permute(0, 3, 1, 2))
         return None, *grad_maps
 

@@ -121,9 +121,15 @@ class StandardROIHeads(nn.Module):
         logits, deltas = self.predict(features, boxes)
         scores = logits.float().sigmoid() if self.sigmoid_cls else logits.float().softmax(dim=1)
         detections = select_detections(
-            scores, deltas, boxes, images.image_sizes, self.box_coder,
-            score_thresh=self.score_thresh, nms_thresh=self.nms_thresh, max_detections=self.max_detections,
-        )  # fmt: skip
+            scores,
+            deltas,
+            boxes,
+            images.image_sizes,
+            self.box_coder,
+            score_thresh=self.score_thresh,
+            nms_thresh=self.nms_thresh,
+            max_detections=self.max_detections,
+        )
         if self.mask_head is not None:
             self.add_masks(features, detections)
         return detections, {}
@@ -154,10 +160,15 @@ class StandardROIHeads(nn.Module):
             pos, neg = sample_labels(classes, self.batch_size_per_image, self.positive_fraction, self.num_classes)
             picked = torch.cat([pos, neg])
             index = index[picked]
-            out.append(Instances(
-                proposal.image_size, proposal_boxes=boxes[picked], gt_classes=classes[picked], gt_index=index,
-                gt_boxes=gt_boxes[index] if len(gt_boxes) else boxes[picked],
-            ))  # fmt: skip
+            out.append(
+                Instances(
+                    proposal.image_size,
+                    proposal_boxes=boxes[picked],
+                    gt_classes=classes[picked],
+                    gt_index=index,
+                    gt_boxes=gt_boxes[index] if len(gt_boxes) else boxes[picked],
+                )
+            )
             foreground.append(len(pos))
         log_scalar("roi_head/num_fg_samples", sum(foreground) / len(out))
         log_scalar("roi_head/num_bg_samples", (sum(map(len, out)) - sum(foreground)) / len(out))
@@ -258,5 +269,9 @@ def build_roi_heads(cfg: CfgNode, input_shapes: Mapping[str, ShapeSpec]) -> Stan
 
 def _build_pooler(head: CfgNode, shapes: Sequence[ShapeSpec]) -> ROIPooler:
     """The pooler of `MODEL.ROI_BOX_HEAD` or `MODEL.ROI_MASK_HEAD`."""
-    return ROIPooler(head.POOLER_RESOLUTION, [s.stride for s in shapes], head.POOLER_SAMPLING_RATIO,
-                     aligned=head.POOLER_TYPE == "ROIAlignV2")
+    return ROIPooler(
+        head.POOLER_RESOLUTION,
+        [s.stride for s in shapes],
+        head.POOLER_SAMPLING_RATIO,
+        aligned=head.POOLER_TYPE == "ROIAlignV2",
+    )

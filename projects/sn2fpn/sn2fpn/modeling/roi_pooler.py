@@ -76,10 +76,14 @@ class ROIPooler(nn.Module):
             return roi_align_pyramid(features, rois, levels, self.strides, *options)
         size, sampling_ratio, aligned = options
         rows = [(levels == level).nonzero().squeeze(1) for level in range(len(features))]
-        pooled = [roi_align(f, rois[r], size, 1.0 / stride, sampling_ratio, aligned)
-                  for f, r, stride in zip(features, rows, self.strides)]
+        pooled = [
+            roi_align(f, rois[r], size, 1.0 / stride, sampling_ratio, aligned)
+            for f, r, stride in zip(features, rows, self.strides)
+        ]
         return torch.cat(pooled)[torch.cat(rows).argsort()]
 
     def extra_repr(self) -> str:
-        return (f"output_size={self.output_size}, strides={self.strides}, sampling_ratio={self.sampling_ratio}, "
-                f"aligned={self.aligned}")
+        return (
+            f"output_size={self.output_size}, strides={self.strides}, sampling_ratio={self.sampling_ratio}, "
+            f"aligned={self.aligned}"
+        )

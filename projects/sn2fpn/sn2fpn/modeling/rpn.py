@@ -111,11 +111,15 @@ class RPN(nn.Module):
         anchors = self.anchor_generator(maps)
         with torch.no_grad():  # proposals are constants for the later stages
             proposals = top_proposals(
-                anchors, self.rpn_head.best(maps, self.pre_nms_topk[0 if self.training else 1]),
-                images.image_sizes, self.box_coder,
-                post_nms_topk=self.post_nms_topk[0 if self.training else 1], nms_thresh=self.nms_thresh,
-                min_box_size=self.min_box_size, must_be_finite=self.training,
-            )  # fmt: skip
+                anchors,
+                self.rpn_head.best(maps, self.pre_nms_topk[0 if self.training else 1]),
+                images.image_sizes,
+                self.box_coder,
+                post_nms_topk=self.post_nms_topk[0 if self.training else 1],
+                nms_thresh=self.nms_thresh,
+                min_box_size=self.min_box_size,
+                must_be_finite=self.training,
+            )
         if not self.training:
             return proposals, {}
         if targets is None:
@@ -172,8 +176,10 @@ def build_rpn(cfg: CfgNode, input_shapes: Mapping[str, ShapeSpec]) -> RPN:
     anchor_generator = build_anchor_generator(cfg, shapes)
     counts = anchor_generator.num_anchors
     if len(set(counts)) != 1:
-        raise UserError("MODEL.ANCHOR_GENERATOR: SIZES x ASPECT_RATIOS must give each level as many anchors per "
-                        f"position as the others (the RPN's layers are shared), found {counts}")
+        raise UserError(
+            "MODEL.ANCHOR_GENERATOR: SIZES x ASPECT_RATIOS must give each level as many anchors per "
+            f"position as the others (the RPN's layers are shared), found {counts}"
+        )
     head = RPNHead(common_channels(shapes, "MODEL.RPN.IN_FEATURES"), counts[0], c.CONV_DIMS)
     return RPN(
         in_features=c.IN_FEATURES,

@@ -38,8 +38,9 @@ class RPNHead(nn.Module):
     def __init__(self, in_channels: int, num_anchors: int, conv_dims: Sequence[int] = (-1,)) -> None:
         super().__init__()
         if not conv_dims or any(d != -1 and d <= 0 for d in conv_dims):
-            raise UserError("MODEL.RPN.CONV_DIMS expects channel counts, or -1 for the input's, found "
-                            f"{list(conv_dims)}")
+            raise UserError(
+                f"MODEL.RPN.CONV_DIMS expects channel counts, or -1 for the input's, found {list(conv_dims)}"
+            )
         dims = [in_channels]
         dims.extend(dims[-1] if d == -1 else d for d in conv_dims)
         convs = [nn.Conv2d(i, o, 3, padding=1) for i, o in pairwise(dims)]

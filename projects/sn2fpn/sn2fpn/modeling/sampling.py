@@ -8,9 +8,7 @@ from torch import Tensor
 __all__ = ["sample_labels"]
 
 
-def sample_labels(
-    labels: Tensor, num_samples: int, positive_fraction: float, background: int
-) -> tuple[Tensor, Tensor]:
+def sample_labels(labels: Tensor, num_samples: int, positive_fraction: float, background: int) -> tuple[Tensor, Tensor]:
     """Draw up to `num_samples` entries, as far as possible `positive_fraction` of them positive.
 
     Negatives take the places that positives leave free, never the other way round.

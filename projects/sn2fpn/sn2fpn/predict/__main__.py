@@ -26,20 +26,39 @@ exit codes: 0 done, 1 some inputs could not be read, 2 a mistake in the command,
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m sn2fpn.predict", description="Detect objects in pictures and videos with a trained model.",
-        epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, metavar="FILE",
-                        help="the configuration of the training, .yaml or .py")
-    parser.add_argument("--weights", default="", metavar="FILE",
-                        help="checkpoint (default: the one that the configuration names)")
-    parser.add_argument("--input", required=True, nargs="+", metavar="PATH",
-                        help="pictures, videos, folders, patterns; - for such names in standard input, one a line")
+        prog="python -m sn2fpn.predict",
+        description="Detect objects in pictures and videos with a trained model.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config-file", required=True, metavar="FILE", help="the configuration of the training, .yaml or .py"
+    )
+    parser.add_argument(
+        "--weights", default="", metavar="FILE", help="checkpoint (default: the one that the configuration names)"
+    )
+    parser.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="pictures, videos, folders, patterns; - for such names in standard input, one a line",
+    )
     parser.add_argument("--output", required=True, metavar="FOLDER", help="made if needed")
-    parser.add_argument("--score-threshold", type=float, default=0.5, metavar="S",
-                        help="draw detections that score at least this (default 0.5)")
+    parser.add_argument(
+        "--score-threshold",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="draw detections that score at least this (default 0.5)",
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE",
-                        help="config keys to change, after all flags; key=value for a Python config")
+    parser.add_argument(
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help="config keys to change, after all flags; key=value for a Python config",
+    )
     return parser
 
 

@@ -49,8 +49,10 @@ def find_files(inputs: Sequence[str], names: IO[str]) -> tuple[list[Path], list[
         found |= dict.fromkeys(files)
         if not files:
             if name in inputs and _CONFIG_KEY.fullmatch(name):
-                raise UserError(f"--input: found {name!r}, a config key: changes of keys come last, after another "
-                                "flag, e.g. --input a.jpg --output out MODEL.DEVICE cpu")
+                raise UserError(
+                    f"--input: found {name!r}, a config key: changes of keys come last, after another "
+                    "flag, e.g. --input a.jpg --output out MODEL.DEVICE cpu"
+                )
             missing.append(name)
     if not found:
         said = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")

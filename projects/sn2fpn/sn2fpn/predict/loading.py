@@ -46,8 +46,13 @@ def _from_yaml(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
     cfg.merge_from_list(list(opts))
     _check_given(weights or cfg.MODEL.WEIGHTS, config_file)
     model = build_model(cfg)
-    load_whole(model, weights or cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED,
-               "--weights" if weights else "MODEL.WEIGHTS", "SOLVER.EMA.ENABLED")
+    load_whole(
+        model,
+        weights or cfg.MODEL.WEIGHTS,
+        cfg.SOLVER.EMA.ENABLED,
+        "--weights" if weights else "MODEL.WEIGHTS",
+        "SOLVER.EMA.ENABLED",
+    )
     sets = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
     return Predictor(model, *build_augmentations(cfg, is_train=False)), cfg.DATASETS.CUSTOM, sets
 
@@ -59,8 +64,13 @@ def _from_python(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded
     options, loaders = recipe.options, recipe.cfg.dataloader
     _check_given(weights or options.weights, config_file)
     model = recipe.build_model()
-    load_whole(model, weights or options.weights, options.ema,
-               "--weights" if weights else options.key("weights"), options.key("ema"))
+    load_whole(
+        model,
+        weights or options.weights,
+        options.ema,
+        "--weights" if weights else options.key("weights"),
+        options.key("ema"),
+    )
     sets = [(loaders.get(kind) or {}).get("dataset", {}) for kind in ("test", "train")]
     custom = OmegaConf.to_container(loaders.custom) if "custom" in loaders else []
     return Predictor(model, evaluation_resize(recipe.cfg)), custom, [n for s in sets for n in _as_list(s.get("names"))]
@@ -75,8 +85,10 @@ def evaluation_resize(cfg: Any) -> ResizeShortestEdge | None:
     mapper = (cfg.dataloader.get("test") or {}).get("mapper", {})
     augmentations = instantiate(mapper.get("augmentations", []))
     if any(not isinstance(a, ResizeShortestEdge) for a in augmentations) or len(augmentations) > 1:
-        raise UserError("dataloader.test.mapper.augmentations: pictures are predicted on after one ResizeShortestEdge, "
-                        f"or as they are; found {[type(a).__name__ for a in augmentations]}")
+        raise UserError(
+            "dataloader.test.mapper.augmentations: pictures are predicted on after one ResizeShortestEdge, "
+            f"or as they are; found {[type(a).__name__ for a in augmentations]}"
+        )
     return augmentations[0] if augmentations else None
 
 
@@ -86,5 +98,6 @@ def _as_list(names: Any) -> list[str]:
 
 def _check_given(weights: str, config_file: str) -> None:
     if not weights:
-        raise UserError(f"--weights: no weights given, and {config_file} names none; "
-                        "add --weights path/to/model_final.pth")
+        raise UserError(
+            f"--weights: no weights given, and {config_file} names none; add --weights path/to/model_final.pth"
+        )

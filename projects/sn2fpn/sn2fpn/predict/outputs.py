@@ -48,8 +48,10 @@ def name_outputs(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
         taken.add(name)
         outputs[file] = folder / name
         if outputs[file].resolve() in inputs:
-            raise UserError(f"--output {folder}: the drawing of {file} would replace the input {outputs[file]}; "
-                            "choose another folder")
+            raise UserError(
+                f"--output {folder}: the drawing of {file} would replace the input {outputs[file]}; "
+                "choose another folder"
+            )
     return outputs
 
 
@@ -102,8 +104,10 @@ class VideoWriter:
         if not self._writer.isOpened():
             name = str(self._file.enter_context(atomic_path(self._path, ".part.mp4")))
             if not self._writer.open(name, cv2.VideoWriter.fourcc(*_CODEC), self._fps, frame.shape[1::-1]):
-                raise UserError(f"{self._path}: this OpenCV ({cv2.__version__}) cannot write MP4 videos (codec "
-                                f"{_CODEC!r}); that of the package opencv-python-headless can")
+                raise UserError(
+                    f"{self._path}: this OpenCV ({cv2.__version__}) cannot write MP4 videos (codec "
+                    f"{_CODEC!r}); that of the package opencv-python-headless can"
+                )
         self._writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
 
     def __enter__(self) -> VideoWriter:

@@ -91,6 +91,8 @@ def load_whole(model: nn.Module, weights: str, average: bool, where: str, averag
     elif not report.complete:
         lacking = report.missing | {m.name for m in report.mismatched}
         shown = compact_names(lacking, lacking | report.loaded)
-        raise UserError(f"{where}: {report.path} lacks {len(lacking)} of this model's tensors or has them in another "
-                        f"shape ({', '.join(shown[:5])}{', …' if len(shown) > 5 else ''}); predicting needs a model "
-                        "that was trained with this configuration")
+        raise UserError(
+            f"{where}: {report.path} lacks {len(lacking)} of this model's tensors or has them in another "
+            f"shape ({', '.join(shown[:5])}{', …' if len(shown) > 5 else ''}); predicting needs a model "
+            "that was trained with this configuration"
+        )

@@ -32,8 +32,14 @@ def run(args: Any) -> int:
         UserError: mistakes in the arguments, found before anything is predicted; or no encoder for videos.
     """
     progress = Progress(
-        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("ETA"), TimeRemainingColumn(), console=Console(stderr=True))
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
     _log_to(progress.console)
     folder = Path(args.output)
     files, missing = find_files(args.input, sys.stdin)

@@ -70,8 +70,10 @@ def _check_shapes(pyramid: Pyramid, name: str, size: tuple[int, int]) -> None:
     for key, spec in described.items():
         expected = (2, spec.channels, *(math.ceil(side / spec.stride) for side in size))
         if tuple(outputs[key].shape) != expected:
-            raise UserError(f"{name}: {key} of a {size[0]}x{size[1]} image should be {expected}, found"
-                            f" {tuple(outputs[key].shape)} (upsample to the size of the receiving map)")
+            raise UserError(
+                f"{name}: {key} of a {size[0]}x{size[1]} image should be {expected}, found"
+                f" {tuple(outputs[key].shape)} (upsample to the size of the receiving map)"
+            )
     for key, x in maps.items():
         if not torch.equal(x, kept[key]):
             raise UserError(f"{name} changes the trunk's map {key} in place; add with `a + b`, not `a += b`")

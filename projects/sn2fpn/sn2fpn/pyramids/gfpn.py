@@ -103,9 +103,14 @@ class GFPN(Pyramid):
         super().__init__(input_shape, out_channels, in_features=in_features, bottom_up=bottom_up)
         self.add_laterals(norm)
         self._graph = dict(
-            inner_channels=inner_channels, out_channels=out_channels, depth=depth, skip=skip, norm=node_norm,
-            separable=separable, upsample=upsample,
-        )  # fmt: skip
+            inner_channels=inner_channels,
+            out_channels=out_channels,
+            depth=depth,
+            skip=skip,
+            norm=node_norm,
+            separable=separable,
+            upsample=upsample,
+        )
         self._add_graph()
 
     def fuse(self, features: list[Tensor]) -> list[Tensor]:

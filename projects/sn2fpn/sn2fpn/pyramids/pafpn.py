@@ -75,9 +75,14 @@ class PAFPN(FPN):
         if variant not in _VARIANTS:
             raise UserError(f"{self.keys}.VARIANT: unknown variant {variant!r}{did_you_mean(variant, _VARIANTS)}")
         super().__init__(
-            input_shape, out_channels, in_features=in_features, bottom_up=bottom_up,
-            norm=norm, fuse_type=fuse_type, upsample=upsample,
-        )  # fmt: skip
+            input_shape,
+            out_channels,
+            in_features=in_features,
+            bottom_up=bottom_up,
+            norm=norm,
+            fuse_type=fuse_type,
+            upsample=upsample,
+        )
         self.variant = variant
         make_down = make_down or (lambda: self.conv(out_channels, 3, norm, stride=2))
         self.add_per_level(

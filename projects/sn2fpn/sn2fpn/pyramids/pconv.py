@@ -70,9 +70,14 @@ class PConvFPN(FPN):
     ) -> None:
         check_upsampling(upsample, "MODEL.PCONV.UPSAMPLE")
         super().__init__(
-            input_shape, out_channels, in_features=in_features, bottom_up=bottom_up, norm=norm, fuse_type=fuse_type,
+            input_shape,
+            out_channels,
+            in_features=in_features,
+            bottom_up=bottom_up,
+            norm=norm,
+            fuse_type=fuse_type,
             upsample="sni" if upsample == "sni" else "nearest",
-        )  # fmt: skip
+        )
         if deform not in ("none", "all"):
             raise UserError(f"MODEL.PCONV.DEFORM: found {deform!r}{did_you_mean(deform, ('none', 'all'))}")
         self.pconv_levels = tuple(pconv_levels)

@@ -79,9 +79,16 @@ class SAPAN(PAFPN):
         if down not in downs:
             raise UserError(f"{self.keys}.DOWN: unknown downsampling {down!r}{did_you_mean(down, downs)}")
         super().__init__(
-            input_shape, out_channels, in_features=in_features, bottom_up=bottom_up, norm=norm,
-            fuse_type=fuse_type, upsample=upsample, variant=variant, make_down=downs[down],
-        )  # fmt: skip
+            input_shape,
+            out_channels,
+            in_features=in_features,
+            bottom_up=bottom_up,
+            norm=norm,
+            fuse_type=fuse_type,
+            upsample=upsample,
+            variant=variant,
+            make_down=downs[down],
+        )
 
 
 @register_pyramid("sapan")

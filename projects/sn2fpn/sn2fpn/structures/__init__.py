@@ -6,5 +6,15 @@ from .instances import Instances
 from .masks import BitMasks, PolygonMasks, masks_to_rle, polygons_to_bitmask
 from .shape_spec import ShapeSpec
 
-__all__ = ["BitMasks", "BoxMode", "Boxes", "ImageList", "Instances", "PolygonMasks", "ShapeSpec", "masks_to_rle",
-           "pairwise_iou", "polygons_to_bitmask"]
+__all__ = [
+    "BitMasks",
+    "BoxMode",
+    "Boxes",
+    "ImageList",
+    "Instances",
+    "PolygonMasks",
+    "ShapeSpec",
+    "masks_to_rle",
+    "pairwise_iou",
+    "polygons_to_bitmask",
+]

@@ -81,8 +81,11 @@ class Boxes:
         """(N,) bool: within `boundary_threshold` pixels of an image of (height, width)."""
         h, w = box_size
         t = self.tensor
-        return (t[:, :2] >= -boundary_threshold).all(1) & (
-            t[:, 2] < w + boundary_threshold) & (t[:, 3] < h + boundary_threshold)
+        return (
+            (t[:, :2] >= -boundary_threshold).all(1)
+            & (t[:, 2] < w + boundary_threshold)
+            & (t[:, 3] < h + boundary_threshold)
+        )
 
     @property
     def device(self) -> torch.device:

@@ -31,9 +31,12 @@ exit codes: 0 done, 1 something failed, 2 a mistake in the command or a file, 13
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code, see `--help`."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="python -m sn2fpn.study", epilog=_EXAMPLES,
-                                     description="Compare feature pyramids under one protocol.",
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m sn2fpn.study",
+        epilog=_EXAMPLES,
+        description="Compare feature pyramids under one protocol.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     try:
         for name, words in _COMMANDS.items():

@@ -108,16 +108,23 @@ def _write_identity(study: Study, cell: Cell, out: Path, arguments: list[str]) -
     found = environment()
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     identity = {
-        "variant": cell.variant.name, "axes": cell.variant.axes, "seed": cell.seed,
+        "variant": cell.variant.name,
+        "axes": cell.variant.axes,
+        "seed": cell.seed,
         "overrides": study.overrides(cell.variant, cell.seed),
         "command": ["python", "train_net.py", *arguments],
-        "commit": found.pop("commit"), "versions": found, "host": socket.gethostname(), "pid": os.getpid(),
-        "started": before.get("started", now), "tries": [*before.get("tries", []), now],
+        "commit": found.pop("commit"),
+        "versions": found,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": before.get("started", now),
+        "tries": [*before.get("tries", []), now],
     }
     for key in ("commit", "versions"):
         if before and before[key] != identity[key]:
-            logger.warning("%s: %s was %s when the cell was started, is now %s", cell.name, key, before[key],
-                           identity[key])
+            logger.warning(
+                "%s: %s was %s when the cell was started, is now %s", cell.name, key, before[key], identity[key]
+            )
     with atomic_write(path) as f:  # first without the fingerprint, which takes a while: who runs it is known at once
         json.dump(identity | {"fingerprint": before.get("fingerprint", {})}, f, indent=2)
     if not before.get("fingerprint"):
@@ -208,8 +215,10 @@ class _Notice:
 def _signals() -> Iterator[_Notice]:
     """The job's own handlers for SIGTERM and SIGUSR2 in place of submitit's."""
     notice = _Notice(signal.getsignal(signal.SIGUSR2))
-    previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, notice.stop),
-                signal.SIGUSR2: signal.signal(signal.SIGUSR2, notice.preempt)}
+    previous = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, notice.stop),
+        signal.SIGUSR2: signal.signal(signal.SIGUSR2, notice.preempt),
+    }
     try:
         yield notice
     finally:

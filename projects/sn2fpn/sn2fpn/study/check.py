@@ -25,20 +25,24 @@ def check_study(study: Study, folder: Path, num_gpus: int = 1) -> None:
     import_files(study.imports, f"{study.path}: IMPORTS:")
     if not study.base.is_file():
         nearby = [str(p) for p in study.base.parent.glob("*.y*ml")] if study.base.parent.is_dir() else []
-        raise UserError(f"{study.path}: BASE: no such file {study.base}" + (did_you_mean(str(study.base), nearby)
-                                                                            if nearby else ""))
+        raise UserError(
+            f"{study.path}: BASE: no such file {study.base}" + (did_you_mean(str(study.base), nearby) if nearby else "")
+        )
     for variant in study.variants:
         cfg = study.config(variant, study.seeds[0])
         if cfg.MODEL.BACKBONE.NAME not in backbone_names() and study.engine != "detectron2":
             value = variant.axes.get("pyramid", "")
             named = value if f"build_sn2_{value}_backbone" == cfg.MODEL.BACKBONE.NAME else cfg.MODEL.BACKBONE.NAME
             choices = PYRAMIDS if named == value else backbone_names()
-            raise UserError(f"{study.path}: variant {variant.name!r}: unknown pyramid {named!r}"
-                            f"{did_you_mean(named, choices)}")
+            raise UserError(
+                f"{study.path}: variant {variant.name!r}: unknown pyramid {named!r}{did_you_mean(named, choices)}"
+            )
         for metric in study.metrics:
             if metric.startswith("segm/") and not cfg.MODEL.MASK_ON:
-                raise UserError(f"{study.path}: METRICS: {metric} needs masks, and MODEL.MASK_ON is False in variant "
-                                f"{variant.name!r}")
+                raise UserError(
+                    f"{study.path}: METRICS: {metric} needs masks, and MODEL.MASK_ON is False in variant "
+                    f"{variant.name!r}"
+                )
         arguments = command_line(study, Cell(variant, study.seeds[0]), folder, num_gpus)
         try:
             prepare(default_argument_parser().parse_args(arguments))
@@ -63,6 +67,8 @@ def check_folders(study: Study, folder: Path) -> None:
     if len(found) > _SHOWN:
         lines.append(f"  … and {len(found) - _SHOWN} more cells")
     raise UserError(
-        f"{study.path}: these cells in {folder} were begun with another configuration:\n" + "\n".join(lines)
+        f"{study.path}: these cells in {folder} were begun with another configuration:\n"
+        + "\n".join(lines)
         + "\nThey would not be comparable with new ones. Either put the old values back; or keep both: give the study "
-        "another NAME, or run with another --output; or remove these cells' folders to train them again")
+        "another NAME, or run with another --output; or remove these cells' folders to train them again"
+    )

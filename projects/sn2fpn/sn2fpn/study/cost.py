@@ -28,8 +28,10 @@ def measure_costs(study: Study, folder: str | Path) -> dict[str, Any]:
     Raises:
         UserError: a variant that cannot be built, or see `evaluation_size`.
     """
-    costs = {name: {"parameters": a.parameters, "flops": a.flops, "activations": a.activations, "size": list(a.size)}
-             for name, a in _analyses(study).items()}
+    costs = {
+        name: {"parameters": a.parameters, "flops": a.flops, "activations": a.activations, "size": list(a.size)}
+        for name, a in _analyses(study).items()
+    }
     with atomic_write(Path(folder) / "costs.json") as file:
         json.dump(costs, file, indent=2)
     return costs
@@ -44,11 +46,18 @@ def costs_table(study: Study) -> list[dict[str, Any]]:
     rows = []
     for variant, a in zip(study.variants, _analyses(study).values(), strict=True):
         solver = study.config(variant, study.seeds[0]).SOLVER
-        rows.append({
-            "variant": variant.name, "parameters (M)": sum(a.parameters.values()) / 1e6,
-            "pyramid (M)": a.parameters["pyramid"] / 1e6, "GFLOPs": sum(a.flops.values()) / 1e9,
-            "pyramid (GFLOPs)": a.flops["pyramid"] / 1e9, "input": f"{a.size[0]}x{a.size[1]}",
-            "iterations": solver.MAX_ITER, "images per iteration": solver.IMS_PER_BATCH})  # fmt: skip
+        rows.append(
+            {
+                "variant": variant.name,
+                "parameters (M)": sum(a.parameters.values()) / 1e6,
+                "pyramid (M)": a.parameters["pyramid"] / 1e6,
+                "GFLOPs": sum(a.flops.values()) / 1e9,
+                "pyramid (GFLOPs)": a.flops["pyramid"] / 1e9,
+                "input": f"{a.size[0]}x{a.size[1]}",
+                "iterations": solver.MAX_ITER,
+                "images per iteration": solver.IMS_PER_BATCH,
+            }
+        )
     return rows
 
 
@@ -60,8 +69,10 @@ def evaluation_size(cfg: CfgNode) -> tuple[int, int]:
     """
     height, width = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
     if height < 1:
-        raise UserError("INPUT.MIN_SIZE_TEST 0 leaves images in their own size, but costs are those of one size; "
-                        "expected the short edge in pixels")
+        raise UserError(
+            "INPUT.MIN_SIZE_TEST 0 leaves images in their own size, but costs are those of one size; "
+            "expected the short edge in pixels"
+        )
     return height, width
 
 

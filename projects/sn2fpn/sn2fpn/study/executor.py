@@ -123,9 +123,15 @@ class Slurm(Executor):
     def _parameters(name: str, o: SlurmOptions) -> dict[str, Any]:
         """submitit's names; what is None is left out."""
         return {
-            "name": name, "stderr_to_stdout": True, "timeout_min": o.time_min, "gpus_per_node": o.num_gpus or None,
-            "cpus_per_task": o.cpus or None, "mem_gb": o.mem_gb or None, "slurm_partition": o.partition or None,
-            "slurm_array_parallelism": o.array_parallelism, "slurm_additional_parameters": dict(o.extra) or None,
+            "name": name,
+            "stderr_to_stdout": True,
+            "timeout_min": o.time_min,
+            "gpus_per_node": o.num_gpus or None,
+            "cpus_per_task": o.cpus or None,
+            "mem_gb": o.mem_gb or None,
+            "slurm_partition": o.partition or None,
+            "slurm_array_parallelism": o.array_parallelism,
+            "slurm_additional_parameters": dict(o.extra) or None,
         }
 
     def submit(self, jobs: Mapping[str, Callable[[], Any]]) -> dict[str, submitit.Job[Any]]:

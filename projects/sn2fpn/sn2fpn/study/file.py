@@ -109,10 +109,18 @@ class Study:
             if not _METRIC.fullmatch(metric):
                 raise UserError(f"{path}: METRICS: expected task/metric, e.g. bbox/AP or segm/AP50, found {metric!r}")
         return cls(
-            name=raw["NAME"] or path.stem, path=path, base=_beside(path, raw["BASE"]), settings=_flat(raw["SET"]),
-            axes=axes, exclude=exclude, variants=variants, seeds=tuple(raw["SEEDS"]),
-            baseline=_baseline(raw["BASELINE"], axes, variants, path), metrics=tuple(raw["METRICS"]),
-            engine=raw["ENGINE"], imports=tuple(_beside(path, file) for file in raw["IMPORTS"]),
+            name=raw["NAME"] or path.stem,
+            path=path,
+            base=_beside(path, raw["BASE"]),
+            settings=_flat(raw["SET"]),
+            axes=axes,
+            exclude=exclude,
+            variants=variants,
+            seeds=tuple(raw["SEEDS"]),
+            baseline=_baseline(raw["BASELINE"], axes, variants, path),
+            metrics=tuple(raw["METRICS"]),
+            engine=raw["ENGINE"],
+            imports=tuple(_beside(path, file) for file in raw["IMPORTS"]),
         )
 
     @property
@@ -145,13 +153,21 @@ class Study:
 
     def save(self, path: str | Path) -> None:
         """Write the study with nothing left to defaults, so that `load(path)` gives it again; paths become relative."""
+
         def relative(file: Path) -> str:
             return os.path.relpath(file, Path(path).parent)
 
         content = {
-            "NAME": self.name, "BASE": relative(self.base), "SET": self.settings, "AXES": self.axes,
-            "EXCLUDE": list(self.exclude), "SEEDS": list(self.seeds), "BASELINE": self.baseline.axes,
-            "METRICS": list(self.metrics), "ENGINE": self.engine, "IMPORTS": [relative(f) for f in self.imports],
+            "NAME": self.name,
+            "BASE": relative(self.base),
+            "SET": self.settings,
+            "AXES": self.axes,
+            "EXCLUDE": list(self.exclude),
+            "SEEDS": list(self.seeds),
+            "BASELINE": self.baseline.axes,
+            "METRICS": list(self.metrics),
+            "ENGINE": self.engine,
+            "IMPORTS": [relative(f) for f in self.imports],
         }
         with atomic_write(path) as f:
             yaml.safe_dump(content, f, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
@@ -198,11 +214,15 @@ def _check_names(variants: tuple[Variant, ...], path: Path) -> None:
     seen: dict[str, Variant] = {}
     for variant in variants:
         if not _NAME.fullmatch(variant.name):
-            raise UserError(f"{path}: AXES: {variant.name!r} is no name for a folder; "
-                            "use letters, digits and . _ + = - in the names of values")
+            raise UserError(
+                f"{path}: AXES: {variant.name!r} is no name for a folder; "
+                "use letters, digits and . _ + = - in the names of values"
+            )
         if variant.name in seen:
-            raise UserError(f"{path}: AXES: two variants are called {variant.name!r}: {seen[variant.name].axes} and "
-                            f"{variant.axes}; rename a value")
+            raise UserError(
+                f"{path}: AXES: two variants are called {variant.name!r}: {seen[variant.name].axes} and "
+                f"{variant.axes}; rename a value"
+            )
         seen[variant.name] = variant
 
 
@@ -219,8 +239,9 @@ def _selection(entry: Mapping[Any, Any], axes: Mapping[str, Mapping[str, Any]], 
     return chosen
 
 
-def _baseline(entry: Mapping[Any, Any], axes: Mapping[str, Mapping[str, Any]], variants: tuple[Variant, ...],
-              path: Path) -> Variant:
+def _baseline(
+    entry: Mapping[Any, Any], axes: Mapping[str, Mapping[str, Any]], variants: tuple[Variant, ...], path: Path
+) -> Variant:
     where = f"{path}: BASELINE"
     chosen = {axis: next(iter(values)) for axis, values in axes.items()}
     chosen |= _selection(entry, axes, where) if entry else {}

@@ -60,8 +60,13 @@ def differences(fingerprints: Mapping[str, Mapping[str, str]]) -> list[str]:
             groups.setdefault(values.get(key, "default" if is_value else "none"), []).append(variant)
         if len(groups) > 1:
             values_differ |= is_value
-            lines.append(f"{key} differs: " + " | ".join(
-                f"{value} in {', '.join(names)}" if is_value else ", ".join(names) for value, names in groups.items()))
+            lines.append(
+                f"{key} differs: "
+                + " | ".join(
+                    f"{value} in {', '.join(names)}" if is_value else ", ".join(names)
+                    for value, names in groups.items()
+                )
+            )
         elif not is_value:
             equal.append(key)
     if not values_differ:
@@ -77,8 +82,11 @@ def _weights(cfg: CfgNode) -> dict[str, str]:
     load_trained(model, cfg.MODEL.WEIGHTS)
     out, taken = {}, set()
     for part, prefixes in PARTS.items():  # the trunk comes before the pyramid that holds it
-        mine = {name: value for name, value in model.state_dict().items()
-                if name.startswith(tuple(f"{p}." for p in prefixes)) and name not in taken}
+        mine = {
+            name: value
+            for name, value in model.state_dict().items()
+            if name.startswith(tuple(f"{p}." for p in prefixes)) and name not in taken
+        }
         taken |= mine.keys()
         if mine:
             out[part] = _hash(itertools.chain.from_iterable(mine.items()))
@@ -105,9 +113,13 @@ def _mask_arrays(masks: Any) -> list[Any]:
 def _configuration(cfg: CfgNode) -> dict[str, str]:
     own = {f"MODEL.{name.upper()}" for name in PYRAMIDS} - {"MODEL.FPN"}  # whose widths and norm all share
     defaults = dict(_leaves(get_cfg()))
-    return {key: str(value) for key, value in _leaves(cfg)
-            if value != defaults.get(key) and key not in ("MODEL.BACKBONE.NAME", "OUTPUT_DIR")
-            and key.rpartition(".")[0] not in own}
+    return {
+        key: str(value)
+        for key, value in _leaves(cfg)
+        if value != defaults.get(key)
+        and key not in ("MODEL.BACKBONE.NAME", "OUTPUT_DIR")
+        and key.rpartition(".")[0] not in own
+    }
 
 
 def _leaves(node: CfgNode, prefix: str = "") -> Iterable[tuple[str, Any]]:

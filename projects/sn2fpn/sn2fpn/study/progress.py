@@ -106,8 +106,9 @@ class Progress:
         return table
 
 
-def estimate(states: dict[Cell, CellState], seconds: dict[Cell, float], iterations: dict[Cell, int],
-             parallel: int) -> float | None:
+def estimate(
+    states: dict[Cell, CellState], seconds: dict[Cell, float], iterations: dict[Cell, int], parallel: int
+) -> float | None:
     """Seconds until all cells are trained, as far as finished and running ones tell; None: nothing tells yet.
 
     A waiting cell takes as long per iteration as the others of its variant or, without such, as all.

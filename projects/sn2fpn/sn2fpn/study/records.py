@@ -24,9 +24,9 @@ _TAIL_BYTES = 16384
 @dataclass(frozen=True)
 class CellState:
     """Attributes:
-        state: "finished" | "running" | "failed" | "interrupted" (it has a checkpoint or has begun) | "waiting".
-        iteration, eta_seconds: of the training, by the last line of metrics.json.
-        note: the headline for a finished cell, who runs a running one, the error's first line of a failed one.
+    state: "finished" | "running" | "failed" | "interrupted" (it has a checkpoint or has begun) | "waiting".
+    iteration, eta_seconds: of the training, by the last line of metrics.json.
+    note: the headline for a finished cell, who runs a running one, the error's first line of a failed one.
     """
 
     state: str
@@ -100,7 +100,10 @@ def collect_result(study: Study, cell: Cell, out: Path) -> dict[str, Any]:
     results = {name: _results_of(out, name, len(cfg.DATASETS.TEST)) for name in cfg.DATASETS.TEST}
     memory = series.get("peak_memory_mib")
     return {
-        "variant": cell.variant.name, "axes": cell.variant.axes, "seed": cell.seed, "engine": _engine(out),
+        "variant": cell.variant.name,
+        "axes": cell.variant.axes,
+        "seed": cell.seed,
+        "engine": _engine(out),
         "iterations": int(series["total_loss"][0][-1]) + 1,
         "train_seconds": round(_train_seconds(series), 3),
         "peak_memory_mib": None if memory is None else round(float(memory[1].max()), 1),

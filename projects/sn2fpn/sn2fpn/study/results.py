@@ -130,7 +130,7 @@ class StudyResults:
         return (self.metrics or list(self.study.metrics))[0]
 
     def label(self, metric: str) -> str:
-        """"AP50" for "bbox/AP50", "box AP50" where masks are measured, too; "mask AP" for "segm/AP"."""
+        """ "AP50" for "bbox/AP50", "box AP50" where masks are measured, too; "mask AP" for "segm/AP"."""
         task, _, name = metric.rpartition("/")
         masks = any(m.startswith("segm/") for m in self.study.metrics)
         return {"bbox": "box " if masks else "", "segm": "mask "}.get(task, f"{task} ") + name
@@ -172,7 +172,8 @@ class StudyResults:
             row |= {key: cell.result.get(key) for key in ("engine", "iterations")}
             row |= {metric: _plain(cell.scores.get(metric)) for metric in metrics}
             row |= {
-                "parameters": _plain(self.parameters(cell.variant)), "gflops": _plain(self.gflops(cell.variant)),
+                "parameters": _plain(self.parameters(cell.variant)),
+                "gflops": _plain(self.gflops(cell.variant)),
                 "latency_ms": _plain(self.latency_ms(cell.variant)),
                 "train_images_per_s": _plain(self.throughput(cell.variant)),
                 "inference_memory_mib": _plain(self.peak_memory_mib(cell.variant, "inference")),
@@ -195,8 +196,10 @@ def load_results(folder: str | Path) -> StudyResults:
     """
     folder = Path(folder)
     if not (folder / "study.yaml").is_file():
-        raise UserError(f"{folder}: no study.yaml there; expected the folder of a study, such as "
-                        "output/studies/quick_shapes, as `python -m sn2fpn.study run` writes it")
+        raise UserError(
+            f"{folder}: no study.yaml there; expected the folder of a study, such as "
+            "output/studies/quick_shapes, as `python -m sn2fpn.study run` writes it"
+        )
     study = Study.load(folder / "study.yaml")
     extra = {name: read_json(folder / f"{name}.json") for name in ("costs", "speed", "features")}
     return StudyResults(folder, study, tuple(_load_cell(folder, cell) for cell in study.cells), **extra)
@@ -235,8 +238,13 @@ def read_json(path: Path) -> dict[str, Any]:
 def _load_cell(folder: Path, cell: Any) -> CellResult:
     place = cell_folder(folder, cell)
     record, result = read_json(place / "cell.json"), read_json(place / "result.json")
-    known = {"variant": cell.variant.name, "axes": {k: str(v) for k, v in cell.variant.axes.items()},
-             "seed": cell.seed, "folder": place, "record": record}
+    known = {
+        "variant": cell.variant.name,
+        "axes": {k: str(v) for k, v in cell.variant.axes.items()},
+        "seed": cell.seed,
+        "folder": place,
+        "record": record,
+    }
     if result:
         _check_scores(place / "result.json", result)
         return CellResult(**known, state="finished", result=result)
@@ -253,8 +261,9 @@ def _check_scores(path: Path, result: dict[str, Any]) -> None:
         for task, metrics in _items(tasks, path, f"results/{test_set}"):
             for metric, value in _items(metrics, path, f"results/{test_set}/{task}"):
                 if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                    raise UserError(f"{path}: results/{test_set}/{task}/{metric}: expected a number or null, "
-                                    f"found {value!r}")
+                    raise UserError(
+                        f"{path}: results/{test_set}/{task}/{metric}: expected a number or null, found {value!r}"
+                    )
 
 
 def _items(value: Any, path: Path, where: str) -> Iterable[tuple[str, Any]]:

@@ -25,36 +25,81 @@ _INTERRUPTED = 130
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the sub-command."""
     parser.add_argument("study", metavar="FILE", help="study file, e.g. studies/quick_shapes.yaml")
-    parser.add_argument("--output", default="output/studies", metavar="FOLDER",
-                        help="the study's folder is made in it (default output/studies)")
-    parser.add_argument("--dry-run", action="store_true",
-                        help="check all configurations, build every variant and print what it costs; train nothing")
-    parser.add_argument("--only", nargs="+", default=[], metavar="CELL",
-                        help="cells to train: names or patterns, e.g. sni/seed1 'ihp/*'; several machines can share a "
-                             "study so")
-    parser.add_argument("--num-gpus", type=int, default=1, metavar="N",
-                        help="GPUs (with MODEL.DEVICE cpu: processes) of each cell (default 1)")
-    parser.add_argument("--parallel", type=int, default=1, metavar="N",
-                        help="cells at a time on this machine; they share its cores, and have GPUs of their own "
-                             "(default 1)")
-    parser.add_argument("--retry-failed", action=argparse.BooleanOptionalAction, default=True,
-                        help="train cells again that failed in an earlier run (default: yes)")
-    parser.add_argument("--again", nargs="+", default=[], choices=STEPS, metavar="STEP",
-                        help=f"redo what follows the cells: {', '.join(STEPS)}")
+    parser.add_argument(
+        "--output",
+        default="output/studies",
+        metavar="FOLDER",
+        help="the study's folder is made in it (default output/studies)",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check all configurations, build every variant and print what it costs; train nothing",
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="CELL",
+        help="cells to train: names or patterns, e.g. sni/seed1 'ihp/*'; several machines can share a study so",
+    )
+    parser.add_argument(
+        "--num-gpus",
+        type=int,
+        default=1,
+        metavar="N",
+        help="GPUs (with MODEL.DEVICE cpu: processes) of each cell (default 1)",
+    )
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        default=1,
+        metavar="N",
+        help="cells at a time on this machine; they share its cores, and have GPUs of their own (default 1)",
+    )
+    parser.add_argument(
+        "--retry-failed",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="train cells again that failed in an earlier run (default: yes)",
+    )
+    parser.add_argument(
+        "--again",
+        nargs="+",
+        default=[],
+        choices=STEPS,
+        metavar="STEP",
+        help=f"redo what follows the cells: {', '.join(STEPS)}",
+    )
     slurm = parser.add_argument_group("on a Slurm cluster")
-    parser.add_argument("--executor", choices=("local", "slurm"), default="local",
-                        help="where cells are trained: this machine (default) or a Slurm cluster")
+    parser.add_argument(
+        "--executor",
+        choices=("local", "slurm"),
+        default="local",
+        help="where cells are trained: this machine (default) or a Slurm cluster",
+    )
     slurm.add_argument("--partition", default="", help="partition")
-    slurm.add_argument("--time", default="1-00:00:00", metavar="TIME",
-                       help="limit of a job, as Slurm writes it: minutes, h:mm:ss or d-hh:mm:ss; a cell that needs "
-                            "longer saves, and goes on in its next turn (default 1-00:00:00)")
-    slurm.add_argument("--array-parallelism", type=int, default=256, metavar="N",
-                       help="jobs of the array at a time (default 256)")
+    slurm.add_argument(
+        "--time",
+        default="1-00:00:00",
+        metavar="TIME",
+        help="limit of a job, as Slurm writes it: minutes, h:mm:ss or d-hh:mm:ss; a cell that needs "
+        "longer saves, and goes on in its next turn (default 1-00:00:00)",
+    )
+    slurm.add_argument(
+        "--array-parallelism", type=int, default=256, metavar="N", help="jobs of the array at a time (default 256)"
+    )
     slurm.add_argument("--mem", type=float, default=0, metavar="GB", help="memory of a job")
-    slurm.add_argument("--cpus", type=int, default=0, metavar="N",
-                       help="cores of a job (default: data workers and one, for each GPU)")
-    slurm.add_argument("--slurm", action="append", default=[], metavar="KEY=VALUE",
-                       help="any other parameter of sbatch, e.g. --slurm qos=high --slurm mail-type=END")
+    slurm.add_argument(
+        "--cpus", type=int, default=0, metavar="N", help="cores of a job (default: data workers and one, for each GPU)"
+    )
+    slurm.add_argument(
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other parameter of sbatch, e.g. --slurm qos=high --slurm mail-type=END",
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -87,8 +132,10 @@ def main(args: argparse.Namespace) -> int:
         failed = _tell(study, folder, states)
         remaining = [cell.name for cell, s in states.items() if s.state not in ("finished", "failed")]
         if remaining:
-            print(f"{len(remaining)} cells are left to others ({', '.join(remaining[:4])}…); "
-                  "measurements and report follow when all are there")
+            print(
+                f"{len(remaining)} cells are left to others ({', '.join(remaining[:4])}…); "
+                "measurements and report follow when all are there"
+            )
             return int(failed)
         failed_steps = _follow_up(study, folder, executor, args)
     except KeyboardInterrupt:

@@ -89,8 +89,10 @@ class Runner:
             return waiting
         runner = self._lock if isinstance(self.executor, Local) else None
         order = {cell: i for i, cell in enumerate(self.study.cells)}
-        jobs = {cell.name: CellJob(self.folder / "study.yaml", order[cell], self.folder, self.num_gpus, runner)
-                for cell in chosen}
+        jobs = {
+            cell.name: CellJob(self.folder / "study.yaml", order[cell], self.folder, self.num_gpus, runner)
+            for cell in chosen
+        }
         submitted = self.executor.submit(jobs)
         self._jobs |= {cell: submitted[cell.name] for cell in chosen}
         return [cell for cell in waiting if cell not in self._jobs]
@@ -109,13 +111,17 @@ class Runner:
 
     def _shown(self, states: dict[Cell, CellState]) -> dict[Cell, CellState]:
         """A job that was started needs some seconds until it holds its cell's lock."""
-        own = {cell: replace(s, state="running", note="starting") for cell, s in states.items()
-               if cell in self._jobs and s.state not in ("running", "finished")}
+        own = {
+            cell: replace(s, state="running", note="starting")
+            for cell, s in states.items()
+            if cell in self._jobs and s.state not in ("running", "finished")
+        }
         return states | own
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """The first Ctrl-C or SIGTERM ends the loop in good order, the second at once."""
+
         def on_signal(_number: int, _frame: FrameType | None) -> None:
             if self.interrupted:
                 raise KeyboardInterrupt
@@ -138,5 +144,8 @@ def _end_of(job: submitit.Job[Any]) -> str:
 
 
 def _train_seconds(folder: Path, states: dict[Cell, CellState]) -> dict[Cell, float]:
-    return {cell: json.loads((cell_folder(folder, cell) / "result.json").read_text(encoding="utf-8"))["train_seconds"]
-            for cell, state in states.items() if state.state == "finished"}
+    return {
+        cell: json.loads((cell_folder(folder, cell) / "result.json").read_text(encoding="utf-8"))["train_seconds"]
+        for cell, state in states.items()
+        if state.state == "finished"
+    }

@@ -64,21 +64,37 @@ def measure_speed(study: Study, folder: str | Path, rounds: int = 7) -> dict[str
         training = take_turns({name: run.train for name, run in runs.items()}, rounds)  # last: norm statistics move
         neighbours.stop()
     if neighbours.disturb:
-        logger.warning("other processes used %.1f of the %d cores meanwhile: these timings are unreliable, measure "
-                       "again when the machine is idle", neighbours.used, neighbours.cores)
+        logger.warning(
+            "other processes used %.1f of the %d cores meanwhile: these timings are unreliable, measure "
+            "again when the machine is idle",
+            neighbours.used,
+            neighbours.cores,
+        )
     work = {(run.proposals, run.detections) for run in runs.values()}
     if len(work) > 1:
         logger.warning("unequal work (proposals, detections): %s", sorted(work))
     proposals, detections = max(work)
     speed = {
-        "device": _device_name(base.MODEL.DEVICE), "threads": torch.get_num_threads(), "rounds": rounds,
-        "image_size": list(size), "batch": _BATCH, "proposals": proposals, "detections": detections,
-        "cores": neighbours.cores, "cores_used_by_others": round(neighbours.used, 2),
+        "device": _device_name(base.MODEL.DEVICE),
+        "threads": torch.get_num_threads(),
+        "rounds": rounds,
+        "image_size": list(size),
+        "batch": _BATCH,
+        "proposals": proposals,
+        "detections": detections,
+        "cores": neighbours.cores,
+        "cores_used_by_others": round(neighbours.used, 2),
         "reliable": not neighbours.disturb,
-        "variants": {name: {"weights": "trained" if setup.weights else "made up", "inference_s": inference[name],
-                            "train_step_s": training[name], "peak_memory_mib": memory[name]}
-                     for name, setup in setups.items()},
-    }  # fmt: skip
+        "variants": {
+            name: {
+                "weights": "trained" if setup.weights else "made up",
+                "inference_s": inference[name],
+                "train_step_s": training[name],
+                "peak_memory_mib": memory[name],
+            }
+            for name, setup in setups.items()
+        },
+    }
     with atomic_write(folder / "speed.json") as file:
         json.dump(speed, file, indent=2)
     return speed
@@ -128,10 +144,28 @@ def _config(study: Study, variant: Variant, base: CfgNode) -> CfgNode:
     """The variant's configuration for steps that change nothing: no weights moved, no data read."""
     cfg = study.config(variant, study.seeds[0]).clone()
     cfg.defrost()
-    cfg.merge_from_list([
-        "MODEL.DEVICE", base.MODEL.DEVICE, "MODEL.WEIGHTS", "", "SEED", -1, "SOLVER.BASE_LR", 1e-12,
-        "SOLVER.BASE_LR_END", 0.0, "SOLVER.REFERENCE_WORLD_SIZE", 0, "SOLVER.ACCUMULATE_STEPS", 1,
-        "SOLVER.EMA.ENABLED", False, "INPUT.MASK_FORMAT", "polygon"])  # fmt: skip
+    cfg.merge_from_list(
+        [
+            "MODEL.DEVICE",
+            base.MODEL.DEVICE,
+            "MODEL.WEIGHTS",
+            "",
+            "SEED",
+            -1,
+            "SOLVER.BASE_LR",
+            1e-12,
+            "SOLVER.BASE_LR_END",
+            0.0,
+            "SOLVER.REFERENCE_WORLD_SIZE",
+            0,
+            "SOLVER.ACCUMULATE_STEPS",
+            1,
+            "SOLVER.EMA.ENABLED",
+            False,
+            "INPUT.MASK_FORMAT",
+            "polygon",
+        ]
+    )
     return cfg
 
 
@@ -188,6 +222,9 @@ def _free_of_determinism() -> Iterator[None]:
 def _device_name(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-             if line.startswith("model name")]  # fmt: skip
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
     return f"cpu ({names[0] if names else platform.machine()})"

@@ -19,8 +19,19 @@ from ..evaluation import draw_images
 if TYPE_CHECKING:
     from ..evaluation.detections import DetectionEvaluator, ImageDetections
 
-__all__ = ["Bootstrap", "Difference", "Interval", "Verdict", "bootstrap_difference", "compare_resampled",
-           "distinguishable", "holm", "mean_interval", "paired_difference", "resample"]
+__all__ = [
+    "Bootstrap",
+    "Difference",
+    "Interval",
+    "Verdict",
+    "bootstrap_difference",
+    "compare_resampled",
+    "distinguishable",
+    "holm",
+    "mean_interval",
+    "paired_difference",
+    "resample",
+]
 
 ALPHA = 0.05
 
@@ -72,9 +83,7 @@ def mean_interval(values: Sequence[float | None], confidence: float = 0.95) -> I
     return Interval(mean, mean - half, mean + half, n)
 
 
-def paired_difference(
-    a: Sequence[float | None], b: Sequence[float | None], confidence: float = 0.95
-) -> Difference:
+def paired_difference(a: Sequence[float | None], b: Sequence[float | None], confidence: float = 0.95) -> Difference:
     """The mean of a - b, seed by seed; pairs without a number on either side are left out.
 
     Raises:
@@ -93,8 +102,11 @@ def paired_difference(
 
 
 def resample(
-    truth: DetectionEvaluator, predictions: Sequence[list[ImageDetections]], metrics: Sequence[str],
-    resamples: int = 1000, seed: int = 0,
+    truth: DetectionEvaluator,
+    predictions: Sequence[list[ImageDetections]],
+    metrics: Sequence[str],
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """A variant's scores, mean over its seeds: as measured, and on resampled images.
 
@@ -148,9 +160,13 @@ def compare_resampled(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) ->
 
 
 def bootstrap_difference(
-    truth: DetectionEvaluator, predictions_a: Sequence[list[ImageDetections]],
-    predictions_b: Sequence[list[ImageDetections]], metric: str, resamples: int = 1000, seed: int = 0,
-) -> Bootstrap:  # fmt: skip
+    truth: DetectionEvaluator,
+    predictions_a: Sequence[list[ImageDetections]],
+    predictions_b: Sequence[list[ImageDetections]],
+    metric: str,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Bootstrap:
     """The difference a - b of a metric and how far other test images could move it.
 
     For several metrics or variants, `resample` each variant once and `compare_resampled`.
@@ -171,7 +187,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def distinguishable(
-    comparisons: Mapping[str, tuple[Difference, Bootstrap | None]], baseline: str, metric: str = "AP",
+    comparisons: Mapping[str, tuple[Difference, Bootstrap | None]],
+    baseline: str,
+    metric: str = "AP",
     alpha: float = ALPHA,
 ) -> dict[str, Verdict]:
     """Which variants differ from the baseline by more than noise, and a sentence for each.
@@ -184,8 +202,9 @@ def distinguishable(
             are no predictions to resample).
         baseline, metric: how they are called in the sentences.
     """
-    worst = [max(d.p, b.p) if b is not None and not np.isnan(d.p + b.p) else float("nan")
-             for d, b in comparisons.values()]  # fmt: skip
+    worst = [
+        max(d.p, b.p) if b is not None and not np.isnan(d.p + b.p) else float("nan") for d, b in comparisons.values()
+    ]
     out = {}
     for (variant, (seeds, images)), p in zip(comparisons.items(), holm(worst)):
         what = f"{variant} - {baseline}: {seeds.mean:+.2f} {metric}"

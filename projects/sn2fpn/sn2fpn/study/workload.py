@@ -66,8 +66,15 @@ def make_images(count: int, height: int, width: int) -> list[dict[str, Any]]:
         corner = rng.uniform(0, 0.6, (8, 2))
         size = rng.uniform(0.05, 0.4, (8, 2))
         boxes = np.concatenate([corner, corner + size], 1) * [width, height, width, height]
-        batch.append({"image": image.clamp(0, 255), "height": height, "width": width,
-                      "boxes": torch.tensor(boxes, dtype=torch.float32), "classes": torch.arange(8) * 9})
+        batch.append(
+            {
+                "image": image.clamp(0, 255),
+                "height": height,
+                "width": width,
+                "boxes": torch.tensor(boxes, dtype=torch.float32),
+                "classes": torch.arange(8) * 9,
+            }
+        )
     return batch
 
 
@@ -76,8 +83,12 @@ def model_inputs(images: list[dict[str, Any]], num_classes: int) -> list[dict[st
     inputs = []
     for x in images:
         rings = [[[x1, y1, x2, y1, x2, y2, x1, y2]] for x1, y1, x2, y2 in x["boxes"].tolist()]
-        target = Instances(tuple(x["image"].shape[1:]), gt_boxes=Boxes(x["boxes"]), gt_masks=PolygonMasks(rings),
-                           gt_classes=x["classes"] % num_classes)
+        target = Instances(
+            tuple(x["image"].shape[1:]),
+            gt_boxes=Boxes(x["boxes"]),
+            gt_masks=PolygonMasks(rings),
+            gt_classes=x["classes"] % num_classes,
+        )
         inputs.append({"image": x["image"], "height": x["height"], "width": x["width"], "instances": target})
     return inputs
 

@@ -5,5 +5,16 @@ from .drawing import class_color, draw_boxes, draw_instances, draw_masks
 from .grid import Sample, image_grid, predictions_beside_ground_truth, save_png
 from .predictions import draw_predictions, draw_set
 
-__all__ = ["Sample", "class_color", "draw_boxes", "draw_instances", "draw_masks", "draw_predictions", "draw_set",
-           "image_grid", "plot_curves", "predictions_beside_ground_truth", "save_png"]
+__all__ = [
+    "Sample",
+    "class_color",
+    "draw_boxes",
+    "draw_instances",
+    "draw_masks",
+    "draw_predictions",
+    "draw_set",
+    "image_grid",
+    "plot_curves",
+    "predictions_beside_ground_truth",
+    "save_png",
+]

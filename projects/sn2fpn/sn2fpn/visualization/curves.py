@@ -50,11 +50,15 @@ def read_metrics(path: str | Path) -> Series:
             if name != "iteration" and isinstance(value, (int, float)) and math.isfinite(value):
                 points.setdefault(name, {})[iteration] = float(value)
     if len(torn) == len(lines):
-        raise UserError(f"{path}: expected one JSON object with an \"iteration\" a line, found none "
-                        f"in {len(lines)} lines")
+        raise UserError(
+            f'{path}: expected one JSON object with an "iteration" a line, found none in {len(lines)} lines'
+        )
     if torn:
-        logger.warning("%s: line(s) %s are no JSON objects with an \"iteration\" and are left out", path,
-                       ", ".join(map(str, torn[:5])) + (" …" if len(torn) > 5 else ""))
+        logger.warning(
+            '%s: line(s) %s are no JSON objects with an "iteration" and are left out',
+            path,
+            ", ".join(map(str, torn[:5])) + (" …" if len(torn) > 5 else ""),
+        )
     curves = {}
     for name, values in points.items():
         iterations = np.array(sorted(values))
@@ -82,12 +86,16 @@ def plot_curves(metrics_json: str | Path, out_png: str | Path) -> Path:
     parts = {n: c for n, c in series.items() if n.startswith("loss_")}
     rate = {n: c for n, c in series.items() if n == "lr"}
     scores = {n: c for n, c in series.items() if n.split("/")[-1] in ("AP", "AP50", "AP75")}
-    panels = [(draw, curves, title, unit) for draw, curves, title, unit in (
-        (_losses, total, "Total loss", "loss"),
-        (_losses, parts, "Losses by part", "loss"),
-        (_scores, scores, "Average precision", "%"),
-        (_rate, rate, "Learning rate", "learning rate"),
-    ) if curves]
+    panels = [
+        (draw, curves, title, unit)
+        for draw, curves, title, unit in (
+            (_losses, total, "Total loss", "loss"),
+            (_losses, parts, "Losses by part", "loss"),
+            (_scores, scores, "Average precision", "%"),
+            (_rate, rate, "Learning rate", "learning rate"),
+        )
+        if curves
+    ]
     if not panels:
         raise UserError(f"{metrics_json}: holds no losses, learning rate or average precision to draw")
     columns = min(2, len(panels))

@@ -83,8 +83,9 @@ def draw_boxes(
             placed.append(spot)
             canvas.rectangle(spot, fill=tuple(colors[i]))
             pad = _padding(size)
-            canvas.text((spot[0] + pad, spot[1] + pad), labels[i], fill=_readable_on(colors[i]), font=font(size),
-                        anchor="la")
+            canvas.text(
+                (spot[0] + pad, spot[1] + pad), labels[i], fill=_readable_on(colors[i]), font=font(size), anchor="la"
+            )
     return np.asarray(picture)
 
 
@@ -208,16 +209,30 @@ def _inside(box: np.ndarray, size: tuple[int, int]) -> _Rectangle:
 
 
 def _place(
-    canvas: ImageDraw.ImageDraw, label: str, box: _Rectangle, size_px: int, size: tuple[int, int],
-    placed: Sequence[_Rectangle], boxes: Sequence[_Rectangle],
+    canvas: ImageDraw.ImageDraw,
+    label: str,
+    box: _Rectangle,
+    size_px: int,
+    size: tuple[int, int],
+    placed: Sequence[_Rectangle],
+    boxes: Sequence[_Rectangle],
 ) -> _Rectangle:
     """Where a label goes: at a corner of its box, on the picture, hiding few other labels and small boxes."""
     pad = _padding(size_px)
     width = canvas.textlength(label, font=font(size_px)) + 2 * pad
     height = sum(font(size_px).getmetrics()) + 2 * pad
     x1, y1, x2, y2 = box
-    corners = ((x1, y1 - height), (x1, y1), (x1, y2), (x2 - width, y1 - height), (x2 - width, y2),
-               (x1, y2 - height), (x2 - width, y1), (x2, y1), (x1 - width, y1))
+    corners = (
+        (x1, y1 - height),
+        (x1, y1),
+        (x1, y2),
+        (x2 - width, y1 - height),
+        (x2 - width, y2),
+        (x1, y2 - height),
+        (x2 - width, y1),
+        (x2, y1),
+        (x1 - width, y1),
+    )
     best: _Rectangle = (0.0, 0.0, width, height)
     least = float("inf")
     for rank, (x, y) in enumerate(corners):

@@ -50,8 +50,11 @@ def image_grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[Sequence[s
     widths = [max(row[c].shape[1] for row in rows if c < len(row)) for c in range(columns)]
     heights = [max((image.shape[0] for image in row), default=0) for row in rows]
     caption = 0 if titles is None else sum(font(_CAPTION_PX).getmetrics()) + 4
-    sheet = Image.new("RGB", (sum(widths) + _GAP_PX * (columns + 1),
-                              sum(heights) + len(rows) * (caption + _GAP_PX) + _GAP_PX), "white")
+    sheet = Image.new(
+        "RGB",
+        (sum(widths) + _GAP_PX * (columns + 1), sum(heights) + len(rows) * (caption + _GAP_PX) + _GAP_PX),
+        "white",
+    )
     canvas = ImageDraw.Draw(sheet)
     top = _GAP_PX
     for r, row in enumerate(rows):
@@ -96,8 +99,10 @@ def predictions_beside_ground_truth(
             scaled = scale_instances(instances, image.shape[:2])
             cells.append(draw_instances(image, scaled, class_names, font_size_px=13))
         name = f"{sample.title}: " if sample.title else ""
-        titles += [f"{name}ground truth, {_count(len(sample.truth))}",
-                   f"prediction, {_count(len(shown))} scoring {score_threshold:g} or more"]
+        titles += [
+            f"{name}ground truth, {_count(len(sample.truth))}",
+            f"prediction, {_count(len(shown))} scoring {score_threshold:g} or more",
+        ]
     width = 2 * pairs_per_row
     rows = [slice(i, i + width) for i in range(0, len(cells), width)]
     return save_png(image_grid([cells[r] for r in rows], [titles[r] for r in rows]), path)
@@ -119,7 +124,7 @@ def _shorten(canvas: ImageDraw.ImageDraw, text: str, width_px: int) -> str:
     if canvas.textlength(text, font=font(_CAPTION_PX)) <= width_px:
         return text
     for keep in range(len(text) - 1, 1, -1):
-        short = f"{text[: keep // 2]}…{text[len(text) - (keep - keep // 2):]}"
+        short = f"{text[: keep // 2]}…{text[len(text) - (keep - keep // 2) :]}"
         if canvas.textlength(short, font=font(_CAPTION_PX)) <= width_px:
             return short
     return "…"

@@ -51,7 +51,11 @@ def draw_set(
             image = read_image(record["file_name"], "RGB")
             (output,) = model([mapper(record, np.random.default_rng(0))])
             found = output["instances"].to("cpu")
-            truth = annotations_to_instances(record["annotations"], TransformList([]), image.shape[:2],
-                                             "bitmask" if found.has("pred_masks") else None)
+            truth = annotations_to_instances(
+                record["annotations"],
+                TransformList([]),
+                image.shape[:2],
+                "bitmask" if found.has("pred_masks") else None,
+            )
             samples.append(Sample(image, truth, found, Path(record["file_name"]).name))
     return predictions_beside_ground_truth(samples, path, class_names(name), score_threshold)

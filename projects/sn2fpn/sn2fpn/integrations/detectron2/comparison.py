@@ -29,8 +29,18 @@ from ...modeling.rpn_head import RPNHead
 from ...structures import Instances
 from .config import read_config
 
-__all__ = ["Difference", "build_pair", "compare_detections", "compare_engines", "compare_inputs", "compare_training",
-           "compute_exactly", "make_inputs", "read_both", "to_detectron2"]
+__all__ = [
+    "Difference",
+    "build_pair",
+    "compare_detections",
+    "compare_engines",
+    "compare_inputs",
+    "compare_training",
+    "compute_exactly",
+    "make_inputs",
+    "read_both",
+    "to_detectron2",
+]
 
 # One of everything that is random in the data, small pictures, and a CPU: what both engines can do alike.
 _REDUCED: dict[str, Any] = {
@@ -53,9 +63,13 @@ class Difference(NamedTuple):
 
 
 def compare_engines(
-    config_file: str, overrides: Sequence[Any] = (), weights: str = "", images: int = 2, seed: int = 0,
+    config_file: str,
+    overrides: Sequence[Any] = (),
+    weights: str = "",
+    images: int = 2,
+    seed: int = 0,
     exactly: bool = True,
-) -> list[Difference]:  # fmt: skip
+) -> list[Difference]:
     """Build a configuration's detector in both engines, with the same weights, and run them side by side.
 
     Args:
@@ -228,15 +242,19 @@ def _input_difference(a: Any, b: Any) -> float:
     return _difference(getattr(a, "tensor", a), getattr(b, "tensor", b))
 
 
-def compare_training(ours: nn.Module, theirs: nn.Module, inputs: Sequence[dict[str, Any]],
-                     seed: int = 0) -> list[Difference]:
+def compare_training(
+    ours: nn.Module, theirs: nn.Module, inputs: Sequence[dict[str, Any]], seed: int = 0
+) -> list[Difference]:
     """Losses and gradients of one step: relative differences, a gradient's by its norm."""
     losses, gradients = _train_step(ours, inputs, seed)
     their_losses, their_gradients = _train_step(theirs, to_detectron2(inputs), seed)
-    rows = [Difference(name, abs(losses[name] - value) / max(abs(value), 1e-12), f"{value:.6g}")
-            for name, value in their_losses.items()]
-    errors = {name: float((gradients[name] - g).norm() / g.norm().clamp(min=1e-8))
-              for name, g in their_gradients.items()}
+    rows = [
+        Difference(name, abs(losses[name] - value) / max(abs(value), 1e-12), f"{value:.6g}")
+        for name, value in their_losses.items()
+    ]
+    errors = {
+        name: float((gradients[name] - g).norm() / g.norm().clamp(min=1e-8)) for name, g in their_gradients.items()
+    }
     worst = max(errors, key=errors.__getitem__)
     return [*rows, Difference("gradients", errors[worst], worst)]
 
@@ -269,13 +287,17 @@ def compare_detections(ours: nn.Module, theirs: nn.Module, inputs: Sequence[dict
         distance += (other.scores[:, None] - mine.scores[None]).abs()  # tells equal boxes apart
         distance[other.pred_classes[:, None] != mine.pred_classes[None]] = float("inf")
         mine = mine[distance.argmin(1)]
-        found = {"boxes": _difference(mine.pred_boxes.tensor, other.pred_boxes.tensor),
-                 "scores": _difference(mine.scores, other.scores)}
+        found = {
+            "boxes": _difference(mine.pred_boxes.tensor, other.pred_boxes.tensor),
+            "scores": _difference(mine.scores, other.scores),
+        }
         if other.has("pred_masks"):
             found["mask pixels (share)"] = float((mine.pred_masks != other.pred_masks).float().mean())
         largest |= {name: max(largest.get(name, 0.0), value) for name, value in found.items()}
-    return [Difference(f"detections: {name}", value, f"{count} detections" if name == "number" else "")
-            for name, value in largest.items()]
+    return [
+        Difference(f"detections: {name}", value, f"{count} detections" if name == "number" else "")
+        for name, value in largest.items()
+    ]
 
 
 def _largest_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:

@@ -42,8 +42,9 @@ def share_dataset(name: str) -> None:
 def _load(name: str) -> list[dict[str, Any]]:
     records = DatasetCatalog.get(name)
     _share_metadata(name)
-    return [{**r, "annotations": [a | {"bbox_mode": BoxMode(a["bbox_mode"])} for a in r["annotations"]]}
-            for r in records]
+    return [
+        {**r, "annotations": [a | {"bbox_mode": BoxMode(a["bbox_mode"])} for a in r["annotations"]]} for r in records
+    ]
 
 
 def _share_metadata(name: str) -> None:

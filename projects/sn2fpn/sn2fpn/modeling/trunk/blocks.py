@@ -96,9 +96,7 @@ class DeepESDStem(TrunkPart):
         half = out_channels // 2
         self.conv1 = Conv2d(in_channels, half, 3, padding=1, norm=norm, activation="relu")
         c2_msra_fill(self.conv1)
-        self.esd = nn.Sequential(
-            _esd(half, out_channels, norm, esd), _esd(out_channels, out_channels, norm, esd)
-        )
+        self.esd = nn.Sequential(_esd(half, out_channels, norm, esd), _esd(out_channels, out_channels, norm, esd))
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (Tensor[N, 3, H, W]) -> Tensor[N, C, ceil(H / 4), ceil(W / 4)]."""
@@ -111,9 +109,7 @@ class _ResidualBlock(TrunkPart):
     The residual branch's stride-2 3x3 conv is the D branch of ESD, so a plain ResNet's weights fit.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, stride: int, norm: Norm, esd: ESDOptions | None
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, norm: Norm, esd: ESDOptions | None) -> None:
         super().__init__()
         self.out_channels, self.stride, self.esd = out_channels, stride, esd
         self.fuse: Conv2d | None = None
@@ -160,13 +156,7 @@ class BasicBlock(_ResidualBlock):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        stride: int = 1,
-        norm: Norm = "BN",
-        esd: ESDOptions | None = None,
+        self, in_channels: int, out_channels: int, *, stride: int = 1, norm: Norm = "BN", esd: ESDOptions | None = None
     ) -> None:
         super().__init__(in_channels, out_channels, stride, norm, esd)
         self.conv1 = Conv2d(in_channels, out_channels, 3, stride, padding=1, norm=norm, activation="relu")
@@ -209,9 +199,16 @@ class BottleneckBlock(_ResidualBlock):
         width = bottleneck_channels
         self.conv1 = Conv2d(in_channels, width, 1, stride_1x1, norm=norm, activation="relu")
         self.conv2 = Conv2d(
-            width, width, 3, stride_3x3, padding=dilation, dilation=dilation, groups=num_groups,
-            norm=norm, activation="relu",
-        )  # fmt: skip
+            width,
+            width,
+            3,
+            stride_3x3,
+            padding=dilation,
+            dilation=dilation,
+            groups=num_groups,
+            norm=norm,
+            activation="relu",
+        )
         self.conv3 = Conv2d(width, out_channels, 1, norm=norm)
         self._finish(self.conv2)
 

@@ -103,16 +103,19 @@ def make_resnet(
         for i in range(count):
             # A dilated res5 keeps the resolution of res4.
             stride = 2 if i == 0 and name != "res2" and dilation == 1 else 1
-            common: dict[str, Any] = dict(
-                stride=stride, norm=norm, esd=esd if i == 0 and name in esd_stages else None
-            )
+            common: dict[str, Any] = dict(stride=stride, norm=norm, esd=esd if i == 0 and name in esd_stages else None)
             if depth in _LIGHT:
                 block: TrunkPart = BasicBlock(block_in, channels, **common)
             else:
                 block = BottleneckBlock(
-                    block_in, channels, bottleneck_channels=width, num_groups=num_groups,
-                    stride_in_1x1=stride_in_1x1, dilation=dilation, **common,
-                )  # fmt: skip
+                    block_in,
+                    channels,
+                    bottleneck_channels=width,
+                    num_groups=num_groups,
+                    stride_in_1x1=stride_in_1x1,
+                    dilation=dilation,
+                    **common,
+                )
             stages[name].append(block)
             block_in = channels
         channels, width = 2 * channels, 2 * width
@@ -125,8 +128,9 @@ def make_resnet(
         if stride_in_1x1 and depth not in _LIGHT and esd_stages:
             logger.info(
                 "stride_in_1x1 (MODEL.RESNETS.STRIDE_IN_1X1) is True: ESD needs the stride in the 3x3 conv2, so the "
-                "first blocks of %s have it there", ", ".join(esd_stages),
-            )  # fmt: skip
+                "first blocks of %s have it there",
+                ", ".join(esd_stages),
+            )
         _warn_of_new_parts(trunk, freeze_at)
     return trunk
 
@@ -186,18 +190,16 @@ def _one_of(key: str, value: Any, choices: Collection[Any]) -> None:
 def _warn_of_new_parts(trunk: ResNet, freeze_at: int) -> None:
     """Say which trainable parts, new with ESD, lie within the frozen ones."""
     frozen = {id(block) for part in trunk.parts()[:freeze_at] for block in part}
-    new = [
-        f"{name}.{part}"
-        for name, block in trunk.named_modules()
-        if id(block) in frozen
-        for part in block.new_parts
-    ]
+    new = [f"{name}.{part}" for name, block in trunk.named_modules() if id(block) in frozen for part in block.new_parts]
     if new:
         logger.warning(
             "freeze_at (MODEL.BACKBONE.FREEZE_AT) %d freezes the trunk up to %s, but parts that only ESD has are new "
             "there and go on training: %s. What is frozen behind them was trained without them; lower freeze_at to let "
-            "it adapt", freeze_at, ("stem", *_STAGES)[freeze_at - 1], ", ".join(new),
-        )  # fmt: skip
+            "it adapt",
+            freeze_at,
+            ("stem", *_STAGES)[freeze_at - 1],
+            ", ".join(new),
+        )
 
 
 def frozen_norm_warning(model: nn.Module, loaded_names: Collection[str]) -> str | None:

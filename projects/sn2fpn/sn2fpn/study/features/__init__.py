@@ -8,8 +8,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_HOMES = {"add_arguments": "command", "main": "command", "measure_study": "cells", "examine": "examine",
-          "respond": "response"}  # fmt: skip
+_HOMES = {
+    "add_arguments": "command",
+    "main": "command",
+    "measure_study": "cells",
+    "examine": "examine",
+    "respond": "response",
+}
 
 __all__ = list(_HOMES)
 

@@ -24,20 +24,52 @@ _RESULTS = "features.json"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command."""
-    parser.add_argument("--config-file", required=True, nargs="+", metavar="FILE",
-                        help="configurations of the models to compare, .yaml or .py")
-    parser.add_argument("--weights", nargs="+", default=[], metavar="FILE",
-                        help="a checkpoint per configuration (default: those that the configurations name)")
-    parser.add_argument("--input", required=True, nargs="+", metavar="PATH",
-                        help="pictures, folders, patterns; - for such names in standard input, one a line")
-    parser.add_argument("--annotations", default="", metavar="FILE",
-                        help="COCO file with the pictures' objects; without it, what needs objects is left out")
-    parser.add_argument("--output", default="output/features", metavar="FOLDER",
-                        help="gets the drawings and features.json (default %(default)s)")
-    parser.add_argument("--drawings", type=int, default=8, metavar="N",
-                        help="draw at most N of the pictures, evenly spread; all are measured (default %(default)s)")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE",
-                        help="config keys to change in all configurations, after all flags")
+    parser.add_argument(
+        "--config-file",
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="configurations of the models to compare, .yaml or .py",
+    )
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="a checkpoint per configuration (default: those that the configurations name)",
+    )
+    parser.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="pictures, folders, patterns; - for such names in standard input, one a line",
+    )
+    parser.add_argument(
+        "--annotations",
+        default="",
+        metavar="FILE",
+        help="COCO file with the pictures' objects; without it, what needs objects is left out",
+    )
+    parser.add_argument(
+        "--output",
+        default="output/features",
+        metavar="FOLDER",
+        help="gets the drawings and features.json (default %(default)s)",
+    )
+    parser.add_argument(
+        "--drawings",
+        type=int,
+        default=8,
+        metavar="N",
+        help="draw at most N of the pictures, evenly spread; all are measured (default %(default)s)",
+    )
+    parser.add_argument(
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help="config keys to change in all configurations, after all flags",
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -47,8 +79,10 @@ def main(args: argparse.Namespace) -> int:
         UserError: mistakes in the arguments, a file that cannot be read, or models without common levels.
     """
     if args.weights and len(args.weights) != len(args.config_file):
-        raise UserError(f"--weights: {len(args.config_file)} configurations need {len(args.config_file)} checkpoints, "
-                        f"in the same order, found {len(args.weights)}")
+        raise UserError(
+            f"--weights: {len(args.config_file)} configurations need {len(args.config_file)} checkpoints, "
+            f"in the same order, found {len(args.weights)}"
+        )
     if args.drawings < 0:
         raise UserError(f"--drawings {args.drawings}: expected a number of pictures, 0 or more")
     from ...predict.loading import load_predictor
@@ -69,8 +103,10 @@ def main(args: argparse.Namespace) -> int:
         measures[name], views[name] = examine(predictor.model, mapper, records, drawn)
         if list(measures[name]) != list(measures[names[0]]):
             found, expected = (", ".join(measures[n]) for n in (name, names[0]))
-            raise UserError(f"--config-file: {config} has levels {found}, {args.config_file[0]} has {expected}; "
-                            "compare models with the same MODEL.FPN.IN_FEATURES")
+            raise UserError(
+                f"--config-file: {config} has levels {found}, {args.config_file[0]} has {expected}; "
+                "compare models with the same MODEL.FPN.IN_FEATURES"
+            )
     for k, i in enumerate(drawn):
         draw_views({name: views[name][k] for name in names}, outputs[i], files[i].name)
         print(f"{files[i]} -> {outputs[i]}")
@@ -146,8 +182,9 @@ def _name_drawings(files: Sequence[Path], folder: Path) -> list[Path]:
         while output in taken:
             output, number = folder / f"{file.stem}-{number}.png", number + 1
         if output.resolve() in inputs:
-            raise UserError(f"--output {folder}: the drawing of {file} would replace the input {output}; "
-                            "choose another folder")
+            raise UserError(
+                f"--output {folder}: the drawing of {file} would replace the input {output}; choose another folder"
+            )
         taken.add(output)
         outputs.append(output)
     return outputs

@@ -96,18 +96,33 @@ def _fusion_panels(levels: list[LevelView]) -> list[_Panel]:
         _Panel(values, cmap, limits, level.measures[key])
         for level in levels
         for values, cmap, limits, key in (
-            (level.share, _SHARE[0], _SHARE[1:], "coarse_share"), (level.cosine, _COSINE[0], _COSINE[1:], "agreement"))
-    ]  # fmt: skip
+            (level.share, _SHARE[0], _SHARE[1:], "coarse_share"),
+            (level.cosine, _COSINE[0], _COSINE[1:], "agreement"),
+        )
+    ]
 
 
 _SHARE = ("viridis", 0.0, 1.0)
 _COSINE = ("RdBu_r", -1.0, 1.0)
-_ENERGY = _Block("Energy", "channel norm; each panel has a scale of its own. Number: localisation of the framed "
-                 "objects (0.5: chance)", ("before", "after"), _energy_panels)  # fmt: skip
-_COLOURS = _Block("Principal components", "the first three as red, green, blue; within a row, like colours mean like "
-                  "places", ("before", "after"), _colour_panels)  # fmt: skip
-_FUSION = _Block("What fusion adds", "coarser levels' share of the output, and its cosine with the rest. Number: over "
-                 "the picture", ("coarse share", "agreement"), _fusion_panels, (_SHARE, _COSINE))  # fmt: skip
+_ENERGY = _Block(
+    "Energy",
+    "channel norm; each panel has a scale of its own. Number: localisation of the framed objects (0.5: chance)",
+    ("before", "after"),
+    _energy_panels,
+)
+_COLOURS = _Block(
+    "Principal components",
+    "the first three as red, green, blue; within a row, like colours mean like places",
+    ("before", "after"),
+    _colour_panels,
+)
+_FUSION = _Block(
+    "What fusion adds",
+    "coarser levels' share of the output, and its cosine with the rest. Number: over the picture",
+    ("coarse share", "agreement"),
+    _fusion_panels,
+    (_SHARE, _COSINE),
+)
 
 
 class _Sheet:
@@ -117,8 +132,10 @@ class _Sheet:
         self.names = names
         self.height = _PANEL * picture[0] / picture[1]
         bottom = _GAP
-        size = (max(self._left(2 * len(names)) + _LEFT / 2, _MIN_WIDTH),
-                (_TITLE if title else 0) + blocks * _HEAD + rows * (self.height + _GAP) + bottom)
+        size = (
+            max(self._left(2 * len(names)) + _LEFT / 2, _MIN_WIDTH),
+            (_TITLE if title else 0) + blocks * _HEAD + rows * (self.height + _GAP) + bottom,
+        )
         self.figure = Figure(figsize=size, dpi=_DPI)
         self.y = size[1]  # of the top of what is still empty, from below
         if title:
@@ -156,12 +173,26 @@ class _Sheet:
             rows, columns = panel.values.shape[:2]
             low, high = panel.range or (None, None)
             axes.set_facecolor("0.8")  # where a value is not defined
-            axes.imshow(panel.values, extent=(0, columns * level.stride, rows * level.stride, 0), cmap=panel.cmap,
-                        vmin=low, vmax=high, interpolation="nearest", aspect="auto")  # fmt: skip
+            axes.imshow(
+                panel.values,
+                extent=(0, columns * level.stride, rows * level.stride, 0),
+                cmap=panel.cmap,
+                vmin=low,
+                vmax=high,
+                interpolation="nearest",
+                aspect="auto",
+            )
             _frame(axes, level.boxes, level.size)
             if panel.number is not None:
-                axes.text(0.03, 0.04, f"{panel.number:.2f}", transform=axes.transAxes, color="white", fontsize=8,
-                          bbox=dict(facecolor="black", alpha=0.65, pad=1.5, linewidth=0))  # fmt: skip
+                axes.text(
+                    0.03,
+                    0.04,
+                    f"{panel.number:.2f}",
+                    transform=axes.transAxes,
+                    color="white",
+                    fontsize=8,
+                    bbox=dict(facecolor="black", alpha=0.65, pad=1.5, linewidth=0),
+                )
 
     def _left(self, column: int) -> float:
         """Left edge of a model's panel; the picture stands before them."""

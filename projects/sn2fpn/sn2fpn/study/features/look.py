@@ -81,10 +81,14 @@ def measure(maps: LevelMaps) -> Measures:
     """
     where = maps.where
     values: Measures = {
-        "localisation": localisation(maps.after, where), "localisation_before": localisation(maps.before, where),
-        "coarse_share": None, "agreement": None, "agreement_inside": None, "agreement_outside": None,
+        "localisation": localisation(maps.after, where),
+        "localisation_before": localisation(maps.before, where),
+        "coarse_share": None,
+        "agreement": None,
+        "agreement_inside": None,
+        "agreement_outside": None,
         "boxes": len(maps.boxes),
-    }  # fmt: skip
+    }
     if maps.coarse is not None:
         values["coarse_share"] = coarse_share(maps.own, maps.coarse, where)
         for key, area in (("", where.whole), ("_inside", where.inside), ("_outside", where.outside)):

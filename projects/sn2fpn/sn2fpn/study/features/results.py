@@ -14,10 +14,14 @@ from .look import Measures
 __all__ = ["measures_table", "write_results"]
 
 _COLUMNS = {
-    "boxes": "objects", "localisation_before": "localisation\nbefore", "localisation": "localisation\nafter",
-    "coarse_share": "coarse\nshare", "agreement": "agreement", "agreement_inside": "agreement\ninside",
+    "boxes": "objects",
+    "localisation_before": "localisation\nbefore",
+    "localisation": "localisation\nafter",
+    "coarse_share": "coarse\nshare",
+    "agreement": "agreement",
+    "agreement_inside": "agreement\ninside",
     "agreement_outside": "agreement\noutside",
-}  # fmt: skip
+}
 
 
 def write_results(
@@ -43,5 +47,9 @@ def measures_table(measures: Mapping[str, Mapping[str, Measures]]) -> str:
     shown = [key for key in _COLUMNS if any(values[key] is not None for _, _, values in rows)]
     if not any(values["boxes"] for _, _, values in rows):
         shown.remove("boxes")
-    return tabulate([[level, name, *(values[key] for key in shown)] for level, name, values in rows],
-                    ["level", "model", *(_COLUMNS[key] for key in shown)], floatfmt=".3f", missingval="–")
+    return tabulate(
+        [[level, name, *(values[key] for key in shown)] for level, name, values in rows],
+        ["level", "model", *(_COLUMNS[key] for key in shown)],
+        floatfmt=".3f",
+        missingval="–",
+    )

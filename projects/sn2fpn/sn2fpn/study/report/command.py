@@ -8,8 +8,10 @@ __all__ = ["add_arguments", "main"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = ("Write report/report.html, report/report.md, results.csv and results.json of a study from "
-                          "what its cells left on disk, finished or not; nothing is trained.")
+    parser.description = (
+        "Write report/report.html, report/report.md, results.csv and results.json of a study from "
+        "what its cells left on disk, finished or not; nothing is trained."
+    )
     parser.add_argument("folder", metavar="FOLDER", help="of a study, such as output/studies/quick_shapes")
 
 

@@ -46,7 +46,7 @@ class Comparison:
 
     @property
     def intervals(self) -> str:
-        """"95 % CI −0.5 … 2.1 over 3 seeds; 0.2 … 1.4 over resampled test images"."""
+        """ "95 % CI −0.5 … 2.1 over 3 seeds; 0.2 … 1.4 over resampled test images"."""
         over = plural(self.seeds.n, "seed")
         parts = [f"{over}, no interval" if self.seeds.n < 2 else f"95 % CI {_range(self.seeds)} over {over}"]
         if self.images is not None and math.isfinite(self.images.low):

@@ -32,8 +32,16 @@ def plot_curves_over_seeds(
     for name, seeds in curves.items():
         at, values = _together([(x, smooth(y) if smoothed else y) for x, y in seeds])
         look = style[name]
-        axes.plot(at, values.mean(axis=0), look.dash, color=look.color, linewidth=1.6, label=name,
-                  marker=None if smoothed else look.marker, markersize=5)
+        axes.plot(
+            at,
+            values.mean(axis=0),
+            look.dash,
+            color=look.color,
+            linewidth=1.6,
+            label=name,
+            marker=None if smoothed else look.marker,
+            markersize=5,
+        )
         if len(values) > 1:
             axes.fill_between(at, values.min(axis=0), values.max(axis=0), color=look.color, alpha=0.18, linewidth=0)
         highest.append(float(np.percentile(values, 97)))

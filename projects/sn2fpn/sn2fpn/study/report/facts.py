@@ -34,8 +34,14 @@ def heading_facts(results: StudyResults) -> list[tuple[str, str]]:
         ("settings for all", joined(f"{key} {value}" for key, value in study.settings.items())),
         ("test sets", joined(name for cell in finished for name in cell.test_sets)),
         ("seeds", joined(study.seeds)),
-        ("iterations", joined(f"{cell.result.get('iterations'):,}" for cell in finished
-                              if isinstance(cell.result.get("iterations"), int))),
+        (
+            "iterations",
+            joined(
+                f"{cell.result.get('iterations'):,}"
+                for cell in finished
+                if isinstance(cell.result.get("iterations"), int)
+            ),
+        ),
         ("engine", joined(cell.result.get("engine") for cell in finished)),
         ("commit", joined(cell.record.get("commit") for cell in finished)),
         ("machine", joined(cell.record.get("host") for cell in finished)),
@@ -50,8 +56,11 @@ def fingerprint_lines(results: StudyResults) -> list[tuple[str, list[str]]]:
     """What is equal between the variants of a seed and what differs: ("seed 1, 2", lines) where seeds agree."""
     told: dict[tuple[str, ...], list[int]] = {}
     for seed in results.study.seeds:
-        prints = {cell.variant: cell.record["fingerprint"] for cell in results.cells
-                  if cell.seed == seed and cell.record.get("fingerprint")}
+        prints = {
+            cell.variant: cell.record["fingerprint"]
+            for cell in results.cells
+            if cell.seed == seed and cell.record.get("fingerprint")
+        }
         if len(prints) > 1:
             told.setdefault(tuple(differences(prints)), []).append(seed)
     return [(f"seed {joined(seeds)}", list(lines)) for lines, seeds in told.items()]
@@ -72,8 +81,11 @@ def run_checks(results: StudyResults) -> list[Check]:
 
 def rerun_commands(results: StudyResults) -> list[tuple[str, str]]:
     """(cell, its command line) of the cells that were started."""
-    return [(cell.name, shlex.join(map(str, command))) for cell in results.cells
-            if (command := cell.record.get("command")) and isinstance(command, list)]
+    return [
+        (cell.name, shlex.join(map(str, command)))
+        for cell in results.cells
+        if (command := cell.record.get("command")) and isinstance(command, list)
+    ]
 
 
 def _versions(cell: CellResult) -> str | None:

@@ -34,8 +34,13 @@ def plot_against_cost(
     _percent_limits(axes)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
-    _label_points(figure, axes, {name: (costs[name], scores[name][0]) for name in shown},
-                  [(costs[name], low, high) for name in shown for _, low, high in [scores[name]] if low == low], style)
+    _label_points(
+        figure,
+        axes,
+        {name: (costs[name], scores[name][0]) for name in shown},
+        [(costs[name], low, high) for name in shown for _, low, high in [scores[name]] if low == low],
+        style,
+    )
     return figure
 
 
@@ -94,9 +99,16 @@ def _bar(axes: Axes, at: float, point: Point, look: Look, label: str | None, acr
         if math.isnan(y[0]):
             continue
         marker = kind != "-"
-        axes.plot(*((y, x) if across else (x, y)), kind, color=look.color, linewidth=1.3,
-                  alpha=1.0 if marker else 0.75, markersize=5.5, markeredgewidth=0,
-                  label=label if marker else None)
+        axes.plot(
+            *((y, x) if across else (x, y)),
+            kind,
+            color=look.color,
+            linewidth=1.3,
+            alpha=1.0 if marker else 0.75,
+            markersize=5.5,
+            markeredgewidth=0,
+            label=label if marker else None,
+        )
 
 
 def _percent_limits(axes: Axes) -> None:
@@ -106,35 +118,57 @@ def _percent_limits(axes: Axes) -> None:
 
 
 def _label_points(
-    figure: Figure, axes: Axes, points: Mapping[str, tuple[float, float]],
-    bars: Sequence[tuple[float, float, float]], style: Mapping[str, Look],
-) -> None:  # fmt: skip
+    figure: Figure,
+    axes: Axes,
+    points: Mapping[str, tuple[float, float]],
+    bars: Sequence[tuple[float, float, float]],
+    style: Mapping[str, Look],
+) -> None:
     """Write each name beside its point where it hides the least: other names, points, intervals."""
     figure.draw_without_rendering()  # settles the layout, so that data becomes pixels
     to_px = axes.transData.transform
     taken = [_around(to_px(point), 7, 7) for point in points.values()]
-    taken += [(x - 2, low, x + 2, high) for x, low, high in
-              ((to_px((x, low))[0], to_px((x, low))[1], to_px((x, high))[1]) for x, low, high in bars)]
+    taken += [
+        (x - 2, low, x + 2, high)
+        for x, low, high in ((to_px((x, low))[0], to_px((x, low))[1], to_px((x, high))[1]) for x, low, high in bars)
+    ]
     inside = axes.get_window_extent()
     for name in sorted(points, key=lambda n: points[n]):
-        text = axes.annotate(_short(name), points[name], xytext=(0, 0), textcoords="offset pixels", ha="center",
-                             va="center", fontsize=8.5, fontweight="bold")
+        text = axes.annotate(
+            _short(name),
+            points[name],
+            xytext=(0, 0),
+            textcoords="offset pixels",
+            ha="center",
+            va="center",
+            fontsize=8.5,
+            fontweight="bold",
+        )
         extent = text.get_window_extent()
         half = extent.width / 2, extent.height / 2
         center = to_px(points[name])
         best, least = (0.0, 0.0), math.inf
         for rank, (dx, dy) in enumerate(_spots(*half)):
             box = _around((center[0] + dx, center[1] + dy), *half)
-            outside = (max(inside.x0 - box[0], 0) + max(box[2] - inside.x1, 0)
-                       + max(inside.y0 - box[1], 0) + max(box[3] - inside.y1, 0))
+            outside = (
+                max(inside.x0 - box[0], 0)
+                + max(box[2] - inside.x1, 0)
+                + max(inside.y0 - box[1], 0)
+                + max(box[3] - inside.y1, 0)
+            )
             cost = sum(_shared(box, other) for other in taken) + 200 * outside + 0.4 * rank * half[1]
             if cost < least:
                 best, least = (dx, dy), cost
         text.set_position(best)
         taken.append(_around((center[0] + best[0], center[1] + best[1]), *half))
         if math.hypot(*best) > half[0] + 26:
-            axes.annotate("", points[name], xytext=best, textcoords="offset pixels",
-                          arrowprops={"arrowstyle": "-", "color": style[name].color, "linewidth": 0.6, "shrinkB": 4})
+            axes.annotate(
+                "",
+                points[name],
+                xytext=best,
+                textcoords="offset pixels",
+                arrowprops={"arrowstyle": "-", "color": style[name].color, "linewidth": 0.6, "shrinkB": 4},
+            )
 
 
 def _spots(half_width: float, half_height: float) -> list[tuple[float, float]]:
@@ -157,5 +191,4 @@ def _shared(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 def _short(name: str, letters: int = 22) -> str:
     """Long names lose their middle."""
-    return name if len(name) <= letters else f"{name[:letters // 2]}…{name[-(letters // 2 - 1):]}"
-
+    return name if len(name) <= letters else f"{name[: letters // 2]}…{name[-(letters // 2 - 1) :]}"

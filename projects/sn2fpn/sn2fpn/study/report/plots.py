@@ -36,8 +36,12 @@ def draw_plots(
     """All figures for which there is something to draw; none for a study without a finished cell."""
     if not results.finished:
         return []
-    return [*_against_costs(results, style), *_by_size(results, style), *_curves(results, style),
-            *_by_class(results, style, class_differences)]
+    return [
+        *_against_costs(results, style),
+        *_by_size(results, style),
+        *_curves(results, style),
+        *_by_class(results, style, class_differences),
+    ]
 
 
 def _against_costs(results: StudyResults, style: Mapping[str, Look]) -> list[Plot]:
@@ -50,9 +54,14 @@ def _against_costs(results: StudyResults, style: Mapping[str, Look]) -> list[Plo
     ):
         costs = {variant: read(variant) for variant in scores if math.isfinite(read(variant))}
         if costs:
-            plots.append(Plot("cost", f"{results.headline.split('/')[-1]}_against_{name}",
-                              f"{results.label(results.headline)} against {title.partition(' (')[0]}",
-                              plot_against_cost(scores, costs, style, title, label)))
+            plots.append(
+                Plot(
+                    "cost",
+                    f"{results.headline.split('/')[-1]}_against_{name}",
+                    f"{results.label(results.headline)} against {title.partition(' (')[0]}",
+                    plot_against_cost(scores, costs, style, title, label),
+                )
+            )
     return plots
 
 
@@ -80,20 +89,27 @@ def _curves(results: StudyResults, style: Mapping[str, Look]) -> list[Plot]:
                 curves[variant] = seeds
         if any(len(iterations) > 1 for seeds in curves.values() for iterations, _ in seeds):  # one point is no curve
             label = "total loss" if smoothed else f"{results.label(results.headline)} (%)"
-            plots.append(Plot("curves", f"training_{name}", title,
-                              plot_curves_over_seeds(curves, style, label, smoothed)))
+            plots.append(
+                Plot("curves", f"training_{name}", title, plot_curves_over_seeds(curves, style, label, smoothed))
+            )
     return plots
 
 
 def _by_class(
     results: StudyResults, style: Mapping[str, Look], differences: Mapping[str, Mapping[str, Interval]]
-) -> list[Plot]:  # fmt: skip
+) -> list[Plot]:
     if not differences:
         return []
     points = {name: {variant: _point(bounds) for variant, bounds in row.items()} for name, row in differences.items()}
     label = f"difference to {results.baseline} (points of {class_label(results)})"
-    return [Plot("classes", "class_differences", f"Difference to {results.baseline} by class",
-                 plot_class_differences(points, style, label))]
+    return [
+        Plot(
+            "classes",
+            "class_differences",
+            f"Difference to {results.baseline} by class",
+            plot_class_differences(points, style, label),
+        )
+    ]
 
 
 def _points(results: StudyResults, metric: str) -> dict[str, Point]:

@@ -18,8 +18,10 @@ _FOLDER = Path(__file__).parent / "templates"
 def render_html(**content: Any) -> str:
     """The page, with its style and script inside."""
     environment = _environment(autoescape=True)
-    inside = {name: Markup((_FOLDER / file).read_text(encoding="utf-8"))
-              for name, file in (("style", "page.css"), ("script", "sort.js"))}
+    inside = {
+        name: Markup((_FOLDER / file).read_text(encoding="utf-8"))
+        for name, file in (("style", "page.css"), ("script", "sort.js"))
+    }
     return environment.get_template("report.html").render(content, **inside)
 
 
@@ -33,8 +35,13 @@ def render_markdown(**content: Any) -> str:
 
 
 def _environment(**options: Any) -> jinja2.Environment:
-    return jinja2.Environment(loader=jinja2.FileSystemLoader(_FOLDER), undefined=jinja2.StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True, **options)
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **options,
+    )
 
 
 def _markdown(value: Any) -> Any:

@@ -47,16 +47,19 @@ def draw_samples(test_set: TestSet, cells: Sequence[CellResult], images: int = 4
     records = [record for record in test_set.records if record["annotations"]] or test_set.records
     chosen = np.unique(np.linspace(0, len(records) - 1, min(images, len(records))).round().astype(int))
     wanted = {records[i]["image_id"] for i in chosen}
-    found = {cell.variant: {d.image_id: d for d in test_set.predictions(cell) if d.image_id in wanted}
-             for cell in cells}
+    found = {
+        cell.variant: {d.image_id: d for d in test_set.predictions(cell) if d.image_id in wanted} for cell in cells
+    }
     rows = []
     for record in (records[i] for i in chosen):
         image = read_image(record["file_name"], "RGB")
-        shown = {name: _instances(of_variant[record["image_id"]], image.shape[:2])
-                 for name, of_variant in found.items()}
+        shown = {
+            name: _instances(of_variant[record["image_id"]], image.shape[:2]) for name, of_variant in found.items()
+        }
         masks = any(instances.has("pred_masks") for instances in shown.values())
-        truth = annotations_to_instances(record["annotations"], TransformList([]), image.shape[:2],
-                                         "bitmask" if masks else None)
+        truth = annotations_to_instances(
+            record["annotations"], TransformList([]), image.shape[:2], "bitmask" if masks else None
+        )
         pictures = [_picture(image, instances, test_set.class_names) for instances in (truth, *shown.values())]
         rows.append(SampleRow(Path(record["file_name"]).name, ["ground truth", *shown], pictures))
     return rows
@@ -65,9 +68,12 @@ def draw_samples(test_set: TestSet, cells: Sequence[CellResult], images: int = 4
 def _instances(found: ImageDetections, size: tuple[int, int]) -> Instances:
     """The detections that are drawn, with `pred_masks` where the model has masks."""
     keep = found.scores >= SCORE_THRESHOLD
-    instances = Instances(size, pred_boxes=Boxes(torch.from_numpy(found.boxes[keep]).float()),
-                          scores=torch.from_numpy(found.scores[keep]),
-                          pred_classes=torch.from_numpy(found.classes[keep]))
+    instances = Instances(
+        size,
+        pred_boxes=Boxes(torch.from_numpy(found.boxes[keep]).float()),
+        scores=torch.from_numpy(found.scores[keep]),
+        pred_classes=torch.from_numpy(found.classes[keep]),
+    )
     if found.masks is not None:
         masks = [coco_mask.decode(mask).astype(bool) for mask, kept in zip(found.masks, keep, strict=True) if kept]
         instances.pred_masks = torch.from_numpy(np.stack(masks) if masks else np.zeros((0, *size), dtype=bool))

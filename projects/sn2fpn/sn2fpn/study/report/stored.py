@@ -35,8 +35,7 @@ class TestSet:
         Raises:
             UserError: the file is missing or does not suit the set.
         """
-        return self.evaluator.read_detections(
-            cell.folder / "inference" / self.name / "coco_instances_results.json")
+        return self.evaluator.read_detections(cell.folder / "inference" / self.name / "coco_instances_results.json")
 
 
 def open_test_set(cell: CellResult) -> TestSet:

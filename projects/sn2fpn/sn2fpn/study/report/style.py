@@ -23,9 +23,16 @@ _DASHES = ("-", "--", ":", "-.")
 # Text and lines take this colour; `inlined` turns it into the page's own, so that dark pages work.
 _INK = "#30343a"
 _RC = {
-    "font.size": 9.5, "legend.fontsize": 8.5, "svg.fonttype": "path", "svg.hashsalt": "sn2fpn",
+    "font.size": 9.5,
+    "legend.fontsize": 8.5,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "sn2fpn",
     "text.parse_math": False,  # a "$" in a name is a dollar
-    "text.color": _INK, "axes.labelcolor": _INK, "axes.edgecolor": _INK, "xtick.color": _INK, "ytick.color": _INK,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
     "axes.unicode_minus": True,
 }
 
@@ -44,8 +51,9 @@ def looks(variants: Sequence[str], baseline: str) -> dict[str, Look]:
     chosen = {}
     others = [name for name in variants if name != baseline]
     for i, name in enumerate(others):
-        chosen[name] = Look(_COLORS[i % len(_COLORS)], _MARKERS[i % len(_MARKERS)],
-                            _DASHES[i // len(_COLORS) % len(_DASHES)])
+        chosen[name] = Look(
+            _COLORS[i % len(_COLORS)], _MARKERS[i % len(_MARKERS)], _DASHES[i // len(_COLORS) % len(_DASHES)]
+        )
     return {name: chosen.get(name, Look(_BASELINE_COLOR, "o", "-")) for name in variants}
 
 
@@ -74,8 +82,16 @@ def legend(figure: Figure, axes: Axes, entries: int) -> None:
     handles, labels = axes.get_legend_handles_labels()
     longest = max((len(label) for label in labels), default=1)
     columns = max(1, min(entries, int(10 * figure.get_figwidth() / (longest + 5))))
-    figure.legend(handles, labels, loc="outside upper left", ncols=columns, frameon=False, handlelength=1.6,
-                  columnspacing=1.2, borderpad=0.1)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper left",
+        ncols=columns,
+        frameon=False,
+        handlelength=1.6,
+        columnspacing=1.2,
+        borderpad=0.1,
+    )
 
 
 def to_svg(figure: Figure) -> str:
@@ -86,7 +102,7 @@ def to_svg(figure: Figure) -> str:
         figure.savefig(out, format="svg", metadata={"Date": None})
     svg = out.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", svg, flags=re.DOTALL)
-    return svg[svg.index("<svg"):]
+    return svg[svg.index("<svg") :]
 
 
 def inlined(svg: str, name: str, title: str) -> Markup:
@@ -105,4 +121,4 @@ def inlined(svg: str, name: str, title: str) -> Markup:
     size = re.search(r'viewBox="[\d.]+ [\d.]+ ([\d.]+) ([\d.]+)"', svg)
     assert size, "matplotlib writes a viewBox"
     head = f'<svg class="plot" role="img" aria-label="{escape(title)}" viewBox="0 0 {size[1]} {size[2]}">'
-    return Markup(head + svg[svg.index(">") + 1:])
+    return Markup(head + svg[svg.index(">") + 1 :])

@@ -12,8 +12,17 @@ from ..statistics import Interval
 from .comparison import best_variant, difference, interval
 from .words import ABSENT, number, plus_minus, signed
 
-__all__ = ["Entry", "Table", "cells_table", "class_differences", "class_label", "class_table", "cost_table",
-           "feature_table", "results_table"]
+__all__ = [
+    "Entry",
+    "Table",
+    "cells_table",
+    "class_differences",
+    "class_label",
+    "class_table",
+    "cost_table",
+    "feature_table",
+    "results_table",
+]
 
 _LEVEL_KEYS = ("images", "set")  # of features.json, beside the variants
 
@@ -70,8 +79,15 @@ def cells_table(results: StudyResults) -> Table:
         scores = [cell.scores.get(metric, math.nan) for metric in results.metrics]
         minutes = cell.result.get("train_seconds")
         minutes = minutes / 60 if isinstance(minutes, (int, float)) else math.nan
-        rows.append([_name(cell.variant), Entry(str(cell.seed), cell.seed), Entry(cell.state, cell.state),
-                     *(_number(score, 2) for score in scores), _number(minutes, 1)])
+        rows.append(
+            [
+                _name(cell.variant),
+                Entry(str(cell.seed), cell.seed),
+                Entry(cell.state, cell.state),
+                *(_number(score, 2) for score in scores),
+                _number(minutes, 1),
+            ]
+        )
     return Table(["variant", "seed", "state", *map(results.label, results.metrics), "training (min)"], rows)
 
 
@@ -83,8 +99,11 @@ def class_differences(results: StudyResults) -> dict[str, dict[str, Interval]]:
     classes = _per_class_metrics(results)
     found = {}
     for class_name, metric in classes.items():
-        row = {name: bounds for name in results.variants if name != results.baseline
-               and (bounds := difference(results, name, results.baseline, metric)) is not None}
+        row = {
+            name: bounds
+            for name in results.variants
+            if name != results.baseline and (bounds := difference(results, name, results.baseline, metric)) is not None
+        }
         if row:
             found[class_name] = row
     return found
@@ -102,23 +121,42 @@ def class_table(results: StudyResults, differences: Mapping[str, Mapping[str, In
         entries = [_name(class_name), _mean(base)]
         for name in variants:
             bounds = row.get(name)
-            entries.append(Entry(ABSENT) if bounds is None else Entry(
-                signed(bounds.mean) + _half(bounds), bounds.mean, shade=bounds.mean / strongest))
+            entries.append(
+                Entry(ABSENT)
+                if bounds is None
+                else Entry(signed(bounds.mean) + _half(bounds), bounds.mean, shade=bounds.mean / strongest)
+            )
         rows.append(entries)
-    return Table(["class", f"{results.baseline} {class_label(results)}", *(f"{name} − {results.baseline}"
-                                                                           for name in variants)], rows)
+    return Table(
+        ["class", f"{results.baseline} {class_label(results)}", *(f"{name} − {results.baseline}" for name in variants)],
+        rows,
+    )
 
 
 def feature_table(results: StudyResults) -> Table | None:
     """The measures of features.json, a row per variant and level; None without that file."""
-    variants = {name: levels for name, levels in results.features.items()
-                if name not in _LEVEL_KEYS and isinstance(levels, dict)}
-    measures = list(dict.fromkeys(key for levels in variants.values() for values in levels.values()
-                                  if isinstance(values, dict) for key in values))
+    variants = {
+        name: levels
+        for name, levels in results.features.items()
+        if name not in _LEVEL_KEYS and isinstance(levels, dict)
+    }
+    measures = list(
+        dict.fromkeys(
+            key
+            for levels in variants.values()
+            for values in levels.values()
+            if isinstance(values, dict)
+            for key in values
+        )
+    )
     if not measures:
         return None
-    rows = [[_name(name), Entry(level, level), *(_number(values.get(key), 3) for key in measures)]
-            for name, levels in variants.items() for level, values in levels.items() if isinstance(values, dict)]
+    rows = [
+        [_name(name), Entry(level, level), *(_number(values.get(key), 3) for key in measures)]
+        for name, levels in variants.items()
+        for level, values in levels.items()
+        if isinstance(values, dict)
+    ]
     return Table(["variant", "level", *(key.replace("_", " ") for key in measures)], rows)
 
 

@@ -27,7 +27,7 @@ def signed(value: float | None, digits: int = 1) -> str:
 
 
 def plus_minus(mean: float, low: float, high: float, digits: int = 1) -> str:
-    """"62.7 ± 0.8": a mean and half of its interval; the mean alone where there is no interval."""
+    """ "62.7 ± 0.8": a mean and half of its interval; the mean alone where there is no interval."""
     return number(mean, digits) + ("" if not math.isfinite(high - low) else f" ± {number((high - low) / 2, digits)}")
 
 

@@ -25,10 +25,19 @@ __all__ = ["write_report"]
 
 logger = logging.getLogger(__name__)
 
-_SECTIONS = {"absent": "Cells without a result", "conclusions": "Conclusions", "results": "Results",
-             "cost": "Accuracy against cost", "sizes": "Object sizes", "curves": "Training curves",
-             "classes": "Classes", "samples": "Sample predictions", "features": "Features", "fairness": "Fairness",
-             "rerun": "Run it again"}
+_SECTIONS = {
+    "absent": "Cells without a result",
+    "conclusions": "Conclusions",
+    "results": "Results",
+    "cost": "Accuracy against cost",
+    "sizes": "Object sizes",
+    "curves": "Training curves",
+    "classes": "Classes",
+    "samples": "Sample predictions",
+    "features": "Features",
+    "fairness": "Fairness",
+    "rerun": "Run it again",
+}
 
 
 def write_report(folder: str | Path) -> Path:
@@ -55,25 +64,49 @@ def write_report(folder: str | Path) -> Path:
     plots = draw_plots(results, style, differences)
     notes = Notes(results, test_set)
     comparisons = compare(results, test_set)
-    tables = {"results": results_table(results), "cells": cells_table(results), "costs": cost_table(results),
-              "classes": class_table(results, differences), "features": feature_table(results)}
+    tables = {
+        "results": results_table(results),
+        "cells": cells_table(results),
+        "costs": cost_table(results),
+        "classes": class_table(results, differences),
+        "features": feature_table(results),
+    }
     pictures = feature_pictures(results)
     sections = {plot.section for plot in plots}
-    has = {"absent": bool(results.absent), "cost": "cost" in sections or tables["costs"] is not None,
-           "sizes": "sizes" in sections, "curves": "curves" in sections, "classes": tables["classes"] is not None,
-           "features": tables["features"] is not None or bool(pictures)}
+    has = {
+        "absent": bool(results.absent),
+        "cost": "cost" in sections or tables["costs"] is not None,
+        "sizes": "sizes" in sections,
+        "curves": "curves" in sections,
+        "classes": tables["classes"] is not None,
+        "features": tables["features"] is not None or bool(pictures),
+    }
     content: dict[str, Any] = {
-        **tables, "name": results.study.name, "lead": notes.lead(), "facts": heading_facts(results), "has": has,
+        **tables,
+        "name": results.study.name,
+        "lead": notes.lead(),
+        "facts": heading_facts(results),
+        "has": has,
         "sections": [(key, title) for key, title in _SECTIONS.items() if has.get(key, True)],
-        "absent": results.absent, "absent_lead": notes.absent(), "summary": notes.summary(comparisons),
-        "comparisons": comparisons, "conclusion_notes": notes.conclusions(comparisons),
-        "result_notes": notes.results(), "cost_notes": notes.costs(), "size_note": notes.sizes(),
-        "class_note": notes.classes(), "sample_note": notes.samples(samples, trouble),
-        "feature_note": notes.features(), "fairness_note": notes.fairness(),
-        "fingerprints": fingerprint_lines(results), "checks": run_checks(results),
+        "absent": results.absent,
+        "absent_lead": notes.absent(),
+        "summary": notes.summary(comparisons),
+        "comparisons": comparisons,
+        "conclusion_notes": notes.conclusions(comparisons),
+        "result_notes": notes.results(),
+        "cost_notes": notes.costs(),
+        "size_note": notes.sizes(),
+        "class_note": notes.classes(),
+        "sample_note": notes.samples(samples, trouble),
+        "feature_note": notes.features(),
+        "fairness_note": notes.fairness(),
+        "fingerprints": fingerprint_lines(results),
+        "checks": run_checks(results),
         "rerun_study": f"python -m sn2fpn.study run {results.folder / 'study.yaml'}",
-        "rerun_report": f"python -m sn2fpn.study report {results.folder}", "commands": rerun_commands(results),
-        "version": __version__, "style_of": style,
+        "rerun_report": f"python -m sn2fpn.study report {results.folder}",
+        "commands": rerun_commands(results),
+        "version": __version__,
+        "style_of": style,
     }
     return _write(out, content, plots, samples, pictures)
 
@@ -87,17 +120,28 @@ def _write(
             file.write(svg)
     if samples:
         save_sheet(samples, out / "figures" / "samples.jpg")
-    markdown = render_markdown(**content, figures=plots, samples=bool(samples),
-                               feature_pictures=[{"caption": path.name} for path in pictures])
+    markdown = render_markdown(
+        **content, figures=plots, samples=bool(samples), feature_pictures=[{"caption": path.name} for path in pictures]
+    )
     with atomic_write(out / "report.md") as file:
         file.write(markdown)
     html = render_html(
-        **content, figures=[{"section": plot.section, "title": plot.title, "svg": inlined(svg, plot.name, plot.title)}
-                            for plot, svg in drawn],
-        samples=[{"file_name": row.file_name, "pictures": [embedded(picture, caption) for caption, picture
-                                                           in zip(row.captions, row.pictures, strict=True)]}
-                 for row in samples],
-        feature_pictures=[embedded(path, path.name) for path in pictures])
+        **content,
+        figures=[
+            {"section": plot.section, "title": plot.title, "svg": inlined(svg, plot.name, plot.title)}
+            for plot, svg in drawn
+        ],
+        samples=[
+            {
+                "file_name": row.file_name,
+                "pictures": [
+                    embedded(picture, caption) for caption, picture in zip(row.captions, row.pictures, strict=True)
+                ],
+            }
+            for row in samples
+        ],
+        feature_pictures=[embedded(path, path.name) for path in pictures],
+    )
     with atomic_write(out / "report.html") as file:
         file.write(html)
     return out / "report.html"

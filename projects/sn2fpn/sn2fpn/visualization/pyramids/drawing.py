@@ -52,16 +52,18 @@ def draw_pyramid(graph: PyramidGraph, title: str) -> str:
     body += [_block(block, boxes[block.name]) for block in graph.blocks]
     body += legend
     data = escape(json.dumps(graph.to_dict(), ensure_ascii=False), quote=False)
-    return "\n".join([
-        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width:.0f} {height:.0f}' width='{width:.0f}' "
-        f"height='{height:.0f}' role='img' {_FONT} fill='{_INK}'>",
-        f"<title>{escape(title)}</title>",
-        f"<metadata>{data}</metadata>",
-        "<rect width='100%' height='100%' fill='white'/>",
-        *body,
-        "</svg>",
-        "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width:.0f} {height:.0f}' width='{width:.0f}' "
+            f"height='{height:.0f}' role='img' {_FONT} fill='{_INK}'>",
+            f"<title>{escape(title)}</title>",
+            f"<metadata>{data}</metadata>",
+            "<rect width='100%' height='100%' fill='white'/>",
+            *body,
+            "</svg>",
+            "",
+        ]
+    )
 
 
 def graph_in_drawing(svg: str) -> dict[str, Any]:
@@ -156,8 +158,9 @@ def _is_sign(block: Block) -> bool:
 def _colours(graph: PyramidGraph) -> dict[tuple[str, tuple[str, ...]], tuple[str, str]]:
     """(direction, steps) -> colour and dashes; in every picture the first way up is red, the first way down blue."""
     level = {b.name: b.level for b in graph.blocks}
-    keys = dict.fromkeys((_direction(level[link.source] - level[link.target]), link.steps)
-                         for link in graph.links if link.steps)
+    keys = dict.fromkeys(
+        (_direction(level[link.source] - level[link.target]), link.steps) for link in graph.links if link.steps
+    )
     directions = ["up: ", "down: ", ""]
     reserved = {"up: ": 0, "down: ": 1}
     others = itertools.cycle(range(2, len(_COLOURS)))
@@ -259,9 +262,7 @@ def _ports(graph: PyramidGraph, boxes: dict[str, _Box], level: dict[str, int]) -
     return ports
 
 
-def _legend(
-    colours: dict[tuple[str, tuple[str, ...]], tuple[str, str]], y: float
-) -> tuple[list[str], float, float]:
+def _legend(colours: dict[tuple[str, tuple[str, ...]], tuple[str, str]], y: float) -> tuple[list[str], float, float]:
     """The strokes, their height, and the width that they need."""
     out, x, right, height = [], 78.0, 0.0, 0.0
     for (direction, steps), (colour, dash) in colours.items():

@@ -36,5 +36,7 @@ class PyramidGraph:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and dicts, for JSON."""
-        return {"blocks": [asdict(b) | {"label": list(b.label)} for b in self.blocks],
-                "links": [asdict(k) | {"steps": list(k.steps)} for k in self.links]}  # fmt: skip
+        return {
+            "blocks": [asdict(b) | {"label": list(b.label)} for b in self.blocks],
+            "links": [asdict(k) | {"steps": list(k.steps)} for k in self.links],
+        }

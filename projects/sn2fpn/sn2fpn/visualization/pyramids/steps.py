@@ -93,8 +93,11 @@ def _absorb(step: Step, steps: list[Step]) -> bool:
         reader = readers[0]
         on_a_link = changes_level or words or factor or step.owner == reader.owner != ""
         # Two blocks in a row stay two; a factor before a resizing goes with it.
-        if on_a_link and (reader.kind == "join" or (changes_level and reader.kind == "output")
-                          or (factor and reader.kind == "block" and reader.level != step.level)):
+        if on_a_link and (
+            reader.kind == "join"
+            or (changes_level and reader.kind == "output")
+            or (factor and reader.kind == "block" and reader.level != step.level)
+        ):
             _replace(reader, step, source, words + step.label)
             return True
     elif changes_level and step.functional and all(r.kind == "join" and r.level == step.level for r in readers):

@@ -12,9 +12,30 @@ from torch import nn
 
 __all__ = ["SAME", "SIGNS", "arguments", "call_stack", "describe_module", "describe_operation", "operation"]
 
-SAME = ("alias", "clone", "contiguous", "detach", "dropout", "expand", "flatten", "getitem", "reshape", "select",
-         "slice", "split", "squeeze", "to", "unflatten", "unsqueeze", "view", "_assert_tensor_metadata",
-         "_to_copy", "constant_pad_nd", "pad", "lift_fresh_copy")  # fmt: skip
+SAME = (
+    "alias",
+    "clone",
+    "contiguous",
+    "detach",
+    "dropout",
+    "expand",
+    "flatten",
+    "getitem",
+    "reshape",
+    "select",
+    "slice",
+    "split",
+    "squeeze",
+    "to",
+    "unflatten",
+    "unsqueeze",
+    "view",
+    "_assert_tensor_metadata",
+    "_to_copy",
+    "constant_pad_nd",
+    "pad",
+    "lift_fresh_copy",
+)
 SIGNS = {"add": "+", "sum": "+", "mul": "×", "maximum": "max", "div": "÷", "sub": "−"}
 
 
@@ -87,7 +108,7 @@ def _fraction(value: float) -> str:
 
 
 def operation(node: Any) -> str:
-    """"aten.upsample_nearest2d.vec" -> "upsample_nearest2d"."""
+    """ "aten.upsample_nearest2d.vec" -> "upsample_nearest2d"."""
     target = node.target
     name = getattr(target, "_opname", None) or str(getattr(target, "__name__", target))
     return name.partition(".")[0].rstrip("_")
