@@ -1,23 +1,94 @@
-"""The one exception for user mistakes, and the words for 'did you mean'."""
+"""The exceptions for user mistakes, and the words that suggest the nearest valid choice."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
 
-__all__ = ["UserError", "did_you_mean"]
+__all__ = ["ArgumentError", "UserError", "argument_names", "check_choice", "did_you_mean"]
+
+T = TypeVar("T")
 
 
 class UserError(ValueError):
-    """A mistake that the user can correct: a wrong key, file, flag or data set.
+    """A mistake that the user can correct, such as a wrong key, file, flag or data set.
 
     The message names the file, key or flag, what was found, what was expected and the nearest valid
     choice. The entry point prints it without a traceback and exits with code 2.
     """
 
 
+class ArgumentError(UserError):
+    """A wrong value of one argument of a class or a function.
+
+    The class that refuses the value names its own argument. A caller that took the value from somewhere else, for
+    instance from a configuration key, replaces the name with `argument_names`.
+
+    Args:
+        argument: name of the argument, e.g. "in_features".
+        problem: what was expected, what was found and the nearest valid choice.
+
+    Example:
+        >>> print(ArgumentError("alpha", "expected a positive number, found -1"))
+        alpha: expected a positive number, found -1
+    """
+
+    def __init__(self, argument: str, problem: str) -> None:
+        super().__init__(f"{argument}: {problem}")
+        self.argument = argument
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[ArgumentError], tuple[str, str]]:
+        return type(self), (self.argument, self.problem)
+
+
+@contextmanager
+def argument_names(names: Mapping[str, str] | Callable[[str], str | None]) -> Iterator[None]:
+    """Give the arguments that an `ArgumentError` names inside this context the names that the caller knows.
+
+    Args:
+        names: maps an argument's name to the name that replaces it, e.g. to a configuration key. Arguments that are
+            not in the mapping, or for which the function returns None, keep their names.
+
+    Raises:
+        ArgumentError: the error that was raised inside, with the new name.
+
+    Example:
+        >>> with argument_names({"alpha": "MODEL.SNI.ALPHA"}):
+        ...     raise ArgumentError("alpha", "expected a positive number, found -1")
+        Traceback (most recent call last):
+            ...
+        sn2fpn.errors.ArgumentError: MODEL.SNI.ALPHA: expected a positive number, found -1
+    """
+    try:
+        yield
+    except ArgumentError as e:
+        name = names(e.argument) if callable(names) else names.get(e.argument)
+        if name is None:
+            raise
+        raise ArgumentError(name, e.problem) from e
+
+
+def check_choice(argument: str, found: T, choices: Iterable[T]) -> T:
+    """Return `found` when it is one of `choices`.
+
+    Raises:
+        ArgumentError: it is not; the message suggests the nearest choice.
+
+    Example:
+        >>> check_choice("order", "pass_sum", ("pass_sum", "pass_smoothed"))
+        'pass_sum'
+    """
+    choices = list(choices)
+    if found not in choices:
+        raise ArgumentError(argument, f"unknown value {found!r}{did_you_mean(str(found), map(str, choices))}")
+    return found
+
+
 def did_you_mean(found: str, choices: Iterable[str], limit: int = 8) -> str:
-    """`"; did you mean 'x'?"` for a close match, otherwise the (first few) valid choices."""
+    """Return `"; did you mean 'x'?"` for a close match, otherwise a list of the first few valid choices."""
     choices = sorted(map(str, choices))
     lowered = {c.lower(): c for c in choices}
     close = difflib.get_close_matches(str(found).lower(), lowered, n=1, cutoff=0.6)

@@ -1,0 +1,44 @@
+"""Tests of the exceptions for user mistakes."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from sn2fpn.errors import ArgumentError, UserError, argument_names, check_choice, did_you_mean
+
+
+def test_an_argument_error_names_the_argument_until_a_caller_knows_a_better_name() -> None:
+    with pytest.raises(UserError, match=r"^alpha: expected a positive number, found -1$"):
+        raise ArgumentError("alpha", "expected a positive number, found -1")
+    with pytest.raises(ArgumentError, match=r"^never reached: too small$") as caught:
+        with argument_names({"MODEL.SNI.ALPHA": "never reached"}.get), argument_names({"alpha": "MODEL.SNI.ALPHA"}):
+            raise ArgumentError("alpha", "too small")
+    assert caught.value.argument == "never reached"
+
+
+def test_names_that_are_not_in_the_mapping_stay() -> None:
+    with pytest.raises(ArgumentError, match=r"^alpha: too small$"), argument_names({"order": "MODEL.SNI.ORDER"}):
+        raise ArgumentError("alpha", "too small")
+
+
+def test_other_errors_pass_unchanged() -> None:
+    with pytest.raises(UserError, match=r"^file.json is empty$"), argument_names({"alpha": "MODEL.SNI.ALPHA"}):
+        raise UserError("file.json is empty")
+
+
+def test_an_argument_error_survives_the_way_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(ArgumentError("alpha", "too small")))
+    assert (str(error), error.argument, error.problem) == ("alpha: too small", "alpha", "too small")
+
+
+def test_check_choice_suggests_the_nearest_choice() -> None:
+    assert check_choice("order", "pass_sum", ("pass_sum", "pass_smoothed")) == "pass_sum"
+    with pytest.raises(ArgumentError, match=r"^order: unknown value 'pass_sun'; did you mean 'pass_sum'\?$"):
+        check_choice("order", "pass_sun", ("pass_sum", "pass_smoothed"))
+
+
+def test_did_you_mean_lists_a_few_choices_when_none_is_close() -> None:
+    assert did_you_mean("x", "abcdefghij", limit=2) == "; choose from: a, b, … (10 in all)"
+    assert did_you_mean("x", []) == "; there is none to choose from"
