@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ..errors import UserError, did_you_mean
+from ..program import run_program
 from ..structures import BoxMode
 from .catalog import DatasetCatalog, DatasetDicts, class_names
 from .custom import register_custom
@@ -72,22 +73,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     args = _parse(argv)
-    try:
-        cfg, names = _configure(args)
-        found = 0
-        samples: list[tuple[str, dict[str, Any]]] = []
-        for name in names:
-            records, problems = check_dataset(name)
-            if cfg is not None and records:
-                problems += _model_problems(cfg, name, records)
-            _report(name, records, problems)
-            found += len(problems)
-            samples += [(name, record) for record in _spread(records, args.images)]
-        if args.plot and samples:
-            print(f"picture: {_plot(samples, args.plot)}")
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
+    return run_program(lambda: _check(args))
+
+
+def _check(args: argparse.Namespace) -> int:
+    cfg, names = _configure(args)
+    found = 0
+    samples: list[tuple[str, dict[str, Any]]] = []
+    for name in names:
+        records, problems = check_dataset(name)
+        if cfg is not None and records:
+            problems += _model_problems(cfg, name, records)
+        _report(name, records, problems)
+        found += len(problems)
+        samples += [(name, record) for record in _spread(records, args.images)]
+    if args.plot and samples:
+        print(f"picture: {_plot(samples, args.plot)}")
     return 1 if found else 0
 
 

@@ -1,44 +1,39 @@
-"""The program: arguments -> engine -> launch -> run, and the one place where user mistakes are printed."""
+"""The training program: it parses the arguments, chooses the engine and launches the processes of the run."""
 
 from __future__ import annotations
 
-import logging
-import sys
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 from ..errors import UserError
+from ..program import run_program
 from .arguments import default_argument_parser
 from .choice import Engine, choose_engine
 from .imports import import_files
 
-__all__ = ["main", "prepare", "report"]
+__all__ = ["main", "prepare"]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run train_net.py's command line; returns the exit code (0 done, 2 user mistake, 130 interrupted)."""
     args = default_argument_parser().parse_args(argv)
-    try:
-        engine, cfg = prepare(args)  # checked before any process starts
-        from .processes import launch
+    return run_program(partial(_launch, args), debug=args.debug)
 
-        launch(
-            _run,
-            args.num_gpus,
-            args.num_machines,
-            args.machine_rank,
-            args.dist_url,
-            args=(engine, cfg, args),
-            device=_module(engine).device(cfg),
-        )
-    except UserError as e:
-        if args.debug:
-            raise
-        report(e)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+def _launch(args: Any) -> None:
+    from .processes import launch
+
+    engine, cfg = prepare(args)  # mistakes are found before any process starts
+    launch(
+        _run,
+        args.num_gpus,
+        args.num_machines,
+        args.machine_rank,
+        args.dist_url,
+        args=(engine, cfg, args),
+        device=_module(engine).device(cfg),
+    )
 
 
 def prepare(args: Any) -> tuple[Engine, Any]:
@@ -54,15 +49,6 @@ def prepare(args: Any) -> tuple[Engine, Any]:
     import_files(args.imports)
     engine = choose_engine(args.engine, args.config_file)
     return engine, _module(engine).load_config(args)
-
-
-def report(error: UserError) -> None:
-    """Print a user mistake to the console and, when logging is set up, to the log file."""
-    root = logging.getLogger("sn2fpn")
-    if root.handlers:
-        root.error("%s", error)
-    if not any(type(h) is not logging.FileHandler for h in root.handlers):  # nothing that shows on the console
-        print(f"error: {error}", file=sys.stderr)
 
 
 def _run(engine: Engine, cfg: Any, args: Any) -> None:

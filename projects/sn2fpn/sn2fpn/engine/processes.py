@@ -17,7 +17,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from ..errors import UserError
-from .entry import report
+from ..program import report
 
 __all__ = ["launch"]
 

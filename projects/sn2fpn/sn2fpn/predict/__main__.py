@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ..engine.entry import report
 from ..errors import UserError
+from ..program import run_program
 
 __all__ = ["main"]
 
@@ -65,19 +65,15 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code, see `--help`."""
     args = _parser().parse_args(argv)
-    try:
-        if not 0 <= args.score_threshold <= 1:
-            raise UserError(f"--score-threshold {args.score_threshold}: expected a score from 0 to 1")
-        from .run import run
+    return run_program(lambda: _predict(args), debug=args.debug)
 
-        return run(args)
-    except UserError as e:
-        if args.debug:
-            raise
-        report(e)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+
+def _predict(args: argparse.Namespace) -> int:
+    if not 0 <= args.score_threshold <= 1:
+        raise UserError(f"--score-threshold {args.score_threshold}: expected a score from 0 to 1")
+    from .run import run
+
+    return run(args)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@ import argparse
 import sys
 from importlib import import_module
 
-from ..engine.entry import report
-from ..errors import UserError
+from ..program import run_program
 
 __all__ = ["main"]
 
@@ -31,6 +30,10 @@ exit codes: 0 done, 1 something failed, 2 a mistake in the command or a file, 13
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code, see `--help`."""
     argv = sys.argv[1:] if argv is None else argv
+    return run_program(lambda: _run(argv), debug="--debug" in argv)
+
+
+def _run(argv: list[str]) -> int | None:
     parser = argparse.ArgumentParser(
         prog="python -m sn2fpn.study",
         epilog=_EXAMPLES,
@@ -38,23 +41,15 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    try:
-        for name, words in _COMMANDS.items():
-            command = commands.add_parser(name, help=words, description=words)
-            if argv[:1] == [name]:  # the others need not be there, nor loaded
-                module = import_module(f".{name}", __package__)
-                module.add_arguments(command)
-                command.add_argument("--debug", action="store_true", help="show the traceback of an error")
-                command.set_defaults(main=module.main)
-        args = parser.parse_args(argv)
-        return args.main(args) or 0
-    except UserError as e:
-        if "--debug" in argv:
-            raise
-        report(e)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    for name, words in _COMMANDS.items():
+        command = commands.add_parser(name, help=words, description=words)
+        if argv[:1] == [name]:  # the modules of the other commands are not loaded
+            module = import_module(f".{name}", __package__)
+            module.add_arguments(command)
+            command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+            command.set_defaults(main=module.main)
+    args = parser.parse_args(argv)
+    return args.main(args)
 
 
 if __name__ == "__main__":
