@@ -17,7 +17,7 @@ from ..errors import UserError, did_you_mean
 from .deform import DeformConv2d
 from .integrated_norm import integrated_norm_relu
 from .norm import Norm, get_norm
-from .upsample import check_upsampling, upsample_add
+from .upsample import Upsampling, get_upsample
 
 __all__ = ["PConv", "SEPC", "SharedConv"]
 
@@ -44,14 +44,14 @@ class PConv(nn.Module):
     """
 
     def __init__(
-        self, channels: int, *, norm: Norm = "BN", deform: bool = False, upsample: str = "bilinear_corners"
+        self, channels: int, *, norm: Norm = "BN", deform: bool = False, upsample: Upsampling = "bilinear_corners"
     ) -> None:
         super().__init__()
-        self.upsample = check_upsampling(upsample, "PConv upsample")
         self.same = _conv(channels, deform=deform)
         self.from_finer = _conv(channels, stride=2, deform=deform)
         self.from_coarser = _conv(channels, deform=deform)
         self.ibn = get_norm(norm, channels)
+        self.upsample = get_upsample(upsample, channels)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Maps, fine to coarse (Tensor[N, W, H_l, W_l], halving with ceil) -> as many, of the same sizes.
@@ -69,7 +69,7 @@ class PConv(nn.Module):
                     raise ValueError(f"PConv needs maps whose sizes halve, rounded up; found {sizes}")
                 y += from_finer
             if level + 1 < len(maps):
-                y = upsample_add(y, _at_level(self.from_coarser, maps[level + 1], level), self.upsample)
+                y = self.upsample.add(y, _at_level(self.from_coarser, maps[level + 1], level))
             outputs.append(y)
         return integrated_norm_relu(outputs, self.ibn)
 
@@ -132,7 +132,7 @@ class SEPC(nn.Module):
         norm: Norm = "BN",
         deform: str = "none",
         padding: int = 0,
-        upsample: str = "bilinear_corners",
+        upsample: Upsampling = "bilinear_corners",
     ) -> None:
         super().__init__()
         if deform not in ("none", "lite", "all"):
