@@ -139,8 +139,8 @@ class GiraffeGraph(nn.Module):
 
     Inputs are resized without changing their channels, those of the coarser level by upsampling and those of the
     finer level by a 3x3 max-pool of stride 2. The 1x1 convolution acts on each pixel alone, so its share of the
-    coarser inputs is computed before the upsampling. This changes nothing for an interpolation, and it is how upsampling
-    with parameters is defined here.
+    coarser inputs is computed before they are upsampled. The result is equal for an interpolation; for upsampling
+    with parameters this order is the definition.
 
     Args:
         in_channels: channels of each input map, from fine to coarse.
