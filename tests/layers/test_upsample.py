@@ -169,7 +169,7 @@ def test_layouts_and_devices(kind: str) -> None:
     inside = [t.contiguous(memory_format=torch.channels_last) for t in (fine, x)]
     found = module.add(*inside)
     assert found.is_contiguous(memory_format=torch.channels_last)
-    assert torch.allclose(found, module.add(fine, x), atol=1e-5)
+    assert torch.allclose(found, module.add(fine, x), atol=1e-3)
     assert module.to("meta").add(fine.to("meta"), x.to("meta")).shape == fine.shape
 
 

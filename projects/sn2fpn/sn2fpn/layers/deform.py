@@ -9,11 +9,11 @@ CVPR 2019. x is read bilinearly between its pixels, and is 0 outside.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from ..errors import UserError
+from .cpu.deform_conv import deform_conv2d_by_grid
 
 __all__ = ["DeformConv2d"]
 
@@ -70,43 +70,13 @@ class DeformConv2d(nn.Conv2d):
         offset, mask = offset.to(exact), None
         if offset.shape[1] > self.offset_channels:
             offset, mask = offset[:, : self.offset_channels], offset[:, self.offset_channels :].sigmoid()
-        by_grid = x.device.type == "cpu" and not torch.jit.is_tracing()  # a trace keeps the one operator, for any size
-        conv = _deform_conv2d_cpu if by_grid else deform_conv2d
+        conv = deform_conv2d_by_grid if x.is_cpu and not torch.jit.is_tracing() else deform_conv2d
         y = conv(x.to(exact), offset, self.weight.to(exact), self.bias.to(exact), self.stride, self.padding, mask=mask)
         return y.to(dtype, memory_format=layout)
 
     def plain(self, x: Tensor) -> Tensor:
         """The ordinary conv with this kernel: all offsets 0, all masks 1."""
         return self._conv_forward(x, self.weight, self.bias)
-
-
-def _deform_conv2d_cpu(
-    x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, stride: tuple, padding: tuple, mask: Tensor | None
-) -> Tensor:
-    """torchvision's `deform_conv2d` by `grid_sample` and a 1x1 conv, several times as fast on a CPU.
-
-    Sides are padded to powers of two, where `grid_sample`'s coordinates (centre of pixel i of n: (2i + 1) / n - 1) are
-    exact for whole pixels: at zero offsets values are the plain conv's, and slopes those to the right and down.
-    """
-    n, channels, rows, columns = map(int, offset.shape)  # plain numbers, also where a compiler has symbols
-    kernel_h, kernel_w = weight.shape[2:]
-    groups = channels // (2 * kernel_h * kernel_w)
-    height, width = (1 << (int(side) - 1).bit_length() for side in x.shape[2:])
-    x = F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2])).reshape(n * groups, -1, height, width)
-    dy, dx = offset.reshape(n * groups, kernel_h, kernel_w, 2, rows, columns).unbind(3)
-
-    def centres(taps: int, pixels: int, stride: int, padding: int, size: int) -> Tensor:
-        at = torch.arange(taps).view(-1, 1) + torch.arange(pixels) * stride - padding
-        return ((2 * at + 1) / size - 1).to(x)
-
-    ys = centres(kernel_h, rows, stride[0], padding[0], height).view(kernel_h, 1, rows, 1)
-    xs = centres(kernel_w, columns, stride[1], padding[1], width).view(kernel_w, 1, columns)
-    grid = torch.stack((xs + dx * (2 / width), ys + dy * (2 / height)), dim=-1).view(n * groups, -1, columns, 2)
-    read = F.grid_sample(x, grid, padding_mode="zeros", align_corners=False)  # the kernel's taps along the rows
-    if mask is not None:
-        read = read * mask.reshape(n * groups, 1, -1, columns)
-    read = read.reshape(n, -1, rows, columns)  # (N, C * taps, H', W')
-    return F.conv2d(read, weight.reshape(weight.shape[0], -1, 1, 1), bias)
 
 
 def _layout(x: Tensor) -> torch.memory_format:

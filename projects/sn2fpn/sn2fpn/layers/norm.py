@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..errors import UserError, did_you_mean
+from .cpu.sync_batch_norm import sync_batch_norm
 
 __all__ = ["FrozenBatchNorm2d", "Norm", "SyncBatchNorm", "get_norm"]
 
@@ -97,37 +98,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         """`x` (Tensor[N, C, H, W]) -> same shape and dtype."""
         synced = self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        if not synced or x.device.type != "cpu":
-            return super().forward(x)
-        x32 = x.float()
-        pixels = x32.new_tensor([x.numel() / x.shape[1]])
-        total, n = _SumOverProcesses.apply(torch.cat([x32.sum((0, 2, 3)), pixels])).split([x.shape[1], 1])
-        mean = total / n
-        deviation = x32 - mean.view(1, -1, 1, 1)
-        var = _SumOverProcesses.apply(deviation.square().sum((0, 2, 3))) / n
-        with torch.no_grad():
-            self.num_batches_tracked.add_(1)
-            rate = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
-            self.running_mean.lerp_(mean, rate)
-            self.running_var.lerp_(var * n / (n - 1), rate)
-        scale = self.weight * (var + self.eps).rsqrt()
-        return (deviation * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
-
-
-class _SumOverProcesses(torch.autograd.Function):
-    """Sum over processes; every process's output depends on every process's input, so gradients are summed too."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        total = grad.clone()
-        dist.all_reduce(total)
-        return total
+        return sync_batch_norm(x, self) if synced and x.is_cpu else super().forward(x)
 
 
 def _group_norm(channels: int, eps: float, momentum: float) -> nn.Module:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import ArgumentError, check_choice, did_you_mean
+from ..cpu.fused_add import add_doubled_by_columns
 from .base import Upsample
 
 __all__ = ["SNI", "soft_nearest", "soft_nearest_add"]
@@ -150,37 +151,25 @@ def soft_nearest_add(fine: Tensor, coarse: Tensor, alpha: float | str = "area", 
 
 
 class _DoubleAndAdd(torch.autograd.Function):
-    """lateral + alpha * nearest(x) for a lateral of 2n or 2n - 1 rows and columns; saves no map for backward."""
+    """fine + alpha * nearest(coarse) for a fine map of 2n or 2n - 1 rows and columns; saves no map for backward."""
 
     @staticmethod
-    def forward(ctx, lateral: Tensor, x: Tensor, alpha: float) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.alpha, ctx.shape = alpha, x.shape
-        (rows, odd_row), odd_column = divmod(lateral.shape[2], 2), lateral.shape[3] % 2
-        channels_inside = lateral.is_contiguous(memory_format=torch.channels_last)
-        if not (odd_row or odd_column) and (channels_inside or lateral.device.type != "cpu"):
-            out = torch.empty_like(lateral)  # in the lateral's layout; an `add` of squares would choose its own
-            squares, totals = (t.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)) for t in (lateral, out))
-            torch.add(squares, x[:, :, :, None, :, None], alpha=alpha, out=totals)
-            return out
-        # The even, then the odd columns, x broadcast over pairs of rows: over squares, a CPU's inner loop would
-        # run along pairs of columns, which does not vectorise.
-        out = torch.empty_like(lateral)
-        for column in (0, 1):
-            fine, total = lateral[..., column::2], out[..., column::2]
-            coarse = x[..., : fine.shape[3]]
-            pairs = fine[:, :, : 2 * rows].unflatten(2, (rows, 2))
-            pair_totals = total[:, :, : 2 * rows].unflatten(2, (rows, 2))
-            torch.add(pairs, coarse[:, :, :rows].unsqueeze(3), alpha=alpha, out=pair_totals)
-            if odd_row:  # the last row of x covers one row
-                torch.add(fine[:, :, -1], coarse[:, :, -1], alpha=alpha, out=total[:, :, -1])
+    def forward(ctx, fine: Tensor, coarse: Tensor, alpha: float) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.alpha, ctx.shape = alpha, coarse.shape
+        out = torch.empty_like(fine)  # in the layout of the fine map; `torch.add` would choose its own for squares
+        odd = fine.shape[2] % 2 or fine.shape[3] % 2
+        if odd or (fine.is_cpu and not fine.is_contiguous(memory_format=torch.channels_last)):
+            return add_doubled_by_columns(fine, coarse, alpha, out)
+        squares, totals = (t.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)) for t in (fine, out))
+        torch.add(squares, coarse[:, :, :, None, :, None], alpha=alpha, out=totals)
         return out
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[no-untyped-def]
-        grad_x = None
+        grad_coarse = None
         if ctx.needs_input_grad[1]:
-            grad_x = torch.ops.aten.upsample_nearest2d_backward(grad, grad.shape[2:], ctx.shape).mul_(ctx.alpha)
-        return grad if ctx.needs_input_grad[0] else None, grad_x, None
+            grad_coarse = torch.ops.aten.upsample_nearest2d_backward(grad, grad.shape[2:], ctx.shape).mul_(ctx.alpha)
+        return grad if ctx.needs_input_grad[0] else None, grad_coarse, None
 
 
 def _factor(coarse: Tensor, size: Sequence[int], alpha: float | str) -> float:
