@@ -1,4 +1,7 @@
-"""Building blocks: norms, convolutions and the study's sampling layers; they know only torch."""
+"""Building blocks: convolutions, norms, and the upsampling and downsampling layers of the study.
+
+Nothing here knows of detectors or configurations.
+"""
 
 from .activation import get_activation
 from .c3 import C3
