@@ -1,4 +1,4 @@
-"""Counting a detector's parts: operators that fvcore has no rule for."""
+"""Test the counting of operators for which fvcore has no rule."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Deformable(nn.Module):
 
 
 def test_a_deformable_convolution_counts_as_a_plain_one() -> None:
-    """In the place of a pyramid's 3x3 conv: output positions x output channels x inputs of each, in groups or not."""
+    """It takes the place of a pyramid's 3x3 convolution; its flops are output elements times inputs of each."""
     cfg = get_cfg()
     cfg.merge_from_file(str(CONFIG))
     cfg.merge_from_list(["MODEL.FPN.NORM", "", "MODEL.FPN.OUT_CHANNELS", 16, "MODEL.ROI_BOX_HEAD.FC_DIM", 16])

@@ -1,4 +1,4 @@
-"""Anchors: golden tables, the definition, broadcasting of sizes and ratios."""
+"""Test anchors against golden tables and their definition, and the lists that serve all levels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from golden_detectron2 import CASES, max_error, numbers
 from sn2fpn.errors import UserError
-from sn2fpn.modeling.anchors import AnchorGenerator
+from sn2fpn.modeling.rpn.anchors import AnchorGenerator
 
 CASE = CASES["components"]
 
@@ -20,8 +20,8 @@ def maps(sizes: list[list[int]]) -> list[torch.Tensor]:
 
 def test_golden_anchors() -> None:
     spec, golden = CASE["anchors"], numbers(CASE)
-    # The case says offset 0.0, but its tables were made with 0.5, as Detectron2's own generator confirms (the
-    # detectors' goldens do use 0.0).
+    # The case says offset 0.0, but its tables were made with 0.5, as Detectron2's own generator confirms. The golden
+    # detectors do use 0.0.
     generator = AnchorGenerator(spec["sizes"], spec["aspect_ratios"], spec["strides"], offset=0.5)
     assert generator.num_anchors == golden["num_anchors"].tolist()
     for level, anchors in enumerate(generator(maps(spec["feature_sizes"]))):
@@ -63,9 +63,9 @@ def test_one_list_serves_all_levels(sizes: list) -> None:
 @pytest.mark.parametrize(
     "sizes, ratios, offset, words",
     [
-        ([[32], [64]], [[1.0]], 0.0, "SIZES has 2 lists; expected 1, or one for each of the 3 levels"),
-        ([[32]], [], 0.0, "ASPECT_RATIOS is empty"),
-        ([[32]], [[1.0]], 1.5, r"OFFSET expects a number within \[0, 1\), found 1.5"),
+        ([[32], [64]], [[1.0]], 0.0, "^sizes: expected one list, or one for each of 3 levels, found 2"),
+        ([[32]], [], 0.0, "^aspect_ratios: expected one list of numbers, or one for each of 3 levels, found none"),
+        ([[32]], [[1.0]], 1.5, r"^offset: expected a number in \[0, 1\), found 1.5"),
     ],
 )
 def test_mistakes(sizes: list, ratios: list, offset: float, words: str) -> None:

@@ -1,4 +1,4 @@
-"""Trunk and pyramid as one backbone: equal fresh weights around different pyramids."""
+"""Test that fresh weights outside the pyramid are equal under different pyramids."""
 
 from __future__ import annotations
 

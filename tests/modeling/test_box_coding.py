@@ -1,4 +1,4 @@
-"""Box offsets: golden numbers, round trip, clamp, precision."""
+"""Test box offsets: golden numbers, the way there and back, the clamp, and precision."""
 
 from __future__ import annotations
 

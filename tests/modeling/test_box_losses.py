@@ -1,4 +1,4 @@
-"""Box regression losses against written-out formulas."""
+"""Test the box regression losses against written-out formulas."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sn2fpn.modeling.losses import BOX_LOSSES, box_regression_loss
 
 
 def pairs(number: int = 40) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Offsets, references and targets; half of the decoded boxes meet their target."""
+    """Return offsets, references and targets; half of the decoded boxes overlap their targets."""
     g = torch.Generator().manual_seed(3)
     xy, wh = torch.rand(2, number, 2, generator=g) * 60, torch.rand(2, number, 2, generator=g) * 40 + 4
     reference, target = torch.cat([xy, xy + wh], dim=-1)
@@ -20,7 +20,7 @@ def pairs(number: int = 40) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def iou_terms(a: list[float], b: list[float]) -> tuple[float, float, float, float]:
-    """IoU, (hull - union) / hull, squared centre distance / squared hull diagonal, aspect term v."""
+    """Return the IoU, (hull - union) / hull, squared centre distance / squared hull diagonal, and the aspect term v."""
     w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     overlap = max(w, 0) * max(h, 0)
     area = [(x[2] - x[0]) * (x[3] - x[1]) for x in (a, b)]

@@ -1,4 +1,4 @@
-"""The whole detector: golden inference and training, preprocessing, options, mistakes."""
+"""Test the whole detector: golden inference and training, preprocessing, options and mistakes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TRAINING = [("train_faster_r18", "boxes"), ("train_mask_r50", "polygon"), ("trai
 
 @pytest.mark.parametrize("name", INFERENCE)
 def test_golden_inference(name: str) -> None:
-    """Tolerances: 1e-4 of the standard deviation, 5e-3 pixels, 5e-5 in scores, 0.05 % of a mask (or one pixel)."""
+    """Tolerances are 1e-4 of the standard deviation, 5e-3 pixels, 5e-5 in scores and 0.05 % of a mask or a pixel."""
     case, golden = CASES[name], numbers(name)
     detector, batch = model(case).eval(), inputs(case)
     with torch.no_grad():
@@ -69,7 +69,7 @@ def test_golden_inference(name: str) -> None:
 
 @pytest.mark.parametrize("name, variant", TRAINING)
 def test_golden_training(name: str, variant: str) -> None:
-    """Tolerances of the goldens: 1e-4 relative for losses, 1e-3 for gradients and losses after a step."""
+    """The relative tolerances are 1e-4 for losses, and 1e-3 for gradients and for losses after a step."""
     case, golden = CASES[name], numbers(name)
     expected = case["variants"][variant]
     detector, batch = model(case), inputs(case, variant)
@@ -163,7 +163,7 @@ def test_golden_preprocessing() -> None:
 
 
 def tiny(*overrides: Any) -> GeneralizedRCNN:
-    """A narrow detector with fresh weights."""
+    """Return a narrow detector with fresh weights."""
     return build_model(tiny_cfg(*overrides))
 
 
@@ -205,7 +205,7 @@ BOX = [10.0, 12.0, 50.0, 44.0]
 @pytest.mark.parametrize("backbone", ["build_sn2_fpn_backbone", "build_sn2_sni_backbone", "build_sn2_ihp_backbone"])
 @pytest.mark.parametrize("boxes", [([BOX], []), ([], [])])
 def test_every_pyramid_trains_and_detects(backbone: str, boxes: tuple) -> None:
-    """With and without ground truth: finite losses, and a gradient for every trainable parameter (as DDP wants)."""
+    """Losses are finite and every trainable parameter gets a gradient, as DDP needs, also without ground truth."""
     detector = tiny("MODEL.BACKBONE.NAME", backbone, "MODEL.BACKBONE.FREEZE_AT", 0)
     batch = tiny_batch(*boxes)
     losses = detector(batch)
@@ -226,7 +226,7 @@ def test_every_pyramid_trains_and_detects(backbone: str, boxes: tuple) -> None:
 
 
 def with_masks(batch: list[dict[str, Any]], bitmask: bool = False) -> list[dict[str, Any]]:
-    """Each object's mask is its box."""
+    """Add masks to a batch: the mask of each object is its box."""
     for x in batch:
         boxes = x["instances"].gt_boxes.tensor.numpy()
         masks = PolygonMasks([[b[[0, 1, 2, 1, 2, 3, 0, 3]]] for b in boxes])
@@ -241,7 +241,7 @@ MASKS = ("MODEL.MASK_ON", True, "MODEL.ROI_MASK_HEAD.NUM_CONV", 1, "MODEL.ROI_MA
 @pytest.mark.parametrize("bitmask", [False, True])
 @pytest.mark.parametrize("boxes", [([BOX], []), ([], [])])
 def test_masks_are_learnt_and_found(boxes: tuple, bitmask: bool) -> None:
-    """Every pyramid has the same channels and strides, so one will do; an empty image gives no mask, no error."""
+    """All pyramids have the same channels and strides, so one is enough. An image without objects gives no mask."""
     detector = tiny(*MASKS, "MODEL.BACKBONE.NAME", "build_sn2_sni_backbone", "MODEL.BACKBONE.FREEZE_AT", 0)
     batch = with_masks(tiny_batch(*boxes), bitmask)
     losses = detector(batch)
@@ -279,15 +279,15 @@ def test_ground_truth_masks_that_do_not_fit() -> None:
     detector = tiny(*MASKS)
     with pytest.raises(
         UserError,
-        match=r"image_0.jpg: the mask branch learns from .*gt_masks, "
+        match=r"image_0.jpg: the mask branch needs .*gt_masks, "
         r"found only \['gt_boxes', 'gt_classes'\]",
     ):
         detector(tiny_batch([BOX]))
     batch = with_masks(tiny_batch([BOX], [BOX]))
     batch[1]["instances"].gt_masks = BitMasks(torch.ones(1, 96, 64))
-    with pytest.raises(UserError, match=r"image_1.jpg: gt_masks are \(96, 64\), the image is \(64, 96\)"):
+    with pytest.raises(UserError, match=r"image_1.jpg: gt_masks must have .* \(64, 96\), found \(96, 64\)"):
         detector(batch)
-    detector(tiny_batch([]))  # nothing to learn from: no masks are needed
+    detector(tiny_batch([]))  # No masks are needed where there is nothing to learn from.
 
 
 def test_images_do_not_depend_on_their_batch() -> None:
@@ -337,7 +337,7 @@ def test_copies_and_state_dict_are_complete() -> None:
 
 @pytest.mark.parametrize("backbone", ["build_sn2_fpn_backbone", "build_sn2_sni_backbone"])
 def test_maps_keep_the_layout_of_the_batch(backbone: str) -> None:
-    """Channels-last on a CPU: the other layout costs conversions in every later stage."""
+    """On a CPU maps are channels-last; the other layout would cost conversions in every later stage."""
     detector = tiny("MODEL.BACKBONE.NAME", backbone).eval()
     maps = detector.backbone(detector.preprocess_image(tiny_batch([])).tensor)
     assert {k: m.is_contiguous(memory_format=torch.channels_last) for k, m in maps.items()} == dict.fromkeys(maps, True)
@@ -372,10 +372,10 @@ def spoil(change: str) -> list[dict[str, Any]]:
     [
         ("missing", r"image_1.jpg: training needs `instances` with gt_boxes and gt_classes"),
         ("no_classes", r"image_1.jpg: `instances` lacks gt_classes; it has \['gt_boxes'\]"),
-        ("class_id", r"image_1.jpg: gt_classes expects ids from 0 to 6 \(the model.s 7 classes\), found \[7\]"),
-        ("empty_box", r"image_1.jpg: gt_boxes expects finite x1 < x2 and y1 < y2, found \[10.0, 20.0, 10.0, 40.0\]"),
-        ("nan_box", r"image_1.jpg: gt_boxes expects finite x1 < x2"),
-        ("gray", r"image_1.jpg: `image` expects shape \(3, height, width\), found \(64, 96\)"),
+        ("class_id", r"image_1.jpg: gt_classes must be ids from 0 to 6 \(the model.s 7 classes\), found \[7\]"),
+        ("empty_box", r"image_1.jpg: gt_boxes must be .* x1 < x2 and y1 < y2, found \[10.0, 20.0, 10.0, 40.0\]"),
+        ("nan_box", r"image_1.jpg: gt_boxes must be finite with x1 < x2"),
+        ("gray", r"image_1.jpg: `image` must have the shape \(3, height, width\), found \(64, 96\)"),
     ],
 )
 def test_unusable_inputs(change: str, words: str) -> None:
@@ -397,14 +397,14 @@ def test_divergence_is_named() -> None:
         ("MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "serves 'StandardROIHeads', found 'Res5ROIHeads'"),
         ("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator", "serves 'DefaultAnchorGenerator'"),
         ("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN", "serves 'RPN', found 'RRPN'"),
-        ("MODEL.RPN.BBOX_REG_LOSS_TYPE", "gioU", "found 'gioU'; did you mean 'giou'?"),
+        ("MODEL.RPN.BBOX_REG_LOSS_TYPE", "gioU", "unknown value 'gioU'; did you mean 'giou'?"),
         ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIPool", "serves 'ROIAlignV2' or 'ROIAlign', found 'ROIPool'"),
         ("MODEL.ROI_BOX_HEAD.USE_FED_LOSS", True, "serves False, found True"),
         ("MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", True, "serves False, found True"),
         ("MODEL.KEYPOINT_ON", True, "serves False, found True"),
         ("MODEL.LOAD_PROPOSALS", True, "serves False, found True"),
         ("TEST.AUG.ENABLED", True, "serves False, found True"),
-        ("INPUT.FORMAT", "BRG", "found 'BRG'; did you mean"),
+        ("INPUT.FORMAT", "BRG", "unknown value 'BRG'; did you mean"),
         ("INPUT.MASK_FORMAT", "polygons", "found 'polygons'; did you mean 'polygon'?"),
         (
             "MODEL.ROI_MASK_HEAD.NAME",
@@ -412,10 +412,10 @@ def test_divergence_is_named() -> None:
             "serves 'MaskRCNNConvUpsampleHead', found 'PointRendMaskHead'",
         ),
         ("MODEL.ROI_MASK_HEAD.POOLER_TYPE", "ROIPool", "serves 'ROIAlignV2' or 'ROIAlign', found 'ROIPool'"),
-        ("MODEL.DEVICE", "cudda", "no such device 'cudda'; did you mean 'cuda'?"),
-        ("MODEL.DEVICE", "cuda:99", "'cuda:99', but"),
-        ("MODEL.PIXEL_STD", [1.0], "PIXEL_MEAN has 3 channels, MODEL.PIXEL_STD 1"),
-        ("MODEL.ROI_BOX_HEAD.NORM", "BM", "unknown norm 'BM'; choose from: '', BN"),
+        ("MODEL.DEVICE", "cudda", "there is no device 'cudda'; did you mean 'cuda'?"),
+        ("MODEL.DEVICE", "cuda:99", "found 'cuda:99', but"),
+        ("MODEL.PIXEL_STD", [1.0], "expected 3 numbers, one for each mean, found 1"),
+        ("MODEL.ROI_BOX_HEAD.NORM", "BM", "unknown value 'BM'; choose from: '', BN"),
     ],
 )
 def test_values_that_are_not_served(key: str, value: Any, words: str) -> None:

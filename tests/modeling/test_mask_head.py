@@ -1,4 +1,4 @@
-"""The mask branch: layers, loss and scalars by hand, final detections alone, nothing at all."""
+"""Test the mask branch: layers, loss, logged scalars, masks of final detections, and images without objects."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from sn2fpn.config import get_cfg
-from sn2fpn.modeling.mask_head import MaskHead, mask_loss, mask_probabilities, mask_targets
 from sn2fpn.modeling.metrics import collect_metrics
 from sn2fpn.modeling.roi_heads import StandardROIHeads, build_roi_heads
+from sn2fpn.modeling.roi_heads.mask_head import MaskHead, mask_loss, mask_probabilities, mask_targets
 from sn2fpn.structures import BitMasks, Boxes, ImageList, Instances, PolygonMasks, ShapeSpec
 
 SHAPES = {f"p{level}": ShapeSpec(channels=8, stride=2**level) for level in (2, 3)}
@@ -50,7 +50,7 @@ def make_heads(*overrides: Any) -> StandardROIHeads:
 
 
 def polygon(box: list[float]) -> list[np.ndarray]:
-    """The lower left half of a box."""
+    """Return the lower left half of a box."""
     x1, y1, x2, y2 = box
     return [np.array([x1, y1, x2, y2, x1, y2])]
 
@@ -127,14 +127,14 @@ def test_loss_and_scalars_by_hand(agnostic: bool) -> None:
 @pytest.mark.parametrize("bitmaps", [False, True])
 def test_targets_are_the_matched_objects_within_the_proposals(bitmaps: bool) -> None:
     _, _, _, targets = make_batch(GT, [], bitmaps=bitmaps)
-    box, shifted = GT[1], [GT[1][0] + 25, *GT[1][1:]]  # the right half of the second object
+    box, shifted = GT[1], [GT[1][0] + 25, *GT[1][1:]]  # the second one is the right half of the object
     sampled = [
         Instances(
             SIZES[0], proposal_boxes=Boxes(torch.tensor([box, shifted, GT[0]])), gt_index=torch.tensor([1, 1, 0])
         ),
         Instances(SIZES[1], proposal_boxes=Boxes(torch.zeros(0, 4)), gt_index=torch.zeros(0, dtype=torch.int64)),
     ]
-    targets[1].remove("gt_masks")  # an image without objects needs none
+    targets[1].remove("gt_masks")  # An image without objects needs none.
     goal = mask_targets(sampled, targets, 28)
     assert goal.shape == (3, 28, 28) and goal.dtype == torch.bool
     assert goal.float().mean((1, 2)).tolist() == pytest.approx([0.5, 0.25, 0.5], abs=0.03)
@@ -155,7 +155,7 @@ def test_training_teaches_every_layer(bitmaps: bool) -> None:
 
 @pytest.mark.parametrize("norm", ["", "GN", "BN"])
 def test_images_without_objects_give_zero(norm: str) -> None:
-    """And a gradient for every parameter, as distributed training needs."""
+    """Every parameter gets a gradient all the same, as distributed training needs."""
     heads = make_heads("MODEL.ROI_MASK_HEAD.NORM", norm)
     images, features, proposals, targets = make_batch([], [])
     with collect_metrics() as metrics:

@@ -1,4 +1,4 @@
-"""Matching: golden tables and a slow version."""
+"""Test matching against golden tables and a slow implementation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_slow_version(allow_low_quality: bool) -> None:
         column = [row[n] for row in table]
         best = max(column)
         assert column[index[n]] == best
-        # 0.3 and 0.7 as float32, like the IoUs
+        # The thresholds are compared as float32, like the IoUs.
         expected = 1 if best >= torch.tensor(0.7).item() else -1 if best >= torch.tensor(0.3).item() else 0
         if allow_low_quality and any(row[n] == max(row) for row in table):
             expected = 1
@@ -38,7 +38,7 @@ def test_slow_version(allow_low_quality: bool) -> None:
 
 
 def test_mistakes() -> None:
-    with pytest.raises(UserError, match=r"MODEL.RPN.IOU_LABELS expects 3 of -1, 0 and 1 .* found \[0, 1\]"):
-        Matcher([0.3, 0.7], [0, 1], where="MODEL.RPN")
-    with pytest.raises(UserError, match=r"MODEL.RPN.IOU_THRESHOLDS expects rising numbers"):
-        Matcher([0.7, 0.3], [0, -1, 1], where="MODEL.RPN")
+    with pytest.raises(UserError, match=r"^labels: expected 3 numbers out of -1, 0 and 1 .* found \[0, 1\]"):
+        Matcher([0.3, 0.7], [0, 1])
+    with pytest.raises(UserError, match=r"^thresholds: expected rising numbers above 0, found \[0.7, 0.3\]"):
+        Matcher([0.7, 0.3], [0, -1, 1])

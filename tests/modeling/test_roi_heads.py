@@ -1,4 +1,4 @@
-"""RoI heads: sampling, losses by hand, detections by the long way, rescaling, empty batches."""
+"""Test the box branch: sampling, losses, the choice of detections, rescaling and empty batches."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sn2fpn.config import get_cfg
 from sn2fpn.errors import UserError
 from sn2fpn.modeling.box_coding import BoxCoder
 from sn2fpn.modeling.metrics import collect_metrics
-from sn2fpn.modeling.postprocess import rescale_detections, select_detections
 from sn2fpn.modeling.roi_heads import StandardROIHeads, build_roi_heads
+from sn2fpn.modeling.roi_heads.postprocess import rescale_detections, select_detections
 from sn2fpn.structures import Boxes, ImageList, Instances, ShapeSpec
 
 SHAPES = {f"p{level}": ShapeSpec(channels=4, stride=2**level) for level in (2, 3)}
@@ -149,7 +149,7 @@ def test_images_without_boxes(loss: str, no_proposals: bool) -> None:
 
 
 def by_the_long_way(scores, deltas, boxes, size, score_thresh, nms_thresh, limit) -> list[tuple]:
-    """(score, class, box) of one image, one class after the other."""
+    """Return (score, class, box) of the detections of one image, computed class by class."""
     found = []
     for k in range(scores.shape[1] - 1):
         box = BoxCoder((10, 10, 5, 5)).decode(deltas[:, k if deltas.shape[1] > 1 else 0], boxes)
@@ -233,5 +233,5 @@ def test_convs_alone_are_flattened() -> None:
     heads = make_heads("MODEL.ROI_BOX_HEAD.NUM_CONV", 1, "MODEL.ROI_BOX_HEAD.NUM_FC", 0)
     assert heads.box_predictor.cls_score.in_features == 256 * 9
     assert heads.predict(make_batch(GT, GT)[1], [torch.tensor(GT), torch.zeros(0, 4)])[1].shape == (2, 3, 4)
-    with pytest.raises(UserError, match=r"has no layer: .*NUM_CONV and MODEL.ROI_BOX_HEAD.NUM_FC"):
+    with pytest.raises(UserError, match=r"^MODEL.ROI_BOX_HEAD.NUM_FC: the box head has no layer"):
         make_heads("MODEL.ROI_BOX_HEAD.NUM_FC", 0)

@@ -1,4 +1,4 @@
-"""RPN: head at single anchors, labels and losses by hand, choice of proposals, corner cases."""
+"""Test the RPN: the head at single anchors, labels, losses, the choice of proposals, and corner cases."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sn2fpn.config import get_cfg
 from sn2fpn.errors import UserError
 from sn2fpn.modeling.box_coding import BoxCoder
 from sn2fpn.modeling.metrics import collect_metrics
-from sn2fpn.modeling.proposals import top_proposals
 from sn2fpn.modeling.rpn import RPN, build_rpn
-from sn2fpn.modeling.rpn_head import RPNHead, TopAnchors
+from sn2fpn.modeling.rpn.head import RPNHead, TopAnchors
+from sn2fpn.modeling.rpn.proposals import top_proposals
 from sn2fpn.structures import Boxes, ImageList, Instances, ShapeSpec, pairwise_iou
 
 SHAPES = {f"p{level}": ShapeSpec(channels=8, stride=2**level) for level in (3, 4, 5)}
@@ -37,7 +37,7 @@ def make_rpn(*overrides: object) -> RPN:
     )
     torch.manual_seed(0)
     rpn = build_rpn(cfg, SHAPES)
-    for p in rpn.parameters():  # the usual start is almost 0 everywhere
+    for p in rpn.parameters():  # The usual initial weights are close to 0.
         torch.nn.init.normal_(p, std=0.1)
     return rpn
 
@@ -64,11 +64,14 @@ def make_head(layout: torch.memory_format, conv_dims: tuple[int, ...] = (-1,)) -
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("number, conv_dims", [(90, (-1,)), (0, (-1,)), (500, (-1,)), (90, (4, -1))])
 def test_head_at_some_anchors(layout: torch.memory_format, number: int, conv_dims: tuple[int, ...]) -> None:
-    """Few anchors by patches; more anchors than positions (110), or several convs, by the dense maps."""
+    """Few anchors are computed from patches.
+
+    More anchors than positions (110), and heads of several convolutions, use the dense maps.
+    """
     head, maps = make_head(layout, conv_dims)
     total = 3 * (42 + 12 + 1)
     image, anchor = torch.randint(2, (number,)), torch.randint(total, (number,))
-    anchor[-3:] = total - 1  # the 1 x 1 map, where the whole border is padding
+    anchor[-3:] = total - 1  # in the 1 x 1 map, whose whole border is padding
     logits, deltas = (torch.cat(x, dim=1)[image, anchor] for x in head(maps))
     found_logits, found_deltas = head.at(maps, image, anchor)
     torch.testing.assert_close(found_logits, logits)
@@ -197,7 +200,7 @@ def test_predictions_that_are_not_finite() -> None:
     predictions = random_predictions()
     best = predictions["logits"][0][0].argmax()
     predictions["deltas"][0][0, best, 0] = float("nan")
-    with pytest.raises(FloatingPointError, match=r"proposals .* not finite: training has diverged"):
+    with pytest.raises(FloatingPointError, match=r"proposals .* not finite because training has diverged"):
         choose(**predictions, must_be_finite=True)
     first, second = choose(**predictions)
     assert first.proposal_boxes.tensor.isfinite().all() and len(first) and len(second)
@@ -216,12 +219,12 @@ def test_all_proposals_may_vanish() -> None:
         (("MODEL.RPN.IN_FEATURES", ["p3", "p9"]), "MODEL.RPN.IN_FEATURES: the backbone has no output 'p9'"),
         (
             ("MODEL.RPN.IN_FEATURES", []),
-            "MODEL.RPN.IN_FEATURES is empty; choose from the backbone's outputs: p3, p4, p5",
+            r"MODEL.RPN.IN_FEATURES: expected some of the backbone's outputs \['p3', 'p4', 'p5'\], found none",
         ),
-        (("MODEL.RPN.CONV_DIMS", [0]), "MODEL.RPN.CONV_DIMS expects channel counts"),
+        (("MODEL.RPN.CONV_DIMS", [0]), "MODEL.RPN.CONV_DIMS: expected numbers of channels"),
         (
             ("MODEL.ANCHOR_GENERATOR.SIZES", [[16, 20], [32], [64]]),
-            r"as many anchors per position .* found \[6, 3, 3\]",
+            r"the same number of anchors per position .* found \[6, 3, 3\]",
         ),
     ],
 )

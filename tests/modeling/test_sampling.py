@@ -1,4 +1,4 @@
-"""Random choice of positives and negatives."""
+"""Test the random choice of positives and negatives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sn2fpn.modeling.sampling import sample_labels
 
 
 def test_shares_and_sources() -> None:
-    labels = torch.tensor([7] * 30 + [2] * 5 + [0] * 5 + [-1] * 10)  # 7: background
+    labels = torch.tensor([7] * 30 + [2] * 5 + [0] * 5 + [-1] * 10)  # 7 is the background.
     cases = ((20, 0.25, 5, 15), (40, 0.5, 10, 30), (16, 1.0, 10, 6), (8, 1.0, 8, 0))
     for number, fraction, positives, negatives in cases:
         pos, neg = sample_labels(labels, number, fraction, background=7)

@@ -21,7 +21,7 @@ from pycocotools.coco import COCO
 
 from sn2fpn.config import CfgNode
 from sn2fpn.data import read_image
-from sn2fpn.modeling import Predictor
+from sn2fpn.predict import Predictor
 from sn2fpn.predict.__main__ import main
 from sn2fpn.predict.inputs import Video
 

@@ -15,7 +15,8 @@ from sn2fpn.config import CfgNode
 from sn2fpn.data import build_test_loader, read_image, register_custom
 from sn2fpn.data.augmentation import ResizeShortestEdge
 from sn2fpn.errors import UserError
-from sn2fpn.modeling import Predictor, build_model
+from sn2fpn.modeling import build_model
+from sn2fpn.predict import Predictor
 from sn2fpn.structures import Instances
 
 

@@ -6,16 +6,19 @@ A file imports what it needs and changes it; `model.backbone` is the pyramid, `m
 from copy import deepcopy
 
 from sn2fpn.config import LazyCall as L
-from sn2fpn.modeling import GeneralizedRCNN
-from sn2fpn.modeling.anchors import AnchorGenerator
-from sn2fpn.modeling.box_coding import BoxCoder
-from sn2fpn.modeling.box_head import BoxHead, BoxPredictor
-from sn2fpn.modeling.mask_head import MaskHead
-from sn2fpn.modeling.matching import Matcher
-from sn2fpn.modeling.roi_heads import StandardROIHeads
-from sn2fpn.modeling.roi_pooler import ROIPooler
-from sn2fpn.modeling.rpn import RPN
-from sn2fpn.modeling.rpn_head import RPNHead
+from sn2fpn.modeling import (
+    RPN,
+    AnchorGenerator,
+    BoxCoder,
+    BoxHead,
+    BoxPredictor,
+    GeneralizedRCNN,
+    MaskHead,
+    Matcher,
+    ROIPooler,
+    RPNHead,
+    StandardROIHeads,
+)
 from sn2fpn.modeling.trunk import make_resnet
 from sn2fpn.pyramids import FPN, IHP, SNIFPN
 

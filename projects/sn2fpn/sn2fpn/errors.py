@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["ArgumentError", "UserError", "argument_names", "check_choice", "did_you_mean"]
+__all__ = ["ArgumentError", "UserError", "argument_names", "check_choice", "did_you_mean", "keys_of"]
 
 T = TypeVar("T")
 
@@ -69,6 +69,23 @@ def argument_names(names: Mapping[str, str] | Callable[[str], str | None]) -> It
         if name is None:
             raise
         raise ArgumentError(name, e.problem) from e
+
+
+def keys_of(group: str, **others: str) -> Callable[[str], str | None]:
+    """Return the rule that names arguments after the keys of a configuration group, for `argument_names`.
+
+    An argument's key is its own name in capital letters. Names that are keys or flags already stay as they are.
+
+    Args:
+        group: the configuration group, e.g. "MODEL.RPN".
+        **others: the full keys of the arguments that are called otherwise or stand in another group.
+
+    Example:
+        >>> key = keys_of("MODEL.RPN", labels="MODEL.RPN.IOU_LABELS")
+        >>> key("conv_dims"), key("labels"), key("MODEL.DEVICE")
+        ('MODEL.RPN.CONV_DIMS', 'MODEL.RPN.IOU_LABELS', None)
+    """
+    return lambda name: others.get(name, f"{group}.{name.upper()}") if name.isidentifier() else None
 
 
 def check_choice(argument: str, found: T, choices: Iterable[T]) -> T:

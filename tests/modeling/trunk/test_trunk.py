@@ -1,4 +1,4 @@
-"""ResNet trunks: Detectron2's names, shapes, freezing and configuration; ESD in place of their strides."""
+"""Test ResNet trunks: Detectron2's names, shapes, freezing and configuration, and ESD."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STAGES = ["res2", "res3", "res4", "res5"]
 
 
 def make_cfg(depth: int = 18, **overrides: Any) -> CfgNode:
-    """A trunk with BN and nothing frozen; overrides are `ESD__MODE=1` for MODEL.ESD.MODE and so on."""
+    """Return the configuration of a trunk with BN and nothing frozen; `ESD__MODE=1` sets MODEL.ESD.MODE to 1."""
     cfg = get_cfg()
     cfg.MODEL.RESNETS.DEPTH = depth
     cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64 if depth < 50 else 256
@@ -43,7 +43,7 @@ def make_cfg(depth: int = 18, **overrides: Any) -> CfgNode:
 
 
 def fpn_cfg(depth: int) -> CfgNode:
-    """The trunk and pyramid of Detectron2's Faster R-CNN configurations."""
+    """Return the configuration of the trunk and pyramid of Detectron2's Faster R-CNN."""
     return make_cfg(
         depth,
         BACKBONE__NAME="build_resnet_fpn_backbone",
@@ -55,7 +55,7 @@ def fpn_cfg(depth: int) -> CfgNode:
 
 
 def randomise(model: nn.Module) -> None:
-    """Norms that do something, with values near 1."""
+    """Give the norms values near 1 that have an effect."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
@@ -139,7 +139,7 @@ def test_strides_dilation_and_outputs() -> None:
 
 
 def test_convolutions_start_with_msra_fill() -> None:
-    """N(0, 2 / (k * k * c_out)); the sample's deviation is within 5 standard errors."""
+    """Weights are drawn from N(0, 2 / (k * k * c_out)), to 5 standard errors of the sample's deviation."""
     for name, p in build_trunk(make_cfg(18)).named_parameters():
         if p.dim() == 4:
             expected = math.sqrt(2 / (p.shape[0] * p.shape[2] * p.shape[3]))
@@ -207,7 +207,7 @@ def test_dense_identity_starts_as_the_plain_resnet(depth: int, tmp_path: Path) -
     plain = build_trunk(make_cfg(depth))
     randomise(plain)
     torch.save({"model": plain.state_dict()}, tmp_path / "w.pth")
-    # FUSE_INIT "auto" is dense_identity when there are weights to load
+    # FUSE_INIT "auto" means dense_identity when there are weights to load.
     ours = esd(depth, ESD__STEM="none", ESD__MODE=2, WEIGHTS="w.pth")
     checkpointer = Checkpointer(ours)
     checkpointer.load(tmp_path / "w.pth")
@@ -232,7 +232,7 @@ def test_fuse_init() -> None:
 
 
 def _views(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """G and M of an even-sized map by unfolding 4x4 windows."""
+    """Compute G and M of a map of even size by unfolding 4x4 windows."""
     n, c, h, w = x.shape
     zeros, lowest = (F.pad(x, (1, 1, 1, 1), value=v).unfold(2, 4, 2).unfold(3, 4, 2) for v in (0.0, -math.inf))
     assert zeros.shape == (n, c, h // 2, w // 2, 4, 4)
@@ -285,7 +285,7 @@ def test_new_parts_under_frozen_stages_train_and_are_pointed_out(
     new = {n for n, _ in trunk.named_parameters() if ".esd." in n or ".fuse." in n or (stem == "deep" and "stem" in n)}
     for name, parameter in trunk.named_parameters():
         assert parameter.requires_grad == (name in new or not name.startswith(frozen)), name
-    assert f"FREEZE_AT) {freeze_at}" in caplog.text
+    assert f"freeze_at is {freeze_at}" in caplog.text
     assert {"pool": "stem.esd", "deep": "stem.conv1, stem.esd", "none": "res3.0.fuse, res4.0.fuse"}[stem] in caplog.text
     trunk(torch.rand(2, 3, 64, 64))["res5"].sum().backward()
     assert all(p.grad is not None for n, p in trunk.named_parameters() if n in new)
@@ -294,7 +294,7 @@ def test_new_parts_under_frozen_stages_train_and_are_pointed_out(
 def test_esd_moves_the_stride_to_the_3x3_conv(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         trunk = esd(50, RESNETS__STRIDE_IN_1X1=True, ESD__STAGES=("res3", "res5"))
-    assert "STRIDE_IN_1X1" in caplog.text and "res3, res5" in caplog.text
+    assert "stride_in_1x1" in caplog.text and "res3, res5" in caplog.text
     assert [trunk.res3[0].conv1.stride, trunk.res3[0].conv2.stride] == [(1, 1), (2, 2)]
     assert [trunk.res4[0].conv1.stride, trunk.res4[0].conv2.stride] == [(2, 2), (1, 1)]
 
@@ -305,20 +305,20 @@ def test_esd_moves_the_stride_to_the_3x3_conv(caplog: pytest.LogCaptureFixture) 
 @pytest.mark.parametrize(
     ("depth", "overrides", "message"),
     [
-        (20, {}, r"MODEL\.RESNETS\.DEPTH: found 20"),
-        (18, dict(RESNETS__RES2_OUT_CHANNELS=256), r"ResNet-18 needs 64: set MODEL\.RESNETS\.RES2_OUT_CHANNELS 64"),
-        (34, dict(RESNETS__NUM_GROUPS=32), "NUM_GROUPS is 32"),
-        (18, dict(RESNETS__RES5_DILATION=2), "RES5_DILATION is 2"),
-        (50, dict(RESNETS__RES5_DILATION=4), "RES5_DILATION: found 4"),
-        (50, dict(RESNETS__DEFORM_ON_PER_STAGE=[False, True, True, True]), "DEFORM_ON_PER_STAGE.*not supported"),
-        (50, dict(RESNETS__OUT_FEATURES=["res2", "ress3"]), "OUT_FEATURES: found 'ress3'; did you mean 'res3'"),
-        (50, dict(RESNETS__OUT_FEATURES=[]), "OUT_FEATURES is empty"),
+        (20, {}, r"MODEL\.RESNETS\.DEPTH: unknown value 20"),
+        (18, dict(RESNETS__RES2_OUT_CHANNELS=256), "RES2_OUT_CHANNELS: a ResNet-18 needs 64, found 256"),
+        (34, dict(RESNETS__NUM_GROUPS=32), "NUM_GROUPS: a ResNet-34 needs 1, found 32"),
+        (18, dict(RESNETS__RES5_DILATION=2), "RES5_DILATION: a ResNet-18 needs 1, found 2"),
+        (50, dict(RESNETS__RES5_DILATION=4), "RES5_DILATION: unknown value 4"),
+        (50, dict(RESNETS__DEFORM_ON_PER_STAGE=[False, True, True, True]), "DEFORM_ON_PER_STAGE: .*no deformable"),
+        (50, dict(RESNETS__OUT_FEATURES=["res2", "ress3"]), "OUT_FEATURES: unknown value 'ress3'; did you mean 'res3'"),
+        (50, dict(RESNETS__OUT_FEATURES=[]), "OUT_FEATURES: expected at least one of .*found none"),
         (50, dict(RESNETS__NORM="FrozenBn"), "FrozenBn.*did you mean 'FrozenBN'"),
-        (50, dict(BACKBONE__FREEZE_AT=6), "FREEZE_AT: found 6"),
-        (50, dict(ESD__ENABLED=True, ESD__STEM="pol"), r"MODEL\.ESD\.STEM: found 'pol'; did you mean 'pool'"),
-        (50, dict(ESD__ENABLED=True, ESD__STAGES=("res2",)), r"MODEL\.ESD\.STAGES: found 'res2'"),
+        (50, dict(BACKBONE__FREEZE_AT=6), "FREEZE_AT: unknown value 6"),
+        (50, dict(ESD__ENABLED=True, ESD__STEM="pol"), r"MODEL\.ESD\.STEM: unknown value 'pol'; did you mean 'pool'"),
+        (50, dict(ESD__ENABLED=True, ESD__STAGES=("res2",)), r"MODEL\.ESD\.STAGES: unknown value 'res2'"),
         (50, dict(ESD__ENABLED=True, RESNETS__RES5_DILATION=2), "leave res5 out"),
-        (50, dict(ESD__ENABLED=True, ESD__MODE=3), r"MODEL\.ESD\.MODE: found 3"),
+        (50, dict(ESD__ENABLED=True, ESD__MODE=3), r"MODEL\.ESD\.MODE: unknown value 3"),
     ],
 )
 def test_values_that_do_not_fit(depth: int, overrides: dict[str, Any], message: str) -> None:
@@ -363,7 +363,7 @@ def test_maps_and_gradients_are_detectron2s(depth: int, overrides: dict[str, Any
     theirs_cfg.MODEL.BACKBONE.FREEZE_AT = cfg.MODEL.BACKBONE.FREEZE_AT
     theirs, ours = build_d2_backbone(theirs_cfg).double(), build_trunk(cfg).double()
     randomise(theirs)
-    # A batch norm that Detectron2 freezes keeps its counter, which has no use any more.
+    # Batch norms that Detectron2 freezes keep a counter that is not used any more.
     expected_names = {n for n in theirs.state_dict() if not n.endswith("num_batches_tracked")}
     assert {n for n in ours.state_dict() if not n.endswith("num_batches_tracked")} == expected_names
     assert [n for n, _ in ours.named_parameters()] == [n for n, _ in theirs.named_parameters()]

@@ -38,7 +38,7 @@ from ..data import check_classes
 from ..data.catalog import is_slice
 from ..data.loader import check_files_exist
 from ..data.selection import keep_masked
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, argument_names, did_you_mean
 from ..integrations.detectron2 import read_config, register_backbones, register_custom, share_dataset
 from ..modeling.build import check_device, check_norms
 from ..pyramids import backbone_names
@@ -119,7 +119,8 @@ def _check_served(cfg: Any, args: Any) -> None:
             raise UserError(f"{key}: unknown {value!r}{did_you_mean(value, choices)}")
     if cfg.MODEL.BACKBONE.NAME in backbone_names():
         check_norms(cfg, skip=("ROI_", "SEM_SEG_HEAD"))
-    check_device(cfg.MODEL.DEVICE)
+    with argument_names({"device": "MODEL.DEVICE"}):
+        check_device(cfg.MODEL.DEVICE)
     if cfg.MODEL.DEVICE == "cpu" and not args.eval_only:
         if args.num_gpus * args.num_machines > 1:
             raise UserError(

@@ -18,7 +18,7 @@ from ..config import LazyConfig, instantiate
 from ..config.calls import TARGET, dotted_name, is_list, parameters_of, target_of
 from ..config.printing import to_yaml
 from ..data import check_num_classes, class_histogram, class_names, get_dataset_dicts, register_custom
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, argument_names, did_you_mean
 from ..modeling.backbone import own_random_stream
 from ..modeling.build import check_device
 from .options import LAZY_KEYS, check_options, read_options
@@ -98,7 +98,8 @@ class LazyRecipe(Recipe):
             check_num_classes(heads.num_classes, names, "model.roi_heads.num_classes")
 
     def build_model(self) -> nn.Module:
-        device = check_device(self.options.device, self.options.key("device"))
+        with argument_names({"device": self.options.key("device")}):
+            device = check_device(self.options.device)
         cfg = copy.deepcopy(self.cfg)
         for key in ("model.backbone.bottom_up", "model.backbone"):  # fresh weights as `build_backbone` draws them
             node = OmegaConf.select(cfg, key)

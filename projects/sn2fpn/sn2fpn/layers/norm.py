@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..errors import UserError, did_you_mean
+from ..errors import ArgumentError, check_choice
 from .cpu.sync_batch_norm import sync_batch_norm
 
 __all__ = ["FrozenBatchNorm2d", "Norm", "SyncBatchNorm", "get_norm"]
@@ -103,7 +103,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
 
 def _group_norm(channels: int, eps: float, momentum: float) -> nn.Module:
     if channels % 32:
-        raise UserError(f"norm 'GN' makes 32 groups: channels must be divisible by 32, found {channels}")
+        raise ArgumentError("norm", f"'GN' makes 32 groups, so channels must be divisible by 32, found {channels}")
     return nn.GroupNorm(32, channels, eps=eps)
 
 
@@ -135,6 +135,4 @@ def get_norm(norm: Norm, channels: int, eps: float = 1e-5, momentum: float = 0.1
         return None
     if not isinstance(norm, str):
         return norm(channels)
-    if norm not in _NORMS:
-        raise UserError(f"unknown norm {norm!r}{did_you_mean(norm, [*_NORMS, ''])}")
-    return _NORMS[norm](channels, eps, momentum)
+    return _NORMS[check_choice("norm", norm, [*_NORMS, ""])](channels, eps, momentum)

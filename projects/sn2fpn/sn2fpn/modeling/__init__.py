@@ -1,24 +1,43 @@
-"""The two-stage detector: trunk, proposals, RoI heads, and what turns a configuration into one."""
+"""The two-stage detector: a trunk, a pyramid, region proposals and RoI heads.
+
+`build_model` makes one from a configuration. The classes below are its parts, from which Python configurations and
+other programs put a detector together.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .backbone import build_backbone
+from .box_coding import BoxCoder
 from .build import build_model
 from .detector import GeneralizedRCNN
+from .matching import Matcher
 from .metrics import collect_metrics
+from .roi_heads import BoxHead, BoxPredictor, MaskHead, StandardROIHeads
+from .roi_pooler import ROIPooler
+from .rpn import RPN, AnchorGenerator, RPNHead
 
-if TYPE_CHECKING:
-    from ..predict.predictor import Predictor
-
-__all__ = ["GeneralizedRCNN", "Predictor", "build_backbone", "build_model", "collect_metrics"]
+__all__ = [
+    "AnchorGenerator",
+    "BoxCoder",
+    "BoxHead",
+    "BoxPredictor",
+    "GeneralizedRCNN",
+    "MaskHead",
+    "Matcher",
+    "ROIPooler",
+    "RPN",
+    "RPNHead",
+    "StandardROIHeads",
+    "build_backbone",
+    "build_model",
+    "collect_metrics",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """`Predictor` loads on first use: it stands above models, as it reads pictures and checkpoints."""
-    if name != "Predictor":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ..predict.predictor import Predictor
-
-    return Predictor
+    """Tell callers of the old name where `Predictor` is now."""
+    if name == "Predictor":
+        raise ImportError("Predictor is not in sn2fpn.modeling any more; write: from sn2fpn.predict import Predictor")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

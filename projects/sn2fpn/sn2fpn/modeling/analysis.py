@@ -1,4 +1,4 @@
-"""Parameters, multiply-adds and activations of a detector, part by part, counted by fvcore."""
+"""Count the parameters, multiply-adds and activations of each part of a detector with fvcore."""
 
 from __future__ import annotations
 
@@ -16,34 +16,51 @@ from .detector import GeneralizedRCNN
 
 __all__ = ["PARTS", "Analysis", "analyze", "sum_by_part"]
 
-PARTS = {  # part -> its modules; the trunk inside the pyramid is not counted twice
+PARTS = {
     "trunk": ["backbone.bottom_up"],
     "pyramid": ["backbone"],
     "RPN": ["proposal_generator.rpn_head"],
     "box head": ["roi_heads.box_head", "roi_heads.box_predictor"],
     "mask head": ["roi_heads.mask_head"],
 }
+"""The modules of each part. The trunk is inside the pyramid's module but is not counted as part of the pyramid."""
 
 
 class Analysis(NamedTuple):
-    """What there is of each part, and what was left out."""
+    """The counts of each part of a detector.
 
-    size: tuple[int, int]  # (height, width) of the padded input
+    Attributes:
+        size: the (height, width) of the padded input.
+        parameters: number of parameters by part.
+        flops: number of multiply-adds by part.
+        activations: number of activations by part.
+        uncounted: how often each operator occurs that has no counting rule.
+    """
+
+    size: tuple[int, int]
     parameters: dict[str, int]
     flops: dict[str, int]
     activations: dict[str, int]
-    uncounted: Counter[str]  # operators without a rule -> how often they occur
+    uncounted: Counter[str]
 
 
 class _LearnedParts(nn.Module):
-    """A detector's modules with parameters, one after the other, with tensors in and out so that it can be traced."""
+    """The modules of a detector that have parameters, called one after the other.
+
+    Inputs and outputs are tensors, so that the module can be traced.
+    """
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__()
         self.detector = detector
 
     def forward(self, images: Tensor, *pooled: Tensor) -> tuple[Tensor, ...]:
-        """Args: images (1, 3, H, W), then the pooled features (K, C, P, P) of the box head and of the mask head."""
+        """Call all parts.
+
+        Args:
+            images: one image (Tensor[1, 3, H, W]).
+            *pooled: the pooled features (Tensor[R, C, P, P]) for the box head and, if there is one, the mask head.
+        """
         maps = self.detector.backbone(images)
         rpn, heads = self.detector.proposal_generator, self.detector.roi_heads
         logits, deltas = rpn.rpn_head([maps[name] for name in rpn.in_features])
@@ -52,20 +69,20 @@ class _LearnedParts(nn.Module):
 
 
 def analyze(detector: GeneralizedRCNN, size: tuple[int, int]) -> Analysis:
-    """Count a detector's parts for one image.
+    """Count the parts of a detector for one image.
 
-    A flop is a multiply-add of a convolution (deformable ones included, their sampling apart), matrix product,
-    norm or interpolation; an activation is an output element of a convolution or matrix product. The heads are
-    counted for as many boxes as the configuration allows: POST_NMS_TOPK_TEST proposals in the box head,
-    DETECTIONS_PER_IMAGE detections in the mask head.
+    A flop is a multiply-add of a convolution, matrix product, norm or interpolation. Deformable convolutions are
+    included, but not their sampling. An activation is an output element of a convolution or matrix product. The heads
+    are counted for the largest number of boxes: the RPN's `post_nms_topk` proposals in the box head and the RoI heads'
+    `max_detections` detections in the mask head.
 
     Args:
-        detector: on the CPU; it is left in evaluation mode.
-        size: (height, width) of the input before padding.
+        detector: a detector on the CPU. It is left in evaluation mode.
+        size: the (height, width) of the input before padding.
     """
-    from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis  # warns when it is imported before sn2fpn
+    from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis  # It warns when it is imported before sn2fpn.
 
-    logging.getLogger("fvcore").setLevel(logging.ERROR)  # `uncounted` says it
+    logging.getLogger("fvcore").setLevel(logging.ERROR)  # `uncounted` holds what its warnings say.
     step = detector.backbone.size_divisibility
     height, width = (-(-side // step) * step for side in size)
     channels = next(iter(detector.backbone.output_shape().values())).channels
@@ -87,7 +104,7 @@ def analyze(detector: GeneralizedRCNN, size: tuple[int, int]) -> Analysis:
         )
     )
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of tracing: shapes are constant here
+        warnings.simplefilter("ignore")  # Tracing warns of shapes that vary; here they are constant.
         flops, activations = (
             {name.removeprefix("detector."): n for name, n in counter.by_module().items()}
             for counter in (flop_counter, activation_counter)
@@ -98,14 +115,14 @@ def analyze(detector: GeneralizedRCNN, size: tuple[int, int]) -> Analysis:
 
 
 def sum_by_part(by_module: Mapping[str, float]) -> dict[str, int]:
-    """Counts per part from those of modules by name, each with all that is inside it."""
+    """Return the counts of the parts from those of modules by name, which include all submodules."""
     out = {part: round(sum(by_module.get(name, 0) for name in names)) for part, names in PARTS.items()}
     out["pyramid"] -= out["trunk"]
     return out
 
 
 def _deform_conv_flops(inputs: Iterable[Any], outputs: Iterable[Any]) -> float:
-    """As many as of a plain convolution of that size: output elements x inputs of each."""
+    """Return the flops of a plain convolution of that size: output elements times inputs of each."""
     weight = list(inputs)[1].type().sizes()
     return float(prod(next(iter(outputs)).type().sizes()) * prod(weight[1:]))
 

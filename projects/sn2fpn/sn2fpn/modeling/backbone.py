@@ -1,4 +1,4 @@
-"""Trunk and pyramid as one module: images in, pyramid maps out."""
+"""The backbone: a trunk and a pyramid as one module from images to pyramid maps."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ __all__ = ["build_backbone", "own_random_stream"]
 
 
 def build_backbone(cfg: Any, name: str = "") -> Pyramid:
-    """The pyramid that `MODEL.BACKBONE.NAME` (or `name`) names, on the trunk of `MODEL.RESNETS`.
+    """Return the pyramid that `MODEL.BACKBONE.NAME` names, on the trunk that `MODEL.RESNETS` describes.
 
-    For a seed, the fresh weights of the trunk, and of all that is built afterwards, are the same under every pyramid,
-    so that a comparison of pyramids starts from equal weights.
+    With the same seed, the trunk and everything that is built after the backbone get the same fresh weights under
+    every pyramid, so that a comparison of pyramids starts from equal weights.
+
+    Args:
+        cfg: the configuration.
+        name: the name to use instead of `MODEL.BACKBONE.NAME`.
 
     Returns:
-        A module from images (Tensor[N, 3, H, W]) to {"p2": Tensor[N, W, H/4, W/4], …}, with `output_shape()`
-        and `size_divisibility`; its trunk is `bottom_up`.
+        A module that maps images (Tensor[N, 3, H, W]) to {"p2": Tensor[N, W, H/4, W/4], ...}. It has
+        `output_shape()` and `size_divisibility`, and its trunk is `bottom_up`.
 
     Raises:
-        UserError: an unknown pyramid, or trunk and pyramid options that do not fit.
+        UserError: there is no such pyramid, or the options of trunk and pyramid do not fit each other.
     """
     build_pyramid = pyramid_from_backbone_name(name or cfg.MODEL.BACKBONE.NAME)
     with own_random_stream():
@@ -38,8 +42,11 @@ def build_backbone(cfg: Any, name: str = "") -> Pyramid:
 
 @contextmanager
 def own_random_stream() -> Iterator[None]:
-    """Whatever is drawn inside takes one number of torch's random stream, however much it is."""
-    seed = int(torch.randint(2**62, (), device="cpu"))  # also where modules are built on "meta"
+    """Draw the random numbers of the block from a stream of its own.
+
+    The block takes one number of torch's stream, its seed, however many numbers it draws itself.
+    """
+    seed = int(torch.randint(2**62, (), device="cpu"))  # the device matters where modules are built on "meta"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

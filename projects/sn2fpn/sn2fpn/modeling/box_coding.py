@@ -1,4 +1,4 @@
-"""Boxes as offsets from a reference box: (dx, dy, dw, dh) (R-CNN, 2014, appendix C)."""
+"""Boxes encoded as offsets (dx, dy, dw, dh) from reference boxes (R-CNN, 2014, appendix C)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor
 
 __all__ = ["SCALE_CLAMP", "BoxCoder"]
 
-# dw and dh are cut here before exp(): no 16 pixel anchor grows beyond 1000 pixels
 SCALE_CLAMP = math.log(1000.0 / 16)
+"""The largest dw and dh that are decoded, so that an anchor of 16 pixels does not grow beyond 1000 pixels."""
 
 
 class BoxCoder:
-    """Boxes to offsets from reference boxes, and back.
+    """Converts boxes to offsets from reference boxes, and back.
 
         dx = wx * (centre_x(target) - centre_x(reference)) / width(reference)
-        dw = ww * log(width(target) / width(reference))        likewise dy, dh
+        dw = ww * log(width(target) / width(reference))        and likewise dy, dh
 
     Args:
-        weights: (wx, wy, ww, wh), which bring the offsets to about unit variance.
+        weights: the factors (wx, wy, ww, wh), which bring the offsets to a variance of about 1.
         scale_clamp: upper limit of dw / ww and dh / wh in `decode`.
     """
 
@@ -30,21 +30,21 @@ class BoxCoder:
         self.scale_clamp = scale_clamp
 
     def encode(self, reference: Tensor, target: Tensor) -> Tensor:
-        """Offsets (..., 4) that turn `reference` boxes (..., 4) into `target` boxes (..., 4)."""
+        """Return the offsets (..., 4) that turn `reference` boxes (..., 4) into `target` boxes (..., 4)."""
         xy, wh = _centre_and_size(reference)
         target_xy, target_wh = _centre_and_size(target)
         w = reference.new_tensor(self.weights)
         return torch.cat([w[:2] * (target_xy - xy) / wh, w[2:] * torch.log(target_wh / wh)], dim=-1)
 
     def decode(self, deltas: Tensor, reference: Tensor) -> Tensor:
-        """Boxes that the offsets lead to, in float32 whatever the precision of the offsets.
+        """Return the boxes that offsets lead to, in float32 whatever the precision of the offsets is.
 
         Args:
-            deltas: (..., 4) offsets.
-            reference: (..., 4) boxes, broadcast against `deltas`.
+            deltas: the offsets (..., 4).
+            reference: the reference boxes (..., 4), which are broadcast against `deltas`.
 
         Returns:
-            (..., 4) boxes `(x1, y1, x2, y2)`, not clipped.
+            The boxes `(x1, y1, x2, y2)` (..., 4), which are not clipped to the image.
         """
         deltas = deltas.float()
         w = deltas.new_tensor(self.weights)

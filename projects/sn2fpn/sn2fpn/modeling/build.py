@@ -1,4 +1,4 @@
-"""From a configuration to a detector; says which of Detectron2's options this engine does not serve."""
+"""Build a detector from a configuration, and refuse those of Detectron2's options that this engine does not serve."""
 
 from __future__ import annotations
 
@@ -7,35 +7,31 @@ from typing import Any
 import torch
 
 from ..config import CfgNode
-from ..errors import UserError, did_you_mean
+from ..errors import ArgumentError, UserError, argument_names, did_you_mean, keys_of
 from ..layers import get_norm
 from .backbone import build_backbone
 from .detector import GeneralizedRCNN
-from .losses import BOX_LOSSES
 from .roi_heads import build_roi_heads
 from .rpn import build_rpn
 
 __all__ = ["build_model", "check_device", "check_norms", "check_served"]
 
-# key -> the values that the native engine serves
 _SERVED: dict[str, tuple[Any, ...]] = {
     "MODEL.META_ARCHITECTURE": ("GeneralizedRCNN",),
     "MODEL.PROPOSAL_GENERATOR.NAME": ("RPN",),
     "MODEL.ANCHOR_GENERATOR.NAME": ("DefaultAnchorGenerator",),
     "MODEL.RPN.HEAD_NAME": ("StandardRPNHead",),
-    "MODEL.RPN.BBOX_REG_LOSS_TYPE": BOX_LOSSES,
     "MODEL.ROI_HEADS.NAME": ("StandardROIHeads",),
     "MODEL.ROI_BOX_HEAD.NAME": ("FastRCNNConvFCHead",),
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign"),
-    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": BOX_LOSSES,
     "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": (False,),
     "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": (False,),
     "MODEL.KEYPOINT_ON": (False,),
     "MODEL.LOAD_PROPOSALS": (False,),
-    "INPUT.FORMAT": ("BGR", "RGB"),
     "TEST.AUG.ENABLED": (False,),
     "TEST.PRECISE_BN.ENABLED": (False,),
 }
+"""The values of a key that the native engine serves."""
 _SERVED_WITH_MASKS: dict[str, tuple[Any, ...]] = {
     "MODEL.ROI_MASK_HEAD.NAME": ("MaskRCNNConvUpsampleHead",),
     "MODEL.ROI_MASK_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign"),
@@ -44,7 +40,7 @@ _SERVED_WITH_MASKS: dict[str, tuple[Any, ...]] = {
 
 
 def check_served(cfg: CfgNode) -> None:
-    """Raise UserError for the first configuration value that the native engine cannot serve."""
+    """Raise UserError for the first configuration value that the native engine does not serve."""
     for key, served in {**_SERVED, **(_SERVED_WITH_MASKS if cfg.MODEL.MASK_ON else {})}.items():
         value: Any = cfg
         for part in key.split("."):
@@ -57,44 +53,54 @@ def check_served(cfg: CfgNode) -> None:
 
 
 def check_norms(cfg: Any, skip: tuple[str, ...] = ()) -> None:
-    """Raise UserError for the first NORM in the groups of MODEL (but those that start as `skip` says) that is none."""
+    """Raise UserError for the first `MODEL.<group>.NORM` that is not the name of a norm.
+
+    Args:
+        cfg: the configuration.
+        skip: beginnings of the names of groups that are not checked.
+    """
     for name, group in cfg.MODEL.items():
         if isinstance(group, dict) and group.get("NORM") and not name.startswith(skip):
-            try:
+            with argument_names({"norm": f"MODEL.{name}.NORM"}):
                 get_norm(group["NORM"], 32)
-            except UserError as e:
-                raise UserError(f"MODEL.{name}.NORM: {e}") from e
 
 
 def build_model(cfg: CfgNode) -> GeneralizedRCNN:
-    """The detector of a configuration, on `MODEL.DEVICE`, in training mode, with fresh weights.
+    """Return the detector of a configuration on `MODEL.DEVICE`, in training mode and with fresh weights.
 
-    Weights named by `MODEL.WEIGHTS` are loaded by `sn2fpn.checkpoint`.
+    Weights that `MODEL.WEIGHTS` names are loaded by `sn2fpn.checkpoint`.
 
     Raises:
-        UserError: a value that the native engine does not serve, names that do not exist, or a missing device.
+        UserError: the native engine does not serve a value, a name does not exist, or the device is missing.
     """
     check_served(cfg)
-    device = check_device(cfg.MODEL.DEVICE)
-    backbone = build_backbone(cfg)
-    shapes = backbone.output_shape()
-    model = GeneralizedRCNN(
-        backbone,
-        build_rpn(cfg, shapes),
-        build_roi_heads(cfg, shapes),
-        pixel_mean=cfg.MODEL.PIXEL_MEAN,
-        pixel_std=cfg.MODEL.PIXEL_STD,
-        input_format=cfg.INPUT.FORMAT,
-    )
+    with argument_names(keys_of("MODEL", input_format="INPUT.FORMAT")):
+        device = check_device(cfg.MODEL.DEVICE)
+        backbone = build_backbone(cfg)
+        shapes = backbone.output_shape()
+        model = GeneralizedRCNN(
+            backbone,
+            build_rpn(cfg, shapes),
+            build_roi_heads(cfg, shapes),
+            pixel_mean=cfg.MODEL.PIXEL_MEAN,
+            pixel_std=cfg.MODEL.PIXEL_STD,
+            input_format=cfg.INPUT.FORMAT,
+        )
     return model.to(device)
 
 
-def check_device(name: str, key: str = "MODEL.DEVICE") -> torch.device:
-    """The device of that name; `key` says where it is set. Raises UserError when there is none."""
+def check_device(device: str) -> torch.device:
+    """Return the device of that name.
+
+    Raises:
+        ArgumentError: there is no such device.
+    """
     try:
-        device = torch.device(name)
+        found = torch.device(device)
     except RuntimeError:
-        raise UserError(f"{key}: no such device {name!r}{did_you_mean(name, ('cpu', 'cuda'))}") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"{key} is {name!r}, but {torch.cuda.device_count()} GPUs are visible; expected 'cpu'")
-    return device
+        hint = did_you_mean(device, ("cpu", "cuda"))
+        raise ArgumentError("device", f"there is no device {device!r}{hint}") from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ArgumentError("device", f"found {device!r}, but {count} GPUs are visible; expected 'cpu'")
+    return found

@@ -1,4 +1,4 @@
-"""The two-stage detector: backbone, proposals, RoI heads, and the ways in and out."""
+"""The two-stage detector, from images to losses or detections."""
 
 from __future__ import annotations
 
@@ -8,29 +8,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import ArgumentError, UserError, argument_names, check_choice
 from ..layers.cpu.layout import channels_last_on_cpu
 from ..structures import ImageList, Instances, ShapeSpec
 from .features import pick_shapes
-from .postprocess import rescale_detections
 from .roi_heads import StandardROIHeads
+from .roi_heads.postprocess import rescale_detections
 from .rpn import RPN
 
 __all__ = ["GeneralizedRCNN"]
 
 
 class GeneralizedRCNN(nn.Module):
-    """Faster R-CNN and, with a mask branch in its RoI heads, Mask R-CNN; with Detectron2's calling convention.
+    """A two-stage detector: Faster R-CNN or, with a mask branch in its RoI heads, Mask R-CNN.
+
+    It is called as Detectron2's class of the same name.
 
     Args:
-        backbone: image batch -> pyramid maps by name; has `size_divisibility` and `output_shape()`.
-        proposal_generator: maps -> proposals.
-        roi_heads: maps and proposals -> detections.
-        pixel_mean, pixel_std: per channel, in the order of `input_format`; images are (x - mean) / std.
-        input_format: channel order of the images, "BGR" or "RGB".
+        backbone: maps a batch of images to pyramid maps by name. It has `size_divisibility` and `output_shape()`.
+        proposal_generator: maps pyramid maps to proposals.
+        roi_heads: map pyramid maps and proposals to detections.
+        pixel_mean: the mean of each channel, in the order of `input_format`.
+        pixel_std: the standard deviation of each channel. Images are normalised as (x - mean) / std.
+        input_format: order of the images' channels, "BGR" or "RGB".
 
     Raises:
-        UserError: a mean and a deviation of different channels, or parts that want other maps than the backbone's.
+        ArgumentError: the mean and the standard deviation have different numbers of channels, the format is unknown,
+            or a part expects other maps than the backbone's.
     """
 
     pixel_mean: Tensor
@@ -52,9 +56,11 @@ class GeneralizedRCNN(nn.Module):
         self.backbone = backbone
         self.proposal_generator = proposal_generator
         self.roi_heads = roi_heads
-        self.input_format = input_format
+        self.input_format = check_choice("input_format", input_format, ("BGR", "RGB"))
         if len(pixel_mean) != len(pixel_std):
-            raise UserError(f"MODEL.PIXEL_MEAN has {len(pixel_mean)} channels, MODEL.PIXEL_STD {len(pixel_std)}")
+            raise ArgumentError(
+                "pixel_std", f"expected {len(pixel_mean)} numbers, one for each mean, found {len(pixel_std)}"
+            )
         for name, value in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32).view(-1, 1, 1), persistent=False)
 
@@ -63,22 +69,22 @@ class GeneralizedRCNN(nn.Module):
         return self.pixel_mean.device
 
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
-        """Losses (training mode) or detections (evaluation mode) of a batch.
+        """Return the losses of a batch in training mode, or its detections in evaluation mode.
 
         Args:
-            batched_inputs: one dict per image:
-                `image`: (C, H, W), uint8 or float of the same range, channels in `input_format`;
-                `height`, `width`: size that detections are wanted in (default: the image's);
-                `instances`: in training, ground truth with `gt_boxes`, `gt_classes` and for masks `gt_masks`.
+            batched_inputs: one dict per image with these entries:
+                `image`: Tensor[C, H, W] of uint8, or of floats in the same range, with channels in `input_format`.
+                `height`, `width`: the size in whose pixels detections are returned; by default that of the image.
+                `instances`: in training, the ground truth with `gt_boxes`, `gt_classes` and for masks `gt_masks`.
 
         Returns:
-            Training: {"loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg"} and for masks "loss_mask".
-            Evaluation: per image {"instances": `pred_boxes`, `scores`, `pred_classes` and for masks `pred_masks`
-            (bool Tensor[N, height, width]), best first}.
+            In training the losses "loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg" and for masks
+            "loss_mask". In evaluation one dict per image, whose "instances" have `pred_boxes`, `scores`,
+            `pred_classes` and for masks `pred_masks` (Tensor[N, height, width], bool), best first.
 
         Raises:
             UserError: ground truth is missing or unusable, or an image has the wrong shape.
-            FloatingPointError: predictions are not finite in training.
+            FloatingPointError: the detector is in training mode and predictions are not finite.
         """
         if not self.training:
             return self.inference(batched_inputs)
@@ -92,11 +98,15 @@ class GeneralizedRCNN(nn.Module):
     def inference(
         self, batched_inputs: Sequence[dict[str, Any]], do_postprocess: bool = True
     ) -> list[dict[str, Instances]] | list[Instances]:
-        """Detections of a batch; without `do_postprocess`, in the pixels of the images as given.
+        """Return the detections of a batch.
+
+        Args:
+            batched_inputs: see `forward`.
+            do_postprocess: whether detections are rescaled to the `height` and `width` of each input.
 
         Returns:
-            See `forward`; without `do_postprocess`, the Instances themselves, whose `pred_masks` are
-            probabilities within the boxes, (N, 1, M, M).
+            The same as `forward` in evaluation mode. Without `do_postprocess`, the Instances themselves in the pixels
+            of the given images; their `pred_masks` are probabilities within the boxes (Tensor[N, 1, M, M]).
         """
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
@@ -110,12 +120,13 @@ class GeneralizedRCNN(nn.Module):
         ]
 
     def preprocess_image(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageList:
-        """Images normalised, then padded with zeros to one size that suits the backbone."""
+        """Normalise the images and pad them with zeros to one size that the backbone takes."""
         channels = len(self.pixel_mean)
         for x in batched_inputs:
             if x["image"].dim() != 3 or x["image"].shape[0] != channels:
                 raise UserError(
-                    f"{_name(x)}: `image` expects shape ({channels}, height, width), found {tuple(x['image'].shape)}"
+                    f"{_name(x)}: `image` must have the shape ({channels}, height, width), "
+                    f"found {tuple(x['image'].shape)}"
                 )
         images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
         batch = ImageList.from_tensors(images, self.backbone.size_divisibility)
@@ -123,12 +134,12 @@ class GeneralizedRCNN(nn.Module):
         return batch
 
     def _target(self, x: dict[str, Any]) -> Instances:
-        """The checked ground truth of one input, on the model's device."""
+        """Check the ground truth of one input and return it on the device of the model."""
         target = x.get("instances")
         if target is None:
             raise UserError(
-                f"{_name(x)}: training needs `instances` with gt_boxes and gt_classes, "
-                f"found only {sorted(x)}; call model.eval() for detections"
+                f"{_name(x)}: training needs `instances` with gt_boxes and gt_classes, found only {sorted(x)}; "
+                "call model.eval() to get detections"
             )
         missing = [field for field in ("gt_boxes", "gt_classes") if not target.has(field)]
         if missing:
@@ -136,13 +147,14 @@ class GeneralizedRCNN(nn.Module):
                 f"{_name(x)}: `instances` lacks {' and '.join(missing)}; it has {sorted(target.get_fields())}"
             )
         boxes, classes = target.gt_boxes.tensor, target.gt_classes
-        if len(boxes) and not (boxes.isfinite().all() and (boxes[:, 2:] > boxes[:, :2]).all()):
-            bad = ~(boxes.isfinite().all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1))
-            raise UserError(f"{_name(x)}: gt_boxes expects finite x1 < x2 and y1 < y2, found {boxes[bad][0].tolist()}")
+        valid = boxes.isfinite().all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)
+        if not valid.all():
+            found = boxes[~valid][0].tolist()
+            raise UserError(f"{_name(x)}: gt_boxes must be finite with x1 < x2 and y1 < y2, found {found}")
         num_classes = self.roi_heads.num_classes
         if len(classes) and not (int(classes.min()) >= 0 and int(classes.max()) < num_classes):
             raise UserError(
-                f"{_name(x)}: gt_classes expects ids from 0 to {num_classes - 1} "
+                f"{_name(x)}: gt_classes must be ids from 0 to {num_classes - 1} "
                 f"(the model's {num_classes} classes), found {sorted(set(classes.tolist()))}"
             )
         if self.roi_heads.mask_head is not None and len(boxes):
@@ -150,27 +162,31 @@ class GeneralizedRCNN(nn.Module):
         return target.to(self.device)
 
 
-def _check_strides(name: str, part: Any, user: Any, shapes: dict[str, ShapeSpec]) -> None:
-    """Anchors and RoI pooling must know the strides of the maps that they are used on."""
-    strides = [s.stride for s in pick_shapes(shapes, part.in_features, f"{name}.in_features")]
+def _check_strides(argument: str, part: Any, user: Any, shapes: dict[str, ShapeSpec]) -> None:
+    """Check that anchors or RoI pooling have the strides of the maps that they are used on."""
+    with argument_names({"in_features": f"{argument}.in_features"}):
+        strides = [s.stride for s in pick_shapes(shapes, part.in_features)]
     if list(user.strides) != strides:
-        raise UserError(
-            f"{name}: {type(user).__name__} has strides {list(user.strides)}, but {list(part.in_features)} "
-            f"have {strides}"
+        raise ArgumentError(
+            argument,
+            f"{type(user).__name__} has strides {list(user.strides)}, but the maps {list(part.in_features)} "
+            f"have {strides}",
         )
 
 
 def _check_masks(x: dict[str, Any], target: Instances) -> None:
+    """Check that there are ground-truth masks and that they have the size of the image."""
     if not target.has("gt_masks"):
         raise UserError(
-            f"{_name(x)}: the mask branch learns from `instances` with gt_masks, "
-            f"found only {sorted(target.get_fields())}"
+            f"{_name(x)}: the mask branch needs `instances` with gt_masks, found only {sorted(target.get_fields())}"
         )
-    size = getattr(target.gt_masks, "image_size", target.image_size)  # polygons have none
+    size = getattr(target.gt_masks, "image_size", target.image_size)  # Polygons have no size.
     if tuple(size) != target.image_size:
-        raise UserError(f"{_name(x)}: gt_masks are {tuple(size)}, the image is {target.image_size} (height, width)")
+        raise UserError(
+            f"{_name(x)}: gt_masks must have the image's (height, width) {target.image_size}, found {tuple(size)}"
+        )
 
 
 def _name(x: dict[str, Any]) -> str:
-    """What an input is called in messages."""
+    """Return the name of an input in messages."""
     return str(x.get("file_name") or (f"image {x['image_id']}" if "image_id" in x else "model input"))

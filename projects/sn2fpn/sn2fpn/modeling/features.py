@@ -1,32 +1,36 @@
-"""Checks between a configuration's feature names and the maps that a pyramid offers."""
+"""Checks that the feature names of a detector's part fit the maps of its pyramid."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..errors import UserError, did_you_mean
+from ..errors import ArgumentError, did_you_mean
 from ..structures import ShapeSpec
 
 __all__ = ["common_channels", "pick_shapes"]
 
 
-def pick_shapes(shapes: Mapping[str, ShapeSpec], names: Sequence[str], key: str) -> list[ShapeSpec]:
-    """The shapes of the maps that the configuration's `key` names, in its order.
+def pick_shapes(shapes: Mapping[str, ShapeSpec], in_features: Sequence[str]) -> list[ShapeSpec]:
+    """Return the shapes of the maps that `in_features` names, in its order.
 
     Raises:
-        UserError: no name, or one that the backbone does not output.
+        ArgumentError: `in_features` is empty or names a map that is not in `shapes`.
     """
-    if not names:
-        raise UserError(f"{key} is empty; choose from the backbone's outputs: {', '.join(shapes)}")
-    for name in names:
+    if not in_features:
+        raise ArgumentError("in_features", f"expected some of the backbone's outputs {list(shapes)}, found none")
+    for name in in_features:
         if name not in shapes:
-            raise UserError(f"{key}: the backbone has no output {name!r}{did_you_mean(name, shapes)}")
-    return [shapes[name] for name in names]
+            raise ArgumentError("in_features", f"the backbone has no output {name!r}{did_you_mean(name, shapes)}")
+    return [shapes[name] for name in in_features]
 
 
-def common_channels(shapes: Sequence[ShapeSpec], key: str) -> int:
-    """The channel count that all maps must share. Raises UserError when they do not."""
-    channels = {s.channels for s in shapes}
-    if len(channels) != 1:
-        raise UserError(f"{key} expects maps of equal channels, found {[s.channels for s in shapes]}")
-    return channels.pop()
+def common_channels(in_features: Sequence[ShapeSpec]) -> int:
+    """Return the number of channels that all maps share.
+
+    Raises:
+        ArgumentError: the maps have different numbers of channels.
+    """
+    channels = [shape.channels for shape in in_features]
+    if len(set(channels)) != 1:
+        raise ArgumentError("in_features", f"expected maps of equal channels, found {channels}")
+    return channels[0]

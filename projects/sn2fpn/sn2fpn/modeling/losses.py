@@ -1,4 +1,4 @@
-"""Box regression losses shared by the RPN and the box head."""
+"""The box regression losses of the RPN and the box branch."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ BOX_LOSSES = ("smooth_l1", *_IOU_LOSSES)
 def box_regression_loss(
     kind: str, coder: BoxCoder, deltas: Tensor, reference: Tensor, target: Tensor, beta: float = 0.0
 ) -> Tensor:
-    """Sum over boxes of the regression loss, in float32.
+    """Return the sum over all boxes of the regression loss, in float32.
 
-    "smooth_l1" compares offsets (Fast R-CNN, 2015, eq. 2); "giou", "diou" and "ciou" compare the decoded
-    boxes by generalised, distance and complete IoU.
+    "smooth_l1" compares offsets (Fast R-CNN, 2015, eq. 2). "giou", "diou" and "ciou" compare the decoded boxes by
+    their generalised, distance and complete IoU.
 
     Args:
         kind: one of `BOX_LOSSES`.
-        deltas: (K, 4) predicted offsets from `reference`.
-        reference: (K, 4) anchors or proposals.
-        target: (K, 4) matched ground truth.
-        beta: "smooth_l1": the error at which it turns from quadratic to linear; 0 is plain L1.
+        coder: encodes or decodes the offsets.
+        deltas: the predicted offsets from `reference` (Tensor[K, 4]).
+        reference: the anchors or proposals (Tensor[K, 4]).
+        target: the matched ground-truth boxes (Tensor[K, 4]).
+        beta: for "smooth_l1", the error at which the loss turns from quadratic to linear; 0 means plain L1.
 
     Returns:
-        0-dim tensor; zero, and still part of the graph, for K = 0.
+        A tensor without dimensions. For K = 0 it is zero and still part of the graph.
     """
     deltas = deltas.float()
     if kind == "smooth_l1":

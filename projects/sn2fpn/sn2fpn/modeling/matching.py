@@ -1,4 +1,4 @@
-"""Which ground-truth box, if any, an anchor or proposal stands for."""
+"""Match anchors or proposals with ground-truth boxes."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import ArgumentError
 
 __all__ = ["Matcher"]
 
 
 class Matcher:
-    """Matches each candidate box to its best ground-truth box, and labels it by the IoU with that.
+    """Matches each candidate box with its best ground-truth box and labels it by their IoU.
 
     Args:
-        thresholds: rising IoUs t1 < t2 … that cut [0, 1] into ranges [0, t1), [t1, t2) …
-        labels: the label of each range: 1 positive, 0 negative, -1 ignored; one more than `thresholds`.
-        allow_low_quality: also make positive, for each ground truth, the candidates that overlap it most
-            (ties included), however little that is (Faster R-CNN, section 3.1.2, rule i). They keep the
-            ground truth that they themselves overlap most.
-        where: the configuration's group, for messages ("MODEL.RPN"); "": they name the arguments.
+        thresholds: rising IoUs t1 < t2 < ... that divide [0, 1] into the ranges [0, t1), [t1, t2), ...
+        labels: the label of each range: 1 for positive, 0 for negative, -1 for ignored.
+        allow_low_quality: whether the candidates that overlap a ground-truth box most (ties included) are positive
+            too, however small that overlap is (Faster R-CNN, section 3.1.2, rule i). They stay matched with the
+            ground-truth box that they themselves overlap most.
+
+    Raises:
+        ArgumentError: the thresholds do not rise from above 0, or the labels do not suit them.
     """
 
-    def __init__(
-        self, thresholds: Sequence[float], labels: Sequence[int], allow_low_quality: bool = False, where: str = ""
-    ) -> None:
-        names = (f"{where}.IOU_THRESHOLDS", f"{where}.IOU_LABELS") if where else ("thresholds", "labels")
+    def __init__(self, thresholds: Sequence[float], labels: Sequence[int], allow_low_quality: bool = False) -> None:
         if list(thresholds) != sorted(thresholds) or not all(t > 0 for t in thresholds):
-            raise UserError(f"{names[0]} expects rising numbers above 0, found {list(thresholds)}")
+            raise ArgumentError("thresholds", f"expected rising numbers above 0, found {list(thresholds)}")
         if len(labels) != len(thresholds) + 1 or not set(labels) <= {-1, 0, 1}:
-            raise UserError(
-                f"{names[1]} expects {len(thresholds) + 1} of -1, 0 and 1 (one more than "
-                f"{names[0].rpartition('.')[2]}), found {list(labels)}"
+            raise ArgumentError(
+                "labels",
+                f"expected {len(thresholds) + 1} numbers out of -1, 0 and 1 (one more than there are thresholds), "
+                f"found {list(labels)}",
             )
         self.thresholds = tuple(thresholds)
         self.labels = tuple(labels)
         self.allow_low_quality = allow_low_quality
 
     def __call__(self, iou: Tensor) -> tuple[Tensor, Tensor]:
-        """Match M ground-truth boxes and N candidates.
+        """Match N candidates with M ground-truth boxes.
 
         Args:
-            iou: (M, N) overlaps; M may be 0.
+            iou: the IoU of each pair (Tensor[M, N]); M may be 0.
 
         Returns:
-            (N,) int64 index of each candidate's best ground truth (0 where there is none), and (N,) int8
-            label.
+            The index of the best ground-truth box of each candidate (Tensor[N], int64), which is 0 where there is
+            none, and the label of each candidate (Tensor[N], int8).
         """
         if iou.shape[0] == 0:
             n = iou.shape[1]

@@ -1,7 +1,7 @@
-"""Scalars logged from inside the model (samples per image, accuracies), for whoever listens.
+"""Scalars that modules inside the model log, such as samples per image and accuracies.
 
-A module calls `log_scalar`; outside of `collect_metrics` that does nothing, so that the model needs no
-surrounding context. Values stay tensors: reading them (which waits for a GPU) is up to the collector.
+A module calls `log_scalar`. Outside of `collect_metrics` this does nothing, so the model needs no surrounding context.
+Values stay tensors: it is up to the collector to read them, which waits for the GPU.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _COLLECTOR: ContextVar[dict[str, Tensor | float] | None] = ContextVar("sn2fpn_me
 
 @contextmanager
 def collect_metrics() -> Iterator[dict[str, Tensor | float]]:
-    """Collect what the model logs inside the block, as a dict name -> number or 0-dim tensor.
+    """Collect what the model logs inside the block in a dict of numbers and tensors without dimensions, by name.
 
     Example:
         with collect_metrics() as metrics:
@@ -36,12 +36,12 @@ def collect_metrics() -> Iterator[dict[str, Tensor | float]]:
 
 
 def collecting_metrics() -> bool:
-    """Whether anybody listens: guards work that is done for logging alone."""
+    """Return whether metrics are being collected. It guards work that is done for logging only."""
     return _COLLECTOR.get() is not None
 
 
 def log_scalar(name: str, value: Tensor | float) -> None:
-    """Store one scalar under `name` in the open collector, if there is one."""
+    """Store a scalar under `name` if metrics are being collected."""
     collector = _COLLECTOR.get()
     if collector is not None:
         collector[name] = value.detach() if isinstance(value, torch.Tensor) else value

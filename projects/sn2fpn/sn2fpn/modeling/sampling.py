@@ -1,4 +1,4 @@
-"""Random choice of the anchors or proposals that a loss is computed on."""
+"""Draw the anchors or proposals that a loss is computed from."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ __all__ = ["sample_labels"]
 
 
 def sample_labels(labels: Tensor, num_samples: int, positive_fraction: float, background: int) -> tuple[Tensor, Tensor]:
-    """Draw up to `num_samples` entries, as far as possible `positive_fraction` of them positive.
+    """Draw up to `num_samples` entries, of which up to a share of `positive_fraction` is positive.
 
-    Negatives take the places that positives leave free, never the other way round.
+    Negatives take the places that positives leave free, but positives never take those of negatives.
 
     Args:
-        labels: (N,) -1 for ignored, `background` for negative, anything else for positive.
-        num_samples: entries to draw; all that qualify if there are fewer.
-        positive_fraction: upper limit of the share of positives.
-        background: the negative label.
+        labels: -1 for ignored entries, `background` for negative ones, anything else for positive ones (Tensor[N]).
+        num_samples: number of entries to draw. If fewer qualify, all of these are drawn.
+        positive_fraction: largest share of positives among `num_samples`.
+        background: the label of negatives.
 
     Returns:
-        Indices of the positives and of the negatives drawn, int64, in random order (global generator of the
-        labels' device).
+        The indices of the positives and of the negatives drawn (int64), each in random order. The global random
+        generator of the labels' device draws them.
     """
     positive = ((labels != -1) & (labels != background)).nonzero().squeeze(1)
     negative = (labels == background).nonzero().squeeze(1)

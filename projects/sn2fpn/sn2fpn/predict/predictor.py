@@ -39,7 +39,7 @@ class Predictor:
     Example:
         >>> import numpy as np
         >>> from sn2fpn.config import get_cfg
-        >>> from sn2fpn.modeling import Predictor
+        >>> from sn2fpn.predict import Predictor
         >>> cfg = get_cfg()
         >>> cfg.merge_from_file("configs/quick/faster_rcnn_R18_sni_shapes.yaml")
         >>> predictor = Predictor(cfg)  # MODEL.WEIGHTS is empty: a model that knows nothing

@@ -25,7 +25,7 @@ from ...data.shapes import write_shapes
 from ...errors import UserError
 from ...layers import Conv2d
 from ...modeling import build_model
-from ...modeling.rpn_head import RPNHead
+from ...modeling.rpn import RPNHead
 from ...structures import Instances
 from .config import read_config
 

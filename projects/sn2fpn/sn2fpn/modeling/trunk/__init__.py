@@ -1,4 +1,4 @@
-"""Trunks: ResNets, plain or downsampling with ESD."""
+"""Trunks: ResNets, which downsample as usual or with ESD."""
 
 from .blocks import BasicBlock, BasicStem, BottleneckBlock, DeepESDStem, ESDOptions
 from .build import build_trunk, frozen_norm_warning, make_resnet

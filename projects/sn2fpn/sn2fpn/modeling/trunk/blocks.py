@@ -1,43 +1,57 @@
 """The parts of a ResNet: stems and residual blocks, with or without ESD downsampling.
 
-Deep Residual Learning for Image Recognition (He et al., CVPR 2016), parameter names of Detectron2. ESD
-(extended-spatial-window downsampling, Li, ECCV 2024) replaces a stride-2 conv by three views of its input:
-the conv itself (D), a 4x4 average (G) and a 4x4 maximum (M); see `sn2fpn.layers.esd`. Where in a ResNet it goes is
-this project's design; strides and channels stay as they are, and what a plain ResNet has keeps its name.
+They follow Deep Residual Learning for Image Recognition (He et al., CVPR 2016) and have Detectron2's parameter names.
+ESD (extended-spatial-window downsampling, Li, ECCV 2024) replaces a stride-2 convolution by three views of its input:
+the convolution itself (D), a 4x4 average (G) and a 4x4 maximum (M); see `sn2fpn.layers.esd`. The paper does not say
+where ESD goes in a ResNet; that is this project's design. Strides and channels stay the same, and everything that a
+plain ResNet has keeps its name.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...errors import check_choice
 from ...layers import ESD1, ESD2, Conv2d, FrozenBatchNorm2d, c2_msra_fill, esd_fuse, esd_fuse_conv
 from ...layers.norm import Norm
 
 __all__ = ["BasicBlock", "BasicStem", "BottleneckBlock", "DeepESDStem", "ESDOptions", "TrunkPart"]
 
 
-class ESDOptions(NamedTuple):
-    """How a stride-2 step of the trunk downsamples with ESD.
+@dataclass(frozen=True)
+class ESDOptions:
+    """How the stride-2 steps of a trunk downsample with ESD.
 
-    Attributes:
-        mode: 1 (ESD-1, no parameters of its own) or 2 (ESD-2: a 1x1 conv mixes the three views).
-        shortcut: "strided" (1x1 conv of stride 2, as without ESD) or "avg" (4x4/2 average pool, then 1x1).
-        fuse_init: ESD-2's 1x1 conv starts as "dense_identity" (copies D) or "default" (Kaiming).
+    Args:
+        mode: 1 for ESD-1, which has no parameters of its own, or 2 for ESD-2, whose 1x1 convolution mixes the views.
+        shortcut: "strided" for a 1x1 convolution of stride 2, as without ESD, or "avg" for a 4x4 average pool of
+            stride 2 before a 1x1 convolution.
+        fuse_init: how ESD-2's 1x1 convolution starts: "dense_identity" (it copies D) or "default" (Kaiming).
+
+    Raises:
+        ArgumentError: a value is none of these.
     """
 
     mode: int
     shortcut: str = "strided"
     fuse_init: str = "default"
 
+    def __post_init__(self) -> None:
+        check_choice("mode", self.mode, (1, 2))
+        check_choice("shortcut", self.shortcut, ("strided", "avg"))
+        check_choice("fuse_init", self.fuse_init, ("dense_identity", "default"))
+
 
 class TrunkPart(nn.Module):
-    """A stem or a block: knows its output channels and its stride, and can be frozen.
+    """The base class of stems and blocks, which know their output channels and stride and can be frozen.
 
     Attributes:
-        new_parts: submodules that no pretrained ResNet has; they stay trainable when the part is frozen.
+        out_channels: number of output channels.
+        stride: the stride of the part.
+        new_parts: names of the submodules that no pretrained ResNet has. They stay trainable when the part is frozen.
     """
 
     out_channels: int
@@ -45,7 +59,7 @@ class TrunkPart(nn.Module):
     new_parts: tuple[str, ...] = ()
 
     def freeze(self) -> None:
-        """Stop training: no gradients, and every batch norm becomes a frozen one. `new_parts` go on training."""
+        """Stop the gradients and replace every batch norm by a frozen one, except in `new_parts`."""
         for name, child in self.named_children():
             if name not in self.new_parts:
                 for parameter in child.parameters():
@@ -54,13 +68,13 @@ class TrunkPart(nn.Module):
 
 
 class BasicStem(TrunkPart):
-    """7x7/2 conv, norm, ReLU, then a 3x3/2 max-pool, or ESD in its place: stride 4.
+    """A stem of stride 4: a 7x7 convolution of stride 2, norm, ReLU, then a 3x3 max-pool of stride 2 or ESD.
 
     Args:
-        in_channels: of the image.
-        out_channels: of the stem's map.
-        norm: see `sn2fpn.layers.get_norm`.
-        esd: None for the max-pool.
+        in_channels: number of channels of the images.
+        out_channels: number of output channels.
+        norm: the norm, see `sn2fpn.layers.get_norm`.
+        esd: how ESD takes the place of the max-pool; None keeps the max-pool.
     """
 
     stride = 4
@@ -77,15 +91,24 @@ class BasicStem(TrunkPart):
             self.new_parts = ("esd",)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (Tensor[N, 3, H, W]) -> Tensor[N, C, ceil(H / 4), ceil(W / 4)]."""
+        """Map images (Tensor[N, 3, H, W]) to Tensor[N, C, ceil(H / 4), ceil(W / 4)]."""
         x = self.conv1(x)
         if self.esd is not None:
             return self.esd(F.relu_(x))
-        return F.relu_(F.max_pool2d(x, 3, stride=2, padding=1))  # ReLU and maximum commute: ReLU the smaller map
+        return F.relu_(F.max_pool2d(x, 3, stride=2, padding=1))  # The order does not matter; this ReLU is cheaper.
 
 
 class DeepESDStem(TrunkPart):
-    """3x3/1 conv to half the channels, norm, ReLU, ESD to all of them, ESD: stride 4, no pretrained weights."""
+    """A stem of stride 4 without pretrained weights: a 3x3 convolution, norm, ReLU and two ESD steps.
+
+    The convolution gives half of the channels and the first ESD step doubles them.
+
+    Args:
+        in_channels: number of channels of the images.
+        out_channels: number of output channels.
+        norm: the norm, see `sn2fpn.layers.get_norm`.
+        esd: how the ESD steps work.
+    """
 
     stride = 4
     new_parts = ("conv1", "esd")
@@ -99,14 +122,15 @@ class DeepESDStem(TrunkPart):
         self.esd = nn.Sequential(_esd(half, out_channels, norm, esd), _esd(out_channels, out_channels, norm, esd))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (Tensor[N, 3, H, W]) -> Tensor[N, C, ceil(H / 4), ceil(W / 4)]."""
+        """Map images (Tensor[N, 3, H, W]) to Tensor[N, C, ceil(H / 4), ceil(W / 4)]."""
         return self.esd(self.conv1(x))
 
 
 class _ResidualBlock(TrunkPart):
-    """relu(residual(x) + shortcut(x)). Subclasses make the convs and say in `residual` how they follow.
+    """The base class of residual blocks: relu(residual(x) + shortcut(x)).
 
-    The residual branch's stride-2 3x3 conv is the D branch of ESD, so a plain ResNet's weights fit.
+    Subclasses make the convolutions and define in `residual` how they follow each other. The stride-2 3x3 convolution
+    of the residual branch is the view D of ESD, so the weights of a plain ResNet fit.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, norm: Norm, esd: ESDOptions | None) -> None:
@@ -121,7 +145,7 @@ class _ResidualBlock(TrunkPart):
             c2_msra_fill(self.shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tensor[N, C_in, H, W] -> Tensor[N, C_out, ceil(H / stride), ceil(W / stride)]."""
+        """Map Tensor[N, C_in, H, W] to Tensor[N, C_out, ceil(H / stride), ceil(W / stride)]."""
         out = self.residual(x)
         if self.shortcut_pool is not None:
             x = self.shortcut_pool(x)
@@ -129,10 +153,11 @@ class _ResidualBlock(TrunkPart):
         return F.relu_(out)
 
     def residual(self, x: Tensor) -> Tensor:
+        """Return the residual branch of `x`."""
         raise NotImplementedError
 
     def _finish(self, dense: Conv2d) -> None:
-        """Initialise the branch; `dense` is its strided conv, to which ESD-2 adds the mixing conv."""
+        """Initialise the branch, and with ESD-2 add the mixing convolution for `dense`, the strided convolution."""
         for name in ("conv1", "conv2", "conv3"):
             if hasattr(self, name):
                 c2_msra_fill(getattr(self, name))
@@ -141,18 +166,19 @@ class _ResidualBlock(TrunkPart):
             self.new_parts = ("fuse",)
 
     def downsample(self, x: Tensor, dense: Conv2d) -> Tensor:
-        """`dense(x)`, or ESD with it as D."""
+        """Return `dense(x)`, or ESD with `dense(x)` as its view D."""
         return dense(x) if self.esd is None else esd_fuse(x, dense(x), self.fuse)
 
 
 class BasicBlock(_ResidualBlock):
-    """Two 3x3 convs (R18, R34). With ESD the first, strided one is D: its channels double, `esd` fits.
+    """A residual block of two 3x3 convolutions, for depths 18 and 34. With ESD the first of them is the view D.
 
     Args:
-        in_channels, out_channels: of the block; a 1x1 shortcut conv is made when they differ.
-        stride: of the first conv and the shortcut.
-        norm: see `sn2fpn.layers.get_norm`.
-        esd: None for a plain strided conv.
+        in_channels: number of input channels.
+        out_channels: number of output channels. If it differs from `in_channels`, the shortcut is a 1x1 convolution.
+        stride: stride of the first convolution and of the shortcut.
+        norm: the norm, see `sn2fpn.layers.get_norm`.
+        esd: how ESD downsamples; None for a plain strided convolution.
     """
 
     def __init__(
@@ -168,17 +194,19 @@ class BasicBlock(_ResidualBlock):
 
 
 class BottleneckBlock(_ResidualBlock):
-    """1x1, 3x3, 1x1 convs (R50 and deeper). With ESD the strided 3x3 conv is D.
+    """A residual block of 1x1, 3x3 and 1x1 convolutions, for depths from 50. With ESD the 3x3 one is the view D.
 
     Args:
-        in_channels, out_channels: of the block; a 1x1 shortcut conv is made when they differ.
-        bottleneck_channels: of the 3x3 conv.
-        stride: of the block.
-        num_groups: groups of the 3x3 conv.
-        norm: see `sn2fpn.layers.get_norm`.
-        stride_in_1x1: the first 1x1 conv carries the stride (MSRA's weights), not the 3x3; never with ESD.
-        dilation: of the 3x3 conv.
-        esd: None for a plain strided conv.
+        in_channels: number of input channels.
+        out_channels: number of output channels. If it differs from `in_channels`, the shortcut is a 1x1 convolution.
+        bottleneck_channels: number of channels of the 3x3 convolution.
+        stride: stride of the block.
+        num_groups: number of groups of the 3x3 convolution.
+        norm: the norm, see `sn2fpn.layers.get_norm`.
+        stride_in_1x1: whether the first 1x1 convolution has the stride, as in MSRA's weights, instead of the 3x3
+            convolution. With ESD the 3x3 convolution always has it.
+        dilation: dilation of the 3x3 convolution.
+        esd: how ESD downsamples; None for a plain strided convolution.
     """
 
     def __init__(

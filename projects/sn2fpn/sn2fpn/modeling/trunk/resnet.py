@@ -1,4 +1,4 @@
-"""ResNet as a trunk: images in, maps res2..res5 out."""
+"""ResNet as a trunk, from images to the maps res2 to res5."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ __all__ = ["ResNet"]
 
 
 class ResNet(nn.Module):
-    """A stem and stages of residual blocks (He et al., CVPR 2016), with Detectron2's parameter names.
+    """A residual network: a stem and stages of residual blocks (He et al., CVPR 2016).
+
+    The names of the parameters are Detectron2's.
 
     Args:
-        stem: its map has the stem's stride.
-        stages: name ("res2", …) -> its blocks, fine to coarse; stages behind the last output are left out.
-        out_features: the maps to return; of "stem" and the stages' names.
-        freeze_at: number of frozen parts: 0 none, 1 the stem, 2 the stem and res2, …
+        stem: the first layers.
+        stages: the blocks of each stage by its name ("res2", ...), from fine to coarse. Stages after the last one
+            that is returned are left out.
+        out_features: names of the maps to return: "stem" or names of stages.
+        freeze_at: number of frozen parts: 0 for none, 1 for the stem, 2 for the stem and res2, and so on.
 
     Example:
         >>> import torch
@@ -52,7 +55,7 @@ class ResNet(nn.Module):
         self.freeze(freeze_at)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Images (Tensor[N, 3, H, W]) -> the maps named in `out_features`, high to low resolution."""
+        """Map images (Tensor[N, 3, H, W]) to the maps named in `out_features`, from high to low resolution."""
         maps = {"stem": self.stem(x)}
         x = maps["stem"]
         for name in self.stage_names:
@@ -60,25 +63,25 @@ class ResNet(nn.Module):
         return {name: maps[name] for name in maps if name in self.out_features}
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of each returned map."""
+        """Return the channels and the stride of each returned map."""
         return {name: shape for name, shape in self._shapes.items() if name in self.out_features}
 
     @property
     def size_divisibility(self) -> int:
-        """Image sides need no padding for a trunk alone."""
+        """0: a trunk alone takes images of any size without padding."""
         return 0
 
     @property
     def padding_constraints(self) -> dict[str, int]:
-        """As Detectron2 states further wishes on image padding: none."""
+        """Further constraints on image padding in Detectron2's form; there are none."""
         return {}
 
     def freeze(self, freeze_at: int) -> None:
-        """Freeze the stem and the first `freeze_at - 1` stages; parts that only ESD has go on training."""
+        """Freeze the stem and the first `freeze_at - 1` stages, except the parts that ESD adds."""
         for part in self.parts()[:freeze_at]:
             for block in part:
                 block.freeze()
 
     def parts(self) -> list[list[TrunkPart]]:
-        """The stem, then each stage, as lists of blocks."""
+        """Return the stem and then each stage as lists of blocks."""
         return [[self.stem], *(list(getattr(self, name)) for name in self.stage_names)]

@@ -1,4 +1,4 @@
-"""The second stage: classes and refined boxes of proposals (Fast R-CNN, 2015), and their masks (Mask R-CNN, 2017)."""
+"""The standard RoI heads: one box branch (Fast R-CNN, 2015) and, if wanted, one mask branch (Mask R-CNN, 2017)."""
 
 from __future__ import annotations
 
@@ -8,40 +8,53 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import CfgNode
-from ..structures import Boxes, ImageList, Instances, ShapeSpec, pairwise_iou
-from .box_coding import BoxCoder
+from ...config import CfgNode
+from ...errors import argument_names, check_choice, keys_of
+from ...structures import Boxes, ImageList, Instances, ShapeSpec, pairwise_iou
+from ..box_coding import BoxCoder
+from ..features import common_channels, pick_shapes
+from ..losses import BOX_LOSSES, box_regression_loss
+from ..matching import Matcher
+from ..metrics import collecting_metrics, log_scalar
+from ..roi_pooler import ROIPooler
+from ..sampling import sample_labels
 from .box_head import BoxHead, BoxPredictor, build_box_head
-from .features import common_channels, pick_shapes
-from .losses import box_regression_loss
 from .mask_head import MaskHead, build_mask_head, mask_loss, mask_probabilities, mask_targets
-from .matching import Matcher
-from .metrics import collecting_metrics, log_scalar
 from .postprocess import select_detections
-from .roi_pooler import ROIPooler
-from .sampling import sample_labels
 
 __all__ = ["StandardROIHeads", "build_roi_heads"]
 
 
 class StandardROIHeads(nn.Module):
-    """Samples proposals in training, pools their features and runs the box branch and the mask branch, if there is one.
+    """RoI heads with a box branch and, if wanted, a mask branch.
 
-    The mask branch learns from the sampled proposals that hold an object, and sees the final detections alone.
+    In training they sample proposals, pool the features of the samples and compute the losses. The mask branch learns
+    from the samples that stand for an object; in evaluation it sees the final detections only.
 
     Args:
-        num_classes: K, without the background, whose label is K.
-        in_features: names of the pyramid maps, high to low resolution.
-        box_pooler, box_head, box_predictor: the box branch.
-        box_coder: offsets <-> boxes.
+        num_classes: number K of classes without the background, whose label is K.
+        in_features: names of the pyramid maps to pool from, from high to low resolution.
+        box_pooler: pools the features of the box branch.
+        box_head: the layers of the box branch.
+        box_predictor: predicts classes and box offsets from the output of `box_head`.
+        box_coder: converts between boxes and offsets.
         matcher: labels proposals by their overlap with ground truth.
-        batch_size_per_image, positive_fraction: proposals sampled for the losses, and the most that may be
-            positive.
-        append_gt: ground-truth boxes are proposals too, in training.
-        box_loss, smooth_l1_beta, box_loss_weight: see `box_regression_loss`; the weight is a factor on it.
-        sigmoid_cls: independent sigmoid scores and binary cross-entropy instead of softmax.
-        score_thresh, nms_thresh, max_detections: see `select_detections`.
-        mask_pooler, mask_head: the mask branch; None: boxes only.
+        batch_size_per_image: number of proposals of an image that the losses are computed from.
+        positive_fraction: the largest share of these proposals that may be positive.
+        append_gt: whether ground-truth boxes are added to the proposals in training.
+        box_loss: the box regression loss, one of `losses.BOX_LOSSES`.
+        smooth_l1_beta: `beta` of `losses.box_regression_loss`.
+        box_loss_weight: factor of the box regression loss.
+        sigmoid_cls: whether each class is scored by a sigmoid of its own and trained with binary cross-entropy,
+            instead of a softmax over all classes.
+        score_thresh: detections must score higher than this.
+        nms_thresh: the IoU above which the weaker of two detections of a class is removed.
+        max_detections: largest number of detections per image; a negative number means no limit.
+        mask_pooler: pools the features of the mask branch.
+        mask_head: the mask branch; without it only boxes are predicted.
+
+    Raises:
+        ArgumentError: `box_loss` is unknown.
     """
 
     def __init__(
@@ -78,7 +91,7 @@ class StandardROIHeads(nn.Module):
         self.batch_size_per_image = batch_size_per_image
         self.positive_fraction = positive_fraction
         self.append_gt = append_gt
-        self.box_loss = box_loss
+        self.box_loss = check_choice("box_loss", box_loss, BOX_LOSSES)
         self.smooth_l1_beta = smooth_l1_beta
         self.box_loss_weight = box_loss_weight
         self.sigmoid_cls = sigmoid_cls
@@ -95,18 +108,19 @@ class StandardROIHeads(nn.Module):
         proposals: Sequence[Instances],
         targets: Sequence[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """Detections (evaluation) or losses (training).
+        """Return the detections in evaluation, or the losses in training.
 
         Args:
-            images: the batch; only its sizes are used.
-            features: pyramid maps (N, C, H, W) by name.
-            proposals: per image, `proposal_boxes` (and `objectness_logits`).
-            targets: per image, `gt_boxes`, `gt_classes` and for the mask branch `gt_masks`; needed in training.
+            images: the batch, of which only the image sizes are used.
+            features: the pyramid maps (Tensor[N, C, H, W]) by name.
+            proposals: the `proposal_boxes` of each image.
+            targets: for each image `gt_boxes`, `gt_classes` and, for the mask branch, `gt_masks`. They are needed in
+                training.
 
         Returns:
-            Evaluation: per image `pred_boxes`, `scores`, `pred_classes` and with a mask branch `pred_masks`, the
-            (N, 1, M, M) probabilities within the boxes; and {}.
-            Training: [], and {"loss_cls", "loss_box_reg"} and with a mask branch "loss_mask".
+            The detections of each image (none in training) and the losses (none in evaluation). Detections have
+            `pred_boxes`, `scores`, `pred_classes` and, with a mask branch, `pred_masks`: the probabilities within the
+            boxes (Tensor[N, 1, M, M]). The losses are "loss_cls", "loss_box_reg" and, with a mask branch, "loss_mask".
         """
         if self.training:
             if targets is None:
@@ -135,17 +149,22 @@ class StandardROIHeads(nn.Module):
         return detections, {}
 
     def predict(self, features: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits (R, K + 1) and offsets (R, K or 1, 4) for all images' boxes (R_n, 4) together."""
+        """Return the class logits (Tensor[R, K + 1]) and box offsets (Tensor[R, K or 1, 4]) of the boxes of all images.
+
+        Args:
+            features: the pyramid maps by name.
+            boxes: the boxes of each image (Tensor[R_n, 4]), R in all.
+        """
         pooled = self.box_pooler([features[name] for name in self.in_features], boxes)
         return self.box_predictor(self.box_head(pooled))
 
     @torch.no_grad()
     def label_and_sample(self, proposals: Sequence[Instances], targets: Sequence[Instances]) -> list[Instances]:
-        """Match proposals with ground truth, and draw those that the losses use.
+        """Match proposals with ground truth and draw those that the losses use.
 
         Returns:
-            Per image `proposal_boxes`, `gt_classes` (K: background), `gt_index` (of the matched target) and
-            `gt_boxes` (matched; for background rows of no meaning).
+            For each image `proposal_boxes`, `gt_classes` (K for the background), `gt_index` (the index of the matched
+            object) and `gt_boxes` (the matched box, which means nothing for the background).
         """
         out, foreground = [], []
         for proposal, target in zip(proposals, targets):
@@ -175,10 +194,14 @@ class StandardROIHeads(nn.Module):
         return out
 
     def losses(self, logits: Tensor, deltas: Tensor, sampled: Sequence[Instances]) -> dict[str, Tensor]:
-        """Classification loss, and box regression of the foreground; both per sampled proposal.
+        """Return the classification loss, and the box regression loss of the foreground.
+
+        Both are sums divided by the number of sampled proposals.
 
         Args:
-            logits, deltas: see `predict`, for the proposals of `label_and_sample`.
+            logits: the class logits of the sampled proposals, see `predict`.
+            deltas: their box offsets, see `predict`.
+            sampled: the result of `label_and_sample`.
         """
         logits = logits.float()
         classes = torch.cat([s.gt_classes for s in sampled])
@@ -204,27 +227,27 @@ class StandardROIHeads(nn.Module):
     def mask_branch_loss(
         self, features: Mapping[str, Tensor], sampled: Sequence[Instances], targets: Sequence[Instances]
     ) -> Tensor:
-        """The loss of the masks of those sampled proposals that hold an object; see `mask_head.mask_loss`."""
+        """Return the `mask_head.mask_loss` of those sampled proposals that stand for an object."""
         foreground = [s[(s.gt_classes >= 0) & (s.gt_classes < self.num_classes)] for s in sampled]
         logits = self.predict_masks(features, [s.proposal_boxes.tensor for s in foreground])
         goal = mask_targets(foreground, targets, logits.shape[-1])
         return mask_loss(logits, torch.cat([s.gt_classes for s in foreground]), goal)
 
     def add_masks(self, features: Mapping[str, Tensor], detections: Sequence[Instances]) -> None:
-        """Give each image's detections their `pred_masks`, (N, 1, M, M) probabilities."""
+        """Add `pred_masks` to the detections of each image: probabilities within the boxes (Tensor[N, 1, M, M])."""
         logits = self.predict_masks(features, [d.pred_boxes.tensor for d in detections])
         masks = mask_probabilities(logits, torch.cat([d.pred_classes for d in detections]))
         for detection, mask in zip(detections, masks.split([len(d) for d in detections])):
             detection.pred_masks = mask
 
     def predict_masks(self, features: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """Mask logits (R, K or 1, M, M) for all images' boxes (R_n, 4) together."""
+        """Return the mask logits (Tensor[R, K or 1, M, M]) of the boxes of all images (Tensor[R_n, 4] each)."""
         return self.mask_head(self.mask_pooler([features[name] for name in self.in_features], boxes))
 
 
 @torch.no_grad()
 def _log_accuracy(logits: Tensor, classes: Tensor) -> None:
-    """Shares of right classes: of all, of the foreground, and of foreground taken for background."""
+    """Log the share of right classes among all and among the foreground, and of foreground taken for background."""
     if not collecting_metrics() or not len(classes):
         return
     background = logits.shape[1] - 1
@@ -237,38 +260,47 @@ def _log_accuracy(logits: Tensor, classes: Tensor) -> None:
 
 
 def build_roi_heads(cfg: CfgNode, input_shapes: Mapping[str, ShapeSpec]) -> StandardROIHeads:
-    """The RoI heads of `MODEL.ROI_HEADS`, `ROI_BOX_HEAD` and with `MASK_ON` `ROI_MASK_HEAD`, on a pyramid's outputs."""
+    """Return the RoI heads of a configuration for a pyramid with the given outputs.
+
+    They are described by `MODEL.ROI_HEADS`, `MODEL.ROI_BOX_HEAD` and, with `MODEL.MASK_ON`, `MODEL.ROI_MASK_HEAD`.
+    """
     heads, box = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
-    shapes = pick_shapes(input_shapes, heads.IN_FEATURES, "MODEL.ROI_HEADS.IN_FEATURES")
-    channels = common_channels(shapes, "MODEL.ROI_HEADS.IN_FEATURES")
-    box_head = build_box_head(cfg, channels)
-    box_predictor = BoxPredictor(box_head.out_features, heads.NUM_CLASSES, box.CLS_AGNOSTIC_BBOX_REG)
     mask_on = cfg.MODEL.MASK_ON
-    return StandardROIHeads(
-        num_classes=heads.NUM_CLASSES,
-        in_features=heads.IN_FEATURES,
-        box_pooler=_build_pooler(box, shapes),
-        box_head=box_head,
-        box_predictor=box_predictor,
-        box_coder=BoxCoder(box.BBOX_REG_WEIGHTS),
-        matcher=Matcher(heads.IOU_THRESHOLDS, heads.IOU_LABELS, where="MODEL.ROI_HEADS"),
-        batch_size_per_image=heads.BATCH_SIZE_PER_IMAGE,
-        positive_fraction=heads.POSITIVE_FRACTION,
-        append_gt=heads.PROPOSAL_APPEND_GT,
-        box_loss=box.BBOX_REG_LOSS_TYPE,
-        smooth_l1_beta=box.SMOOTH_L1_BETA,
-        box_loss_weight=box.BBOX_REG_LOSS_WEIGHT,
-        sigmoid_cls=box.USE_SIGMOID_CE,
-        score_thresh=heads.SCORE_THRESH_TEST,
-        nms_thresh=heads.NMS_THRESH_TEST,
-        max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
-        mask_pooler=_build_pooler(cfg.MODEL.ROI_MASK_HEAD, shapes) if mask_on else None,
-        mask_head=build_mask_head(cfg, channels) if mask_on else None,
+    names = keys_of(
+        "MODEL.ROI_HEADS",
+        thresholds="MODEL.ROI_HEADS.IOU_THRESHOLDS",
+        labels="MODEL.ROI_HEADS.IOU_LABELS",
+        box_loss="MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE",
     )
+    with argument_names(names):
+        shapes = pick_shapes(input_shapes, heads.IN_FEATURES)
+        channels = common_channels(shapes)
+        box_head = build_box_head(cfg, channels)
+        return StandardROIHeads(
+            num_classes=heads.NUM_CLASSES,
+            in_features=heads.IN_FEATURES,
+            box_head=box_head,
+            box_predictor=BoxPredictor(box_head.out_features, heads.NUM_CLASSES, box.CLS_AGNOSTIC_BBOX_REG),
+            box_pooler=_build_pooler(box, shapes),
+            box_coder=BoxCoder(box.BBOX_REG_WEIGHTS),
+            matcher=Matcher(heads.IOU_THRESHOLDS, heads.IOU_LABELS),
+            batch_size_per_image=heads.BATCH_SIZE_PER_IMAGE,
+            positive_fraction=heads.POSITIVE_FRACTION,
+            append_gt=heads.PROPOSAL_APPEND_GT,
+            box_loss=box.BBOX_REG_LOSS_TYPE,
+            smooth_l1_beta=box.SMOOTH_L1_BETA,
+            box_loss_weight=box.BBOX_REG_LOSS_WEIGHT,
+            sigmoid_cls=box.USE_SIGMOID_CE,
+            score_thresh=heads.SCORE_THRESH_TEST,
+            nms_thresh=heads.NMS_THRESH_TEST,
+            max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+            mask_pooler=_build_pooler(cfg.MODEL.ROI_MASK_HEAD, shapes) if mask_on else None,
+            mask_head=build_mask_head(cfg, channels) if mask_on else None,
+        )
 
 
 def _build_pooler(head: CfgNode, shapes: Sequence[ShapeSpec]) -> ROIPooler:
-    """The pooler of `MODEL.ROI_BOX_HEAD` or `MODEL.ROI_MASK_HEAD`."""
+    """Return the pooler that `MODEL.ROI_BOX_HEAD` or `MODEL.ROI_MASK_HEAD` describes."""
     return ROIPooler(
         head.POOLER_RESOLUTION,
         [s.stride for s in shapes],

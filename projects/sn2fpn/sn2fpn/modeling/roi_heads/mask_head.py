@@ -1,4 +1,4 @@
-"""The mask branch: a small fully convolutional net on pooled features (Mask R-CNN, He et al., 2017, section 3)."""
+"""The mask branch: a small fully convolutional network on pooled features (Mask R-CNN, 2017, section 3)."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import CfgNode
-from ..layers import Conv2d, c2_msra_fill
-from ..layers.cpu.layout import channels_last_on_cpu
-from ..structures import Instances
-from .metrics import collecting_metrics, log_scalar
+from ...config import CfgNode
+from ...errors import argument_names, keys_of
+from ...layers import Conv2d, c2_msra_fill
+from ...layers.cpu.layout import channels_last_on_cpu
+from ...structures import Instances
+from ..metrics import collecting_metrics, log_scalar
 
 __all__ = ["MaskHead", "build_mask_head", "mask_loss", "mask_probabilities", "mask_targets"]
 
 
 class MaskHead(nn.Module):
-    """3x3 convs (`mask_fcn1` …), upsampling by two (`deconv`), and a logit per class and pixel (`predictor`).
+    """A mask head: 3x3 convolutions (`mask_fcn1`, ...), upsampling by 2 (`deconv`), and logits (`predictor`).
 
-    Convs start with MSRA's normal weights, the predictor with a standard deviation of 0.001.
+    Convolutions start from MSRA's normal weights, the predictor from normal weights with a standard deviation of 0.001.
 
     Args:
-        in_channels: C of the pooled features.
-        num_classes: K, without the background; 1 for one mask whatever the class.
-        conv_dims: output channels of each conv.
-        deconv_dim: of the upsampling layer.
-        norm: of the convs, a name that `layers.get_norm` knows; "" for none.
+        in_channels: number of channels of the pooled features.
+        num_classes: number K of classes without the background; 1 gives one mask whatever the class is.
+        conv_dims: output channels of each convolution.
+        deconv_dim: output channels of the upsampling layer.
+        norm: the norm of the convolutions, see `sn2fpn.layers.get_norm`; "" means none.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class MaskHead(nn.Module):
         nn.init.zeros_(self.predictor.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(R, C, P, P) -> logits (R, K or 1, 2P, 2P)."""
+        """Map pooled features (Tensor[R, C, P, P]) to logits (Tensor[R, K or 1, 2P, 2P])."""
         x = channels_last_on_cpu(x)
         for layer in self.children():
             x = layer(x)
@@ -61,15 +62,15 @@ class MaskHead(nn.Module):
 
 
 def mask_targets(sampled: Sequence[Instances], targets: Sequence[Instances], side: int) -> Tensor:
-    """What each proposal's box shows of its object's mask.
+    """Return the part of each proposal's ground-truth mask that lies in the proposal's box.
 
     Args:
-        sampled: per image the foreground proposals, with `proposal_boxes` and `gt_index`.
-        targets: per image the ground truth; `gt_masks` is needed where there are proposals.
-        side: S, the side of a predicted mask.
+        sampled: the foreground proposals of each image, with `proposal_boxes` and `gt_index`.
+        targets: the ground truth of each image. `gt_masks` is needed where there are proposals.
+        side: side S of a predicted mask.
 
     Returns:
-        (R, S, S) bool, for all images' proposals, on their device.
+        The masks of the proposals of all images (Tensor[R, S, S], bool), on their device.
     """
     device = sampled[0].proposal_boxes.device
     return torch.cat(
@@ -83,12 +84,14 @@ def mask_targets(sampled: Sequence[Instances], targets: Sequence[Instances], sid
 
 
 def mask_loss(logits: Tensor, classes: Tensor, goal: Tensor) -> Tensor:
-    """Mean binary cross-entropy over the pixels of each proposal's own class; zero for no proposal.
+    """Return the mean binary cross-entropy over all pixels of the masks of the proposals' own classes.
+
+    The loss is zero when there is no proposal.
 
     Args:
-        logits: (R, K or 1, S, S).
-        classes: (R,) ground-truth classes.
-        goal: (R, S, S) bool.
+        logits: the predictions (Tensor[R, K or 1, S, S]).
+        classes: the ground-truth classes (Tensor[R]).
+        goal: the ground-truth masks (Tensor[R, S, S], bool).
     """
     own = _of_class(logits, classes)
     _log_accuracy(own, goal)
@@ -98,12 +101,12 @@ def mask_loss(logits: Tensor, classes: Tensor, goal: Tensor) -> Tensor:
 
 
 def mask_probabilities(logits: Tensor, classes: Tensor) -> Tensor:
-    """(R, 1, S, S) float32 probabilities of each detection's own class; see `mask_loss`."""
+    """Return the probabilities of the mask of each detection's own class (Tensor[R, 1, S, S], float32)."""
     return _of_class(logits, classes).sigmoid()[:, None]
 
 
 def _of_class(logits: Tensor, classes: Tensor) -> Tensor:
-    """(R, S, S) float32 logits of one class per row, or of the only one."""
+    """Return the logits of one class per row, or of the only class (Tensor[R, S, S], float32)."""
     if logits.shape[1] == 1:
         return logits[:, 0].float()
     return logits[torch.arange(len(classes), device=classes.device), classes].float()
@@ -111,7 +114,7 @@ def _of_class(logits: Tensor, classes: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _log_accuracy(logits: Tensor, goal: Tensor) -> None:
-    """Shares of right pixels, of background taken for the object, and of the object taken for background."""
+    """Log the shares of right pixels, of background taken for the object, and of the object taken for background."""
     if not collecting_metrics() or not len(goal):
         return
     wrong = (logits > 0) != goal
@@ -122,7 +125,8 @@ def _log_accuracy(logits: Tensor, goal: Tensor) -> None:
 
 
 def build_mask_head(cfg: CfgNode, in_channels: int) -> MaskHead:
-    """The mask head of `MODEL.ROI_MASK_HEAD` for maps of `in_channels`."""
+    """Return the mask head that `MODEL.ROI_MASK_HEAD` describes, for maps of `in_channels` channels."""
     c = cfg.MODEL.ROI_MASK_HEAD
     classes = 1 if c.CLS_AGNOSTIC_MASK else cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    return MaskHead(in_channels, classes, [c.CONV_DIM] * c.NUM_CONV, c.CONV_DIM, c.NORM)
+    with argument_names(keys_of("MODEL.ROI_MASK_HEAD")):
+        return MaskHead(in_channels, classes, [c.CONV_DIM] * c.NUM_CONV, c.CONV_DIM, c.NORM)

@@ -1,4 +1,4 @@
-"""From predictions for every anchor to each image's best boxes."""
+"""Choose each image's proposals from the predictions for its best anchors."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..structures import Boxes, Instances
-from .box_coding import BoxCoder
-from .nms import grouped_nms
-from .rpn_head import TopAnchors
+from ...structures import Boxes, Instances
+from ..box_coding import BoxCoder
+from ..nms import grouped_nms
+from .head import TopAnchors
 
 __all__ = ["clip_boxes", "top_proposals"]
 
@@ -26,22 +26,26 @@ def top_proposals(
     min_box_size: float = 0.0,
     must_be_finite: bool = False,
 ) -> list[Instances]:
-    """Best boxes of each level, decoded, clipped, thinned by NMS within levels; then the best of all levels.
+    """Return the best boxes of all levels of each image.
+
+    The boxes are decoded, clipped to the image and thinned by non-maximum suppression within each level. Then the
+    best of all levels are kept.
 
     Args:
-        anchors: per level, (R, 4).
-        top: per level, the predictions that compete.
-        image_sizes: (height, width) of each of the N images, without padding.
-        post_nms_topk: proposals kept per image.
-        nms_thresh: IoU above which the weaker of two boxes of a level goes.
-        min_box_size: both sides must be longer, in pixels.
-        must_be_finite: raise when a prediction is not finite, instead of dropping it.
+        anchors: the anchors of each level (Tensor[R, 4]).
+        top: the predictions of each level that compete.
+        image_sizes: the (height, width) of each of the N images, without padding.
+        box_coder: decodes the offsets.
+        post_nms_topk: number of proposals to keep per image.
+        nms_thresh: the IoU above which the weaker of two boxes of a level is removed.
+        min_box_size: both sides of a box must be longer than this, in pixels.
+        must_be_finite: whether predictions that are not finite are an error. They are dropped otherwise.
 
     Returns:
-        Per image `proposal_boxes` and `objectness_logits`, best first.
+        For each image `proposal_boxes` and `objectness_logits`, best first.
 
     Raises:
-        FloatingPointError: see `must_be_finite`.
+        FloatingPointError: `must_be_finite` is set and a prediction is not finite.
     """
     score = torch.cat([t.logits for t in top], dim=1)  # (N, K)
     box = box_coder.decode(
@@ -51,8 +55,8 @@ def top_proposals(
     finite = box.isfinite().all(-1) & score.isfinite()
     if must_be_finite and not finite.all():
         raise FloatingPointError(
-            "the RPN's proposals (boxes or objectness) are not finite: training has diverged; "
-            "lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS, or check MODEL.WEIGHTS"
+            "the RPN's proposals (boxes or objectness) are not finite because training has diverged; "
+            "lower the learning rate, lengthen the warm-up, or check the initial weights"
         )
     box = clip_boxes(box, image_sizes)
     valid = finite & (box[..., 2:] - box[..., :2] > min_box_size).all(-1)
@@ -65,6 +69,6 @@ def top_proposals(
 
 
 def clip_boxes(boxes: Tensor, image_sizes: Sequence[tuple[int, int]]) -> Tensor:
-    """Boxes (N, K, 4) cut at the borders of N images of (height, width)."""
+    """Clip boxes (Tensor[N, K, 4]) to the borders of N images of (height, width)."""
     limit = boxes.new_tensor([(w, h, w, h) for h, w in image_sizes])[:, None]
     return torch.minimum(boxes.clamp(min=0), limit)

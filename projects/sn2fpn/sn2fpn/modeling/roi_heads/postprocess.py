@@ -1,4 +1,4 @@
-"""From class scores and offsets of proposals to the detections of each image, and to the size asked for."""
+"""Choose the detections of each image from the predictions for its proposals, and rescale them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..structures import Boxes, Instances
-from .box_coding import BoxCoder
-from .mask_pasting import paste_masks
-from .nms import grouped_nms
+from ...structures import Boxes, Instances
+from ..box_coding import BoxCoder
+from ..mask_pasting import paste_masks
+from ..nms import grouped_nms
 
 __all__ = ["rescale_detections", "select_detections"]
 
@@ -25,21 +25,23 @@ def select_detections(
     nms_thresh: float,
     max_detections: int,
 ) -> list[Instances]:
-    """Confident boxes of every class, clipped, without duplicates within a class; the best of each image.
+    """Return the best boxes of each image.
 
-    Only the (proposal, class) pairs above the threshold are decoded.
+    Boxes that score above the threshold are decoded, clipped to the image and thinned by non-maximum suppression
+    within each class.
 
     Args:
-        scores: (R, K + 1) probabilities for all images' proposals, background last.
-        deltas: (R, K or 1, 4) offsets from the proposals.
-        proposals: per image, (R_n, 4).
-        image_sizes: (height, width) of each image.
-        score_thresh: pairs must score higher.
-        nms_thresh: IoU above which the weaker of two boxes of a class goes.
-        max_detections: per image; negative: no limit.
+        scores: the class probabilities of the proposals of all images (Tensor[R, K + 1]), the background last.
+        deltas: the offsets from the proposals (Tensor[R, K or 1, 4]).
+        proposals: the proposals of each image (Tensor[R_n, 4]).
+        image_sizes: the (height, width) of each image.
+        box_coder: decodes the offsets.
+        score_thresh: a box must score higher than this.
+        nms_thresh: the IoU above which the weaker of two boxes of a class is removed.
+        max_detections: largest number of detections per image; a negative number means no limit.
 
     Returns:
-        Per image `pred_boxes`, `scores` and `pred_classes`, best first.
+        For each image `pred_boxes`, `scores` and `pred_classes`, best first.
     """
     counts = [len(p) for p in proposals]
     out = []
@@ -59,12 +61,14 @@ def select_detections(
 
 
 def rescale_detections(detections: Instances, height: int, width: int) -> Instances:
-    """Detections in the pixels of an image of (height, width); boxes that are empty there are removed.
+    """Return detections in the pixels of an image of (height, width), without boxes that are empty there.
 
     Args:
-        detections: with `pred_boxes`, in the pixels of the image that the model saw; left as it is.
-            Masks within the boxes (`pred_masks`, (N, 1, M, M) probabilities) become bitmaps of the image,
-            (N, height, width) bool.
+        detections: detections with `pred_boxes` in the pixels of the image that the model saw. They are not changed.
+            `pred_masks`, the probabilities within the boxes (Tensor[N, 1, M, M]), become bitmaps of the image
+            (Tensor[N, height, width], bool).
+        height: height of the image in pixels.
+        width: width of the image in pixels.
     """
     scale_y, scale_x = height / detections.image_size[0], width / detections.image_size[1]
     boxes = detections.pred_boxes.clone()

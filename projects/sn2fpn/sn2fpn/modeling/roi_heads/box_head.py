@@ -1,4 +1,4 @@
-"""The box branch: convs and fully connected layers on pooled features, then classes and box offsets (Fast R-CNN)."""
+"""The box branch: layers on pooled features that predict classes and box offsets (Fast R-CNN, 2015)."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import CfgNode
-from ..errors import UserError
-from ..layers import Conv2d, c2_msra_fill, c2_xavier_fill
-from ..layers.cpu.linear import linear_of_maps
+from ...config import CfgNode
+from ...errors import ArgumentError, argument_names, keys_of
+from ...layers import Conv2d, c2_msra_fill, c2_xavier_fill
+from ...layers.cpu.linear import linear_of_maps
 
 __all__ = ["BoxHead", "BoxPredictor", "build_box_head"]
 
 
 class BoxHead(nn.Module):
-    """3x3 convs (`conv1` …), then fully connected layers (`fc1` …), each followed by ReLU.
+    """A box head: 3x3 convolutions (`conv1`, ...), then fully connected layers (`fc1`, ...), all followed by ReLU.
 
-    Convs start with MSRA's normal weights, fully connected layers with Xavier's uniform ones (Caffe2's fills).
+    As in Caffe2, convolutions start from MSRA's normal weights and fully connected layers from Xavier's uniform ones.
 
     Args:
-        in_channels: C of the pooled features.
-        resolution: P, their side.
-        conv_dims: output channels of each conv.
-        fc_dims: output width of each fully connected layer; without any, the output is the flattened map.
-        norm: of the convs, a name that `layers.get_norm` knows; "" for none.
+        in_channels: number of channels of the pooled features.
+        resolution: side P of the pooled features.
+        conv_dims: output channels of each convolution.
+        fc_dims: output width of each fully connected layer. Without any, the output is the flattened map.
+        norm: the norm of the convolutions, see `sn2fpn.layers.get_norm`; "" means none.
+
+    Raises:
+        ArgumentError: there is no layer, or no such norm.
     """
 
     def __init__(
@@ -39,10 +42,7 @@ class BoxHead(nn.Module):
     ) -> None:
         super().__init__()
         if not conv_dims and not fc_dims:
-            raise UserError(
-                "the box head has no layer: MODEL.ROI_BOX_HEAD.NUM_CONV and MODEL.ROI_BOX_HEAD.NUM_FC give "
-                "none; expected at least one"
-            )
+            raise ArgumentError("fc_dims", "the box head has no layer; expected a convolution or a linear layer")
         conv_dims = [in_channels, *conv_dims]
         for n, (i, o) in enumerate(pairwise(conv_dims), 1):
             self.add_module(f"conv{n}", Conv2d(i, o, 3, padding=1, norm=norm, activation="relu"))
@@ -54,7 +54,7 @@ class BoxHead(nn.Module):
             (c2_xavier_fill if isinstance(layer, nn.Linear) else c2_msra_fill)(layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(K, C, P, P) -> (K, out_features)."""
+        """Map pooled features (Tensor[R, C, P, P]) to vectors (Tensor[R, out_features])."""
         for layer in self.children():
             x = F.relu(_fully_connected(layer, x), inplace=True) if isinstance(layer, nn.Linear) else layer(x)
         return x.flatten(1)
@@ -68,14 +68,15 @@ def _fully_connected(layer: nn.Linear, x: Tensor) -> Tensor:
 
 
 class BoxPredictor(nn.Module):
-    """Class logits (the last one is the background) and a box offset per class, as two linear layers.
+    """Two linear layers that predict class logits, the background's last, and a box offset per class.
 
-    Weights start normal with standard deviations 0.01 (`cls_score`) and 0.001 (`bbox_pred`), biases at 0.
+    Weights start from normal distributions with standard deviations of 0.01 (`cls_score`) and 0.001 (`bbox_pred`),
+    biases from 0.
 
     Args:
         in_features: width of the box head's output.
-        num_classes: K, without the background.
-        class_agnostic: one box offset for all classes.
+        num_classes: number K of classes without the background.
+        class_agnostic: whether all classes share one box offset.
     """
 
     def __init__(self, in_features: int, num_classes: int, class_agnostic: bool = False) -> None:
@@ -87,11 +88,12 @@ class BoxPredictor(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, in_features) -> logits (R, K + 1) and offsets (R, K or 1, 4)."""
+        """Map vectors (Tensor[R, in_features]) to logits (Tensor[R, K + 1]) and offsets (Tensor[R, K or 1, 4])."""
         return self.cls_score(x), self.bbox_pred(x).unflatten(1, (-1, 4))
 
 
 def build_box_head(cfg: CfgNode, in_channels: int) -> BoxHead:
-    """The box head of `MODEL.ROI_BOX_HEAD` for maps of `in_channels`."""
+    """Return the box head that `MODEL.ROI_BOX_HEAD` describes, for maps of `in_channels` channels."""
     c = cfg.MODEL.ROI_BOX_HEAD
-    return BoxHead(in_channels, c.POOLER_RESOLUTION, [c.CONV_DIM] * c.NUM_CONV, [c.FC_DIM] * c.NUM_FC, c.NORM)
+    with argument_names(keys_of("MODEL.ROI_BOX_HEAD", fc_dims="MODEL.ROI_BOX_HEAD.NUM_FC")):
+        return BoxHead(in_channels, c.POOLER_RESOLUTION, [c.CONV_DIM] * c.NUM_CONV, [c.FC_DIM] * c.NUM_FC, c.NORM)

@@ -1,4 +1,4 @@
-"""The RPN's layers: a 3x3 conv, then objectness and offsets per anchor, shared by all levels."""
+"""The layers of the RPN: a 3x3 convolution, then objectness and offsets per anchor, shared by all levels."""
 
 from __future__ import annotations
 
@@ -10,36 +10,46 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ...errors import ArgumentError
 
 __all__ = ["RPNHead", "TopAnchors"]
 
 
 class TopAnchors(NamedTuple):
-    """Predictions for k anchors of one level of each of N images, best first."""
+    """The predictions for the k best anchors of one level of each of N images, best first.
 
-    anchor: Tensor  # (N, k) int64, within the level
-    logits: Tensor  # (N, k) float32
-    deltas: Tensor  # (N, k, 4)
+    Attributes:
+        anchor: the index of each anchor within the level (Tensor[N, k], int64).
+        logits: the objectness logits (Tensor[N, k], float32).
+        deltas: the box offsets (Tensor[N, k, 4]).
+    """
+
+    anchor: Tensor
+    logits: Tensor
+    deltas: Tensor
 
 
 class RPNHead(nn.Module):
-    """3x3 conv(s) with ReLU, then 1x1 convs for objectness logits and box offsets (Faster R-CNN, fig. 3).
+    """The head of the RPN: 3x3 convolutions with ReLU, then 1x1 convolutions for logits and offsets.
 
-    State-dict names are Detectron2's: `conv` (several: `conv.conv0`, `conv.conv1` …), `objectness_logits`,
-    `anchor_deltas`. Weights start normal with standard deviation 0.01, biases at 0.
+    See Faster R-CNN, figure 3. The names in the state dict are Detectron2's: `conv` (`conv.conv0`, `conv.conv1`, ...
+    when there are several), `objectness_logits` and `anchor_deltas`. Weights start from a normal distribution with a
+    standard deviation of 0.01, biases from 0.
 
     Args:
-        in_channels: of every input map.
-        num_anchors: A, anchors per position.
-        conv_dims: output channels of each 3x3 conv; -1: as many as its input.
+        in_channels: number of channels of every input map.
+        num_anchors: number A of anchors per position.
+        conv_dims: output channels of each 3x3 convolution; -1 means as many as its input has.
+
+    Raises:
+        ArgumentError: `conv_dims` is empty or holds a number that is neither positive nor -1.
     """
 
     def __init__(self, in_channels: int, num_anchors: int, conv_dims: Sequence[int] = (-1,)) -> None:
         super().__init__()
         if not conv_dims or any(d != -1 and d <= 0 for d in conv_dims):
-            raise UserError(
-                f"MODEL.RPN.CONV_DIMS expects channel counts, or -1 for the input's, found {list(conv_dims)}"
+            raise ArgumentError(
+                "conv_dims", f"expected numbers of channels, or -1 for the input's, found {list(conv_dims)}"
             )
         dims = [in_channels]
         dims.extend(dims[-1] if d == -1 else d for d in conv_dims)
@@ -58,13 +68,13 @@ class RPNHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Predictions for every anchor, in the order of `AnchorGenerator`.
+        """Return the predictions for all anchors, in the order of `AnchorGenerator`.
 
         Args:
-            features: per level, (N, C, H, W).
+            features: the map of each level (Tensor[N, C, H, W]).
 
         Returns:
-            Per level, logits (N, H * W * A) and offsets (N, H * W * A, 4).
+            For each level, the logits (Tensor[N, H * W * A]) and the offsets (Tensor[N, H * W * A, 4]).
         """
         hidden = [self._hidden(x) for x in features]
         logits = [self._logits(h) for h in hidden]
@@ -72,7 +82,10 @@ class RPNHead(nn.Module):
         return logits, deltas
 
     def best(self, features: Sequence[Tensor], topk: int) -> list[TopAnchors]:
-        """Per level, the predictions for each image's `topk` anchors of highest logit: offsets for those only."""
+        """Return, for each level, the predictions for the `topk` anchors with the highest logits of each image.
+
+        Offsets are computed for these anchors only.
+        """
         out = []
         for x in features:
             hidden = self._hidden(x)
@@ -85,22 +98,23 @@ class RPNHead(nn.Module):
         return out
 
     def at(self, features: Sequence[Tensor], image: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
-        """The predictions for S anchors only, for the losses.
+        """Return the predictions for S anchors, from which the losses are computed.
 
-        Usually S is small, and the 3x3 conv is a matrix product with S input patches: neither it nor its backward
-        pass goes over whole maps.
+        S is usually small. The 3x3 convolution is then a matrix product with S patches of the input, so that neither
+        it nor its backward pass has to go over whole maps.
 
         Args:
-            features: per level, (N, C, H, W).
-            image, anchor: (S,) int64; anchors are counted over all levels.
+            features: the map of each level (Tensor[N, C, H, W]).
+            image: the index of each anchor's image (Tensor[S], int64).
+            anchor: the index of each anchor among those of all levels (Tensor[S], int64).
 
         Returns:
-            Logits (S,) and offsets (S, 4).
+            The logits (Tensor[S]) and the offsets (Tensor[S, 4]).
         """
         if isinstance(self.conv, nn.Sequential) or len(anchor) > sum(x[:, 0].numel() for x in features):
             logits, deltas = (torch.cat(x, dim=1) for x in self(features))
             return logits[image, anchor], deltas[image, anchor]
-        position = anchor // self.num_anchors  # over all levels
+        position = anchor // self.num_anchors  # counted over all levels
         patches, rows, start = [], [], 0
         for x in features:
             size = x.shape[2] * x.shape[3]
@@ -124,14 +138,17 @@ class RPNHead(nn.Module):
         return self.objectness_logits(hidden).permute(0, 2, 3, 1).flatten(1)
 
     def _deltas_of(self, vectors: Tensor, anchor: Tensor) -> Tensor:
-        """(..., 4): offsets of anchors (...) from the hidden vectors (..., C) of their positions."""
+        """Return the offsets (..., 4) of anchors (...) from the hidden vectors (..., C) at their positions."""
         deltas = F.linear(vectors, self.anchor_deltas.weight.flatten(1), self.anchor_deltas.bias)
         cell = (anchor % self.num_anchors)[..., None, None].expand(*anchor.shape, 1, 4)
         return deltas.unflatten(-1, (self.num_anchors, 4)).gather(-2, cell).squeeze(-2)
 
 
 def _patches_3x3(x: Tensor, image: Tensor, position: Tensor) -> Tensor:
-    """(S, 9 * C): the neighbourhood, rows outermost, of positions `y * W + x`; zeros beyond the border."""
+    """Return the 3x3 neighbourhoods of positions `y * W + x` as vectors (Tensor[S, 9 * C]).
+
+    Rows vary slowest, and neighbours beyond the border are zero.
+    """
     _, channels, height, width = x.shape
     step = torch.arange(-1, 2, device=x.device)
     ys = (position // width)[:, None, None] + step[:, None]

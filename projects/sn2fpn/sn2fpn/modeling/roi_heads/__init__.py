@@ -1,0 +1,7 @@
+"""The second stage: heads that classify, refine and segment the proposals (Fast R-CNN, 2015; Mask R-CNN, 2017)."""
+
+from .box_head import BoxHead, BoxPredictor
+from .mask_head import MaskHead
+from .standard import StandardROIHeads, build_roi_heads
+
+__all__ = ["BoxHead", "BoxPredictor", "MaskHead", "StandardROIHeads", "build_roi_heads"]
