@@ -68,8 +68,9 @@ class FPN(Pyramid):
         """Compute T_i and P_i = conv3x3(T_i) from the coarsest level to the finest."""
         outputs: list[Tensor] = []
         coarse = None
-        levels = zip(self.levels, self.laterals(features), self.per_level("fpn_output"))
-        for level, fused, output in reversed(list(levels)):
+        levels = zip(self.levels, features, self.per_level("fpn_lateral"), self.per_level("fpn_output"))
+        for level, feature, lateral, output in reversed(list(levels)):
+            fused = lateral(feature)
             if coarse is not None:
                 fused = self.step(level, fused, coarse)
                 fused = fused / 2 if self.fuse_type == "avg" else fused
