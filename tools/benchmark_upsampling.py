@@ -100,32 +100,41 @@ def measure(
         size: shape (N, C, H, W) of the fine map; the coarse one has half the height and width, rounded up.
         like: a tensor with the dtype and device of the maps.
         layout: memory layout of the maps.
-        repeats: number of rounds after the first one, which warms up.
+        repeats: number of rounds.
     """
     half = (*size[:2], *((side + 1) // 2 for side in size[2:]))
-    fine, coarse, grad = (torch.randn(s).to(like).contiguous(memory_format=layout) for s in (size, half, size))
+    *leaves, grad = (torch.randn(s).to(like).contiguous(memory_format=layout) for s in (size, half, size))
+    for leaf in leaves:
+        leaf.requires_grad_()
     steps = {name: step.to(like) for name, step in steps.items()}
-    leaves = [fine.requires_grad_(), coarse.requires_grad_()]
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
-    for _ in range(repeats + 1):
-        for name, step in steps.items():
-            inputs = [*leaves, *step.parameters()]
-            start = now(like.device)
-            out = step(*leaves)
-            middle = now(like.device)
-            torch.autograd.grad(out, inputs, grad)
-            times[name].append((middle - start, now(like.device) - middle))
+    times = time_in_turn(steps, leaves, grad, repeats)
+    first = next(iter(times.values()))
     rows: list[list[str | float]] = []
     for name, step in steps.items():
         row: list[str | float] = [name]
-        for own, first in zip(zip(*times[name][1:]), zip(*next(iter(times.values()))[1:])):
-            row += [statistics.median(own) * 1e3, statistics.median(a / b for a, b in zip(own, first))]
+        for own, base in zip(zip(*times[name]), zip(*first)):  # forward, then backward
+            row += [statistics.median(own) * 1e3, statistics.median(a / b for a, b in zip(own, base))]
         with torch.no_grad():
             row.append(peak_mib(lambda step=step: step(*leaves), like.device))
         inputs = [*leaves, *step.parameters()]
         row.append(peak_mib(lambda step=step, x=inputs: torch.autograd.grad(step(*leaves), x, grad), like.device))
-        rows.append([*row, sum(p.numel() for p in step.parameters()), gflops(step, fine, coarse)])
+        rows.append([*row, sum(p.numel() for p in step.parameters()), gflops(step, *leaves)])
     return rows
+
+
+def time_in_turn(
+    steps: dict[str, nn.Module], leaves: list[Tensor], grad: Tensor, repeats: int
+) -> dict[str, list[tuple[float, float]]]:
+    """Return the seconds of forward and backward in each round; a round before them warms up."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
+    for _ in range(repeats + 1):
+        for name, step in steps.items():
+            start = now(grad.device)
+            out = step(*leaves)
+            middle = now(grad.device)
+            torch.autograd.grad(out, [*leaves, *step.parameters()], grad)
+            times[name].append((middle - start, now(grad.device) - middle))
+    return {name: rounds[1:] for name, rounds in times.items()}
 
 
 def now(device: torch.device) -> float:
