@@ -1,4 +1,4 @@
-"""Masks as polygons and as bitmaps: Detectron2's targets, indexing, boxes, run lengths."""
+"""Test masks as polygons and as bitmaps: Detectron2's targets, indexing, boxes and run lengths."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def expected(golden: Path) -> Any:
 
 
 def three() -> PolygonMasks:
-    """A square, an object in two parts, and an empty mask."""
+    """Return a square, an object of two parts, and an empty mask."""
     return PolygonMasks([[SQUARE], [SQUARE, TRIANGLE], []])
 
 
@@ -82,7 +82,7 @@ def test_boxes_choose_their_masks(make: Callable) -> None:
 
 
 def test_bitmap_at_its_own_resolution_is_cut_out() -> None:
-    """A box of 16 x 16 whole pixels on a grid of 16: every sample falls on a pixel's centre."""
+    """A box of 16 x 16 whole pixels is sampled at the centres of pixels by a grid of 16."""
     bits = BitMasks(np.random.default_rng(0).random((2, 40, 50)) < 0.5)
     boxes = torch.tensor([[3.0, 7.0, 19.0, 23.0], [30.0, 20.0, 46.0, 36.0]])
     first, second = bits.crop_and_resize(boxes, 16)
@@ -92,7 +92,7 @@ def test_bitmap_at_its_own_resolution_is_cut_out() -> None:
 def test_boxes_are_tight() -> None:
     expected = torch.tensor([[10.0, 20, 30, 50], [10, 10, 60, 50], [0, 0, 0, 0]])
     assert torch.equal(three().get_bounding_boxes().tensor, expected)
-    assert (bitmaps().get_bounding_boxes().tensor - expected).abs().max() <= 1  # the tip has no whole pixel
+    assert (bitmaps().get_bounding_boxes().tensor - expected).abs().max() <= 1  # The tip covers no whole pixel.
     assert three().area().tolist() == [600, 800, 0]
     corner = torch.zeros(1, 5, 7, dtype=torch.bool)
     corner[0, 4, 6] = True
