@@ -1,47 +1,32 @@
-"""GatedFPN, a pyramid of one's own: every level decides, pixel by pixel, how much of the coarse map it takes.
+"""GatedFPN, a pyramid of your own: every level decides, pixel by pixel, how much of the coarse map it takes.
 
 T_5 = L_5,  T_i = L_i + sigmoid(conv1x1(L_i)) * nearest(T_{i+1}),  P_i = conv3x3(T_i),  L_i = conv1x1(C_i)
 """
 
 import math
-from functools import partial
 
 from torch import nn
 
-from sn2fpn.layers import upsample
-from sn2fpn.pyramids import Pyramid, register_pyramid
+from sn2fpn.pyramids import FPN, register_pyramid
 
 
-class GatedFPN(Pyramid):
-    """FPN with a learned gate on each top-down step; it starts at 1/4, SNI's factor.
+@register_pyramid("mine")  # MODEL.BACKBONE.NAME build_sn2_mine_backbone
+class GatedFPN(FPN):
+    """A feature pyramid network (FPN) with a learned gate on each top-down step; it starts at 1/4, the factor of SNI.
 
     Args:
-        input_shape, out_channels, in_features, bottom_up: as in every pyramid.
-        norm: of laterals and output convs, as in FPN.
-        per_channel: a gate for each channel of each pixel; False: one per pixel.
+        inputs, shared: as in `FPN`.
+        per_channel: whether there is a gate for each channel of a pixel instead of one for the pixel.
     """
 
-    def __init__(
-        self, input_shape=None, out_channels=256, *, in_features=(), bottom_up=None, norm="", per_channel=False
-    ):
-        super().__init__(input_shape, out_channels, in_features=in_features, bottom_up=bottom_up)
+    def __init__(self, *inputs, per_channel=False, **shared):
+        super().__init__(*inputs, **shared)
         coarsest = len(self.levels) - 1
-        self.add_laterals(
-            norm,
-            gate=lambda i: _gate(out_channels, per_channel) if i < coarsest else None,
-            fpn_output=lambda i: self.conv(out_channels, 3, norm),
-        )
+        self.add_per_level(gate=lambda i: _gate(self.out_channels, per_channel) if i < coarsest else None)
 
-    def fuse(self, features):
-        """Trunk maps, fine to coarse -> output maps, fine to coarse."""
-        outputs, coarse = [], None
-        levels = zip(self.laterals(features), self.per_level("gate"), self.per_level("fpn_output"))
-        for fused, gate, output in reversed(list(levels)):
-            if coarse is not None:
-                fused = fused + gate(fused).sigmoid() * upsample(coarse, fused.shape[2:])
-            outputs.append(output(fused))
-            coarse = fused
-        return outputs[::-1]
+    def step(self, level, fine, coarse):
+        gate, upsample = (getattr(self, f"{part}{level}") for part in ("gate", "fpn_upsample"))
+        return fine + gate(fine).sigmoid() * upsample(coarse, fine.shape[2:])
 
 
 def _gate(channels, per_channel):
@@ -51,10 +36,4 @@ def _gate(channels, per_channel):
     return conv
 
 
-def build(cfg, input_shape, **options):
-    fpn = cfg.MODEL.FPN
-    return GatedFPN(input_shape, fpn.OUT_CHANNELS, in_features=fpn.IN_FEATURES, norm=fpn.NORM, **options)
-
-
-register_pyramid("mine")(build)  # MODEL.BACKBONE.NAME build_sn2_mine_backbone
-register_pyramid("mine_per_channel")(partial(build, per_channel=True))
+register_pyramid("mine_per_channel", per_channel=True)(GatedFPN)

@@ -1,4 +1,4 @@
-"""The pages say what the code says: their Python runs, their drawings and costs are those of the modules."""
+"""The pages agree with the code: their Python runs, and their drawings, costs and keys are those of the modules."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from types import ModuleType
 import pytest
 
 from sn2fpn.config import get_cfg
+from sn2fpn.layers import get_upsample
+from sn2fpn.layers.upsample.kinds import _KINDS
 from sn2fpn.pyramids import PYRAMIDS
 from sn2fpn.visualization.pyramids import graph_in_drawing
 
@@ -105,5 +107,13 @@ def test_keys_of_the_page_exist_and_none_is_missing(page: Path) -> None:
         for part in key.split("."):
             assert part in node, key
             node = node[part]
-    own = get_cfg().MODEL.get(page.stem.upper(), {}) if page.stem != "fpn" else {}
+    own = get_cfg().MODEL.get(page.stem.upper(), {})
     assert [key for key in own if key not in text] == []
+
+
+def test_the_table_of_upsamplings_is_complete_and_counts_their_parameters() -> None:
+    text = (DOCS / "pyramids" / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([\w:.]+)` \|[^|]*\| ([\d,]+) \|", text, re.MULTILINE))
+    assert set(rows) == {*_KINDS, "sni:0.5"}
+    for kind, parameters in rows.items():
+        assert parameters == f"{sum(p.numel() for p in get_upsample(kind, 256).parameters()):,}", kind

@@ -114,7 +114,7 @@ def test_get_norm() -> None:
     assert get_norm(None, 64) is None
     assert get_norm(partial(nn.BatchNorm2d, eps=0.5), 64).eps == 0.5
     assert get_norm("BN", 8, eps=1e-3, momentum=0.03).momentum == 0.03
-    with pytest.raises(UserError, match="unknown norm 'FrozenBatch'; did you mean 'FrozenBN'"):
+    with pytest.raises(UserError, match="norm: unknown value 'FrozenBatch'; did you mean 'FrozenBN'"):
         get_norm("FrozenBatch", 8)
     with pytest.raises(UserError, match="divisible by 32, found 48"):
         get_norm("GN", 48)

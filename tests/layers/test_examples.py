@@ -12,9 +12,9 @@ import sn2fpn.layers
 import sn2fpn.pyramids
 
 MODULES = [
-    f"{package.__name__}.{module.name}"
+    module.name
     for package in (sn2fpn.layers, sn2fpn.pyramids)
-    for module in pkgutil.iter_modules(package.__path__)
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
 ]
 PUBLIC = ["layers.C3", "layers.Conv2d", "layers.ConvNormAct", "layers.ESD1", "layers.ESD2", "layers.FrozenBatchNorm2d"]
 PUBLIC += ["layers.GSConv", "layers.GSConvE1", "layers.GSConvE2", "layers.SNI", "layers.esd_fuse"]

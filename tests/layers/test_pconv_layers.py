@@ -65,6 +65,17 @@ def test_equation_on_odd_sizes(upsample: str) -> None:
         assert torch.allclose(y, expected.relu(), atol=1e-6)
 
 
+def test_a_learned_upsampling_is_shared_by_the_levels_and_learns() -> None:
+    module = PConv(4, norm="", upsample="dysample")
+    assert [name for name, _ in module.named_parameters() if "upsample" in name] == [
+        "upsample.offset.weight",
+        "upsample.offset.bias",
+    ]
+    outputs = module([torch.randn(1, 4, *size) for size in ((7, 10), (4, 5), (2, 3))])
+    sum(y.square().sum() for y in outputs).backward()
+    assert all(p.grad.any() for p in module.parameters())
+
+
 def test_fresh_deformable_modules_are_the_plain_ones_and_the_finest_level_stays_plain() -> None:
     maps = [torch.randn(1, 8, 64 >> i, 96 >> i) for i in range(3)]
     plain = SEPC(8, num=1)
@@ -96,7 +107,7 @@ def test_parameters() -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match=r"sizes halve, rounded up; found \[\(8, 8\), \(3, 4\)\]"):
         PConv(4)([torch.ones(1, 4, 8, 8), torch.ones(1, 4, 3, 4)])
-    with pytest.raises(UserError, match="SEPC deform: found 'light'; did you mean 'lite'"):
+    with pytest.raises(UserError, match="deform: unknown value 'light'; did you mean 'lite'"):
         SEPC(4, deform="light")
-    with pytest.raises(UserError, match="PConv upsample: unknown upsampling 'bicubic'"):
+    with pytest.raises(UserError, match="upsample: unknown value 'bicubic'"):
         PConv(4, upsample="bicubic")

@@ -43,22 +43,22 @@ def test_gradient_carries_alpha_times_the_copies(zoom: int, alpha: float | str, 
 
 def test_bilinear_has_half_pixel_centres() -> None:
     x = torch.tensor([[[[0.0, 4.0]]]])
-    y = soft_nearest(x, (1, 4), alpha=1.0, mode="bilinear")
+    y = soft_nearest(x, (1, 4), alpha=1.0, interp="bilinear")
     assert torch.allclose(y, torch.tensor([[[[0.0, 1.0, 3.0, 4.0]]]]))
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
-def test_fused_step_equals_interpolate_multiply_add(mode: str, dtype: torch.dtype, channels_last: bool) -> None:
+@pytest.mark.parametrize("interp", ["nearest", "bilinear"])
+def test_fused_step_equals_interpolate_multiply_add(interp: str, dtype: torch.dtype, channels_last: bool) -> None:
     layout = torch.channels_last if channels_last else torch.contiguous_format
     tolerance = 0.05 if dtype == torch.bfloat16 else 1e-5
     for small, size in [(coarse_size(s), s) for s in SIZES] + OTHER_SIZES:
         values = [torch.randn(2, 3, *s).to(dtype).contiguous(memory_format=layout) for s in (size, small)]
         fused, plain = ([v.clone().requires_grad_() for v in values] for _ in range(2))
-        y = soft_nearest_add(*fused, alpha="area", mode=mode)
+        y = soft_nearest_add(*fused, alpha="area", interp=interp)
         alpha = small[0] * small[1] / (size[0] * size[1])
-        expected = plain[0] + alpha * F.interpolate(plain[1], size=size, mode=mode)
+        expected = plain[0] + alpha * F.interpolate(plain[1], size=size, mode=interp)
         grad = torch.randn_like(y)
         y.backward(grad)
         expected.backward(grad)
@@ -117,12 +117,12 @@ def test_fused_step_makes_no_map_of_the_fine_size_but_its_result() -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: soft_nearest(torch.ones(1, 1, 4, 4), (3, 8)), "smaller than the input"),
-        (lambda: soft_nearest_add(torch.ones(1, 2, 8, 8), torch.ones(1, 1, 4, 4)), "channels must agree"),
-        (lambda: SNI(mode="nearst"), "did you mean 'nearest'"),
-        (lambda: SNI(alpha="areal"), "expected 'area' or a number"),
-        (lambda: soft_nearest_add(torch.ones(1, 1, 8, 8), torch.ones(1, 1, 4, 4), mode="cubic"), "unknown mode"),
-        (lambda: soft_nearest_add(torch.ones(1, 1, 8, 8), torch.ones(1, 1, 4, 4), alpha="x"), "found 'x'"),
+        (lambda: soft_nearest(torch.ones(1, 1, 4, 4), (3, 8)), r"\(3, 8\) is smaller than the size \(4, 4\)"),
+        (lambda: soft_nearest_add(torch.ones(1, 2, 8, 8), torch.ones(1, 1, 4, 4)), "agree in batch size and channels"),
+        (lambda: SNI(interp="nearst"), "interp: .*'nearst'; did you mean 'nearest'"),
+        (lambda: SNI(alpha="learnt"), "alpha: expected a number or 'area', 'learned', found 'learnt'; did you mean"),
+        (lambda: soft_nearest_add(torch.ones(1, 1, 8, 8), torch.ones(1, 1, 4, 4), interp="cubic"), "interp: .*'cubic'"),
+        (lambda: soft_nearest_add(torch.ones(1, 1, 8, 8), torch.ones(1, 1, 4, 4), alpha="learned"), "found 'learned'"),
     ],
 )
 def test_mistakes_are_named(call, words: str) -> None:  # type: ignore[no-untyped-def]

@@ -11,7 +11,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from golden_detectron2 import FOLDER
-from sn2fpn.modeling import mask_pasting
 from sn2fpn.modeling.mask_pasting import paste_masks
 
 
@@ -56,15 +55,6 @@ def test_pixels_by_definition(box: list[float]) -> None:
             inside = box[0] < x + 0.5 < box[2] and box[1] < y + 0.5 < box[3]
             if abs(value - 0.4) > 1e-4 and (inside or value < 0.4):
                 assert found[y, x].item() == (value >= 0.4), (y, x, value)
-
-
-def test_whole_image_at_once_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The way a GPU does it: all pixels of the image for several masks together."""
-    g = torch.Generator().manual_seed(0)
-    masks, corner = torch.rand(20, 28, 28, generator=g), torch.rand(20, 2, generator=g) * 60
-    boxes = torch.cat([corner, corner + 1 + torch.rand(20, 2, generator=g) * 50], dim=1)
-    y, x = (torch.arange(n) + 0.5 for n in (90, 110))
-    assert torch.equal(mask_pasting._sample(masks, boxes, y, x) >= 0.5, paste_masks(masks, boxes, (90, 110)))
 
 
 class _LargestTensor(TorchDispatchMode):

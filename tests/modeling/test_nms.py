@@ -19,8 +19,7 @@ def greedy(boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, thre
 
 
 @pytest.mark.parametrize("number, num_groups", [(1, 1), (300, 1), (300, 7), (1500, 2)])
-def test_greedy(number: int, num_groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sn2fpn.modeling.nms._PAIRS_WORTH_THREADS", 50_000)
+def test_greedy(number: int, num_groups: int) -> None:
     generator = torch.Generator().manual_seed(number + num_groups)
     xy = torch.rand(number, 2, generator=generator) * 80
     boxes = torch.cat([xy, xy + 10 + 30 * torch.rand(number, 2, generator=generator)], dim=1)

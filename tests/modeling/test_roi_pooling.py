@@ -1,4 +1,4 @@
-"""RoI pooling: goldens, torchvision's kernel as the independent version, levels, layouts, corner cases."""
+"""RoI pooling: golden numbers, the choice of levels and corner cases (`tests/layers/cpu` tests its CPU kernel)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from torchvision.ops import roi_align
 
 from golden_detectron2 import max_error, numbers
 from sn2fpn.errors import UserError
-from sn2fpn.modeling.roi_align import roi_align_pyramid
 from sn2fpn.modeling.roi_pooler import ROIPooler, assign_levels
 
 STRIDES = (4, 8, 16, 32)
@@ -45,53 +43,16 @@ def test_levels_by_definition() -> None:
     assert (found + 2).tolist() == [min(max(math.floor(4 + math.log2(s / 224)), 2), 5) for s in sides]
 
 
-def random_rois(number: int, seed: int = 0) -> torch.Tensor:
-    """Boxes of 1 to 400 pixels, also beyond the map's borders, on two images; some are empty."""
+def random_boxes(seed: int) -> torch.Tensor:
+    """Return twenty boxes of 1 to 400 pixels; some reach beyond the map's borders."""
     g = torch.Generator().manual_seed(seed)
-    xy = torch.rand(number, 2, generator=g) * torch.tensor([400.0, 330.0]) - 40
-    wh = torch.exp(torch.rand(number, 2, generator=g) * 6)
-    wh[0], wh[1, 0], wh[2] = 0, 0, 1e-3
-    return torch.cat([torch.randint(0, 2, (number, 1), generator=g).float(), xy, xy + wh], dim=1)
-
-
-def by_torchvision(maps: list[torch.Tensor], rois: torch.Tensor, levels: torch.Tensor, *options) -> torch.Tensor:
-    size, ratio, aligned = options
-    return torch.cat(
-        [
-            roi_align(maps[level], roi[None], size, 1 / STRIDES[level], ratio, aligned)
-            for level, roi in zip(levels.tolist(), rois)
-        ]
-    )
-
-
-@pytest.mark.parametrize("aligned", [True, False])
-@pytest.mark.parametrize("size, ratio", [(7, 0), (7, 2), (14, 0), (1, 3)])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_same_as_torchvision_forward_and_backward(
-    size: int, ratio: int, aligned: bool, layout: torch.memory_format
-) -> None:
-    g = torch.Generator().manual_seed(1)
-    maps = [torch.randn(2, 5, 64 >> i, 80 >> i, generator=g) for i in range(4)]
-    maps = [m.to(memory_format=layout).requires_grad_() for m in maps]
-    rois, levels = random_rois(150), torch.randint(0, 4, (150,), generator=g)
-    pooled = roi_align_pyramid(maps, rois, levels, STRIDES, size, ratio, aligned)
-    expected = by_torchvision(maps, rois, levels, size, ratio, aligned)
-    torch.testing.assert_close(pooled, expected, rtol=0, atol=2e-5)
-    grad = torch.randn(pooled.shape, generator=g)
-    for found, right in zip(torch.autograd.grad(pooled, maps, grad), torch.autograd.grad(expected, maps, grad)):
-        torch.testing.assert_close(found, right, rtol=1e-5, atol=1e-4)
-
-
-def test_gradient_in_double_precision() -> None:
-    maps = [torch.randn(2, 2, 6 >> i, 8 >> i, dtype=torch.float64, requires_grad=True) for i in range(2)]
-    rois, levels = random_rois(6) / 10, torch.tensor([0, 1, 0, 1, 1, 0])
-    rois[:, 0] = torch.tensor([0, 1, 0, 1, 0, 1])
-    torch.autograd.gradcheck(lambda *m: roi_align_pyramid(m, rois, levels, STRIDES, 2), maps)
+    xy = torch.rand(20, 2, generator=g) * torch.tensor([400.0, 330.0]) - 40
+    return torch.cat([xy, xy + torch.exp(torch.rand(20, 2, generator=g) * 6)], dim=1)
 
 
 def test_one_image_equals_the_batch_and_order_is_kept() -> None:
     maps = [torch.randn(2, 4, 32 >> i, 40 >> i) for i in range(2)]
-    boxes = [random_rois(20, seed=s)[:, 1:] for s in (1, 2)]
+    boxes = [random_boxes(s) for s in (1, 2)]
     pooler = ROIPooler(3, (8, 16))
     together = pooler(maps, boxes)
     for n, b in enumerate(boxes):
@@ -109,12 +70,12 @@ def test_no_boxes_still_reach_the_maps() -> None:
 
 def test_half_precision_maps_keep_their_type() -> None:
     maps = [torch.randn(2, 4, 32, 40, dtype=torch.bfloat16, requires_grad=True)]
-    pooled = ROIPooler(7, (8,))(maps, [random_rois(5)[:, 1:], random_rois(5)[:, 1:]])
+    pooled = ROIPooler(7, (8,))(maps, [random_boxes(1), random_boxes(2)])
     assert pooled.dtype == torch.bfloat16
     pooled.float().sum().backward()
     assert maps[0].grad.dtype == torch.bfloat16
 
 
 def test_strides_must_double() -> None:
-    with pytest.raises(UserError, match=r"strides double .* found \[4, 16\]"):
+    with pytest.raises(UserError, match=r"strides: .* double from one to the next, found \[4, 16\]"):
         ROIPooler(7, (4, 16))

@@ -1,8 +1,11 @@
-"""What every registered pyramid promises; a new one is picked up from the registry by itself."""
+"""The promises of every registered pyramid, in every setting and with every kind of upsampling.
+
+A new pyramid is picked up from the registry by itself.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,13 +15,12 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from sn2fpn.config import get_cfg
-from sn2fpn.errors import UserError
-from sn2fpn.pyramids import PYRAMIDS, Pyramid, pyramid_from_backbone_name
+from sn2fpn.errors import ArgumentError, UserError
+from sn2fpn.pyramids import FPN, PYRAMIDS, Pyramid, pyramid_from_backbone_name
+from sn2fpn.pyramids.checks import PROMISES, TRUNK, check_compilation, trunk_maps
 from sn2fpn.structures import ShapeSpec
 
-CHANNELS = (8, 12, 16, 24)
-TRUNK = {f"res{i}": ShapeSpec(channels=c, stride=2**i) for i, c in enumerate(CHANNELS, start=2)}
-# Further settings to hold to the contract beside each entry's defaults.
+# Further settings that are tested beside the defaults of each pyramid.
 VARIANTS = {
     "fpn": [["MODEL.FPN.FUSE_TYPE", "avg"], ["MODEL.FPN.NORM", "BN"]],
     "sni": [
@@ -53,9 +55,22 @@ VARIANTS = {
     ],
 }
 CASES = [(name, overrides) for name in PYRAMIDS for overrides in [[], *VARIANTS.get(name, [])]]
-over_the_registry = pytest.mark.parametrize(
-    ("name", "overrides"), CASES, ids=["-".join([n, *(str(v) for v in o[1::2])]) for n, o in CASES]
-)
+KINDS = ("nearest", "bilinear", "bilinear_corners", "sni", "sni:0.5", "sni:learned", "deconv", "carafe", "dysample")
+LEARNED = KINDS[-4:]
+UPSAMPLE_CASES = [
+    (name, [f"MODEL.{name.upper()}.UPSAMPLE", kind])
+    for name in PYRAMIDS
+    for kind in KINDS
+    if get_cfg().MODEL[name.upper()].get("UPSAMPLE", kind) != kind  # the default stands in CASES already
+]
+COMPILED = [("fpn", []), ("sni", [])]
+COMPILED_SLOWLY = [case for case in CASES if case not in COMPILED]
+COMPILED_SLOWLY += [("fpn", ["MODEL.FPN.UPSAMPLE", kind]) for kind in LEARNED]
+
+
+def over(cases: list[tuple[str, list]]) -> pytest.MarkDecorator:
+    ids = ["-".join([name, *(str(v) for v in overrides[1::2])]) for name, overrides in cases]
+    return pytest.mark.parametrize(("name", "overrides"), cases, ids=ids)
 
 
 def build(name: str, overrides: list) -> Pyramid:
@@ -65,95 +80,54 @@ def build(name: str, overrides: list) -> Pyramid:
     return pyramid_from_backbone_name(f"build_sn2_{name}_backbone")(cfg, TRUNK)
 
 
-def maps(height: int, width: int, batch: int = 1) -> dict[str, Tensor]:
-    """Maps as a trunk makes them from an image of height x width: each halving rounds up."""
-    return {
-        name: torch.randn(batch, s.channels, math.ceil(height / s.stride), math.ceil(width / s.stride))
-        for name, s in TRUNK.items()
-    }
+@over([*CASES, *UPSAMPLE_CASES])
+@pytest.mark.parametrize("promise", [p for p in PROMISES if p is not check_compilation], ids=lambda p: p.__name__)
+def test_promises(promise: Callable[[Pyramid], None], name: str, overrides: list) -> None:
+    promise(build(name, overrides))
 
 
-@over_the_registry
-@pytest.mark.parametrize("size", [(128, 192), (131, 93), (33, 64)])
-def test_output_shape_tells_the_truth(name: str, overrides: list, size: tuple[int, int]) -> None:
-    pyramid = build(name, overrides)
-    features = maps(*size, batch=2)
-    kept = {k: v.clone() for k, v in features.items()}
-    outputs = pyramid(features)
-    described = pyramid.output_shape()
-    assert list(outputs) == list(described) == ["p2", "p3", "p4", "p5", "p6"]
-    for key, spec in described.items():
-        expected = (2, spec.channels, *(math.ceil(side / spec.stride) for side in size))
-        assert tuple(outputs[key].shape) == expected
-    assert pyramid.size_divisibility == 32
-    assert all(torch.equal(features[k], kept[k]) for k in kept)  # the trunk's maps are left alone
-
-
-@over_the_registry
-def test_gradient_reaches_every_parameter_and_input(name: str, overrides: list) -> None:
-    pyramid = build(name, overrides)
-    for parameter in pyramid.parameters():
-        if not parameter.any():  # what starts at zero, such as offsets, would hide what lies before it
-            nn.init.normal_(parameter, std=0.1)
-    features = {k: v.requires_grad_() for k, v in maps(96, 64, batch=2).items()}
-    outputs = pyramid(features)
-    sum((p * torch.randn_like(p)).sum() for p in outputs.values()).backward()
-    for key, tensor in [*pyramid.named_parameters(), *features.items()]:
-        assert tensor.grad is not None and tensor.grad.isfinite().all() and tensor.grad.any(), key
-
-
-@over_the_registry
-@pytest.mark.parametrize(("dtype", "limit"), [(torch.bfloat16, 0.03), (torch.float16, 0.004)])
-def test_mixed_precision_stays_close(name: str, overrides: list, dtype: torch.dtype, limit: float) -> None:
-    pyramid = build(name, overrides)
-    features = maps(96, 65, batch=2)
-    with torch.autocast("cpu", dtype):
-        outputs = pyramid(features)
-        loss = sum(p.float().square().mean() for p in outputs.values())
-    loss.backward()
-    assert all(p.grad.isfinite().all() for p in pyramid.parameters())
-    for key, expected in pyramid(features).items():
-        assert outputs[key].dtype == dtype
-        assert (outputs[key] - expected).norm() < limit * expected.norm()
-
-
-@over_the_registry
+@over(COMPILED)
 def test_compiles_without_graph_break(name: str, overrides: list) -> None:
-    torch.compiler.reset()
-    pyramid = build(name, overrides).eval()
-    compiled = torch.compile(pyramid, fullgraph=True, backend="aot_eager")
-    features = maps(64, 65)
-    for key, expected in pyramid(features).items():
-        assert torch.allclose(compiled(features)[key], expected, atol=1e-5)
-    sum(p.sum() for p in compiled(features).values()).backward()
+    check_compilation(build(name, overrides))
 
 
-@over_the_registry
-def test_memory_formats_agree(name: str, overrides: list) -> None:
-    pyramid = build(name, overrides).eval()
-    features = maps(96, 65, batch=2)
-    expected = pyramid(features)
-    last = {k: v.contiguous(memory_format=torch.channels_last) for k, v in features.items()}
-    for key, found in pyramid.to(memory_format=torch.channels_last)(last).items():
-        assert torch.allclose(found, expected[key], atol=1e-4)
-        assert found.is_contiguous(memory_format=torch.channels_last)  # no conversion on the way to the heads
+@pytest.mark.slow
+@over(COMPILED_SLOWLY)
+def test_further_settings_compile_without_graph_break(name: str, overrides: list) -> None:
+    check_compilation(build(name, overrides))
 
 
+@over(CASES)
+def test_names_and_types_of_the_outputs(name: str, overrides: list) -> None:
+    pyramid = build(name, overrides)
+    assert list(pyramid.output_shape()) == ["p2", "p3", "p4", "p5", "p6"] and pyramid.size_divisibility == 32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert {p.dtype for p in pyramid(trunk_maps((64, 64))).values()} == {torch.bfloat16}
+
+
+@over(UPSAMPLE_CASES)
+def test_upsampling_adds_parameters_only_where_it_learns(name: str, overrides: list) -> None:
+    added = set(build(name, overrides).state_dict()) - set(build(name, []).state_dict())
+    assert bool(added) is (overrides[1] in LEARNED)
+    assert all("upsample" in key for key in added)
+
+
+@pytest.mark.slow
 def test_two_processes_share_gradients_and_leave_no_parameter_unused(tmp_path: Path) -> None:
-    """All pyramids in one start of the processes; DDP itself refuses a second step after an unused parameter."""
+    """One start of the processes serves all pyramids. DDP itself refuses a second step after an unused parameter."""
     mp.spawn(_one_of_two, args=(str(tmp_path / "meet"),), nprocs=2)
 
 
 def _one_of_two(rank: int, file: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
-    for name, overrides in CASES:
+    for name, overrides in [*CASES, *UPSAMPLE_CASES]:
         pyramid = build(name, overrides)
         parallel = nn.parallel.DistributedDataParallel(pyramid)
         torch.manual_seed(rank)
         for _ in range(2):
             pyramid.zero_grad()
-            sum(p.square().mean() for p in parallel(maps(64, 33, batch=2)).values()).backward()
+            sum(p.square().mean() for p in parallel(trunk_maps((64, 33))).values()).backward()
         mine = torch.cat([p.grad.flatten() for p in pyramid.parameters()])
         both = [torch.empty_like(mine) for _ in range(2)]
         dist.all_gather(both, mine)
@@ -169,7 +143,7 @@ def test_an_attached_trunk_gives_detectron2s_names_and_takes_images() -> None:
             self.stem = nn.Conv2d(3, 4, 1)
 
         def forward(self, images: Tensor) -> dict[str, Tensor]:
-            return maps(*images.shape[2:])
+            return trunk_maps(images.shape[2:], batch=1)
 
     pyramid = build("sni", [])
     with pytest.raises(ValueError, match="dict of maps"):
@@ -191,23 +165,31 @@ def test_any_consecutive_levels_and_other_trunks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "keys", "words"),
+    ("shape", "names", "argument", "words"),
     [
-        (TRUNK, ["res2", "res6"], "the trunk has no output 'res6'; did you mean 'res"),
-        (TRUNK, ["res2", "res4"], r"strides double, fine to coarse; found \{'res2': 4, 'res4': 16\}"),
-        (TRUNK, ["res5", "res4"], "strides double"),
-        ({}, [], "strides double"),
+        (TRUNK, ["res2", "res6"], "in_features", "the trunk has no output 'res6'; did you mean 'res"),
+        (TRUNK, ["res2", "res4"], "in_features", r"strides double, .* found \{'res2': 4, 'res4': 16\}"),
+        (TRUNK, ["res5", "res4"], "in_features", "strides double"),
+        ({}, [], "input_shape", "strides double"),
     ],
 )
-def test_inputs_that_make_no_pyramid(shape: dict, keys: list[str], words: str) -> None:
+def test_inputs_that_make_no_pyramid(shape: dict, names: list[str], argument: str, words: str) -> None:
+    with pytest.raises(ArgumentError, match=f"^{argument}: .*{words}"):
+        FPN(shape, in_features=names)
     cfg = get_cfg()
-    cfg.MODEL.FPN.IN_FEATURES = keys
-    with pytest.raises(UserError, match=words):
+    cfg.MODEL.FPN.IN_FEATURES = names
+    key = {"in_features": "MODEL.FPN.IN_FEATURES", "input_shape": "MODEL.RESNETS.OUT_FEATURES"}[argument]
+    with pytest.raises(UserError, match=f"^{key}: .*{words}"):
         PYRAMIDS.get("fpn")(cfg, shape)
 
 
+def test_no_inputs_at_all() -> None:
+    with pytest.raises(ArgumentError, match=r"^input_shape: expected the channels of a trunk's maps"):
+        FPN()
+
+
 def test_missing_map_is_named() -> None:
-    features = maps(64, 64)
+    features = trunk_maps((64, 64))
     del features["res3"]
     with pytest.raises(ValueError, match=r"missing: \['res3'\]"):
         build("fpn", [])(features)
@@ -232,7 +214,7 @@ def test_retinanet_backbones_have_p6_and_p7_from_the_trunk(name: str) -> None:
     cfg = get_cfg()
     cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 16, "MODEL.FPN.IN_FEATURES", ["res3", "res4", "res5"]])
     pyramid = pyramid_from_backbone_name(f"build_sn2_{name}_retinanet_backbone")(cfg, TRUNK)
-    features = maps(135, 200)
+    features = trunk_maps((135, 200), batch=1)
     made: list[Tensor] = []  # before a pyramid in which they take part refines them
     if pyramid.top_block is not None:
         pyramid.top_block.register_forward_hook(lambda *call: made.extend(call[-1]))
@@ -255,8 +237,12 @@ def test_retinanet_backbones_have_p6_and_p7_from_the_trunk(name: str) -> None:
 def test_p6_from_p5_and_from_what_is_not_there() -> None:
     pyramid = build("fpn", [])
     pyramid.add_p6_p7("p5")
-    outputs = pyramid(maps(64, 96))
+    outputs = pyramid(trunk_maps((64, 96)))
     assert torch.allclose(outputs["p6"], pyramid.top_block.p6(outputs["p5"]), atol=1e-5)
     for source in ("res4", "res7"):
-        with pytest.raises(UserError, match=f"p6 and p7 need '{source}' with stride 32"):
+        with pytest.raises(ArgumentError, match=f"^source: p6 and p7 need a map '{source}' with the stride 32"):
             pyramid.add_p6_p7(source)
+    cfg = get_cfg()
+    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4"]
+    with pytest.raises(UserError, match=r"^MODEL.FPN.IN_FEATURES: p6 and p7 need a map 'res5' with the stride 16"):
+        pyramid_from_backbone_name("build_sn2_fpn_retinanet_backbone")(cfg, TRUNK)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from golden_modules import count_parameters, load_case
-from sn2fpn.errors import UserError
+from sn2fpn.errors import ArgumentError
 from sn2fpn.pyramids import FPN
 
 RESNET50 = (256, 512, 1024, 2048)
@@ -52,6 +54,40 @@ def test_parameters() -> None:
     assert with_norm["fpn_output3.norm.weight"].shape == (256,)
 
 
-def test_unknown_fuse_type() -> None:
-    with pytest.raises(UserError, match="'add'"):
-        FPN([4, 8], 4, fuse_type="add")
+@pytest.mark.parametrize("kind", ["nearest", "bilinear", "sni", "sni:learned", "deconv", "carafe", "dysample"])
+def test_the_step_is_the_upsampling_module(kind: str) -> None:
+    fpn = FPN([3, 4, 5], 8, upsample=kind)
+    maps = {f"res{i}": torch.randn(2, i + 1, *size) for i, size in [(2, (17, 23)), (3, (9, 12)), (4, (5, 6))]}
+    t4 = fpn.fpn_lateral4(maps["res4"])
+    t3 = fpn.fpn_lateral3(maps["res3"]) + fpn.fpn_upsample3(t4, (9, 12))
+    t2 = fpn.fpn_lateral2(maps["res2"]) + fpn.fpn_upsample2(t3, (17, 23))
+    outputs = fpn(maps)
+    for i, t in enumerate((t2, t3, t4), 2):
+        assert torch.allclose(outputs[f"p{i}"], getattr(fpn, f"fpn_output{i}")(t), atol=1e-5)
+    assert fpn.fpn_upsample4 is None
+    names = {name for name, _ in fpn.named_parameters() if "upsample" in name}
+    assert names == {f"fpn_upsample{i}.{name}" for i in (2, 3) for name, _ in fpn.fpn_upsample2.named_parameters()}
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("deconv", 1_048_832), ("carafe", 74_148), ("dysample", 8_224)])
+def test_parameters_of_a_learned_step(kind: str, expected: int) -> None:
+    assert count_parameters(FPN(RESNET50, upsample=kind)) == 3_344_384 + 3 * expected
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"fuse_type": "add"}, "unknown value 'add'"),
+        ({"upsample": "nearst"}, "unknown value 'nearst'; did you mean 'nearest'"),
+        ({"upsample": "sni:x"}, "expected 'learned' or a number after 'sni:', found 'x'"),
+        ({"norm": "bn"}, "unknown .*'bn'; did you mean 'BN'"),
+    ],
+)
+def test_mistakes_are_named(refused: Callable[..., None], option: dict, words: str) -> None:
+    refused("fpn", FPN, option, words)
+
+
+@pytest.mark.parametrize("upsample", ["sni", "sni:0.5", "sni:learned"])
+def test_sni_is_not_averaged(upsample: str) -> None:
+    with pytest.raises(ArgumentError, match=r"^fuse_type: expected 'sum', because the alpha of SNI"):
+        FPN([4, 8], 4, fuse_type="avg", upsample=upsample)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 
 from golden_modules import count_parameters, load_case
 from sn2fpn.config import get_cfg
-from sn2fpn.errors import UserError
 from sn2fpn.pyramids import FPN, IHP, PYRAMIDS
 
 RESNET50 = (256, 512, 1024, 2048)
@@ -30,19 +31,19 @@ def test_golden_level_block() -> None:
     [
         ({}, 5_355_520),
         ({"depths": (1, 1, 1, 1)}, 4_469_248),
-        ({"filter_name": "gsconve"}, 2_759_168),
-        ({"filter_name": "conv3x3"}, 3_344_384),
+        ({"filter": "gsconve"}, 2_759_168),
+        ({"filter": "conv3x3"}, 3_344_384),
         # a block: 1x1 256->128, 3x3 128, 1x1 128->256, a norm pair after each
-        ({"filter_name": "bottleneck"}, LAT + 7 * (2 * 256 * 128 + 9 * 128**2 + 2 * (128 + 128 + 256))),
+        ({"filter": "bottleneck"}, LAT + 7 * (2 * 256 * 128 + 9 * 128**2 + 2 * (128 + 128 + 256))),
     ],
 )
 def test_parameter_counts(options: dict, expected: int) -> None:
     assert count_parameters(IHP(RESNET50, **options)) == expected
 
 
-@pytest.mark.parametrize("filter_name", ["gsconve_c3", "gsconve", "conv3x3", "bottleneck"])
-def test_levels_are_independent(filter_name: str) -> None:
-    pyramid = IHP([4, 6, 8], 8, filter_name=filter_name, depths=(1, 2, 1)).eval()
+@pytest.mark.parametrize("filter", ["gsconve_c3", "gsconve", "conv3x3", "bottleneck"])
+def test_levels_are_independent(filter: str) -> None:
+    pyramid = IHP([4, 6, 8], 8, filter=filter, depths=(1, 2, 1)).eval()
     maps = {f"res{i}": torch.randn(1, 2 * i, 40 >> i, 56 >> i) for i in (2, 3, 4)}
     before = pyramid(maps)
     maps["res3"] = torch.randn_like(maps["res3"])
@@ -51,7 +52,7 @@ def test_levels_are_independent(filter_name: str) -> None:
 
 
 def test_conv3x3_is_fpn_without_its_top_down_additions() -> None:
-    fpn, ihp = FPN([4, 6, 8], 8), IHP([4, 6, 8], 8, filter_name="conv3x3")
+    fpn, ihp = FPN([4, 6, 8], 8), IHP([4, 6, 8], 8, filter="conv3x3")
     ihp.load_state_dict(fpn.state_dict(), strict=True)
     maps = {f"res{i}": torch.randn(1, 2 * i, 40 >> i, 56 >> i) for i in (2, 3, 4)}
     found = ihp(maps)
@@ -98,15 +99,16 @@ def test_four_depths_are_those_of_p2_to_p5(in_features: tuple, depths: tuple, ex
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("option", "key", "words"),
     [
-        ({"filter_name": "conv3"}, "MODEL.IHP.FILTER: unknown filter 'conv3'; did you mean 'conv3x3'"),
-        ({"depths": (1, 1)}, r"MODEL.IHP.DEPTHS: expected 4 numbers >= 1, .*found \(1, 1\)"),
-        ({"depths": (1, 0, 1, 1)}, "MODEL.IHP.DEPTHS"),
-        ({"out_channels": 7}, "multiple of 2, found 7"),
-        ({"filter_norm": "bn"}, "unknown norm 'bn'; did you mean 'BN'"),
+        ({"filter": "conv3"}, "", "unknown value 'conv3'; did you mean 'conv3x3'"),
+        ({"depths": (1, 1)}, "", r"expected 4 numbers >= 1, .*found \(1, 1\)"),
+        ({"depths": (1, 0, 1, 1)}, "", "expected 4 numbers"),
+        ({"out_channels": 7}, "MODEL.FPN.OUT_CHANNELS", ".*multiple of 2, found 7"),
+        ({"filter_norm": "bn"}, "MODEL.IHP.NORM", "unknown .*'bn'; did you mean 'BN'"),
+        ({"norm": "bn"}, "MODEL.FPN.NORM", "unknown .*'bn'; did you mean 'BN'"),
+        ({"aux_kernel": 2}, "", ".*odd.*found 2"),
     ],
 )
-def test_mistakes_are_named(options: dict, words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        IHP([4, 4, 4, 4], **{"out_channels": 8, **options})
+def test_mistakes_are_named(refused: Callable[..., None], option: dict, key: str, words: str) -> None:
+    refused("ihp", IHP, option, words, key)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from golden_modules import count_parameters
 from sn2fpn.config import get_cfg
-from sn2fpn.errors import UserError
-from sn2fpn.layers import SyncBatchNorm
+from sn2fpn.errors import ArgumentError, UserError
+from sn2fpn.layers import CARAFE, SNI, Nearest, SyncBatchNorm, get_upsample
 from sn2fpn.pyramids import FPN, PYRAMIDS, SNIFPN, PConvFPN
 
 RESNET50 = (256, 512, 1024, 2048)
@@ -33,7 +35,7 @@ def test_modules_follow_fpn_with_p6(upsample: str) -> None:
 
 
 def test_levels_outside_the_row_are_fpns() -> None:
-    pyramid = PConvFPN([2, 3, 4, 5], 8, num=1, pconv_levels=("p3", "p4", "p5"))
+    pyramid = PConvFPN([2, 3, 4, 5], 8, num=1, levels=("p3", "p4", "p5"))
     fpn = FPN([2, 3, 4, 5], 8)
     fpn.load_state_dict(pyramid.state_dict(), strict=False)
     maps = trunk_maps()
@@ -44,8 +46,8 @@ def test_levels_outside_the_row_are_fpns() -> None:
 
 
 def test_retinanet_levels_take_part() -> None:
-    pyramid = PConvFPN([2, 3, 4, 5], 8, num=1, pconv_levels=("p5", "p6", "p7"))
-    with pytest.raises(UserError, match="expected at least 2 consecutive of"):  # p7 does not come by itself
+    pyramid = PConvFPN([2, 3, 4, 5], 8, num=1, levels=("p5", "p6", "p7"))
+    with pytest.raises(UserError, match="expected at least 2 consecutive outputs of"):  # p7 is not there yet
         pyramid(trunk_maps())
     pyramid.add_p6_p7()
     maps = trunk_maps()
@@ -57,7 +59,7 @@ def test_retinanet_levels_take_part() -> None:
 
 def test_parameters() -> None:
     assert count_parameters(PConvFPN(RESNET50)) == 10_427_392
-    assert count_parameters(PConvFPN(RESNET50, ibn="")) == 10_427_392 - 4 * 2 * 256
+    assert count_parameters(PConvFPN(RESNET50, ibn=False)) == 10_427_392 - 4 * 2 * 256
     assert count_parameters(PConvFPN(RESNET50, deform="all")) == 10_427_392 + 4 * 124_470
     assert count_parameters(PConvFPN(RESNET50, extra_conv=True)) == 10_427_392 + 590_080 + 512
 
@@ -75,18 +77,30 @@ def test_configuration_reaches_the_modules() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("option", "words"),
     [
-        ({"pconv_levels": ("p3",)}, r"MODEL.PCONV.LEVELS: expected at least 2 consecutive of \('p2', 'p3', 'p4'\)"),
-        ({"pconv_levels": ("p2", "p4")}, "at least 2 consecutive"),
-        ({"pconv_levels": ("p3", "p2")}, r"found \('p3', 'p2'\)"),
-        ({"pconv_levels": ("p8", "p9")}, r"found \('p8', 'p9'\)"),
-        ({"pconv_levels": ("p3", "p4"), "deform": "all"}, "at least 3 consecutive"),
-        ({"deform": "lite"}, "MODEL.PCONV.DEFORM: found 'lite'"),
-        ({"upsample": "bilinear_corner"}, "MODEL.PCONV.UPSAMPLE: .*did you mean 'bilinear_corners'"),
-        ({"ibn": "bn"}, "unknown norm 'bn'; did you mean 'BN'"),
+        ({"levels": ("p3",)}, r"expected at least 2 consecutive outputs of \('p2', 'p3', 'p4', 'p5', 'p6'\)"),
+        ({"levels": ("p2", "p4")}, "expected at least 2 consecutive"),
+        ({"levels": ("p3", "p2")}, r".*found \('p3', 'p2'\)"),
+        ({"levels": ("p8", "p9")}, r".*found \('p8', 'p9'\)"),
+        ({"deform": "lite"}, "unknown value 'lite'"),
+        ({"upsample": "bilinear_corner"}, "unknown value .*did you mean 'bilinear_corners'"),
+        ({"ibn_norm": "bn"}, "unknown .*'bn'; did you mean 'BN'"),
     ],
 )
-def test_mistakes_are_named(options: dict, words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        PConvFPN([4, 4], 8, **options)
+def test_mistakes_are_named(refused: Callable[..., None], option: dict, words: str) -> None:
+    refused("pconv", PConvFPN, option, words)
+
+
+def test_a_deformable_row_needs_three_levels() -> None:
+    with pytest.raises(ArgumentError, match=r"^levels: expected at least 3 consecutive"):
+        PConvFPN([4, 4], 8, levels=("p3", "p4"), deform="all")
+
+
+@pytest.mark.parametrize(
+    ("upsample", "of_fpn"),
+    [("bilinear_corners", Nearest), ("bilinear", Nearest), ("nearest", Nearest), ("sni", SNI), ("carafe", CARAFE)],
+)
+def test_the_fpn_upsamples_like_the_row_but_for_bilinear_interpolation(upsample: str, of_fpn: type) -> None:
+    pyramid = PConvFPN([4, 4], 8, upsample=upsample)
+    assert type(pyramid.fpn_upsample2) is of_fpn and type(pyramid.pconv[0].upsample) is type(get_upsample(upsample, 8))

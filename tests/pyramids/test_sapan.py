@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 
 from golden_modules import count_parameters
 from sn2fpn.config import get_cfg
-from sn2fpn.errors import UserError
-from sn2fpn.layers import ESD1, ESD2, GSConvE1
+from sn2fpn.layers import ESD1, ESD2, SNI, GSConvE1
 from sn2fpn.pyramids import FPN, PAFPN, PYRAMIDS, SAPAN
 
 RESNET50 = (256, 512, 1024, 2048)
@@ -57,22 +58,12 @@ def test_parameter_counts(down: str, each: int) -> None:
 
 def test_configuration_reaches_the_norms() -> None:
     cfg = get_cfg()
-    cfg.merge_from_list(
-        [
-            "MODEL.FPN.OUT_CHANNELS",
-            32,
-            "MODEL.FPN.NORM",
-            "GN",
-            "MODEL.SAPAN.NORM_EPS",
-            1e-3,
-            "MODEL.SAPAN.NORM_MOMENTUM",
-            0.03,
-        ]
-    )
+    cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 32, "MODEL.FPN.NORM", "GN"])
+    cfg.merge_from_list(["MODEL.SAPAN.NORM_EPS", 1e-3, "MODEL.SAPAN.NORM_MOMENTUM", 0.03])
     shape = FPN([4, 8, 8], 4).output_shape()
     shape.pop("p5")
     pyramid = PYRAMIDS.get("sapan")(cfg, shape)
-    assert (pyramid.upsample, pyramid.variant) == ("sni", "paper")
+    assert isinstance(pyramid.fpn_upsample2, SNI) and pyramid.variant == "paper"
     norm = pyramid.pafpn_down3.dense.norm
     assert isinstance(norm, nn.BatchNorm2d) and (norm.eps, norm.momentum) == (1e-3, 0.03)
     assert isinstance(pyramid.pafpn_output3.norm, nn.GroupNorm)
@@ -81,16 +72,14 @@ def test_configuration_reaches_the_norms() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("option", "key", "words"),
     [
-        (["MODEL.SAPAN.DOWN", "esd"], "MODEL.SAPAN.DOWN: unknown downsampling 'esd'; did you mean 'esd[12]'"),
-        (["MODEL.SAPAN.VARIANT", "mmlab"], "MODEL.SAPAN.VARIANT: unknown variant 'mmlab'"),
-        (["MODEL.SAPAN.UPSAMPLE", "bilinear"], "MODEL.SAPAN.UPSAMPLE: unknown upsampling 'bilinear'"),
-        (["MODEL.FPN.FUSE_TYPE", "avg"], "MODEL.FPN.FUSE_TYPE: SNI only sums"),
+        ({"down": "esd"}, "", "unknown value 'esd'; did you mean 'esd[12]'"),
+        ({"variant": "mmlab"}, "", "unknown value 'mmlab'"),
+        ({"upsample": "linear"}, "", "unknown value 'linear'"),
+        ({"fuse_type": "avg"}, "MODEL.FPN.FUSE_TYPE", "expected 'sum', because the alpha of SNI is the weight"),
+        ({"down_norm": "bn"}, "MODEL.SAPAN.NORM", "unknown .*'bn'; did you mean 'BN'"),
     ],
 )
-def test_mistakes_are_named(overrides: list, words: str) -> None:
-    cfg = get_cfg()
-    cfg.merge_from_list(overrides)
-    with pytest.raises(UserError, match=words):
-        PYRAMIDS.get("sapan")(cfg, FPN([4, 8], 4).output_shape())
+def test_mistakes_are_named(refused: Callable[..., None], option: dict, key: str, words: str) -> None:
+    refused("sapan", SAPAN, option, words, key)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from golden_modules import count_parameters, load_case
 from sn2fpn.config import get_cfg
-from sn2fpn.errors import UserError
+from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.pyramids import FPN, PYRAMIDS, SNIFPN
 
 RESNET50 = (256, 512, 1024, 2048)
@@ -118,19 +120,50 @@ def test_parameters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("option", "key", "words"),
     [
-        (["MODEL.FPN.FUSE_TYPE", "avg"], "MODEL.FPN.FUSE_TYPE: the SNI pyramid only sums"),
-        (["MODEL.SNI.MODE", "authors_rcn"], "MODEL.SNI.MODE: found 'authors_rcn'; did you mean 'authors_rcnn'"),
-        (["MODEL.SNI.INTERP", "bicubic"], "MODEL.SNI.INTERP: found 'bicubic'"),
-        (["MODEL.SNI.ORDER", "pass_smooth"], "did you mean 'pass_smoothed'"),
-        (["MODEL.SNI.ALPHA", "aera"], "MODEL.SNI.ALPHA: found 'aera'; did you mean 'area'"),
-        (["MODEL.SNI.MODE", "authors_rcnn", "MODEL.SNI.ALPHA", "learned"], "contradicts MODEL.SNI.MODE"),
-        (["MODEL.SNI.MODE", "authors_rcnn", "MODEL.SNI.ALPHA", 0.5], "contradicts MODEL.SNI.MODE 'authors_rcnn'"),
+        ({"fuse_type": "avg"}, "MODEL.FPN.FUSE_TYPE", "expected 'sum', because the alpha of SNI is the weight"),
+        ({"mode": "authors_rcn"}, "", "unknown value 'authors_rcn'; did you mean 'authors_rcnn'"),
+        ({"interp": "bicubic"}, "", "unknown value 'bicubic'"),
+        ({"order": "pass_smooth"}, "", "unknown value .*did you mean 'pass_smoothed'"),
+        ({"alpha": "aera"}, "", "expected a number .*found 'aera'; did you mean 'area'"),
     ],
 )
-def test_mistakes_are_named(overrides: list, words: str) -> None:
+def test_mistakes_are_named(refused: Callable[..., None], option: dict, key: str, words: str) -> None:
+    refused("sni", SNIFPN, option, words, key)
+
+
+@pytest.mark.parametrize(("option", "value"), [("alpha", "learned"), ("alpha", 0.5), ("order", "pass_sum2")])
+def test_the_preset_leaves_no_choice(option: str, value: object) -> None:
+    words = f"{value!r} contradicts the mode 'authors_rcnn', which sets"
+    with pytest.raises(ArgumentError, match=f"^{option}: {words}"):
+        SNIFPN([4, 8], 4, mode="authors_rcnn", **{option: value})
     cfg = get_cfg()
-    cfg.merge_from_list(overrides)
-    with pytest.raises(UserError, match=words):
+    cfg.merge_from_list(["MODEL.SNI.MODE", "authors_rcnn", f"MODEL.SNI.{option.upper()}", value])
+    with pytest.raises(UserError, match=f"^MODEL.SNI.{option.upper()}: {words}"):
         PYRAMIDS.get("sni")(cfg, FPN([4, 8], 4).output_shape())
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("sni", "leave it at 'nearest'"),
+        ("ihp", "leave it at 'nearest'"),
+        ("bifpn", "set MODEL.BIFPN.UPSAMPLE instead"),
+        ("sapan", "set MODEL.SAPAN.UPSAMPLE instead"),
+    ],
+)
+def test_the_key_of_fpn_is_not_ignored_by_other_pyramids(name: str, advice: str) -> None:
+    cfg = get_cfg()
+    cfg.MODEL.FPN.UPSAMPLE = "carafe"
+    words = f"MODEL.FPN.UPSAMPLE: the pyramid '{name}' does not read this key, found 'carafe'; {advice}"
+    with pytest.raises(UserError, match=words):
+        PYRAMIDS.get(name)(cfg, FPN([4, 8], 4).output_shape())
+
+
+def test_fpn_with_sni_is_the_same_pyramid() -> None:
+    sni, fpn = SNIFPN([3, 4, 5], 8), FPN([3, 4, 5], 8, upsample="sni")
+    sni.load_state_dict(fpn.state_dict(), strict=True)
+    maps = {f"res{i}": torch.randn(2, i + 1, *size) for i, size in [(2, (17, 23)), (3, (9, 12)), (4, (5, 6))]}
+    for name, expected in fpn(maps).items():
+        assert torch.equal(sni(maps)[name], expected)

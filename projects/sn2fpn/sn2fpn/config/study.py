@@ -8,120 +8,155 @@ __all__ = ["add_study_config"]
 
 
 def add_study_config(cfg: Any) -> None:
-    """Add the study's keys to a configuration (ours or Detectron2's own CfgNode)."""
-    CN = type(cfg)
-    # Pyramid with soft nearest-neighbour interpolation (SNI).
-    cfg.MODEL.SNI = CN(
-        dict(
-            MODE="soft_nearest",  # | "authors_rcnn": the top-down path of the released R-CNN code
-            ALPHA=None,  # factor on the upsampled map: None or "area" = (h*w)/(H*W), a fixed float, or "learned":
-            #              one scalar per step, which starts at 1/4
-            #              (None, since yacs lets both a string and a number replace nothing else)
-            INTERP="nearest",  # | "bilinear"
-            ORDER="pass_sum",  # what travels down: the plain sum, or "pass_smoothed" (after the 3x3 conv)
-        )
-    )
-    # Independent hierarchy pyramid (IHP): a filter per level, no fusion.
-    cfg.MODEL.IHP = CN(
-        dict(
-            FILTER="gsconve_c3",  # | "gsconve" | "conv3x3" (FPN without its top-down additions) | "bottleneck"
-            DEPTHS=(
-                1,
-                1,
-                2,
-                3,
-            ),  # blocks per level p2..p5 ("gsconve_c3" and "bottleneck"), or one number per level used
-            NORM="BN",  # norm inside the filters: "BN" | "SyncBN" | "GN" | "FrozenBN" | ""
-            NORM_EPS=1e-5,  # of that norm (the released YOLO trainer sets 1e-3 and momentum 0.03)
-            NORM_MOMENTUM=0.1,
-            AUX_KERNEL=3,  # first auxiliary conv of GSConvE-1: 3 (as released) | 1
-        )
-    )
-    # Path aggregation (PANet): a bottom-up path after FPN's top-down one.
-    cfg.MODEL.PAFPN = CN(
-        dict(
-            VARIANT="paper",  # | "openmmlab": no activations, and the raw sum travels up
-            UPSAMPLE="nearest",  # | "sni": in the top-down path
-        )
-    )
-    # PANet with SNI on the way down and ESD or GSConvE on the way up.
-    cfg.MODEL.SAPAN = CN(
-        dict(
-            DOWN="esd1",  # | "esd2" | "gsconve1" | "conv": what halves the map on the way up
-            VARIANT="paper",  # as in PAFPN
-            UPSAMPLE="sni",  # | "nearest"
-            NORM="BN",  # inside ESD and GSConvE, as in IHP
-            NORM_EPS=1e-5,
-            NORM_MOMENTUM=0.1,
-        )
-    )
-    # Weighted bidirectional pyramid (EfficientDet).
-    cfg.MODEL.BIFPN = CN(
-        dict(
-            NUM_CELLS=3,
-            FUSION="fast",  # fast normalised | "softmax" | "sum" (no weights)
-            SEPARABLE=True,  # False: dense 3x3 convs
-            DOWN_PAD="same",  # max-pool pads 1 all around | "tf_same": TensorFlow's padding
-            PER_EDGE_PROJ=False,  # True: a projection of the trunk's map for each node that reads it
-            NORM="BN",
-            NORM_EPS=1e-3,
-            NORM_MOMENTUM=0.01,
-            UPSAMPLE="nearest",  # | "sni"
-        )
-    )
-    # Pyramid convolution over FPN (SEPC).
-    cfg.MODEL.PCONV = CN(
-        dict(
-            NUM=4,  # modules in a row
-            IBN=True,  # one batch norm over all levels after each module
-            IBN_NORM="BN",  # | "SyncBN": statistics over all processes, too
-            DEFORM="none",  # | "all": deformable taps at every level but the finest
-            LEVELS=(),  # consecutive outputs, e.g. ("p3", "p4", "p5", "p6"); the others are FPN's. (): all
-            EXTRA_CONV=False,  # True: one more 3x3 shared by the levels, after the modules
-            UPSAMPLE="bilinear_corners",  # | "nearest" | "sni" | "bilinear"; "sni" also reaches the FPN below
-        )
-    )
-    # Generalised pyramid (GiraffeDet).
-    cfg.MODEL.GFPN = CN(
-        dict(
-            DEPTH=2,  # 2 * DEPTH - 1 fusion layers and an output layer
-            INNER_CHANNELS=128,
-            SKIP="log2n",  # | "dense": same-level links to all earlier layers
-            SEPARABLE=False,  # True: separable 3x3 convs
-            NORM="BN",
-            UPSAMPLE="nearest",  # | "sni"
-        )
-    )
-    # Feature-aligned pyramid (FaPN).
-    cfg.MODEL.FAPN = CN(
-        dict(
-            GROUPS=8,  # of the deformable conv
-            FSM=True,  # feature selection; False: plain laterals
-            ALIGN="deform",  # | "none": the upsampled map is added as it is
-            UPSAMPLE="bilinear",  # | "nearest" | "sni"
-        )
-    )
+    """Add the study's keys to a configuration of ours or to one of Detectron2."""
+    node = type(cfg)
+    _add_pyramids(cfg.MODEL, node)
+
     # Extended-spatial-window downsampling (ESD) in the ResNet trunk.
-    cfg.MODEL.ESD = CN(
-        dict(
-            ENABLED=False,
-            MODE=0,  # 1: ESD-1 (light) | 2: ESD-2 (linear fusion) | 0: 1 for depths 18 and 34, else 2
-            STEM="pool",  # replaces the stem's max-pool | "none": stem as it is | "deep": new, from scratch only
-            STAGES=("res3", "res4", "res5"),  # stages whose first block downsamples with ESD
-            SHORTCUT="strided",  # 1x1 stride 2 | "avg": 4x4/2 average pool, then 1x1 stride 1
-            FUSE_INIT="auto",  # ESD-2: "dense_identity" starts as the plain conv | "default" (Kaiming)
-            #                    "auto": dense_identity when MODEL.WEIGHTS is set, else default
-        )
-    )
+    cfg.MODEL.ESD = esd = node()
+    esd.ENABLED = False
+    # 1 for ESD-1 (light), 2 for ESD-2 (linear fusion), 0 for ESD-1 at depths 18 and 34 and ESD-2 at the others.
+    esd.MODE = 0
+    # "pool" replaces the stem's max-pool, "none" keeps the stem as it is, and "deep" is a new stem for training
+    # from scratch.
+    esd.STEM = "pool"
+    # The stages whose first block downsamples with ESD.
+    esd.STAGES = ("res3", "res4", "res5")
+    # "strided" is a 1x1 convolution of stride 2, "avg" a 4x4 average pool of stride 2 and then a 1x1 convolution.
+    esd.SHORTCUT = "strided"
+    # Fusion of ESD-2: "dense_identity" starts as the plain convolution, "default" is Kaiming-normal, and "auto" is
+    # "dense_identity" when MODEL.WEIGHTS is set and "default" otherwise.
+    esd.FUSE_INIT = "auto"
+
     # Data sets of your own: [{NAME: …, FORMAT: coco, JSON: …, IMAGES: …},
     #                         {NAME: …, FORMAT: voc, ROOT: …, SPLIT: …, CLASSES: […]}]
     cfg.DATASETS.CUSTOM = []
-    cfg.SOLVER.ACCUMULATE_STEPS = 1  # a step's IMS_PER_BATCH images are computed in this many parts
-    cfg.SOLVER.AMP.DTYPE = "auto"  # "float16" | "bfloat16" | "auto": bfloat16 on CPU, float16 on GPU
-    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0  # the newest periodic checkpoints kept; 0: all
-    cfg.SOLVER.EMA = CN(dict(ENABLED=False, DECAY=0.999))  # moving average of weights; evaluated when on
-    # "coco" | "voc" (= "voc_11_point" for a set of 2007, else "voc_area") | "auto": the data set's own metric
+
+    # The images of one step (IMS_PER_BATCH) are computed in this many parts.
+    cfg.SOLVER.ACCUMULATE_STEPS = 1
+    # "float16", "bfloat16", or "auto" for bfloat16 on a CPU and float16 on a GPU.
+    cfg.SOLVER.AMP.DTYPE = "auto"
+    # The number of the newest periodic checkpoints that are kept; 0 keeps all.
+    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0
+    # The moving average of the weights, which is evaluated in their place when it is on.
+    cfg.SOLVER.EMA = node({"ENABLED": False, "DECAY": 0.999})
+
+    # "coco", "voc" ("voc_11_point" for a data set of 2007, otherwise "voc_area"), or "auto" for the data set's own.
     cfg.TEST.EVALUATOR = "auto"
-    cfg.TEST.BEST_METRIC = ""  # e.g. "bbox/AP50": keeps model_best.pth; "": off
-    cfg.TEST.PATIENCE = 0  # stop after this many evaluations without a better BEST_METRIC; 0: never
-    cfg.TEST.VAL_LOSS = False  # losses on DATASETS.TEST at each evaluation
+    # The metric by which model_best.pth is kept, e.g. "bbox/AP50"; "" keeps none.
+    cfg.TEST.BEST_METRIC = ""
+    # Training stops after this many evaluations without a better BEST_METRIC; 0 never stops it.
+    cfg.TEST.PATIENCE = 0
+    # Whether each evaluation also computes the losses on DATASETS.TEST.
+    cfg.TEST.VAL_LOSS = False
+
+
+def _add_pyramids(model: Any, node: Any) -> None:
+    """Add one group per pyramid; `sn2fpn.pyramids.register_pyramid` says how keys become arguments.
+
+    Wherever a group has UPSAMPLE, its value is a kind of `sn2fpn.layers.get_upsample`: "nearest", "bilinear",
+    "bilinear_corners", "sni", "sni:learned", "sni:0.5" (any number), "deconv", "carafe" or "dysample".
+    """
+    # The feature pyramid network. Its other keys are Detectron2's, and most of them hold for all pyramids. This one
+    # holds for pyramids without a group of their own.
+    model.FPN.UPSAMPLE = "nearest"
+
+    # The pyramid with soft nearest-neighbour interpolation (SNI).
+    model.SNI = sni = node()
+    # "soft_nearest", or "authors_rcnn" for the top-down path of the released R-CNN code.
+    sni.MODE = "soft_nearest"
+    # The factor on the upsampled map: "area" for (h * w) / (H * W), a number, or "learned" for one scalar per step,
+    # which starts at 1/4. None stands for "area", because yacs would not let both a word and a number replace a word.
+    sni.ALPHA = None
+    # "nearest" or "bilinear".
+    sni.INTERP = "nearest"
+    # What travels down: "pass_sum" for the plain sum, or "pass_smoothed" for the map after its 3x3 convolution.
+    sni.ORDER = "pass_sum"
+
+    # The independent hierarchy pyramid (IHP), a filter per level without fusion.
+    model.IHP = ihp = node()
+    # "gsconve_c3", "gsconve", "conv3x3" (FPN without its top-down additions), or "bottleneck".
+    ihp.FILTER = "gsconve_c3"
+    # Blocks of p2 to p5 in "gsconve_c3" and "bottleneck", or one number for each level that is used.
+    ihp.DEPTHS = (1, 1, 2, 3)
+    # The norm inside the filters: "BN", "SyncBN", "GN", "FrozenBN", or "" for none. The released YOLO trainer sets
+    # its eps to 1e-3 and its momentum to 0.03.
+    ihp.NORM = "BN"
+    ihp.NORM_EPS = 1e-5
+    ihp.NORM_MOMENTUM = 0.1
+    # The kernel of GSConvE-1's first auxiliary convolution: 3 (as released) or 1.
+    ihp.AUX_KERNEL = 3
+
+    # Path aggregation (PANet), a bottom-up path after FPN's top-down path.
+    model.PAFPN = pafpn = node()
+    # "paper", or "openmmlab" without activations and with the raw sum travelling up.
+    pafpn.VARIANT = "paper"
+    pafpn.UPSAMPLE = "nearest"
+
+    # Path aggregation with SNI on the way down and ESD or GSConvE-1 on the way up (SA-PAN).
+    model.SAPAN = sapan = node()
+    # What halves the map on the way up: "esd1", "esd2", "gsconve1" or "conv".
+    sapan.DOWN = "esd1"
+    # "paper" or "openmmlab", as in PAFPN.
+    sapan.VARIANT = "paper"
+    sapan.UPSAMPLE = "sni"
+    # The norm inside ESD and GSConvE-1, as in IHP.
+    sapan.NORM = "BN"
+    sapan.NORM_EPS = 1e-5
+    sapan.NORM_MOMENTUM = 0.1
+
+    # The weighted bidirectional pyramid of EfficientDet (BiFPN).
+    model.BIFPN = bifpn = node()
+    bifpn.NUM_CELLS = 3
+    # "fast" (normalised), "softmax", or "sum" (without weights).
+    bifpn.FUSION = "fast"
+    # Whether the 3x3 convolutions are separable.
+    bifpn.SEPARABLE = True
+    # "same" pads the max-pool by 1 on all sides, "tf_same" pads it as TensorFlow does.
+    bifpn.DOWN_PAD = "same"
+    # Whether each node that reads a trunk map has a projection of its own.
+    bifpn.PER_EDGE_PROJ = False
+    bifpn.NORM = "BN"
+    bifpn.NORM_EPS = 1e-3
+    bifpn.NORM_MOMENTUM = 0.01
+    bifpn.UPSAMPLE = "nearest"
+
+    # Pyramid convolutions over FPN (PConv, from SEPC).
+    model.PCONV = pconv = node()
+    # The number of modules in the row.
+    pconv.NUM = 4
+    # Whether one batch norm over all levels follows each module, and its kind: "BN", or "SyncBN" for statistics over
+    # all processes.
+    pconv.IBN = True
+    pconv.IBN_NORM = "BN"
+    # "none", or "all" for deformable taps at every level but the finest.
+    pconv.DEFORM = "none"
+    # The consecutive outputs that the row runs over, e.g. ("p3", "p4", "p5", "p6"); the others are FPN's. The row runs
+    # over all outputs when it is empty.
+    pconv.LEVELS = ()
+    # Whether one more 3x3 convolution, shared by the levels, follows the row.
+    pconv.EXTRA_CONV = False
+    # Also for the FPN below, which both kinds of bilinear interpolation leave at "nearest".
+    pconv.UPSAMPLE = "bilinear_corners"
+
+    # The generalised pyramid of GiraffeDet (GFPN).
+    model.GFPN = gfpn = node()
+    # D; there are 2 * D - 1 fusion layers and an output layer.
+    gfpn.DEPTH = 2
+    gfpn.INNER_CHANNELS = 128
+    # "log2n", or "dense" for links of the same level to all earlier layers.
+    gfpn.SKIP = "log2n"
+    # Whether the 3x3 convolutions are separable.
+    gfpn.SEPARABLE = False
+    gfpn.NORM = "BN"
+    gfpn.UPSAMPLE = "nearest"
+
+    # The feature-aligned pyramid (FaPN).
+    model.FAPN = fapn = node()
+    # The number of groups of the deformable convolution.
+    fapn.GROUPS = 8
+    # Whether there is feature selection in place of plain laterals.
+    fapn.FSM = True
+    # "deform", or "none" to add the upsampled map as it is.
+    fapn.ALIGN = "deform"
+    fapn.UPSAMPLE = "bilinear"

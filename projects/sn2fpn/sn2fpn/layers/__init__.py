@@ -1,4 +1,7 @@
-"""Building blocks: norms, convolutions and the study's sampling layers; they know only torch."""
+"""Building blocks: convolutions, norms, and the upsampling and downsampling layers of the study.
+
+Nothing here knows of detectors or configurations.
+"""
 
 from .activation import get_activation
 from .c3 import C3
@@ -10,26 +13,45 @@ from .init import c2_msra_fill, c2_xavier_fill, kaiming_normal_per_group
 from .integrated_norm import integrated_norm_relu
 from .norm import FrozenBatchNorm2d, SyncBatchNorm, get_norm
 from .pconv import SEPC, PConv, SharedConv
-from .sni import SNI, soft_nearest, soft_nearest_add
-from .upsample import UPSAMPLINGS, check_upsampling, upsample, upsample_add
+from .upsample import (
+    CARAFE,
+    SNI,
+    Bilinear,
+    Deconv,
+    DySample,
+    Nearest,
+    Upsample,
+    Upsampling,
+    get_upsample,
+    soft_nearest,
+    soft_nearest_add,
+)
+from .upsample.functions import UPSAMPLINGS, check_upsampling, upsample, upsample_add
 
 __all__ = [
+    "Bilinear",
     "C3",
+    "CARAFE",
     "Conv2d",
     "ConvNormAct",
     "DeformConv2d",
+    "Deconv",
+    "DySample",
     "ESD1",
     "ESD2",
     "FrozenBatchNorm2d",
     "GSConv",
     "GSConvE1",
     "GSConvE2",
+    "Nearest",
     "PConv",
     "SEPC",
     "SNI",
     "SharedConv",
     "SyncBatchNorm",
     "UPSAMPLINGS",
+    "Upsample",
+    "Upsampling",
     "c2_msra_fill",
     "c2_xavier_fill",
     "check_esd1_channels",
@@ -38,6 +60,7 @@ __all__ = [
     "esd_fuse_conv",
     "get_activation",
     "get_norm",
+    "get_upsample",
     "integrated_norm_relu",
     "kaiming_normal_per_group",
     "soft_nearest",

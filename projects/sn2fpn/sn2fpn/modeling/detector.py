@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ArgumentError, UserError, argument_names, check_choice
+from ..layers.cpu.layout import channels_last_on_cpu
 from ..structures import ImageList, Instances, ShapeSpec
 from .features import pick_shapes
 from .roi_heads import StandardROIHeads
@@ -129,8 +130,7 @@ class GeneralizedRCNN(nn.Module):
                 )
         images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
         batch = ImageList.from_tensors(images, self.backbone.size_divisibility)
-        if self.device.type == "cpu":  # all later maps inherit the layout, which suits convs and RoIAlign here
-            batch.tensor = batch.tensor.contiguous(memory_format=torch.channels_last)
+        batch.tensor = channels_last_on_cpu(batch.tensor)
         return batch
 
     def _target(self, x: dict[str, Any]) -> Instances:

@@ -2,57 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..layers.cpu.mask_windows import windows_of_boxes
+
 __all__ = ["paste_masks"]
 
-_PIXELS_PER_PASS = 2**24  # of float32 at once on a GPU: three arrays of 64 MiB
+_PIXELS_PER_PASS = 2**24  # three float32 arrays of 64 MiB
 
 
 @torch.no_grad()
 def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Tensor:
     """Stretch each mask over its box and keep the pixels whose centres reach the threshold.
 
-    Between the centres of a mask's cells values are interpolated linearly; outside of the mask they are 0.
-    Besides the result, memory does not grow with the number of masks: on a CPU they are pasted one by one,
-    each within its box; a GPU works on as many at once as fit in a fixed amount.
+    Values between the centres of a mask's cells are interpolated linearly, and values outside of the mask are 0. Apart
+    from the result, the memory that this takes does not grow with the number of masks.
 
     Args:
-        masks: (N, M, M) probabilities.
-        boxes: (N, 4) XYXY in pixels of the image, none empty.
-        size: (height, width) of the image.
-        threshold: lowest probability inside.
+        masks (Tensor[N, M, M]): probabilities.
+        boxes (Tensor[N, 4]): corners `(x1, y1, x2, y2)` in pixels of the image; no box may be empty.
+        size: height and width of the image.
+        threshold: lowest probability of a pixel inside.
 
     Returns:
-        (N, height, width) bool.
+        bool Tensor[N, height, width].
     """
-    height, width = size
-    out = torch.zeros(len(masks), height, width, dtype=torch.bool, device=masks.device)
-    if masks.is_cuda:
-        x, y = _centres(0, width, masks), _centres(0, height, masks)
-        step = max(1, _PIXELS_PER_PASS // (height * width))
-        for part, mask, box in zip(out.split(step), masks.split(step), boxes.split(step)):
-            torch.ge(_sample(mask, box, y, x), threshold, out=part)
-        return out
-    for canvas, mask, box in zip(out, masks, boxes):
-        x1, y1, x2, y2 = box.tolist()
-        left, right = max(int(x1), 0), min(int(x2) + 1, width)
-        top, bottom = max(int(y1), 0), min(int(y2) + 1, height)
-        if left < right and top < bottom:
-            x, y = _centres(left, right, masks), _centres(top, bottom, masks)
-            torch.ge(_sample(mask[None], box[None], y, x)[0], threshold, out=canvas[top:bottom, left:right])
+    out = torch.zeros(len(masks), *size, dtype=torch.bool, device=masks.device)
+    passes = windows_of_boxes(boxes, size) if masks.is_cpu else _whole_images(len(masks), size)
+    for some, rows, columns in passes:
+        values = _sample(masks[some], boxes[some], _centres(rows, masks), _centres(columns, masks))
+        torch.ge(values, threshold, out=out[some, rows, columns])
     return out
 
 
-def _centres(first: int, end: int, like: Tensor) -> Tensor:
-    """Centres of the pixels first … end - 1."""
-    return torch.arange(first, end, device=like.device, dtype=torch.float32) + 0.5
+def _whole_images(number: int, size: tuple[int, int]) -> Iterator[tuple[slice, slice, slice]]:
+    """Yield as many masks at once as fit into a fixed amount of memory, each with all rows and columns."""
+    height, width = size
+    step = max(1, _PIXELS_PER_PASS // (height * width))
+    for first in range(0, number, step):
+        yield slice(first, min(first + step, number)), slice(0, height), slice(0, width)
+
+
+def _centres(pixels: slice, like: Tensor) -> Tensor:
+    """Return the centres of the pixels along one axis."""
+    return torch.arange(pixels.start, pixels.stop, device=like.device, dtype=torch.float32) + 0.5
 
 
 def _sample(masks: Tensor, boxes: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """(N, M, M) masks stretched over (N, 4) boxes, at the rows y and columns x: (N, Y, X)."""
+    """Return the masks (Tensor[N, M, M]), stretched over their boxes, at the rows y and columns x (Tensor[N, Y, X])."""
     x1, y1, x2, y2 = boxes.float().unsqueeze(2).unbind(1)  # each (N, 1)
     padded = F.pad(masks.float(), (1, 1, 1, 1))
     side = masks.shape[1]
@@ -65,7 +66,7 @@ def _sample(masks: Tensor, boxes: Tensor, y: Tensor, x: Tensor) -> Tensor:
 
 
 def _cells(position: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Where positions in 0 … side fall in a padded mask: the cell before each, and the next one's share."""
+    """Return, for positions between 0 and `side`, the padded mask's cell before each and the next cell's share."""
     position = (position + 0.5).clamp(0, side + 1)  # cell centres lie at halves, and the padding adds one cell
     low = position.floor().clamp(max=side)
     return low.long(), position - low

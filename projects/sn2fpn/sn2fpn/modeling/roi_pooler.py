@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from ..errors import UserError
-from .roi_align import roi_align_pyramid
+from ..errors import ArgumentError
+from ..layers.cpu.roi_align import roi_align_pyramid
 
 __all__ = ["ROIPooler", "assign_levels"]
 
@@ -18,15 +18,15 @@ __all__ = ["ROIPooler", "assign_levels"]
 def assign_levels(
     boxes: Tensor, min_level: int, max_level: int, canonical_size: float = 224.0, canonical_level: int = 4
 ) -> Tensor:
-    """Pyramid level of each box: floor(canonical_level + log2(sqrt(area) / canonical_size)), limited.
+    """Return the pyramid level of each box: floor(canonical_level + log2(sqrt(area) / canonical_size)), limited.
 
     Args:
-        boxes: (K, 4) in input pixels.
-        min_level, max_level: log2 strides of the finest and coarsest map.
+        boxes (Tensor[K, 4]): corners `(x1, y1, x2, y2)` in input pixels.
+        min_level, max_level: log2 of the strides of the finest and the coarsest map.
         canonical_size: side in pixels of a square box that belongs to `canonical_level`.
 
     Returns:
-        (K,) int64, counted from `min_level`.
+        int64 Tensor[K], counted from `min_level`.
     """
     size = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
     level = torch.floor(canonical_level + torch.log2(size / canonical_size + 1e-8))
@@ -34,16 +34,16 @@ def assign_levels(
 
 
 class ROIPooler(nn.Module):
-    """Features of fixed size for boxes of any size, from the level chosen by `assign_levels`.
+    """Pooling of boxes of any size to features of one size, each from the level that `assign_levels` chooses.
 
     Args:
-        output_size: P, the side of the output in bins.
-        strides: of the maps, high to low resolution; each a power of two and twice the one before.
-        sampling_ratio: samples per bin and axis; 0: one per map pixel that the bin spans (adaptive).
-        aligned: True ("ROIAlignV2"): pixel centres lie at half-integers; False ("ROIAlign"): half a pixel off.
+        output_size: side P of the output in bins.
+        strides: strides of the maps, fine to coarse; each is a power of two and twice the one before.
+        sampling_ratio: number of samples per bin and axis; 0 takes one for each map pixel that the bin spans.
+        aligned: True ("ROIAlignV2") puts pixel centres at half-integers. False ("ROIAlign") is half a pixel off.
 
     Raises:
-        UserError: strides that are no such pyramid.
+        ArgumentError: the strides do not double from one map to the next.
     """
 
     def __init__(self, output_size: int, strides: Sequence[int], sampling_ratio: int = 0, aligned: bool = True) -> None:
@@ -51,39 +51,49 @@ class ROIPooler(nn.Module):
         self.min_level = int(math.log2(strides[0]))
         self.max_level = self.min_level + len(strides) - 1
         if list(strides) != [2 ** (self.min_level + i) for i in range(len(strides))]:
-            raise UserError(f"RoI pooling needs maps whose strides double from one to the next, found {list(strides)}")
+            raise ArgumentError("strides", f"expected strides that double from one to the next, found {list(strides)}")
         self.output_size = output_size
         self.strides = tuple(strides)
         self.sampling_ratio = sampling_ratio
         self.aligned = aligned
 
     def forward(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """Pool K boxes, those of all images together, in their order.
+        """Return the features of the K boxes of all images together, in their order.
 
         Args:
-            features: per level, (N, C, H, W).
-            boxes: per image, (K_n, 4) `(x1, y1, x2, y2)` in input pixels.
+            features (Tensor[N, C, H, W] per level): the maps.
+            boxes (Tensor[K_n, 4] per image): corners `(x1, y1, x2, y2)` in input pixels.
 
         Returns:
-            (K, C, P, P).
+            Tensor[K, C, P, P].
         """
         box = torch.cat(list(boxes))
         image = torch.cat([b.new_full((len(b), 1), n) for n, b in enumerate(boxes)])
-        rois = torch.cat([image, box], dim=1)
         levels = assign_levels(box, self.min_level, self.max_level)
+        pool = roi_align_pyramid if features[0].is_cpu else _roi_align_by_level
         options = (self.output_size, self.sampling_ratio, self.aligned)
-        if not features[0].is_cuda:
-            return roi_align_pyramid(features, rois, levels, self.strides, *options)
-        size, sampling_ratio, aligned = options
-        rows = [(levels == level).nonzero().squeeze(1) for level in range(len(features))]
-        pooled = [
-            roi_align(f, rois[r], size, 1.0 / stride, sampling_ratio, aligned)
-            for f, r, stride in zip(features, rows, self.strides)
-        ]
-        return torch.cat(pooled)[torch.cat(rows).argsort()]
+        return pool(features, torch.cat([image, box], dim=1), levels, self.strides, *options)
 
     def extra_repr(self) -> str:
         return (
             f"output_size={self.output_size}, strides={self.strides}, sampling_ratio={self.sampling_ratio}, "
             f"aligned={self.aligned}"
         )
+
+
+def _roi_align_by_level(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    levels: Tensor,
+    strides: Sequence[int],
+    output_size: int,
+    sampling_ratio: int = 0,
+    aligned: bool = True,
+) -> Tensor:
+    """Return what `roi_align_pyramid` returns, by torchvision's kernel."""
+    rows = [(levels == level).nonzero().squeeze(1) for level in range(len(features))]
+    pooled = [
+        roi_align(f, rois[r], output_size, 1.0 / stride, sampling_ratio, aligned)
+        for f, r, stride in zip(features, rows, strides)
+    ]
+    return torch.cat(pooled)[torch.cat(rows).argsort()]

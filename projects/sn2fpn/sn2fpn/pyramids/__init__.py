@@ -5,10 +5,12 @@ from pkgutil import iter_modules
 
 from .base import Pyramid
 from .bifpn import BiFPN
+from .checks import check_pyramid
 from .fapn import FaPN
 from .fpn import FPN
 from .gfpn import GFPN, GiraffeGraph, gfpn_links
 from .ihp import IHP
+from .levels import Levels
 from .pafpn import PAFPN
 from .pconv import PConvFPN
 from .registry import PYRAMIDS, backbone_names, pyramid_from_backbone_name, register_pyramid
@@ -22,6 +24,7 @@ __all__ = [
     "GFPN",
     "GiraffeGraph",
     "IHP",
+    "Levels",
     "PAFPN",
     "PConvFPN",
     "PYRAMIDS",
@@ -29,6 +32,7 @@ __all__ = [
     "SAPAN",
     "SNIFPN",
     "backbone_names",
+    "check_pyramid",
     "gfpn_links",
     "pyramid_from_backbone_name",
     "register_pyramid",

@@ -1,4 +1,4 @@
-"""The promises of a pyramid, as a check to run on one of your own."""
+"""The promises of a pyramid as checks, for the pyramids of this package and for those of its users."""
 
 from __future__ import annotations
 
@@ -6,81 +6,73 @@ import math
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UserError
 from ..structures import ShapeSpec
 from .base import Pyramid
 
-__all__ = ["check_pyramid"]
+__all__ = ["PROMISES", "TRUNK", "check_pyramid", "trunk_maps"]
 
-_TRUNK = {f"res{level}": ShapeSpec(channels=4 * level, stride=2**level) for level in (2, 3, 4, 5)}
+TRUNK = {f"res{level}": ShapeSpec(channels=4 * level, stride=2**level) for level in (2, 3, 4, 5)}
+"""The description of a small trunk's maps, on which pyramids are checked."""
 
 
 def check_pyramid(build: Callable[[Mapping[str, ShapeSpec]], Pyramid], *, compiled: bool = True) -> None:
-    """Hold a pyramid to what detectors and trainers rely on; returns when all of it is kept.
+    """Check that a pyramid keeps what detectors and trainers rely on; return when it keeps all of it.
 
-    Outputs have the names, widths and sizes that `output_shape` says, for even and odd images; trunk maps are left
-    as they are; the gradient reaches every parameter and every map that is used, finite and not all zero (else
-    training in several processes stops); outputs under bfloat16 autocast stay close; `torch.compile` finds no
-    graph break, and the compiled outputs agree.
+    - Outputs have the names, widths and sizes of `output_shape` for even and odd images, and the trunk's maps are
+      left as they are.
+    - The gradient reaches every parameter and every map that is used, and is finite and not all zero. Otherwise
+      training in several processes stops.
+    - Outputs under autocast to bfloat16 and to float16 stay close, and their gradients are finite.
+    - Outputs in the memory format "channels last" are equal, and have that format.
+    - `torch.compile` finds no graph break, and the compiled outputs agree.
 
     Args:
         build: makes the pyramid from a trunk's description, e.g. `lambda shape: MyPyramid(shape, 16)`.
-        compiled: False leaves out the last point, which takes the longest.
+        compiled: False leaves out the last check, which takes the longest.
 
     Raises:
         UserError (a ValueError): the first promise that is broken.
 
     Example:
-        >>> from sn2fpn.pyramids import FPN
-        >>> from sn2fpn.pyramids.checks import check_pyramid
+        >>> from sn2fpn.pyramids import FPN, check_pyramid
         >>> check_pyramid(lambda shape: FPN(shape, 16), compiled=False)
     """
-    pyramid = build(_TRUNK)
+    for promise in PROMISES:
+        if compiled or promise is not check_compilation:
+            promise(build(TRUNK))
+
+
+def check_shapes(pyramid: Pyramid) -> None:
+    """Check names, widths and sizes of the outputs for several image sizes, and that the inputs are not changed."""
     name = type(pyramid).__name__
-    for size in ((128, 96), (131, 93)):
-        _check_shapes(pyramid, name, size)
-    _check_gradients(pyramid, name)
-    maps = _maps((96, 65))
-    expected = pyramid(maps)
-    with torch.autocast("cpu", torch.bfloat16):
-        found = pyramid(maps)
-    _check_close(found, expected, 0.05, f"{name} under bfloat16 autocast")
-    if compiled:
-        pyramid.eval()
-        try:
-            found = torch.compile(pyramid, fullgraph=True, backend="aot_eager")(maps)
-        except torch._dynamo.exc.TorchDynamoException as e:
-            raise UserError(f"{name} does not compile in one graph: {str(e).strip().splitlines()[0]}") from e
-        _check_close(found, pyramid(maps), 1e-3, f"{name}, compiled")
+    for size in ((128, 192), (131, 93), (33, 64)):
+        maps = trunk_maps(size)
+        kept = {key: x.clone() for key, x in maps.items()}
+        outputs, described = pyramid(maps), pyramid.output_shape()
+        if list(outputs) != list(described):
+            raise UserError(f"{name}: output_shape names {list(described)}, found {list(outputs)}")
+        for key, spec in described.items():
+            expected = (2, spec.channels, *(math.ceil(side / spec.stride) for side in size))
+            if tuple(outputs[key].shape) != expected:
+                raise UserError(
+                    f"{name}: {key} of a {size[0]}x{size[1]} image should be {expected}, found"
+                    f" {tuple(outputs[key].shape)} (upsample to the size of the receiving map)"
+                )
+        for key, x in maps.items():
+            if not torch.equal(x, kept[key]):
+                raise UserError(f"{name} changes the trunk's map {key} in place; add with `a + b`, not `a += b`")
 
 
-def _maps(size: tuple[int, int]) -> dict[str, Tensor]:
-    """As a trunk makes them from two images of (height, width): each halving rounds up."""
-    return {n: torch.randn(2, s.channels, *(math.ceil(side / s.stride) for side in size)) for n, s in _TRUNK.items()}
-
-
-def _check_shapes(pyramid: Pyramid, name: str, size: tuple[int, int]) -> None:
-    maps = _maps(size)
-    kept = {key: x.clone() for key, x in maps.items()}
-    outputs, described = pyramid(maps), pyramid.output_shape()
-    if list(outputs) != list(described):
-        raise UserError(f"{name}: output_shape names {list(described)}, found {list(outputs)}")
-    for key, spec in described.items():
-        expected = (2, spec.channels, *(math.ceil(side / spec.stride) for side in size))
-        if tuple(outputs[key].shape) != expected:
-            raise UserError(
-                f"{name}: {key} of a {size[0]}x{size[1]} image should be {expected}, found"
-                f" {tuple(outputs[key].shape)} (upsample to the size of the receiving map)"
-            )
-    for key, x in maps.items():
-        if not torch.equal(x, kept[key]):
-            raise UserError(f"{name} changes the trunk's map {key} in place; add with `a + b`, not `a += b`")
-
-
-def _check_gradients(pyramid: Pyramid, name: str) -> None:
-    maps = {key: x.requires_grad_() for key, x in _maps((128, 96)).items()}
+def check_gradients(pyramid: Pyramid) -> None:
+    """Check that every parameter and every map that is used receives a gradient."""
+    name = type(pyramid).__name__
+    for parameter in pyramid.parameters():
+        if not parameter.any():  # What starts at zero, such as offsets, would hide what lies before it.
+            nn.init.normal_(parameter, std=0.1)
+    maps = {key: x.requires_grad_() for key, x in trunk_maps((96, 64)).items()}
     sum((p * torch.randn_like(p)).sum() for p in pyramid(maps).values()).backward()
     used = {key: x for key, x in maps.items() if key in pyramid.in_features}
     for key, tensor in [*pyramid.named_parameters(), *used.items()]:
@@ -90,8 +82,60 @@ def _check_gradients(pyramid: Pyramid, name: str) -> None:
             raise UserError(f"{name}: the gradient of {key} is not finite")
 
 
+def check_mixed_precision(pyramid: Pyramid) -> None:
+    """Check outputs and gradients under autocast against those in full precision."""
+    name, maps = type(pyramid).__name__, trunk_maps((96, 65))
+    expected = pyramid(maps)
+    for dtype, share in ((torch.bfloat16, 0.03), (torch.float16, 0.004)):
+        pyramid.zero_grad()
+        with torch.autocast("cpu", dtype):
+            found = pyramid(maps)
+            loss = sum(p.float().square().mean() for p in found.values())
+        _check_close(found, expected, share, f"{name} under autocast to {dtype}")
+        loss.backward()
+        for key, parameter in pyramid.named_parameters():
+            if parameter.grad is not None and not parameter.grad.isfinite().all():
+                raise UserError(f"{name} under autocast to {dtype}: the gradient of {key} is not finite")
+
+
+def check_memory_formats(pyramid: Pyramid) -> None:
+    """Check that maps in the memory format "channels last" give equal outputs of that format."""
+    name, maps = type(pyramid).__name__, trunk_maps((96, 65))
+    expected = pyramid.eval()(maps)
+    maps = {key: x.contiguous(memory_format=torch.channels_last) for key, x in maps.items()}
+    found = pyramid.to(memory_format=torch.channels_last)(maps)
+    _check_close(found, expected, 1e-4, f"{name} in the memory format channels_last")
+    for key, x in found.items():
+        if not x.is_contiguous(memory_format=torch.channels_last):
+            raise UserError(f"{name}: {key} loses the memory format channels_last, so the heads would convert it")
+
+
+def check_compilation(pyramid: Pyramid) -> None:
+    """Check that the pyramid compiles as one graph, forward and backward."""
+    name, maps = type(pyramid.eval()).__name__, trunk_maps((64, 65))
+    torch.compiler.reset()
+    try:
+        found = torch.compile(pyramid, fullgraph=True, backend="aot_eager")(maps)
+    except torch._dynamo.exc.TorchDynamoException as e:
+        raise UserError(f"{name} does not compile in one graph: {str(e).strip().splitlines()[0]}") from e
+    _check_close(found, pyramid(maps), 1e-4, f"{name}, compiled")
+    sum(p.sum() for p in found.values()).backward()
+
+
+PROMISES = (check_shapes, check_gradients, check_mixed_precision, check_memory_formats, check_compilation)
+"""The checks of `check_pyramid`; each takes a fresh pyramid on `TRUNK`."""
+
+
+def trunk_maps(size: tuple[int, int], batch: int = 2) -> dict[str, Tensor]:
+    """Return random maps as the trunk makes them from images of (height, width), where each halving rounds up."""
+    return {
+        name: torch.randn(batch, spec.channels, *(math.ceil(side / spec.stride) for side in size))
+        for name, spec in TRUNK.items()
+    }
+
+
 def _check_close(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], share: float, what: str) -> None:
     for key, x in expected.items():
         difference = float((found[key].float() - x).norm().detach() / x.norm().clamp(min=1e-12).detach())
         if not difference <= share:
-            raise UserError(f"{what}: {key} differs by {difference:.1%}, expected at most {share:.1%}")
+            raise UserError(f"{what}: {key} differs by {difference:.2%}, expected at most {share:.2%}")

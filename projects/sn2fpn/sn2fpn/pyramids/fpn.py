@@ -1,45 +1,42 @@
 """FPN: Feature Pyramid Networks for Object Detection (Lin et al., CVPR 2017), as in Detectron2.
 
-    T_5 = L_5,  T_i = L_i + N(T_{i+1}),  P_i = conv3x3(T_i),  L_i = conv1x1(C_i)
+    T_5 = L_5,  T_i = L_i + U(T_{i+1}),  P_i = conv3x3(T_i),  L_i = conv1x1(C_i)
 
-N is nearest-neighbour upsampling to the size of L_i.
+U is nearest-neighbour upsampling to the size of L_i, or another member of the family in `sn2fpn.layers.upsample`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..errors import UserError, did_you_mean
-from ..layers import check_upsampling, upsample_add
+from ..errors import ArgumentError, check_choice
+from ..layers import SNI, Upsampling, get_upsample
 from ..layers.norm import Norm
-from .base import InputShape, Pyramid
+from .base import Pyramid
 from .registry import register_pyramid
 
 __all__ = ["FPN"]
 
 
+@register_pyramid("fpn")
 class FPN(Pyramid):
-    """Top-down pyramid with additions (Lin et al., 2017, section 3), Detectron2's parameter names and order.
+    """A feature pyramid network (FPN) with top-down additions, with Detectron2's parameter names and order.
 
-    The plain sum T_i travels down; the 3x3 output convs are leaves. Detectron2 upsamples by the factor 2, here
-    the target is the size of the finer map, which is the same wherever Detectron2's works.
+    The sum T_i travels down, and the 3x3 output convolutions are leaves. Detectron2 upsamples by the factor 2. Here
+    the target is the size of the finer map, which is the same wherever Detectron2's upsampling works.
 
     Args:
-        input_shape: the trunk's output description, or the channel counts of res2, res3, …
-        out_channels: width W.
-        in_features: trunk maps to use, fine to coarse; empty: all.
-        bottom_up: a trunk to attach, in place of `input_shape`.
-        norm: of every conv, see `sn2fpn.layers.get_norm`; "": none, and the convs have biases.
-        fuse_type: "sum", or "avg": T_i is halved after each addition.
-        upsample: how T_{i+1} reaches the size of L_i: "nearest", or "sni" (nearest, scaled by the area ratio), for
-            pyramids built on this one.
+        inputs, shared: the trunk's maps, `out_channels`, `in_features` and `bottom_up`, see `Pyramid`.
+        norm: norm of every convolution, see `sn2fpn.layers.get_norm`. Without one ("") the convolutions have biases.
+        fuse_type: "sum", or "avg", which halves T_i after each addition.
+        upsample: how T_{i+1} reaches the size of L_i, see `sn2fpn.layers.get_upsample`. Kinds with parameters have
+            one module `fpn_upsample<l>` for the step onto each level l but the coarsest.
 
     Raises:
-        UserError: unknown `fuse_type`, `upsample` or norm, "avg" with "sni" (the coarse map would be damped twice),
-            or inputs that make no pyramid.
+        ArgumentError: an unknown choice, inputs that do not make a pyramid, or `fuse_type` "avg" with SNI, which
+            would damp the coarse map twice.
 
     Example:
         >>> import torch
@@ -50,50 +47,37 @@ class FPN(Pyramid):
         {'p2': (32, 48), 'p3': (16, 24), 'p4': (8, 12), 'p5': (4, 6), 'p6': (2, 3)}
     """
 
+    pass_smoothed = False
+    """Whether P_i travels down instead of T_i."""
+
     def __init__(
-        self,
-        input_shape: InputShape | None = None,
-        out_channels: int = 256,
-        *,
-        in_features: Sequence[str] = (),
-        bottom_up: nn.Module | None = None,
-        norm: Norm = "",
-        fuse_type: str = "sum",
-        upsample: str = "nearest",
+        self, *inputs: Any, norm: Norm = "", fuse_type: str = "sum", upsample: Upsampling = "nearest", **shared: Any
     ) -> None:
-        super().__init__(input_shape, out_channels, in_features=in_features, bottom_up=bottom_up)
-        if fuse_type not in ("sum", "avg"):
-            raise UserError(f"FPN fuse_type: found {fuse_type!r}{did_you_mean(fuse_type, ('sum', 'avg'))}")
-        if upsample == "sni" and fuse_type != "sum":
-            raise UserError(
-                f"MODEL.FPN.FUSE_TYPE: SNI only sums (its alpha is the weight), found {fuse_type!r}; set it to 'sum'"
-            )
-        self.fuse_type = fuse_type
-        self.upsample = check_upsampling(upsample, "FPN upsample", ("nearest", "sni"))
-        self.add_laterals(norm, fpn_output=lambda _: self.conv(out_channels, 3, norm))
+        super().__init__(*inputs, **shared)
+        self.fuse_type = check_choice("fuse_type", fuse_type, ("sum", "avg"))
+        width, coarsest = self.out_channels, len(self.levels) - 1
+        self.add_laterals(
+            norm,
+            fpn_upsample=lambda i: get_upsample(upsample, width) if i < coarsest else None,
+            fpn_output=lambda _: self.conv(width, 3, norm),
+        )
+        if fuse_type == "avg" and any(isinstance(step, SNI) for step in self.per_level("fpn_upsample")):
+            raise ArgumentError("fuse_type", "expected 'sum', because the alpha of SNI is the weight; found 'avg'")
 
     def fuse(self, features: list[Tensor]) -> list[Tensor]:
-        """From coarse to fine: T_i, and P_i = conv3x3(T_i)."""
+        """Compute T_i and P_i = conv3x3(T_i) from the coarsest level to the finest."""
         outputs: list[Tensor] = []
         coarse = None
-        levels = zip(features, self.per_level("fpn_lateral"), self.per_level("fpn_output"))
-        for feature, lateral, output in reversed(list(levels)):
+        levels = zip(self.levels, features, self.per_level("fpn_lateral"), self.per_level("fpn_output"))
+        for level, feature, lateral, output in reversed(list(levels)):
             fused = lateral(feature)
             if coarse is not None:
-                fused = upsample_add(fused, coarse, self.upsample)
+                fused = self.step(level, fused, coarse)
                 fused = fused / 2 if self.fuse_type == "avg" else fused
             outputs.append(output(fused))
-            coarse = fused
+            coarse = outputs[-1] if self.pass_smoothed else fused
         return outputs[::-1]
 
-
-@register_pyramid("fpn")
-def build_fpn(cfg: Any, input_shape: InputShape) -> FPN:
-    """FPN from `MODEL.FPN`."""
-    return FPN(
-        input_shape,
-        cfg.MODEL.FPN.OUT_CHANNELS,
-        in_features=cfg.MODEL.FPN.IN_FEATURES,
-        norm=cfg.MODEL.FPN.NORM,
-        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
-    )
+    def step(self, level: int, fine: Tensor, coarse: Tensor) -> Tensor:
+        """Compute the top-down step onto a level: the fine map plus the upsampled coarse map."""
+        return getattr(self, f"fpn_upsample{level}").add(fine, coarse)

@@ -1,9 +1,9 @@
-"""FPN followed by pyramid convolutions, which treat the levels as one more axis to convolve over.
+"""FPN followed by pyramid convolutions, which convolve over the levels as one more axis.
 
     y_l = K_same * x_l + K_finer *_s2 x_{l-1} + U(K_coarser * x_{l+1}),  x = FPN's outputs
 
-Wang et al., "Scale-Equalizing Pyramid Convolution for Object Detection", CVPR 2020 (arXiv 2005.03101), without the
-split into two branches that its one-stage heads want (`sn2fpn.layers.SEPC`).
+Source: Wang et al., "Scale-Equalizing Pyramid Convolution for Object Detection", CVPR 2020 (arXiv 2005.03101), without
+the split into two branches that its one-stage heads need (`sn2fpn.layers.SEPC`).
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import UserError, did_you_mean
-from ..layers import PConv, SharedConv, check_upsampling
+from ..errors import ArgumentError, argument_names, check_choice
+from ..layers import PConv, SharedConv, Upsampling
 from ..layers.norm import Norm
-from .base import InputShape
 from .fpn import FPN
 from .registry import register_pyramid
 
 __all__ = ["PConvFPN"]
 
 
+@register_pyramid("pconv")
 class PConvFPN(FPN):
-    """FPN, p6 (or RetinaNet's p6 and p7) included, then a row of `PConv` modules over the levels.
+    """A feature pyramid network (FPN) followed by a row of pyramid convolutions (`PConv`) over all its levels.
+
+    The row includes p6, or RetinaNet's p6 and p7.
 
     Args:
-        input_shape: the trunk's output description, or the channel counts of res2, res3, …
-        out_channels: width W.
-        in_features: trunk maps to use, fine to coarse; empty: all.
-        bottom_up: a trunk to attach, in place of `input_shape`.
-        norm, fuse_type: of the FPN.
-        num: PConv modules in the row.
-        ibn: norm joint over all levels after each module, "BN" or "SyncBN"; "": none.
-        deform: "none", or "all": deformable taps (and extra conv) at every level but the finest.
-        pconv_levels: names of consecutive outputs that the row runs over, e.g. ("p3", …, "p6"), which leaves p2 as
-            FPN makes it and saves most of the compute; empty: all.
-        extra_conv: one more 3x3 shared by the levels, with its norm and ReLU, after the row.
-        upsample: U of the modules; the paper's code has "bilinear_corners". "sni" also reaches the FPN.
+        inputs, shared: as in `FPN`, with the `norm` and the `fuse_type` of the FPN.
+        num: number of PConv modules in the row.
+        ibn: whether a norm over all levels together follows each module.
+        ibn_norm: the kind of this norm, "BN" or "SyncBN".
+        deform: "none", or "all": the taps (and the extra convolution) are deformable at every level but the finest.
+        levels: names of the consecutive outputs that the row runs over, e.g. ("p3", "p4", "p5", "p6"). The others are
+            FPN's; without p2 most of the computation is saved. The row runs over all outputs when it is empty.
+        extra_conv: whether one more 3x3 convolution, shared by the levels, follows the row with its norm and ReLU.
+        upsample: U of the modules, see `sn2fpn.layers.get_upsample`; the paper's code has "bilinear_corners". The
+            FPN upsamples in the same way, except that both kinds of bilinear interpolation leave it at "nearest".
 
     Raises:
-        UserError: an unknown choice, levels that make no row, or inputs that make no pyramid.
+        ArgumentError: an unknown choice, levels that do not make a row, or what `FPN` refuses.
 
     Example:
         >>> import torch
@@ -54,47 +54,35 @@ class PConvFPN(FPN):
 
     def __init__(
         self,
-        input_shape: InputShape | None = None,
-        out_channels: int = 256,
-        *,
-        in_features: Sequence[str] = (),
-        bottom_up: nn.Module | None = None,
-        norm: Norm = "",
-        fuse_type: str = "sum",
+        *inputs: Any,
         num: int = 4,
-        ibn: Norm = "BN",
+        ibn: bool = True,
+        ibn_norm: Norm = "BN",
         deform: str = "none",
-        pconv_levels: Sequence[str] = (),
+        levels: Sequence[str] = (),
         extra_conv: bool = False,
-        upsample: str = "bilinear_corners",
+        upsample: Upsampling = "bilinear_corners",
+        **shared: Any,
     ) -> None:
-        check_upsampling(upsample, "MODEL.PCONV.UPSAMPLE")
-        super().__init__(
-            input_shape,
-            out_channels,
-            in_features=in_features,
-            bottom_up=bottom_up,
-            norm=norm,
-            fuse_type=fuse_type,
-            upsample="sni" if upsample == "sni" else "nearest",
-        )
-        if deform not in ("none", "all"):
-            raise UserError(f"MODEL.PCONV.DEFORM: found {deform!r}{did_you_mean(deform, ('none', 'all'))}")
-        self.pconv_levels = tuple(pconv_levels)
+        of_fpn = "nearest" if upsample in ("bilinear", "bilinear_corners") else upsample
+        super().__init__(*inputs, upsample=of_fpn, **shared)
+        deformable = check_choice("deform", deform, ("none", "all")) == "all"
+        self.row_levels = tuple(levels)
         # Between two levels no deformable tap reads from a coarser one, and its offsets would learn nothing.
-        self._check_levels([*self.out_features, f"p{self.out_levels[-1] + 1}"], at_least=2 if deform == "none" else 3)
-        deformable = deform == "all"
-        row = [PConv(out_channels, norm=ibn, deform=deformable, upsample=upsample) for _ in range(num)]
-        extra = SharedConv(out_channels, norm=ibn, deform=deformable) if extra_conv else None
+        self._check_row([*self.out_features, f"p{self.out_levels[-1] + 1}"], at_least=3 if deformable else 2)
+        width, norm = self.out_channels, ibn_norm if ibn else ""
+        with argument_names({"norm": "ibn_norm"}):
+            row = [PConv(width, norm=norm, deform=deformable, upsample=upsample) for _ in range(num)]
+            extra = SharedConv(width, norm=norm, deform=deformable) if extra_conv else None
         self.add_parts(pconv=nn.ModuleList(row), pconv_extra=extra)
 
     def refine(self, maps: list[Tensor]) -> list[Tensor]:
-        """The row over the chosen levels; the other maps pass."""
+        """Run the row over the chosen levels; the other maps are returned unchanged."""
         first, stop = 0, len(maps)
-        if self.pconv_levels:
-            self._check_levels(self.out_features)
-            first = self.out_features.index(self.pconv_levels[0])
-            stop = first + len(self.pconv_levels)
+        if self.row_levels:
+            self._check_row(self.out_features)
+            first = self.out_features.index(self.row_levels[0])
+            stop = first + len(self.row_levels)
         row = maps[first:stop]
         for module in self.pconv:
             row = module(row)
@@ -102,30 +90,12 @@ class PConvFPN(FPN):
             row = self.pconv_extra(row)
         return [*maps[:first], *row, *maps[stop:]]
 
-    def _check_levels(self, names: Sequence[str], at_least: int = 2) -> None:
-        found = self.pconv_levels
+    def _check_row(self, names: Sequence[str], at_least: int = 2) -> None:
+        found = self.row_levels
         first = list(names).index(found[0]) if found and found[0] in names else 0
         if found and (len(found) < at_least or found != tuple(names[first : first + len(found)])):
-            raise UserError(
-                f"MODEL.PCONV.LEVELS: expected at least {at_least} consecutive of {tuple(self.out_features)}, fine to"
-                f" coarse, or nothing for all; found {found}"
+            raise ArgumentError(
+                "levels",
+                f"expected at least {at_least} consecutive outputs of {tuple(self.out_features)}, from fine to coarse,"
+                f" or none for all; found {found}",
             )
-
-
-@register_pyramid("pconv")
-def build_pconv(cfg: Any, input_shape: InputShape) -> PConvFPN:
-    """PConv over FPN from `MODEL.FPN` and `MODEL.PCONV`."""
-    fpn, pconv = cfg.MODEL.FPN, cfg.MODEL.PCONV
-    return PConvFPN(
-        input_shape,
-        fpn.OUT_CHANNELS,
-        in_features=fpn.IN_FEATURES,
-        norm=fpn.NORM,
-        fuse_type=fpn.FUSE_TYPE,
-        num=pconv.NUM,
-        ibn=pconv.IBN_NORM if pconv.IBN else "",
-        deform=pconv.DEFORM,
-        pconv_levels=pconv.LEVELS,
-        extra_conv=pconv.EXTRA_CONV,
-        upsample=pconv.UPSAMPLE,
-    )

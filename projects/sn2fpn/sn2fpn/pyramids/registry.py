@@ -1,50 +1,90 @@
-"""The pyramids by name: an entry builds one from the configuration and the trunk's description."""
+"""The pyramids by name, and the rule that turns configuration groups into arguments of a pyramid's class."""
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, argument_names, did_you_mean
+from ..layers import get_norm
 from ..registry import Registry
+from ..signatures import keyword_parameters
 from ..structures import ShapeSpec
 from .base import Pyramid
 
 __all__ = ["PYRAMIDS", "PyramidBuilder", "backbone_names", "pyramid_from_backbone_name", "register_pyramid"]
 
 PyramidBuilder = Callable[[Any, Mapping[str, ShapeSpec]], Pyramid]
+T = TypeVar("T", bound=Callable[..., Pyramid])
 
 PYRAMIDS = Registry("pyramid")
-"""Short name ("sni") -> `build(cfg, input_shape) -> Pyramid`; `input_shape` describes the trunk's maps."""
+"""Short name ("sni") -> `build(cfg, input_shape) -> Pyramid`, where `input_shape` describes the trunk's maps."""
+
+_UPSAMPLE = "nearest"  # default of MODEL.FPN.UPSAMPLE
 
 
-def register_pyramid(name: str) -> Callable[[PyramidBuilder], PyramidBuilder]:
-    """Decorator: `MODEL.BACKBONE.NAME` "build_sn2_<name>_backbone" builds with the decorated function."""
-    return PYRAMIDS.register(name)
+def register_pyramid(
+    name: str, *, group: str | None = None, renames: Mapping[str, str] | None = None, **settings: Any
+) -> Callable[[T], T]:
+    """Return a decorator that registers a pyramid, so that `MODEL.BACKBONE.NAME` "build_sn2_<name>_backbone" builds it.
+
+    The decorated object is a class, or a function `build(cfg, input_shape, **settings)`. A class is built from
+    `MODEL.FPN` and from a group of its own, `MODEL.<NAME>`, if the configuration has that one. A key becomes
+    the argument of the same name in lower case: each key of `MODEL.FPN` that the class takes, and all keys of its own
+    group, which come second. `UPSAMPLE` is read from the class's own group if there is one. `NORM_EPS` and
+    `NORM_MOMENTUM` belong to the `NORM` of their group and make one argument with it. A value of None leaves the
+    default of the class.
+
+    Args:
+        name: short name of the pyramid.
+        group: name of its own group, when it is not the name in capital letters.
+        renames: argument for each key of its own group whose argument has another name.
+        settings: arguments with fixed values, e.g. for a variant that is registered under a second name.
+
+    Example:
+        >>> from sn2fpn.pyramids import FPN, PYRAMIDS, register_pyramid
+        >>> _ = register_pyramid("fpn_bilinear", upsample="bilinear")(FPN)
+        >>> "fpn_bilinear" in PYRAMIDS
+        True
+        >>> PYRAMIDS.remove("fpn_bilinear")
+    """
+
+    def register(target: T) -> T:
+        if inspect.isclass(target):
+            build = _FromConfiguration(name, target, group or name.upper(), dict(renames or {}), settings)
+        else:
+            build = partial(target, **settings) if settings else target
+        PYRAMIDS.register(name, build)
+        return target
+
+    return register
 
 
 def backbone_names() -> dict[str, PyramidBuilder]:
-    """What `MODEL.BACKBONE.NAME` may be, with the pyramid that it stands for.
+    """Return the values that `MODEL.BACKBONE.NAME` may have, with the builder that each stands for.
 
-    For each pyramid "build_sn2_<pyramid>_backbone", with p6 by subsampling, and
-    "build_sn2_<pyramid>_retinanet_backbone", with RetinaNet's p6 and p7; and Detectron2's two names for FPN.
+    For each pyramid these are "build_sn2_<pyramid>_backbone", with p6 by subsampling, and
+    "build_sn2_<pyramid>_retinanet_backbone", with RetinaNet's p6 and p7. Detectron2's two names for FPN follow.
     """
     names: dict[str, PyramidBuilder] = {}
     for name in PYRAMIDS:
         build = PYRAMIDS.get(name)
         names[f"build_sn2_{name}_backbone"] = build
-        names[f"build_sn2_{name}_retinanet_backbone"] = _with_p6_p7(build)
+        names[f"build_sn2_{name}_retinanet_backbone"] = partial(_build_with_p6_p7, build)
     names["build_resnet_fpn_backbone"] = names["build_sn2_fpn_backbone"]
     names["build_retinanet_resnet_fpn_backbone"] = names["build_sn2_fpn_retinanet_backbone"]
     return names
 
 
 def pyramid_from_backbone_name(backbone_name: str) -> PyramidBuilder:
-    """The builder that a `MODEL.BACKBONE.NAME` stands for (`backbone_names`).
+    """Return the builder that a `MODEL.BACKBONE.NAME` stands for (see `backbone_names`).
 
     Raises:
-        UserError: no pyramid of that name.
+        UserError: there is no pyramid of that name.
     """
     known = backbone_names()
     if backbone_name not in known:
@@ -56,10 +96,50 @@ def pyramid_from_backbone_name(backbone_name: str) -> PyramidBuilder:
     return known[backbone_name]
 
 
-def _with_p6_p7(build: PyramidBuilder) -> PyramidBuilder:
-    def build_with_p6_p7(cfg: Any, input_shape: Mapping[str, ShapeSpec]) -> Pyramid:
-        pyramid = build(cfg, input_shape)
-        pyramid.add_p6_p7()
-        return pyramid
+@dataclass(frozen=True)
+class _FromConfiguration:
+    """Builds a pyramid's class from the configuration, by the rule that `register_pyramid` describes."""
 
-    return build_with_p6_p7
+    name: str
+    cls: Callable[..., Pyramid]
+    group: str
+    renames: Mapping[str, str]
+    settings: Mapping[str, Any]
+
+    def __call__(self, cfg: Any, input_shape: Mapping[str, ShapeSpec]) -> Pyramid:
+        """Build the pyramid on a trunk whose maps `input_shape` describes.
+
+        Raises:
+            UserError: a value that the class refuses, under the name of its key, or a key that it would ignore.
+        """
+        shared, own = cfg.MODEL.FPN, {} if self.group == "FPN" else cfg.MODEL.get(self.group, {})
+        takes = keyword_parameters(self.cls).keys() - ({"upsample"} if own else set())
+        if "upsample" not in takes and shared.get("UPSAMPLE", _UPSAMPLE) != _UPSAMPLE:
+            advice = f"set MODEL.{self.group}.UPSAMPLE instead" if "UPSAMPLE" in own else f"leave it at {_UPSAMPLE!r}"
+            raise UserError(
+                f"MODEL.FPN.UPSAMPLE: the pyramid {self.name!r} does not read this key,"
+                f" found {shared.UPSAMPLE!r}; {advice}"
+            )
+        read = {key.lower(): (f"MODEL.FPN.{key}", value) for key, value in shared.items() if key.lower() in takes}
+        for key, value in _with_whole_norm(own).items():
+            read[self.renames.get(key, key.lower())] = f"MODEL.{self.group}.{key}", value
+        arguments = {argument: value for argument, (_, value) in read.items() if value is not None}
+        keys = {argument: key for argument, (key, _) in read.items()}
+        with argument_names({"input_shape": "MODEL.RESNETS.OUT_FEATURES"} | keys):
+            return self.cls(input_shape, **{**arguments, **self.settings})
+
+
+def _with_whole_norm(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a group's values with NORM, NORM_EPS and NORM_MOMENTUM joined to one way of making norms."""
+    values = dict(group)
+    if "NORM_EPS" in values:
+        eps, momentum = values.pop("NORM_EPS"), values.pop("NORM_MOMENTUM")
+        values["NORM"] = partial(get_norm, values["NORM"], eps=eps, momentum=momentum)
+    return values
+
+
+def _build_with_p6_p7(build: PyramidBuilder, cfg: Any, input_shape: Mapping[str, ShapeSpec]) -> Pyramid:
+    pyramid = build(cfg, input_shape)
+    with argument_names({"source": "MODEL.FPN.IN_FEATURES"}):
+        pyramid.add_p6_p7()
+    return pyramid

@@ -3,46 +3,41 @@
     T_i = L_i + alpha_i * nearest(T_{i+1}),  P_i = conv3x3(T_i)
     N_2 = P_2,  N_{i+1} = relu(conv3x3(relu(Down(N_i)) + P_{i+1}));  p6 = subsample(N_5)
 
-Li, "Rethinking Features-Fused-Pyramid-Neck for Object Detection", ECCV 2024: the released models join SNI on the way
-down with GSConvE-1 (or, as stated, ESD) on the way up, in a neck for one-stage detectors that concatenates. This is
-its form for R-CNN: `PAFPN`, which adds, with Down in place of each conv3x3/2 and nothing else changed.
+Source: Li, "Rethinking Features-Fused-Pyramid-Neck for Object Detection", ECCV 2024. The released models combine SNI on
+the way down with GSConvE-1 (or, as an alternative, ESD) on the way up, in a neck for one-stage detectors that
+concatenates. This is its form for R-CNN: `PAFPN`, which adds, with Down in place of each 3x3 convolution of stride 2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from torch import nn
 
-from ..errors import UserError, did_you_mean
-from ..layers import ESD1, ESD2, GSConvE1, get_norm
+from ..errors import argument_names, check_choice
+from ..layers import ESD1, ESD2, GSConvE1, Upsampling
 from ..layers.norm import Norm
-from .base import InputShape
 from .pafpn import PAFPN
 from .registry import register_pyramid
 
 __all__ = ["SAPAN"]
 
 
+@register_pyramid("sapan", renames={"NORM": "down_norm"})
 class SAPAN(PAFPN):
-    """`PAFPN` with SNI in the top-down path and ESD or GSConvE-1 in the bottom-up path; the same names.
+    """A path aggregation network (`PAFPN`) with SNI on the way down and ESD or GSConvE-1 on the way up.
+
+    The modules have the same names as in `PAFPN`.
 
     Args:
-        input_shape: the trunk's output description, or the channel counts of res2, res3, …
-        out_channels: width W.
-        in_features: trunk maps to use, fine to coarse; empty: all.
-        bottom_up: a trunk to attach, in place of `input_shape`.
-        norm: of every conv of PAFPN, see `sn2fpn.layers.get_norm`; "": none, and the convs have biases.
-        fuse_type: of the top-down path, as in `FPN`; "avg" only with `upsample` "nearest".
-        upsample: "sni", or "nearest".
-        variant: "paper", or "openmmlab", as in `PAFPN`.
-        down: "esd1", "esd2", "gsconve1" (kernel 3), or "conv": PAFPN's.
-        down_norm: inside ESD and GSConvE-1.
+        inputs, shared: as in `PAFPN`; `fuse_type` "avg" needs another `upsample` than SNI.
+        upsample: how the top-down path upsamples, see `sn2fpn.layers.get_upsample`.
+        down: "esd1", "esd2", "gsconve1" (with a 3x3 kernel), or "conv", which is PAFPN's convolution.
+        down_norm: norm inside ESD and GSConvE-1.
 
     Raises:
-        UserError: an unknown choice, "sni" with `fuse_type` "avg", or inputs that make no pyramid.
+        ArgumentError: an unknown choice, or what `FPN` refuses.
 
     Example:
         >>> import torch
@@ -53,56 +48,19 @@ class SAPAN(PAFPN):
         torch.Size([1, 16, 4, 6])
     """
 
-    keys = "MODEL.SAPAN"
-
     def __init__(
-        self,
-        input_shape: InputShape | None = None,
-        out_channels: int = 256,
-        *,
-        in_features: Sequence[str] = (),
-        bottom_up: nn.Module | None = None,
-        norm: Norm = "",
-        fuse_type: str = "sum",
-        upsample: str = "sni",
-        variant: str = "paper",
-        down: str = "esd1",
-        down_norm: Norm = "BN",
+        self, *inputs: Any, upsample: Upsampling = "sni", down: str = "esd1", down_norm: Norm = "BN", **shared: Any
     ) -> None:
-        width = out_channels
-        downs: dict[str, Callable[[], nn.Module] | None] = {
-            "esd1": partial(ESD1, width, width, norm=down_norm),
-            "esd2": partial(ESD2, width, width, norm=down_norm),
-            "gsconve1": partial(GSConvE1, width, width, 3, 2, norm=down_norm),
+        downs = {
+            "esd1": partial(ESD1, norm=down_norm),
+            "esd2": partial(ESD2, norm=down_norm),
+            "gsconve1": partial(GSConvE1, kernel_size=3, stride=2, norm=down_norm),
             "conv": None,
         }
-        if down not in downs:
-            raise UserError(f"{self.keys}.DOWN: unknown downsampling {down!r}{did_you_mean(down, downs)}")
-        super().__init__(
-            input_shape,
-            out_channels,
-            in_features=in_features,
-            bottom_up=bottom_up,
-            norm=norm,
-            fuse_type=fuse_type,
-            upsample=upsample,
-            variant=variant,
-            make_down=downs[down],
-        )
+        make = downs[check_choice("down", down, downs)]
 
+        def make_down() -> nn.Module:
+            with argument_names({"norm": "down_norm"}):
+                return make(self.out_channels, self.out_channels)
 
-@register_pyramid("sapan")
-def build_sapan(cfg: Any, input_shape: InputShape) -> SAPAN:
-    """SA-PAN from `MODEL.FPN` and `MODEL.SAPAN`."""
-    fpn, sapan = cfg.MODEL.FPN, cfg.MODEL.SAPAN
-    return SAPAN(
-        input_shape,
-        fpn.OUT_CHANNELS,
-        in_features=fpn.IN_FEATURES,
-        norm=fpn.NORM,
-        fuse_type=fpn.FUSE_TYPE,
-        upsample=sapan.UPSAMPLE,
-        variant=sapan.VARIANT,
-        down=sapan.DOWN,
-        down_norm=partial(get_norm, sapan.NORM, eps=sapan.NORM_EPS, momentum=sapan.NORM_MOMENTUM),
-    )
+        super().__init__(*inputs, upsample=upsample, make_down=make_down if make else None, **shared)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...config import CfgNode
 from ...errors import ArgumentError, argument_names, keys_of
 from ...layers import Conv2d, c2_msra_fill, c2_xavier_fill
+from ...layers.cpu.linear import linear_of_maps
 
 __all__ = ["BoxHead", "BoxPredictor", "build_box_head"]
 
@@ -61,10 +62,8 @@ class BoxHead(nn.Module):
 
 def _fully_connected(layer: nn.Linear, x: Tensor) -> Tensor:
     """`layer` of flattened maps (K, C, P, P) or of vectors (K, C)."""
-    if x.dim() == 4 and not x.is_cuda:
-        # The same product as a convolution by kernels of the map's size: takes channels-last maps as they are,
-        # and oneDNN's kernels are up to twice as quick as the BLAS (AMD).
-        return F.conv2d(x, layer.weight.view(-1, *x.shape[1:]), layer.bias).flatten(1)
+    if x.dim() == 4 and x.is_cpu:
+        return linear_of_maps(x, layer.weight, layer.bias)
     return layer(x.flatten(1))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...config import CfgNode
 from ...errors import argument_names, keys_of
 from ...layers import Conv2d, c2_msra_fill
+from ...layers.cpu.layout import channels_last_on_cpu
 from ...structures import Instances
 from ..metrics import collecting_metrics, log_scalar
 
@@ -54,8 +55,7 @@ class MaskHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map pooled features (Tensor[R, C, P, P]) to logits (Tensor[R, K or 1, 2P, 2P])."""
-        if x.device.type == "cpu":  # a quarter faster there
-            x = x.contiguous(memory_format=torch.channels_last)
+        x = channels_last_on_cpu(x)
         for layer in self.children():
             x = layer(x)
         return x

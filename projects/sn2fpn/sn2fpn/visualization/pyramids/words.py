@@ -90,6 +90,8 @@ def describe_module(module: nn.Module) -> list[str]:
 
 def _class_words(thing: Any) -> str:
     name = getattr(thing, "__name__", None) or type(thing).__name__
+    if getattr(thing, "align_corners", False):
+        name += ", corners aligned"
     if "BatchNorm" in name:
         return "frozen BN" if "Frozen" in name else "BN"
     name = {"GroupNorm": "GN", "C3": "C3 block"}.get(name, name).strip("_")  # C3 is a trunk map, too

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import UserError, did_you_mean
+from ...errors import UserError, did_you_mean
 from .sni import soft_nearest, soft_nearest_add
 
 __all__ = ["UPSAMPLINGS", "check_upsampling", "upsample", "upsample_add"]

@@ -1,11 +1,13 @@
-"""RoIAlign on a CPU as products of a sparse matrix and the map's pixel vectors.
+"""RoIAlign as products of a sparse matrix and the pixel vectors of the maps.
 
-RoIAlign (Mask R-CNN, He et al., 2017, section 3) averages bilinear samples in each bin of a box. That is linear
-in the map, and separable: the weight of pixel (y, x) in bin (i, j) is wy[i, y] * wx[j, x], with few non-zeros.
-Here wy and wx are made first, so that samples which share pixels are merged, and each bin is then one weighted
-sum of contiguous channel vectors, which PyTorch's `embedding_bag` does in vector instructions and on all cores.
-torchvision's CPU kernel gives the same numbers (to float rounding) channel by channel, sample by sample, on one
-core: 4 times the work forward and 10 times backward for 1000 boxes of a 256-channel pyramid.
+`ROIPooler` takes this kernel for maps on a CPU, because torchvision's kernel there works channel by channel and sample
+by sample on one core: for 1000 boxes of a 256-channel pyramid it takes 4 times as long forward and 10 times backward.
+
+RoIAlign (Mask R-CNN, He et al., 2017, section 3) averages bilinear samples in each bin of a box. That is linear in the
+map and separable: the weight of pixel (y, x) in bin (i, j) is wy[i, y] * wx[j, x], and few weights are not zero. This
+kernel computes wy and wx first, which merges samples that share pixels. Each bin is then one weighted sum of contiguous
+channel vectors, for which PyTorch's `embedding_bag` uses vector instructions and all cores. The results are those of
+torchvision up to float rounding.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from torch import Tensor
 
 __all__ = ["roi_align_pyramid"]
 
-_BOXES_PER_PASS = 64  # the bins of so many boxes stay in the cache
+_BOXES_PER_PASS = 64  # the bins of this many boxes fit into the cache
 
 
 def roi_align_pyramid(
@@ -31,17 +33,20 @@ def roi_align_pyramid(
     sampling_ratio: int = 0,
     aligned: bool = True,
 ) -> Tensor:
-    """RoIAlign of each box from the map chosen for it; differentiable once with respect to the maps.
+    """Return the RoIAlign features of each box from the map that was chosen for it.
+
+    The result is differentiable once with respect to the maps.
 
     Args:
-        features: per level, (N, C, H, W); no copy is made of channels-last maps.
-        rois: (K, 5) `(image, x1, y1, x2, y2)`, finite, in input pixels.
-        levels: (K,) index into `features`.
-        strides: of the maps.
+        features (Tensor[N, C, H, W] per level): the maps. Channels-last maps are read without a copy.
+        rois (Tensor[K, 5]): index of the image and finite corners `(image, x1, y1, x2, y2)` in input pixels.
+        levels (Tensor[K]): index of each box's map in `features`.
+        strides: strides of the maps.
         output_size, sampling_ratio, aligned: as in `torchvision.ops.roi_align`.
 
     Returns:
-        (K, C, output_size, output_size), channels-last, dtype of the maps; computed in float32 at least.
+        Tensor[K, C, output_size, output_size] in channels-last layout and with the dtype of the maps. Half-precision
+        maps are computed in float32.
     """
     dtype = features[0].dtype
     maps = [f.float() if f.dtype in (torch.float16, torch.bfloat16) else f for f in features]
@@ -56,7 +61,7 @@ class _RoIAlign(torch.autograd.Function):
         channels, size = maps[0].shape[1], sampling.size
         out = maps[0].new_empty(len(sampling.rois), size * size, channels)
         for level, x in enumerate(maps):
-            vectors = x.permute(0, 2, 3, 1).reshape(-1, channels).contiguous()  # a view if channels-last
+            vectors = x.permute(0, 2, 3, 1).reshape(-1, channels).contiguous()  # channels-last maps need no copy
             for which, pixel, weight in sampling.passes(level, *x.shape[2:]):
                 bins = F.embedding_bag(pixel, vectors, mode="sum", per_sample_weights=weight.to(x.dtype))
                 out[which] = bins.view(-1, size * size, channels)
@@ -65,13 +70,13 @@ class _RoIAlign(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        grad = grad.permute(0, 2, 3, 1).flatten(1, 2)  # (K, size * size, C): a view if channels-last
+        grad = grad.permute(0, 2, 3, 1).flatten(1, 2)  # (K, size * size, C), without a copy if channels-last
         grad_maps = []
         for level, (images, channels, height, width) in enumerate(ctx.shapes):
             vectors = grad.new_zeros(images * height * width, channels)
             for which, pixel, weight in ctx.sampling.passes(level, height, width):
                 bins = grad[which].reshape(-1, channels)
-                # the transposed product: a bag per pixel, of the bins that it is part of
+                # The transposed product has one bag per pixel, which holds the bins that read the pixel.
                 pixels, order = pixel.flatten().sort()
                 pixels, counts = torch.unique_consecutive(pixels, return_counts=True)
                 vectors[pixels] += F.embedding_bag(
@@ -87,7 +92,7 @@ class _RoIAlign(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class _Sampling:
-    """The sparse matrix of RoIAlign; see `roi_align_pyramid` for the fields."""
+    """The sparse matrix of RoIAlign. The fields are arguments of `roi_align_pyramid`."""
 
     rois: Tensor
     levels: Tensor
@@ -97,11 +102,12 @@ class _Sampling:
     aligned: bool
 
     def passes(self, level: int, height: int, width: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The rows of a level's boxes, some boxes at a time.
+        """Yield the matrix rows of one level's boxes, a few boxes at a time.
 
         Yields:
-            (B,) which boxes, and for each of their bins, (B * size * size, L), pixels (int32, over all images)
-            and weights, 0 where a bin has fewer pixels than L.
+            Indices of the boxes (Tensor[B]), then the pixels of each of their bins
+            (int32 Tensor[B * size * size, L], counted over all images) and the weights of these pixels. Weights are
+            0 where a bin has fewer pixels than L.
         """
         here = (self.levels == level).nonzero().squeeze(1)
         image, box = self.rois[here].split([1, 4], dim=1)
@@ -110,7 +116,7 @@ class _Sampling:
         extent = extent if self.aligned else extent.clamp(min=1.0)
         samples = torch.full_like(extent, self.ratio) if self.ratio > 0 else (extent / self.size).ceil()
         first_pixel = image.to(torch.int32)[..., None] * (height * width)
-        # boxes with bins of like size go together: L is that of the largest bin of a pass
+        # Boxes with bins of similar size go together, because L is that of the largest bin of a pass.
         order = (samples[:, 0].clamp(max=1000) * 1000 + samples[:, 1]).argsort()
         for some in order.split(_BOXES_PER_PASS) if len(order) else ():
             x, weight_x = _axis(start[some, 0], extent[some, 0], samples[some, 0], width, self.size)
@@ -121,16 +127,16 @@ class _Sampling:
 
 
 def _axis(first: Tensor, extent: Tensor, samples: Tensor, length: int, size: int) -> tuple[Tensor, Tensor]:
-    """Bilinear sampling along one axis: the pixels of each bin and their weights.
+    """Return the pixels that each bin reads along one axis, and their bilinear weights.
 
     Args:
-        first, extent: (K,) where boxes start and how long they are, in map pixels.
-        samples: (K,) per bin.
-        length: of the map.
+        first, extent (Tensor[K]): start and length of each box in map pixels.
+        samples (Tensor[K]): number of samples per bin.
+        length: length of the map.
         size: number of bins.
 
     Returns:
-        (K, size, L) int32 pixels, consecutive and cut at the map's end, and their weights.
+        Consecutive pixels, limited to the map (int32 Tensor[K, size, L]), and their weights (Tensor[K, size, L]).
     """
     first, extent, samples = (t[:, None, None] for t in (first, extent, samples))
     each = torch.arange(max(int(samples.max()), 1), device=first.device, dtype=first.dtype)

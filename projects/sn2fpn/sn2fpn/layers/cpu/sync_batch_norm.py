@@ -1,0 +1,48 @@
+"""Batch norm in training with statistics over all processes, by two sums over the processes.
+
+`SyncBatchNorm` takes this kernel on a CPU, where PyTorch's synchronised batch norm does not run.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+__all__ = ["sync_batch_norm"]
+
+
+def sync_batch_norm(x: Tensor, norm: nn.SyncBatchNorm) -> Tensor:
+    """Return the normalised map (Tensor[N, C, H, W]) and update the running statistics of `norm`.
+
+    Mean and variance are those of all pixels of all processes, whatever the sizes of their batches are.
+    """
+    x32 = x.float()
+    pixels = x32.new_tensor([x.numel() / x.shape[1]])
+    total, n = _SumOverProcesses.apply(torch.cat([x32.sum((0, 2, 3)), pixels])).split([x.shape[1], 1])
+    mean = total / n
+    deviation = x32 - mean.view(1, -1, 1, 1)
+    var = _SumOverProcesses.apply(deviation.square().sum((0, 2, 3))) / n
+    with torch.no_grad():
+        norm.num_batches_tracked.add_(1)
+        rate = norm.momentum if norm.momentum is not None else 1.0 / float(norm.num_batches_tracked)
+        norm.running_mean.lerp_(mean, rate)
+        norm.running_var.lerp_(var * n / (n - 1), rate)
+    scale = norm.weight * (var + norm.eps).rsqrt()
+    return (deviation * scale.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)).to(x.dtype)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum over all processes. Each output depends on every process's input, so gradients are summed as well."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        total = grad.clone()
+        dist.all_reduce(total)
+        return total

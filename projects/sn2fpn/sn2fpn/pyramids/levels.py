@@ -1,0 +1,75 @@
+"""The maps that a pyramid reads, described once for all pyramids."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..errors import ArgumentError, did_you_mean
+from ..structures import ShapeSpec
+
+__all__ = ["InputShape", "Levels", "named_maps"]
+
+InputShape = Mapping[str, ShapeSpec] | Sequence[int]
+"""A trunk's maps: either a description by name, or only the channels of res2, res3, … at strides 4, 8, …"""
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The trunk maps that a pyramid reads, from fine to coarse, and the width of the maps that it returns.
+
+    Attributes:
+        names: names of the trunk maps, e.g. ("res2", "res3", "res4", "res5").
+        strides: their strides, each twice the one before, e.g. (4, 8, 16, 32).
+        channels: their channels.
+        width: channels W of every output map.
+
+    Example:
+        >>> from sn2fpn.pyramids import Levels
+        >>> levels = Levels.of([256, 512, 1024, 2048], width=256)
+        >>> levels.names[0], levels.strides[0], levels.numbers
+        ('res2', 4, (2, 3, 4, 5))
+    """
+
+    names: tuple[str, ...]
+    strides: tuple[int, ...]
+    channels: tuple[int, ...]
+    width: int
+
+    @classmethod
+    def of(cls, input_shape: InputShape, width: int, in_features: Sequence[str] = ()) -> Levels:
+        """Return the levels that a pyramid uses of a trunk.
+
+        Args:
+            input_shape: the description of the trunk's maps.
+            width: channels of every output map.
+            in_features: names of the maps to use, from fine to coarse. All maps are used when it is empty.
+
+        Raises:
+            ArgumentError: a name in `in_features` that the trunk does not have, or strides that do not double.
+        """
+        maps = named_maps(input_shape)
+        for name in in_features:
+            if name not in maps:
+                raise ArgumentError("in_features", f"the trunk has no output {name!r}{did_you_mean(name, maps)}")
+        names = tuple(in_features) or tuple(maps)
+        strides = tuple(maps[name].stride for name in names)
+        if not names or strides != tuple(strides[0] << i for i in range(len(names))):
+            raise ArgumentError(
+                "in_features" if in_features else "input_shape",
+                f"expected maps whose strides double, from fine to coarse; found {dict(zip(names, strides))}",
+            )
+        return cls(names, strides, tuple(maps[name].channels for name in names), width)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Base-2 logarithms of the strides, e.g. (2, 3, 4, 5)."""
+        return tuple(int(math.log2(stride)) for stride in self.strides)
+
+
+def named_maps(input_shape: InputShape) -> dict[str, ShapeSpec]:
+    """Return the description of a trunk's maps by name; bare channels get the names res2, res3, …"""
+    if isinstance(input_shape, Mapping):
+        return dict(input_shape)
+    return {f"res{i}": ShapeSpec(channels=c, stride=2**i) for i, c in enumerate(input_shape, start=2)}

@@ -1,0 +1,123 @@
+"""Every CPU kernel against the plain operator in whose place it stands."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import batched_nms, deform_conv2d, roi_align
+
+from sn2fpn.layers.cpu.deform_conv import deform_conv2d_by_grid
+from sn2fpn.layers.cpu.fused_add import add_doubled_by_columns
+from sn2fpn.layers.cpu.layout import channels_last_on_cpu
+from sn2fpn.layers.cpu.linear import linear_of_maps
+from sn2fpn.layers.cpu.mask_windows import windows_of_boxes
+from sn2fpn.layers.cpu.nms import nms_per_group
+from sn2fpn.layers.cpu.roi_align import roi_align_pyramid
+from sn2fpn.modeling import mask_pasting
+from sn2fpn.modeling.roi_pooler import _roi_align_by_level
+
+STRIDES = (4, 8, 16, 32)
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+def random_rois(number: int, seed: int = 0) -> Tensor:
+    """Return boxes of 1 to 400 pixels on two images. Some reach beyond the map's borders, and some are empty."""
+    g = torch.Generator().manual_seed(seed)
+    xy = torch.rand(number, 2, generator=g) * torch.tensor([400.0, 330.0]) - 40
+    wh = torch.exp(torch.rand(number, 2, generator=g) * 6)
+    wh[0], wh[1, 0], wh[2] = 0, 0, 1e-3
+    return torch.cat([torch.randint(0, 2, (number, 1), generator=g).float(), xy, xy + wh], dim=1)
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("size, ratio", [(7, 0), (7, 2), (14, 0), (1, 3)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_roi_align_forward_and_backward(size: int, ratio: int, aligned: bool, layout: torch.memory_format) -> None:
+    g = torch.Generator().manual_seed(1)
+    maps = [torch.randn(2, 5, 64 >> i, 80 >> i, generator=g) for i in range(4)]
+    maps = [m.to(memory_format=layout).requires_grad_() for m in maps]
+    rois, levels = random_rois(150), torch.randint(0, 4, (150,), generator=g)
+    pooled = roi_align_pyramid(maps, rois, levels, STRIDES, size, ratio, aligned)
+    expected = torch.cat(
+        [
+            roi_align(maps[level], roi[None], size, 1 / STRIDES[level], ratio, aligned)
+            for level, roi in zip(levels.tolist(), rois)
+        ]
+    )
+    torch.testing.assert_close(pooled, expected, rtol=0, atol=2e-5)
+    assert torch.equal(_roi_align_by_level(maps, rois, levels, STRIDES, size, ratio, aligned), expected)
+    grad = torch.randn(pooled.shape, generator=g)
+    for found, right in zip(torch.autograd.grad(pooled, maps, grad), torch.autograd.grad(expected, maps, grad)):
+        torch.testing.assert_close(found, right, rtol=1e-5, atol=1e-4)
+
+
+def test_roi_align_gradient_in_double_precision() -> None:
+    maps = [torch.randn(2, 2, 6 >> i, 8 >> i, dtype=torch.float64, requires_grad=True) for i in range(2)]
+    rois, levels = random_rois(6) / 10, torch.tensor([0, 1, 0, 1, 1, 0])
+    rois[:, 0] = torch.tensor([0, 1, 0, 1, 0, 1])
+    assert torch.autograd.gradcheck(lambda *m: roi_align_pyramid(m, rois, levels, STRIDES, 2), maps)
+
+
+@pytest.mark.parametrize("number, num_groups", [(0, 1), (1, 1), (300, 1), (300, 7), (1500, 2)])
+def test_nms_in_threads_and_without(number: int, num_groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    g = torch.Generator().manual_seed(number + num_groups)
+    xy = torch.rand(number, 2, generator=g) * 80
+    boxes = torch.cat([xy, xy + 10 + 30 * torch.rand(number, 2, generator=g)], dim=1)
+    scores = torch.randperm(number, generator=g) / max(number, 1)
+    groups = torch.randint(num_groups, (number,), generator=g)
+    expected = batched_nms(boxes, scores, groups, 0.5)
+    assert torch.equal(nms_per_group(boxes, scores, groups, 0.5), expected)
+    monkeypatch.setattr("sn2fpn.layers.cpu.nms._PAIRS_WORTH_THREADS", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert torch.equal(nms_per_group(boxes, scores, groups, 0.5), expected)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(("stride", "padding"), [((1, 1), (1, 1)), ((2, 1), (0, 2))])
+@pytest.mark.parametrize("modulated", [False, True])
+def test_deform_conv(groups: int, stride: tuple[int, int], padding: tuple[int, int], modulated: bool) -> None:
+    x, weight, bias = torch.randn(2, 4, 11, 8), torch.randn(6, 4, 3, 3), torch.randn(6)
+    plain = F.conv2d(x, weight, bias, stride, padding)
+    offset = 2 * torch.randn(2, 18 * groups, *plain.shape[2:])
+    mask = torch.rand(2, 9 * groups, *plain.shape[2:]) if modulated else None
+    found = deform_conv2d_by_grid(x, offset, weight, bias, stride, padding, mask)
+    assert torch.allclose(found, deform_conv2d(x, offset, weight, bias, stride, padding, mask=mask), atol=1e-4)
+    still = deform_conv2d_by_grid(x, torch.zeros_like(offset), weight, bias, stride, padding)
+    assert torch.allclose(still, plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", [(8, 12), (9, 12), (8, 11), (17, 23), (1, 1), (2, 1)])
+def test_fused_add(size: tuple[int, int], layout: torch.memory_format) -> None:
+    fine = torch.randn(2, 3, *size).contiguous(memory_format=layout)
+    coarse = torch.randn(2, 3, *((side + 1) // 2 for side in size)).contiguous(memory_format=layout)
+    found = add_doubled_by_columns(fine, coarse, 0.3, torch.empty_like(fine))
+    assert torch.allclose(found, fine + 0.3 * F.interpolate(coarse, size), atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_linear_of_maps(layout: torch.memory_format) -> None:
+    layer, x = nn.Linear(4 * 49, 10), torch.randn(5, 4, 7, 7).contiguous(memory_format=layout)
+    assert torch.allclose(linear_of_maps(x, layer.weight, layer.bias), layer(x.flatten(1)), atol=1e-5)
+
+
+def test_layout() -> None:
+    x = torch.randn(2, 3, 5, 7)
+    inside = channels_last_on_cpu(x)
+    assert torch.equal(inside, x) and inside.is_contiguous(memory_format=torch.channels_last)
+    elsewhere = x.to("meta")
+    assert channels_last_on_cpu(elsewhere) is elsewhere
+
+
+def test_mask_windows_hold_all_pixels_that_whole_images_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    g = torch.Generator().manual_seed(0)
+    masks, corner = torch.rand(20, 28, 28, generator=g), torch.rand(20, 2, generator=g) * 120 - 20
+    boxes = torch.cat([corner, corner + 1 + torch.rand(20, 2, generator=g) * 50], dim=1)
+    found = mask_pasting.paste_masks(masks, boxes, (90, 110))
+    assert len(list(windows_of_boxes(boxes, (90, 110)))) < 20  # some boxes miss the image
+    monkeypatch.setattr(mask_pasting, "_PIXELS_PER_PASS", 8 * 90 * 110)
+    whole = mask_pasting._whole_images
+    monkeypatch.setattr(mask_pasting, "windows_of_boxes", lambda boxes, size: whole(len(boxes), size))
+    assert torch.equal(mask_pasting.paste_masks(masks, boxes, (90, 110)), found)
