@@ -77,7 +77,7 @@ def test_boxes_choose_their_masks(make: Callable) -> None:
     assert targets[1].float().mean() == pytest.approx(0.5 * 20 * 20 / 27**2, rel=0.1)  # the triangle
     assert masks[:0].crop_and_resize(boxes[:0], 28).shape == (0, 28, 28)
     assert torch.equal(masks.crop_and_resize(boxes[:0], 28, index[:0]), targets[:0])
-    with pytest.raises(ValueError, match="4 boxes for 3 masks"):
+    with pytest.raises(ValueError, match="expected one for each of 3 masks, found 4"):
         masks.crop_and_resize(boxes, 28)
 
 
@@ -115,7 +115,7 @@ def test_run_lengths_are_cocos() -> None:
 def test_what_is_no_mask() -> None:
     with pytest.raises(ValueError, match="3 or more points, found 4 numbers"):
         PolygonMasks([[[0.0, 0.0, 5.0, 5.0]]])
-    with pytest.raises(ValueError, match="a list of objects, each a list of polygons"):
+    with pytest.raises(ValueError, match="a list of objects, each of which is a list of polygons"):
         PolygonMasks([np.zeros(8)])
     with pytest.raises(ValueError, match=r"\(N, H, W\), found \(4, 4\)"):
         BitMasks(np.zeros((4, 4)))

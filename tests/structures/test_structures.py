@@ -73,13 +73,13 @@ def test_instances_keep_fields_together() -> None:
 
 def test_instances_refuse_what_does_not_fit() -> None:
     instances = Instances((10, 20), scores=torch.zeros(2))
-    with pytest.raises(ValueError, match="'gt_classes' has 3 entries, this Instances has 2"):
+    with pytest.raises(ValueError, match="gt_classes: expected 2 entries like the other fields, found 3"):
         instances.gt_classes = torch.zeros(3)
     with pytest.raises(AttributeError, match=r"no field 'score'.*scores"):
         _ = instances.score
-    with pytest.raises(IndexError, match="index 2 of 2"):
+    with pytest.raises(IndexError, match="there are 2 instances, found index 2"):
         instances[2]
-    with pytest.raises(ValueError, match="different image sizes"):
+    with pytest.raises(ValueError, match="expected instances of one image size"):
         Instances.cat([instances, Instances((9, 9), scores=torch.zeros(1))])
     assert not instances.has("gt_boxes")
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ...structures import Boxes, Instances
 from ..box_coding import BoxCoder
-from ..mask_pasting import paste_masks
 from ..nms import grouped_nms
+from .mask_pasting import paste_masks
 
 __all__ = ["rescale_detections", "select_detections"]
 

@@ -16,10 +16,10 @@ from ..features import common_channels, pick_shapes
 from ..losses import BOX_LOSSES, box_regression_loss
 from ..matching import Matcher
 from ..metrics import collecting_metrics, log_scalar
-from ..roi_pooler import ROIPooler
 from ..sampling import sample_labels
 from .box_head import BoxHead, BoxPredictor, build_box_head
 from .mask_head import MaskHead, build_mask_head, mask_loss, mask_probabilities, mask_targets
+from .pooler import ROIPooler
 from .postprocess import select_detections
 
 __all__ = ["StandardROIHeads", "build_roi_heads"]
