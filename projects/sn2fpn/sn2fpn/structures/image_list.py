@@ -13,7 +13,7 @@ class ImageList:
     """A batch of images that are padded at the bottom and on the right, with their own sizes.
 
     Args:
-        tensor: the padded batch (Tensor[N, C, H, W]).
+        tensor (Tensor[N, C, H, W]): the padded batch.
         image_sizes: the (height, width) of each image before padding.
     """
 
@@ -26,7 +26,7 @@ class ImageList:
         """Pad images to a common size.
 
         Args:
-            tensors: the images (Tensor[C, h, w]).
+            tensors (Tensor[C, h, w]): the images.
             size_divisibility: both sides of the batch become multiples of this; 0 and 1 have no effect.
             pad_value: the value of the padding.
 

@@ -67,9 +67,9 @@ class PolygonMasks:
         """Draw the part of a mask that lies in each box on a square grid, which gives the targets of a mask head.
 
         Args:
-            boxes: the boxes `(x1, y1, x2, y2)` (Tensor[K, 4]).
+            boxes (Tensor[K, 4]): the boxes `(x1, y1, x2, y2)`.
             mask_size: side S of the grid.
-            index: the index of the mask of each box (Tensor[K]); None means that there is one box per mask.
+            index (Tensor[K]): the index of the mask of each box; None means that there is one box per mask.
 
         Returns:
             The grids (Tensor[K, S, S], bool) on the device of the boxes.
@@ -145,9 +145,9 @@ class BitMasks:
         """Sample the part of a mask that lies in each box on a square grid, as RoIAlign with a threshold of 0.5.
 
         Args:
-            boxes: the boxes `(x1, y1, x2, y2)` (Tensor[K, 4]).
+            boxes (Tensor[K, 4]): the boxes `(x1, y1, x2, y2)`.
             mask_size: side S of the grid.
-            index: the index of the mask of each box (Tensor[K]); None means that there is one box per mask.
+            index (Tensor[K]): the index of the mask of each box; None means that there is one box per mask.
 
         Returns:
             The grids (Tensor[K, S, S], bool) on the device of the masks.
@@ -195,7 +195,7 @@ def masks_to_rle(masks: Tensor) -> list[dict[str, Any]]:
     """Return each mask in COCO's compressed run lengths: `{"size": [height, width], "counts": str}`.
 
     Args:
-        masks: the masks (Tensor[N, H, W], bool).
+        masks (bool Tensor[N, H, W]): the masks.
     """
     out = []
     for mask in masks:
