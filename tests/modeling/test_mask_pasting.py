@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from golden_detectron2 import FOLDER
-from sn2fpn.modeling.mask_pasting import paste_masks
+from sn2fpn.modeling.roi_heads.mask_pasting import paste_masks
 
 
 def test_golden_paste() -> None:

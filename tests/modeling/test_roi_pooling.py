@@ -10,7 +10,7 @@ import torch
 
 from golden_detectron2 import max_error, numbers
 from sn2fpn.errors import UserError
-from sn2fpn.modeling.roi_pooler import ROIPooler, assign_levels
+from sn2fpn.modeling.roi_heads.pooler import ROIPooler, assign_levels
 
 STRIDES = (4, 8, 16, 32)
 
