@@ -60,5 +60,5 @@ def test_traced_as_tools_that_count_operations_do() -> None:
 
 
 def test_groups_that_do_not_divide() -> None:
-    with pytest.raises(UserError, match="3 offset groups do not divide 8 channels"):
+    with pytest.raises(UserError, match="offset_groups: expected a divisor of the 8 input channels, found 3"):
         DeformConv2d(8, 8, offset_groups=3)

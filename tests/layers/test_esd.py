@@ -52,12 +52,12 @@ def test_parameter_counts() -> None:
     assert count_parameters(ESD2(64, 128)) == 106_752
     # inside ResNets (FrozenBN has no parameters to count; the fuse conv alone is what ESD-2 adds)
     assert sum(count_parameters(esd_fuse_conv(c, c)) for c in (128, 256, 512)) == 1_032_192
-    assert count_parameters(ESD1(64, 64, act="relu")) == 36_992
-    assert count_parameters(ESD2(64, 64, act="relu")) == 49_280
+    assert count_parameters(ESD1(64, 64, activation="relu")) == 36_992
+    assert count_parameters(ESD2(64, 64, activation="relu")) == 49_280
 
 
 def test_dense_identity_starts_as_the_dense_branch_and_learns() -> None:
-    esd = ESD2(6, 12, act="relu", fuse_init="dense_identity")
+    esd = ESD2(6, 12, activation="relu", fuse_init="dense_identity")
     x = torch.randn(2, 6, 9, 12)
     y = esd(x)
     assert torch.equal(y, esd.dense(x))
@@ -68,7 +68,7 @@ def test_dense_identity_starts_as_the_dense_branch_and_learns() -> None:
 def test_an_existing_conv_can_be_the_dense_branch() -> None:
     conv2 = Conv2d(8, 8, 3, stride=2, padding=1, norm="FrozenBN", activation="relu")
     u = torch.randn(1, 8, 13, 10).relu()
-    esd = ESD1(8, 8, norm="FrozenBN", act="relu")
+    esd = ESD1(8, 8, norm="FrozenBN", activation="relu")
     esd.dense.load_state_dict(conv2.state_dict())
     assert torch.equal(esd_fuse(u, conv2(u)), esd(u))
 
@@ -76,12 +76,12 @@ def test_an_existing_conv_can_be_the_dense_branch() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: ESD1(64, 96), "must be 64 or 128 for in_channels 64, found 96"),
-        (lambda: ESD1(8, 8, stride=1), "stride must be 2, found 1"),
-        (lambda: ESD2(8, 8, stride=4), "stride must be 2, found 4"),
-        (lambda: ESD2(8, 8, kernel_size=4), "kernel_size must be odd, found 4"),
-        (lambda: ESD2(8, 8, fuse_init="dense_identty"), "did you mean 'dense_identity'"),
-        (lambda: esd_fuse(torch.ones(1, 3, 4, 4), torch.ones(1, 5, 2, 2)), "must be 3 or 6"),
+        (lambda: ESD1(64, 96), "out_channels: .* 64 or 128 was expected for in_channels 64; found 96"),
+        (lambda: ESD1(8, 8, stride=1), "stride: .* 2 was expected; found 1"),
+        (lambda: ESD2(8, 8, stride=4), "stride: .* 2 was expected; found 4"),
+        (lambda: ESD2(8, 8, kernel_size=4), "kernel_size: expected an odd number, found 4"),
+        (lambda: ESD2(8, 8, fuse_init="dense_identty"), "fuse_init: .*; did you mean 'dense_identity'"),
+        (lambda: esd_fuse(torch.ones(1, 3, 4, 4), torch.ones(1, 5, 2, 2)), "out_channels: .* 3 or 6 was expected"),
     ],
 )
 def test_mistakes_are_named(make, words: str) -> None:  # type: ignore[no-untyped-def]

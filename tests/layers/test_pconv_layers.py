@@ -107,7 +107,7 @@ def test_parameters() -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match=r"sizes halve, rounded up; found \[\(8, 8\), \(3, 4\)\]"):
         PConv(4)([torch.ones(1, 4, 8, 8), torch.ones(1, 4, 3, 4)])
-    with pytest.raises(UserError, match="SEPC deform: found 'light'; did you mean 'lite'"):
+    with pytest.raises(UserError, match="deform: unknown value 'light'; did you mean 'lite'"):
         SEPC(4, deform="light")
     with pytest.raises(UserError, match="upsample: unknown value 'bicubic'"):
         PConv(4, upsample="bicubic")

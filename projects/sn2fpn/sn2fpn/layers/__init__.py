@@ -1,4 +1,7 @@
-"""Building blocks: norms, convolutions and the study's sampling layers; they know only torch."""
+"""Building blocks: convolutions, norms, and the upsampling and downsampling layers of the study.
+
+Nothing here knows of detectors or configurations.
+"""
 
 from .activation import get_activation
 from .c3 import C3
@@ -23,7 +26,6 @@ from .upsample import (
     soft_nearest,
     soft_nearest_add,
 )
-from .upsample.functions import UPSAMPLINGS, check_upsampling, upsample, upsample_add
 
 __all__ = [
     "Bilinear",
@@ -46,13 +48,11 @@ __all__ = [
     "SNI",
     "SharedConv",
     "SyncBatchNorm",
-    "UPSAMPLINGS",
     "Upsample",
     "Upsampling",
     "c2_msra_fill",
     "c2_xavier_fill",
     "check_esd1_channels",
-    "check_upsampling",
     "esd_fuse",
     "esd_fuse_conv",
     "get_activation",
@@ -62,6 +62,4 @@ __all__ = [
     "kaiming_normal_per_group",
     "soft_nearest",
     "soft_nearest_add",
-    "upsample",
-    "upsample_add",
 ]

@@ -1,4 +1,4 @@
-"""Activations by name."""
+"""Activation functions by name."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import UserError, did_you_mean
+from ..errors import check_choice
 
 __all__ = ["Activation", "get_activation"]
 
 Activation = str | Callable[[Tensor], Tensor] | None
-"""How an activation is asked for: a name of `get_activation`, or a callable on tensors; "" or None: none."""
+"""How callers ask for an activation: a name of `get_activation`, a callable on tensors, or "" or None for none."""
 
-# ReLU's gradient needs only its output, so it may overwrite the map it is given; SiLU's needs its input.
+# ReLU's gradient needs only the output, so it may overwrite its input. SiLU's and GELU's gradients need the input.
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu_, "silu": F.silu, "gelu": F.gelu}
 
 
-def get_activation(act: Activation) -> Callable[[Tensor], Tensor] | None:
-    """The function called `act` ("relu", "silu", "gelu": exact erf form); None for "" or None.
+def get_activation(activation: Activation) -> Callable[[Tensor], Tensor] | None:
+    """Return the activation function, or None for no activation.
 
-    "relu" works in place: it is for a map that nobody else reads, such as the output of a conv or a norm.
+    Args:
+        activation: "relu", "silu", "gelu" (the exact form with erf), a callable, or "" or None for none. "relu" works
+            in place, so it is meant for a map that nothing else reads, such as the output of a convolution or a norm.
 
     Raises:
-        UserError: unknown name.
+        ArgumentError: the name is unknown.
     """
-    if not act:
+    if not activation:
         return None
-    if not isinstance(act, str):
-        return act
-    if act not in _ACTIVATIONS:
-        raise UserError(f"unknown activation {act!r}{did_you_mean(act, [*_ACTIVATIONS, ''])}")
-    return _ACTIVATIONS[act]
+    if not isinstance(activation, str):
+        return activation
+    return _ACTIVATIONS[check_choice("activation", activation, [*_ACTIVATIONS, ""])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import ArgumentError
 from .activation import Activation
 from .conv import ConvNormAct
 from .norm import Norm
@@ -14,18 +14,22 @@ __all__ = ["C3"]
 
 
 class C3(nn.Module):
-    """y = CBA1x1(cat(blocks(CBA1x1(x)), CBA1x1(x))), each inner block CBA3x3 -> CBA3x3 without addition.
+    """A cross-stage block: half the channels run through `depth` inner blocks, the other half bypasses them.
 
-    From the released code of Li, "Rethinking Features-Fused-Pyramid-Neck for Object Detection", ECCV 2024: half the
-    channels run through `depth` blocks and the other half bypass them. (YOLOv5's C3 has 1x1 -> 3x3 inside.)
+        y = CBA1x1(cat(blocks(CBA1x1(x)), CBA1x1(x)))
+
+    CBA is a convolution with norm and activation. Each inner block is CBA3x3 followed by CBA3x3, without an addition;
+    YOLOv5's C3 has 1x1 followed by 3x3 inside. The source is the released code of Li, "Rethinking
+    Features-Fused-Pyramid-Neck for Object Detection", ECCV 2024.
 
     Args:
-        channels: c of input and output, even.
-        depth: number of inner blocks n.
-        norm, act: of all convs, see `get_norm` and `get_activation`.
+        channels: number of channels c of input and output, an even number.
+        depth: number of inner blocks.
+        norm: norm of all convolutions, see `get_norm`.
+        activation: activation of all convolutions, see `get_activation`.
 
     Raises:
-        UserError (a ValueError): odd `channels`.
+        ArgumentError: `channels` is odd.
 
     Example:
         >>> import torch
@@ -34,23 +38,20 @@ class C3(nn.Module):
         torch.Size([2, 16, 17, 23])
     """
 
-    def __init__(self, channels: int, depth: int = 1, *, norm: Norm = "BN", act: Activation = "silu") -> None:
+    def __init__(self, channels: int, depth: int = 1, *, norm: Norm = "BN", activation: Activation = "silu") -> None:
         super().__init__()
         if channels % 2:
-            raise UserError(f"C3: channels must be even, found {channels}")
+            raise ArgumentError("channels", f"expected an even number, found {channels}")
+
+        def conv(in_channels: int, out_channels: int, kernel_size: int = 1) -> ConvNormAct:
+            return ConvNormAct(in_channels, out_channels, kernel_size, norm=norm, activation=activation)
+
         half = channels // 2
-        self.a = ConvNormAct(channels, half, norm=norm, act=act)
-        self.b = ConvNormAct(channels, half, norm=norm, act=act)
-        self.blocks = nn.Sequential(
-            *(
-                nn.Sequential(
-                    ConvNormAct(half, half, 3, norm=norm, act=act), ConvNormAct(half, half, 3, norm=norm, act=act)
-                )
-                for _ in range(depth)
-            )
-        )
-        self.out = ConvNormAct(channels, channels, norm=norm, act=act)
+        self.a = conv(channels, half)
+        self.b = conv(channels, half)
+        self.blocks = nn.Sequential(*(nn.Sequential(conv(half, half, 3), conv(half, half, 3)) for _ in range(depth)))
+        self.out = conv(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (Tensor[N, c, H, W]) -> same shape."""
+        """Return the map that the block makes of `x` (Tensor[N, c, H, W]), of the same shape."""
         return self.out(torch.cat((self.blocks(self.a(x)), self.b(x)), dim=1))

@@ -1,10 +1,10 @@
-"""Convolution with norm and activation as one module, named as in Detectron2's state dicts."""
+"""Convolutions with norm and activation in one module."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import ArgumentError
 from .activation import Activation, get_activation
 from .init import kaiming_normal_per_group
 from .norm import FrozenBatchNorm2d, Norm, get_norm
@@ -13,19 +13,23 @@ __all__ = ["Conv2d", "ConvNormAct"]
 
 
 class Conv2d(nn.Conv2d):
-    """`activation(norm(conv(x)))`; norm and activation are optional.
+    """A 2D convolution, followed by an optional norm and an optional activation.
 
-    State-dict names: `weight`, `bias`, `norm.weight`, `norm.bias`, `norm.running_mean`, … (Detectron2's).
+    The names in the state dict are those of Detectron2: `weight`, `bias`, `norm.weight`, `norm.bias`,
+    `norm.running_mean` and so on.
 
-    A frozen batch norm is a constant affine map per output channel, so it is folded into the convolution,
-    conv(x, w) * scale + shift = conv(x, w * scale) + shift: no extra pass over the output, equal to rounding,
-    and differentiable with respect to w.
+    A frozen batch norm is a constant affine map per output channel, so the module folds it into the convolution:
+    conv(x, w) * scale + shift = conv(x, w * scale) + shift. This saves a pass over the output. The result is equal up
+    to rounding and differentiable with respect to w.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups: as in `nn.Conv2d`.
-        bias: None (default): a bias exactly when there is no norm.
-        norm: name or callable for `get_norm`, or a module that is used as it is.
-        activation: name ("relu", "silu", "gelu") or callable.
+        bias: whether the convolution has a bias. By default it has one if there is no norm.
+        norm: name or callable for `get_norm`, or a module.
+        activation: name or callable for `get_activation`.
+
+    Raises:
+        ArgumentError: the norm or the activation is unknown.
 
     Example:
         >>> import torch
@@ -57,7 +61,7 @@ class Conv2d(nn.Conv2d):
         self.activation = get_activation(activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (Tensor[N, C_in, H, W]) -> Tensor[N, C_out, H', W']."""
+        """Return the convolved map (Tensor[N, C_out, H', W']) of `x` (Tensor[N, C_in, H, W])."""
         if isinstance(self.norm, FrozenBatchNorm2d):
             scale, shift = self.norm.scale_and_shift()
             bias = shift if self.bias is None else shift + self.bias * scale
@@ -74,20 +78,20 @@ class Conv2d(nn.Conv2d):
 
 
 class ConvNormAct(Conv2d):
-    """The conv block of the study's modules ("CBA"): conv, norm, activation; padding `kernel_size // 2`.
+    """The convolution block of the study's modules ("CBA"): convolution, norm and activation.
 
-    With no norm the conv has a bias. Weights are Kaiming-normal with fan-out per group, norms start at
-    (1, 0). (The released code leaves conv weights at PyTorch's default.)
+    The padding is `kernel_size // 2`, so the output has ceil(H / stride) x ceil(W / stride) pixels. Without a norm the
+    convolution has a bias. Weights start Kaiming-normal with fan-out per group; the released code leaves them at
+    PyTorch's default.
 
     Args:
-        in_channels, out_channels, groups: as in `nn.Conv2d`.
-        kernel_size: odd; the output has ceil(H / stride) x ceil(W / stride) pixels.
-        stride: of the conv.
+        in_channels, out_channels, stride, groups: as in `nn.Conv2d`.
+        kernel_size: side of the kernel, an odd number.
         norm: name or callable for `get_norm`.
-        act: name or callable for `get_activation`.
+        activation: name or callable for `get_activation`.
 
     Raises:
-        UserError (a ValueError): an even kernel.
+        ArgumentError: the kernel size is even, or the norm or the activation is unknown.
 
     Example:
         >>> import torch
@@ -105,11 +109,12 @@ class ConvNormAct(Conv2d):
         groups: int = 1,
         *,
         norm: Norm = "BN",
-        act: Activation = "silu",
+        activation: Activation = "silu",
     ) -> None:
         if kernel_size % 2 == 0:
-            raise UserError(f"conv block: kernel_size must be odd, found {kernel_size}")
+            raise ArgumentError("kernel_size", f"expected an odd number, found {kernel_size}")
+        padding = kernel_size // 2
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, norm=norm, activation=act
+            in_channels, out_channels, kernel_size, stride, padding, groups=groups, norm=norm, activation=activation
         )
         kaiming_normal_per_group(self)

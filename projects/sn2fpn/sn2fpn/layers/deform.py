@@ -1,9 +1,9 @@
-"""Deformable convolution whose offsets (and masks) come from a conv of their own.
+"""Deformable convolution whose offsets and masks come from a convolution of their own.
 
     y(p) = b + sum_k w_k * m_k(p) * x(p + k + d_k(p)),  (d, logit m) = conv(guide)
 
-Dai et al., "Deformable Convolutional Networks", ICCV 2017; with the masks m, Zhu et al., "Deformable ConvNets v2",
-CVPR 2019. x is read bilinearly between its pixels, and is 0 outside.
+k runs over the taps of the kernel. x is read bilinearly between its pixels and is 0 outside. Dai et al., "Deformable
+Convolutional Networks", ICCV 2017; the masks m are from Zhu et al., "Deformable ConvNets v2", CVPR 2019.
 """
 
 from __future__ import annotations
@@ -12,25 +12,29 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
-from ..errors import UserError
+from ..errors import ArgumentError
 from .cpu.deform_conv import deform_conv2d_by_grid
 
 __all__ = ["DeformConv2d"]
 
 
 class DeformConv2d(nn.Conv2d):
-    """Deformable conv; the offset conv starts at zero, so a fresh layer is the plain conv (halved, if modulated).
+    """A deformable 2D convolution with its own offset convolution.
 
-    Offset channels: 2 * taps * group + 2 * tap + (0: dy, 1: dx), in pixels of x, taps row-major over the kernel.
-    Modulated, taps * offset_groups mask logits follow. Positions are computed in float32 under autocast too.
+    The offset convolution starts at zero. A fresh layer therefore equals the plain convolution, or half of it (before
+    the bias) if it is modulated.
+
+    Channel 2 * taps * group + 2 * tap of the offset convolution is dy, and the next one is dx, in pixels of x; taps
+    are counted along the rows of the kernel. The mask logits follow, one per tap and group. Positions are computed in
+    float32 under autocast too.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding: as in `nn.Conv2d`.
-        offset_groups: g; the j-th of g equal slices of x's channels has its own offsets (and masks).
-        modulated: masks m = sigmoid(logits), one per tap, group and output pixel; else m = 1.
+        offset_groups: number of equal slices of the input channels that have offsets and masks of their own.
+        modulated: True multiplies what each tap reads by a mask m = sigmoid(logit) per group and output pixel.
 
     Raises:
-        UserError (a ValueError): channels that `offset_groups` does not divide.
+        ArgumentError: `offset_groups` does not divide the input channels.
 
     Example:
         >>> import torch
@@ -51,7 +55,9 @@ class DeformConv2d(nn.Conv2d):
         modulated: bool = False,
     ) -> None:
         if offset_groups < 1 or in_channels % offset_groups:
-            raise UserError(f"deformable conv: {offset_groups} offset groups do not divide {in_channels} channels")
+            raise ArgumentError(
+                "offset_groups", f"expected a divisor of the {in_channels} input channels, found {offset_groups}"
+            )
         super().__init__(in_channels, out_channels, kernel_size, stride, padding)
         self.offset_channels = 2 * kernel_size**2 * offset_groups
         masks = self.offset_channels // 2 if modulated else 0
@@ -60,13 +66,17 @@ class DeformConv2d(nn.Conv2d):
         nn.init.zeros_(self.offset.bias)
 
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
-        """`x` (Tensor[N, C_in, H, W]) -> Tensor[N, C_out, H', W'] in the layout of x.
+        """Return the convolved map (Tensor[N, C_out, H', W']) in the memory layout of `x`.
 
-        `guide` (Tensor[N, C_in, H, W]): the map that the offsets are computed from; None: x.
+        Args:
+            x (Tensor[N, C_in, H, W]): the input.
+            guide (Tensor[N, C_in, H, W]): the map from which the offsets and masks are computed; by default `x`.
         """
         offset = self.offset(x if guide is None else guide)
         dtype, layout = offset.dtype, _layout(x)
-        exact = torch.promote_types(dtype, torch.float32)  # the op knows no bfloat16; positions need the digits
+        exact = torch.promote_types(
+            dtype, torch.float32
+        )  # the operator does not take bfloat16, and positions need the digits
         offset, mask = offset.to(exact), None
         if offset.shape[1] > self.offset_channels:
             offset, mask = offset[:, : self.offset_channels], offset[:, self.offset_channels :].sigmoid()
@@ -75,10 +85,11 @@ class DeformConv2d(nn.Conv2d):
         return y.to(dtype, memory_format=layout)
 
     def plain(self, x: Tensor) -> Tensor:
-        """The ordinary conv with this kernel: all offsets 0, all masks 1."""
+        """Return the plain convolution of `x` with this kernel: all offsets are 0 and all masks are 1."""
         return self._conv_forward(x, self.weight, self.bias)
 
 
 def _layout(x: Tensor) -> torch.memory_format:
+    """Return the memory format of the map; a map that is in both counts as contiguous."""
     inside = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return torch.channels_last if inside else torch.contiguous_format

@@ -1,12 +1,13 @@
-"""Extended-spatial-window downsampling (ESD): three parallel views of the input in place of a stride-2 conv.
+"""Extended-spatial-window downsampling (ESD): three parallel views of the input replace a stride-2 convolution.
 
-    D = conv3x3/2 -> norm -> act,   G = average pool 4x4/2,   M = max pool 4x4/2   (all pad 1)
+    D = activation(norm(conv3x3/2(x))),   G = average pool 4x4/2,   M = max pool 4x4/2   (all with padding 1)
     ESD-1:  Y = G + M + D  (c_out = c_in),   Y = cat(G, M) + D  (c_out = 2 c_in)
-    ESD-2:  Y = conv1x1(cat(G, M, D)),  no bias, norm or activation
+    ESD-2:  Y = conv1x1(cat(G, M, D)),  without bias, norm or activation
 
-Li, "Rethinking Features-Fused-Pyramid-Neck for Object Detection", ECCV 2024, and its released code. Two departures
-from that code: the pools round sizes up, so odd sizes work (even ones are unchanged), and ESD-2's 1x1 has
-2 c_in + c_out inputs, which is the released 2 c_out where that worked (c_out = 2 c_in) and fits every pair.
+Li, "Rethinking Features-Fused-Pyramid-Neck for Object Detection", ECCV 2024, and its released code. This module differs
+from that code in two points. The pools round sizes up, so odd sizes work and even sizes give the same result. ESD-2's
+1x1 convolution has 2 c_in + c_out inputs; these are the released 2 c_out inputs where that code works (c_out = 2 c_in),
+and they fit every pair of channels.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UserError, did_you_mean
+from ..errors import ArgumentError, check_choice
 from .activation import Activation
 from .conv import Conv2d, ConvNormAct
 from .init import kaiming_normal_per_group
@@ -25,21 +26,21 @@ __all__ = ["ESD1", "ESD2", "check_esd1_channels", "esd_fuse", "esd_fuse_conv"]
 
 
 class ESD1(nn.Module):
-    """ESD-1, light fusion by addition: no parameters beside those of the stride-2 conv.
+    """ESD-1, which adds the three views. It has no parameters but those of the stride-2 convolution.
 
     Args:
-        in_channels: c_in.
-        out_channels: c_in or 2 * c_in.
-        kernel_size: of the dense branch only (odd); the pools are fixed at 4x4.
-        stride: 2, nothing else.
-        norm: of the dense branch, see `get_norm`.
-        act: of the dense branch, see `get_activation`; "relu" inside a ResNet.
+        in_channels: number of input channels c_in.
+        out_channels: number of output channels, c_in or 2 * c_in.
+        kernel_size: kernel size of the dense branch, an odd number; the pools are always 4x4.
+        stride: the stride, which must be 2.
+        norm: norm of the dense branch, see `get_norm`.
+        activation: activation of the dense branch, see `get_activation`; "relu" inside a ResNet.
 
     Attributes:
-        dense: the branch D, a conv with norm and activation.
+        dense: the branch D, a convolution with norm and activation.
 
     Raises:
-        UserError (a ValueError): another channel pair, stride or an even kernel.
+        ArgumentError: the channels, the stride or the kernel size are others.
 
     Example:
         >>> import torch
@@ -56,35 +57,36 @@ class ESD1(nn.Module):
         stride: int = 2,
         *,
         norm: Norm = "BN",
-        act: Activation = "silu",
+        activation: Activation = "silu",
     ) -> None:
         super().__init__()
         _check_stride(stride)
         check_esd1_channels(in_channels, out_channels)
-        self.dense = ConvNormAct(in_channels, out_channels, kernel_size, 2, norm=norm, act=act)
+        self.dense = ConvNormAct(in_channels, out_channels, kernel_size, 2, norm=norm, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (Tensor[N, c_in, H, W]) -> Tensor[N, c_out, ceil(H / 2), ceil(W / 2)]."""
+        """Map `x` (Tensor[N, c_in, H, W]) to Tensor[N, c_out, ceil(H / 2), ceil(W / 2)]."""
         return esd_fuse(x, self.dense(x))
 
 
 class ESD2(nn.Module):
-    """ESD-2, learnable linear fusion of the three views by a 1x1 conv.
+    """ESD-2, which mixes the three views linearly by a 1x1 convolution.
 
     Args:
-        in_channels, out_channels: any pair.
-        kernel_size: of the dense branch only (odd); the pools are fixed at 4x4.
-        stride: 2, nothing else.
-        norm: of the dense branch, see `get_norm`.
-        act: of the dense branch, see `get_activation`; "relu" inside a ResNet.
-        fuse_init: "default" (Kaiming-normal), or "dense_identity": starts as Y = D.
+        in_channels: number of input channels c_in.
+        out_channels: number of output channels c_out.
+        kernel_size: kernel size of the dense branch, an odd number; the pools are always 4x4.
+        stride: the stride, which must be 2.
+        norm: norm of the dense branch, see `get_norm`.
+        activation: activation of the dense branch, see `get_activation`; "relu" inside a ResNet.
+        fuse_init: initialisation of the 1x1 convolution, see `esd_fuse_conv`.
 
     Attributes:
-        dense: the branch D, a conv with norm and activation.
-        fuse: the 1x1 conv; its inputs are G, M, D in this order.
+        dense: the branch D, a convolution with norm and activation.
+        fuse: the 1x1 convolution. Its inputs are G, M and D in this order.
 
     Raises:
-        UserError (a ValueError): another stride, an even kernel or an unknown `fuse_init`.
+        ArgumentError: the stride is not 2, the kernel size is even, or `fuse_init` is unknown.
 
     Example:
         >>> import torch
@@ -101,31 +103,35 @@ class ESD2(nn.Module):
         stride: int = 2,
         *,
         norm: Norm = "BN",
-        act: Activation = "silu",
+        activation: Activation = "silu",
         fuse_init: str = "default",
     ) -> None:
         super().__init__()
         _check_stride(stride)
-        self.dense = ConvNormAct(in_channels, out_channels, kernel_size, 2, norm=norm, act=act)
+        self.dense = ConvNormAct(in_channels, out_channels, kernel_size, 2, norm=norm, activation=activation)
         self.fuse = esd_fuse_conv(in_channels, out_channels, fuse_init)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (Tensor[N, c_in, H, W]) -> Tensor[N, c_out, ceil(H / 2), ceil(W / 2)]."""
+        """Map `x` (Tensor[N, c_in, H, W]) to Tensor[N, c_out, ceil(H / 2), ceil(W / 2)]."""
         return esd_fuse(x, self.dense(x), self.fuse)
 
 
 def esd_fuse(x: Tensor, dense: Tensor, fuse: nn.Module | None = None) -> Tensor:
-    """Fuse the dense branch's output with the two pooled views of its input.
+    """Fuse the output of the dense branch with the two pooled views of its input.
 
-    Lets any existing stride-2 conv (a ResNet's conv2) serve as the dense branch.
+    Any existing stride-2 convolution, such as the conv2 of a ResNet, can be the dense branch.
 
     Args:
-        x (Tensor[N, c_in, H, W]): the map being downsampled.
-        dense (Tensor[N, c_out, ceil(H / 2), ceil(W / 2)]): D.
-        fuse: ESD-2's 1x1 conv (see `esd_fuse_conv`); None: ESD-1, which needs c_out in (c_in, 2 * c_in).
+        x (Tensor[N, c_in, H, W]): the map that is downsampled.
+        dense (Tensor[N, c_out, ceil(H / 2), ceil(W / 2)]): the output D of the dense branch.
+        fuse: the 1x1 convolution of ESD-2, see `esd_fuse_conv`. Without it this is ESD-1, where c_out must be c_in
+            or 2 * c_in.
 
     Returns:
         Tensor[N, c_out, ceil(H / 2), ceil(W / 2)].
+
+    Raises:
+        ArgumentError: the channels do not fit ESD-1.
 
     Example:
         >>> import torch
@@ -143,38 +149,38 @@ def esd_fuse(x: Tensor, dense: Tensor, fuse: nn.Module | None = None) -> Tensor:
     return torch.cat((average, maximum), dim=1) + dense
 
 
-def esd_fuse_conv(in_channels: int, out_channels: int, init: str = "default") -> Conv2d:
-    """ESD-2's 1x1 conv, 2 * c_in + c_out -> c_out channels, without bias.
+def esd_fuse_conv(in_channels: int, out_channels: int, fuse_init: str = "default") -> Conv2d:
+    """Return the 1x1 convolution of ESD-2, from 2 * c_in + c_out to c_out channels and without bias.
 
     Args:
         in_channels, out_channels: c_in and c_out of the ESD.
-        init: "default" (Kaiming-normal), or "dense_identity": copies D and has zeros on G and M.
+        fuse_init: "default" for Kaiming-normal weights, or "dense_identity" for weights that copy D and ignore G and M,
+            so that Y = D at the start.
 
     Raises:
-        UserError: unknown `init`.
+        ArgumentError: `fuse_init` is unknown.
     """
+    check_choice("fuse_init", fuse_init, ("default", "dense_identity"))
     fuse = Conv2d(2 * in_channels + out_channels, out_channels, 1, bias=False)
-    if init == "dense_identity":
+    if fuse_init == "dense_identity":
         with torch.no_grad():
             fuse.weight.zero_()
             fuse.weight[:, 2 * in_channels :, 0, 0].fill_diagonal_(1.0)
-    elif init == "default":
-        kaiming_normal_per_group(fuse)
     else:
-        hint = did_you_mean(init, ("default", "dense_identity"))
-        raise UserError(f"MODEL.ESD.FUSE_INIT: unknown initialisation {init!r}{hint}")
+        kaiming_normal_per_group(fuse)
     return fuse
 
 
 def check_esd1_channels(in_channels: int, out_channels: int) -> None:
-    """Raise UserError (a ValueError) unless c_out is c_in or 2 * c_in."""
+    """Raise an ArgumentError unless c_out is c_in or 2 * c_in."""
     if out_channels not in (in_channels, 2 * in_channels):
-        raise UserError(
-            f"ESD-1 keeps or doubles the channels: out_channels must be {in_channels} or {2 * in_channels} for"
-            f" in_channels {in_channels}, found {out_channels} (ESD-2 takes any pair)"
+        raise ArgumentError(
+            "out_channels",
+            f"ESD-1 keeps or doubles the channels, so {in_channels} or {2 * in_channels} was expected for in_channels"
+            f" {in_channels}; found {out_channels}. ESD-2 takes any pair",
         )
 
 
 def _check_stride(stride: int) -> None:
     if stride != 2:
-        raise UserError(f"ESD halves the resolution: stride must be 2, found {stride}")
+        raise ArgumentError("stride", f"ESD halves the resolution, so 2 was expected; found {stride}")

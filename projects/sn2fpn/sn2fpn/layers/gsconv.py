@@ -1,6 +1,9 @@
-"""GSConv and its enhanced forms: a conv makes part of the channels, cheap convs derive the rest, then a shuffle.
+"""GSConv and its enhanced forms.
 
-The shuffle interleaves two halves of the channels, out[2j] = y[j], out[2j + 1] = y[j + c/2].
+A convolution makes part of the channels, cheap convolutions derive the rest from these, and a shuffle interleaves the
+two halves of the channels: out[2j] = y[j], out[2j + 1] = y[j + c/2]. In the equations, CBA is a convolution with norm
+and activation.
+
 GSConv: Li et al., "Slim-neck by GSConv", 2022 (arXiv 2206.02424). GSConvE-1 and -2: Li, "Rethinking
 Features-Fused-Pyramid-Neck for Object Detection", ECCV 2024, as in the author's released code.
 """
@@ -11,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import ArgumentError
 from .activation import Activation
 from .conv import Conv2d, ConvNormAct
 from .init import kaiming_normal_per_group
@@ -21,16 +24,19 @@ __all__ = ["GSConv", "GSConvE1", "GSConvE2"]
 
 
 class GSConv(nn.Module):
-    """x1 = CBA(x), x2 = CBA depthwise 5x5 (x1), y = shuffle(cat(x1, x2)); each half has c_out / 2 channels.
+    """GSConv: a convolution makes half of the channels, and a depthwise convolution derives the other half.
+
+        x1 = CBA(x),  x2 = CBA_depthwise5x5(x1),  y = shuffle(cat(x1, x2))
 
     Args:
-        in_channels: c_in.
-        out_channels: c_out, even.
-        kernel_size, stride: of the first conv (kernel odd).
-        norm, act: of both convs, see `get_norm` and `get_activation`.
+        in_channels: number of input channels c_in.
+        out_channels: number of output channels c_out, an even number.
+        kernel_size, stride: kernel size (an odd number) and stride of the first convolution.
+        norm: norm of both convolutions, see `get_norm`.
+        activation: activation of both convolutions, see `get_activation`.
 
     Raises:
-        UserError (a ValueError): odd `out_channels` or an even kernel.
+        ArgumentError: `out_channels` is odd, or `kernel_size` is even.
 
     Example:
         >>> import torch
@@ -47,34 +53,38 @@ class GSConv(nn.Module):
         stride: int = 1,
         *,
         norm: Norm = "BN",
-        act: Activation = "silu",
+        activation: Activation = "silu",
     ) -> None:
         super().__init__()
-        half = _share("GSConv", out_channels, 2)
-        self.main = ConvNormAct(in_channels, half, kernel_size, stride, norm=norm, act=act)
-        self.depthwise = ConvNormAct(half, half, 5, groups=half, norm=norm, act=act)
+        half = _share(out_channels, 2)
+        self.main = ConvNormAct(in_channels, half, kernel_size, stride, norm=norm, activation=activation)
+        self.depthwise = ConvNormAct(half, half, 5, groups=half, norm=norm, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (Tensor[N, c_in, H, W]) -> Tensor[N, c_out, ceil(H / stride), ceil(W / stride)]."""
+        """Map `x` (Tensor[N, c_in, H, W]) to Tensor[N, c_out, ceil(H / stride), ceil(W / stride)]."""
         x = self.main(x)
         return _interleave(x, self.depthwise(x))
 
 
 class GSConvE1(nn.Module):
-    """GSConvE-1, for normal models: x2 = GELU(depthwise3x3(dense3x3(x1))), linear up to the GELU (exact form).
+    """GSConvE-1, for models of normal size: a dense and a depthwise convolution derive the second half.
 
-    x1 = CBA(x) and x2 have c_out / 2 channels each; y = shuffle(cat(x1, x2)), so even output channels are x1.
-    The auxiliary convs have neither bias nor norm.
+        x1 = CBA(x),  x2 = GELU(depthwise3x3(dense3x3(x1))),  y = shuffle(cat(x1, x2))
+
+    The even output channels are x1. The two auxiliary convolutions have neither bias nor norm, and GELU has the exact
+    form.
 
     Args:
-        in_channels: c_in.
-        out_channels: c_out, even.
-        kernel_size, stride: of the first conv (kernel odd).
-        norm, act: of the first conv, see `get_norm` and `get_activation`.
-        aux_kernel: of the dense auxiliary conv: 3 as in the released code, 1 as in a description of the paper.
+        in_channels: number of input channels c_in.
+        out_channels: number of output channels c_out, an even number.
+        kernel_size, stride: kernel size (an odd number) and stride of the first convolution.
+        norm: norm of the first convolution, see `get_norm`.
+        activation: activation of the first convolution, see `get_activation`.
+        aux_kernel: kernel size of the dense auxiliary convolution: 3 as in the released code, or 1 as in a description
+            of the paper.
 
     Raises:
-        UserError (a ValueError): odd `out_channels` or an even kernel.
+        ArgumentError: `out_channels` is odd, or a kernel size is even.
 
     Example:
         >>> import torch
@@ -91,39 +101,42 @@ class GSConvE1(nn.Module):
         stride: int = 1,
         *,
         norm: Norm = "BN",
-        act: Activation = "silu",
+        activation: Activation = "silu",
         aux_kernel: int = 3,
     ) -> None:
         super().__init__()
-        half = _share("GSConvE-1", out_channels, 2)
+        half = _share(out_channels, 2)
         if aux_kernel % 2 == 0:
-            raise UserError(f"GSConvE-1: aux_kernel must be odd (3 or 1), found {aux_kernel}")
-        self.main = ConvNormAct(in_channels, half, kernel_size, stride, norm=norm, act=act)
+            raise ArgumentError("aux_kernel", f"expected an odd number such as 3 or 1, found {aux_kernel}")
+        self.main = ConvNormAct(in_channels, half, kernel_size, stride, norm=norm, activation=activation)
         self.aux_dense = Conv2d(half, half, aux_kernel, padding=aux_kernel // 2, bias=False)
         self.aux_depthwise = Conv2d(half, half, 3, padding=1, groups=half, bias=False)
         kaiming_normal_per_group(self.aux_dense)
         kaiming_normal_per_group(self.aux_depthwise)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (Tensor[N, c_in, H, W]) -> Tensor[N, c_out, ceil(H / stride), ceil(W / stride)]."""
+        """Map `x` (Tensor[N, c_in, H, W]) to Tensor[N, c_out, ceil(H / stride), ceil(W / stride)]."""
         x = self.main(x)
         return _interleave(x, F.gelu(self.aux_depthwise(self.aux_dense(x))))
 
 
 class GSConvE2(nn.Module):
-    """GSConvE-2, for light models: x1 = CBA(x) and three depthwise CBA of x1 with 9x9, 13x13, 17x17 kernels.
+    """GSConvE-2, for light models: three depthwise convolutions with large kernels derive three quarters.
 
-    Each part has c_out / 4 channels; y = shuffle(cat(x1, x2, x3, x4)), the same shuffle of two halves. The version of
-    the author's GSConv repository (that of the ECCV release cannot run: its branches differ in size).
+        x1 = CBA(x),  x2, x3, x4 = CBA_depthwise(x1) with kernels 9x9, 13x13, 17x17,  y = shuffle(cat(x1, x2, x3, x4))
+
+    The shuffle interleaves the two halves (x1, x2) and (x3, x4). This is the version of the author's GSConv repository;
+    the one in the ECCV release does not run, because its branches differ in size.
 
     Args:
-        in_channels: c_in.
-        out_channels: c_out, a multiple of 4.
-        kernel_size, stride: of the first conv (kernel odd).
-        norm, act: of all convs, see `get_norm` and `get_activation`.
+        in_channels: number of input channels c_in.
+        out_channels: number of output channels c_out, a multiple of 4.
+        kernel_size, stride: kernel size (an odd number) and stride of the first convolution.
+        norm: norm of all convolutions, see `get_norm`.
+        activation: activation of all convolutions, see `get_activation`.
 
     Raises:
-        UserError (a ValueError): `out_channels` that 4 does not divide, or an even kernel.
+        ArgumentError: 4 does not divide `out_channels`, or `kernel_size` is even.
 
     Example:
         >>> import torch
@@ -140,17 +153,17 @@ class GSConvE2(nn.Module):
         stride: int = 1,
         *,
         norm: Norm = "BN",
-        act: Activation = "silu",
+        activation: Activation = "silu",
     ) -> None:
         super().__init__()
-        q = _share("GSConvE-2", out_channels, 4)
-        self.main = ConvNormAct(in_channels, q, kernel_size, stride, norm=norm, act=act)
-        self.depthwise9 = ConvNormAct(q, q, 9, groups=q, norm=norm, act=act)
-        self.depthwise13 = ConvNormAct(q, q, 13, groups=q, norm=norm, act=act)
-        self.depthwise17 = ConvNormAct(q, q, 17, groups=q, norm=norm, act=act)
+        quarter = _share(out_channels, 4)
+        self.main = ConvNormAct(in_channels, quarter, kernel_size, stride, norm=norm, activation=activation)
+        self.depthwise9 = ConvNormAct(quarter, quarter, 9, groups=quarter, norm=norm, activation=activation)
+        self.depthwise13 = ConvNormAct(quarter, quarter, 13, groups=quarter, norm=norm, activation=activation)
+        self.depthwise17 = ConvNormAct(quarter, quarter, 17, groups=quarter, norm=norm, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (Tensor[N, c_in, H, W]) -> Tensor[N, c_out, ceil(H / stride), ceil(W / stride)]."""
+        """Map `x` (Tensor[N, c_in, H, W]) to Tensor[N, c_out, ceil(H / stride), ceil(W / stride)]."""
         x = self.main(x)
         first = torch.cat((x, self.depthwise9(x)), dim=1)
         second = torch.cat((self.depthwise13(x), self.depthwise17(x)), dim=1)
@@ -158,14 +171,15 @@ class GSConvE2(nn.Module):
 
 
 def _interleave(a: Tensor, b: Tensor) -> Tensor:
-    """The shuffle of cat(a, b), without making the concatenation: a[0], b[0], a[1], b[1], … along channels."""
-    if a.is_contiguous(memory_format=torch.channels_last):  # stays so
+    """Return the channels a[0], b[0], a[1], b[1], …, which is the shuffle of cat(a, b), in the layout of `a`."""
+    if a.is_contiguous(memory_format=torch.channels_last):
         pairs = torch.stack((a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)), dim=4)
         return pairs.flatten(3, 4).permute(0, 3, 1, 2)
     return torch.stack((a, b), dim=2).flatten(1, 2)
 
 
-def _share(name: str, out_channels: int, parts: int) -> int:
+def _share(out_channels: int, parts: int) -> int:
+    """Return the number of channels of one of several equal parts."""
     if out_channels % parts:
-        raise UserError(f"{name}: out_channels must be a multiple of {parts}, found {out_channels}")
+        raise ArgumentError("out_channels", f"expected a multiple of {parts}, found {out_channels}")
     return out_channels // parts

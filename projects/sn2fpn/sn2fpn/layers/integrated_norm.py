@@ -1,7 +1,7 @@
 """Integrated batch norm (iBN): one norm for all levels of a pyramid, with joint statistics.
 
-Wang et al., "Scale-Equalizing Pyramid Convolution for Object Detection", CVPR 2020 (arXiv 2005.03101): in training,
-mean and variance of a channel are over the batch and all pixels of all levels together, so large maps dominate.
+In training, mean and variance of a channel are those of all pixels of all levels of the batch, so large maps dominate.
+Wang et al., "Scale-Equalizing Pyramid Convolution for Object Detection", CVPR 2020 (arXiv 2005.03101).
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ __all__ = ["integrated_norm_relu"]
 
 
 def integrated_norm_relu(maps: Sequence[Tensor], norm: nn.Module | None) -> list[Tensor]:
-    """relu(norm(x)) of each map, where a batch norm in training sees the pixels of all maps as one map.
+    """Return relu(norm(x)) of each map, where a batch norm in training sees the pixels of all maps as one map.
 
-    Running statistics are updated once, by the joint ones. As with any batch norm, each process of a distributed
-    run has its own statistics, unless `norm` is a synchronised one. Once it evaluates, a batch norm is a fixed
-    affine map per channel, and each map is normalised by itself.
+    The running statistics are updated once, by the joint statistics. In a distributed run each process has statistics
+    of its own, unless `norm` is synchronised. In evaluation a batch norm is a fixed affine map per channel, and each
+    map is normalised by itself.
 
     Args:
-        maps (Tensor[N, C, H_l, W_l] each): fresh maps that nobody else reads; without a norm they are overwritten.
-        norm: a batch norm of C channels, with or without synchronisation; None: ReLU only.
+        maps (Tensor[N, C, H_l, W_l] per level): maps that nothing else reads, because they may be overwritten.
+        norm: a batch norm of C channels, synchronised or not, or None for ReLU only.
 
     Returns:
-        A tensor of equal shape for each map.
+        A tensor of the same shape and memory layout for each map.
 
     Example:
         >>> import torch
@@ -40,15 +40,27 @@ def integrated_norm_relu(maps: Sequence[Tensor], norm: nn.Module | None) -> list
         return [F.relu_(x) for x in maps]
     if not (norm.training and isinstance(norm, nn.modules.batchnorm._BatchNorm)):
         return [F.relu_(norm(x)) for x in maps]
-    # In channels_last the pixels of all images make one column of a map of width 1, and any stretch of it is a
-    # whole channels_last map: one copy in, none out. Otherwise there is a column per image, and a copy out.
     channels_last = all(x.is_contiguous(memory_format=torch.channels_last) for x in maps)
-    if channels_last:
-        columns = [x.permute(0, 2, 3, 1).reshape(1, -1, 1, x.shape[1]).permute(0, 3, 1, 2) for x in maps]
-    else:
-        columns = [x.flatten(2).unsqueeze(3) for x in maps]
+    columns = [_to_column(x, channels_last) for x in maps]
     joint = F.relu_(norm(torch.cat(columns, dim=2)))
-    parts = zip(joint.split([column.shape[2] for column in columns], dim=2), maps)
+    parts = joint.split([column.shape[2] for column in columns], dim=2)
+    return [_from_column(part, x, channels_last) for part, x in zip(parts, maps)]
+
+
+# In channels-last layout, the pixels of all images make one column of a map of width 1, and each stretch of the joint
+# column is a channels-last map again, so only `torch.cat` copies. In contiguous layout there is a column per image, and
+# each part is copied back.
+
+
+def _to_column(x: Tensor, channels_last: bool) -> Tensor:
+    """Return the pixels of the map as one column (Tensor[1 or N, C, pixels, 1])."""
     if channels_last:
-        return [part.permute(0, 2, 3, 1).reshape(x.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2) for part, x in parts]
-    return [part.reshape(x.shape).contiguous() for part, x in parts]
+        return x.permute(0, 2, 3, 1).reshape(1, -1, 1, x.shape[1]).permute(0, 3, 1, 2)
+    return x.flatten(2).unsqueeze(3)
+
+
+def _from_column(column: Tensor, like: Tensor, channels_last: bool) -> Tensor:
+    """Return the column as a map with the shape of `like`."""
+    if channels_last:
+        return column.permute(0, 2, 3, 1).reshape(like.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
+    return column.reshape(like.shape).contiguous()

@@ -1,4 +1,4 @@
-"""Norm layers by name, and batch norm with frozen statistics."""
+"""Norm layers by name, frozen batch norm and synchronised batch norm."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from .cpu.sync_batch_norm import sync_batch_norm
 __all__ = ["FrozenBatchNorm2d", "Norm", "SyncBatchNorm", "get_norm"]
 
 Norm = str | Callable[[int], nn.Module] | None
-"""How a norm is asked for: a name of `get_norm`, a callable from channels to a module; "" or None: none."""
+"""How callers ask for a norm: a name of `get_norm`, a callable that makes the module from the number of channels, or ""
+or None for none."""
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch norm whose statistics and affine pair are constants: `y = x * scale + shift` per channel.
+    """A batch norm with constant statistics and affine parameters: y = x * scale + shift per channel.
 
-    scale = weight / sqrt(running_var + eps), shift = bias - running_mean * scale. All four vectors are
-    buffers, so neither an optimizer nor training mode changes them. A fresh layer is the identity (to
-    rounding): it is meant to be loaded, and a deep net with unloaded frozen norms diverges.
+    scale = weight / sqrt(running_var + eps) and shift = bias - running_mean * scale. All four vectors are buffers, so
+    neither an optimizer nor the training mode changes them. A fresh layer is the identity up to rounding. It is meant
+    to be loaded from a checkpoint: a deep network with fresh frozen norms diverges in training.
 
-    State dicts of `nn.BatchNorm2d` load too; their `num_batches_tracked` is dropped.
+    State dicts of `nn.BatchNorm2d` load as well; their `num_batches_tracked` is dropped.
 
     Args:
-        num_features: channels C.
-        eps: added to the variance.
+        num_features: number of channels C.
+        eps: value added to the variance.
 
     Example:
         >>> import torch
@@ -52,12 +53,12 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_var", torch.ones(num_features) - eps)
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """The two vectors (Tensor[C]) of `y = x * scale + shift`."""
+        """Return scale and shift (Tensor[C] each) of y = x * scale + shift."""
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         return scale, self.bias - self.running_mean * scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (Tensor[N, C, H, W]) -> same shape and dtype."""
+        """Return the normalised map, with the shape (Tensor[N, C, H, W]) and dtype of `x`."""
         scale, shift = self.scale_and_shift()
         return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.to(x.dtype).view(1, -1, 1, 1)
 
@@ -70,15 +71,15 @@ class FrozenBatchNorm2d(nn.Module):
 
     @classmethod
     def convert_frozen_batchnorm(cls, module: nn.Module) -> nn.Module:
-        """`module` with every batch norm in it replaced by a frozen one of equal values.
+        """Replace every batch norm in `module` by a frozen one with the same values, and return the module.
 
-        Containers are changed in place; a batch norm passed directly is returned as a new module.
+        Containers are changed in place. If `module` is a batch norm itself, the result is a new module.
         """
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             frozen = cls(module.num_features, module.eps)
             for name, buffer in frozen.named_buffers():
                 value = getattr(module, name)
-                if value is not None:  # affine=False or track_running_stats=False leave the default
+                if value is not None:  # None with affine=False or track_running_stats=False; the default stays
                     buffer.copy_(value.detach())
             device = next((t.device for t in module.state_dict().values()), None)
             return frozen.to(device) if device is not None else frozen
@@ -90,13 +91,13 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 class SyncBatchNorm(nn.SyncBatchNorm):
-    """Batch norm with statistics over all processes; unlike PyTorch's it also runs on CPUs (gloo).
+    """A batch norm with statistics over all processes. Unlike PyTorch's class it also runs on CPUs, with gloo.
 
-    Mean and variance are over every pixel of every process's batch, whatever the sizes are.
+    Mean and variance are those of all pixels of all processes, whatever the sizes of their batches are.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (Tensor[N, C, H, W]) -> same shape and dtype."""
+        """Return the normalised map, with the shape (Tensor[N, C, H, W]) and dtype of `x`."""
         synced = self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         return sync_batch_norm(x, self) if synced and x.is_cpu else super().forward(x)
 
@@ -116,20 +117,17 @@ _NORMS: dict[str, Callable[[int, float, float], nn.Module]] = {
 
 
 def get_norm(norm: Norm, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module | None:
-    """The norm layer called `norm` for maps of `channels` channels.
+    """Return a new norm layer for maps of `channels` channels, or None for no norm.
 
     Args:
-        norm: "BN", "SyncBN", "FrozenBN", "GN" (32 groups), "" or None for no norm, or a callable that makes
-            the module from the channel count (other settings: `functools.partial(nn.BatchNorm2d, eps=1e-3)`).
-        channels: C of the map to normalise.
-        eps: added to the variance.
-        momentum: share of the newest batch in the running statistics (BN and SyncBN).
-
-    Returns:
-        The module, or None for no norm.
+        norm: "BN", "SyncBN", "FrozenBN", "GN" (group norm with 32 groups), "" or None for no norm, or a callable that
+            makes the module from the number of channels, e.g. `functools.partial(nn.BatchNorm2d, eps=1e-3)`.
+        channels: number of channels of the maps.
+        eps: value added to the variance.
+        momentum: share of the newest batch in the running statistics of "BN" and "SyncBN".
 
     Raises:
-        UserError: unknown name, or "GN" with channels that 32 does not divide.
+        ArgumentError: the name is unknown, or 32 does not divide the channels of "GN".
     """
     if not norm:
         return None

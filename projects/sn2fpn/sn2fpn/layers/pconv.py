@@ -2,9 +2,9 @@
 
     y_l = K_same * x_l + K_finer *_s2 x_{l-1} + U(K_coarser * x_{l+1}),  l = 0 (finest), 1, …
 
-A conv of three taps over the level axis; the 3x3 kernels K are shared by all levels, *_s2 has stride 2, U resizes to
-the size of y_l, and a tap beyond the pyramid's ends is left out. Then integrated batch norm (iBN) and ReLU.
-Wang et al., "Scale-Equalizing Pyramid Convolution for Object Detection", CVPR 2020 (arXiv 2005.03101).
+This is a convolution with three taps over the level axis. All levels share the 3x3 kernels K, *_s2 has stride 2, U
+upsamples to the size of y_l, and taps beyond the ends of the pyramid are left out. Integrated batch norm (iBN) and ReLU
+follow. Wang et al., "Scale-Equalizing Pyramid Convolution for Object Detection", CVPR 2020 (arXiv 2005.03101).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ..errors import UserError, did_you_mean
+from ..errors import check_choice
 from .deform import DeformConv2d
 from .integrated_norm import integrated_norm_relu
 from .norm import Norm, get_norm
@@ -23,17 +23,17 @@ __all__ = ["PConv", "SEPC", "SharedConv"]
 
 
 class PConv(nn.Module):
-    """One pyramid convolution; every output level is computed from the module's inputs.
+    """A pyramid convolution.
 
     Args:
-        channels: W of all maps.
-        norm: joint over all levels (see `integrated_norm_relu`): "BN", "SyncBN"; "": none.
-        deform: taps that arrive at level 1 or coarser are deformable; level 0 uses the same kernels plainly. Fresh
-            offsets are zero, so a fresh module is the plain one.
-        upsample: U, see `upsample`; the paper's code aligns corners.
+        channels: number of channels W of all maps.
+        norm: joint norm of all levels, "BN", "SyncBN" or "" for none, see `integrated_norm_relu`.
+        deform: True makes the taps into level 1 and coarser deformable; level 0 uses the same kernels without offsets.
+            Fresh offsets are zero, so a fresh module equals the plain one.
+        upsample: the upsampling U, see `get_upsample`; all levels share its weights. The paper's code aligns corners.
 
     Raises:
-        UserError: unknown norm or upsampling.
+        ArgumentError: the norm or the upsampling is unknown.
 
     Example:
         >>> import torch
@@ -54,10 +54,14 @@ class PConv(nn.Module):
         self.upsample = get_upsample(upsample, channels)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps, fine to coarse (Tensor[N, W, H_l, W_l], halving with ceil) -> as many, of the same sizes.
+        """Return a map of the same size for each input map.
+
+        Args:
+            maps (Tensor[N, W, H_l, W_l] per level): the maps, fine to coarse; each has half the size of the one before,
+                rounded up.
 
         Raises:
-            ValueError: sizes that do not halve.
+            ValueError: the sizes do not halve.
         """
         outputs = []
         for level, x in enumerate(maps):
@@ -66,7 +70,7 @@ class PConv(nn.Module):
                 from_finer = _at_level(self.from_finer, maps[level - 1], level)
                 if from_finer.shape != y.shape:
                     sizes = [tuple(x.shape[2:]) for x in maps]
-                    raise ValueError(f"PConv needs maps whose sizes halve, rounded up; found {sizes}")
+                    raise ValueError(f"PConv expects maps whose sizes halve, rounded up; found {sizes}")
                 y += from_finer
             if level + 1 < len(maps):
                 y = self.upsample.add(y, _at_level(self.from_coarser, maps[level + 1], level))
@@ -75,11 +79,12 @@ class PConv(nn.Module):
 
 
 class SharedConv(nn.Module):
-    """relu(iBN(conv3x3(x_l))), one conv for all levels; deformable, if asked for, at level 1 and coarser.
+    """One 3x3 convolution for all levels, followed by the joint norm and ReLU.
 
     Args:
-        channels, norm, deform: as in `PConv`.
-        padding: 1 keeps the sizes; 0, as the paper's code has it in its heads, takes 2 pixels off each way.
+        channels, norm: as in `PConv`.
+        deform: True makes the convolution deformable at level 1 and coarser.
+        padding: 1 keeps the sizes. 0, as in the heads of the paper's code, removes 2 rows and 2 columns.
 
     Example:
         >>> import torch
@@ -94,26 +99,26 @@ class SharedConv(nn.Module):
         self.ibn = get_norm(norm, channels)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps, fine to coarse (Tensor[N, W, H_l, W_l]) -> as many."""
+        """Return a map for each input map (Tensor[N, W, H_l, W_l] per level, fine to coarse)."""
         return integrated_norm_relu([_at_level(self.conv, x, level) for level, x in enumerate(maps)], self.ibn)
 
 
 class SEPC(nn.Module):
-    """PConv modules in a row, then one `SharedConv` each for classification and for localisation.
+    """A scale-equalizing pyramid convolution: a row of PConv modules, then a `SharedConv` for each of two tasks.
 
-    For the heads of one-stage detectors, which read a map of their own for each task; two-stage detectors use
-    the row alone (`sn2fpn.pyramids.PConvFPN`).
+    It serves the heads of one-stage detectors, whose classification and localisation read maps of their own. Two-stage
+    detectors use the row alone (`sn2fpn.pyramids.PConvFPN`).
 
     Args:
-        channels: W of all maps.
-        num: PConv modules.
-        norm: joint norm after each conv of the row and of the two; "": none.
-        deform: "none", "lite" (deformable in the last two convs only), or "all".
-        padding: of the last two convs; the paper's code has 0.
-        upsample: as in `PConv`.
+        channels: number of channels W of all maps.
+        num: number of PConv modules.
+        norm: joint norm of all modules, as in `PConv`.
+        deform: "none", "lite" for deformable convolutions in the two last modules only, or "all".
+        padding: padding of the two last modules; the paper's code has 0.
+        upsample: upsampling of the PConv modules, as in `PConv`.
 
     Raises:
-        UserError: unknown `deform`, norm or upsampling.
+        ArgumentError: `deform`, the norm or the upsampling is unknown.
 
     Example:
         >>> import torch
@@ -135,8 +140,7 @@ class SEPC(nn.Module):
         upsample: Upsampling = "bilinear_corners",
     ) -> None:
         super().__init__()
-        if deform not in ("none", "lite", "all"):
-            raise UserError(f"SEPC deform: found {deform!r}{did_you_mean(deform, ('none', 'lite', 'all'))}")
+        check_choice("deform", deform, ("none", "lite", "all"))
         self.pconv = nn.ModuleList(
             PConv(channels, norm=norm, deform=deform == "all", upsample=upsample) for _ in range(num)
         )
@@ -144,14 +148,18 @@ class SEPC(nn.Module):
         self.loc = SharedConv(channels, norm=norm, deform=deform != "none", padding=padding)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Maps, fine to coarse (Tensor[N, W, H_l, W_l]) -> maps for classification, maps for localisation."""
+        """Return the maps for classification and those for localisation.
+
+        Args:
+            maps (Tensor[N, W, H_l, W_l] per level): the maps, fine to coarse.
+        """
         for module in self.pconv:
             maps = module(maps)
         return self.cls(maps), self.loc(maps)
 
 
 def _conv(channels: int, *, stride: int = 1, deform: bool = False, padding: int = 1) -> nn.Conv2d:
-    """A 3x3 conv of W -> W channels; kernel N(0, 0.01^2), bias 0."""
+    """Return a 3x3 convolution whose kernel starts from N(0, 0.01^2) and whose bias starts at 0."""
     conv = (DeformConv2d if deform else nn.Conv2d)(channels, channels, 3, stride, padding)
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.zeros_(conv.bias)
@@ -159,5 +167,5 @@ def _conv(channels: int, *, stride: int = 1, deform: bool = False, padding: int 
 
 
 def _at_level(conv: nn.Conv2d, x: Tensor, level: int) -> Tensor:
-    """`conv(x)` for a receiving level; the finest never deforms."""
+    """Return `conv(x)` for the receiving level; the finest level never deforms."""
     return conv.plain(x) if level == 0 and isinstance(conv, DeformConv2d) else conv(x)

@@ -107,9 +107,9 @@ class _Bottleneck(nn.Module):
 
     def __init__(self, width: int, norm: Norm) -> None:
         super().__init__()
-        self.conv1 = ConvNormAct(width, width // 2, 1, norm=norm, act="relu")
-        self.conv2 = ConvNormAct(width // 2, width // 2, 3, norm=norm, act="relu")
-        self.conv3 = ConvNormAct(width // 2, width, 1, norm=norm, act=None)
+        self.conv1 = ConvNormAct(width, width // 2, 1, norm=norm, activation="relu")
+        self.conv2 = ConvNormAct(width // 2, width // 2, 3, norm=norm, activation="relu")
+        self.conv3 = ConvNormAct(width // 2, width, 1, norm=norm, activation=None)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.conv3(self.conv2(self.conv1(x))))

@@ -246,5 +246,5 @@ class BottleneckBlock(_ResidualBlock):
 
 def _esd(in_channels: int, out_channels: int, norm: Norm, esd: ESDOptions) -> nn.Module:
     if esd.mode == 1:
-        return ESD1(in_channels, out_channels, norm=norm, act="relu")
-    return ESD2(in_channels, out_channels, norm=norm, act="relu", fuse_init=esd.fuse_init)
+        return ESD1(in_channels, out_channels, norm=norm, activation="relu")
+    return ESD2(in_channels, out_channels, norm=norm, activation="relu", fuse_init=esd.fuse_init)
