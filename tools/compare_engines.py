@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         choose_engine("detectron2", args.config_file)
         from tabulate import tabulate
 
-        from sn2fpn.integrations.detectron2.comparison import compare_engines
+        from engine_comparison import compare_engines
 
         logging.getLogger("sn2fpn").setLevel(logging.WARNING)
         rows = compare_engines(

@@ -21,13 +21,13 @@ from typing import NamedTuple
 import torch
 from tabulate import tabulate
 
+from pyramid_drawing import draw_pyramid, trace_pyramid
 from sn2fpn.atomic import atomic_write
 from sn2fpn.config import get_cfg
 from sn2fpn.engine import import_files
 from sn2fpn.errors import UserError
 from sn2fpn.pyramids import PYRAMIDS, Pyramid, pyramid_from_backbone_name
 from sn2fpn.structures import ShapeSpec
-from sn2fpn.visualization.pyramids import draw_pyramid, trace_pyramid
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "pyramids"
 R50 = {f"res{i}": ShapeSpec(channels=64 * 2**i, stride=2**i) for i in (2, 3, 4, 5)}

@@ -27,8 +27,8 @@ from detectron2 import model_zoo  # noqa: E402
 from detectron2.data import DatasetCatalog, MetadataCatalog  # noqa: E402
 from detectron2.utils import comm  # noqa: E402
 
+from engine_comparison import compute_exactly, to_detectron2  # noqa: E402
 from sn2fpn.engine import detectron2 as engine  # noqa: E402
-from sn2fpn.integrations.detectron2.comparison import compute_exactly, to_detectron2  # noqa: E402
 
 QUICK = Path(__file__).parents[2] / "configs" / "quick"
 Command = Callable[..., Any]

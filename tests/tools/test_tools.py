@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+import analyze_model
+import visualize_data
 from sn2fpn.config import get_cfg
 from sn2fpn.data.shapes import write_shapes
 from sn2fpn.modeling import build_model
@@ -21,16 +20,6 @@ ROOT = Path(__file__).parents[2]
 FPN, SNI, IHP = (str(ROOT / f"configs/quick/faster_rcnn_R18_{name}_shapes.yaml") for name in ("fpn", "sni", "ihp"))
 
 LAZY = str(ROOT / "configs/lazy/quick_shapes.py")
-
-
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-analyze_model, visualize_data = _load("analyze_model"), _load("visualize_data")
 
 
 def _rows(text: str) -> dict[tuple[str, str], list[float]]:

@@ -27,7 +27,7 @@ from .catalog import DatasetCatalog, DatasetDicts, class_names
 from .custom import register_custom
 from .images import check_image_size, read_image
 from .problems import Problem, collect_problems
-from .selection import check_classes, keep_masked
+from .selection import check_classes, evenly_spread, keep_masked
 from .statistics import class_histogram, size_histogram
 
 __all__ = ["check_dataset", "main"]
@@ -86,7 +86,7 @@ def _check(args: argparse.Namespace) -> int:
             problems += _model_problems(cfg, name, records)
         _report(name, records, problems)
         found += len(problems)
-        samples += [(name, record) for record in _spread(records, args.images)]
+        samples += [(name, record) for record in _examples(records, args.images)]
     if args.plot and samples:
         print(f"picture: {_plot(samples, args.plot)}")
     return 1 if found else 0
@@ -180,12 +180,9 @@ def _picture_summary(records: DatasetDicts) -> str:
     )
 
 
-def _spread(records: DatasetDicts, count: int) -> DatasetDicts:
-    """Up to `count` records, evenly over the set, those with boxes first."""
-    records = [r for r in records if r["annotations"]] or records
-    if len(records) <= count:
-        return records
-    return [records[i] for i in np.linspace(0, len(records) - 1, count).round().astype(int)]
+def _examples(records: DatasetDicts, count: int) -> DatasetDicts:
+    """Return up to `count` records, spread over the set; images with boxes are preferred."""
+    return evenly_spread([r for r in records if r["annotations"]] or records, count)
 
 
 def _plot(samples: list[tuple[str, dict[str, Any]]], path: str) -> Path:

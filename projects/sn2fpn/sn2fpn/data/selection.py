@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from ..errors import UserError
 from .catalog import DatasetCatalog, DatasetDicts, as_names, class_names
 
-__all__ = ["check_classes", "check_num_classes", "get_dataset_dicts", "keep_masked"]
+__all__ = ["check_classes", "check_num_classes", "evenly_spread", "get_dataset_dicts", "keep_masked"]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def get_dataset_dicts(
@@ -138,3 +142,14 @@ def _check_same_classes(names: list[str]) -> list[str]:
                 "use sets with the same class list together"
             )
     return first
+
+
+def evenly_spread(items: Sequence[T], count: int) -> list[T]:
+    """Return at most `count` items that are spread evenly over a sequence, the first and the last included.
+
+    Example:
+        >>> evenly_spread("abcdefghi", 3)
+        ['a', 'e', 'i']
+    """
+    chosen = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[i] for i in chosen]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data import DatasetMapper, build_mapper, class_names, get_dataset_dicts, read_image
+from ..data import DatasetMapper, build_mapper, class_names, evenly_spread, get_dataset_dicts, read_image
 from ..data.augmentation import TransformList
 from ..data.mapper import annotations_to_instances
 from ..evaluation.evaluator import evaluation_mode
@@ -44,10 +44,9 @@ def draw_set(
     """
     records = get_dataset_dicts(name, where="DATASETS.TEST")
     records = [record for record in records if record["annotations"]] or records
-    chosen = np.unique(np.linspace(0, len(records) - 1, min(images, len(records))).round().astype(int))
     samples = []
     with evaluation_mode(model), torch.no_grad():
-        for record in (records[i] for i in chosen):
+        for record in evenly_spread(records, images):
             image = read_image(record["file_name"], "RGB")
             (output,) = model([mapper(record, np.random.default_rng(0))])
             found = output["instances"].to("cpu")

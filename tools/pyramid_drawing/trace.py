@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...pyramids import Pyramid
+from sn2fpn.pyramids import Pyramid
+
 from .graph import PyramidGraph
 from .steps import Step, as_graph, simplify
 from .words import SAME, SIGNS, arguments, call_stack, describe_module, describe_operation, operation

@@ -18,16 +18,16 @@ from detectron2.structures import BoxMode
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
-from ...checkpoint import Checkpointer
-from ...config import CfgNode, get_cfg
-from ...data import build_mapper, load_coco_json
-from ...data.shapes import write_shapes
-from ...errors import UserError
-from ...layers import Conv2d
-from ...modeling import build_model
-from ...modeling.rpn_head import RPNHead
-from ...structures import Instances
-from .config import read_config
+from sn2fpn.checkpoint import Checkpointer
+from sn2fpn.config import CfgNode, get_cfg
+from sn2fpn.data import build_mapper, load_coco_json
+from sn2fpn.data.shapes import write_shapes
+from sn2fpn.errors import UserError
+from sn2fpn.integrations.detectron2.config import read_config
+from sn2fpn.layers import Conv2d
+from sn2fpn.modeling import build_model
+from sn2fpn.modeling.rpn_head import RPNHead
+from sn2fpn.structures import Instances
 
 __all__ = [
     "Difference",

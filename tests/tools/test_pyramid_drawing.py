@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pyramid_drawing import PyramidGraph, draw_pyramid, graph_in_drawing, trace_pyramid
 from sn2fpn.layers import Conv2d, soft_nearest_add
 from sn2fpn.pyramids import FPN, SNIFPN, BiFPN, Pyramid
-from sn2fpn.visualization.pyramids import PyramidGraph, draw_pyramid, graph_in_drawing, trace_pyramid
 
 CHANNELS = [8, 8, 8, 8]
 PICTURES = sorted((Path(__file__).resolve().parents[2] / "docs" / "pyramids").glob("*.svg"))
