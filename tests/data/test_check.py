@@ -43,7 +43,7 @@ def test_broken_xml_does_not_stop_the_check(voc_root: Path, registered: None, ca
     assert main(["mine", "DATASETS.CUSTOM", repr(entry), "MODEL.ROI_HEADS.NUM_CLASSES", "3"]) == 1
     out = capsys.readouterr().out
     assert "a.xml: not readable" in out and "b.xml: not readable" in out and "1 sound image" in out
-    assert "NUM_CLASSES is 3, but data set 'mine' has 2 classes" in out
+    assert "NUM_CLASSES: expected 2, the number of classes of data set 'mine'" in out
 
 
 def test_config_file_names_the_sets(coco_set: Any, tmp_path: Path, registered: None, capsys: Any) -> None:
@@ -55,7 +55,10 @@ def test_config_file_names_the_sets(coco_set: Any, tmp_path: Path, registered: N
     assert main(["--config-file", str(config)]) == 0
     assert capsys.readouterr().out.count("== from_file") == 1
     assert main(["--config-file", str(config), "MODEL.MASK_ON", "True"]) == 1
-    assert "problem: from_file: data set 'from_file': MODEL.MASK_ON asks for masks, but none" in capsys.readouterr().out
+    assert (
+        "problem: from_file: MODEL.MASK_ON, INPUT.MASK_FORMAT: 'polygon' asks for masks, but none"
+        in capsys.readouterr().out
+    )
 
 
 def test_missing_annotation_file_is_a_problem(registered: None, capsys: Any) -> None:
@@ -68,7 +71,7 @@ def test_missing_annotation_file_is_a_problem(registered: None, capsys: Any) -> 
     ("arguments", "message"),
     [
         (["coco_2017_vall"], "did you mean 'coco_2017_val'"),
-        ([], "no data set named"),
+        ([], "expected the name of a data set"),
         (["shapes_val", "SOLVER.MAXITER", "3"], "SOLVER.MAXITER"),
         (["--config-file", "no/such.yaml"], "no/such.yaml"),
     ],

@@ -52,7 +52,7 @@ def test_command_line_form(coco_set: Any) -> None:
     [
         ({"FORMAT": "cocoo"}, r"CUSTOM\[0\].*FORMAT 'cocoo'.*did you mean 'coco'"),
         ({"IMAGE": "x"}, "unknown key 'IMAGE'.*did you mean 'IMAGES'"),
-        ({"JSON": 3}, "JSON expects a non-empty str, found 3"),
+        ({"JSON": 3}, "JSON: expected a non-empty str, found 3"),
         ({"NAME": ""}, "NAME expects"),
         ({"NAME": "coco_2017_val"}, "'coco_2017_val' is taken"),
         ({"FORMAT": "voc"}, "unknown key 'JSON' for format 'voc'"),
@@ -68,7 +68,7 @@ def test_missing_keys_and_other_content_under_the_same_name(coco_set: Any) -> No
         register_custom([{"NAME": "mine", "FORMAT": "coco"}])
     with pytest.raises(UserError, match="expected a mapping"):
         register_custom(["mine"])
-    with pytest.raises(UserError, match="CLASSES expects different names"):
+    with pytest.raises(UserError, match="CLASSES: expected different names"):
         register_custom([{"NAME": "v", "FORMAT": "voc", "ROOT": "r", "SPLIT": "s", "CLASSES": ["a", "a"]}])
     register_custom([coco_entry(coco_set)])
     with pytest.raises(UserError, match="'mine' is taken"):
@@ -83,7 +83,7 @@ def test_missing_files_are_named_when_used() -> None:
 
 def test_classes_must_agree(coco_name: str, voc_root: Path) -> None:
     cfg = get_cfg()
-    with pytest.raises(UserError, match=r"NUM_CLASSES is 80, but data set 'tiny_coco' has 2 classes \(cat, dog\)"):
+    with pytest.raises(UserError, match=r"NUM_CLASSES: expected 2, .*data set 'tiny_coco' \(cat, dog\), found 80"):
         check_classes(cfg, [coco_name])
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
     assert check_classes(cfg, coco_name) == ["cat", "dog"]

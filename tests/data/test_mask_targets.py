@@ -146,12 +146,14 @@ def mask_cfg(shapes_cfg: Callable, name: str, *overrides: Any) -> Any:
 
 def test_data_without_masks_is_refused(coco_name: str, shapes_cfg: Callable) -> None:
     cfg = mask_cfg(shapes_cfg, coco_name)
-    words = r"'tiny_coco': MODEL.MASK_ON asks for masks, but none of its 6 objects has one .*turn it off"
+    words = (
+        r"MODEL\.MASK_ON, .*asks for masks, but none of the 6 objects of data set 'tiny_coco' has one .*turn masks off"
+    )
     with pytest.raises(UserError, match=words):
         build_train_loader(cfg)
     with pytest.raises(UserError, match=words):
         build_test_loader(cfg, coco_name, with_targets=True)
-    with pytest.raises(UserError, match=r"the training data: MODEL\.MASK_ON asks for masks"):
+    with pytest.raises(UserError, match=r"MODEL\.MASK_ON, .* objects of the training data"):
         build_train_loader(cfg, dataset_dicts=get_dataset_dicts(coco_name))
     build_test_loader(cfg, coco_name)  # boxes can still be evaluated
 
@@ -171,11 +173,11 @@ def test_objects_without_masks_are_left_out_and_counted(
         target["segmentation"] = segmentation
     coco_set.write()
     loader = build_train_loader(mask_cfg(shapes_cfg, coco_name))
-    assert "'tiny_coco': 5 of 6 objects have no mask to learn and are left out, the first in" in caplog.text
+    assert "'tiny_coco': 5 of 6 objects have no mask and are left out, the first one in" in caplog.text
     for words in (
         "RLE has size [61, 80], the image is [60, 80]",
         "add up to 30",
-        "no polygon of 3 or more points",
+        "no polygon with at least 3 points",
         "segmentation is str",
     ):
         assert words in caplog.text
@@ -187,7 +189,7 @@ def test_objects_without_masks_are_left_out_and_counted(
 def test_run_lengths_need_bitmaps(coco_set: Any, coco_name: str, shapes_cfg: Callable) -> None:
     coco_set.content["annotations"][0]["segmentation"] = uncompressed(coco_mask.decode(rle(HEXAGON)))
     coco_set.write()
-    with pytest.raises(UserError, match=r"1\.jpg has a mask given as run lengths .*set INPUT.MASK_FORMAT bitmask"):
+    with pytest.raises(UserError, match=r"INPUT\.MASK_FORMAT: 'polygon' .*1\.jpg; set it to 'bitmask'"):
         build_train_loader(mask_cfg(shapes_cfg, coco_name))
     (x,) = next(iter(build_train_loader(mask_cfg(shapes_cfg, coco_name, "INPUT.MASK_FORMAT", "bitmask"))))
     assert x["instances"].gt_masks.image_size == x["instances"].image_size
@@ -200,7 +202,7 @@ def test_run_lengths_need_bitmaps(coco_set: Any, coco_name: str, shapes_cfg: Cal
     [
         ({"size": [61, 80], "counts": [4880]}, r"RLE has size \[61, 80\], the image is \[60, 80\]"),
         ({"size": [60, 80], "counts": b"zz"}, "RLE counts string"),
-        ([[1.0, 2.0, 3.0]], "no polygon of 3 or more points"),
+        ([[1.0, 2.0, 3.0]], "no polygon with at least 3 points"),
         (7, "segmentation is int"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Data: catalogs, readers (COCO, VOC, shapes), augmentation, samplers and loaders."""
+"""Data sets: catalogs, readers for COCO, Pascal VOC and synthetic shapes, augmentation, samplers and loaders."""
 
 from .builtin import register_builtin
 from .catalog import DatasetCatalog, MetadataCatalog, class_names, data_root

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from ..atomic import atomic_write
 from ..structures import Instances
-from .drawing import draw_instances, fit_image, font, scale_instances
+from .instances import draw_instances, fit_image, font, scale_instances
 
 __all__ = ["Sample", "image_grid", "predictions_beside_ground_truth", "save_png"]
 

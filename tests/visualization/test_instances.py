@@ -19,8 +19,8 @@ from sn2fpn.visualization import (
     draw_masks,
     image_grid,
     predictions_beside_ground_truth,
+    scale_instances,
 )
-from sn2fpn.visualization.drawing import scale_instances
 
 GREY = 127
 
