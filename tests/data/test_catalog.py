@@ -1,4 +1,4 @@
-"""Names of data sets: slices of a set are sets too."""
+"""Tests of the catalog: slices of data sets."""
 
 from __future__ import annotations
 
