@@ -91,9 +91,8 @@ def test_uncompressed_and_crowd_run_lengths_from_a_file(coco_set: Any) -> None:
     mapper = DatasetMapper([], mask_format="bitmask")
     masks = mapper(records[0], np.random.default_rng(0))["instances"].gt_masks
     assert np.array_equal(masks.tensor, np.stack([mask, mask]).astype(bool))
-    assert (
-        len(mapper(records[1], np.random.default_rng(0))["instances"]) == 0
-    )  # its objects are a crowd region and an object without a mask
+    # The second image has a crowd region and an object without a mask.
+    assert len(mapper(records[1], np.random.default_rng(0))["instances"]) == 0
 
 
 def test_a_crop_tightens_boxes_and_drops_what_it_cut_away() -> None:
@@ -267,9 +266,7 @@ def test_targets_as_detectron2_makes_them(name: str, mask_format: str) -> None:
     np.testing.assert_allclose(found.gt_boxes.tensor, expected.gt_boxes.tensor, rtol=0, atol=1e-5)
     boxes = found.gt_boxes.tensor
     targets, goal = (x.gt_masks.crop_and_resize(boxes, 28) for x in (found, expected))
-    assert (targets != goal).sum() <= (
-        10 if name in ("crop", "all") else 0
-    )  # Detectron2 clips with shapely
+    assert (targets != goal).sum() <= (10 if name in ("crop", "all") else 0)  # Detectron2 clips with shapely
     tight, their_tight = (x.gt_masks.get_bounding_boxes().tensor for x in (found, expected))
     np.testing.assert_allclose(tight, their_tight, rtol=0, atol=1e-4)
     assert found.gt_masks.nonempty().tolist() == expected.gt_masks.nonempty().tolist()

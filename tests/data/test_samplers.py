@@ -64,9 +64,8 @@ def test_grouping_keeps_kinds_apart_and_loses_nothing() -> None:
 @pytest.mark.parametrize(("size", "world"), [(10, 1), (10, 3), (2, 4), (0, 2), (100, 7)])
 def test_inference_shares(size: int, world: int) -> None:
     shares = [InferenceSampler(size, rank, world) for rank in range(world)]
-    assert [i for share in shares for _, i in share] == list(
-        range(size)
-    )  # the shares are contiguous, in order and disjoint
+    # The shares are contiguous, in order and disjoint.
+    assert [i for share in shares for _, i in share] == list(range(size))
     lengths = [len(share) for share in shares]
     assert max(lengths) - min(lengths) <= 1
 

@@ -1,4 +1,4 @@
-"""The picture at the end of a run, from a set on disk and a model."""
+"""Tests of the picture at the end of a run."""
 
 from __future__ import annotations
 
