@@ -164,7 +164,7 @@ def test_without_predictions_nothing_is_a_number_as_in_detectron2(coco_set, eval
     expected = evaluation_golden["expected"]["coco"]["no_predictions"]["bbox"]
     assert scores.keys() == expected.keys()
     assert all(math.isnan(score) for score in scores.values())
-    assert "detected nothing in the 8 images" in caplog.text
+    assert "detected nothing in the 8 processed images" in caplog.text
     assert "no gt" not in results_table({"bbox": scores})
 
 

@@ -1,4 +1,4 @@
-"""tools/draw_pyramids.py: costs against hooks on every conv, its command line."""
+"""Tests of tools/draw_pyramids.py: costs against hooks on all convolutions, and the command line."""
 
 from __future__ import annotations
 
