@@ -1,4 +1,4 @@
-"""Pyramids drawn from their code: the module is traced to a graph, the graph is drawn as SVG."""
+"""Drawings of pyramids from their code: the module is traced to a graph, and the graph is drawn as an SVG picture."""
 
 from .graph import Block, Link, PyramidGraph
 from .svg import draw_pyramid, graph_in_drawing
