@@ -73,6 +73,7 @@ def _ensure(root: Path) -> None:
     ensure_shapes(root)
 
 
+@pytest.mark.slow
 def test_processes_that_start_together(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=_ensure, args=(tmp_path / "sub" / "shapes",)) for _ in range(3)]

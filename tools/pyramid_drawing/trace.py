@@ -133,7 +133,7 @@ class _Reader:
         return [self.steps[n] for n in arguments(node) if n in self.steps]
 
     def _level(self, node: Any, source: Step) -> int:
-        """Return the level of a map by its size. A value without a size, such as a gate, has the level of its source."""
+        """Return the level of a map by its size. A value without a size, e.g. a gate, has the level of its source."""
         value = node.meta.get("val")
         side = value.shape[-1] if isinstance(value, Tensor) and value.ndim >= 4 else 0
         return self.levels.get(int(side), source.level)
