@@ -43,7 +43,7 @@ def draw_set(
     Returns:
         `path`.
     """
-    records = get_dataset_dicts(name, where="DATASETS.TEST")
+    records = get_dataset_dicts(name)
     records = [record for record in records if record["annotations"]] or records
     samples = []
     with evaluation_mode(model), torch.no_grad():
