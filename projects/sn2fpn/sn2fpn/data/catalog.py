@@ -52,7 +52,7 @@ class Metadata:
 
 
 class _MetadataCatalog:
-    """Maps the names of data sets to their `Metadata`, which is created on first use."""
+    """A catalog of the `Metadata` of data sets by name. Metadata is created on first use."""
 
     def __init__(self) -> None:
         self._entries: dict[str, Metadata] = {}
@@ -65,7 +65,7 @@ class _MetadataCatalog:
 
 
 class _DatasetCatalog(Registry):
-    """Maps the names of data sets to functions without arguments that return their data set dicts.
+    """A catalog of data sets by name: functions without arguments that return data set dicts.
 
     A data set dict describes one image: `file_name`, `height`, `width`, `image_id` and `annotations`. The annotations
     are a list of dicts with `bbox`, `bbox_mode`, `category_id` (contiguous) and, if the files have them, `iscrowd`,

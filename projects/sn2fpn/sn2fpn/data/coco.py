@@ -121,7 +121,7 @@ def _part(content: dict[str, Any], key: str, path: Path) -> list[Any]:
 
 
 def _categories(categories: list[dict[str, Any]], path: Path) -> tuple[dict[int, int], list[str]]:
-    """Category id -> contiguous id, and the names in that order."""
+    """Return the mapping from category ids to contiguous ids, and the class names in that order."""
     names: dict[int, str] = {}
     for i, category in enumerate(categories):
         cid, name = category.get("id"), category.get("name")
@@ -139,36 +139,30 @@ def _images(images: list[dict[str, Any]], root: Path, path: Path, problems: Prob
     """Return the data set dicts without annotations, by image id."""
     records: dict[Any, dict[str, Any]] = {}
     for i, image in enumerate(images):
-        image_id, file_name = image.get("id"), image.get("file_name")
-        if type(image_id) not in (int, str) or not isinstance(file_name, str) or not file_name:
-            problems.refuse(
-                path, f"images[{i}] needs 'id' and 'file_name', found id {image_id!r}, file_name {file_name!r}"
-            )
-            continue
-        full_name = str(root / file_name)
-        if image_id in records:
-            problems.refuse(
-                path, f"image id {image_id!r} is given to both {records[image_id]['file_name']} and {full_name}"
-            )
-            continue
-        height, width = image.get("height"), image.get("width")
-        if height is None and width is None:
-            height, width = read_image_size(full_name)
-        if type(height) is not int or type(width) is not int or height < 1 or width < 1:
-            problems.refuse(
-                path,
-                f"image {image_id!r} ({file_name}) has width {width!r} and height {height!r}, "
-                "expected positive integers",
-            )
-            continue
-        records[image_id] = {
-            "file_name": full_name,
-            "height": height,
-            "width": width,
-            "image_id": image_id,
-            "annotations": [],
-        }
+        try:
+            record = _image(image, f"images[{i}]", root)
+            other = records.setdefault(record["image_id"], record)
+            if other is not record:
+                names = f"{other['file_name']} and {record['file_name']}"
+                raise ValueError(f"image id {record['image_id']!r} is given to both {names}")
+        except ValueError as e:
+            problems.refuse(path, str(e))
     return records
+
+
+def _image(image: dict[str, Any], label: str, root: Path) -> dict[str, Any]:
+    """Convert one image. A ValueError says why it is unusable."""
+    image_id, file_name = image.get("id"), image.get("file_name")
+    if type(image_id) not in (int, str) or not isinstance(file_name, str) or not file_name:
+        raise ValueError(f"{label} needs 'id' and 'file_name', found id {image_id!r}, file_name {file_name!r}")
+    full_name = str(root / file_name)
+    height, width = image.get("height"), image.get("width")
+    if height is None and width is None:
+        height, width = read_image_size(full_name)
+    if type(height) is not int or type(width) is not int or height < 1 or width < 1:
+        found = f"has width {width!r} and height {height!r}"
+        raise ValueError(f"image {image_id!r} ({file_name}) {found}, expected positive integers")
+    return {"file_name": full_name, "height": height, "width": width, "image_id": image_id, "annotations": []}
 
 
 def _annotations(
@@ -182,61 +176,61 @@ def _annotations(
     seen: set[Any] = set()
     kept = 0
     for i, annotation in enumerate(annotations):
-        ann_id = annotation.get("id")
+        ann_id, image_id = annotation.get("id"), annotation.get("image_id")
         label = f"annotation {ann_id}" if ann_id is not None else f"annotations[{i}]"
         if isinstance(ann_id, (int, str)):
             if ann_id in seen:
                 problems.skip(path, f"{label}: the id occurs more than once; all boxes with it are kept")
             seen.add(ann_id)
-        image_id = annotation.get("image_id")
         record = records.get(image_id) if isinstance(image_id, (int, str)) else None
         if record is None:
             problems.skip(path, f"{label} skipped: refers to image {image_id!r}, which is not in 'images'")
             continue
         label = f"{label} (image {image_id!r}, {record['file_name']})"
         try:
-            record["annotations"].append(_annotation(annotation, record, id_map, path, label, problems))
-            kept += 1
+            converted, warnings = _annotation(annotation, id_map, record["height"], record["width"])
         except ValueError as e:
             problems.skip(path, f"{label} skipped: {e}")
+            continue
+        for warning in warnings:
+            problems.skip(path, f"{label}: {warning}")
+        record["annotations"].append(converted)
+        kept += 1
     return kept
 
 
 def _annotation(
-    annotation: dict[str, Any],
-    record: dict[str, Any],
-    id_map: dict[int, int],
-    path: Path,
-    label: str,
-    problems: Problems,
-) -> dict[str, Any]:
-    """Convert one annotation. A ValueError says why it is unusable."""
-    category_id = annotation.get("category_id")
+    annotation: dict[str, Any], id_map: dict[int, int], height: int, width: int
+) -> tuple[dict[str, Any], list[str]]:
+    """Convert one annotation, and return it with warnings. A ValueError says why it is unusable."""
+    category_id, bbox = annotation.get("category_id"), annotation.get("bbox")
     if type(category_id) is not int or category_id not in id_map:
         raise ValueError(f"category {category_id!r} is not in 'categories'")
-    height, width = record["height"], record["width"]
-    out: dict[str, Any] = {"iscrowd": int(bool(annotation.get("iscrowd", 0)))}
-    bbox = annotation.get("bbox")
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(v) for v in bbox):
         raise ValueError(f"bbox {bbox} is not [x, y, width, height] of four finite numbers")
     if bbox[2] <= 0 or bbox[3] <= 0:
         raise ValueError(f"bbox {bbox} has no area: width {bbox[2]}, height {bbox[3]}")
-    x1, y1, x2, y2 = clip_box((bbox[0], bbox[1], bbox[0] + bbox[2], bbox[1] + bbox[3]), height, width)
-    if (x1, y1, x2, y2) != (bbox[0], bbox[1], bbox[0] + bbox[2], bbox[1] + bbox[3]):
+    warnings = []
+    corners = (bbox[0], bbox[1], bbox[0] + bbox[2], bbox[1] + bbox[3])
+    x1, y1, x2, y2 = clip_box(corners, height, width)
+    if (x1, y1, x2, y2) != corners:
         clipped = [x1, y1, x2 - x1, y2 - y1]
-        problems.skip(
-            path, f"{label}: bbox {bbox} reaches beyond the {width}x{height} image and is clipped to {clipped}"
-        )
+        warnings.append(f"bbox {bbox} reaches beyond the {width}x{height} image and is clipped to {clipped}")
         bbox = clipped
-    out.update(bbox=bbox, bbox_mode=BoxMode.XYWH_ABS, category_id=id_map[category_id])
+    out: dict[str, Any] = {
+        "iscrowd": int(bool(annotation.get("iscrowd", 0))),
+        "bbox": bbox,
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "category_id": id_map[category_id],
+    }
     if _is_number(annotation.get("area")):
         out["area"] = annotation["area"]
     if annotation.get("segmentation"):
         try:
             out["segmentation"] = check_segmentation(annotation["segmentation"], height, width)
         except ValueError as e:
-            problems.skip(path, f"{label}: {e}; the box is kept without its mask")
-    return out
+            warnings.append(f"{e}; the box is kept without its mask")
+    return out, warnings
 
 
 def clip_box(box_xyxy: tuple[float, ...], height: int, width: int) -> tuple[float, ...]:

@@ -107,9 +107,8 @@ def draw_image(rng: np.random.Generator) -> tuple[np.ndarray, list[dict[str, Any
     owner = np.full((h * s, w * s), -1, np.int16)  # the object that is visible at each pixel of the canvas
     kinds: list[int] = []
     drawn, seen = [], np.zeros(0)  # number of pixels of each object when drawn, and now
-    for size in sorted(
-        rng.choice(3, int(rng.integers(3, 8)), p=SIZE_SHARES), reverse=True
-    ):  # small objects are drawn last
+    sizes = rng.choice(3, int(rng.integers(3, 8)), p=SIZE_SHARES)
+    for size in sorted(sizes, reverse=True):  # small objects are drawn last
         for _attempt in range(10):
             kind = int(rng.integers(len(CLASSES)))
             mask = np.zeros(owner.shape, np.uint8)

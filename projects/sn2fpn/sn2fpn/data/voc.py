@@ -175,17 +175,29 @@ def _image(
     """Return the data set dict of one image, and the number of objects in its file."""
     file_name = root / "JPEGImages" / f"{file_id}.jpg"
     height, width = _size(tree, file_name, xml_file)
-    record: dict[str, Any] = {"file_name": str(file_name), "image_id": file_id, "height": height, "width": width}
     annotations: list[dict[str, Any]] = []
     objects = tree.findall("object")
     for i, obj in enumerate(objects, 1):
         label = f"object {i} ({_text(obj, 'name') or 'no name'})"
         try:
-            annotations.append(_object(obj, height, width, class_ids, xml_file, label, problems))
+            class_id, box = _class_id(obj, class_ids), _box(obj)
+            clipped = clip_box(box, height, width)
         except ValueError as e:
             problems.skip(xml_file, f"{label} skipped: {e}")
-    record["annotations"] = annotations
-    return record, len(objects)
+            continue
+        if clipped != box:
+            beyond = f"box {list(box)} reaches beyond the {width}x{height} image"
+            problems.skip(xml_file, f"{label}: {beyond} and is clipped to {list(clipped)}")
+        annotations.append(
+            {
+                "category_id": class_id,
+                "bbox": [float(v) for v in clipped],
+                "bbox_mode": BoxMode.XYXY_ABS,
+                "difficult": int(_text(obj, "difficult") == "1"),
+            }
+        )
+    record = {"file_name": str(file_name), "image_id": file_id, "height": height, "width": width}
+    return record | {"annotations": annotations}, len(objects)
 
 
 def _size(tree: Element, file_name: Path, xml_file: Path) -> tuple[int, int]:
@@ -205,13 +217,16 @@ def _size(tree: Element, file_name: Path, xml_file: Path) -> tuple[int, int]:
     return height, width
 
 
-def _object(
-    obj: Element, height: int, width: int, class_ids: dict[str, int], xml_file: Path, label: str, problems: Problems
-) -> dict[str, Any]:
-    """Convert one object. A ValueError says why it is unusable."""
+def _class_id(obj: Element, class_ids: dict[str, int]) -> int:
+    """Return the contiguous class id of an object. A ValueError says that its class is unknown."""
     name = _text(obj, "name")
     if name not in class_ids:
         raise ValueError(f"unknown class {name!r}{did_you_mean(name or '', class_ids)}")
+    return class_ids[name]
+
+
+def _box(obj: Element) -> tuple[float, ...]:
+    """Return the 0-based box (x1, y1, x2, y2) of an object. A ValueError says why it is unusable."""
     bndbox = obj.find("bndbox")
     if bndbox is None:
         raise ValueError("it has no bndbox")
@@ -222,19 +237,7 @@ def _object(
         raise ValueError(f"bndbox {texts} (xmin, ymin, xmax, ymax) is not four numbers") from None
     if not all(map(math.isfinite, (xmin, ymin, xmax, ymax))) or xmax <= xmin - 1 or ymax <= ymin - 1:
         raise ValueError(f"bndbox {texts} (xmin, ymin, xmax, ymax) has no area")
-    box = (xmin - 1.0, ymin - 1.0, xmax, ymax)
-    clipped = clip_box(box, height, width)
-    if clipped != box:
-        problems.skip(
-            xml_file,
-            f"{label}: box {list(box)} reaches beyond the {width}x{height} image and is clipped to {list(clipped)}",
-        )
-    return {
-        "category_id": class_ids[name],
-        "bbox": [float(v) for v in clipped],
-        "bbox_mode": BoxMode.XYXY_ABS,
-        "difficult": int(_text(obj, "difficult") == "1"),
-    }
+    return xmin - 1.0, ymin - 1.0, xmax, ymax
 
 
 def _text(element: Element, tag: str) -> str | None:
