@@ -275,7 +275,17 @@ def main() -> None:
         memory_of(names[0], args.memory_of, args, batches[args.memory_of])
         return
     engines = {name: ENGINES[name](args.device) for name in names}
-    rows = []
+    rows = _rows(args, engines, batches)
+    headers = ["", *names, *(f"{n} / {names[0]}" for n in names[1:])]
+    print(tabulate(rows, headers, tablefmt="github" if args.markdown else "simple"))
+    for name, engine in engines.items():
+        work = engine.work
+        print(f"{name}: proposals per image {work['proposals']}, detections per image {work['detections']}")
+
+
+def _rows(args: argparse.Namespace, engines: dict[str, Engine], batches: dict[str, Any]) -> list[list[str]]:
+    """Measure all engines, and return the rows of the table."""
+    names, rows = list(engines), []
     for mode in args.modes:
         result = measure(engines, mode, batches[mode], args.repeats)
         memory = {} if args.no_memory else {n: peak_memory(n, mode, args) for n in names}
@@ -283,11 +293,7 @@ def main() -> None:
             rows.append(_row(stage, [result[n][stage] for n in names], "{:.3f} s"))
         if memory:
             rows.append(_row("peak memory", [memory[n] for n in names], "{:.0f} MiB"))
-    headers = ["", *names, *(f"{n} / {names[0]}" for n in names[1:])]
-    print(tabulate(rows, headers, tablefmt="github" if args.markdown else "simple"))
-    for name, engine in engines.items():
-        work = engine.work
-        print(f"{name}: proposals per image {work['proposals']}, detections per image {work['detections']}")
+    return rows
 
 
 def _row(name: str, values: list[float], unit: str) -> list[str]:

@@ -10,10 +10,11 @@ import torch
 
 from ..errors import UserError, argument_names, check_choice
 from ..structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
-from .augmentation import TransformList, build_augmentations, plan_transforms
+from .augmentation import build_augmentations, plan_transforms
 from .images import FORMATS, check_image_size, read_image
 from .masks import MASK_FORMATS, check_segmentation, draw_segmentation, move_polygons
 from .selection import mask_format_of
+from .transforms import TransformList
 
 __all__ = ["DatasetMapper", "annotations_to_instances", "build_mapper"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from pycocotools import mask as mask_api
 
 from ..structures import polygons_to_bitmask
-from .augmentation import TransformList
+from .transforms import TransformList
 
 __all__ = ["MASK_FORMATS", "check_segmentation", "draw_segmentation", "move_polygons"]
 

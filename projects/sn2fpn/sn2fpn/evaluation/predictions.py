@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from ..data import DatasetMapper, build_mapper, class_names, evenly_spread, get_dataset_dicts, read_image
-from ..data.augmentation import TransformList
 from ..data.mapper import annotations_to_instances
+from ..data.transforms import TransformList
 from ..visualization import Sample, predictions_beside_ground_truth
 from .evaluator import evaluation_mode
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -82,20 +83,7 @@ def plot_curves(metrics_json: str | Path, out_png: str | Path) -> Path:
         UserError: the log cannot be read (see `read_metrics`), or there is nothing to draw.
     """
     series = read_metrics(metrics_json)
-    total = {n: c for n, c in series.items() if n in ("total_loss", "val/total_loss")}
-    parts = {n: c for n, c in series.items() if n.startswith("loss_")}
-    rate = {n: c for n, c in series.items() if n == "lr"}
-    scores = {n: c for n, c in series.items() if n.split("/")[-1] in ("AP", "AP50", "AP75")}
-    panels = [
-        (draw, curves, title, unit)
-        for draw, curves, title, unit in (
-            (_losses, total, "Total loss", "loss"),
-            (_losses, parts, "Losses by part", "loss"),
-            (_scores, scores, "Average precision", "%"),
-            (_rate, rate, "Learning rate", "learning rate"),
-        )
-        if curves
-    ]
+    panels = _panels(series)
     if not panels:
         raise UserError(f"{metrics_json}: there are no losses, learning rates or average precisions to draw")
     columns = min(2, len(panels))
@@ -123,6 +111,21 @@ def smooth(values: np.ndarray) -> np.ndarray:
     index = np.arange(len(values))
     low, high = np.maximum(index - reach, 0), np.minimum(index + reach + 1, len(values))
     return (sums[high] - sums[low]) / (high - low)
+
+
+def _panels(series: Series) -> list[tuple[Callable[[Axes, Series], None], Series, str, str]]:
+    """Return the drawing function, the curves, the title and the unit of each panel that has data."""
+    total = {n: c for n, c in series.items() if n in ("total_loss", "val/total_loss")}
+    parts = {n: c for n, c in series.items() if n.startswith("loss_")}
+    rate = {n: c for n, c in series.items() if n == "lr"}
+    scores = {n: c for n, c in series.items() if n.split("/")[-1] in ("AP", "AP50", "AP75")}
+    panels = (
+        (_losses, total, "Total loss", "loss"),
+        (_losses, parts, "Losses by part", "loss"),
+        (_scores, scores, "Average precision", "%"),
+        (_rate, rate, "Learning rate", "learning rate"),
+    )
+    return [panel for panel in panels if panel[1]]
 
 
 def _losses(axes: Axes, curves: Series) -> None:
