@@ -237,7 +237,11 @@ def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., lis
 @pytest.mark.parametrize(
     ("changes", "flags", "words"),
     [
-        ({"model.roi_heads.num_classes": 7}, {}, ["model.roi_heads.num_classes is 7", "'tiny_train' has 6 classes"]),
+        (
+            {"model.roi_heads.num_classes": 7},
+            {},
+            ["model.roi_heads.num_classes: expected 6", "data set 'tiny_train'", "found 7"],
+        ),
         (
             {"dataloader.train.dataset.names": "tiny_trian"},
             {},
@@ -255,11 +259,7 @@ def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., lis
             ["model.backbone.bottom_up", "depth (MODEL.RESNETS.DEPTH in YAML): "],
         ),
         ({"model.backbone.out_channels": -3}, {}, ["model.backbone", "RuntimeError", "-3"]),
-        (
-            {"model.input_format": "BRG"},
-            {},
-            ["dataloader.train.mapper", "image_format (INPUT.FORMAT in YAML)", "'RGB'"],
-        ),
+        ({"model.input_format": "BRG"}, {}, ["dataloader.train.mapper", "image_format: unknown value", "'RGB'"]),
         ({"model.roi_heads.in_features": ["p2", "p9"]}, {}, ["model (", "roi_heads.in_features", "no output 'p9'"]),
         (
             {"model.proposal_generator.in_features": ["p3", "p4", "p5", "p6"]},

@@ -37,7 +37,7 @@ from ..data import DatasetCatalog as OurCatalog
 from ..data import check_classes
 from ..data.catalog import is_slice
 from ..data.loader import check_files_exist
-from ..data.selection import keep_masked
+from ..data.selection import keep_learnable
 from ..errors import UserError, argument_names, did_you_mean
 from ..integrations.detectron2 import read_config, register_backbones, register_custom, share_dataset
 from ..modeling.build import check_device, check_norms
@@ -249,8 +249,7 @@ class Trainer(DefaultTrainer):
             proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
         )
         check_files_exist(records)
-        if cfg.MODEL.MASK_ON:
-            records = keep_masked(records, cfg.INPUT.MASK_FORMAT, f"data set {', '.join(cfg.DATASETS.TRAIN)}")
+        records = keep_learnable(cfg, records, f"data set {', '.join(cfg.DATASETS.TRAIN)}")
         if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
             records = filter_images_with_only_crowd_annotations(records)
         return build_detection_train_loader(cfg, dataset=records)
