@@ -7,6 +7,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
+PYTEST  = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 STAMP   = $(VENV)/.installed
 
 .PHONY: install quickstart lint test test-slow test-all
@@ -31,10 +32,10 @@ lint: install
 	$(BIN)/python -m ruff format --check --quiet . || { echo 'some files are not formatted: run `ruff format .`'; exit 1; }
 
 test: lint
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 test-all: lint
-	$(BIN)/python -m pytest
+	$(PYTEST)

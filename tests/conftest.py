@@ -12,6 +12,11 @@ import torch
 
 _TESTS = Path(__file__).resolve().parent
 
+if _workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):  # the workers of pytest-xdist share the cores
+    _threads = max(1, (os.cpu_count() or 1) // _workers)
+    os.environ["OMP_NUM_THREADS"] = str(_threads)  # for the programs that tests start
+    torch.set_num_threads(_threads)
+
 
 @pytest.fixture(scope="session")
 def golden() -> Path:

@@ -135,13 +135,12 @@ def test_training_data_is_drawn(source: str, config: str, changes: list[str], da
     files = sorted(out.iterdir())
     assert [f.name[:6] for f in files] == ["00000_", "00001_", "00002_"]
     for file in files:
-        drawn = Image.open(file)
-        original = Image.open(data / "train" / f"{file.stem[6:]}.jpg")
+        with Image.open(file) as drawn, Image.open(data / "train" / f"{file.stem[6:]}.jpg") as original:
+            pixels, before = np.asarray(drawn), np.asarray(original)
         if source == "annotation":
-            difference = (np.asarray(drawn) != np.asarray(original)).any(axis=2).mean()
-            assert drawn.size == original.size and 0 < difference < 0.9
+            assert pixels.shape == before.shape and 0 < (pixels != before).any(axis=2).mean() < 0.9
         else:
-            assert min(drawn.size) == 96
+            assert min(pixels.shape[:2]) == 96
 
 
 def test_pictures_are_shown_where_windows_open(
