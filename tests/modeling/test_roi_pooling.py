@@ -1,4 +1,4 @@
-"""RoI pooling: golden numbers, the choice of levels and corner cases (`tests/layers/cpu` tests its CPU kernel)."""
+"""Tests of RoI pooling: golden numbers, the choice of levels, corner cases. `tests/layers/cpu` tests the CPU kernel."""
 
 from __future__ import annotations
 

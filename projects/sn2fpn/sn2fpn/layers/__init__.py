@@ -3,7 +3,7 @@
 Nothing here knows of detectors or configurations.
 """
 
-from .activation import get_activation
+from .activation import Activation, get_activation
 from .c3 import C3
 from .conv import Conv2d, ConvNormAct
 from .deform import DeformConv2d
@@ -11,7 +11,7 @@ from .esd import ESD1, ESD2, check_esd1_channels, esd_fuse, esd_fuse_conv
 from .gsconv import GSConv, GSConvE1, GSConvE2
 from .init import c2_msra_fill, c2_xavier_fill, kaiming_normal_per_group
 from .integrated_norm import integrated_norm_relu
-from .norm import FrozenBatchNorm2d, SyncBatchNorm, get_norm
+from .norm import FrozenBatchNorm2d, Norm, SyncBatchNorm, get_norm
 from .pconv import SEPC, PConv, SharedConv
 from .upsample import (
     CARAFE,
@@ -26,9 +26,9 @@ from .upsample import (
     soft_nearest,
     soft_nearest_add,
 )
-from .upsample.functions import UPSAMPLINGS, check_upsampling, upsample, upsample_add
 
 __all__ = [
+    "Activation",
     "Bilinear",
     "C3",
     "CARAFE",
@@ -44,18 +44,17 @@ __all__ = [
     "GSConvE1",
     "GSConvE2",
     "Nearest",
+    "Norm",
     "PConv",
     "SEPC",
     "SNI",
     "SharedConv",
     "SyncBatchNorm",
-    "UPSAMPLINGS",
     "Upsample",
     "Upsampling",
     "c2_msra_fill",
     "c2_xavier_fill",
     "check_esd1_channels",
-    "check_upsampling",
     "esd_fuse",
     "esd_fuse_conv",
     "get_activation",
@@ -65,6 +64,4 @@ __all__ = [
     "kaiming_normal_per_group",
     "soft_nearest",
     "soft_nearest_add",
-    "upsample",
-    "upsample_add",
 ]
