@@ -9,8 +9,8 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from sn2fpn.config import LazyCall, LazyConfig
-from sn2fpn.config.overrides import fits
 from sn2fpn.errors import UserError
+from sn2fpn.signatures import fits
 
 
 def target(
@@ -93,7 +93,7 @@ def test_overrides_reach_what_they_name(cfg: DictConfig, override: str, key: str
         ("model.mode=c", ["model.mode expects Literal['a', 'b']", "'c'"]),
         ("train.max_iter", ["key=value", "'train.max_iter'"]),
         ("SOLVER.MAX_ITER", ["key=value", "train.max_iter=50"]),
-        ("~train.lr", ["deleting keys is not supported"]),
+        ("~train.lr", ["changed by key=value", "'~train.lr'"]),
         ("train.name=a: [", ["not readable as YAML"]),
         ("train.name=!!python/name:os.system", ["not readable as YAML"]),
     ],

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config.overrides import fits
 from ..errors import UserError, did_you_mean
+from ..signatures import fits
 
 __all__ = ["LAZY_KEYS", "YAML_KEYS", "RunOptions", "check_options", "read_options"]
 
