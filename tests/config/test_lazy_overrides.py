@@ -1,4 +1,4 @@
-"""`key=value` changes of Python configs: what they reach, what they refuse, and how they say so."""
+"""Tests of `key=value` changes to Python configurations: what they set, what is refused, and the messages."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def cfg() -> DictConfig:
         ("train.sizes.1=7", "train.sizes", [1, 7]),
         ("train.sizes[0]=7", "train.sizes", [7, 2]),
         ("steps.1.size=9", "steps", [{"size": 3}, {"size": 9}]),
-        ("model.alpha=0.25", "model.alpha", 0.25),  # of another kind than before, but as annotated
+        ("model.alpha=0.25", "model.alpha", 0.25),  # not of the type of the present value, but of the annotation
         ("model.inner.alpha=area", "model.inner.alpha", "area"),
-        ("model.widths=[1,2]", "model.widths", [1, 2]),  # an argument that the file does not list
+        ("model.widths=[1,2]", "model.widths", [1, 2]),  # an argument that the configuration does not list
         ("model.inner={alpha: 2}", "model.inner.alpha", 2),  # merged
         ("train={lr: 0.5}", "train.max_iter", 90),
         ("train.max_iter=${train.sizes.1}", "train.max_iter", 2),

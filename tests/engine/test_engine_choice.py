@@ -1,4 +1,4 @@
-"""`--engine`: which engine runs, what it says, and what happens without Detectron2."""
+"""Tests of `--engine`: which engine runs, what the log says, and what happens without Detectron2."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def without_detectron2(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class _Missing:
-    """Finds no `detectron2`, installed or not."""
+    """An import finder that hides `detectron2`, whether it is installed or not."""
 
     def find_spec(self, name: str, *_: Any) -> None:
         if name.split(".")[0] == "detectron2":
@@ -33,7 +33,7 @@ class _Missing:
 
 @pytest.fixture
 def broken_detectron2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when it was compiled for another torch."""
+    """Detectron2 as it is when it was compiled for another version of torch."""
     for name in [m for m in sys.modules if m.split(".")[0] == "detectron2"]:
         monkeypatch.delitem(sys.modules, name)
     (tmp_path / "detectron2").mkdir()
@@ -62,7 +62,7 @@ def test_without_detectron2_one_message_says_where_to_get_it(without_detectron2:
 def test_a_broken_installation_is_named(broken_detectron2: None) -> None:
     assert choose_engine("auto").name == "native"
     assert "undefined symbol: _ZN3c10" in choose_engine("auto").why
-    with pytest.raises(UserError, match="does not import: ImportError: undefined symbol"):
+    with pytest.raises(UserError, match="cannot be imported: ImportError: undefined symbol"):
         choose_engine("detectron2")
 
 
