@@ -1,4 +1,4 @@
-"""Tests of Python configurations: each is the same model, data and training as its YAML twin, and the program runs it."""
+"""Tests of Python configurations: each gives the same model, data and training as its YAML twin, and runs."""
 
 from __future__ import annotations
 
