@@ -170,6 +170,7 @@ def test_twins_train_alike(
     assert results["tiny_val"]["bbox"] == pytest.approx(by_yaml["tiny_val"]["bbox"], nan_ok=True)
 
 
+@pytest.mark.slow
 def test_a_run_resumes(tiny_overrides: Callable[..., list[str]], tmp_path: Path) -> None:
     off = {"dataloader.test.dataset.names": ""}  # no evaluation
     run(_recipe(tiny_overrides(off | {"train.output_dir": str(tmp_path / "whole"), "train.log_period": 1})), _args())
