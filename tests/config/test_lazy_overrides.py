@@ -10,7 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from sn2fpn.config import LazyCall, LazyConfig
 from sn2fpn.errors import UserError
-from sn2fpn.signatures import fits
 
 
 def target(
@@ -104,24 +103,3 @@ def test_wrong_overrides_name_key_and_nearest(cfg: DictConfig, override: str, wo
     assert "\n" not in str(e.value)
     for word in words:
         assert word in str(e.value)
-
-
-@pytest.mark.parametrize(
-    ("value", "hint", "expected"),
-    [
-        (1, float, True),
-        (True, float, False),
-        (True, int, False),
-        (None, int | None, True),
-        (None, int, False),
-        ([1, 2], tuple[int, ...], True),
-        ([1, "x"], list[int], False),
-        ("ab", Sequence[str], False),
-        ({"_target_": "x"}, OmegaConf, True),
-        (3, OmegaConf, False),
-        (3, Any, True),
-        ([[1]], Sequence[Sequence[int]], True),
-    ],
-)
-def test_fits(value: Any, hint: Any, expected: bool) -> None:
-    assert fits(value, hint) is expected

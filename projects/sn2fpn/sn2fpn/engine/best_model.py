@@ -22,12 +22,10 @@ class BestModel:
         metric: the metric, for example "bbox/AP50".
         output_dir: the folder of the history.
         start_iter: the first iteration of this run; later entries of the stored history are dropped.
-        key: the configuration key of the metric, for messages.
     """
 
-    def __init__(self, metric: str, output_dir: Path, start_iter: int, key: str = "TEST.BEST_METRIC") -> None:
+    def __init__(self, metric: str, output_dir: Path, start_iter: int) -> None:
         self.metric = metric
-        self._key = key
         self._path = output_dir / "best_metric.json"
         self.history: list[tuple[int, float]] = []
         if start_iter and self._path.is_file():
@@ -39,9 +37,9 @@ class BestModel:
         """Add an evaluation to the history and return whether it is the best one so far.
 
         Raises:
-            UserError: the evaluation does not give the metric.
+            ArgumentError: the evaluation does not give the metric.
         """
-        value = scalars[check_choice(self._key, self.metric, scalars)]
+        value = scalars[check_choice("metric", self.metric, scalars)]
         improved = not math.isnan(value) and (not self.history or self._score(value) > self._score(self.best[1]))
         self.history.append((iteration, value))
         with atomic_write(self._path) as f:

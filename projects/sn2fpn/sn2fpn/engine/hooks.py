@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .. import distributed as comm
+from ..errors import argument_names
 from .best_model import BestModel
 from .options import RunOptions
 from .testing import TestSet, evaluate, flatten_results, validation_losses
@@ -166,7 +167,7 @@ class Evaluation(Hook):
     def before_train(self) -> None:
         o = self.options
         if o.best_metric:
-            self.best = BestModel(o.best_metric, Path(o.output_dir), self.trainer.start_iter, o.key("best_metric"))
+            self.best = BestModel(o.best_metric, Path(o.output_dir), self.trainer.start_iter)
 
     def after_step(self) -> None:
         period = self.options.eval_period
@@ -190,7 +191,9 @@ class Evaluation(Hook):
         trainer.storage.put_rare(scalars)
         stop = False
         if self.best is not None and comm.is_main_process():
-            if self.best.update(trainer.iter, scalars):
+            with argument_names({"metric": o.key("best_metric")}):
+                improved = self.best.update(trainer.iter, scalars)
+            if improved:
                 trainer.save("model_best", remember=False, **{o.best_metric: self.best.best[1]})
             stop = 0 < o.patience <= self.best.evaluations_since
         if comm.broadcast_object(stop):

@@ -11,7 +11,7 @@ import torch
 
 from .. import distributed as comm
 from ..atomic import atomic_write
-from ..errors import UserError
+from ..errors import ArgumentError, argument_names
 from .options import RunOptions
 from .versions import environment_summary
 
@@ -32,7 +32,8 @@ def default_setup(options: RunOptions, config_text: str, args: Any, engine: Any 
     Raises:
         UserError: the output folder cannot be created.
     """
-    out = make_output_dir(options.output_dir, options.key("output_dir"))
+    with argument_names({"output_dir": options.key("output_dir")}):
+        out = make_output_dir(options.output_dir)
     _setup_logger(out)
     if engine:
         logger.info("%s", engine)
@@ -48,21 +49,17 @@ def default_setup(options: RunOptions, config_text: str, args: Any, engine: Any 
         logger.info("The full configuration was written to %s", path)
 
 
-def make_output_dir(path: str, key: str = "OUTPUT_DIR") -> Path:
-    """Create the output folder of a run and return it.
-
-    Args:
-        path: path of the folder.
-        key: the configuration key of the folder, for messages.
+def make_output_dir(output_dir: str) -> Path:
+    """Create the output folder of a run and return its path.
 
     Raises:
-        UserError: the folder cannot be created.
+        ArgumentError: the folder cannot be created.
     """
-    out = Path(path)
+    out = Path(output_dir)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise UserError(f"{key}: the folder {out} cannot be created: {e}") from e
+        raise ArgumentError("output_dir", f"the folder {out} cannot be created: {e}") from e
     return out
 
 

@@ -22,7 +22,7 @@ from detectron2.utils.logger import setup_logger
 from ...checkpoint import load_file
 from ...data import DatasetCatalog as OurCatalog
 from ...data import check_classes
-from ...errors import UserError, did_you_mean
+from ...errors import UserError, argument_names, did_you_mean
 from ...integrations.detectron2 import read_config, register_backbones, register_custom, share_dataset
 from ..config import validate
 from ..setup import make_output_dir
@@ -65,7 +65,8 @@ def run(cfg: CfgNode, args: Any, engine: Any = "") -> dict[str, Any] | None:
     """
     if torch.distributed.is_initialized():
         comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", args.num_gpus)))
-    make_output_dir(cfg.OUTPUT_DIR)
+    with argument_names({"output_dir": "OUTPUT_DIR"}):
+        make_output_dir(cfg.OUTPUT_DIR)
     if cfg.MODEL.WEIGHTS:
         load_file(cfg.MODEL.WEIGHTS)  # refuses pickles that run code, which Detectron2 would do
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sn2fpn")
