@@ -262,21 +262,17 @@ def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., lis
             ["model.backbone.bottom_up", "(sn2fpn.modeling.trunk.make_resnet): ", "20", "18"],
         ),
         ({"model.backbone.out_channels": -3}, {}, ["model.backbone", "RuntimeError", "-3"]),
-        (
-            {"model.input_format": "BRG"},
-            {},
-            ["dataloader.train.mapper", "(sn2fpn.data.DatasetMapper): ", "'BRG'", "'RGB'"],
-        ),
-        ({"model.roi_heads.in_features": ["p2", "p9"]}, {}, ["model (", "roi_heads.in_features", "no output 'p9'"]),
+        ({"model.input_format": "BRG"}, {}, ["model.input_format (", "'BRG'", "did you mean 'RGB'"]),
+        ({"model.roi_heads.in_features": ["p2", "p9"]}, {}, ["model.roi_heads.in_features (", "no output 'p9'"]),
         (
             {"model.proposal_generator.in_features": ["p3", "p4", "p5", "p6"]},
             {},
-            ["model (", "proposal_generator: AnchorGenerator has strides [4, 8, 16, 32, 64]", "[8, 16, 32, 64]"],
+            ["model.proposal_generator (", "): AnchorGenerator has strides [4, 8, 16, 32, 64]", "[8, 16, 32, 64]"],
         ),
         (
             {"model.proposal_generator.matcher.thresholds": [0.7, 0.3]},
             {},
-            ["proposal_generator.matcher", "thresholds exp"],
+            ["model.proposal_generator.matcher.thresholds (", "): expected rising numbers above 0, found [0.7, 0.3]"],
         ),
         ({"optimizer.lr": -1}, {}, ["optimizer (torch.optim.SGD): ", "-1"]),
         (
