@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Parameters, multiply-adds and activations of a detector, part by part, for one or several configs side by side.
+"""Print the parameters, multiply-adds and activations of the parts of a detector, for one or several configs.
 
     python tools/analyze_model.py --config-file configs/faster_rcnn_R50_fpn.yaml
     python tools/analyze_model.py --config-file configs/faster_rcnn_R50_{fpn,sni,ihp}.yaml --size 800x1333
 
-Counted by fvcore on a CPU; weights do not matter. One GFLOP is 10^9 multiply-adds; `sn2fpn.modeling.analysis` says
-of what, and for how many boxes the heads are counted. What is not counted is listed below the table.
+fvcore counts on a CPU, and the weights do not matter. One GFLOP is 10^9 multiply-adds. `sn2fpn.modeling.analysis`
+explains which operations count, and for how many boxes the heads are counted. Operations that are not counted are
+listed below the table.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from sn2fpn.errors import UserError
 from sn2fpn.modeling import build_model
 from sn2fpn.modeling.analysis import PARTS, Analysis, analyze
 from sn2fpn.predict.loading import evaluation_resize
+from sn2fpn.program import run_program
 
 SUFFIXES = (".yaml", ".yml", ".py")
 
 
 def table(analyses: dict[str, Analysis]) -> str:
-    """Parts in rows, configurations in columns."""
+    """Format the counts, with parts in rows and configurations in columns."""
     rows: list[list[Any]] = [["input, padded", "", *(f"{a.size[0]}x{a.size[1]}" for a in analyses.values())]]
     for title, field, unit in (
         ("parameters, millions", "parameters", 1e6),
@@ -50,34 +52,33 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--size",
         metavar="HxW",
-        help="height and width of the input in pixels, padded as in training "
-        "(default: the config's short x long edge in evaluation)",
+        help="height and width of the input in pixels, which is padded as in training "
+        "(default: short x long edge of the config in evaluation)",
     )
     parser.add_argument(
         "opts",
         nargs=argparse.REMAINDER,
         metavar="KEY VALUE",
-        help="config keys to change, in all; key=value for Python configs",
+        help="config keys to change in all configs; key=value for Python configs",
     )
     args = parser.parse_args(argv)
-    try:
-        count = sum(1 for _ in itertools.takewhile(lambda f: Path(f).suffix in SUFFIXES, args.config_file))
-        files, opts = args.config_file[:count], args.config_file[count:] + args.opts  # pairs may follow the files
-        if not files:
-            raise UserError(f"--config-file: expected a name that ends with {' or '.join(SUFFIXES)}, found {opts[0]!r}")
-        size = _size(args.size)
-        analyses = {name: _analyze_config(file, opts, size) for name, file in zip(_short_names(files), files)}
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
+    return run_program(lambda: _analyze(args))
+
+
+def _analyze(args: argparse.Namespace) -> None:
+    count = sum(1 for _ in itertools.takewhile(lambda f: Path(f).suffix in SUFFIXES, args.config_file))
+    files, opts = args.config_file[:count], args.config_file[count:] + args.opts  # pairs may follow the files
+    if not files:
+        raise UserError(f"--config-file: expected a name that ends with {' or '.join(SUFFIXES)}, found {opts[0]!r}")
+    size = _size(args.size)
+    analyses = {name: _analyze_config(file, opts, size) for name, file in zip(_short_names(files), files)}
     print(table(analyses))
     print(
-        "\nnot counted: anchors, choice of proposals and detections (NMS), RoI pooling, pasting of masks; "
-        "and, as fvcore has no rule for them, the operators"
+        "\nNot counted: anchors, the selection of proposals and detections (NMS), RoI pooling, the pasting of masks, "
+        "and these operators, for which fvcore has no rule:"
     )
     for name, a in analyses.items():
         print(f"  {name}: " + ", ".join(f"{op.partition('::')[2]} x{n}" for op, n in a.uncounted.most_common()))
-    return 0
 
 
 def _analyze_config(file: str, opts: list[str], size: tuple[int, int] | None) -> Analysis:
@@ -94,7 +95,7 @@ def _analyze_config(file: str, opts: list[str], size: tuple[int, int] | None) ->
 
 def _given(size: tuple[int, int] | None, file: str) -> tuple[int, int]:
     if size is None or min(size) < 1:
-        raise UserError(f"--size HxW is needed: {file} leaves pictures in their own size")
+        raise UserError(f"--size HxW is needed, because {file} does not resize images")
     return size
 
 

@@ -1,12 +1,11 @@
-"""Time full-size Faster R-CNN R50-FPN natively, in torchvision and in Detectron2 (where installed).
+"""Measure the speed and memory of Faster R-CNN R50-FPN in the native engine, torchvision and Detectron2.
 
-    python tools/benchmark.py                       # inference and training, all engines found
+    python tools/benchmark.py                       # inference and training, all installed engines
     python tools/benchmark.py --repeats 9 --threads 2 --markdown
 
-All engines run in one process, taking turns; the table shows medians. Every engine gets the same weights and
-images, so that all do the same work: the weights are filled by a fixed rule that keeps activations near 1 and
-lets 1,000 proposals and 100 detections per image survive, which the tool checks. Peak memory is that of a
-process that runs one engine alone.
+All engines take turns in one process, and the table shows medians. All engines get the same weights and images, so that
+they do the same work: the weights follow a fixed rule that keeps activations near 1 and produces 1,000 proposals and
+100 detections per image, which the tool prints. Peak memory is that of a process that only runs one engine.
 """
 
 from __future__ import annotations
@@ -39,7 +38,14 @@ KEYS = {"MODEL.WEIGHTS": "", "MODEL.RESNETS.STRIDE_IN_1X1": False, "MODEL.PIXEL_
 
 
 class Engine:
-    """A model with its stages: modules whose forward time is measured, and how to feed it."""
+    """A model whose speed is measured.
+
+    Args:
+        model: the detector.
+        stages: modules whose forward time is measured, by name.
+        feed: calls the model with a batch.
+        optimizer: the optimizer of the training step.
+    """
 
     def __init__(
         self, model: nn.Module, stages: dict[str, nn.Module], feed: Callable[..., Any], optimizer: torch.optim.Optimizer
@@ -109,7 +115,7 @@ def detectron2(device: str) -> Engine:
     from detectron2.utils.events import EventStorage
 
     cfg = model_zoo.get_config("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")
-    EventStorage(0).__enter__()  # its modules write scalars to a surrounding storage
+    EventStorage(0).__enter__()  # its modules write scalars to the current storage
     return _detectron2_style(cfg, device, build_model, build_optimizer, Boxes, Instances)
 
 
@@ -139,7 +145,7 @@ def torchvision(device: str) -> Engine:
     from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
     from torchvision.ops import FrozenBatchNorm2d
 
-    body = _resnet_fpn_extractor(resnet50(norm_layer=FrozenBatchNorm2d), 3)  # as fasterrcnn_resnet50_fpn builds it
+    body = _resnet_fpn_extractor(resnet50(norm_layer=FrozenBatchNorm2d), 3)  # as in fasterrcnn_resnet50_fpn
     model = FasterRCNN(
         body,
         NUM_CLASSES + 1,
@@ -162,7 +168,7 @@ def torchvision(device: str) -> Engine:
     return Engine(model, stages, feed, optimizer)
 
 
-RENAMES = [  # torchvision's names -> Detectron2's
+RENAMES = [  # from torchvision's names to Detectron2's
     (r"^backbone\.body\.conv1\.", "backbone.bottom_up.stem.conv1."),
     (r"^backbone\.body\.bn1\.", "backbone.bottom_up.stem.conv1.norm."),
     (r"^backbone\.body\.layer(\d)\.", lambda m: f"backbone.bottom_up.res{int(m[1]) + 1}."),
@@ -180,7 +186,7 @@ RENAMES = [  # torchvision's names -> Detectron2's
 
 
 def _to_torchvision(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The filled values under torchvision's names; its class 0 is the background, ours is the last."""
+    """Fill the weights under torchvision's names. Its background class is the first, and ours is the last."""
     names = {}
     for name in state:
         theirs = name
@@ -189,7 +195,7 @@ def _to_torchvision(state: dict[str, Tensor]) -> dict[str, Tensor]:
         names[name] = theirs
     shapes = {}
     for name, value in state.items():
-        drop = 4 if "bbox_pred" in name and name.startswith("roi_heads") else 0  # no deltas for the background
+        drop = 4 if "bbox_pred" in name and name.startswith("roi_heads") else 0  # the background has no deltas
         shapes[names[name]] = value[drop:]
     filled = fill_weights(shapes)
     out = {}
@@ -212,7 +218,7 @@ ENGINES = {"native": native, "torchvision": torchvision, "detectron2": detectron
 def measure(
     engines: dict[str, Engine], mode: str, batch: list[dict[str, Any]], repeats: int
 ) -> dict[str, dict[str, float]]:
-    """Median seconds of each stage; the engines take turns, two rounds warm up."""
+    """Return the median seconds of each stage. The engines take turns, and the first two rounds do not count."""
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in engines}
     for i in range(repeats + 2):
         for name, engine in engines.items():
@@ -223,21 +229,15 @@ def measure(
 
 
 def peak_memory(name: str, mode: str, args: argparse.Namespace) -> float:
-    """MiB by which a process grows that runs only this engine."""
-    command = [
-        sys.executable,
-        __file__,
-        "--engines",
-        name,
-        "--memory-of",
-        mode,
-        "--device",
-        args.device,
-        "--threads",
-        str(args.threads),
-        "--size",
-        args.size,
-    ]
+    """Return the peak memory in MiB of a process that only runs this engine."""
+    flags = {
+        "--engines": name,
+        "--memory-of": mode,
+        "--device": args.device,
+        "--threads": args.threads,
+        "--size": args.size,
+    }
+    command = [sys.executable, __file__, *(str(word) for pair in flags.items() for word in pair)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])["mib"]
 
@@ -252,14 +252,18 @@ def memory_of(name: str, mode: str, args: argparse.Namespace, batch: list[dict[s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engines", nargs="+", choices=list(ENGINES), help="default: all that are installed")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--size", default="480x640", help="HEIGHTxWIDTH of the images")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--modes", nargs="+", choices=["infer", "train"], default=["infer", "train"])
-    parser.add_argument("--no-memory", action="store_true", help="skip the processes that measure memory")
-    parser.add_argument("--markdown", action="store_true", help="print the table for a README")
+    parser.add_argument(
+        "--engines", nargs="+", choices=list(ENGINES), help="engines to measure (default: all that are installed)"
+    )
+    parser.add_argument("--repeats", type=int, default=7, help="number of measurements (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
+    parser.add_argument("--size", default="480x640", help="HEIGHTxWIDTH of the images (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="default: %(default)s")
+    parser.add_argument(
+        "--modes", nargs="+", choices=["infer", "train"], default=["infer", "train"], help="default: both"
+    )
+    parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
+    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     parser.add_argument("--memory-of", choices=["infer", "train"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -271,31 +275,30 @@ def main() -> None:
         memory_of(names[0], args.memory_of, args, batches[args.memory_of])
         return
     engines = {name: ENGINES[name](args.device) for name in names}
-    rows = []
-    for mode in args.modes:
-        result = measure(engines, mode, batches[mode], args.repeats)
-        memory = {} if args.no_memory else {n: peak_memory(n, mode, args) for n in names}
-        for stage in result[names[0]]:
-            rows.append(
-                [
-                    stage,
-                    *(f"{result[n][stage]:.3f} s" for n in names),
-                    *(f"{result[n][stage] / result[names[0]][stage]:.2f}x" for n in names[1:]),
-                ]
-            )
-        if memory:
-            rows.append(
-                [
-                    "peak memory",
-                    *(f"{memory[n]:.0f} MiB" for n in names),
-                    *(f"{memory[n] / memory[names[0]]:.2f}x" for n in names[1:]),
-                ]
-            )
+    rows = _rows(args, engines, batches)
     headers = ["", *names, *(f"{n} / {names[0]}" for n in names[1:])]
     print(tabulate(rows, headers, tablefmt="github" if args.markdown else "simple"))
     for name, engine in engines.items():
         work = engine.work
         print(f"{name}: proposals per image {work['proposals']}, detections per image {work['detections']}")
+
+
+def _rows(args: argparse.Namespace, engines: dict[str, Engine], batches: dict[str, Any]) -> list[list[str]]:
+    """Measure all engines, and return the rows of the table."""
+    names, rows = list(engines), []
+    for mode in args.modes:
+        result = measure(engines, mode, batches[mode], args.repeats)
+        memory = {} if args.no_memory else {n: peak_memory(n, mode, args) for n in names}
+        for stage in result[names[0]]:
+            rows.append(_row(stage, [result[n][stage] for n in names], "{:.3f} s"))
+        if memory:
+            rows.append(_row("peak memory", [memory[n] for n in names], "{:.0f} MiB"))
+    return rows
+
+
+def _row(name: str, values: list[float], unit: str) -> list[str]:
+    """Format the values of all engines, and the ratios to the first one."""
+    return [name, *(unit.format(v) for v in values), *(f"{v / values[0]:.2f}x" for v in values[1:])]
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Draw training data: as annotated, or as the model sees it after augmentation.
+"""Draw training data as annotated, or as the model sees it after augmentation.
 
     python tools/visualize_data.py --source annotation --config-file configs/faster_rcnn_R50_sni.yaml --output-dir out
     python tools/visualize_data.py --source dataloader --config-file … --num 8 INPUT.CROP.ENABLED True
     python tools/visualize_data.py --source dataloader --config-file configs/lazy/quick_shapes.py --show
 
-Draws the first images of the training sets, or those of the first training batches, into the output folder or, with
---show, into windows: one after the other, each until it is closed.
+The tool draws the first images of the training sets, or the images of the first training batches. It writes them to the
+output folder or, with --show, shows them in windows, one after the other.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ from rich.progress import track
 
 from sn2fpn.config import get_cfg
 from sn2fpn.data import class_names, get_dataset_dicts, read_image
-from sn2fpn.data.augmentation import TransformList
 from sn2fpn.data.images import check_image_size
 from sn2fpn.data.mapper import annotations_to_instances
+from sn2fpn.data.transforms import TransformList
 from sn2fpn.engine.lazy import LazyRecipe, set_names
 from sn2fpn.engine.recipe import CfgRecipe, Recipe
 from sn2fpn.errors import UserError
+from sn2fpn.program import run_program
 from sn2fpn.visualization import draw_instances, save_png
 
-Picture = tuple[str, np.ndarray]  # name of the source file, drawn (H, W, 3) uint8 RGB
+Picture = tuple[str, np.ndarray]  # the name of the image file, and the drawn image, (H, W, 3) uint8 RGB
 
 
 class TrainingData(NamedTuple):
-    """What a configuration trains on."""
+    """The training data of a configuration."""
 
     sets: Sequence[str]
-    key: str  # where they are named
+    key: str  # the key that names the sets
     loader: Callable[[], Iterable[list[dict[str, Any]]]]  # endless batches of model inputs
-    image_format: str  # of the inputs
+    image_format: str  # the channel order of the inputs
 
 
 def from_yaml(config_file: str, opts: Sequence[str]) -> TrainingData:
@@ -60,14 +61,14 @@ def from_python(config_file: str, opts: Sequence[str]) -> TrainingData:
 def _checked(recipe: Recipe, sets: Sequence[str], image_format: str) -> TrainingData:
     key = recipe.options.key("train_sets")
     if not sets:
-        raise UserError(f"{key} names no data set to draw")
+        raise UserError(f"{key}: expected the name of a data set to draw, found none")
     recipe.check_data(eval_only=False)
     seed = max(recipe.options.seed, 0)
     return TrainingData(sets, key, lambda: recipe.build_train_loader(0, seed), image_format)
 
 
 def annotated(data: TrainingData) -> Iterator[Picture]:
-    """The images in their own size, with all boxes and masks; crowd regions are named so."""
+    """Yield the images in their own size with all boxes and masks, including crowd regions, which are labelled."""
     names = class_names(data.sets[0])
     for record in get_dataset_dicts(data.sets, where=data.key):
         image = read_image(record["file_name"], "RGB")
@@ -81,7 +82,7 @@ def annotated(data: TrainingData) -> Iterator[Picture]:
 
 
 def loaded(data: TrainingData) -> Iterator[Picture]:
-    """The endless stream of training images with their targets, resized, cropped and flipped."""
+    """Yield the endless stream of augmented training images with their targets."""
     names = class_names(data.sets[0])
     for item in itertools.chain.from_iterable(data.loader()):
         image = item["image"].permute(1, 2, 0).numpy()
@@ -98,29 +99,26 @@ def main(argv: list[str] | None = None) -> int:
         "--source",
         choices=list(SOURCES),
         required=True,
-        help="annotation: as in the files; dataloader: after augmentation",
+        help="annotation: draw the annotated images; dataloader: draw the augmented images",
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="YAML config, or Python config")
-    parser.add_argument("--output-dir", default="./visualized", metavar="FOLDER", help="default: %(default)s")
-    parser.add_argument("--show", action="store_true", help="show the pictures in windows, write none")
-    parser.add_argument("--num", type=int, default=20, metavar="N", help="images to draw (default %(default)s)")
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="YAML or Python config")
+    parser.add_argument(
+        "--output-dir", default="./visualized", metavar="FOLDER", help="folder to write to (default: %(default)s)"
+    )
+    parser.add_argument("--show", action="store_true", help="show the images in windows instead of writing them")
+    parser.add_argument("--num", type=int, default=20, metavar="N", help="number of images (default: %(default)s)")
     parser.add_argument(
         "opts",
         nargs=argparse.REMAINDER,
         metavar="KEY VALUE",
-        help="config keys to change (KEY=VALUE for a Python config)",
+        help="config keys to change (key=value for a Python config)",
     )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    try:
-        _draw(args)
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    return 0
+    return run_program(lambda: _draw(args))
 
 
-def _draw(args: Any) -> None:
+def _draw(args: argparse.Namespace) -> None:
     if args.num < 1:
         raise UserError(f"--num {args.num}: expected at least 1")
     read = from_python if args.config_file.endswith(".py") else from_yaml
@@ -132,25 +130,26 @@ def _draw(args: Any) -> None:
     folder = Path(args.output_dir)
     try:
         for number, (file_name, picture) in enumerate(track(pictures, "drawing", total=args.num)):
-            save_png(picture, folder / f"{number:05d}_{Path(file_name).stem}.png")  # a stream repeats its images
+            # The number keeps the repetitions of an image apart.
+            save_png(picture, folder / f"{number:05d}_{Path(file_name).stem}.png")
     except OSError as e:
         raise UserError(f"--output-dir {folder}: cannot be written: {e}") from None
 
 
 def _show(title: str, picture: np.ndarray) -> None:
-    """Show a picture in a window until it is closed."""
+    """Show an image in a window until the user closes it."""
     import matplotlib
     from matplotlib import pyplot
 
     try:
         pyplot.figure(title)
-        opens = matplotlib.get_backend().lower() != "agg"  # what it falls back to
+        opens = matplotlib.get_backend().lower() != "agg"  # Matplotlib falls back to this backend
     except ImportError:
         opens = False
     if not opens:
         raise UserError(
-            "--show: no window can be opened: there is no display, or Python has no window toolkit "
-            "(such as tkinter); leave --show out to write the pictures to --output-dir"
+            "--show: no window can be opened, because there is no display or no window toolkit such as tkinter; "
+            "omit --show to write the images to --output-dir"
         )
     pyplot.imshow(picture)
     pyplot.axis("off")

@@ -1,4 +1,4 @@
-"""Small data sets written on the spot: healthy ones, to be broken by the tests."""
+"""Small valid data sets, which the tests then damage."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from sn2fpn.data.shapes import write_shapes
 
 
 def picture(seed: int, height: int, width: int) -> np.ndarray:
-    """A smooth colourful picture, (H, W, 3) uint8 RGB, that JPEG keeps almost unchanged."""
+    """Return a smooth colourful image, (H, W, 3) uint8 RGB, that JPEG compression hardly changes."""
     y, x = np.mgrid[:height, :width] / 40.0
     phase = np.random.default_rng(seed).uniform(0, 6, 3)
     return (128 + 90 * np.sin(x[:, :, None] + y[:, :, None] / 2 + phase)).astype(np.uint8)
 
 
 class CocoSet:
-    """Three pictures with two boxes each as COCO JSON; change `content`, then `write()`."""
+    """Three images with two boxes each as COCO JSON; tests change `content` and call `write()`."""
 
     def __init__(self, root: Path) -> None:
         self.images, self.json = root / "images", root / "instances.json"
@@ -73,7 +73,7 @@ XML = """<annotation><filename>{id}.jpg</filename>
 
 @pytest.fixture
 def voc_root(tmp_path: Path) -> Path:
-    """A VOC tree with pictures a, b, c; list `all` names them."""
+    """A VOC folder with the images a, b and c, which the list `all` names."""
     root = tmp_path / "VOCtest"
     for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
         (root / folder).mkdir(parents=True)
@@ -86,7 +86,7 @@ def voc_root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def registered() -> Iterator[None]:
-    """Forget the sets that a test registers."""
+    """Remove the data sets that a test registers."""
     before = set(DatasetCatalog)
     yield
     for name in set(DatasetCatalog) - before:
@@ -101,7 +101,7 @@ def coco_name(coco_set: CocoSet, registered: None) -> str:
 
 @pytest.fixture(scope="session")
 def tiny_shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """$DETECTRON2_DATASETS with a `shapes` of few pictures."""
+    """A folder for `$DETECTRON2_DATASETS` with a small data set `shapes`."""
     root = tmp_path_factory.mktemp("datasets")
     write_shapes(root / "shapes", {"train": (12, 1), "val": (5, 2)})
     return root
@@ -109,7 +109,7 @@ def tiny_shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shapes_cfg(tiny_shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """A configuration on the tiny shapes; arguments are overrides."""
+    """Make configurations that use the small data set `shapes`; the arguments are overrides."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tiny_shapes))
 
     def make(*overrides: Any) -> Any:

@@ -1,9 +1,10 @@
-"""Augmentation against Detectron2's numbers, and its own properties."""
+"""Tests of the augmentation: Detectron2's numbers, properties and error messages."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,10 @@ import numpy as np
 import pytest
 
 from sn2fpn.config import get_cfg
-from sn2fpn.data.augmentation import (
-    Crop,
-    Flip,
-    RandomCrop,
-    RandomFlip,
-    Resize,
-    ResizeShortestEdge,
-    TransformList,
-    build_augmentations,
-    plan_transforms,
-)
+from sn2fpn.data.augmentation import RandomCrop, RandomFlip, ResizeShortestEdge, build_augmentations, plan_transforms
 from sn2fpn.data.mapper import annotations_to_instances
-from sn2fpn.errors import UserError
+from sn2fpn.data.transforms import Crop, Flip, Resize, TransformList
+from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.structures import BoxMode
 
 
@@ -108,13 +100,13 @@ def test_crop_moves_boxes_and_polygons(image: np.ndarray) -> None:
         for i, box in enumerate([[0, 0, 30, 12], [22, 12, 30, 20], [0, 0, 20, 37], [46, 0, 53, 37]])
     ]
     instances = annotations_to_instances(annotations, TransformList([crop]), (15, 25))
-    assert instances.gt_classes.tolist() == [0, 1]  # one only touches the window, one is outside
+    assert instances.gt_classes.tolist() == [0, 1]  # one box only touches the window, and one is outside
     assert instances.gt_boxes.tensor.tolist() == [[0, 0, 10, 2], [2, 2, 10, 10]]
     triangle = np.array([[0.0, 10], [40, 10], [40, 50]])
     (clipped,) = crop.apply_polygons([triangle, triangle - 100])
     x, y = clipped.T
     area = abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
-    assert area == pytest.approx(20 * 15)  # y < x everywhere in the window: all of its left 20 columns
+    assert area == pytest.approx(20 * 15)  # y < x everywhere in the window, so that the area is its left 20 columns
     assert clipped.min() >= 0 and x.max() == 20 and y.max() == 15
 
 
@@ -134,7 +126,7 @@ def test_crop_kinds(kind: str, size: tuple, low: tuple, high: tuple) -> None:
     corners = np.array([(c.y0, c.x0) for c in crops])
     assert (sizes >= low).all() and (sizes <= high).all()
     assert (corners >= 0).all() and (corners + sizes <= [100, 200]).all()
-    if low != high:  # the whole range is drawn from
+    if low != high:  # the sizes cover the whole range
         spread = np.array(high) - low
         assert (sizes.min(0) < np.array(low) + 0.1 * spread).all() and (sizes.max(0) > high - 0.1 * spread).all()
 
@@ -171,11 +163,35 @@ def test_same_generator_same_transforms() -> None:
         ("INPUT.CROP.TYPE", "relativ", r"INPUT\.CROP\.TYPE.*did you mean 'relative'"),
         ("INPUT.CROP.SIZE", [2.0, 1.0], r"INPUT\.CROP\.SIZE.*shares"),
         ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "rang", "did you mean 'range'"),
-        ("INPUT.MIN_SIZE_TRAIN", (), r"INPUT\.MIN_SIZE"),
+        ("INPUT.MIN_SIZE_TRAIN", (), r"INPUT\.MIN_SIZE_TRAIN: expected lengths"),
+        ("INPUT.MAX_SIZE_TRAIN", 0, r"INPUT\.MAX_SIZE_TRAIN: expected a length in pixels, found 0"),
     ],
 )
-def test_wrong_keys(key: str, value: Any, pattern: str) -> None:
+def test_errors_name_the_key(key: str, value: Any, pattern: str) -> None:
     cfg = get_cfg()
     cfg.merge_from_list(["INPUT.CROP.ENABLED", True, key, value])
     with pytest.raises(UserError, match=pattern):
         build_augmentations(cfg, is_train=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "pattern"),
+    [
+        (lambda: RandomCrop("relativ", (0.5, 0.5)), "^kind: .*did you mean 'relative'"),
+        (lambda: RandomCrop("absolute_range", (9, 3)), r"^size: expected \(min, max\) in pixels .*found \[9, 3\]"),
+        (lambda: ResizeShortestEdge(800, sampling="rang"), "^sampling: .*did you mean 'range'"),
+        (lambda: ResizeShortestEdge((800, 600), sampling="range"), r"^short_edges: expected \(min, max\)"),
+        (lambda: ResizeShortestEdge(-1), "^short_edges: expected lengths in pixels, found -1"),
+        (lambda: ResizeShortestEdge(800, 0), "^max_size: expected a length in pixels, found 0"),
+    ],
+)
+def test_errors_name_the_argument(make: Callable[[], object], pattern: str) -> None:
+    with pytest.raises(ArgumentError, match=pattern):
+        make()
+
+
+def test_evaluation_has_keys_of_its_own() -> None:
+    cfg = get_cfg()
+    cfg.INPUT.MAX_SIZE_TEST = -1
+    with pytest.raises(UserError, match=r"^INPUT\.MAX_SIZE_TEST: "):
+        build_augmentations(cfg, is_train=False)

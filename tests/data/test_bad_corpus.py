@@ -1,4 +1,4 @@
-"""Every case of the corpus of broken inputs gets what its description asks for, through the real loaders."""
+"""Tests of the corpus of broken inputs: the readers treat every case as its description demands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of data sets: slices of a set are sets too."""
+"""Tests of the catalog: slices of data sets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_slice_of_a_set_is_a_set(coco_name: str) -> None:
 
 
 def test_wrong_slices_are_explained(coco_name: str) -> None:
-    with pytest.raises(UserError, match=r"DATASETS\.TRAIN: .*holds nothing.*images"):
+    with pytest.raises(UserError, match=r"DATASETS\.TRAIN: .*is empty.*images"):
         DatasetCatalog.get(f"{coco_name}[900:]", "DATASETS.TRAIN")
     with pytest.raises(UserError, match="unknown data set"):
         DatasetCatalog.get(f"{coco_name}_[:3]")

@@ -1,4 +1,4 @@
-"""Class names without the data: from a small annotation file, from what is known, or numbers."""
+"""Tests of class names when the data may be missing."""
 
 from __future__ import annotations
 
@@ -8,21 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from sn2fpn.data import VOC_CLASSES, known_categories, register_custom
+from sn2fpn.data import VOC_CLASSES, DatasetCatalog, known_categories, register_custom
 from sn2fpn.data import categories as module
 from sn2fpn.data.categories import COCO_CATEGORIES
 
 
 @pytest.fixture
 def json_set(tmp_path: Path) -> Path:
-    """The annotation file of the set "categories_custom", whose ids are neither sorted nor dense."""
+    """The annotation file of the data set "categories_custom", whose ids are neither sorted nor contiguous."""
     file = tmp_path / "custom.json"
     file.write_text(json.dumps({"categories": [{"id": 7, "name": "late"}, {"id": 3, "name": "early"}]}))
     register_custom([{"NAME": "categories_custom", "FORMAT": "coco", "JSON": str(file), "IMAGES": str(tmp_path)}])
     yield file
-    module.MetadataCatalog.remove("categories_custom")
-    from sn2fpn.data import DatasetCatalog
-
     DatasetCatalog.remove("categories_custom")
 
 
@@ -51,7 +48,7 @@ def test_built_in_sets_are_known_without_their_files(tmp_path: Path, monkeypatch
 def test_sets_of_another_size_are_passed_over(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert len(known_categories(["voc_2007_test", "shapes_val"], 6)) == 6
-    assert "'voc_2007_test' has 20 classes, the model 6" in caplog.text
+    assert "'voc_2007_test' has 20 classes but the model has 6" in caplog.text
 
 
 def test_coco_categories_are_those_of_real_files(shared_data: Path) -> None:

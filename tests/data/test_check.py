@@ -1,4 +1,4 @@
-"""`python -m sn2fpn.data.check`: tables, every problem, exit codes, the picture."""
+"""Tests of the command `python -m sn2fpn.data.check`: tables, problems, exit codes and the picture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from sn2fpn.data.check import main
 
 
-def test_sound_set(coco_name: str, tmp_path: Path, capsys: Any) -> None:
+def test_valid_data_set(coco_name: str, tmp_path: Path, capsys: Any) -> None:
     assert main([coco_name, "--plot", str(tmp_path / "samples.png")]) == 0
     out = capsys.readouterr().out
     assert "3 images, 6 boxes, 2 classes" in out and "medium" in out and "no problems" in out
@@ -42,8 +42,8 @@ def test_broken_xml_does_not_stop_the_check(voc_root: Path, registered: None, ca
     entry = [{"NAME": "mine", "FORMAT": "voc", "ROOT": str(voc_root), "SPLIT": "all"}]
     assert main(["mine", "DATASETS.CUSTOM", repr(entry), "MODEL.ROI_HEADS.NUM_CLASSES", "3"]) == 1
     out = capsys.readouterr().out
-    assert "a.xml: not readable" in out and "b.xml: not readable" in out and "1 sound image" in out
-    assert "NUM_CLASSES is 3, but data set 'mine' has 2 classes" in out
+    assert "a.xml: not readable" in out and "b.xml: not readable" in out and "1 valid image" in out
+    assert "NUM_CLASSES: expected 2, the number of classes of data set 'mine'" in out
 
 
 def test_config_file_names_the_sets(coco_set: Any, tmp_path: Path, registered: None, capsys: Any) -> None:
@@ -55,7 +55,8 @@ def test_config_file_names_the_sets(coco_set: Any, tmp_path: Path, registered: N
     assert main(["--config-file", str(config)]) == 0
     assert capsys.readouterr().out.count("== from_file") == 1
     assert main(["--config-file", str(config), "MODEL.MASK_ON", "True"]) == 1
-    assert "problem: from_file: data set 'from_file': MODEL.MASK_ON asks for masks, but none" in capsys.readouterr().out
+    problem = "problem: from_file: MODEL.MASK_ON, INPUT.MASK_FORMAT: 'polygon' asks for masks, but none"
+    assert problem in capsys.readouterr().out
 
 
 def test_missing_annotation_file_is_a_problem(registered: None, capsys: Any) -> None:
@@ -68,7 +69,7 @@ def test_missing_annotation_file_is_a_problem(registered: None, capsys: Any) -> 
     ("arguments", "message"),
     [
         (["coco_2017_vall"], "did you mean 'coco_2017_val'"),
-        ([], "no data set named"),
+        ([], "expected the name of a data set"),
         (["shapes_val", "SOLVER.MAXITER", "3"], "SOLVER.MAXITER"),
         (["--config-file", "no/such.yaml"], "no/such.yaml"),
     ],

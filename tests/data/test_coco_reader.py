@@ -1,16 +1,17 @@
-"""COCO JSON: what comes out, what is skipped with a warning, what is refused."""
+"""Tests of the COCO reader: its records, its warnings and its errors."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from pycocotools import mask as mask_api
 
-from sn2fpn.data import MetadataCatalog, get_dataset_dicts
+from sn2fpn.data import MetadataCatalog, build_train_loader, get_dataset_dicts
 from sn2fpn.data.coco import load_coco_json
-from sn2fpn.errors import UserError
+from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.structures import BoxMode
 
 
@@ -25,7 +26,7 @@ def boxes(records: list[dict[str, Any]]) -> int:
 def test_healthy_file(coco_set: Any) -> None:
     coco_set.content["images"].reverse()
     records = load(coco_set, "healthy")
-    assert [r["image_id"] for r in records] == [1, 2, 3]  # sorted, whatever the file's order
+    assert [r["image_id"] for r in records] == [1, 2, 3]  # they are sorted
     assert records[0]["file_name"] == str(coco_set.images / "1.jpg")
     assert (records[0]["height"], records[0]["width"]) == (60, 80)
     assert records[0]["annotations"][0] == {
@@ -36,7 +37,7 @@ def test_healthy_file(coco_set: Any) -> None:
         "area": 310.0,
     }
     meta = MetadataCatalog.get("healthy")
-    assert meta.thing_classes == ["cat", "dog"]  # by id: 3, 7
+    assert meta.thing_classes == ["cat", "dog"]  # in the order of the ids 3 and 7
     assert meta.thing_dataset_id_to_contiguous_id == {3: 0, 7: 1}
     MetadataCatalog.remove("healthy")
 
@@ -50,7 +51,7 @@ def test_healthy_file(coco_set: Any) -> None:
         ({"bbox": [10, float("nan"), 4, 5]}, "four finite numbers"),
         ({"bbox": [10, 4, 5]}, "four finite numbers"),
         ({"bbox": []}, "four finite numbers"),
-        ({"bbox": [100, 100, 4, 5]}, "outside the 80x60 picture"),
+        ({"bbox": [100, 100, 4, 5]}, "outside the 80x60 image"),
         ({"category_id": 91}, "category 91"),
         ({"category_id": True}, "category True"),
         ({"image_id": 999}, "image 999"),
@@ -107,7 +108,7 @@ def test_sound_masks_are_kept(coco_set: Any, caplog: Any) -> None:
 
 
 def test_long_run_lengths_survive_the_check(coco_set: Any) -> None:
-    """The compressed string codes differences and signs; many different runs exercise both."""
+    """The compressed string stores differences with signs, and many different runs need both."""
     counts = [i * 37 % 91 + 1 for i in range(60)]
     counts.append(4800 - sum(counts))
     rle = mask_api.frPyObjects({"size": [60, 80], "counts": counts}, 60, 80)
@@ -178,10 +179,12 @@ def test_nothing_usable_is_an_error(coco_set: Any) -> None:
         load(coco_set)
 
 
-def test_crowds_are_kept_and_images_of_crowds_only_filtered(coco_set: Any, coco_name: str) -> None:
-    for i in (0, 1, 2):  # image 1: crowds only; image 2: a crowd and a box
+def test_crowds_are_kept_and_images_of_crowds_only_filtered(
+    coco_set: Any, coco_name: str, shapes_cfg: Callable
+) -> None:
+    for i in (0, 1, 2):  # image 1 has only crowd regions, image 2 has a crowd region and a box
         coco_set.content["annotations"][i]["iscrowd"] = 1
-    coco_set.content["annotations"] = coco_set.content["annotations"][:4]  # image 3: nothing
+    coco_set.content["annotations"] = coco_set.content["annotations"][:4]  # image 3 has no annotation
     coco_set.write()
     everything = get_dataset_dicts(coco_name)
     assert [sum(a["iscrowd"] for a in r["annotations"]) for r in everything] == [2, 1, 0]
@@ -189,5 +192,7 @@ def test_crowds_are_kept_and_images_of_crowds_only_filtered(coco_set: Any, coco_
     coco_set.content["annotations"] = []
     coco_set.write()
     assert len(get_dataset_dicts(coco_name)) == 3
-    with pytest.raises(UserError, match="FILTER_EMPTY_ANNOTATIONS"):
+    with pytest.raises(ArgumentError, match=r"^filter_empty: none of the 3 images of data set tiny_coco has a box"):
         get_dataset_dicts(coco_name, filter_empty=True)
+    with pytest.raises(ArgumentError, match=r"^DATALOADER\.FILTER_EMPTY_ANNOTATIONS: none"):
+        build_train_loader(shapes_cfg("DATASETS.TRAIN", (coco_name,)))

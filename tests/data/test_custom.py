@@ -1,4 +1,4 @@
-"""Sets by configuration, and the agreement of classes between sets and model."""
+"""Tests of data sets from the configuration, and of the agreement of classes between data sets and model."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from sn2fpn.data import (
     DatasetCatalog,
     MetadataCatalog,
     check_classes,
+    check_num_classes,
     class_histogram,
     get_dataset_dicts,
     register_custom,
     register_pascal_voc,
 )
-from sn2fpn.errors import UserError
+from sn2fpn.errors import ArgumentError, UserError
 
 pytestmark = pytest.mark.usefixtures("registered")
 
@@ -33,9 +34,9 @@ def test_coco_and_voc_entries(coco_set: Any, voc_root: Path) -> None:
         {"NAME": "mine_voc", "FORMAT": "voc", "ROOT": str(voc_root), "SPLIT": "all", "YEAR": 2007},
         {"NAME": "mine_dogs", "FORMAT": "voc", "ROOT": str(voc_root), "SPLIT": "all", "CLASSES": ["dog"]},
     ]
-    for _ in range(2):  # registering the same again changes nothing
+    for _ in range(2):  # the second registration has no effect
         assert register_custom(cfg.DATASETS.CUSTOM) == ["mine", "mine_voc", "mine_dogs"]
-    assert len(get_dataset_dicts(["mine", "mine_voc"])) == 6  # both have the classes cat and dog
+    assert len(get_dataset_dicts(["mine", "mine_voc"])) == 6  # both data sets have the classes cat and dog
     assert MetadataCatalog.get("mine_voc").thing_classes == ["cat", "dog"]
     assert MetadataCatalog.get("mine_voc").get("year") == 2007
     assert sum(len(r["annotations"]) for r in get_dataset_dicts("mine_dogs")) == 3
@@ -52,8 +53,8 @@ def test_command_line_form(coco_set: Any) -> None:
     [
         ({"FORMAT": "cocoo"}, r"CUSTOM\[0\].*FORMAT 'cocoo'.*did you mean 'coco'"),
         ({"IMAGE": "x"}, "unknown key 'IMAGE'.*did you mean 'IMAGES'"),
-        ({"JSON": 3}, "JSON expects a non-empty str, found 3"),
-        ({"NAME": ""}, "NAME expects"),
+        ({"JSON": 3}, "JSON: expected a non-empty str, found 3"),
+        ({"NAME": ""}, "NAME: expected"),
         ({"NAME": "coco_2017_val"}, "'coco_2017_val' is taken"),
         ({"FORMAT": "voc"}, "unknown key 'JSON' for format 'voc'"),
     ],
@@ -68,7 +69,7 @@ def test_missing_keys_and_other_content_under_the_same_name(coco_set: Any) -> No
         register_custom([{"NAME": "mine", "FORMAT": "coco"}])
     with pytest.raises(UserError, match="expected a mapping"):
         register_custom(["mine"])
-    with pytest.raises(UserError, match="CLASSES expects different names"):
+    with pytest.raises(UserError, match="CLASSES: expected different names"):
         register_custom([{"NAME": "v", "FORMAT": "voc", "ROOT": "r", "SPLIT": "s", "CLASSES": ["a", "a"]}])
     register_custom([coco_entry(coco_set)])
     with pytest.raises(UserError, match="'mine' is taken"):
@@ -83,8 +84,10 @@ def test_missing_files_are_named_when_used() -> None:
 
 def test_classes_must_agree(coco_name: str, voc_root: Path) -> None:
     cfg = get_cfg()
-    with pytest.raises(UserError, match=r"NUM_CLASSES is 80, but data set 'tiny_coco' has 2 classes \(cat, dog\)"):
+    with pytest.raises(UserError, match=r"NUM_CLASSES: expected 2, .*data set 'tiny_coco' \(cat, dog\), found 80"):
         check_classes(cfg, [coco_name])
+    with pytest.raises(ArgumentError, match=r"^num_classes: expected 2, .*found 3"):
+        check_num_classes(3, coco_name)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
     assert check_classes(cfg, coco_name) == ["cat", "dog"]
     register_pascal_voc("other", voc_root, "all", 2012, ["dog", "cat"])

@@ -1,4 +1,4 @@
-"""Decoding: the same upright RGB picture whatever the file looks like, or a clear error."""
+"""Tests of reading images: every file gives the same upright RGB image, or a clear error."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
+from sn2fpn.config import get_cfg
+from sn2fpn.data import DatasetMapper, build_mapper
 from sn2fpn.data.images import check_image_size, read_image, read_image_size
-from sn2fpn.errors import UserError
+from sn2fpn.errors import ArgumentError, UserError
 
 _Y, _X = np.mgrid[:40, :56] / 15.0
-RGB = (128 + 90 * np.sin(np.stack([_X, _Y, _X + _Y], 2))).astype(np.uint8)  # smooth and colourful
+RGB = (128 + 90 * np.sin(np.stack([_X, _Y, _X + _Y], 2))).astype(np.uint8)  # a smooth colourful image
 
 
 def save(path: Path, image: Image.Image, **options: object) -> Path:
@@ -25,8 +27,14 @@ def test_channel_orders(tmp_path: Path) -> None:
     assert np.array_equal(read_image(path, "RGB"), RGB)
     assert np.array_equal(read_image(path, "BGR"), RGB[:, :, ::-1])
     assert read_image(path, "L").shape == (40, 56, 1)
-    with pytest.raises(UserError, match=r"INPUT\.FORMAT.*'BGRA'.*did you mean 'BGR'"):
+    with pytest.raises(ArgumentError, match=r"^format: unknown value 'BGRA'; did you mean 'BGR'"):
         read_image(path, "BGRA")
+    with pytest.raises(ArgumentError, match=r"^image_format: unknown value 'BGRA'"):
+        DatasetMapper([], "BGRA")
+    cfg = get_cfg()
+    cfg.INPUT.FORMAT = "BGRA"
+    with pytest.raises(ArgumentError, match=r"^INPUT\.FORMAT: unknown value 'BGRA'"):
+        build_mapper(cfg, is_train=True)
 
 
 def test_content_decides_not_the_name(tmp_path: Path) -> None:
@@ -39,7 +47,7 @@ def test_gray_cmyk_alpha_and_palette_become_rgb(tmp_path: Path) -> None:
     gray = read_image(save(tmp_path / "gray.jpg", image.convert("L")), "RGB")
     assert gray.shape == (40, 56, 3) and np.ptp(gray, axis=2).max() == 0
     cmyk = read_image(save(tmp_path / "cmyk.jpg", image.convert("CMYK"), quality=98), "RGB")
-    assert np.abs(cmyk.astype(int) - RGB).mean() < 4  # inverted colours would be off by about 100
+    assert np.abs(cmyk.astype(int) - RGB).mean() < 4  # inverted colours would differ by about 100
     alpha = Image.fromarray(np.tile(np.linspace(0, 255, 56).astype(np.uint8), (40, 1)))
     rgba = image.copy()
     rgba.putalpha(alpha)
@@ -55,15 +63,27 @@ def test_16_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     assert np.abs(found - values / 257).max() <= 0.5
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+_TURNED = RGB.transpose(1, 0, 2)
+UPRIGHT = {  # EXIF orientation of the stored image -> the upright image
+    1: RGB,
+    2: np.fliplr(RGB),
+    3: np.rot90(RGB, 2),
+    4: np.flipud(RGB),
+    5: _TURNED,
+    6: np.rot90(RGB, -1),
+    7: np.rot90(_TURNED, 2),
+    8: np.rot90(RGB),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
 def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
     image = Image.fromarray(RGB)
     exif = image.getexif()
     exif[0x0112] = orientation
     path = save(tmp_path / "turned.png", image, exif=exif)
-    expected = np.asarray(ImageOps.exif_transpose(Image.open(path)))
-    assert np.array_equal(read_image(path, "RGB"), expected)
-    assert read_image_size(path) == expected.shape[:2]
+    assert np.array_equal(read_image(path, "RGB"), UPRIGHT[orientation])
+    assert read_image_size(path) == UPRIGHT[orientation].shape[:2]
 
 
 def test_unreadable_files_are_named_with_the_reason(tmp_path: Path) -> None:

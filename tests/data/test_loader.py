@@ -1,4 +1,4 @@
-"""Loaders: the same stream whatever the workers, resumable, and errors that arrive as they were raised."""
+"""Tests of the loaders: reproducible streams, resuming, and unchanged errors from workers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from sn2fpn.data import build_test_loader, build_train_loader, get_dataset_dicts
-from sn2fpn.errors import UserError
+from sn2fpn.data import DatasetMapper, build_test_loader, build_train_loader, get_dataset_dicts, make_train_loader
+from sn2fpn.errors import ArgumentError, UserError
 
 
 def same(a: list[list[dict]], b: list[list[dict]]) -> bool:
@@ -45,7 +45,7 @@ def test_stream_does_not_depend_on_workers_and_resumes(shapes_cfg: Callable) -> 
     cfg = shapes_cfg("INPUT.CROP.ENABLED", True)
     state = torch.random.get_rng_state()
     alone = take(build_train_loader(cfg), 7)
-    assert torch.equal(torch.random.get_rng_state(), state)  # loading takes none of the model's random numbers
+    assert torch.equal(torch.random.get_rng_state(), state)  # loading does not use the global generator
     workers = shapes_cfg("INPUT.CROP.ENABLED", True, "DATALOADER.NUM_WORKERS", 2)
     assert same(take(build_train_loader(workers), 7), alone)
     assert same(take(build_train_loader(workers, start_iter=4), 3), alone[4:])
@@ -64,7 +64,7 @@ def test_two_processes_see_what_one_sees(shapes_cfg: Callable, monkeypatch: pyte
         parts.append(take(build_train_loader(cfg), 5))
         assert len(build_test_loader(cfg, "shapes_val")) == (3, 2)[rank]
     assert same([[a, c, b, d] for (a, b), (c, d) in zip(*parts)], whole)
-    with pytest.raises(UserError, match=r"IMS_PER_BATCH is 3.*2 process"):
+    with pytest.raises(UserError, match=r"IMS_PER_BATCH: expected a multiple of .*\(2\), found 3"):
         build_train_loader(shapes_cfg("SOLVER.IMS_PER_BATCH", 3))
 
 
@@ -110,11 +110,18 @@ def test_crowds_are_no_targets(coco_set: Any, coco_name: str, shapes_cfg: Callab
 def test_wrong_names_and_class_counts(shapes_cfg: Callable) -> None:
     with pytest.raises(UserError, match=r"DATASETS\.TRAIN: unknown .*'shapes_trian'; did you mean 'shapes_train'"):
         build_train_loader(shapes_cfg("DATASETS.TRAIN", ("shapes_trian",)))
-    with pytest.raises(UserError, match=r"NUM_CLASSES is 80.*'shapes_train' has 6 classes.*NUM_CLASSES 6"):
+    with pytest.raises(UserError, match=r"NUM_CLASSES: expected 6, .*'shapes_train' .*, found 80"):
         build_train_loader(shapes_cfg("MODEL.ROI_HEADS.NUM_CLASSES", 80))
-    with pytest.raises(UserError, match="did you mean 'RepeatFactorTrainingSampler'"):
+    with pytest.raises(UserError, match=r"^DATALOADER\.SAMPLER_TRAIN: .*did you mean 'RepeatFactorTrainingSampler'"):
         build_train_loader(shapes_cfg("DATALOADER.SAMPLER_TRAIN", "RepeatFactorSampler"))
-    with pytest.raises(UserError, match="no data set named"):
+    dataset, mapper = get_dataset_dicts("shapes_train"), DatasetMapper([])
+    with pytest.raises(ArgumentError, match=r"^sampler: .*did you mean 'RepeatFactorTrainingSampler'"):
+        make_train_loader(dataset, mapper, total_batch_size=2, sampler="RepeatFactorSampler")
+    with pytest.raises(ArgumentError, match=r"^total_batch_size: expected a multiple .*\(1\), found 0"):
+        make_train_loader(dataset, mapper, total_batch_size=0)
+    with pytest.raises(ArgumentError, match=r"^names: expected the name of a data set"):
+        get_dataset_dicts(())
+    with pytest.raises(UserError, match=r"DATASETS\.TRAIN: expected the name of a data set"):
         build_train_loader(shapes_cfg("DATASETS.TRAIN", ()))
 
 

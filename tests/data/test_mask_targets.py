@@ -1,4 +1,4 @@
-"""Masks from file to training target: every form, through resize, flip and crop, and what is not usable."""
+"""Tests of masks from the file to the training target: all formats and transforms, and unusable masks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pycocotools import mask as coco_mask
 
 from sn2fpn.config import get_cfg
 from sn2fpn.data import DatasetMapper, build_test_loader, build_train_loader, get_dataset_dicts, load_coco_json
-from sn2fpn.data.augmentation import Crop, Flip, Resize, TransformList
 from sn2fpn.data.mapper import annotations_to_instances, build_mapper
-from sn2fpn.errors import UserError
+from sn2fpn.data.transforms import Crop, Flip, Resize, TransformList
+from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.structures import BitMasks, BoxMode, PolygonMasks
 
 SIZE = (60, 80)
@@ -49,7 +49,7 @@ def rle(*polygons: list[float]) -> dict[str, Any]:
 
 
 def uncompressed(mask: np.ndarray) -> dict[str, Any]:
-    """COCO's run lengths by hand: down the columns, zeros first."""
+    """Compute COCO's run lengths, which go down the columns and start with zeros."""
     pixels = mask.T.reshape(-1)
     ends = np.flatnonzero(np.diff(pixels)) + 1
     runs = np.diff(np.concatenate([[0], ends, [len(pixels)]])).tolist()
@@ -63,7 +63,7 @@ def apply(annotations: list[dict[str, Any]], name: str, mask_format: str) -> Any
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_every_form_gives_the_same_mask(name: str) -> None:
-    """Polygons, polygons drawn, and RLE: equal but for pixels on the outline."""
+    """Polygons, drawn polygons and RLE give masks that only differ at the outline."""
     objects = [annotation(HEXAGON), annotation(HEXAGON, TRIANGLE)]
     size = TRANSFORMS[name].output_size(SIZE)
     polygons = apply(objects, name, "polygon")
@@ -91,11 +91,12 @@ def test_uncompressed_and_crowd_run_lengths_from_a_file(coco_set: Any) -> None:
     mapper = DatasetMapper([], mask_format="bitmask")
     masks = mapper(records[0], np.random.default_rng(0))["instances"].gt_masks
     assert np.array_equal(masks.tensor, np.stack([mask, mask]).astype(bool))
-    assert len(mapper(records[1], np.random.default_rng(0))["instances"]) == 0  # a crowd, and an object without a mask
+    # The second image has a crowd region and an object without a mask.
+    assert len(mapper(records[1], np.random.default_rng(0))["instances"]) == 0
 
 
 def test_a_crop_tightens_boxes_and_drops_what_it_cut_away() -> None:
-    """The window shows the triangle's tip only, which is narrower than box and window have in common."""
+    """The window only shows the tip of the triangle, which is narrower than the part of its box in the window."""
     objects = [annotation(TRIANGLE), annotation(HEXAGON)]
     for mask_format in ("polygon", "bitmask"):
         crop = TransformList([Crop(30, 48, (30, 32))])
@@ -146,12 +147,14 @@ def mask_cfg(shapes_cfg: Callable, name: str, *overrides: Any) -> Any:
 
 def test_data_without_masks_is_refused(coco_name: str, shapes_cfg: Callable) -> None:
     cfg = mask_cfg(shapes_cfg, coco_name)
-    words = r"'tiny_coco': MODEL.MASK_ON asks for masks, but none of its 6 objects has one .*turn it off"
+    words = (
+        r"MODEL\.MASK_ON, .*asks for masks, but none of the 6 objects of data set 'tiny_coco' has one .*turn masks off"
+    )
     with pytest.raises(UserError, match=words):
         build_train_loader(cfg)
     with pytest.raises(UserError, match=words):
         build_test_loader(cfg, coco_name, with_targets=True)
-    with pytest.raises(UserError, match=r"the training data: MODEL\.MASK_ON asks for masks"):
+    with pytest.raises(UserError, match=r"MODEL\.MASK_ON, .* objects of the training data"):
         build_train_loader(cfg, dataset_dicts=get_dataset_dicts(coco_name))
     build_test_loader(cfg, coco_name)  # boxes can still be evaluated
 
@@ -159,7 +162,7 @@ def test_data_without_masks_is_refused(coco_name: str, shapes_cfg: Callable) -> 
 def test_objects_without_masks_are_left_out_and_counted(
     coco_set: Any, coco_name: str, shapes_cfg: Callable, caplog: Any
 ) -> None:
-    """A malformed mask is none: the reader says so, then the loader leaves its object out, and empty images, too."""
+    """The reader reports malformed masks, and the loader leaves out their objects and the images without objects."""
     broken = {
         "rle size": {"size": [61, 80], "counts": [4880]},
         "runs": {"size": [80, 60], "counts": [10, 20]},
@@ -171,11 +174,11 @@ def test_objects_without_masks_are_left_out_and_counted(
         target["segmentation"] = segmentation
     coco_set.write()
     loader = build_train_loader(mask_cfg(shapes_cfg, coco_name))
-    assert "'tiny_coco': 5 of 6 objects have no mask to learn and are left out, the first in" in caplog.text
+    assert "'tiny_coco': 5 of 6 objects have no mask and are left out, the first one in" in caplog.text
     for words in (
         "RLE has size [61, 80], the image is [60, 80]",
         "add up to 30",
-        "no polygon of 3 or more points",
+        "no polygon with at least 3 points",
         "segmentation is str",
     ):
         assert words in caplog.text
@@ -187,11 +190,15 @@ def test_objects_without_masks_are_left_out_and_counted(
 def test_run_lengths_need_bitmaps(coco_set: Any, coco_name: str, shapes_cfg: Callable) -> None:
     coco_set.content["annotations"][0]["segmentation"] = uncompressed(coco_mask.decode(rle(HEXAGON)))
     coco_set.write()
-    with pytest.raises(UserError, match=r"1\.jpg has a mask given as run lengths .*set INPUT.MASK_FORMAT bitmask"):
+    with pytest.raises(UserError, match=r"INPUT\.MASK_FORMAT: 'polygon' .*1\.jpg; set it to 'bitmask'"):
         build_train_loader(mask_cfg(shapes_cfg, coco_name))
     (x,) = next(iter(build_train_loader(mask_cfg(shapes_cfg, coco_name, "INPUT.MASK_FORMAT", "bitmask"))))
     assert x["instances"].gt_masks.image_size == x["instances"].image_size
-    with pytest.raises(UserError, match=r"INPUT.MASK_FORMAT: unknown value 'bitmsk'; did you mean 'bitmask'"):
+    with pytest.raises(ArgumentError, match=r"^mask_format: 'polygon' .*1\.jpg; set it to 'bitmask'"):
+        get_dataset_dicts(coco_name, mask_format="polygon")
+    with pytest.raises(ArgumentError, match=r"^mask_format: unknown value 'bitmsk'"):
+        DatasetMapper([], mask_format="bitmsk")
+    with pytest.raises(UserError, match=r"^INPUT\.MASK_FORMAT: unknown value 'bitmsk'; did you mean 'bitmask'"):
         build_train_loader(mask_cfg(shapes_cfg, coco_name, "INPUT.MASK_FORMAT", "bitmsk"))
 
 
@@ -200,12 +207,12 @@ def test_run_lengths_need_bitmaps(coco_set: Any, coco_name: str, shapes_cfg: Cal
     [
         ({"size": [61, 80], "counts": [4880]}, r"RLE has size \[61, 80\], the image is \[60, 80\]"),
         ({"size": [60, 80], "counts": b"zz"}, "RLE counts string"),
-        ([[1.0, 2.0, 3.0]], "no polygon of 3 or more points"),
+        ([[1.0, 2.0, 3.0]], "no polygon with at least 3 points"),
         (7, "segmentation is int"),
     ],
 )
 def test_masks_from_a_function_of_the_users_own(coco_set: Any, segmentation: Any, words: str) -> None:
-    """They reach the mapper unchecked; pycocotools would crash on some."""
+    """The mapper checks masks that no reader has checked, because pycocotools would crash on some of them."""
     record = load_coco_json(coco_set.json, coco_set.images)[0]
     record["annotations"][0]["segmentation"] = segmentation
     with pytest.raises(UserError, match=rf"1\.jpg: .*{words}"):
@@ -214,7 +221,7 @@ def test_masks_from_a_function_of_the_users_own(coco_set: Any, segmentation: Any
 
 @pytest.mark.parametrize("name", ["rle_malformed", "polygon_too_short"])
 def test_corpus_of_broken_masks(shared_data: Path, name: str, caplog: Any) -> None:
-    """The object with the broken mask is named and left out; the other five teach boxes and masks."""
+    """The object with the broken mask is named and left out, and the other five are used."""
     bad = shared_data / "bad"
     case = {c["case"]: c for c in json.loads((bad / "cases.json").read_text())}[name]
     records = load_coco_json(bad / case["files"][0], bad / case["image_root"])
@@ -259,7 +266,7 @@ def test_targets_as_detectron2_makes_them(name: str, mask_format: str) -> None:
     np.testing.assert_allclose(found.gt_boxes.tensor, expected.gt_boxes.tensor, rtol=0, atol=1e-5)
     boxes = found.gt_boxes.tensor
     targets, goal = (x.gt_masks.crop_and_resize(boxes, 28) for x in (found, expected))
-    assert (targets != goal).sum() <= (10 if name in ("crop", "all") else 0)  # polygons cut by other code
+    assert (targets != goal).sum() <= (10 if name in ("crop", "all") else 0)  # Detectron2 clips with shapely
     tight, their_tight = (x.gt_masks.get_bounding_boxes().tensor for x in (found, expected))
     np.testing.assert_allclose(tight, their_tight, rtol=0, atol=1e-4)
     assert found.gt_masks.nonempty().tolist() == expected.gt_masks.nonempty().tolist()

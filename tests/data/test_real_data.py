@@ -1,4 +1,4 @@
-"""Real photographs: counts, and equality with Detectron2 where it is installed."""
+"""Tests with real photographs: counts, and equality with Detectron2 if it is installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from sn2fpn.config import get_cfg
 from sn2fpn.data import DatasetCatalog, MetadataCatalog, build_mapper, get_dataset_dicts
 
-COUNTS = {  # set: folder, images, boxes, images left with FILTER_EMPTY_ANNOTATIONS
+COUNTS = {  # data set: folder, images, boxes, images with boxes to train on
     "coco_2017_train": ("coco128", 96, 717, 94),
     "coco_2017_val": ("coco128", 32, 212, 32),
     "voc_2007_train": ("voc_sample", 12, 83, 12),
@@ -57,7 +57,7 @@ def test_same_as_detectron2(shared_data: Path, name: str, monkeypatch: pytest.Mo
         assert TheirMetadata.get("compare_" + name).thing_classes == meta.thing_classes
     else:
         theirs = load_voc_instances(meta.dirname, meta.split, meta.thing_classes)
-    extra = ("area", "difficult")  # ours, for the evaluators
+    extra = ("area", "difficult")  # additional keys for our evaluators
     plain = [
         {**r, "annotations": [{k: v for k, v in a.items() if k not in extra} for a in r["annotations"]]} for r in ours
     ]

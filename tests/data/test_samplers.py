@@ -1,4 +1,4 @@
-"""Streams of samples: shares, permutations, repetition, grouping and resuming."""
+"""Tests of the samplers: permutations, shares of processes, repetition, grouping and resuming."""
 
 from __future__ import annotations
 
@@ -58,13 +58,14 @@ def test_grouping_keeps_kinds_apart_and_loses_nothing() -> None:
     assert all(len({wide[i] for _, i in batch}) == 1 and len(batch) == 4 for batch in batches)
     positions = sorted(p for batch in batches for p, _ in batch)
     missing = set(range(positions[-1])) - set(positions)
-    assert len(missing) <= 2 * 3  # at most an unfinished batch of each kind waits
+    assert len(missing) <= 2 * 3  # at most one incomplete batch of each kind is waiting
 
 
 @pytest.mark.parametrize(("size", "world"), [(10, 1), (10, 3), (2, 4), (0, 2), (100, 7)])
 def test_inference_shares(size: int, world: int) -> None:
     shares = [InferenceSampler(size, rank, world) for rank in range(world)]
-    assert [i for share in shares for _, i in share] == list(range(size))  # contiguous, in order, none twice
+    # The shares are contiguous, in order and disjoint.
+    assert [i for share in shares for _, i in share] == list(range(size))
     lengths = [len(share) for share in shares]
     assert max(lengths) - min(lengths) <= 1
 
@@ -74,7 +75,7 @@ def test_repeat_factors_follow_the_formula() -> None:
         return {"annotations": [{"category_id": c} for c in classes]}
 
     dicts = [record(0)] * 7 + [record(0, 1), record(1, 2), record()]
-    # f = 0.8, 0.2, 0.1 of ten images
+    # The classes are in the shares f = 0.8, 0.2 and 0.1 of the ten images.
     factors = repeat_factors(dicts, 0.4)
     assert factors == pytest.approx([1.0] * 7 + [math.sqrt(2), 2.0, 1.0])
     assert repeat_factors(dicts, 0.4, sqrt=False) == pytest.approx([1.0] * 7 + [2.0, 4.0, 1.0])

@@ -1,4 +1,4 @@
-"""The synthetic set: deterministic, valid, of all sizes, and written once whoever asks."""
+"""Tests of the synthetic data set: it is deterministic and valid, has all sizes, and is written once."""
 
 from __future__ import annotations
 
@@ -73,6 +73,7 @@ def _ensure(root: Path) -> None:
     ensure_shapes(root)
 
 
+@pytest.mark.slow
 def test_processes_that_start_together(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=_ensure, args=(tmp_path / "sub" / "shapes",)) for _ in range(3)]
@@ -81,7 +82,7 @@ def test_processes_that_start_together(tmp_path: Path) -> None:
     for p in processes:
         p.join(60)
     assert [p.exitcode for p in processes] == [0, 0, 0]
-    assert [p.name for p in (tmp_path / "sub").iterdir()] == ["shapes"]  # no temporary folders are left
+    assert [p.name for p in (tmp_path / "sub").iterdir()] == ["shapes"]  # no temporary folder is left
 
 
 def test_unwritable_folder_is_named(tmp_path: Path) -> None:

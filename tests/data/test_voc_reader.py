@@ -1,4 +1,4 @@
-"""VOC trees: corners, difficult objects, what is skipped and what is refused."""
+"""Tests of the VOC reader: corners, difficult objects, warnings and errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLASSES = ["cat", "dog"]
 
 
 def change(root: Path, old: str, new: str) -> None:
-    """Break b.xml."""
+    """Replace a part of b.xml."""
     path = root / "Annotations" / "b.xml"
     text = path.read_text()
     assert old in text

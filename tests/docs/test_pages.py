@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+import draw_pyramids
+from pyramid_drawing import graph_in_drawing
 from sn2fpn.config import get_cfg
 from sn2fpn.layers import get_upsample
 from sn2fpn.layers.upsample.kinds import _KINDS
 from sn2fpn.pyramids import PYRAMIDS
-from sn2fpn.visualization.pyramids import graph_in_drawing
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -22,15 +21,6 @@ PAGES = sorted(DOCS.rglob("*.md"))
 HINT = "no longer agrees with the code: run python tools/draw_pyramids.py and look at what changed"
 
 
-def _load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-draw_pyramids = _load(ROOT / "tools" / "draw_pyramids.py")
 PICTURES = {**{name: (name, []) for name in PYRAMIDS}, **draw_pyramids.further_pictures()}
 
 

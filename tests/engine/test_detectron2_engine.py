@@ -27,8 +27,8 @@ from detectron2 import model_zoo  # noqa: E402
 from detectron2.data import DatasetCatalog, MetadataCatalog  # noqa: E402
 from detectron2.utils import comm  # noqa: E402
 
+from engine_comparison import compute_exactly, to_detectron2  # noqa: E402
 from sn2fpn.engine import detectron2 as engine  # noqa: E402
-from sn2fpn.integrations.detectron2.comparison import compute_exactly, to_detectron2  # noqa: E402
 
 QUICK = Path(__file__).parents[2] / "configs" / "quick"
 Command = Callable[..., Any]
@@ -223,7 +223,10 @@ def test_the_same_scores_in_both_engines(masks: bool, command: Command, tmp_path
             {"DATASETS.TRAIN": ("shapes_trian",)},
             "DATASETS.TRAIN: unknown data set 'shapes_trian'; did you mean 'shapes_tr",
         ),
-        ({"MODEL.ROI_HEADS.NUM_CLASSES": 7}, "MODEL.ROI_HEADS.NUM_CLASSES is 7, but data set 'tiny_train' has 6"),
+        (
+            {"MODEL.ROI_HEADS.NUM_CLASSES": 7},
+            "MODEL.ROI_HEADS.NUM_CLASSES: expected 6, the number of classes of data set 'tiny_train'",
+        ),
         ({"MODEL.WEIGHTS": "nowhere.pth"}, "MODEL.WEIGHTS: no such file: nowhere.pth"),
         ({"MODEL.FPN.NORM": "BM"}, "MODEL.FPN.NORM: unknown norm 'BM'"),
         (
@@ -257,7 +260,7 @@ def test_a_file_that_asks_for_code_is_refused(command: Command, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("tiny_boxes", "'?tiny_boxes'?: MODEL.MASK_ON asks for masks, but none of its .* objects has one"),
+        ("tiny_boxes", "MODEL.MASK_ON, .*none of the .* objects of data set '?tiny_boxes'? has one"),
         ("tiny_lost", r"image file does not exist \(8 of 8 images"),
     ],
 )

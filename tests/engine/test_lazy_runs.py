@@ -244,7 +244,11 @@ def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., lis
 @pytest.mark.parametrize(
     ("changes", "flags", "words"),
     [
-        ({"model.roi_heads.num_classes": 7}, {}, ["model.roi_heads.num_classes is 7", "'tiny_train' has 6 classes"]),
+        (
+            {"model.roi_heads.num_classes": 7},
+            {},
+            ["model.roi_heads.num_classes: expected 6", "data set 'tiny_train'", "found 7"],
+        ),
         (
             {"dataloader.train.dataset.names": "tiny_trian"},
             {},

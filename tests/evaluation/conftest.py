@@ -20,7 +20,7 @@ Prediction = tuple[int, float, list[float]]  # class, score, (x1, y1, x2, y2)
 
 @pytest.fixture
 def register() -> Iterator[Callable[..., str]]:
-    """Register a set given as {image id: [(class, box, extra keys)]}; its name. Forgotten after the test."""
+    """Register a data set {image id: [(class, box, extra keys)]} until the end of the test, and return its name."""
     names: list[str] = []
     numbers = itertools.count()
 
@@ -51,7 +51,7 @@ def register() -> Iterator[Callable[..., str]]:
 
 @pytest.fixture(scope="session")
 def instances() -> Callable[[list[Prediction]], Instances]:
-    """Predictions of one image as a model returns them."""
+    """Make the predictions of one image in the format of a model."""
 
     def make(predictions: list[Prediction]) -> Instances:
         classes, scores, boxes = zip(*predictions) if predictions else ((), (), ())
@@ -67,7 +67,7 @@ def instances() -> Callable[[list[Prediction]], Instances]:
 
 @pytest.fixture(scope="session")
 def run(instances: Callable) -> Callable[..., dict[str, Any]]:
-    """Feed {image id: predictions} to an evaluator and evaluate; the box scores."""
+    """Evaluate {image id: predictions}, and return the scores of boxes."""
 
     def evaluate(evaluator: Any, predictions: dict[Any, list[Prediction]]) -> dict[str, float]:
         evaluator.reset()
@@ -80,7 +80,7 @@ def run(instances: Callable) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def evaluation_golden(golden: Path) -> dict[str, Any]:
-    """`expected.json`, the predictions by VOC and by COCO image ids, and the folder."""
+    """The expected scores, the predictions by VOC's and by COCO's image ids, the classes, and the folder."""
     folder = golden / "detectron2" / "evaluation"
     content = json.loads((folder / "voc" / "predictions.json").read_text())
     by_name = {name: [(int(row[0]), row[1], row[2:]) for row in rows] for name, rows in content["images"].items()}
@@ -95,7 +95,7 @@ def evaluation_golden(golden: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def random_predictions() -> Callable[..., dict[Any, list[Prediction]]]:
-    """Predictions near and away from the objects of data set dicts, with scores that differ at 3 decimals."""
+    """Draw predictions near the objects of data set dicts and elsewhere, with scores that differ at 3 decimals."""
 
     def make(records: list[dict[str, Any]], num_classes: int, seed: int) -> dict[Any, list[Prediction]]:
         rng = np.random.default_rng(seed)
@@ -114,7 +114,7 @@ def random_predictions() -> Callable[..., dict[Any, list[Prediction]]]:
                 box = np.array([x, y, rng.uniform(x + 1, w), rng.uniform(y + 1, h)])
                 rows.append((int(rng.integers(num_classes)), box))
             out[record["image_id"]] = rows
-        # Every score of a class occurs once, so that no sorting rule for ties matters.
+        # Each score of a class occurs once, so that the order of equal scores does not matter.
         counts = {c: rng.permutation(999) + 1 for c in range(num_classes)}
         used = dict.fromkeys(range(num_classes), 0)
         for image_id, rows in out.items():

@@ -1,4 +1,4 @@
-"""The evaluator a configuration asks for, and how results are printed."""
+"""Tests of the choice of the evaluator and of the tables of results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_each_set_has_its_own_metric_and_runs_with_either(register) -> None:
 
 
 def test_the_voc_metric_can_be_chosen(register, run) -> None:
-    """Right, wrong, right: 11 points give (6 + 5 * 2/3) / 11, the area 1/2 + 1/2 * 2/3."""
+    """The detections are right, wrong and right: (6 + 5 * 2/3) / 11 for 11 points, 1/2 + 1/2 * 2/3 for the area."""
     found = {1: [(0, 0.9, BOX), (0, 0.8, [0.0, 0.0, 9.0, 9.0]), (0, 0.7, [300.0, 300.0, 350.0, 350.0])]}
     name = register({1: [(0, BOX), (0, [300.0, 300.0, 350.0, 350.0])]}, ["thing"], year=2007)
     cfg = get_cfg()
@@ -47,7 +47,7 @@ def test_detections_per_image_is_the_metrics_limit(register, run) -> None:
 def test_unknown_metric(register) -> None:
     cfg = get_cfg()
     cfg.TEST.EVALUATOR = "voc_11point"
-    with pytest.raises(UserError, match=r"TEST\.EVALUATOR: unknown metric 'voc_11point'; did you mean 'voc_11_point'"):
+    with pytest.raises(UserError, match=r"TEST\.EVALUATOR: unknown value 'voc_11point'; did you mean 'voc_11_point'"):
         build_evaluator(cfg, register({1: []}, ["thing"]))
 
 

@@ -1,4 +1,4 @@
-"""COCO's metric: Detectron2's numbers, arithmetic by hand, and everything that is not the usual case."""
+"""Tests of COCO's metric: Detectron2's numbers, small examples and unusual cases."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import pytest
 import torch
 
 from golden_detectron2 import filler
+from sn2fpn.config import get_cfg
 from sn2fpn.data import register_coco_instances
 from sn2fpn.data.catalog import DatasetCatalog
 from sn2fpn.errors import UserError
-from sn2fpn.evaluation import COCOEvaluator, results_table
+from sn2fpn.evaluation import COCOEvaluator, build_evaluator, results_table
 from sn2fpn.structures import BitMasks, Boxes, Instances, masks_to_rle
 
-ONE_BOX = [100.0, 100.0, 150.0, 150.0]  # 50 x 50 pixels: a medium object
+ONE_BOX = [100.0, 100.0, 150.0, 150.0]  # 50 x 50 pixels, a medium object
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_golden_scores_and_results_file(coco_set, evaluation_golden, run, tmp_pa
 
 
 def ellipses(predictions: list, size: tuple[int, int]) -> Instances:
-    """The goldens' detections: boxes, and in each the mask of its ellipse."""
+    """Return the detections of the golden numbers: boxes, and for each box the mask of its ellipse."""
     classes, scores, boxes = zip(*predictions) if predictions else ((), (), ())
     masks = [filler.ellipse_bitmask(np.asarray(box, np.float32).tolist(), *size) for box in boxes]
     return Instances(
@@ -75,7 +76,7 @@ def test_golden_mask_scores_and_results_file(coco_set, evaluation_golden, tmp_pa
 
 @pytest.fixture
 def mask_set(register) -> Callable[..., str]:
-    """Squares of 40 pixels, with the masks given: None, polygons or RLE; extra keys may follow."""
+    """Register squares of 40 pixels with the given masks, which are None, polygons or RLE, and with extra keys."""
 
     def make(*segmentations: Any, **extra: Any) -> str:
         objects = []
@@ -93,7 +94,7 @@ def square(n: int, width: int = 40) -> list[float]:
 
 
 def predict(name: str, *masks: list[float], tasks: Any = None, copies: int = 1) -> dict[str, Any]:
-    """The scores of predictions with these polygons for masks and the squares of `mask_set` for boxes."""
+    """Score predictions whose masks are the given polygons and whose boxes are the squares of `mask_set`."""
     bits = BitMasks.from_polygon_masks([[np.array(m)] for m in masks * copies], 1000, 1000).tensor
     boxes = [[100.0 * n, 0.0, 100.0 * n + 40, 40.0] for n in range(len(masks))] * copies
     found = Instances(
@@ -110,7 +111,7 @@ def predict(name: str, *masks: list[float], tasks: Any = None, copies: int = 1) 
 
 
 def test_masks_are_scored_by_their_own_overlap_and_size(mask_set) -> None:
-    """Boxes are right; masks cover 40 x 40, and 29 of 40 x 40 pixels: IoU 0.725 counts at five of ten thresholds."""
+    """The boxes are right. One mask has an IoU of 29/40 = 0.725, which counts at five of ten thresholds."""
     rle = masks_to_rle(BitMasks.from_polygon_masks([[np.array(square(1))]], 1000, 1000).tensor)[0]
     scores = predict(mask_set([square(0)], rle), square(0), square(1, width=29))
     assert scores["bbox"]["AP"] == pytest.approx(100.0)
@@ -121,7 +122,7 @@ def test_masks_are_scored_by_their_own_overlap_and_size(mask_set) -> None:
 
 
 def test_many_masks(mask_set) -> None:
-    """pycocotools' area of more than 255 masks at once overflows."""
+    """The area of more than 255 masks at once overflows in pycocotools."""
     assert predict(mask_set([square(0)]), square(0), copies=300)["segm"]["AP"] == pytest.approx(100.0)
 
 
@@ -144,15 +145,15 @@ def test_masks_on_a_crowd_do_not_count(register) -> None:
 def test_sets_and_models_without_masks(mask_set, run, instances, caplog) -> None:
     nothing = mask_set(None)
     assert list(predict(nothing, square(0))) == ["bbox"]
-    assert "has no masks: box AP alone" in caplog.text
-    with pytest.raises(UserError, match=r"task 'segm' needs masks, but data set .* has none"):
+    assert "has no masks, so only boxes are evaluated" in caplog.text
+    with pytest.raises(UserError, match=r"^tasks: 'segm' needs masks, but data set .* has none"):
         predict(nothing, square(0), tasks=("segm",))
     name = mask_set([square(0)], None)
     scores = predict(name, square(0))
     assert scores["segm"]["AP"] == pytest.approx(100.0) and scores["bbox"]["AP"] == pytest.approx(100 * 51 / 101)
-    assert f"1 objects of '{name}' have no mask and do not count in segm" in caplog.text
+    assert f"1 objects of '{name}' have no mask and do not count for segm" in caplog.text
     assert list(predict(name, square(0), tasks=("segm",))) == ["segm"]
-    with pytest.raises(UserError, match="task 'segm' needs masks, but the model predicts none"):
+    with pytest.raises(UserError, match=r"^tasks: 'segm' needs masks, but the model predicts none"):
         run(COCOEvaluator(name, tasks=("bbox", "segm")), {1: [(0, 0.5, ONE_BOX)]})
     found_nothing = predict(name)
     assert math.isnan(found_nothing["segm"]["AP"]) and found_nothing["segm"].keys() == found_nothing["bbox"].keys()
@@ -163,12 +164,12 @@ def test_without_predictions_nothing_is_a_number_as_in_detectron2(coco_set, eval
     expected = evaluation_golden["expected"]["coco"]["no_predictions"]["bbox"]
     assert scores.keys() == expected.keys()
     assert all(math.isnan(score) for score in scores.values())
-    assert "found nothing in the 8 images" in caplog.text
+    assert "detected nothing in the 8 processed images" in caplog.text
     assert "no gt" not in results_table({"bbox": scores})
 
 
 def test_ap_by_hand_and_sizes_without_ground_truth(register, run) -> None:
-    """Right, wrong, right on two objects: precision 1 up to recall 0.5, then 2/3, at 101 recall points."""
+    """The detections are right, wrong and right: precision 1 up to recall 0.5, then 2/3, at 101 recall points."""
     name = register({1: [(0, ONE_BOX), (0, [300.0, 300.0, 340.0, 340.0])]}, ["thing", "absent"])
     scores = run(
         COCOEvaluator(name),
@@ -184,7 +185,7 @@ def test_ap_by_hand_and_sizes_without_ground_truth(register, run) -> None:
 
 
 def test_iou_thresholds(register, run) -> None:
-    """IoU 0.72 counts at 0.50 .. 0.70, five of the ten thresholds."""
+    """An IoU of 0.72 counts at five of the ten thresholds."""
     name = register({1: [(0, [0.0, 0.0, 100.0, 100.0])]}, ["thing"])
     scores = run(COCOEvaluator(name), {1: [(0, 0.9, [0.0, 0.0, 72.0, 100.0])]})
     assert (scores["AP"], scores["AP50"], scores["AP75"]) == pytest.approx((50.0, 100.0, 0.0))
@@ -198,7 +199,7 @@ def test_a_detection_on_a_crowd_does_not_count(register, run) -> None:
 
 
 def test_max_dets_reaches_the_summary(register, run) -> None:
-    """The right box is the 121st by score: beyond COCO's usual 100, within 150, and AP is 1/121."""
+    """The right box is the 121st by score: it is beyond the limit of 100, and with a limit of 150 AP is 1/121."""
     name = register({1: [(0, ONE_BOX)]}, ["thing"])
     found = [(0, 0.9 - i / 1000, [600.0, 600.0, 650.0, 650.0]) for i in range(120)] + [(0, 0.1, ONE_BOX)]
     scores = {limit: run(COCOEvaluator(name, max_dets_per_image=limit), {1: found}) for limit in (1, 100, 150)}
@@ -207,7 +208,7 @@ def test_max_dets_reaches_the_summary(register, run) -> None:
 
 
 def test_areas_come_from_annotation_then_mask_then_box(register, run) -> None:
-    triangle = {"segmentation": [[100.0, 100.0, 140.0, 100.0, 100.0, 140.0]]}  # 800 of 1600 square pixels
+    triangle = {"segmentation": [[100.0, 100.0, 140.0, 100.0, 100.0, 140.0]]}  # its area is 800 square pixels
     for extra, size in (({}, "APm"), (triangle, "APs"), ({**triangle, "area": 99.0 * 99.0}, "APl")):
         box = [100.0, 100.0, 140.0, 140.0]
         scores = run(COCOEvaluator(register({1: [(0, box, extra)]}, ["thing"])), {1: [(0, 0.9, box)]})
@@ -215,7 +216,7 @@ def test_areas_come_from_annotation_then_mask_then_box(register, run) -> None:
 
 
 def test_voc_tree_with_text_ids_and_difficult_objects(register, run) -> None:
-    """Difficult objects are ordinary ones for COCO's metric: missing one halves the recall."""
+    """Difficult objects count in COCO's metric, so that missing one of two halves the recall."""
     name = register(
         {"000001": [(0, ONE_BOX), (0, [300.0, 300.0, 350.0, 350.0], {"difficult": 1})], "000002": []},
         ["thing"],
@@ -230,7 +231,7 @@ def test_images_count_once_and_the_missing_are_named(register, run, instances, c
     name = register({i: [(0, ONE_BOX)] for i in (1, 2)}, ["thing"])
     evaluator = COCOEvaluator(name)
     evaluator.reset()
-    for image_id in (2, 1, 2):  # a sampler padded its share with image 2
+    for image_id in (2, 1, 2):  # the sampler has padded its share with image 2
         evaluator.process([{"image_id": image_id}], [{"instances": instances([(0, 0.5, ONE_BOX)])}])
     assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100.0)
     assert not caplog.records
@@ -250,9 +251,13 @@ def test_mistakes_are_named(register, run) -> None:
         run(COCOEvaluator(name), {1: [(80, 0.9, ONE_BOX)]})
     with pytest.raises(UserError, match="predictions for image '7'"):
         run(COCOEvaluator(name), {7: []})
-    with pytest.raises(UserError, match="unknown task 'box'; did you mean 'bbox'"):
+    with pytest.raises(UserError, match=r"^tasks: unknown value 'box'; did you mean 'bbox'"):
         COCOEvaluator(name, tasks=("box",))
-    with pytest.raises(UserError, match="at least 1, found 0"):
+    with pytest.raises(UserError, match=r"^max_dets_per_image: expected at least 1, found 0"):
         COCOEvaluator(name, max_dets_per_image=0)
+    cfg = get_cfg()
+    cfg.TEST.EVALUATOR, cfg.TEST.DETECTIONS_PER_IMAGE = "coco", 0
+    with pytest.raises(UserError, match=r"^TEST\.DETECTIONS_PER_IMAGE: expected at least 1, found 0"):
+        build_evaluator(cfg, name)
     with pytest.raises(UserError, match="unknown data set 'evaluation_tset'"):
         COCOEvaluator("evaluation_tset")

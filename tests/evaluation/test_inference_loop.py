@@ -1,4 +1,4 @@
-"""The loop around the model: modes, gradients, progress, and several processes."""
+"""Tests of the inference loop: modes, gradients, progress and several processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLASSES = ["a", "b"]
 
 
 class _Model(nn.Module):
-    """Finds a box that depends on the image alone, and notes how it was called."""
+    """A model whose boxes depend only on the image, and that records how it is called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ def test_functions_several_evaluators_or_none(dataset: str) -> None:
     assert 0 < results["bbox"]["AP"] < 100
     assert inference_on_dataset(model, _loader([1, 2]), None) == {}
     assert inference_on_dataset(model, [], _Count()) == {"count": {"images": 0}}
-    with pytest.raises(ValueError, match=r"two evaluators give results for \['count'\]"):
+    with pytest.raises(ValueError, match=r"two evaluators return results for \['count'\]"):
         inference_on_dataset(model, _loader([1]), DatasetEvaluators([_Count(), _Count()]))
 
 
@@ -121,8 +121,9 @@ def test_progress_says_speed_and_eta(caplog) -> None:
     assert "evaluated 10/10 batches" in caplog.text
 
 
+@pytest.mark.slow
 def test_two_processes_score_as_one(dataset: str, tmp_path: Path) -> None:
-    """Shares with an image in both; the main process has one process's numbers, the other nothing."""
+    """The shares have one image in common. The main process has the scores of a single process, the other has none."""
     alone = {
         kind.__name__: inference_on_dataset(_Model(), _loader(list(range(7))), kind(dataset))
         for kind in (COCOEvaluator, PascalVOCEvaluator)

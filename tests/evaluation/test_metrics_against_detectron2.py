@@ -1,4 +1,4 @@
-"""Real photographs' annotations and random predictions: Detectron2's evaluators give the same numbers."""
+"""Tests with annotated photographs and random predictions: Detectron2's evaluators return the same scores."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def coco_set(shared_data: Path) -> Iterator[tuple[str, Path, Path]]:
 
 @pytest.mark.parametrize("max_dets", [100, 11])
 def test_coco(detectron2, coco_set, run, random_predictions, tmp_path: Path, max_dets: int) -> None:
-    """Limits from 10: Detectron2 always passes 1 and 10 along, and of these the largest counts."""
+    """The limits are at least 10, because Detectron2 always adds the limits 1 and 10, and the largest counts."""
     from detectron2.data import DatasetCatalog as TheirCatalog
     from detectron2.data import MetadataCatalog as TheirMetadata
     from detectron2.data.datasets import register_coco_instances as register_theirs
@@ -79,7 +79,7 @@ def test_coco(detectron2, coco_set, run, random_predictions, tmp_path: Path, max
 
 @pytest.mark.parametrize("year", [2007, 2012])
 def test_voc(detectron2, shared_data: Path, run, random_predictions, year: int) -> None:
-    """With the classes that have objects: Detectron2's area metric has no number for the others."""
+    """Only classes with objects are compared, because Detectron2's area metric is NaN for the others."""
     from detectron2.data import DatasetCatalog as TheirCatalog
     from detectron2.data import MetadataCatalog as TheirMetadata
     from detectron2.data.datasets import register_pascal_voc as register_theirs

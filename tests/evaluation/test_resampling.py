@@ -1,4 +1,4 @@
-"""Scores of resampled images against the evaluators: on a set as it is, and on one with copies of its images."""
+"""Tests of the scores of resampled images against the evaluators' scores, also on copies of the images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ METRICS = {
 
 
 def _objects(rng: np.random.Generator, images: int) -> dict[int, list[tuple]]:
-    """Objects of all sizes, some crowds or difficult; class 2 occurs in no image."""
+    """Draw objects of all sizes, some of them crowd regions or difficult; class 2 occurs in no image."""
     out: dict[int, list[tuple]] = {}
     for i in range(images):
         out[i] = []
@@ -49,7 +49,7 @@ def _feed(evaluator: Any, predictions: dict[Any, list], instances: Callable) -> 
 def test_any_resampling_scores_as_the_evaluator_scores_the_copies(
     metric: str, register: Callable, random_predictions: Callable, instances: Callable
 ) -> None:
-    """Image i written w_i times, as images of their own, with its predictions, must score the same."""
+    """A data set in which image i and its predictions are copied w_i times must have the same scores."""
     rng = np.random.default_rng(5)
     objects = _objects(rng, 14)
     name = register(objects, CLASSES)
@@ -133,7 +133,7 @@ def test_without_detections_scores_are_the_evaluators(register: Callable, instan
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "no predictions: .* does not exist"),
+        (None, "results.json: file of predictions does not exist"),
         ("{", "expected a list of COCO results"),
         (json.dumps([{"image_id": 9, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1}]), "does not have 9"),
         (json.dumps([{"image_id": 0, "category_id": 8, "bbox": [0, 0, 1, 1], "score": 1}]), "does not have 8"),

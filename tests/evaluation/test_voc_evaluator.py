@@ -1,4 +1,4 @@
-"""VOC's metric: Detectron2's numbers, arithmetic by hand, and a slow, obvious version of the rules."""
+"""Tests of VOC's metric: Detectron2's numbers, small examples, and a slow but obvious implementation of the rules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from sn2fpn.data import register_pascal_voc
 from sn2fpn.data.catalog import DatasetCatalog
 from sn2fpn.errors import UserError
 from sn2fpn.evaluation import PascalVOCEvaluator
-from sn2fpn.evaluation.voc import average_precision, precision_recall, voc_corners, voc_scores
+from sn2fpn.evaluation.resampling import average_precision
+from sn2fpn.evaluation.voc import RECALL_POINTS, voc_corners, voc_scores
 
 BOX, OTHER, NOTHING = [10.0, 10.0, 60.0, 60.0], [200.0, 200.0, 260.0, 260.0], [600.0, 600.0, 650.0, 650.0]
 
@@ -31,20 +32,21 @@ def voc_set(tmp_path, evaluation_golden: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("year", ["2007", "2012"])
 def test_golden(voc_set, evaluation_golden, run, year: str) -> None:
-    """The year in the metadata decides the metric; curves, per-class AP and means agree."""
+    """The year in the metadata decides the metric. Curves, AP per class and means agree."""
     evaluator = PascalVOCEvaluator(f"golden_voc_{year}")
     scores = run(evaluator, evaluation_golden["voc"])
     expected = evaluation_golden["expected"]["voc"]
     for key, value in expected[year]["bbox"].items():
         assert scores[key] == pytest.approx(value, abs=1e-10)
-    curves = precision_recall(evaluator._objects, evaluator._detections, 4)
+    judged = evaluator.judge(evaluator._detections)["bbox"]
     for c, name in enumerate(evaluation_golden["classes"]):
         per_class = expected[year]["per_class"][name]
-        assert curves[c].recall[0] == pytest.approx(per_class["recall_at_50"], abs=1e-12)
-        assert curves[c].precision[0] == pytest.approx(per_class["precision_at_50"], abs=1e-12)
+        ranking = judged.rankings[""][c]
+        right, counted = ranking.right[0].cumsum(), ranking.counted[0].cumsum()
+        assert right / ranking.objects.sum() == pytest.approx(per_class["recall_at_50"], abs=1e-12)
+        assert right / np.maximum(counted, 1) == pytest.approx(per_class["precision_at_50"], abs=1e-12)
         at_ious = [per_class[f"0.{percent}"] for percent in range(50, 100, 5)]
-        found = [100 * average_precision(r, p, year == "2007") for r, p in zip(curves[c].recall, curves[c].precision)]
-        assert found == pytest.approx(at_ious, abs=1e-10)
+        assert judged.average_precision()[c, :, 0] == pytest.approx(at_ious, abs=1e-10)
         assert scores[f"AP50-{name}"] == pytest.approx(at_ious[0], abs=1e-10)
         assert scores[f"AP-{name}"] == pytest.approx(np.mean(at_ious), abs=1e-10)
 
@@ -70,13 +72,13 @@ def test_golden_submission_lines(evaluation_golden, instances) -> None:
 
 def test_golden_average_precision_table(evaluation_golden) -> None:
     table = evaluation_golden["expected"]["voc"]["voc_ap_table"]
-    recall, precision = np.array(table["recall"]), np.array(table["precision"])
-    assert average_precision(recall, precision, True) == pytest.approx(table["use_07_metric_true"], abs=1e-12)
-    assert average_precision(recall, precision, False) == pytest.approx(table["use_07_metric_false"], abs=1e-12)
+    for points, expected in ((RECALL_POINTS, "use_07_metric_true"), (None, "use_07_metric_false")):
+        recall, precision = np.array(table["recall"])[:, None], np.array(table["precision"])[:, None]
+        assert average_precision(recall, precision, points) == pytest.approx(table[expected], abs=1e-12)
 
 
 def test_rounding_is_that_of_printed_numbers() -> None:
-    """Ties included: float32 values that lie exactly between two decimals."""
+    """This includes float32 values that lie exactly between two decimals."""
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.uniform(0, 2000, 4000), np.arange(4000) / 16]).astype(np.float32)
     boxes = values.reshape(-1, 4)
@@ -88,7 +90,7 @@ def test_rounding_is_that_of_printed_numbers() -> None:
 
 
 def test_ap_by_hand(register, run) -> None:
-    """Right, twice the same object (wrong), wrong, right: precision 1 at recall 1/2 and 1/2 at recall 1."""
+    """The detections are right, a duplicate, wrong and right: precision 1 at recall 1/2, and 1/2 at recall 1."""
     name = register({"a": [(0, BOX), (0, OTHER)]}, ["thing"])
     found = {"a": [(0, 0.9, BOX), (0, 0.8, BOX), (0, 0.7, NOTHING), (0, 0.6, OTHER)]}
     assert run(PascalVOCEvaluator(name), found)["AP"] == pytest.approx(100 * (0.5 * 1 + 0.5 * 0.5))
@@ -110,14 +112,14 @@ def test_difficult_and_crowd_objects_count_neither_way(register, run, mark: str)
 
 
 def test_class_without_objects_is_left_out_of_the_mean(register, run, caplog) -> None:
-    """Also one whose only object is difficult, and also where it has detections."""
+    """This includes a class whose only object is difficult, and classes with detections."""
     caplog.set_level("INFO")
     name = register({"a": [(0, BOX), (2, OTHER, {"difficult": 1})]}, ["thing", "absent", "hard"])
     for metric in ("11-point", "area"):
         scores = run(PascalVOCEvaluator(name, metric=metric), {"a": [(0, 0.9, BOX), (1, 0.8, OTHER), (2, 0.7, OTHER)]})
         assert (scores["AP"], scores["AP50"], scores["AP75"]) == pytest.approx((100.0,) * 3)
         assert math.isnan(scores["AP-absent"]) and math.isnan(scores["AP50-hard"])
-    assert "without ground truth" in caplog.text and "absent, hard" in caplog.text
+    assert "without ground truth" in caplog.text and ": absent, hard" in caplog.text
 
 
 def test_without_detections_or_objects(register, run) -> None:
@@ -126,14 +128,14 @@ def test_without_detections_or_objects(register, run) -> None:
 
 
 def test_coco_formatted_annotations(register, run) -> None:
-    """Boxes of any set: (x, y, w, h) and integer image ids."""
+    """Boxes may be (x, y, w, h), and image ids may be integers."""
     xywh = {"bbox": [10.0, 10.0, 50.0, 50.0], "bbox_mode": 1}
     name = register({1: [(0, BOX, xywh)]}, ["thing"], evaluator_type="coco")
     assert run(PascalVOCEvaluator(name), {1: [(0, 0.9, BOX)]})["AP"] == 100.0
 
 
 def test_same_numbers_as_the_slow_version(register, run) -> None:
-    """Many overlapping objects and detections, with tied scores that keep the data set's order."""
+    """Many objects and detections overlap, and detections with equal scores keep the order of the data set."""
     rng = np.random.default_rng(3)
 
     def boxes(count: int) -> list[list[float]]:
@@ -153,7 +155,7 @@ def test_same_numbers_as_the_slow_version(register, run) -> None:
 
 
 def _slow_ap50(images: dict, found: dict, c: int, eleven_points: bool) -> float:
-    """One detection after the other, one recall level after the other."""
+    """Compute AP50 one detection and one recall after the other."""
     rows = [(score, i, box) for i, rows in found.items() for k, score, box in rows if k == c]
     rows.sort(key=lambda row: -row[0])
     taken: set[tuple[int, int]] = set()
@@ -183,5 +185,5 @@ def _iou(a: list[float], b: list[float]) -> float:
 
 
 def test_unknown_metric_names_the_nearest(register) -> None:
-    with pytest.raises(UserError, match="unknown metric '11 point'; did you mean '11-point'"):
+    with pytest.raises(UserError, match=r"^metric: unknown value '11 point'; did you mean '11-point'"):
         PascalVOCEvaluator(register({1: []}, ["thing"]), metric="11 point")

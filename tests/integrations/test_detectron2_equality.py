@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 pytestmark = pytest.mark.detectron2
 
-from sn2fpn.integrations.detectron2.comparison import compare_engines  # noqa: E402
+from engine_comparison import compare_engines  # noqa: E402
 from sn2fpn.pyramids import PYRAMIDS  # noqa: E402
 
 ROOT = Path(__file__).parents[2]

@@ -1,19 +1,14 @@
-"""tools/draw_pyramids.py: costs against hooks on every conv, its command line."""
+"""Tests of tools/draw_pyramids.py: costs against hooks on all convolutions, and the command line."""
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
 
-from sn2fpn.visualization.pyramids import graph_in_drawing
-
-ROOT = Path(__file__).resolve().parents[2]
-_spec = importlib.util.spec_from_file_location("draw_pyramids", ROOT / "tools" / "draw_pyramids.py")
-draw_pyramids = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(draw_pyramids)
+import draw_pyramids
+from pyramid_drawing import graph_in_drawing
 
 
 @pytest.mark.parametrize("name", ["sni", "ihp"])

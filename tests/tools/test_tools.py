@@ -1,11 +1,8 @@
-"""The tools on small configurations: their numbers by other means, their pictures, their messages."""
+"""Tests of the tools on small configurations: numbers against other computations, pictures and messages."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+import analyze_model
+import visualize_data
 from sn2fpn.config import get_cfg
 from sn2fpn.data.shapes import write_shapes
 from sn2fpn.modeling import build_model
@@ -23,18 +22,8 @@ FPN, SNI, IHP = (str(ROOT / f"configs/quick/faster_rcnn_R18_{name}_shapes.yaml")
 LAZY = str(ROOT / "configs/lazy/quick_shapes.py")
 
 
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-analyze_model, visualize_data = _load("analyze_model"), _load("visualize_data")
-
-
 def _rows(text: str) -> dict[tuple[str, str], list[float]]:
-    """The table's numbers by (group, part)."""
+    """Read the numbers of the table by (group, part)."""
     rows, group = {}, ""
     for line in text.splitlines():
         cells = [c.strip() for c in line.strip("|").split("|")]
@@ -45,7 +34,7 @@ def _rows(text: str) -> dict[tuple[str, str], list[float]]:
 
 
 def test_parts_of_several_configs_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
-    keys = ["MODEL.MASK_ON", "True", "MODEL.ROI_MASK_HEAD.CONV_DIM", "64"]  # right after the files
+    keys = ["MODEL.MASK_ON", "True", "MODEL.ROI_MASK_HEAD.CONV_DIM", "64"]  # these follow the files
     assert analyze_model.main(["--size", "100x130", "--config-file", FPN, SNI, IHP, *keys]) == 0
     said = capsys.readouterr().out
     rows = _rows(said)
@@ -64,7 +53,7 @@ def test_a_python_config_counts_as_its_yaml_twin(capsys: pytest.CaptureFixture[s
 
 
 def test_counts_are_those_of_the_definition() -> None:
-    """Multiply-adds of a convolution: output positions x output channels x inputs of each, by hooks on all layers."""
+    """Hooks on all layers count the multiply-adds of a convolution as its outputs times the inputs of one output."""
     cfg = get_cfg()
     cfg.merge_from_file(SNI)
     cfg.merge_from_list(["MODEL.MASK_ON", True, "MODEL.RPN.POST_NMS_TOPK_TEST", 7, "TEST.DETECTIONS_PER_IMAGE", 3])
@@ -84,13 +73,13 @@ def test_counts_are_those_of_the_definition() -> None:
         if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear, torch.nn.ConvTranspose2d)):
             module.register_forward_hook(count(name))
     found = analyze_model.analyze(model, (64, 96))
-    fc1 = model.roi_heads.box_head.fc1  # runs as a convolution over the 7 proposals, which its hook does not see
+    fc1 = model.roi_heads.box_head.fc1  # computed for all 7 proposals by a function, which its hook does not see
     counted["roi_heads.box_head.fc1"] = [(7 * fc1.weight.numel(), 7 * fc1.out_features)] * 2
     for part, prefixes in analyze_model.PARTS.items():
         mine = [
             c
             for name, calls in counted.items()
-            for c in calls[: len(calls) // 2]  # traced twice
+            for c in calls[: len(calls) // 2]  # the model is traced twice
             if name.startswith(tuple(prefixes)) and not (part == "pyramid" and "bottom_up" in name)
         ]
         assert sum(numel for _, numel in mine) == found.activations[part] > 0
@@ -172,4 +161,4 @@ def test_mistakes_in_visualize_data(data: Path, tmp_path: Path, capsys: pytest.C
     assert "DATASETS.TRAIN: unknown data set 'shapes_trian'; did you mean 'shapes_train'" in capsys.readouterr().err
     argv[3] = LAZY
     assert visualize_data.main([*argv, str(tmp_path), "dataloader.train.dataset.names="]) == 2
-    assert "dataloader.train.dataset.names names no data set" in capsys.readouterr().err
+    assert "dataloader.train.dataset.names: expected the name of a data set" in capsys.readouterr().err

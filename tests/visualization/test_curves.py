@@ -1,4 +1,4 @@
-"""Curves from `metrics.json`, also from one that a killed and resumed run left behind."""
+"""Tests of the training curves, also from the log of a run that was killed and resumed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _write(path: Path, records: list[dict], torn: str = "") -> Path:
 
 
 def test_resumed_and_torn_logs(tmp_path: Path, caplog) -> None:
-    """Iteration 20 twice: the later value counts, and what only the earlier line has stays."""
+    """Iteration 20 occurs twice: the later value counts, and values that only the earlier line has are kept."""
     path = _write(
         tmp_path / "metrics.json",
         [
@@ -51,7 +51,7 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
         read_metrics(tmp_path / "none.json")
     with pytest.raises(UserError, match=r"metrics\.json: expected one JSON object .* found none in 2 lines"):
         read_metrics(_write(tmp_path / "metrics.json", [], torn="text\n[1]\n"))
-    with pytest.raises(UserError, match="no losses, learning rate or average precision"):
+    with pytest.raises(UserError, match="there are no losses, learning rates or average precisions"):
         plot_curves(_write(tmp_path / "metrics.json", [{"iteration": 0, "time": 1.0}]), tmp_path / "out.png")
     assert not (tmp_path / "out.png").exists()
 

@@ -1,4 +1,4 @@
-"""Data: catalogs, readers (COCO, VOC, shapes), augmentation, samplers and loaders."""
+"""Data sets: catalogs, readers for COCO, Pascal VOC and synthetic shapes, augmentation, samplers and loaders."""
 
 from .builtin import register_builtin
 from .catalog import DatasetCatalog, MetadataCatalog, class_names, data_root
@@ -8,7 +8,7 @@ from .custom import register_custom
 from .images import read_image
 from .loader import BatchLoader, build_test_loader, build_train_loader, make_test_loader, make_train_loader
 from .mapper import DatasetMapper, build_mapper
-from .selection import check_classes, check_num_classes, get_dataset_dicts
+from .selection import check_classes, check_num_classes, evenly_spread, get_dataset_dicts
 from .statistics import class_histogram
 from .voc import VOC_CLASSES, load_voc_instances, register_pascal_voc
 
@@ -26,6 +26,7 @@ __all__ = [
     "class_histogram",
     "class_names",
     "data_root",
+    "evenly_spread",
     "get_dataset_dicts",
     "known_categories",
     "load_coco_json",

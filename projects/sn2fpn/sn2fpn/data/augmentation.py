@@ -1,216 +1,60 @@
-"""Geometric augmentation: random choices (`plan`) give transforms for images, boxes and polygons.
+"""Geometric augmentation: augmentations draw random transforms.
 
-An augmentation is asked with the picture's size and a random generator and answers with a transform, a
-plain object without randomness. So one transform moves everything that belongs to a picture.
+An augmentation has a method `plan(size, rng)` that receives the image's size and a random generator and returns a
+transform, or None to leave the image as it is. A transform holds no randomness, so that the same transform is applied
+to the image and to everything that is annotated in it.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from PIL import Image
 
-from ..errors import UserError, did_you_mean
+from ..errors import ArgumentError, argument_names, check_choice
+from .transforms import Crop, Flip, Resize, Size, Transform, TransformList
 
-__all__ = [
-    "Resize",
-    "Flip",
-    "Crop",
-    "TransformList",
-    "ResizeShortestEdge",
-    "RandomFlip",
-    "RandomCrop",
-    "plan_transforms",
-    "build_augmentations",
-]
-
-Size = tuple[int, int]  # (height, width)
-Polygons = list[np.ndarray]  # each (K, 2), (x, y) in pixels
-
-
-class Transform(Protocol):
-    """Moves a picture and what is drawn on it."""
-
-    def output_size(self, size: Size) -> Size: ...
-
-    def apply_image(self, image: np.ndarray) -> np.ndarray:
-        """(H, W) or (H, W, C) to the new size."""
-
-    def apply_mask(self, mask: np.ndarray) -> np.ndarray:
-        """(H, W) labels to the new size, without mixing values."""
-
-    def apply_boxes(self, boxes: np.ndarray) -> np.ndarray:
-        """(N, 4) XYXY to XYXY, not clipped."""
-
-    def apply_polygons(self, polygons: Polygons) -> Polygons: ...
-
-
-@dataclass(frozen=True)
-class Resize:
-    """Stretch from `old` to `new` (height, width): PIL's bilinear filter for uint8, as Detectron2."""
-
-    old: Size
-    new: Size
-
-    def output_size(self, size: Size) -> Size:
-        return self.new
-
-    def apply_image(self, image: np.ndarray) -> np.ndarray:
-        if image.shape[:2] == self.new:
-            return image
-        if image.dtype == np.uint8:
-            return self._pil(image, Image.Resampling.BILINEAR)
-        # PIL resizes 8-bit pictures only; other types are interpolated without antialiasing.
-        x = torch.from_numpy(np.ascontiguousarray(image.reshape(*image.shape[:2], -1))).permute(2, 0, 1)[None]
-        y = F.interpolate(x, self.new, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
-        return y.reshape(*self.new, *image.shape[2:]).numpy()
-
-    def apply_mask(self, mask: np.ndarray) -> np.ndarray:
-        return self._pil(mask, Image.Resampling.NEAREST)
-
-    def apply_boxes(self, boxes: np.ndarray) -> np.ndarray:
-        return boxes * np.tile(self._scale(), 2)
-
-    def apply_polygons(self, polygons: Polygons) -> Polygons:
-        return [p * self._scale() for p in polygons]
-
-    def _scale(self) -> np.ndarray:
-        return np.array([self.new[1] * 1.0 / self.old[1], self.new[0] * 1.0 / self.old[0]])
-
-    def _pil(self, image: np.ndarray, filter: Image.Resampling) -> np.ndarray:
-        gray = image.ndim == 3 and image.shape[2] == 1
-        resized = Image.fromarray(image[:, :, 0] if gray else image).resize(self.new[::-1], filter)
-        return np.asarray(resized)[:, :, None] if gray else np.asarray(resized)
-
-
-@dataclass(frozen=True)
-class Flip:
-    """Mirror a picture of `size`: left-right, or upside down when `vertical`."""
-
-    size: Size
-    vertical: bool = False
-
-    def output_size(self, size: Size) -> Size:
-        return size
-
-    def apply_image(self, image: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(np.flip(image, 0 if self.vertical else 1))
-
-    apply_mask = apply_image
-
-    def apply_boxes(self, boxes: np.ndarray) -> np.ndarray:
-        x1, y1, x2, y2 = boxes.T
-        h, w = self.size
-        return np.stack([x1, h - y2, x2, h - y1] if self.vertical else [w - x2, y1, w - x1, y2], 1)
-
-    def apply_polygons(self, polygons: Polygons) -> Polygons:
-        axis, length = (1, self.size[0]) if self.vertical else (0, self.size[1])
-        out = [p.copy() for p in polygons]
-        for p in out:
-            p[:, axis] = length - p[:, axis]
-        return out
-
-
-@dataclass(frozen=True)
-class Crop:
-    """Keep the window with top left corner (y0, x0) and `size` (height, width)."""
-
-    y0: int
-    x0: int
-    size: Size
-
-    def output_size(self, size: Size) -> Size:
-        return self.size
-
-    def apply_image(self, image: np.ndarray) -> np.ndarray:
-        return image[self.y0 : self.y0 + self.size[0], self.x0 : self.x0 + self.size[1]]
-
-    apply_mask = apply_image
-
-    def apply_boxes(self, boxes: np.ndarray) -> np.ndarray:
-        return boxes - np.array([self.x0, self.y0, self.x0, self.y0])
-
-    def apply_polygons(self, polygons: Polygons) -> Polygons:
-        """The parts inside the window; polygons wholly outside vanish."""
-        moved = [_clip_polygon(p - np.array([self.x0, self.y0]), self.size) for p in polygons]
-        return [p for p in moved if len(p) >= 3]
-
-
-class TransformList(list[Any]):
-    """Several transforms, one after the other."""
-
-    def output_size(self, size: Size) -> Size:
-        for t in self:
-            size = t.output_size(size)
-        return size
-
-    def apply_image(self, image: np.ndarray) -> np.ndarray:
-        for t in self:
-            image = t.apply_image(image)
-        return image
-
-    def apply_mask(self, mask: np.ndarray) -> np.ndarray:
-        for t in self:
-            mask = t.apply_mask(mask)
-        return mask
-
-    def apply_boxes(self, boxes: np.ndarray) -> np.ndarray:
-        for t in self:
-            boxes = t.apply_boxes(boxes)
-        return boxes
-
-    def apply_polygons(self, polygons: Polygons) -> Polygons:
-        for t in self:
-            polygons = t.apply_polygons(polygons)
-        return polygons
+__all__ = ["RandomCrop", "RandomFlip", "ResizeShortestEdge", "build_augmentations", "plan_transforms"]
 
 
 class ResizeShortestEdge:
-    """Resize so that the short edge has a given length, unless the long edge would pass `max_size`.
+    """An augmentation that resizes the short edge to a given length and limits the long edge.
 
     Args:
-        short_edges: lengths in pixels to choose from, or (min, max) for "range". 0: leave as it is.
-        max_size: limit of the long edge in pixels.
-        sampling: "choice" or "range" (inclusive).
+        short_edges: lengths in pixels to choose from, or (min, max) for "range"; 0 leaves the size as it is.
+        max_size: the limit of the long edge in pixels.
+        sampling: "choice" picks one of `short_edges`, "range" draws from min to max, both included.
+
+    Raises:
+        ArgumentError: a length is not positive, or `sampling` is unknown.
     """
 
     def __init__(self, short_edges: Sequence[int] | int, max_size: int = sys.maxsize, sampling: str = "choice") -> None:
         self.short_edges = [short_edges] if isinstance(short_edges, int) else list(short_edges)
-        if sampling not in ("choice", "range"):
-            raise UserError(
-                f"INPUT.MIN_SIZE_TRAIN_SAMPLING: unknown value {sampling!r}"
-                f"{did_you_mean(sampling, ('choice', 'range'))}"
-            )
-        if not self.short_edges or min(self.short_edges) < 0 or max_size < 1:
-            raise UserError(
-                "short_edges, max_size (INPUT.MIN_SIZE_*, INPUT.MAX_SIZE_*): expected lengths in "
-                f"pixels, found {short_edges}, {max_size}"
-            )
+        self.sampling = check_choice("sampling", sampling, ("choice", "range"))
+        if not self.short_edges or min(self.short_edges) < 0:
+            raise ArgumentError("short_edges", f"expected lengths in pixels, found {short_edges}")
+        if max_size < 1:
+            raise ArgumentError("max_size", f"expected a length in pixels, found {max_size}")
         if sampling == "range" and (len(self.short_edges) != 2 or self.short_edges[0] > self.short_edges[1]):
-            raise UserError(f"INPUT.MIN_SIZE_TRAIN: 'range' needs (min, max), found {tuple(self.short_edges)}")
+            found = tuple(self.short_edges)
+            raise ArgumentError("short_edges", f"expected (min, max) for the sampling 'range', found {found}")
         self.max_size = max_size
-        self.sampling = sampling
 
     def plan(self, size: Size, rng: np.random.Generator) -> Transform | None:
         if self.sampling == "range":
             edge = int(rng.integers(self.short_edges[0], self.short_edges[1] + 1))
+        elif len(self.short_edges) > 1:
+            edge = self.short_edges[int(rng.integers(len(self.short_edges)))]
         else:
-            edge = (
-                self.short_edges[int(rng.integers(len(self.short_edges)))]
-                if len(self.short_edges) > 1
-                else self.short_edges[0]
-            )
+            edge = self.short_edges[0]
         return Resize(size, self.new_size(size, edge, self.max_size)) if edge else None
 
     @staticmethod
     def new_size(size: Size, short_edge: int, max_size: int) -> Size:
-        """(height, width) after resizing: Detectron2's rounding, but never an empty side."""
+        """Return the (height, width) after resizing, rounded as in Detectron2, but at least 1 pixel."""
         h, w = size
         scale = short_edge * 1.0 / min(h, w)
         new_h, new_w = (short_edge * 1.0, scale * w) if h < w else (scale * h, short_edge * 1.0)
@@ -221,7 +65,7 @@ class ResizeShortestEdge:
 
 
 class RandomFlip:
-    """Mirror half of the pictures; left-right, or upside down when `vertical`."""
+    """An augmentation that flips half of the images horizontally, or vertically."""
 
     def __init__(self, vertical: bool = False) -> None:
         self.vertical = vertical
@@ -230,35 +74,36 @@ class RandomFlip:
         return Flip(size, self.vertical) if rng.random() < 0.5 else None
 
 
+_CROP_SIZES = {  # kind of a crop -> what its size must be
+    "relative": "two shares in (0, 1]",
+    "relative_range": "two shares in (0, 1]",
+    "absolute": "(height, width) in pixels",
+    "absolute_range": "(min, max) in pixels",
+}
+
+
 class RandomCrop:
-    """Cut out a random window (Detectron2's four kinds).
+    """An augmentation that crops a random window, in one of Detectron2's four ways.
 
     Args:
-        kind: "relative": the shares `size` of (height, width); "relative_range": shares drawn from
-            [size, 1]; "absolute": `size` (height, width) in pixels, at most the picture;
-            "absolute_range": both sides drawn from [size[0], size[1]] pixels, at most the picture.
-        size: two numbers, see `kind`.
+        kind: "relative" crops the shares `size` of (height, width); "relative_range" draws both shares from [size, 1];
+            "absolute" crops `size` (height, width) in pixels; "absolute_range" draws both sides from
+            [size[0], size[1]] pixels. A window in pixels is never larger than the image.
+        size: two numbers whose meaning `kind` decides.
+
+    Raises:
+        ArgumentError: `kind` is unknown, or `size` does not fit it.
     """
 
-    KINDS = ("relative", "relative_range", "absolute", "absolute_range")
-
     def __init__(self, kind: str, size: Sequence[float]) -> None:
-        if kind not in self.KINDS:
-            raise UserError(f"INPUT.CROP.TYPE: unknown value {kind!r}{did_you_mean(kind, self.KINDS)}")
-        self.kind = kind
+        self.kind = check_choice("kind", kind, _CROP_SIZES)
         self.size = tuple(size)
-        relative = kind.startswith("relative")
-        if (
-            len(self.size) != 2
-            or not all((0 < s <= 1) if relative else (s >= 1 and s == int(s)) for s in self.size)
-            or (kind == "absolute_range" and self.size[0] > self.size[1])
-        ):
-            expected = (
-                "two shares in (0, 1]"
-                if relative
-                else ("(min, max) in pixels" if kind == "absolute_range" else "(height, width) in pixels")
-            )
-            raise UserError(f"INPUT.CROP.SIZE: type {kind!r} needs {expected}, found {list(size)}")
+        if kind.startswith("relative"):
+            valid = all(0 < s <= 1 for s in self.size)
+        else:
+            valid = all(s >= 1 and s == int(s) for s in self.size)
+        if len(self.size) != 2 or not valid or (kind == "absolute_range" and self.size[0] > self.size[1]):
+            raise ArgumentError("size", f"expected {_CROP_SIZES[kind]} for a {kind!r} crop, found {list(size)}")
 
     def plan(self, size: Size, rng: np.random.Generator) -> Transform | None:
         window = self._window(size, rng)
@@ -278,7 +123,7 @@ class RandomCrop:
 
 
 def plan_transforms(augmentations: Sequence[Any], size: Size, rng: np.random.Generator) -> TransformList:
-    """Ask the augmentations in turn, each with the size that the ones before leave."""
+    """Draw the transforms of all augmentations in turn; each receives the size that the previous ones produce."""
     transforms = TransformList()
     for augmentation in augmentations:
         transform = augmentation.plan(size, rng)
@@ -289,32 +134,22 @@ def plan_transforms(augmentations: Sequence[Any], size: Size, rng: np.random.Gen
 
 
 def build_augmentations(cfg: Any, is_train: bool) -> list[Any]:
-    """The augmentations of `INPUT.*`: crop, resize, flip in training; resize in evaluation."""
+    """Build the augmentations of `cfg.INPUT`: crop, resize and flip for training, resize for evaluation.
+
+    Raises:
+        ArgumentError: a key has a wrong value.
+    """
     if not is_train:
-        return [ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)]
+        with argument_names({"short_edges": "INPUT.MIN_SIZE_TEST", "max_size": "INPUT.MAX_SIZE_TEST"}):
+            return [ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)]
     out: list[Any] = []
     if cfg.INPUT.CROP.ENABLED:
-        out.append(RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
-    out.append(
-        ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
-    )
-    flip, flips = cfg.INPUT.RANDOM_FLIP, ("horizontal", "vertical", "none")
-    if flip not in flips:
-        raise UserError(f"INPUT.RANDOM_FLIP: unknown value {flip!r}{did_you_mean(flip, flips)}")
+        with argument_names({"kind": "INPUT.CROP.TYPE", "size": "INPUT.CROP.SIZE"}):
+            out.append(RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
+    keys = {"short_edges": "MIN_SIZE_TRAIN", "max_size": "MAX_SIZE_TRAIN", "sampling": "MIN_SIZE_TRAIN_SAMPLING"}
+    with argument_names({argument: f"INPUT.{key}" for argument, key in keys.items()}):
+        out.append(ResizeShortestEdge(**{argument: cfg.INPUT[key] for argument, key in keys.items()}))
+    flip = check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("horizontal", "vertical", "none"))
     if flip != "none":
         out.append(RandomFlip(vertical=flip == "vertical"))
     return out
-
-
-def _clip_polygon(polygon: np.ndarray, size: Size) -> np.ndarray:
-    """The part of a polygon in [0, width] x [0, height] (Sutherland and Hodgman 1974: edge by edge)."""
-    for axis, limit, sign in ((0, 0, 1), (0, size[1], -1), (1, 0, 1), (1, size[0], -1)):
-        kept: list[np.ndarray] = []
-        for a, b in zip(np.roll(polygon, 1, 0), polygon):
-            da, db = sign * (a[axis] - limit), sign * (b[axis] - limit)  # >= 0: inside
-            if (da < 0) != (db < 0):
-                kept.append(a + (b - a) * (da / (da - db)))
-            if db >= 0:
-                kept.append(b)
-        polygon = np.array(kept).reshape(-1, 2)
-    return polygon

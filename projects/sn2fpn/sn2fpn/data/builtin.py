@@ -1,6 +1,9 @@
-"""The sets known by name, under `$DETECTRON2_DATASETS` in Detectron2's layout (see datasets/README.md)."""
+"""The built-in data sets, found under `$DETECTRON2_DATASETS` in Detectron2's layout (see datasets/README.md)."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
 
 from .catalog import DatasetCatalog, DatasetDicts, MetadataCatalog, data_root
 from .coco import load_coco_json
@@ -16,19 +19,24 @@ _SHAPES = ("train", "val")
 
 
 def register_builtin() -> None:
-    """Register all built-in sets; the root folder is looked up when a set is loaded."""
+    """Register all built-in data sets. The root folder is looked up when a data set is loaded."""
     for name, (folder, json_name) in _COCO.items():
-        _register_coco(name, folder, json_name)
+        _register_coco(name, lambda: data_root() / "coco", folder, json_name)
     for year, splits in _VOC.items():
         for split in splits:
             _register_voc(f"voc_{year}_{split}", year, split)
     for split in _SHAPES:
-        _register_shapes(f"shapes_{split}", split)
+        name = f"shapes_{split}"
+        _register_coco(name, lambda: ensure_shapes(data_root() / "shapes"), split, f"instances_{split}")
+        MetadataCatalog.get(name).set(
+            thing_classes=list(SHAPE_CLASSES),
+            thing_dataset_id_to_contiguous_id={i + 1: i for i in range(len(SHAPE_CLASSES))},
+        )
 
 
-def _register_coco(name: str, folder: str, json_name: str) -> None:
+def _register_coco(name: str, find_root: Callable[[], Path], folder: str, json_name: str) -> None:
     def load() -> DatasetDicts:
-        root = data_root() / "coco"
+        root = find_root()
         json_file, image_root = root / "annotations" / f"{json_name}.json", root / folder
         MetadataCatalog.get(name).set(json_file=str(json_file), image_root=str(image_root))
         return load_coco_json(json_file, image_root, name)
@@ -45,18 +53,3 @@ def _register_voc(name: str, year: int, split: str) -> None:
 
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(evaluator_type="pascal_voc", year=year, split=split, thing_classes=list(VOC_CLASSES))
-
-
-def _register_shapes(name: str, split: str) -> None:
-    def load() -> DatasetDicts:
-        root = ensure_shapes(data_root() / "shapes")
-        json_file, image_root = root / "annotations" / f"instances_{split}.json", root / split
-        MetadataCatalog.get(name).set(json_file=str(json_file), image_root=str(image_root))
-        return load_coco_json(json_file, image_root, name)
-
-    DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(
-        evaluator_type="coco",
-        thing_classes=list(SHAPE_CLASSES),
-        thing_dataset_id_to_contiguous_id={i + 1: i for i in range(len(SHAPE_CLASSES))},
-    )

@@ -1,4 +1,4 @@
-"""Which data sets there are: names to loading functions, and what is known about each set."""
+"""The catalogs of data sets: how each data set is read, and what is known about it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import ArgumentError, UserError
 from ..registry import Registry
 
-__all__ = ["DatasetCatalog", "MetadataCatalog", "Metadata", "class_names", "data_root", "is_slice"]
+__all__ = ["DatasetCatalog", "MetadataCatalog", "Metadata", "as_names", "class_names", "data_root", "is_slice"]
 
 DatasetDicts = list[dict[str, Any]]
 
@@ -19,16 +19,16 @@ _SLICE = re.compile(r"(?P<name>.+)\[(?P<start>\d*):(?P<stop>\d*)\]")
 
 
 def data_root() -> Path:
-    """The folder of the built-in sets: `$DETECTRON2_DATASETS`, default `./datasets`; read at each call."""
+    """Return the folder of the built-in data sets, `$DETECTRON2_DATASETS` or else `./datasets`."""
     return Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser()
 
 
 class Metadata:
-    """What is known about one data set, as attributes.
+    """The metadata of one data set, as attributes.
 
-    Readers set `thing_classes` (names by contiguous class id), `thing_dataset_id_to_contiguous_id`,
-    `evaluator_type` ("coco" or "pascal_voc"), and `json_file` with `image_root` (COCO) or `dirname`,
-    `split` and `year` (VOC). What depends on files is set when the set is first loaded.
+    Readers set `thing_classes` (class names by contiguous id), `thing_dataset_id_to_contiguous_id`, `evaluator_type`
+    ("coco" or "pascal_voc"), and `json_file` with `image_root` (COCO) or `dirname`, `split` and `year` (VOC). Values
+    that are read from files are set when the data set is loaded for the first time.
     """
 
     def __init__(self, name: str) -> None:
@@ -40,7 +40,7 @@ class Metadata:
         )
 
     def set(self, **values: Any) -> Metadata:
-        """Set several attributes; returns itself."""
+        """Set several attributes and return the object itself."""
         self.__dict__.update(values)
         return self
 
@@ -52,7 +52,7 @@ class Metadata:
 
 
 class _MetadataCatalog:
-    """Name -> `Metadata`, made on first use."""
+    """A catalog of the `Metadata` of data sets by name. Metadata is created on first use."""
 
     def __init__(self) -> None:
         self._entries: dict[str, Metadata] = {}
@@ -65,20 +65,20 @@ class _MetadataCatalog:
 
 
 class _DatasetCatalog(Registry):
-    """Name -> function without arguments that reads the set and returns its data set dicts.
+    """A catalog of data sets by name: functions without arguments that return data set dicts.
 
-    A data set dict describes one image: `file_name`, `height`, `width`, `image_id` and `annotations`,
-    a list of dicts with `bbox`, `bbox_mode`, `category_id` (contiguous) and, where the files have them,
-    `iscrowd`, `segmentation`, `area`, `difficult`.
+    A data set dict describes one image: `file_name`, `height`, `width`, `image_id` and `annotations`. The annotations
+    are a list of dicts with `bbox`, `bbox_mode`, `category_id` (contiguous) and, if the files have them, `iscrowd`,
+    `segmentation`, `area` and `difficult`.
 
-    A slice of a set is a set too: "coco_2017_train[:16]" holds its first 16 images.
+    A slice of a data set is a data set too: "coco_2017_train[:16]" holds its first 16 images.
     """
 
     def get(self, name: str, where: str = "") -> DatasetDicts:  # type: ignore[override]
-        """Read the set `name`; `where` names the key or flag that asked for it.
+        """Read the data set `name`; `where` is the key or flag that the name came from.
 
         Raises:
-            UserError: unknown name (the nearest one is suggested), an empty slice, or files missing or broken.
+            UserError: the name is unknown, a slice is empty, or files are missing or broken.
         """
         part = None if super().__contains__(name) else _SLICE.fullmatch(name)
         if part is None:
@@ -88,7 +88,7 @@ class _DatasetCatalog(Registry):
         start, stop = (int(part[k]) if part[k] else None for k in ("start", "stop"))
         if not whole[start:stop]:
             source = f"{where}: " if where else ""
-            raise UserError(f"{source}{name!r} holds nothing: {part['name']} has {len(whole)} images")
+            raise UserError(f"{source}{name!r} is empty: {part['name']} has {len(whole)} images")
         return whole[start:stop]
 
     def __contains__(self, name: object) -> bool:
@@ -96,28 +96,32 @@ class _DatasetCatalog(Registry):
         return super().__contains__(name) or (part is not None and super().__contains__(part["name"]))
 
     def remove(self, name: str) -> None:
-        """Forget a set and its metadata."""
+        """Remove a data set and its metadata."""
         super().remove(name)
         MetadataCatalog.remove(name)
 
 
 def is_slice(name: str) -> bool:
-    """Whether `name` means a part of a set, such as "coco_2017_train[:16]"."""
+    """Return whether a name means a part of a data set, such as "coco_2017_train[:16]"."""
     return _SLICE.fullmatch(name) is not None
 
 
 def class_names(name: str, where: str = "") -> list[str]:
-    """The class names of a set by contiguous id; reads the set when they are not known yet."""
+    """Return the class names of a data set by contiguous id. The data set is read if they are not known yet."""
     if MetadataCatalog.get(name).get("thing_classes") is None or name not in DatasetCatalog:
         DatasetCatalog.get(name, where)
     return list(MetadataCatalog.get(name).thing_classes)
 
 
-def as_names(names: str | Sequence[str]) -> list[str]:
-    """A name or a sequence of names as a list; an empty one is an error."""
+def as_names(names: str | Sequence[str], where: str = "") -> list[str]:
+    """Return one name or several names of data sets as a list.
+
+    Raises:
+        ArgumentError: there is no name; `where` is the key or flag that should hold it (default: "names").
+    """
     names = [names] if isinstance(names, str) else list(names)
     if not names:
-        raise UserError("no data set named: set DATASETS.TRAIN (or DATASETS.TEST) to names such as coco_2017_train")
+        raise ArgumentError(where or "names", "expected the name of a data set, such as 'coco_2017_train', found none")
     return names
 
 

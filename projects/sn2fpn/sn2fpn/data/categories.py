@@ -1,4 +1,4 @@
-"""The classes of a configuration's data sets where the data itself need not be at hand: predicting, exporting."""
+"""The classes of data sets whose files may be missing, for prediction and for exported results."""
 
 from __future__ import annotations
 
@@ -17,108 +17,33 @@ logger = logging.getLogger(__name__)
 
 Category = dict[str, Any]  # "id" (the data set's own) and "name"
 
-_LARGE_BYTES = 64 << 20  # an annotation file above this takes seconds to read
+_LARGE_BYTES = 64 << 20  # reading a larger annotation file takes seconds
 
-COCO_CATEGORIES = dict(
-    zip(  # id -> name; COCO (Lin et al., 2014) numbers 91 categories and annotates 80 of them
-        [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)],
-        (
-            "person",
-            "bicycle",
-            "car",
-            "motorcycle",
-            "airplane",
-            "bus",
-            "train",
-            "truck",
-            "boat",
-            "traffic light",
-            "fire hydrant",
-            "stop sign",
-            "parking meter",
-            "bench",
-            "bird",
-            "cat",
-            "dog",
-            "horse",
-            "sheep",
-            "cow",
-            "elephant",
-            "bear",
-            "zebra",
-            "giraffe",
-            "backpack",
-            "umbrella",
-            "handbag",
-            "tie",
-            "suitcase",
-            "frisbee",
-            "skis",
-            "snowboard",
-            "sports ball",
-            "kite",
-            "baseball bat",
-            "baseball glove",
-            "skateboard",
-            "surfboard",
-            "tennis racket",
-            "bottle",
-            "wine glass",
-            "cup",
-            "fork",
-            "knife",
-            "spoon",
-            "bowl",
-            "banana",
-            "apple",
-            "sandwich",
-            "orange",
-            "broccoli",
-            "carrot",
-            "hot dog",
-            "pizza",
-            "donut",
-            "cake",
-            "chair",
-            "couch",
-            "potted plant",
-            "bed",
-            "dining table",
-            "toilet",
-            "tv",
-            "laptop",
-            "mouse",
-            "remote",
-            "keyboard",
-            "cell phone",
-            "microwave",
-            "oven",
-            "toaster",
-            "sink",
-            "refrigerator",
-            "book",
-            "clock",
-            "vase",
-            "scissors",
-            "teddy bear",
-            "hair drier",
-            "toothbrush",
-        ),
-        strict=True,
-    )
+_COCO_NAMES = (
+    "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign, "
+    "parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella, "
+    "handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, "
+    "surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, "
+    "broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop, "
+    "mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors, "
+    "teddy bear, hair drier, toothbrush"
 )
+_COCO_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)  # COCO (Lin et al., 2014) annotates 80 of 90 numbers
+_COCO_IDS = [i for i in range(1, 91) if i not in _COCO_UNUSED]
+COCO_CATEGORIES = dict(zip(_COCO_IDS, _COCO_NAMES.split(", "), strict=True))
+"""The names of COCO's classes by category id."""
 
 
 def known_categories(names: Sequence[str], num_classes: int) -> list[Category]:
-    """The classes of a model trained on the named sets, by contiguous id, as COCO categories.
+    """Return the classes of a model that was trained on the named data sets, by contiguous id, as COCO categories.
 
-    Taken from the first set whose classes are known and as many as the model's: from its annotation file if that
-    is there and not large, else from what is known about the set. A set may well be missing on this machine. If
-    no set helps, the classes are called "class 0", "class 1" …, with their contiguous ids.
+    The classes come from the first data set that has as many classes as the model. They are read from its annotation
+    file if the file exists and is not large, and from its metadata otherwise. If no data set helps, the classes are
+    called "class 0", "class 1", …, and have their contiguous ids.
 
     Args:
-        names: registered data sets, the most trusted first; slices are fine.
-        num_classes: of the model.
+        names: registered data sets in the order of preference; slices are allowed.
+        num_classes: number of classes of the model.
     """
     for name in dict.fromkeys(name.partition("[")[0] for name in names):
         categories = _categories(name)
@@ -126,17 +51,17 @@ def known_categories(names: Sequence[str], num_classes: int) -> list[Category]:
             return categories
         if categories:
             logger.warning(
-                "data set %r has %d classes, the model %d: its class names are not used",
+                "data set %r has %d classes but the model has %d, so its class names are not used",
                 name,
                 len(categories),
                 num_classes,
             )
-    logger.warning("the names of the model's %d classes are not known here: they are shown as 'class 0' …", num_classes)
+    logger.warning("the names of the model's %d classes are unknown, so they are called 'class 0', …", num_classes)
     return [{"id": i, "name": f"class {i}"} for i in range(num_classes)]
 
 
 def _categories(name: str) -> list[Category]:
-    """What is known about a set's classes; empty: nothing."""
+    """Return what is known about the classes of a data set; the list is empty if nothing is known."""
     metadata = MetadataCatalog.get(name)
     names, own_ids = metadata.get("thing_classes"), metadata.get("thing_dataset_id_to_contiguous_id")
     file = metadata.get("json_file")

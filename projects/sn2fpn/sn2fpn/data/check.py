@@ -1,7 +1,7 @@
-"""`python -m sn2fpn.data.check NAME…`: read a whole data set before hours of training are spent on it.
+"""The check of data sets, `python -m sn2fpn.data.check NAME …`, to be run before a long training.
 
-Every annotation is checked and every picture decoded. Prints counts, tables per class and per size, and
-each problem with its file and reason. Exit code: 0 sound, 1 problems found, 2 wrong usage.
+The check reads all annotations, decodes every image, and prints counts, tables by class and by size, and every problem
+with its file and reason. The exit code is 0 if the data are valid, 1 if there are problems, and 2 for wrong usage.
 """
 
 from __future__ import annotations
@@ -20,29 +20,31 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from ..config import CfgNode, get_cfg
 from ..errors import UserError, did_you_mean
 from ..program import run_program
 from ..structures import BoxMode
+from ..visualization import class_color, draw_boxes, fit_image, image_grid, save_png
 from .catalog import DatasetCatalog, DatasetDicts, class_names
 from .custom import register_custom
 from .images import check_image_size, read_image
 from .problems import Problem, collect_problems
-from .selection import check_classes, keep_masked
+from .selection import check_classes, evenly_spread, keep_learnable
 from .statistics import class_histogram, size_histogram
 
 __all__ = ["check_dataset", "main"]
 
-_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR|VERSION")  # a config key among data set names
+_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR|VERSION")  # a key that follows the data set names
 
 
 def check_dataset(name: str) -> tuple[DatasetDicts, list[Problem]]:
-    """Read a set and decode all its pictures; broken ones are noted, not fatal.
+    """Read a data set and decode all its images. Broken images are reported and do not stop the check.
 
     Returns:
-        The data set dicts whose pictures are sound, and every problem found.
+        The data set dicts whose images are valid, and all problems.
 
     Raises:
-        UserError: no set has this name.
+        UserError: there is no data set with this name.
     """
     if name not in DatasetCatalog:
         raise UserError(f"unknown data set {name!r}{did_you_mean(name, DatasetCatalog)}")
@@ -52,10 +54,10 @@ def check_dataset(name: str) -> tuple[DatasetDicts, list[Problem]]:
         except UserError as e:
             return [], [*found, Problem(name, str(e))]
     problems = list(dict.fromkeys(found))
-    sound: DatasetDicts = []
+    valid: DatasetDicts = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = track(
-            pool.map(_check_picture, records),
+            pool.map(_check_image, records),
             f"{name}: decoding",
             total=len(records),
             console=Console(stderr=True),
@@ -63,14 +65,14 @@ def check_dataset(name: str) -> tuple[DatasetDicts, list[Problem]]:
         )
         for record, problem in zip(records, results):
             if problem is None:
-                sound.append(record)
+                valid.append(record)
             else:
                 problems.append(problem)
-    return sound, problems
+    return valid, problems
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     args = _parse(argv)
     return run_program(lambda: _check(args))
@@ -86,7 +88,8 @@ def _check(args: argparse.Namespace) -> int:
             problems += _model_problems(cfg, name, records)
         _report(name, records, problems)
         found += len(problems)
-        samples += [(name, record) for record in _spread(records, args.images)]
+        annotated = [r for r in records if r["annotations"]] or records
+        samples += [(name, record) for record in evenly_spread(annotated, args.images)]
     if args.plot and samples:
         print(f"picture: {_plot(samples, args.plot)}")
     return 1 if found else 0
@@ -96,28 +99,30 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m sn2fpn.data.check",
         description="Read whole data sets and report every problem.",
-        epilog="exit code: 0 sound, 1 problems found, 2 wrong usage",
+        epilog="The exit code is 0 if the data are valid, 1 if there are problems, and 2 for wrong usage.",
     )
     parser.add_argument(
         "names",
         nargs="*",
         metavar="NAME",
-        help="data sets; default: those of the config file. KEY VALUE pairs may follow",
+        help="the data sets (default: those of the config file); pairs of KEY VALUE may follow",
     )
-    parser.add_argument("--config-file", metavar="FILE", help="for DATASETS.CUSTOM, and to check the number of classes")
-    parser.add_argument("--plot", metavar="PNG", help="write a picture of annotated samples")
-    parser.add_argument("--images", type=int, default=9, metavar="N", help="pictures in the plot per set (default 9)")
+    parser.add_argument(
+        "--config-file", metavar="FILE", help="a YAML config, for DATASETS.CUSTOM and for the number of classes"
+    )
+    parser.add_argument("--plot", metavar="PNG", help="draw annotated samples into this file")
+    parser.add_argument(
+        "--images", type=int, default=9, metavar="N", help="number of samples per data set (default: %(default)s)"
+    )
     return parser.parse_intermixed_args(argv)
 
 
-def _configure(args: argparse.Namespace) -> tuple[Any, list[str]]:
-    """The configuration (None without a file or overrides) and the names to check; registers custom sets."""
+def _configure(args: argparse.Namespace) -> tuple[CfgNode | None, list[str]]:
+    """Register custom data sets, and return the configuration (None if no model is known) and the names to check."""
     first_key = next((i for i, word in enumerate(args.names) if _KEY.fullmatch(word)), len(args.names))
     names, overrides = args.names[:first_key], args.names[first_key:]
     cfg = None
     if args.config_file or overrides:
-        from ..config import get_cfg
-
         cfg = get_cfg()
         if args.config_file:
             cfg.merge_from_file(args.config_file)
@@ -125,26 +130,25 @@ def _configure(args: argparse.Namespace) -> tuple[Any, list[str]]:
         register_custom(cfg.DATASETS.CUSTOM)
         names = names or [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
         if not args.config_file and "MODEL.ROI_HEADS.NUM_CLASSES" not in overrides:
-            cfg = None  # nobody said how many classes the model has
+            cfg = None  # the number of classes of the model is not known
     if not names:
         raise UserError(
-            "no data set named; such as: python -m sn2fpn.data.check coco_2017_val"
+            "expected the name of a data set, for instance: python -m sn2fpn.data.check coco_2017_val"
             f"{did_you_mean('', DatasetCatalog, limit=20)}"
         )
     return cfg, list(dict.fromkeys(names))
 
 
-def _model_problems(cfg: Any, name: str, records: DatasetDicts) -> Iterator[Problem]:
-    """What keeps the configuration's model from learning from the set."""
+def _model_problems(cfg: CfgNode, name: str, records: DatasetDicts) -> Iterator[Problem]:
+    """Yield the reason why the model of the configuration cannot learn from a data set, if there is one."""
     try:
         check_classes(cfg, name)
-        if cfg.MODEL.MASK_ON:
-            keep_masked(records, cfg.INPUT.MASK_FORMAT, f"data set {name!r}")
+        keep_learnable(cfg, records, f"data set {name!r}")
     except UserError as e:
         yield Problem(name, str(e))
 
 
-def _check_picture(record: dict[str, Any]) -> Problem | None:
+def _check_image(record: dict[str, Any]) -> Problem | None:
     try:
         check_image_size(record, read_image(record["file_name"]))
     except UserError as e:
@@ -155,17 +159,13 @@ def _check_picture(record: dict[str, Any]) -> Problem | None:
 def _report(name: str, records: DatasetDicts, problems: list[Problem]) -> None:
     print(f"== {name}")
     if records:
-        print(class_histogram(records, class_names(name)))
-        print()
-        print(size_histogram(records))
-        print()
-        print(_picture_summary(records))
+        print(class_histogram(records, class_names(name)), size_histogram(records), _summary(records), sep="\n\n")
     for problem in problems:
         print(f"problem: {problem}")
-    print(f"{name}: {len(records)} sound images, {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}\n")
+    print(f"{name}: {len(records)} valid images, {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}\n")
 
 
-def _picture_summary(records: DatasetDicts) -> str:
+def _summary(records: DatasetDicts) -> str:
     def spread(values: list[int]) -> str:
         return f"{min(values)} to {max(values)}, median {int(np.median(values))}"
 
@@ -180,18 +180,8 @@ def _picture_summary(records: DatasetDicts) -> str:
     )
 
 
-def _spread(records: DatasetDicts, count: int) -> DatasetDicts:
-    """Up to `count` records, evenly over the set, those with boxes first."""
-    records = [r for r in records if r["annotations"]] or records
-    if len(records) <= count:
-        return records
-    return [records[i] for i in np.linspace(0, len(records) - 1, count).round().astype(int)]
-
-
 def _plot(samples: list[tuple[str, dict[str, Any]]], path: str) -> Path:
-    from ..visualization import class_color, draw_boxes, image_grid, save_png
-    from ..visualization.drawing import fit_image
-
+    """Draw annotated images, given with the names of their data sets, into one PNG file."""
     cells, titles = [], []
     for name, record in samples:
         image, factor = fit_image(read_image(record["file_name"], "RGB"), 400)

@@ -1,4 +1,4 @@
-"""Data sets of your own, by configuration: `DATASETS.CUSTOM` names them, no code needed."""
+"""The registration of a user's own data sets, which the configuration lists in `DATASETS.CUSTOM`."""
 
 from __future__ import annotations
 
@@ -16,24 +16,27 @@ _KEYS = {  # format -> key -> (type, required)
     "coco": {"JSON": (str, True), "IMAGES": (str, True)},
     "voc": {"ROOT": (str, True), "SPLIT": (str, True), "CLASSES": (list, False), "YEAR": (int, False)},
 }
-_registered: dict[str, dict[str, Any]] = {}  # by name, to tell a repetition from a clash
+_registered: dict[str, dict[str, Any]] = {}  # by name, to tell a repeated registration from a name that is taken
 
 
 def register_custom(entries: Sequence[Mapping[str, Any]], key: str = "DATASETS.CUSTOM") -> list[str]:
-    """Register the sets of `cfg.DATASETS.CUSTOM`; files are read when a set is used.
+    """Register the data sets of `cfg.DATASETS.CUSTOM`. Their files are read when a data set is used.
+
+    Registering the same entries again has no effect.
 
     Args:
-        entries: mappings with NAME, FORMAT and the format's own keys. `coco`: JSON (annotation file)
-            and IMAGES (folder). `voc`: ROOT (folder with Annotations, ImageSets, JPEGImages), SPLIT (list
-            in ImageSets/Main), CLASSES (names in order; default: all names in the tree, sorted) and
-            YEAR (2007: the 11-point metric; default 2012). Paths are relative to the working directory.
-        key: where they are listed, for messages.
+        entries: mappings with NAME, FORMAT and the keys of the format. The format `coco` has JSON (the annotation file)
+            and IMAGES (the folder of the images). The format `voc` has ROOT (the folder with Annotations, ImageSets and
+            JPEGImages), SPLIT (a list in ImageSets/Main), CLASSES (class names in order; by default all names in the
+            folder, sorted) and YEAR (2007 selects the 11-point metric; default 2012). Paths are relative to the working
+            directory.
+        key: the key that lists the entries, for messages.
 
     Returns:
-        The names. Registering the same entries again changes nothing.
+        The names of the data sets.
 
     Raises:
-        UserError: a missing, unknown or mistyped key, or a name that another set has.
+        UserError: a key is missing, unknown or of the wrong type, or another data set has the same name.
     """
     for i, entry in enumerate(entries):
         entry = _checked(entry, f"{key}[{i}]")
@@ -41,20 +44,20 @@ def register_custom(entries: Sequence[Mapping[str, Any]], key: str = "DATASETS.C
         if _registered.get(name) == entry and name in DatasetCatalog:
             continue
         if name in DatasetCatalog:
-            raise UserError(f"{key}[{i}]: NAME {name!r} is taken by another data set; choose another name")
+            raise UserError(f"{key}[{i}]: the NAME {name!r} is taken by another data set; choose another one")
         (_register_coco if entry["FORMAT"] == "coco" else _register_voc)(entry)
         _registered[name] = entry
     return [entry["NAME"] for entry in entries]
 
 
 def _checked(entry: Any, where: str) -> dict[str, Any]:
-    """The entry as a plain dict, with all its keys known and of the right type."""
+    """Return the entry as a plain dict whose keys are all known and have the right type."""
     if not isinstance(entry, Mapping):
         raise UserError(f"{where}: expected a mapping with NAME, FORMAT and paths, found {entry!r}")
     entry = dict(entry)
     data_format = entry.get("FORMAT")
     if data_format not in _KEYS:
-        found = f"unknown FORMAT {data_format!r}" if "FORMAT" in entry else f"no FORMAT among {sorted(map(str, entry))}"
+        found = f"unknown FORMAT {data_format!r}" if "FORMAT" in entry else f"no FORMAT in {sorted(map(str, entry))}"
         raise UserError(f"{where}: {found}{did_you_mean(str(data_format), _KEYS)}")
     keys = {"NAME": (str, True), "FORMAT": (str, True), **_KEYS[data_format]}
     for key, value in entry.items():
@@ -64,13 +67,13 @@ def _checked(entry: Any, where: str) -> dict[str, Any]:
         if isinstance(value, tuple):
             value = entry[key] = list(value)
         if type(value) is not expected or not (value or key == "YEAR"):
-            raise UserError(f"{where}: {key} expects a non-empty {expected.__name__}, found {value!r}")
+            raise UserError(f"{where}: {key}: expected a non-empty {expected.__name__}, found {value!r}")
     missing = [key for key, (_, required) in keys.items() if required and key not in entry]
     if missing:
         raise UserError(f"{where} ({entry.get('NAME', 'unnamed')}): format {data_format!r} needs {', '.join(missing)}")
     classes = entry.get("CLASSES", [])
     if not all(isinstance(c, str) for c in classes) or len(set(classes)) != len(classes):
-        raise UserError(f"{where}: CLASSES expects different names, found {classes}")
+        raise UserError(f"{where}: CLASSES: expected different names, found {classes}")
     return entry
 
 

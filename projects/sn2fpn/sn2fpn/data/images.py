@@ -1,4 +1,4 @@
-"""Decoding image files: by content, upright (EXIF), three 8-bit channels, or a clear error."""
+"""Reading of image files into upright arrays with three 8-bit channels."""
 
 from __future__ import annotations
 
@@ -6,58 +6,41 @@ import logging
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, check_choice
 
-__all__ = ["check_format", "read_image", "read_image_size", "check_image_size", "FORMATS"]
+__all__ = ["FORMATS", "check_image_size", "read_image", "read_image_size"]
 
 logger = logging.getLogger(__name__)
 
 FORMATS = ("BGR", "RGB", "L")
 
-_ORIENTATION_TAG = 0x0112
-_UPRIGHT = {  # EXIF orientation -> what turns the stored picture upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-def check_format(format: str) -> None:
-    """Raise UserError unless `read_image` knows the channel order."""
-    if format not in FORMATS:
-        raise UserError(f"INPUT.FORMAT: unknown image format {format!r}{did_you_mean(format, FORMATS)}")
-
 
 def read_image(file_name: str | Path, format: str = "BGR") -> np.ndarray:
-    """Decode an image file.
+    """Read an image file.
 
-    The content decides the codec, not the file's name. EXIF orientation is applied, gray becomes three
-    equal channels, alpha is dropped, CMYK is converted, 16 bits are scaled to 8.
+    The content of the file decides how it is decoded, not its name. The EXIF orientation is applied, gray images get
+    three equal channels, an alpha channel is dropped, CMYK is converted, and 16 bits are scaled to 8.
 
     Args:
-        format: channel order, "BGR" or "RGB", or "L" for gray.
+        format: the channel order "BGR" or "RGB", or "L" for gray.
 
     Returns:
-        uint8 (H, W, 3), or (H, W, 1) for "L"; contiguous.
+        A contiguous uint8 array of shape (H, W, 3), or (H, W, 1) for "L".
 
     Raises:
-        UserError: missing, empty, truncated or undecodable file, or unknown `format`.
+        ArgumentError: `format` is unknown.
+        UserError: the file is missing, empty, truncated or not decodable.
     """
-    check_format(format)
+    check_choice("format", format, FORMATS)
     path = Path(file_name)
     with _open(path) as image:
         try:
             image.load()
-        except Exception as e:  # decoders raise many types on damaged files
+            upright = ImageOps.exif_transpose(image) if _orientation(image, path) > 1 else image
+        except Exception as e:  # decoders raise errors of many types for damaged files
             raise _undecodable(path, e) from None
-        method = _UPRIGHT.get(_orientation(image, path))
-        upright = image if method is None else image.transpose(method)
         pixels = np.asarray(_to_8_bits(upright, path).convert("L" if format == "L" else "RGB"))
     if format == "L":
         return pixels[:, :, None]
@@ -65,7 +48,7 @@ def read_image(file_name: str | Path, format: str = "BGR") -> np.ndarray:
 
 
 def read_image_size(file_name: str | Path) -> tuple[int, int]:
-    """(height, width) of the upright picture, from the file's header alone."""
+    """Return the (height, width) of the upright image. Only the header of the file is read."""
     path = Path(file_name)
     with _open(path) as image:
         width, height = image.size
@@ -74,7 +57,7 @@ def read_image_size(file_name: str | Path) -> tuple[int, int]:
 
 
 def check_image_size(record: dict, image: np.ndarray) -> None:
-    """Compare a decoded picture with the size in its data set dict; boxes fit only that size.
+    """Check that an image has the size that its data set dict gives, because the boxes only fit that size.
 
     Raises:
         UserError: the sizes differ.
@@ -82,13 +65,13 @@ def check_image_size(record: dict, image: np.ndarray) -> None:
     found, expected = image.shape[:2], (record.get("height"), record.get("width"))
     if found != expected:
         raise UserError(
-            f"{record['file_name']}: the picture is {found[1]}x{found[0]} (width x height) but the annotations "
+            f"{record['file_name']}: the image is {found[1]}x{found[0]} (width x height) but the annotations "
             f"of image {record.get('image_id')!r} say {expected[1]}x{expected[0]}; correct one of the two"
         )
 
 
 def _open(path: Path) -> Image.Image:
-    """The image with its header read, its codec chosen by content."""
+    """Open an image and read its header."""
     try:
         return Image.open(path)
     except Exception as e:
@@ -105,14 +88,14 @@ def _undecodable(path: Path, error: Exception) -> UserError:
 
 def _orientation(image: Image.Image, path: Path) -> int:
     try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception as e:  # a damaged EXIF block says nothing about the pixels; PIL raises many types
-        logger.warning("%s: EXIF data unreadable (%s), taken as upright", path, e)
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception as e:  # PIL raises errors of many types for damaged EXIF data
+        logger.warning("%s: the EXIF data cannot be read (%s), so the image is taken as upright", path, e)
         return 1
 
 
 def _to_8_bits(image: Image.Image, path: Path) -> Image.Image:
-    """16-bit gray scaled to 8 bits (PIL's own conversion would clip it to white)."""
+    """Scale 16-bit gray to 8 bits, because PIL's own conversion would clip it to white."""
     if not (image.mode.startswith("I") or image.mode == "F"):
         return image
     values = np.asarray(image)

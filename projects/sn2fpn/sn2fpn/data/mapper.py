@@ -1,4 +1,4 @@
-"""From a data set dict to a model input: decode, augment, and turn annotations into Instances."""
+"""The mapper that turns a data set dict into a model input: it reads, augments and converts the annotations."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, argument_names, check_choice
 from ..structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
-from .augmentation import TransformList, build_augmentations, plan_transforms
-from .images import check_format, check_image_size, read_image
+from .augmentation import build_augmentations, plan_transforms
+from .images import FORMATS, check_image_size, read_image
 from .masks import MASK_FORMATS, check_segmentation, draw_segmentation, move_polygons
+from .selection import mask_format_of
+from .transforms import TransformList
 
 __all__ = ["DatasetMapper", "annotations_to_instances", "build_mapper"]
 
 
 class DatasetMapper:
-    """Maps a data set dict to Detectron2's model input.
+    """A callable that maps a data set dict to a model input in Detectron2's format.
 
     Args:
-        augmentations: objects with `plan(size, rng)`, applied in order.
+        augmentations: objects with a method `plan(size, rng)`, applied in order.
         image_format: channel order of the image, see `read_image`.
-        with_targets: add `instances`; crowd regions and boxes that became empty are left out.
-        mask_format: "polygon" or "bitmask": targets have `gt_masks`, and objects without a mask (or whose mask
-            a crop cut away) are left out; None: boxes only.
-        boxes_from_masks: tight boxes of the moved masks; a cropped object's own box may be loose.
+        with_targets: add `instances` to the input, without crowd regions and without boxes that became empty.
+        mask_format: "polygon" or "bitmask" adds `gt_masks` to the targets and leaves out objects without a mask,
+            including those whose mask was cropped away; None leaves masks out.
+        boxes_from_masks: compute the boxes from the transformed masks, because the transformed box of a cropped object
+            may be larger than the visible part.
 
     Raises:
-        UserError: unknown `image_format` or `mask_format`.
+        ArgumentError: `image_format` or `mask_format` is unknown.
     """
 
     def __init__(
@@ -40,28 +43,27 @@ class DatasetMapper:
         mask_format: str | None = None,
         boxes_from_masks: bool = False,
     ) -> None:
-        check_format(image_format)
-        if mask_format is not None and mask_format not in MASK_FORMATS:
-            hint = did_you_mean(mask_format, MASK_FORMATS)
-            raise UserError(f"INPUT.MASK_FORMAT: unknown value {mask_format!r}{hint}")
         self.augmentations = list(augmentations)
-        self.image_format = image_format
+        self.image_format = check_choice("image_format", image_format, FORMATS)
         self.with_targets = with_targets
-        self.mask_format = mask_format
+        self.mask_format = None if mask_format is None else check_choice("mask_format", mask_format, MASK_FORMATS)
         self.boxes_from_masks = boxes_from_masks
 
     def __call__(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """Returns: `image` (uint8 Tensor[C, H, W]), `height`, `width` (of the file), `file_name`,
-        `image_id` and, with targets, `instances` (`gt_boxes`, `gt_classes`, `gt_masks`) at the image's size.
+        """Read and augment the image of a data set dict.
+
+        Returns:
+            A dict with `image` (uint8 Tensor[C, H, W]), `height` and `width` (of the file), `file_name`, `image_id`
+            and, if targets are wanted, `instances` with `gt_boxes`, `gt_classes` and `gt_masks` in pixels of `image`.
 
         Raises:
-            UserError: the file cannot be decoded, its size is not the annotated one, or a mask does not suit
-                the image or the mask format.
+            UserError: the file cannot be decoded, its size differs from the annotated one, or a mask does not fit the
+                image or `mask_format`.
         """
         image = read_image(record["file_name"], self.image_format)
         check_image_size(record, image)
         source_size = image.shape[:2]
-        transforms = plan_transforms(self.augmentations, image.shape[:2], rng)
+        transforms = plan_transforms(self.augmentations, source_size, rng)
         image = transforms.apply_image(image)
         out = {key: value for key, value in record.items() if key != "annotations"}
         out["image"] = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
@@ -79,20 +81,21 @@ class DatasetMapper:
         annotations = record["annotations"]
         if self.mask_format is None:
             return annotations_to_instances(annotations, transforms, image_size)
-        try:  # readers have checked their masks; a data set of the user's own function comes unchecked
-            annotations = [
-                {**a, "segmentation": check_segmentation(a["segmentation"], *source_size)}
-                if a.get("segmentation")
-                else a
-                for a in annotations
-                if not a.get("iscrowd", 0)
-            ]
+        try:
+            checked = [_with_checked_mask(a, source_size) for a in annotations if not a.get("iscrowd", 0)]
             instances = annotations_to_instances(
-                annotations, transforms, image_size, self.mask_format, self.boxes_from_masks
+                checked, transforms, image_size, self.mask_format, self.boxes_from_masks
             )
         except ValueError as e:
             raise UserError(f"{record['file_name']}: {e}") from None
         return instances[instances.gt_masks.nonempty()]
+
+
+def _with_checked_mask(annotation: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    """Return the annotation with a valid mask. Our readers check masks, but a user's own data set may not."""
+    if not annotation.get("segmentation"):
+        return annotation
+    return {**annotation, "segmentation": check_segmentation(annotation["segmentation"], *size)}
 
 
 def annotations_to_instances(
@@ -102,15 +105,21 @@ def annotations_to_instances(
     mask_format: str | None = None,
     boxes_from_masks: bool = False,
 ) -> Instances:
-    """Training targets: boxes moved by `transforms` and clipped to (height, width), with classes and masks.
+    """Convert annotations to training targets.
 
     Args:
-        annotations: of a data set dict; crowd regions are left out.
-        mask_format: "polygon" or "bitmask" for `gt_masks`, empty for objects without; None: no masks.
-        boxes_from_masks: tight boxes of the moved masks instead of the moved boxes.
+        annotations: the annotations of a data set dict; crowd regions are left out.
+        transforms: the transforms to apply to boxes and masks.
+        image_size: the (height, width) to clip boxes to.
+        mask_format: "polygon" or "bitmask" adds `gt_masks`, which are empty for objects without a mask; None leaves
+            masks out.
+        boxes_from_masks: compute the boxes from the transformed masks instead of transforming the boxes.
+
+    Returns:
+        Instances with `gt_boxes`, `gt_classes` and perhaps `gt_masks`, without empty boxes.
 
     Raises:
-        ValueError: a mask that does not suit the image or the format; the message says why.
+        ValueError: a mask does not fit the image or `mask_format`.
     """
     objects = [a for a in annotations if not a.get("iscrowd", 0)]
     boxes = np.array([BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in objects]).reshape(-1, 4)
@@ -122,7 +131,7 @@ def annotations_to_instances(
         instances.gt_masks = _masks([a.get("segmentation") for a in objects], transforms, (h, w), mask_format)
         if boxes_from_masks:
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
-    return instances[instances.gt_boxes.nonempty(1e-5)]  # Detectron2's limit, in pixels
+    return instances[instances.gt_boxes.nonempty(1e-5)]  # Detectron2's threshold, in pixels
 
 
 def _masks(
@@ -135,12 +144,17 @@ def _masks(
 
 
 def build_mapper(cfg: Any, is_train: bool, with_targets: bool | None = None) -> DatasetMapper:
-    """The mapper of a configuration; `with_targets` defaults to `is_train`."""
-    masks = cfg.MODEL.MASK_ON
-    return DatasetMapper(
-        build_augmentations(cfg, is_train),
-        cfg.INPUT.FORMAT,
-        is_train if with_targets is None else with_targets,
-        cfg.INPUT.MASK_FORMAT if masks else None,
-        boxes_from_masks=masks and cfg.INPUT.CROP.ENABLED,
-    )
+    """Build the mapper of a configuration; `with_targets` defaults to `is_train`.
+
+    Raises:
+        ArgumentError: a key has a wrong value.
+    """
+    augmentations = build_augmentations(cfg, is_train)
+    with argument_names({"image_format": "INPUT.FORMAT", "mask_format": "INPUT.MASK_FORMAT"}):
+        return DatasetMapper(
+            augmentations,
+            cfg.INPUT.FORMAT,
+            is_train if with_targets is None else with_targets,
+            mask_format_of(cfg),
+            boxes_from_masks=cfg.MODEL.MASK_ON and cfg.INPUT.CROP.ENABLED,
+        )

@@ -1,4 +1,4 @@
-"""Segmentations: checked as they come from files, before anything decodes them, and moved with their picture."""
+"""Segmentations from annotation files: checks before they are decoded, and transforms."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ import numpy as np
 from pycocotools import mask as mask_api
 
 from ..structures import polygons_to_bitmask
-from .augmentation import TransformList
+from .transforms import TransformList
 
 __all__ = ["MASK_FORMATS", "check_segmentation", "draw_segmentation", "move_polygons"]
 
-MASK_FORMATS = ("polygon", "bitmask")  # of INPUT.MASK_FORMAT
+MASK_FORMATS = ("polygon", "bitmask")
 
 
 def check_segmentation(segmentation: Any, height: int, width: int) -> Any:
-    """A segmentation ready for use: polygons as lists, run lengths in compressed form.
+    """Check a segmentation and return it in a form that is ready for use.
 
     Args:
         segmentation: a list of polygons `[x0, y0, x1, y1, …]`, or COCO's RLE dict, compressed or not.
-        height, width: size of the image, which run lengths must fill exactly.
+        height: height of the image.
+        width: width of the image; run lengths must fill the image exactly.
 
     Returns:
-        The polygons with at least three points, or the compressed RLE.
+        The polygons that have at least three points, or the compressed RLE.
 
     Raises:
-        ValueError: malformed; the message says how.
+        ValueError: the segmentation is malformed.
     """
     if isinstance(segmentation, dict):
         return _check_rle(segmentation, height, width)
@@ -35,25 +36,27 @@ def check_segmentation(segmentation: Any, height: int, width: int) -> Any:
     for polygon in segmentation:
         numbers = np.array(polygon if isinstance(polygon, list) else "")  # ragged lists raise ValueError by themselves
         if numbers.ndim != 1 or numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
-            raise ValueError("segmentation holds a polygon that is no list of finite numbers")
+            raise ValueError("segmentation has a polygon that is not a list of finite numbers")
     kept = [p for p in segmentation if len(p) % 2 == 0 and len(p) >= 6]
     if not kept:
-        raise ValueError(f"segmentation has no polygon of 3 or more points (numbers: {[len(p) for p in segmentation]})")
+        raise ValueError(
+            f"segmentation has no polygon with at least 3 points (numbers: {[len(p) for p in segmentation]})"
+        )
     return kept
 
 
 def move_polygons(
     segmentation: list[list[float]] | dict[str, Any] | None, transforms: TransformList
 ) -> list[np.ndarray]:
-    """Polygons `[x0, y0, x1, y1, …]` moved by `transforms`; none for None.
+    """Transform polygons `[x0, y0, x1, y1, …]`. The result is empty for None.
 
     Raises:
         ValueError: the segmentation is RLE.
     """
     if isinstance(segmentation, dict):
         raise ValueError(
-            "a mask is given as run lengths (RLE), which INPUT.MASK_FORMAT 'polygon' cannot hold; "
-            "set INPUT.MASK_FORMAT bitmask"
+            "a mask is given as run lengths (RLE), which the mask format 'polygon' cannot represent; "
+            "use the mask format 'bitmask'"
         )
     points = [np.asarray(p, dtype=np.float64).reshape(-1, 2) for p in segmentation or ()]
     return [p.reshape(-1) for p in transforms.apply_polygons(points)]
@@ -62,13 +65,17 @@ def move_polygons(
 def draw_segmentation(
     segmentation: list[list[float]] | dict[str, Any] | None, transforms: TransformList, image_size: tuple[int, int]
 ) -> np.ndarray:
-    """(height, width) bool of polygons or RLE moved by `transforms`; all False for None.
+    """Transform a segmentation and draw it as a mask.
 
-    Polygons are moved, then drawn; run lengths are decoded, then moved as a picture.
+    Polygons are transformed and then drawn. Run lengths are decoded and then transformed as an image.
 
     Args:
-        segmentation: as `check_segmentation` gives it.
-        image_size: (height, width) that the transforms lead to.
+        segmentation: a segmentation that `check_segmentation` returned, or None.
+        transforms: the transforms to apply.
+        image_size: the (height, width) that the transforms produce.
+
+    Returns:
+        (height, width) bool, all False for None.
     """
     if isinstance(segmentation, dict):
         return transforms.apply_mask(mask_api.decode(segmentation)).astype(bool)
@@ -82,7 +89,7 @@ def _check_rle(rle: dict[str, Any], height: int, width: int) -> dict[str, Any]:
     if isinstance(counts, list):
         runs = counts
         if not all(isinstance(c, int) and c >= 0 for c in runs):
-            raise ValueError("RLE counts are not all integers >= 0")
+            raise ValueError("RLE counts must be integers >= 0")
     elif isinstance(counts, (str, bytes)):
         runs = _decode_counts(counts)
     else:
@@ -93,7 +100,10 @@ def _check_rle(rle: dict[str, Any], height: int, width: int) -> dict[str, Any]:
 
 
 def _decode_counts(text: str | bytes) -> list[int]:
-    """Run lengths of COCO's compressed string: 5 bits a character, from the third on as differences."""
+    """Decode the run lengths of COCO's compressed string.
+
+    Each character holds 5 bits, and the runs after the second are stored as differences to the run before the last.
+    """
     data = text.encode("ascii", "replace") if isinstance(text, str) else text
     runs: list[int] = []
     value = shift = 0

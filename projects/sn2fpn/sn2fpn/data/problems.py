@@ -1,8 +1,8 @@
-"""What a reader does with broken data: skip one box with a warning, refuse an image or a file.
+"""How readers report broken data: they skip a single object with a warning, and refuse an image or a file.
 
-Readers say what they found through a `Problems` object. Normally skipped items end in one summarised
-warning and the first refused item raises; inside `collect_problems()` everything is noted instead, so
-that `python -m sn2fpn.data.check` can list it all.
+Readers report what they find to a `Problems` object. Normally the skipped items are summarised in one warning, and
+the first refused item raises an error. Inside `collect_problems()` every problem is collected instead, so that
+`python -m sn2fpn.data.check` can list all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Problem(NamedTuple):
-    """One finding: the file it is in, and what is wrong with which item."""
+    """A problem in a data set: the file that has it, and what is wrong with which item."""
 
     file: str
     reason: str
@@ -36,7 +36,7 @@ _collected: ContextVar[list[Problem] | None] = ContextVar("collected_problems", 
 
 @contextmanager
 def collect_problems() -> Iterator[list[Problem]]:
-    """Within this context readers note every problem in the yielded list and go on."""
+    """Collect the problems that readers find inside this context in the yielded list, and let readers go on."""
     found: list[Problem] = []
     token = _collected.set(found)
     try:
@@ -46,33 +46,33 @@ def collect_problems() -> Iterator[list[Problem]]:
 
 
 class Problems:
-    """The problems of one reading; use as a context manager around it.
+    """The problems that are found while one data set is read; a context manager around the reading.
 
     Args:
-        what: the thing read, in words for the summary ("data set 'voc_2007_train'").
+        what: what is being read, for the summary, e.g. "data set 'voc_2007_train'".
     """
 
-    SHOWN = 5  # items listed in the summary: 10,000 bad boxes are still one warning
+    SHOWN = 5  # number of items in the summary, so that 10,000 bad boxes make one warning
 
     def __init__(self, what: str) -> None:
         self.what = what
         self._skipped: list[Problem] = []
 
     def skip(self, file: str | Path, reason: str) -> None:
-        """Note an item that is left out (or mended) while everything else is kept."""
-        self._note(Problem(str(file), reason), self._skipped)
+        """Report an item that is left out or repaired while everything else is kept."""
+        collected = _collected.get()
+        (self._skipped if collected is None else collected).append(Problem(str(file), reason))
 
     def refuse(self, file: str | Path, reason: str) -> None:
-        """Raise for an item that makes its image or file unusable; when collecting, note it."""
-        problem = Problem(str(file), reason)
-        if _collected.get() is None:
-            raise UserError(str(problem))
-        self._note(problem, self._skipped)
+        """Raise an error for an item that makes its image or file unusable, or collect it.
 
-    @staticmethod
-    def _note(problem: Problem, otherwise: list[Problem]) -> None:
-        collected = _collected.get()
-        (otherwise if collected is None else collected).append(problem)
+        Raises:
+            UserError: problems are not being collected.
+        """
+        problem, collected = Problem(str(file), reason), _collected.get()
+        if collected is None:
+            raise UserError(str(problem))
+        collected.append(problem)
 
     def __enter__(self) -> Problems:
         return self

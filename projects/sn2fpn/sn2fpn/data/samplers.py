@@ -1,8 +1,8 @@
-"""Which image comes when. Training samplers describe one endless stream that all processes share.
+"""Samplers, which decide the order of the images. A training sampler is one endless stream that all processes share.
 
-A stream is a sequence of `(position, index)`: the position counts samples over all processes, the
-index says which image. A sample's randomness depends on nothing but (seed, position), so a run does not
-change with the number of workers, and it resumes by skipping the front of the (cheap) stream.
+A stream is a sequence of `(position, index)`: the position counts samples over all processes, and the index is that of
+the image. The random numbers of a sample depend on the seed and the position only. Therefore a run does not depend on
+the number of workers, and a resumed run skips the beginning of the stream, which costs little.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ __all__ = [
 
 Sample = tuple[int, int]  # (position in the stream, image index)
 
-_ORDER, _SAMPLE = 1, 2  # what a random generator is for; keeps the two kinds of streams apart
+_ORDER, _SAMPLE = 1, 2  # two kinds of random generators, which must not share a seed
 
 
 def sample_rng(seed: int, position: int) -> np.random.Generator:
-    """The generator for the augmentation of the sample at `position`."""
+    """Return the random generator for the augmentation of the sample at `position`."""
     return np.random.default_rng([seed, position, _SAMPLE])
 
 
 class TrainingSampler:
-    """An endless stream of image indices: one shuffled pass over the data after another.
+    """An endless stream of image indices that shuffles the data anew for each epoch.
 
     Args:
         size: number of images.
-        seed: non-negative; the same on all processes.
+        seed: a number >= 0 that all processes share.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -48,19 +48,20 @@ class TrainingSampler:
         self.seed = seed
 
     def __iter__(self) -> Iterator[Sample]:
-        passes = (self.epoch(np.random.default_rng([self.seed, e, _ORDER])).tolist() for e in itertools.count())
-        return enumerate(itertools.chain.from_iterable(passes))
+        epochs = (self.epoch(np.random.default_rng([self.seed, e, _ORDER])).tolist() for e in itertools.count())
+        return enumerate(itertools.chain.from_iterable(epochs))
 
     def epoch(self, rng: np.random.Generator) -> np.ndarray:
-        """The image indices of one pass, in order."""
+        """Return the image indices of one epoch in their order."""
         return rng.permutation(self.size)
 
 
 class RepeatFactorTrainingSampler(TrainingSampler):
-    """As TrainingSampler, but image i comes `factors[i]` times a pass on average.
+    """A training sampler in which image i appears `factors[i]` times per epoch on average.
 
     Args:
-        factors: at least 1 each, see `repeat_factors`. The fraction is rounded up or down at random.
+        factors: numbers >= 1, see `repeat_factors`; their fractions are rounded up or down at random.
+        seed: a number >= 0 that all processes share.
     """
 
     def __init__(self, factors: Sequence[float], seed: int) -> None:
@@ -73,11 +74,16 @@ class RepeatFactorTrainingSampler(TrainingSampler):
 
 
 def repeat_factors(dataset_dicts: DatasetDicts, threshold: float, sqrt: bool = True) -> list[float]:
-    """How often each image should come: images of rare classes more often.
+    """Compute how often each image should appear, so that images with rare classes appear more often.
 
-    With f(c) the share of images that contain class c, a class has r(c) = max(1, sqrt(threshold / f(c))),
-    and an image the largest r of its classes ("LVIS", Gupta et al. 2019, appendix B.2); without `sqrt`
-    the root is left out.
+    If f(c) is the share of the images that contain class c, the repeat factor of the class is
+    r(c) = max(1, sqrt(threshold / f(c))), and the factor of an image is the largest r(c) of its classes (Gupta et al.,
+    "LVIS", CVPR 2019, appendix B.2).
+
+    Args:
+        dataset_dicts: the images.
+        threshold: the share of the images below which a class is repeated.
+        sqrt: take the square root of the ratio; False takes the ratio itself.
     """
     classes = [{a["category_id"] for a in d["annotations"]} for d in dataset_dicts]
     images_with = Counter(c for ids in classes for c in ids)
@@ -89,16 +95,17 @@ def repeat_factors(dataset_dicts: DatasetDicts, threshold: float, sqrt: bool = T
 
 
 class InferenceSampler:
-    """A contiguous share of all images for each process; every image once, none twice.
+    """A sampler that gives each process a contiguous share of the images, each image exactly once.
 
     Args:
         size: number of images.
-        rank, world_size: this process among all.
+        rank: rank of this process.
+        world_size: number of processes.
     """
 
     def __init__(self, size: int, rank: int = 0, world_size: int = 1) -> None:
         share, rest = divmod(size, world_size)
-        start = rank * share + min(rank, rest)  # the first `rest` processes take one more
+        start = rank * share + min(rank, rest)  # the first `rest` processes take one image more
         self.indices = range(start, start + share + (rank < rest))
 
     def __iter__(self) -> Iterator[Sample]:
@@ -109,16 +116,18 @@ class InferenceSampler:
 
 
 class BatchStream:
-    """One process's batches of a training stream: positions rank, rank + world_size, …
+    """The batches of one process, made from the positions rank, rank + world_size, … of a training stream.
 
-    So a batch of all processes together is the batch that a single process would draw (without grouping).
+    Without grouping, the batches of all processes together are the batch that a single process would draw.
 
     Args:
-        sampler: the shared stream.
-        batch_size: images per batch of this process.
-        wide: for each image, whether it is wider than tall; given, a batch holds one kind only, which
-            saves padding. A batch comes when a kind has gathered `batch_size` images.
-        start: batches to skip.
+        sampler: the stream that all processes share.
+        batch_size: number of images per batch of this process.
+        rank: rank of this process.
+        world_size: number of processes.
+        wide: whether each image is wider than tall. If it is given, a batch holds only wide or only tall images, which
+            saves padding; a batch is complete when `batch_size` images of one kind have been drawn.
+        start: number of batches to skip.
     """
 
     def __init__(

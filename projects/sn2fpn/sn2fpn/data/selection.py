@@ -1,70 +1,94 @@
-"""Which data a run uses: reading the named sets, filtering, and checking classes and masks against the model."""
+"""The selection of training and test data: read data sets, filter images, check classes and masks against the model."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from ..errors import UserError
+import numpy as np
+
+from ..errors import ArgumentError, UserError, argument_names
 from .catalog import DatasetCatalog, DatasetDicts, as_names, class_names
 
-__all__ = ["check_classes", "check_num_classes", "get_dataset_dicts", "keep_masked"]
+__all__ = [
+    "check_classes",
+    "check_num_classes",
+    "evenly_spread",
+    "get_dataset_dicts",
+    "keep_learnable",
+    "keep_masked",
+    "mask_format_of",
+]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MASK_KEYS = "MODEL.MASK_ON, INPUT.MASK_FORMAT"  # the keys that the argument `mask_format` is made of
 
 
 def get_dataset_dicts(
     names: str | Sequence[str], filter_empty: bool = False, where: str = "", mask_format: str | None = None
 ) -> DatasetDicts:
-    """Read one or several sets as one list of data set dicts.
+    """Read one or several data sets as one list of data set dicts.
 
     Args:
-        filter_empty: leave out images without boxes, and those whose boxes are all crowds.
+        names: registered data sets with the same classes.
+        filter_empty: leave out images without boxes, and images whose boxes are all crowd regions.
         where: the key that holds the names, for messages.
-        mask_format: what `INPUT.MASK_FORMAT` says, for a model that learns masks; see `keep_masked`. None:
-            objects without masks are as good as others.
+        mask_format: "polygon" or "bitmask" for a model that learns masks (see `keep_masked`), or None to keep objects
+            without masks.
 
     Raises:
-        UserError: unknown names, unreadable sets, sets with different classes, sets that cannot teach masks,
-            or nothing left.
+        ArgumentError: there is no name, the masks do not fit `mask_format`, or `filter_empty` leaves no image.
+        UserError: a name is unknown, a data set cannot be read or has no image, or the classes differ.
     """
-    names = as_names(names)
+    names = as_names(names, where)
     dicts = []
     for name in names:
         records = DatasetCatalog.get(name, where)
         dicts += records if mask_format is None else keep_masked(records, mask_format, f"data set {name!r}")
     _check_same_classes(names)
+    listed = f"data set {', '.join(names)}"
     if not dicts:
-        raise UserError(f"data set {', '.join(names)}: has no images")
+        raise UserError(f"{listed}: has no images")
     if not filter_empty:
         return dicts
     usable = [d for d in dicts if any(not a.get("iscrowd", 0) for a in d["annotations"])]
     if not usable:
-        raise UserError(
-            f"data set {', '.join(names)}: none of its {len(dicts)} images has a box to train on "
-            "(DATALOADER.FILTER_EMPTY_ANNOTATIONS leaves out images without boxes)"
-        )
+        raise ArgumentError("filter_empty", f"none of the {len(dicts)} images of {listed} has a box to train on")
     if len(usable) < len(dicts):
-        logger.info(
-            "%d of %d images have no box and are left out (DATALOADER.FILTER_EMPTY_ANNOTATIONS)",
-            len(dicts) - len(usable),
-            len(dicts),
-        )
+        logger.info("%d of %d images have no box and are left out", len(dicts) - len(usable), len(dicts))
     return usable
 
 
-def keep_masked(dataset_dicts: DatasetDicts, mask_format: str, what: str) -> DatasetDicts:
-    """The same images with those objects alone that have a mask; crowd regions stay as they are.
+def mask_format_of(cfg: Any) -> str | None:
+    """Return the format of the masks that the model of a configuration learns from; None if it learns no masks."""
+    return cfg.INPUT.MASK_FORMAT if cfg.MODEL.MASK_ON else None
 
-    Objects without a (sound) mask are left out with one warning: they could teach the boxes, but not the masks.
+
+def keep_learnable(cfg: Any, dataset_dicts: DatasetDicts, what: str) -> DatasetDicts:
+    """Return the images with the objects that the model of a configuration can learn from.
+
+    A model with masks cannot learn from objects without masks; see `keep_masked` for the arguments and errors.
+    """
+    mask_format = mask_format_of(cfg)
+    with argument_names({"mask_format": MASK_KEYS}):
+        return dataset_dicts if mask_format is None else keep_masked(dataset_dicts, mask_format, what)
+
+
+def keep_masked(dataset_dicts: DatasetDicts, mask_format: str, what: str) -> DatasetDicts:
+    """Return the images with only those objects that have a mask. Crowd regions are kept.
+
+    Objects without a mask are left out, with one warning, because they could teach the boxes but not the masks.
 
     Args:
-        mask_format: "polygon" or "bitmask"; polygons cannot hold masks given as run lengths (RLE).
-        what: the data's name, for messages.
+        mask_format: "polygon" or "bitmask"; polygons cannot represent masks that are given as run lengths (RLE).
+        what: the name of the data, for messages.
 
     Raises:
-        UserError: no object has a mask, or one has RLE and `mask_format` is "polygon".
+        ArgumentError: no object has a mask, or `mask_format` is "polygon" and an object has RLE.
     """
     kept: DatasetDicts = []
     total = left_out = 0
@@ -79,48 +103,49 @@ def keep_masked(dataset_dicts: DatasetDicts, mask_format: str, what: str) -> Dat
                 example = example or record["file_name"]
                 continue
             if not crowd and mask_format == "polygon" and isinstance(segmentation, dict):
-                raise UserError(
-                    f"{what}: {record['file_name']} has a mask given as run lengths (RLE), which "
-                    "INPUT.MASK_FORMAT 'polygon' cannot hold; set INPUT.MASK_FORMAT bitmask"
+                raise ArgumentError(
+                    "mask_format",
+                    f"'polygon' cannot represent a mask given as run lengths (RLE), which {what} has for "
+                    f"{record['file_name']}; set it to 'bitmask'",
                 )
             annotations.append(annotation)
         kept.append({**record, "annotations": annotations})
     if total and left_out == total:
-        raise UserError(
-            f"{what}: MODEL.MASK_ON asks for masks, but none of its {total} objects has one "
-            "(`segmentation`); turn it off, or use data with masks"
+        raise ArgumentError(
+            "mask_format",
+            f"{mask_format!r} asks for masks, but none of the {total} objects of {what} has one (`segmentation`); "
+            "turn masks off, or use data with masks",
         )
     if left_out:
         logger.warning(
-            "%s: %d of %d objects have no mask to learn and are left out, the first in %s",
-            what,
-            left_out,
-            total,
-            example,
+            "%s: %d of %d objects have no mask and are left out, the first one in %s", what, left_out, total, example
         )
     return kept
 
 
 def check_classes(cfg: Any, names: str | Sequence[str]) -> list[str]:
-    """The class names that the model and all the named sets agree on.
+    """Return the class names that the model of a configuration and all named data sets share.
 
     Raises:
-        UserError: sets differ in their classes, or `MODEL.ROI_HEADS.NUM_CLASSES` is not their number.
+        UserError: the data sets have different classes, or `MODEL.ROI_HEADS.NUM_CLASSES` is not their number.
     """
-    return check_num_classes(cfg.MODEL.ROI_HEADS.NUM_CLASSES, names)
+    return check_num_classes(cfg.MODEL.ROI_HEADS.NUM_CLASSES, names, "MODEL.ROI_HEADS.NUM_CLASSES")
 
 
-def check_num_classes(
-    num_classes: int, names: str | Sequence[str], key: str = "MODEL.ROI_HEADS.NUM_CLASSES"
-) -> list[str]:
-    """As `check_classes`, for a model of `num_classes`; `key` says where that number is set."""
+def check_num_classes(num_classes: int, names: str | Sequence[str], argument: str = "num_classes") -> list[str]:
+    """Return the class names that a model with `num_classes` classes and all named data sets share.
+
+    Raises:
+        ArgumentError: `num_classes`, which messages call `argument`, is not the number of classes.
+        UserError: the data sets have different classes.
+    """
     names = as_names(names)
     classes = _check_same_classes(names)
     if len(classes) != num_classes:
         shown = ", ".join(classes[:10]) + (", …" if len(classes) > 10 else "")
-        raise UserError(
-            f"{key} is {num_classes}, but data set {names[0]!r} has {len(classes)} classes ({shown}): "
-            f"set {key} {len(classes)}"
+        raise ArgumentError(
+            argument,
+            f"expected {len(classes)}, the number of classes of data set {names[0]!r} ({shown}), found {num_classes}",
         )
     return classes
 
@@ -134,7 +159,18 @@ def _check_same_classes(names: list[str]) -> list[str]:
             a, b = (repr(c[i]) if i < len(c) else "nothing" for c in (first, other))
             raise UserError(
                 f"data sets {names[0]!r} and {name!r} have different classes "
-                f"({len(first)} and {len(other)}; class {i} is {a} and {b}): "
-                "use sets with the same class list together"
+                f"({len(first)} and {len(other)}; class {i} is {a} and {b}); "
+                "data sets that are used together need the same list of classes"
             )
     return first
+
+
+def evenly_spread(items: Sequence[T], count: int) -> list[T]:
+    """Return at most `count` items that are spread evenly over a sequence, the first and the last included.
+
+    Example:
+        >>> evenly_spread("abcdefghi", 3)
+        ['a', 'e', 'i']
+    """
+    chosen = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[i] for i in chosen]

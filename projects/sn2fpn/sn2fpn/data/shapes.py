@@ -1,8 +1,8 @@
-"""`shapes`: a small synthetic data set, written to disk as JPEG files and COCO JSON.
+"""The synthetic data set `shapes`, which is written to disk as JPEG files and COCO JSON.
 
-Coloured shapes of all sizes, some overlapping, on textured backgrounds; the shape decides the class, the
-colour means nothing. A detector learns it in minutes, through the same reader as COCO. Everything
-follows from fixed seeds.
+The images show coloured shapes of all sizes, some of them overlapping, on textured backgrounds. The shape decides the
+class, and the colour has no meaning. A detector learns the data set in minutes. It is read by the same reader as COCO,
+and it follows entirely from fixed seeds.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ __all__ = ["CLASSES", "SPLITS", "ensure_shapes", "write_shapes"]
 logger = logging.getLogger(__name__)
 
 CLASSES = ("circle", "square", "triangle", "star", "ring", "cross")
-SPLITS = {"train": (400, 1), "val": (100, 2)}  # images, seed
+SPLITS = {"train": (400, 1), "val": (100, 2)}  # number of images, seed
 
-SUPERSAMPLING = 3  # outlines are drawn this much larger: smooth edges, and polygons finer than a pixel
-SIDE_PX = ((18, 34), (34, 100), (100, 170))  # mostly small, medium and large objects by COCO's areas
+SUPERSAMPLING = 3  # factor of the canvas, for smooth edges and for polygons finer than a pixel
+SIDE_PX = ((18, 34), (34, 100), (100, 170))  # these are mostly small, medium and large objects by COCO's areas
 SIZE_SHARES = (0.3, 0.45, 0.25)
-MIN_VISIBLE = 0.7  # of its area, whatever lies in front of it
+MIN_VISIBLE = 0.7  # the share of an object's area that other objects must not cover
 
 
 def ensure_shapes(root: Path) -> Path:
-    """Write the set to `root` if it is not there yet; returns `root`.
+    """Write the data set to `root` if it does not exist yet, and return `root`.
 
-    It is built in a temporary folder and renamed, so a half-written set is never seen, and processes
-    that start together do not disturb each other.
+    The data set is written to a temporary folder that is then renamed. Therefore no process sees an incomplete data
+    set, and processes that start at the same time do not disturb each other.
 
     Raises:
         UserError: the folder cannot be written.
@@ -52,15 +52,15 @@ def ensure_shapes(root: Path) -> Path:
     except OSError as e:
         raise UserError(
             f"{root}: the data set 'shapes' cannot be written ({e}); "
-            "set DETECTRON2_DATASETS to a folder you may write to"
+            "set DETECTRON2_DATASETS to a folder that you may write to"
         ) from None
     try:
         write_shapes(building)
-        building.chmod(0o755)  # mkdtemp's own mode shuts others out
+        building.chmod(0o755)  # mkdtemp creates folders that other users cannot read
         try:
             building.rename(root)
         except OSError:
-            if not root.is_dir():  # otherwise another process was first, with the same files
+            if not root.is_dir():  # if it exists, another process has just written the same files
                 raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -68,7 +68,12 @@ def ensure_shapes(root: Path) -> Path:
 
 
 def write_shapes(root: Path, splits: dict[str, tuple[int, int]] = SPLITS) -> None:
-    """Write `<split>/*.jpg` and `annotations/instances_<split>.json` for each split: (images, seed)."""
+    """Write `<split>/*.jpg` and `annotations/instances_<split>.json` for each split.
+
+    Args:
+        root: the folder to write to.
+        splits: number of images and seed by the name of the split.
+    """
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     for split, (count, seed) in splits.items():
         (root / split).mkdir(exist_ok=True)
@@ -94,15 +99,16 @@ def write_shapes(root: Path, splits: dict[str, tuple[int, int]] = SPLITS) -> Non
 
 
 def draw_image(rng: np.random.Generator) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """One picture, uint8 (H, W, 3) RGB, and its annotations (COCO's keys, without ids)."""
+    """Draw an image, uint8 (H, W, 3) RGB, and return it with its annotations, which have COCO's keys but no ids."""
     short, long = int(rng.integers(192, 241)), int(rng.integers(240, 289))
     h, w = (short, long) if rng.random() < 0.5 else (long, short)
     s = SUPERSAMPLING
     image = _background(rng, h, w)
-    owner = np.full((h * s, w * s), -1, np.int16)  # which object is seen at a pixel of the large canvas
+    owner = np.full((h * s, w * s), -1, np.int16)  # the object that is visible at each pixel of the canvas
     kinds: list[int] = []
-    drawn, seen = [], np.zeros(0)  # pixels of each object when drawn, and still visible
-    for size in sorted(rng.choice(3, int(rng.integers(3, 8)), p=SIZE_SHARES), reverse=True):  # small ones in front
+    drawn, seen = [], np.zeros(0)  # number of pixels of each object when drawn, and now
+    sizes = rng.choice(3, int(rng.integers(3, 8)), p=SIZE_SHARES)
+    for size in sorted(sizes, reverse=True):  # small objects are drawn last
         for _attempt in range(10):
             kind = int(rng.integers(len(CLASSES)))
             mask = np.zeros(owner.shape, np.uint8)
@@ -122,7 +128,7 @@ def draw_image(rng: np.random.Generator) -> tuple[np.ndarray, list[dict[str, Any
 
 
 def _background(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
-    """Muted colours in soft blobs and stripes, float32 (H, W, 3)."""
+    """Draw a background of muted colours with soft blobs and stripes, float32 (H, W, 3)."""
     base = rng.uniform(70, 180) + rng.uniform(-20, 20, 3)
     coarse = cv2.resize(rng.normal(0, 22, (5, 5, 3)), (w, h), interpolation=cv2.INTER_CUBIC)
     fine = cv2.resize(rng.normal(0, 12, (h // 4, w // 4)), (w, h), interpolation=cv2.INTER_LINEAR)
@@ -133,21 +139,21 @@ def _background(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
 
 
 def _paint(rng: np.random.Generator, image: np.ndarray, coverage: np.ndarray) -> None:
-    """Blend in a saturated colour that differs from what is there; `coverage` is each pixel's share."""
-    there = (image * coverage[:, :, None]).sum((0, 1)) / coverage.sum()
+    """Blend in a saturated colour that differs from the background; `coverage` is the share of each pixel."""
+    behind = (image * coverage[:, :, None]).sum((0, 1)) / coverage.sum()
     while True:
         colour = rng.uniform(0, 255, 3)
-        if np.abs(colour - there).sum() > 150 and np.ptp(colour) > 90:
+        if np.abs(colour - behind).sum() > 150 and np.ptp(colour) > 90:
             break
     image += coverage[:, :, None] * (colour - image)
 
 
 def _place(rng: np.random.Generator, kind: int, size: int, h: int, w: int) -> list[np.ndarray]:
-    """Outlines (K, 2) in pixels of a shape at a random place, wholly inside the picture."""
+    """Return the (K, 2) outlines, in pixels, of a shape at a random place inside the image."""
     low, high = SIDE_PX[size]
     side = float(np.exp(rng.uniform(np.log(low), np.log(high))))
     stretch = np.exp(rng.uniform(-0.15, 0.15, 2))
-    angle = rng.uniform(-0.35, 0.35)  # up to 20 degrees: a square stays a square
+    angle = rng.uniform(-0.35, 0.35)  # at most 20 degrees, so that a square remains a square
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     outlines = [(o * stretch) @ turn.T for o in _unit_shape(CLASSES[kind])]
     low_corner, high_corner = outlines[0].min(0), outlines[0].max(0)
@@ -158,7 +164,7 @@ def _place(rng: np.random.Generator, kind: int, size: int, h: int, w: int) -> li
 
 
 def _unit_shape(name: str) -> list[np.ndarray]:
-    """Outlines around the origin; a second one is a hole."""
+    """Return outlines around the origin; a second outline is a hole."""
     if name in ("circle", "ring"):
         t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
         circle = np.stack([np.cos(t), np.sin(t)], 1)
@@ -171,7 +177,7 @@ def _unit_shape(name: str) -> list[np.ndarray]:
         t = np.arange(10) * np.pi / 5 - np.pi / 2
         radius = np.where(np.arange(10) % 2 == 0, 1.0, 0.42)
         return [np.stack([np.cos(t), np.sin(t)], 1) * radius[:, None]]
-    a = 0.33  # half the width of a bar of the cross
+    a = 0.33  # half the width of the bars of the cross
     return [
         np.array(
             [[-a, -1], [a, -1], [a, -a], [1, -a], [1, a], [a, a], [a, 1], [-a, 1], [-a, a], [-1, a], [-1, -a], [-a, -a]]
@@ -180,18 +186,18 @@ def _unit_shape(name: str) -> list[np.ndarray]:
 
 
 def _annotate(visible: np.ndarray, kind: int) -> dict[str, Any]:
-    """COCO annotation of the visible part: polygons, and the box and area that belong to them."""
+    """Return the COCO annotation of the visible part of an object: its polygons, their box and their area."""
     s = SUPERSAMPLING
     contours, hierarchy = cv2.findContours(visible.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     polygons = []
     for i, (_, _, child, parent) in enumerate(hierarchy[0]):
-        if parent >= 0 or cv2.contourArea(contours[i]) < 4 * s * s:  # holes come below; slivers are left out
+        if parent >= 0 or cv2.contourArea(contours[i]) < 4 * s * s:  # holes are added below, and slivers are left out
             continue
         outline = _simplify(contours[i])
         while child >= 0:
             outline = _cut_hole(outline, _simplify(contours[child]))
             child = hierarchy[0][child][0]
-        polygons.append(np.round((outline + 0.5) / s, 2))  # pixel centres of the large canvas
+        polygons.append(np.round((outline + 0.5) / s, 2))  # from pixel centres of the canvas to image pixels
     points = np.concatenate(polygons)
     x1, y1, x2, y2 = (float(v) for v in (*points.min(0), *points.max(0)))
     return {
@@ -204,12 +210,12 @@ def _annotate(visible: np.ndarray, kind: int) -> dict[str, Any]:
 
 
 def _simplify(contour: np.ndarray) -> np.ndarray:
-    """(K, 2) float outline, off by at most a canvas pixel."""
+    """Simplify a contour to a (K, 2) float outline that deviates by at most one canvas pixel."""
     return cv2.approxPolyDP(contour, 1.0, closed=True)[:, 0].astype(np.float64)
 
 
 def _cut_hole(outline: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """One polygon that goes round the outline, in through a slit, round the hole and back (COCO has no holes)."""
+    """Join an outline and a hole to one polygon through a slit, because COCO polygons cannot have holes."""
     distance = np.linalg.norm(outline[:, None] - hole[None], axis=2)
     i, j = np.unravel_index(distance.argmin(), distance.shape)
     return np.concatenate([outline[: i + 1], np.roll(hole, -j, 0), hole[j : j + 1], outline[i:]])

@@ -1,4 +1,4 @@
-"""Tables about a data set: boxes per class and per size."""
+"""Tables of the boxes in a data set, by class and by size."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from .catalog import DatasetDicts
 
 __all__ = ["class_histogram", "size_histogram", "box_area", "SIZE_BINS"]
 
-# COCO's bins of an object's area in square pixels.
 SIZE_BINS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
+"""COCO's ranges of an object's area in square pixels."""
 
 
 def class_histogram(dataset_dicts: DatasetDicts, names: Sequence[str], columns: int = 3) -> str:
-    """A table of boxes (crowds not counted) and pictures per class, with totals."""
-    boxes, pictures = Counter[int](), Counter[int]()
+    """Return a table of the boxes (without crowd regions) and images of each class, with totals."""
+    boxes, images = Counter[int](), Counter[int]()
     crowds = 0
     for record in dataset_dicts:
         ids = [a["category_id"] for a in record["annotations"] if not a.get("iscrowd", 0)]
         crowds += len(record["annotations"]) - len(ids)
         boxes.update(ids)
-        pictures.update(set(ids))
-    cells = [(name, boxes[i], pictures[i]) for i, name in enumerate(names)]
+        images.update(set(ids))
+    cells = [(name, boxes[i], images[i]) for i, name in enumerate(names)]
     columns = max(1, min(columns, -(-len(cells) // 4)))
     height = -(-len(cells) // columns)
     rows = [sum(cells[r::height], ()) for r in range(height)]
@@ -36,7 +36,7 @@ def class_histogram(dataset_dicts: DatasetDicts, names: Sequence[str], columns: 
 
 
 def size_histogram(dataset_dicts: DatasetDicts) -> str:
-    """A table of boxes by COCO's size bins."""
+    """Return a table of the boxes in each of COCO's size ranges."""
     areas = [box_area(a) for record in dataset_dicts for a in record["annotations"] if not a.get("iscrowd", 0)]
     rows = []
     for name, (low, high) in SIZE_BINS.items():
@@ -47,7 +47,7 @@ def size_histogram(dataset_dicts: DatasetDicts) -> str:
 
 
 def box_area(annotation: dict[str, Any]) -> float:
-    """The annotated area of an object (of its mask, where the file says so), else that of its box."""
+    """Return the annotated area of an object, usually that of its mask, or else the area of its box."""
     if "area" in annotation:
         return float(annotation["area"])
     x1, y1, x2, y2 = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)

@@ -1,4 +1,4 @@
-"""Reading Pascal VOC trees (`Annotations/`, `ImageSets/Main/`, `JPEGImages/`) into data set dicts."""
+"""The reader of Pascal VOC folders (`Annotations/`, `ImageSets/Main/`, `JPEGImages/`), which returns data set dicts."""
 
 from __future__ import annotations
 
@@ -51,13 +51,14 @@ VOC_CLASSES = (
 def register_pascal_voc(
     name: str, dirname: str | Path, split: str, year: int, class_names: Sequence[str] = VOC_CLASSES
 ) -> None:
-    """Register a Pascal VOC tree; nothing is read before the set is used.
+    """Register a data set in Pascal VOC's format. Its files are read when the data set is used.
 
     Args:
-        dirname: folder with `Annotations`, `ImageSets/Main` and `JPEGImages`.
-        split: name of the list in `ImageSets/Main`, without `.txt`.
-        year: 2007 selects the 11-point metric, any other the area metric.
-        class_names: class names by contiguous id.
+        name: the name of the data set, for instance for `DATASETS.TRAIN`.
+        dirname: the folder with `Annotations`, `ImageSets/Main` and `JPEGImages`.
+        split: the name of the list in `ImageSets/Main`, without `.txt`.
+        year: 2007 selects the 11-point metric, every other year the area metric.
+        class_names: the class names by contiguous id.
 
     Raises:
         KeyError: the name is taken.
@@ -71,15 +72,21 @@ def register_pascal_voc(
 def load_voc_instances(
     dirname: str | Path, split: str, class_names: Sequence[str], dataset_name: str | None = None
 ) -> DatasetDicts:
-    """Read one split of a VOC tree.
+    """Read one split of a VOC folder.
 
-    VOC corners are 1-based inclusive pixels: 1 is subtracted from xmin and ymin, so that a box from 1 to
-    the width covers the picture. Difficult objects are kept (and marked `difficult: 1`), as Detectron2
-    trains on them. Objects without a sound box or with a class that is not in `class_names` are
-    skipped with a warning; a missing or broken XML file is refused.
+    The corners of VOC boxes are 1-based inclusive pixels. 1 is subtracted from xmin and ymin, so that a box from 1 to
+    the width covers the image. Difficult objects are kept and marked with `difficult: 1`, because Detectron2 trains on
+    them. Objects without a valid box and objects whose class is not in `class_names` are skipped with a warning. A
+    missing or broken XML file is refused.
+
+    Args:
+        dirname: the folder with `Annotations`, `ImageSets/Main` and `JPEGImages`.
+        split: the name of the list in `ImageSets/Main`, without `.txt`.
+        class_names: the class names by contiguous id.
+        dataset_name: the name of the data set, for messages.
 
     Raises:
-        UserError: missing list, missing or broken XML, no usable object in the whole split.
+        UserError: the list is missing, an XML file is missing or broken, or no object of the split is usable.
     """
     root = Path(dirname)
     class_ids = {c: i for i, c in enumerate(class_names)}
@@ -100,17 +107,17 @@ def load_voc_instances(
     if objects and not kept:
         raise UserError(
             f"{root}, split {split!r}: none of its {objects} objects is usable with the classes "
-            f"{', '.join(class_names)}; are these the classes of this tree?"
+            f"{', '.join(class_names)}; check that these are the classes of this data set"
         )
     logger.info("%s %s: %d images, %d objects, %d classes", root, split, len(records), kept, len(class_ids))
     return records
 
 
 def find_voc_classes(dirname: str | Path) -> list[str]:
-    """The names of all objects in a VOC tree, sorted; all splits of a tree so share one class list.
+    """Return the sorted class names of all objects in a VOC folder, so that all splits share one list of classes.
 
     Raises:
-        UserError: no `Annotations` folder, a broken file, or no object at all.
+        UserError: there is no folder `Annotations`, a file is broken, or there is no object.
     """
     folder = Path(dirname) / "Annotations"
     if not folder.is_dir():
@@ -132,11 +139,11 @@ def _read_split(root: Path, split: str) -> list[str]:
     path = root / "ImageSets" / "Main" / f"{split}.txt"
     if not path.is_file():
         splits = [p.stem for p in path.parent.glob("*.txt")] if path.parent.is_dir() else []
-        hint = " (built-in sets are looked for in $DETECTRON2_DATASETS, default ./datasets; see datasets/README.md)"
+        hint = " (built-in data sets are read from $DETECTRON2_DATASETS, default ./datasets; see datasets/README.md)"
         if splits:
             hint = did_you_mean(split, splits)
         raise UserError(f"{path}: list of the VOC split does not exist{hint}")
-    # A line is "<id>", in the per-class lists "<id> <-1|0|1>".
+    # A line is "<id>", or "<id> <-1|0|1>" in the lists of single classes.
     ids = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not ids:
         raise UserError(f"{path}: the list is empty")
@@ -144,7 +151,7 @@ def _read_split(root: Path, split: str) -> list[str]:
     if repeated:
         raise UserError(
             f"{path}: {len(repeated)} id(s) occur more than once, such as {repeated[0]!r}; "
-            "a picture counts once in a split"
+            "a split contains each image once"
         )
     return ids
 
@@ -157,32 +164,44 @@ def _parse_xml(path: Path) -> Element:
     except ParseError as e:
         raise UserError(f"{path}: not readable as XML: {e}") from None  # the message has line and column
     except DefusedXmlException as e:
-        raise UserError(f"{path}: refused, entity declarations are not allowed in annotations ({e})") from None
-    except (ValueError, LookupError) as e:  # an encoding that does not exist or does not fit
+        raise UserError(f"{path}: entity declarations are not allowed in annotation files ({e})") from None
+    except (ValueError, LookupError) as e:  # the encoding does not exist or does not fit
         raise UserError(f"{path}: not readable as XML: {e}") from None
 
 
 def _image(
     tree: Element, root: Path, file_id: str, xml_file: Path, class_ids: dict[str, int], problems: Problems
 ) -> tuple[dict[str, Any], int]:
-    """The data set dict of one picture, and how many objects its file has."""
+    """Return the data set dict of one image, and the number of objects in its file."""
     file_name = root / "JPEGImages" / f"{file_id}.jpg"
     height, width = _size(tree, file_name, xml_file)
-    record: dict[str, Any] = {"file_name": str(file_name), "image_id": file_id, "height": height, "width": width}
     annotations: list[dict[str, Any]] = []
     objects = tree.findall("object")
     for i, obj in enumerate(objects, 1):
         label = f"object {i} ({_text(obj, 'name') or 'no name'})"
         try:
-            annotations.append(_object(obj, height, width, class_ids, xml_file, label, problems))
+            class_id, box = _class_id(obj, class_ids), _box(obj)
+            clipped = clip_box(box, height, width)
         except ValueError as e:
             problems.skip(xml_file, f"{label} skipped: {e}")
-    record["annotations"] = annotations
-    return record, len(objects)
+            continue
+        if clipped != box:
+            beyond = f"box {list(box)} reaches beyond the {width}x{height} image"
+            problems.skip(xml_file, f"{label}: {beyond} and is clipped to {list(clipped)}")
+        annotations.append(
+            {
+                "category_id": class_id,
+                "bbox": [float(v) for v in clipped],
+                "bbox_mode": BoxMode.XYXY_ABS,
+                "difficult": int(_text(obj, "difficult") == "1"),
+            }
+        )
+    record = {"file_name": str(file_name), "image_id": file_id, "height": height, "width": width}
+    return record | {"annotations": annotations}, len(objects)
 
 
 def _size(tree: Element, file_name: Path, xml_file: Path) -> tuple[int, int]:
-    """(height, width) from the XML, or from the picture where the XML does not say."""
+    """Return the (height, width) from the XML file, or from the image if the XML file does not give it."""
     size = tree.find("size")
     if size is None:
         return read_image_size(file_name)
@@ -198,13 +217,16 @@ def _size(tree: Element, file_name: Path, xml_file: Path) -> tuple[int, int]:
     return height, width
 
 
-def _object(
-    obj: Element, height: int, width: int, class_ids: dict[str, int], xml_file: Path, label: str, problems: Problems
-) -> dict[str, Any]:
-    """One object in our form; ValueError says why it is unusable."""
+def _class_id(obj: Element, class_ids: dict[str, int]) -> int:
+    """Return the contiguous class id of an object. A ValueError says that its class is unknown."""
     name = _text(obj, "name")
     if name not in class_ids:
         raise ValueError(f"unknown class {name!r}{did_you_mean(name or '', class_ids)}")
+    return class_ids[name]
+
+
+def _box(obj: Element) -> tuple[float, ...]:
+    """Return the 0-based box (x1, y1, x2, y2) of an object. A ValueError says why it is unusable."""
     bndbox = obj.find("bndbox")
     if bndbox is None:
         raise ValueError("it has no bndbox")
@@ -215,22 +237,10 @@ def _object(
         raise ValueError(f"bndbox {texts} (xmin, ymin, xmax, ymax) is not four numbers") from None
     if not all(map(math.isfinite, (xmin, ymin, xmax, ymax))) or xmax <= xmin - 1 or ymax <= ymin - 1:
         raise ValueError(f"bndbox {texts} (xmin, ymin, xmax, ymax) has no area")
-    box = (xmin - 1.0, ymin - 1.0, xmax, ymax)
-    clipped = clip_box(box, height, width)
-    if clipped != box:
-        problems.skip(
-            xml_file,
-            f"{label}: box {list(box)} reaches out of the {width}x{height} picture, clipped to {list(clipped)}",
-        )
-    return {
-        "category_id": class_ids[name],
-        "bbox": [float(v) for v in clipped],
-        "bbox_mode": BoxMode.XYXY_ABS,
-        "difficult": int(_text(obj, "difficult") == "1"),
-    }
+    return xmin - 1.0, ymin - 1.0, xmax, ymax
 
 
 def _text(element: Element, tag: str) -> str | None:
-    """The stripped text of a child; None where the child or its text is missing."""
+    """Return the stripped text of a child, or None if the child or its text is missing."""
     text = element.findtext(tag)
     return text.strip() or None if text is not None else None

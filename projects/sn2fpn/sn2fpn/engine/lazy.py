@@ -140,7 +140,7 @@ class LazyRecipe(Recipe):
         ]
 
     def draw_predictions(self, model: nn.Module, path: Path) -> Path | None:
-        from ..visualization import draw_set
+        from ..evaluation.predictions import draw_set
 
         names = set_names(self.cfg.dataloader.test) if self.test_sets() else None
         if not names or "mapper" not in self.cfg.dataloader.test:

@@ -137,7 +137,7 @@ class CfgRecipe(Recipe):
         ]
 
     def draw_predictions(self, model: nn.Module, path: Path) -> Path | None:
-        from ..visualization import draw_predictions
+        from ..evaluation.predictions import draw_predictions
 
         return draw_predictions(self.cfg, model, path) if self.cfg.DATASETS.TEST else None
 

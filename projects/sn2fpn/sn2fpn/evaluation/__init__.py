@@ -1,4 +1,4 @@
-"""Evaluators, the inference loop and the tables of results."""
+"""Evaluation: evaluators for COCO's and Pascal VOC's metrics, the inference loop, and tables of results."""
 
 from .build import build_evaluator
 from .coco import COCOEvaluator

@@ -1,4 +1,4 @@
-"""What the metrics share: collecting detections, gathering them, writing them as COCO JSON."""
+"""The base class of the evaluators: it collects detections, gathers them and writes them as COCO JSON."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class ImageDetections(NamedTuple):
     boxes: np.ndarray  # (N, 4) float32 (x1, y1, x2, y2), pixels of the original image
     scores: np.ndarray  # (N,) float32
     classes: np.ndarray  # (N,) int64, contiguous ids
-    masks: list[dict[str, Any]] | None = None  # N times COCO's RLE of the whole image; None: a model without masks
+    masks: list[dict[str, Any]] | None = None  # N RLE masks of the whole image; None if the model has no masks
 
     @classmethod
     def from_instances(cls, image_id: ImageId, instances: Instances) -> ImageDetections:
-        """A model's `pred_boxes`, `scores`, `pred_classes` and, if there are any, `pred_masks` (N, H, W)."""
+        """Convert a model's `pred_boxes`, `scores`, `pred_classes` and, if present, `pred_masks` (N, H, W)."""
         instances = instances.to("cpu")
         return cls(
             image_id,
@@ -49,14 +49,14 @@ class ImageDetections(NamedTuple):
 
 
 class DetectionEvaluator(DatasetEvaluator):
-    """Collects detections in every process and scores them in the main one.
+    """The base class of evaluators that collect detections in all processes and score them in the main process.
 
-    A metric derives from this class and gives `_score(detections)` and `_judge(detections)`.
+    Subclasses implement `_score(detections)` and `_judge(detections)`.
 
     Args:
         dataset_name: a registered data set.
-        output_dir: where `coco_instances_results.json` is written; None: nowhere.
-        distributed: gather the detections of all processes; False: score this process's alone.
+        output_dir: the folder for `coco_instances_results.json`; None writes no file.
+        distributed: gather the detections of all processes; False scores the detections of this process.
     """
 
     def __init__(self, dataset_name: str, output_dir: str | Path | None = None, *, distributed: bool = True) -> None:
@@ -71,7 +71,7 @@ class DetectionEvaluator(DatasetEvaluator):
         self._detections = []
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        """Keep the `instances` (`pred_boxes`, `scores`, `pred_classes`, `pred_masks` as RLE) of each image."""
+        """Store the `instances` (`pred_boxes`, `scores`, `pred_classes`, `pred_masks`) of each image."""
         for image, output in zip(inputs, outputs, strict=True):
             self._detections.append(ImageDetections.from_instances(image["image_id"], output["instances"]))
 
@@ -91,22 +91,23 @@ class DetectionEvaluator(DatasetEvaluator):
             logger.info("%d detections written to %s", len(results), path)
         if not any(len(d.scores) for d in detections):
             logger.warning(
-                "the model found nothing in the %d images of %r that it saw", len(detections), self._dataset_name
+                "the model detected nothing in the %d processed images of %r", len(detections), self._dataset_name
             )
         return self._score(detections)
 
     def judge(self, detections: list[ImageDetections]) -> dict[str, JudgedDetections]:
-        """`{task: judged}`: match once what `scores` then scores for any resampling of the images.
+        """Match detections with objects and return the judged detections of each task.
 
-        With each image once these are the scores of `evaluate`.
+        Their method `scores` computes the metric for any resampling of the images; with each image once, it returns the
+        scores of `evaluate`.
         """
         return self._judge(self._in_dataset_order(detections))
 
     def read_detections(self, path: str | Path) -> list[ImageDetections]:
-        """The detections in a `coco_instances_results.json`, an entry per image of the data set.
+        """Read the detections in a `coco_instances_results.json`, one entry per image of the data set.
 
         Raises:
-            UserError: the file is missing, is no list of results, or is of another data set.
+            UserError: the file is missing, is not a list of results, or belongs to another data set.
         """
         path = Path(path)
         try:
@@ -118,38 +119,38 @@ class DetectionEvaluator(DatasetEvaluator):
             with_masks = any("segmentation" in result for result in results)
             return [_from_coco_results(i, found, class_of, with_masks) for i, found in by_image.items()]
         except FileNotFoundError:
-            raise UserError(f"no predictions: {path} does not exist; evaluation writes it") from None
+            raise UserError(f"{path}: file of predictions does not exist; an evaluation writes it") from None
         except KeyError as e:
             raise UserError(
-                f"{path}: not of data set {self._dataset_name!r}, or no COCO results: it does not have {e.args[0]!r}"
+                f"{path}: expected COCO results for data set {self._dataset_name!r}, which does not have {e.args[0]!r}"
             ) from None
         except (TypeError, ValueError) as e:
             raise UserError(f"{path}: expected a list of COCO results: {e}") from None
 
     @cached_property
     def _records(self) -> list[dict[str, Any]]:
-        """The data set's dicts; read once, and only where the scores are computed."""
+        """The data set dicts, which are read once, and only in the process that computes the scores."""
         return DatasetCatalog.get(self._dataset_name)
 
     def _score(self, detections: list[ImageDetections]) -> Results:
-        """Scores of the detections, one entry per image seen, in the data set's order."""
+        """Compute the scores of detections, given as one entry per processed image in the order of the data set."""
         raise NotImplementedError
 
     def _judge(self, detections: list[ImageDetections]) -> dict[str, JudgedDetections]:
-        """See `judge`; the detections are as in `_score`."""
+        """Match detections with objects; see `judge` and `_score`."""
         raise NotImplementedError
 
     def _dataset_category_ids(self) -> list[int]:
-        """The data set's own category id of each contiguous class id."""
+        """Return the data set's own category ids in the order of the contiguous class ids."""
         own_ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
         if not own_ids:
             return list(range(len(self._class_names)))
         return [own_id for own_id, _ in sorted(own_ids.items(), key=lambda item: item[1])]
 
     def _in_dataset_order(self, detections: list[ImageDetections]) -> list[ImageDetections]:
-        """One entry per image: scores do not depend on how many processes shared the images.
+        """Return one entry per image, so that scores do not depend on the number of processes.
 
-        Samplers may pad a share with images that another process has; the first copy counts.
+        Samplers may pad the share of a process with images of another one. The first copy counts.
         """
         seen: dict[ImageId, ImageDetections] = {}
         for entry in detections:
@@ -162,7 +163,7 @@ class DetectionEvaluator(DatasetEvaluator):
             )
         if len(seen) < len(order):
             logger.warning(
-                "predictions for %d of the %d images of %r; objects in the others count as missed",
+                "there are predictions for %d of the %d images of %r; the objects in the other images count as missed",
                 len(seen),
                 len(order),
                 self._dataset_name,
@@ -178,12 +179,15 @@ class DetectionEvaluator(DatasetEvaluator):
 
 
 def to_coco_results(detections: Sequence[ImageDetections], category_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Detections in COCO's result format: `image_id`, `category_id`, `bbox` (x, y, width, height), `score`.
-
-    With masks also `segmentation`, as RLE.
+    """Convert detections to COCO's result format.
 
     Args:
-        category_ids: the data set's own id of each contiguous class id.
+        detections: the detections of some images.
+        category_ids: the data set's own category ids in the order of the contiguous class ids.
+
+    Returns:
+        A list of dicts with `image_id`, `category_id`, `bbox` (x, y, width, height), `score` and, for a model with
+        masks, `segmentation` as RLE.
     """
     results = []
     for image_id, boxes, scores, classes, masks in detections:
@@ -201,7 +205,7 @@ def to_coco_results(detections: Sequence[ImageDetections], category_ids: Sequenc
 def _from_coco_results(
     image_id: ImageId, results: list[dict[str, Any]], class_of: dict[int, int], with_masks: bool
 ) -> ImageDetections:
-    """The opposite of `to_coco_results`; boxes are float64, in which the corners' sums are exact."""
+    """Invert `to_coco_results` for one image. Boxes are float64, so that the sums of corners and sizes are exact."""
     xywh = np.array([r["bbox"] for r in results], dtype=np.float64).reshape(-1, 4)
     boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
     scores = np.array([r["score"] for r in results], dtype=np.float64)

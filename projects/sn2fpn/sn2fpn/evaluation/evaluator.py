@@ -1,4 +1,4 @@
-"""The evaluators' contract, and the loop that runs a model over a data set for them."""
+"""The interface of evaluators, and the loop that runs a model over a data set for them."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ Results = dict[str, dict[str, float]]
 
 
 class DatasetEvaluator:
-    """Sees every input and output of a model once, then gives scores.
+    """The interface of an evaluator, which processes all inputs and outputs of a model and then computes scores.
 
-    `reset`, `process` for each batch, `evaluate` once; with several processes all of them call
-    `evaluate`, which gathers what they saw.
+    `reset` is called first, `process` for each batch, and `evaluate` at the end. All processes call `evaluate`, which
+    gathers their data.
     """
 
     def reset(self) -> None:
-        """Forget everything seen."""
+        """Discard all data."""
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        """Take in one batch: the model's inputs and, in the same order, its outputs."""
+        """Process the inputs of one batch and, in the same order, the outputs of the model."""
         raise NotImplementedError
 
     def evaluate(self) -> Results:
-        """`{task: {metric: score}}` on the main process, `{}` on the others."""
+        """Return `{task: {metric: score}}` in the main process and `{}` in the others."""
         raise NotImplementedError
 
 
 class DatasetEvaluators(DatasetEvaluator):
-    """Several evaluators as one; each must answer for tasks of its own."""
+    """Several evaluators that are used as one. Their results must be for different tasks."""
 
     def __init__(self, evaluators: Sequence[DatasetEvaluator]) -> None:
         self._evaluators = list(evaluators)
@@ -60,7 +60,7 @@ class DatasetEvaluators(DatasetEvaluator):
         for evaluator in self._evaluators:
             results = evaluator.evaluate()
             if both := merged.keys() & results.keys():
-                raise ValueError(f"two evaluators give results for {sorted(both)}; run them one by one")
+                raise ValueError(f"two evaluators return results for {sorted(both)}; use them one by one")
             merged.update(results)
         return merged
 
@@ -71,19 +71,19 @@ def inference_on_dataset(
     evaluator: DatasetEvaluator | Sequence[DatasetEvaluator] | None,
     log_period_s: float = 5.0,
 ) -> Results:
-    """Run a model over this process's share of a data set and evaluate over all processes' shares.
+    """Run a model over this process's share of a data set, and evaluate the shares of all processes.
 
-    A module runs in evaluation mode; afterwards each of its parts is back in the mode it had. No
-    gradient is kept. Progress (images/s, seconds for data, model and evaluator, ETA) is logged.
+    A module runs in evaluation mode and without gradients; afterwards, each of its submodules has its previous mode.
+    The progress is logged: images per second, the time for data, model and evaluator, and the remaining time.
 
     Args:
-        model: called with each batch, gives one output dict per input dict.
+        model: a callable that returns one output dict per input dict of a batch.
         data_loader: batches of input dicts; it must have a length.
-        evaluator: one, several, or None to measure the speed alone.
-        log_period_s: seconds between two lines of progress.
+        evaluator: one or several evaluators, or None to measure only the speed.
+        log_period_s: seconds between two progress messages.
 
     Returns:
-        `{task: {metric: score}}` on the main process, `{}` on the others.
+        `{task: {metric: score}}` in the main process and `{}` in the others.
     """
     if evaluator is None or isinstance(evaluator, Sequence):
         evaluator = DatasetEvaluators(evaluator or [])
@@ -109,10 +109,10 @@ def inference_on_dataset(
 
 @dataclass
 class _Clock:
-    """Adds up where the time of an evaluation goes and says so now and then."""
+    """A clock that adds up the time for data, model and evaluator, and logs it from time to time."""
 
     batches: int
-    warmup: int  # batches left out of the speed, where caches and workers still start
+    warmup: int  # number of first batches that do not count, because caches and workers still start
     log_period_s: float
     done: int = 0
     images: int = 0
@@ -156,7 +156,7 @@ class _Clock:
 
 @contextmanager
 def evaluation_mode(model: Any) -> Iterator[None]:
-    """Evaluation mode, after which every part has its own mode back (a frozen norm may be in another)."""
+    """Put a model into evaluation mode, and restore the mode of each submodule afterwards."""
     if not isinstance(model, nn.Module):
         yield
         return

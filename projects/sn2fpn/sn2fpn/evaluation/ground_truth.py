@@ -1,4 +1,4 @@
-"""The objects of a data set in COCO's annotation format, whatever format the set is stored in."""
+"""The conversion of a data set's objects to COCO's annotation format."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ __all__ = ["coco_ground_truth"]
 def coco_ground_truth(
     dataset_dicts: Sequence[dict[str, Any]], category_ids: Sequence[int], class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """`{"images", "categories", "annotations"}` from data set dicts.
+    """Convert data set dicts to a dict with `images`, `categories` and `annotations`.
 
-    The dicts come from the same reader as in training, so what it skips as broken counts in neither.
-    An object's area, which decides whether it is small, medium or large, is the annotated `area`
-    (COCO's: of the mask), else that of the segmentation, else of the box. VOC's difficult objects are
-    ordinary ones here: COCO's metric has no notion of them, and Detectron2 does the same.
+    The data set dicts come from the same reader as for training, so that broken objects that it skips do not count
+    here either. The area of an object, which decides whether it is small, medium or large, is the annotated `area` (for
+    COCO that of the mask), or else the area of the segmentation, or else the area of the box. VOC's difficult objects
+    count like other objects, because COCO's metric has no difficult objects; Detectron2 does the same.
 
     Args:
-        category_ids: the category id to use for each contiguous class id.
-        class_names: the name of each contiguous class id.
+        dataset_dicts: the images with their annotations.
+        category_ids: the category ids in the order of the contiguous class ids.
+        class_names: the class names in the order of the contiguous class ids.
     """
     images, annotations = [], []
     for record in dataset_dicts:
@@ -40,7 +41,7 @@ def coco_ground_truth(
         for found in record.get("annotations", ()):
             annotations.append(
                 {
-                    # From 1: pycocotools takes id 0 for "no match".
+                    # Ids start at 1, because pycocotools uses the id 0 for "no match".
                     "id": len(annotations) + 1,
                     "image_id": record["image_id"],
                     "category_id": category_ids[found["category_id"]],
@@ -55,12 +56,12 @@ def coco_ground_truth(
 
 
 def _area(annotation: dict[str, Any]) -> float:
-    """Square pixels."""
+    """Return the area of an object in square pixels."""
     if "area" in annotation:
         return float(annotation["area"])
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, dict):
-        if isinstance(segmentation["counts"], list):  # uncompressed run lengths: 0s and 1s in turn
+        if isinstance(segmentation["counts"], list):  # uncompressed run lengths of 0s and 1s in turn
             return float(sum(segmentation["counts"][1::2]))
         return float(coco_mask.area(segmentation))
     if segmentation:
@@ -69,6 +70,6 @@ def _area(annotation: dict[str, Any]) -> float:
 
 
 def _polygon_area(polygon: Sequence[float]) -> float:
-    """Shoelace formula for x1, y1, x2, y2, …"""
+    """Compute the area of a polygon x1, y1, x2, y2, … by the shoelace formula."""
     x, y = np.asarray(polygon, dtype=np.float64).reshape(-1, 2).T
     return float(0.5 * abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))

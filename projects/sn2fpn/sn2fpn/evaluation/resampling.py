@@ -1,9 +1,9 @@
-"""Scores of a set's images drawn with repetition, for bootstraps: matched once, then only counted again.
+"""Average precision for images that are drawn with repetition: detections are matched once and counted many times.
 
-Which detections are right depends on nothing outside their image, so a set in which image i occurs w_i times scores as
-the original one with every detection and every object of i counted w_i times. Copies of a detection share its place in
-the ranking, which changes no average precision: a right detection's copies only raise precision, and between two right
-ones the best precision is that at the first of them.
+Whether a detection is right depends only on its image. Therefore a data set in which image i occurs w_i times has the
+same score as the original data set in which every detection and every object of image i counts w_i times. The copies of
+a detection share its rank. This does not change the average precision, because the copies of a right detection only
+raise the precision, and because the best precision after a right detection does not lie between two of its copies.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["JudgedDetections", "Ranking", "average_precision_of", "draw_images"]
+__all__ = ["JudgedDetections", "Ranking", "average_precision", "draw_images", "mean_over_classes"]
 
-_CHUNK = 2**22  # numbers in a temporary array
+_CHUNK = 2**22  # number of elements of a temporary array
 
 
 class Ranking(NamedTuple):
-    """The detections of one class as a metric judges them, best score first, at T IoU thresholds."""
+    """The D detections of one class on I images by descending score, judged at T IoU thresholds."""
 
-    image: np.ndarray  # (D,) int64, position of the image that each detection is of
+    image: np.ndarray  # (D,) int64, the position of each detection's image
     right: np.ndarray  # (T, D) bool
-    counted: np.ndarray  # (T, D) bool, right or wrong; the others found what does not count
-    objects: np.ndarray  # (I,) int64, how many objects of each image count
+    counted: np.ndarray  # (T, D) bool, False for detections of objects that do not count
+    objects: np.ndarray  # (I,) int64, the number of objects of each image that count
 
 
 @dataclass(frozen=True)
 class JudgedDetections:
-    """The detections of one task on I images; gives the metric's scores for any weights of the images.
+    """The judged detections of one task on I images, which are scored for any weights of the images.
 
     Attributes:
-        class_names: of the contiguous ids.
-        rankings: per range of sizes ("" for all, "s", "m", "l") a ranking per class, all with the thresholds
-            0.50, 0.55, …, 0.95.
-        recall_points: where precision is read off; None: the area under the curve.
+        class_names: the class names by contiguous id.
+        rankings: a ranking per class, by range of object sizes ("" for all sizes, "s", "m", "l"). All have the
+            thresholds 0.50, 0.55, …, 0.95.
+        recall_points: the recalls at which precision is measured; None takes the area under the curve.
     """
 
     class_names: Sequence[str]
@@ -48,7 +48,7 @@ class JudgedDetections:
         return len(self.rankings[""][0].objects)
 
     def metric_names(self) -> list[str]:
-        """The names of `scores`."""
+        """Return the names of the scores."""
         return [name for size in self.rankings for name in self._names(size)]
 
     def _names(self, size: str) -> list[str]:
@@ -57,55 +57,95 @@ class JudgedDetections:
     def scores(
         self, weights: np.ndarray | None = None, metrics: Collection[str] | None = None
     ) -> dict[str, np.ndarray]:
-        """The metric's scores in percent by its names ("AP", "AP50", "AP75", "APs", …, "AP-<class>", …).
+        """Compute the scores in percent by their names ("AP", "AP50", "AP75", "APs", …, "AP-<class>", …).
 
-        As in the evaluators, classes without objects are in no mean, and what has none at all is NaN.
+        As in the evaluators, classes without objects do not count in the means, and a mean without classes is NaN.
 
         Args:
-            weights: (B, I) how often each image occurs in each of B samples; None: each once, B = 1.
-            metrics: the names wanted; None: all.
+            weights: (B, I), how often each image occurs in each of B samples; None takes each image once (B = 1).
+            metrics: the names of the scores to compute; None computes all.
 
         Returns:
-            Arrays (B,).
+            Arrays of shape (B,).
         """
-        if weights is None:
-            weights = np.ones((1, self.num_images))
-        by_image = np.ascontiguousarray(np.asarray(weights, np.float32).T)  # in float32 counts are exact
         out: dict[str, np.ndarray] = {}
-        for size, of_size in self.rankings.items():
+        for size in self.rankings:
             names = self._names(size)
             if metrics is not None and not set(names) & set(metrics):
                 continue
-            ap = 100 * np.stack([average_precision_of(r, by_image, self.recall_points) for r in of_size])  # (K, T, B)
-            known = ~np.isnan(ap)
-            with np.errstate(invalid="ignore"):  # nothing known: 0 / 0
-                mean = np.where(known, ap, 0).sum(axis=0) / known.sum(axis=0)  # (T, B)
+            ap = self.average_precision(size, weights)
+            mean = mean_over_classes(ap)
             out |= dict(zip(names, (mean.mean(axis=0), mean[0], mean[5], *ap.mean(axis=1))))
         return {name: out[name] for name in (out if metrics is None else metrics)}
 
+    def average_precision(self, size: str = "", weights: np.ndarray | None = None) -> np.ndarray:
+        """Compute the average precision in percent of each class at each IoU threshold.
 
-def average_precision_of(ranking: Ranking, by_image: np.ndarray, recall_points: np.ndarray | None) -> np.ndarray:
-    """Average precision, in 0..1, at each of T thresholds in each of B samples, (T, B); NaN without objects.
+        Args:
+            size: a range of object sizes, see `rankings`.
+            weights: see `scores`.
+
+        Returns:
+            An array of shape (classes, thresholds, B) that is NaN for classes without objects.
+        """
+        if weights is None:
+            weights = np.ones((1, self.num_images))
+        by_image = np.ascontiguousarray(np.asarray(weights, np.float32).T)  # float32 represents counts exactly
+        return 100 * np.stack([_in_chunks(ranking, by_image, self.recall_points) for ranking in self.rankings[size]])
+
+
+def mean_over_classes(ap: np.ndarray) -> np.ndarray:
+    """Return the mean over the first axis of the values that are not NaN, or NaN if all of them are NaN."""
+    known = ~np.isnan(ap)
+    with np.errstate(invalid="ignore"):  # 0 / 0 if no value is known
+        return np.where(known, ap, 0).sum(axis=0) / known.sum(axis=0)
+
+
+def average_precision(recall: np.ndarray, precision: np.ndarray, recall_points: np.ndarray | None) -> np.ndarray:
+    """Compute the average precision, in 0..1, of B curves.
+
+    With p(r) the best precision at a recall of at least r, the average precision is the mean of p over `recall_points`,
+    or the area under p.
 
     Args:
-        by_image: (I, B) float32, how often each image occurs.
-        recall_points: see `JudgedDetections`.
+        recall: (N, B) non-decreasing recalls.
+        precision: (N, B) precisions, which are overwritten.
+        recall_points: equally spaced recalls from 0 to 1; None takes the area under the curve.
+
+    Returns:
+        An array of shape (B,).
     """
+    for after, before in zip(precision[::-1], precision[-2::-1]):
+        np.maximum(before, after, out=before)  # the best precision from here on
+    reached = recall if recall_points is None else _points_reached(recall, recall_points)
+    total = precision[0] * reached[0] + (precision[1:] * (reached[1:] - reached[:-1])).sum(axis=0)
+    return total if recall_points is None else total / len(recall_points)
+
+
+def _in_chunks(ranking: Ranking, by_image: np.ndarray, recall_points: np.ndarray | None) -> np.ndarray:
+    """Compute `_of_ranking` for a part of the samples at a time, to limit the memory."""
     parts = max(1, -(-by_image.shape[1] * np.count_nonzero(ranking.right.any(axis=0)) // _CHUNK))
     chunks = np.array_split(by_image, parts, axis=1)
-    return np.concatenate([_average_precision(ranking, chunk, recall_points) for chunk in chunks], axis=1)
+    return np.concatenate([_of_ranking(ranking, chunk, recall_points) for chunk in chunks], axis=1)
 
 
-def _average_precision(ranking: Ranking, by_image: np.ndarray, recall_points: np.ndarray | None) -> np.ndarray:
+def _of_ranking(ranking: Ranking, by_image: np.ndarray, recall_points: np.ndarray | None) -> np.ndarray:
+    """Compute the average precision of one class at T thresholds in B samples, (T, B); NaN without objects.
+
+    Args:
+        ranking: the judged detections of the class.
+        by_image: (I, B) float32, how often each image occurs in each sample.
+        recall_points: see `JudgedDetections`.
+    """
     image, right, counted = ranking.image, ranking.right, ranking.counted
     objects = ranking.objects.astype(by_image.dtype) @ by_image  # (B,)
     out = np.zeros((len(right), by_image.shape[1]))
-    # Only right detections move the recall, and precision peaks at them: the others are counted on the way there,
-    # those that count at all thresholds at once.
+    # Recall only changes at right detections, and precision peaks there. Therefore the other detections are only
+    # counted up to each right one, and those that count at all thresholds are counted once for all thresholds.
     always, ever_right = counted.all(axis=0), right.any(axis=0)
     always_found = _totals(by_image, image, always, ever_right)
     for t in range(len(right)):
-        found = _totals(by_image, image, right[t], right[t])  # right ones up to each of R right ones, (R, B)
+        found = _totals(by_image, image, right[t], right[t])  # right detections up to each of R right ones, (R, B)
         if not len(found):
             continue
         all_found = always_found[right[t][ever_right]]
@@ -113,21 +153,17 @@ def _average_precision(ranking: Ranking, by_image: np.ndarray, recall_points: np
         if sometimes.any():
             all_found += _totals(by_image, image, sometimes, right[t])
         precision = np.divide(found, np.maximum(all_found, 1), dtype=np.float64)
-        for after, before in zip(precision[::-1], precision[-2::-1]):
-            np.maximum(before, after, out=before)  # the best from here on
         recall = np.divide(found, np.maximum(objects, 1), dtype=np.float64)
-        reached = recall if recall_points is None else _points_reached(recall, recall_points)
-        out[t] = precision[0] * reached[0] + (precision[1:] * (reached[1:] - reached[:-1])).sum(axis=0)
-    if recall_points is not None:
-        out /= len(recall_points)
+        out[t] = average_precision(recall, precision, recall_points)
     out[:, objects == 0] = np.nan
     return out
 
 
 def _totals(by_image: np.ndarray, image: np.ndarray, added: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Weights of the detections `added`, (D,) bool, summed up to each of those `wanted`, (D,) bool; (wanted, B).
+    """Sum the weights of the detections `added`, (D,) bool, up to each of the detections `wanted`, (D,) bool.
 
-    Row by row: that is several times faster than np.cumsum over the first axis, and needs no (D, B) array.
+    The sums have the shape (wanted, B). They are computed row by row, which is several times faster than np.cumsum over
+    the first axis and needs no array of shape (D, B).
     """
     ends = np.flatnonzero(wanted)
     out = np.empty((len(ends), by_image.shape[1]), by_image.dtype)
@@ -144,11 +180,11 @@ def _totals(by_image: np.ndarray, image: np.ndarray, added: np.ndarray, wanted: 
 
 
 def _points_reached(recall: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """How many of `points`, equally spaced from 0 to 1, each recall reaches: searchsorted from the right, faster."""
-    nearest = (recall * (len(points) - 1) + 1e-9).astype(np.intp)  # the highest reached, but for the last digit
+    """Count the points, equally spaced from 0 to 1, that each recall reaches; this is faster than np.searchsorted."""
+    nearest = (recall * (len(points) - 1) + 1e-9).astype(np.intp)  # the highest point reached, up to rounding
     return nearest + (points[nearest] <= recall)
 
 
 def draw_images(images: int, resamples: int, seed: int = 0) -> np.ndarray:
-    """(resamples, images) int64: how often each image is drawn in as many draws with repetition as there are images."""
+    """Draw `images` images with repetition, and return how often each is drawn, (resamples, images) int64."""
     return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)

@@ -1,4 +1,4 @@
-"""Results as tables for people and as one line for spreadsheets."""
+"""Tables of results, and lines of results for spreadsheets."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["results_table", "copypaste_lines"]
 
 
 def results_table(results: Results, class_columns: int = 3) -> str:
-    """Overall and per-class scores of each task, with the unit in every header.
+    """Return tables of the overall and the per-class scores of each task.
 
-    A score without ground truth is NaN in `results` and printed as "no gt"; when the overall AP is not
-    a number either, nothing could be computed and "n/a" is printed.
+    A score without ground truth is NaN and is printed as "no gt". If the overall AP is NaN as well, nothing could be
+    computed, and "n/a" is printed.
 
     Args:
-        results: `{task: {metric: score}}`, scores in percent; per-class metrics are `AP-<class>`.
-        class_columns: classes side by side in the per-class table.
+        results: scores in percent, `{task: {metric: score}}`; the metrics of a class are called `AP-<class>`.
+        class_columns: number of classes per row.
     """
     blocks = []
     for task, scores in results.items():
@@ -40,7 +40,7 @@ def results_table(results: Results, class_columns: int = 3) -> str:
 
 
 def copypaste_lines(results: Results) -> list[str]:
-    """The overall scores of each task as `copypaste:` lines: task, names, numbers (Detectron2's form)."""
+    """Return the overall scores of each task as Detectron2's `copypaste:` lines: task, names and numbers."""
     lines = []
     for task, scores in results.items():
         overall = {name: score for name, score in scores.items() if "-" not in name}
@@ -53,7 +53,7 @@ def copypaste_lines(results: Results) -> list[str]:
 
 
 def _per_class(scores: dict[str, float]) -> dict[str, dict[str, float]]:
-    """{class: {metric: score}} from the `<metric>-<class>` entries."""
+    """Collect the entries `<metric>-<class>` as {class: {metric: score}}."""
     rows: dict[str, dict[str, float]] = {}
     for key, score in scores.items():
         metric, dash, name = key.partition("-")

@@ -1,8 +1,8 @@
-"""Pascal VOC's box metric: one match per object, 11-point (2007) or area (from 2010) average precision.
+"""Pascal VOC's box metric: one match per object, and 11-point (2007) or area (since 2010) average precision.
 
-Source: Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", IJCV 2010, section 4.2.2,
-and the development kits of 2007 and 2012. Detections take the form in which the challenge received them
-(corners 1-based and inclusive with one decimal, scores with three), as in Detectron2.
+Source: Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", IJCV 2010, section 4.2.2, and the
+development kits of 2007 and 2012. As in Detectron2, detections are rounded as in submissions to the challenge: corners
+are 1-based and inclusive with one decimal, and scores have three decimals.
 """
 
 from __future__ import annotations
@@ -14,39 +14,43 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import UserError, did_you_mean
+from ..errors import check_choice
 from ..structures import BoxMode
 from .detections import DetectionEvaluator, ImageDetections, ImageId
 from .evaluator import Results
-from .resampling import JudgedDetections, Ranking
+from .resampling import JudgedDetections, Ranking, mean_over_classes
 
-__all__ = ["PascalVOCEvaluator", "average_precision"]
+__all__ = ["PascalVOCEvaluator"]
 
 logger = logging.getLogger(__name__)
 
 METRICS = ("11-point", "area")
-RECALL_POINTS = np.arange(0.0, 1.1, 0.1)  # of the 11-point metric
+RECALL_POINTS = np.arange(0.0, 1.1, 0.1)
+"""The recalls at which the 11-point metric measures the precision."""
 _IOU_THRESHOLDS = np.arange(50, 100, 5) / 100.0
 
 
 class PascalVOCEvaluator(DetectionEvaluator):
-    """Box AP by VOC's rules, on any data set with boxes.
+    """An evaluator that computes box AP by the rules of Pascal VOC, for any data set.
 
-    A detection takes the object of its class that it overlaps most. It is right when the overlap is
-    above the threshold and no better-scored detection took the object; it does not count at all when
-    the object is difficult. Equal scores keep the data set's order. Crowd boxes of a COCO set are
-    treated as difficult objects.
+    A detection is assigned to the object of its class that it overlaps most. It is right if the overlap exceeds the
+    threshold and no detection with a higher score is assigned to the object. It does not count if the object is
+    difficult. Detections with equal scores keep the order of the data set. Crowd regions of a COCO data set count as
+    difficult objects.
 
-    Results are `{"bbox": {"AP", "AP50", "AP75", "AP-<class>", "AP50-<class>", …}}` in percent; AP is the
-    mean over the IoU thresholds 0.50, 0.55, …, 0.95. A class without an object that counts is NaN and left
-    out of the means, with a note in the log. Detectron2 takes 0 for it with the 11-point metric and may
-    answer NaN for the whole set with the area metric; where every class has objects the two agree.
+    Results are `{"bbox": {"AP", "AP50", "AP75", "AP-<class>", "AP50-<class>", …}}` in percent. AP is the mean over the
+    IoU thresholds 0.50, 0.55, …, 0.95. The scores of a class without objects that count are NaN, and the class is left
+    out of the means. Detectron2 takes 0 for such a class with the 11-point metric, and may return NaN for the whole
+    data set with the area metric. If every class has objects, both agree.
 
     Args:
-        dataset_name: a registered data set; objects come from its dicts (`difficult` is optional).
-        metric: "11-point" or "area"; None: 11 points for a set of the year 2007, else area.
-        output_dir: where `coco_instances_results.json` is written; None: nowhere.
-        distributed: gather the detections of all processes; False: score this process's alone.
+        dataset_name: a registered data set.
+        metric: "11-point" or "area"; None selects "11-point" for a data set of the year 2007, and "area" otherwise.
+        output_dir: the folder for `coco_instances_results.json`; None writes no file.
+        distributed: gather the detections of all processes; False scores the detections of this process.
+
+    Raises:
+        ArgumentError: `metric` is unknown.
     """
 
     def __init__(
@@ -60,9 +64,7 @@ class PascalVOCEvaluator(DetectionEvaluator):
         super().__init__(dataset_name, output_dir, distributed=distributed)
         if metric is None:
             metric = "11-point" if str(self._metadata.get("year")) == "2007" else "area"
-        if metric not in METRICS:
-            raise UserError(f"PascalVOCEvaluator: unknown metric {metric!r}{did_you_mean(metric, METRICS)}")
-        self._eleven_points = metric == "11-point"
+        self._eleven_points = check_choice("metric", metric, METRICS) == "11-point"
 
     @cached_property
     def _objects(self) -> dict[ImageId, _Objects]:
@@ -74,24 +76,17 @@ class PascalVOCEvaluator(DetectionEvaluator):
         return {"bbox": JudgedDetections(self._class_names, {"": rankings}, points)}
 
     def _score(self, detections: list[ImageDetections]) -> Results:
-        curves = precision_recall(self._objects, detections, len(self._class_names))
-        logger.info(
-            "VOC metric of %r: %s average precision", self._dataset_name, "11-point" if self._eleven_points else "area"
-        )
-        ap = np.full((len(_IOU_THRESHOLDS), len(self._class_names)), np.nan)  # in percent
-        for c, curve in enumerate(curves):
-            if curve is not None:
-                ap[:, c] = [
-                    100 * average_precision(curve.recall[t], curve.precision[t], self._eleven_points)
-                    for t in range(len(_IOU_THRESHOLDS))
-                ]
-        if absent := [name for name, curve in zip(self._class_names, curves) if curve is None]:
-            logger.info("left out of the mean, without ground truth in %r: %s", self._dataset_name, ", ".join(absent))
-        known = ap[:, [curve is not None for curve in curves]]
-        mean = known.mean(axis=1) if known.size else np.full(len(_IOU_THRESHOLDS), np.nan)
+        kind = "11-point" if self._eleven_points else "area"
+        logger.info("VOC metric of %r: %s average precision", self._dataset_name, kind)
+        ap = self._judge(detections)["bbox"].average_precision()[..., 0]  # (classes, thresholds)
+        if absent := [name for name, of_class in zip(self._class_names, ap) if np.isnan(of_class[0])]:
+            logger.info(
+                "classes of %r without ground truth, left out of the mean: %s", self._dataset_name, ", ".join(absent)
+            )
+        mean = mean_over_classes(ap)
         scores = {"AP": mean.mean(), "AP50": mean[0], "AP75": mean[5]}
-        for c, name in enumerate(self._class_names):
-            scores |= {f"AP-{name}": ap[:, c].mean(), f"AP50-{name}": ap[0, c]}
+        for name, of_class in zip(self._class_names, ap):
+            scores |= {f"AP-{name}": of_class.mean(), f"AP50-{name}": of_class[0]}
         return {"bbox": {name: float(score) for name, score in scores.items()}}
 
 
@@ -103,27 +98,19 @@ class _Objects(NamedTuple):
     difficult: np.ndarray  # (M,) bool
 
 
-class Curve(NamedTuple):
-    """A class's precision and recall after each detection, best score first."""
-
-    recall: np.ndarray  # (IoU thresholds, detections)
-    precision: np.ndarray  # (IoU thresholds, detections)
-
-
-def precision_recall(
-    objects: dict[ImageId, _Objects], detections: list[ImageDetections], num_classes: int
-) -> list[Curve | None]:
-    """Follow each class down its scores; None for a class without objects."""
-    return [_follow(ranking) if ranking.objects.any() else None for ranking in rank(objects, detections, num_classes)]
-
-
 def rank(objects: dict[ImageId, _Objects], detections: list[ImageDetections], num_classes: int) -> list[Ranking]:
-    """Match all detections with objects; a ranking per class, whose images are those of `objects`.
+    """Match all detections with objects, and return a ranking per class.
 
-    Which object a detection overlaps most does not depend on the other detections, so all of an image
-    are compared at once; the order of the scores only decides which of several keeps the object.
+    All detections of an image are compared with its objects at once, because the object that a detection overlaps most
+    does not depend on the other detections. The scores only decide which of several detections is assigned to an
+    object.
+
+    Args:
+        objects: the objects of all images, by image id.
+        detections: the detections of some images.
+        num_classes: number of classes.
     """
-    offsets = np.cumsum([0, *(len(o.classes) for o in objects.values())])  # object ids over the data set
+    offsets = np.cumsum([0, *(len(o.classes) for o in objects.values())])  # the ids of the first objects of the images
     first_id = dict(zip(objects, offsets))
     position = {image_id: i for i, image_id in enumerate(objects)}
     all_difficult = np.concatenate([o.difficult for o in objects.values()] or [np.empty(0, bool)])
@@ -152,35 +139,18 @@ def rank(objects: dict[ImageId, _Objects], detections: list[ImageDetections], nu
     return rankings
 
 
-def average_precision(recall: np.ndarray, precision: np.ndarray, eleven_points: bool) -> float:
-    """Average precision, in 0..1, of a class at one IoU threshold.
-
-    With p(r) the best precision at a recall of r or more: the mean of p(0), p(0.1), …, p(1), or the
-    area under p.
-
-    Args:
-        recall: (N,) non-decreasing, after each detection.
-        precision: (N,) after each detection.
-    """
-    best = np.maximum.accumulate(precision[::-1])[::-1]
-    if eleven_points:
-        at = np.searchsorted(recall, RECALL_POINTS, side="left")
-        return float(np.append(best, 0.0)[at].sum() / 11)
-    return float(np.sum(np.diff(recall, prepend=0.0) * best))
-
-
 def voc_corners(boxes_xyxy: np.ndarray) -> np.ndarray:
-    """(N, 4) boxes as VOC writes them: 1-based inclusive corners with one decimal; float64.
+    """Convert (N, 4) boxes to VOC's 1-based inclusive corners with one decimal, as float64.
 
-    The shift is made in float32; ten float32 values have an exact float64, so `np.round` gives the very
-    number that `f"{value:.1f}"` shows.
+    The shift is computed in float32. `np.round` in float64 then returns the number that `f"{value:.1f}"` prints,
+    because ten times a float32 value is exact in float64.
     """
     shifted = boxes_xyxy.astype(np.float32) + np.array([1, 1, 0, 0], dtype=np.float32)
     return np.round(shifted.astype(np.float64), 1)
 
 
 def voc_scores(scores: np.ndarray) -> np.ndarray:
-    """(N,) float32 scores with three decimals; float64."""
+    """Round (N,) float32 scores to three decimals, as float64."""
     return np.round(scores.astype(np.float64), 3)
 
 
@@ -188,14 +158,14 @@ def _read_objects(record: dict) -> _Objects:
     found = record.get("annotations", ())
     boxes = np.array([BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in found])
     return _Objects(
-        boxes.reshape(-1, 4) + np.array([1, 1, 0, 0]),  # the reader has made VOC's corners 0-based
+        boxes.reshape(-1, 4) + np.array([1, 1, 0, 0]),  # readers return 0-based corners
         np.array([a["category_id"] for a in found], dtype=np.int64),
         np.array([bool(a.get("difficult") or a.get("iscrowd")) for a in found], dtype=bool),
     )
 
 
 def _best_overlap(boxes: np.ndarray, classes: np.ndarray, truth: _Objects) -> tuple[np.ndarray, np.ndarray]:
-    """For each of N detections the largest IoU with an object of its class (-1: none), and which it is."""
+    """Return the largest IoU of each of N detections with an object of its class (-1 without one), and that object."""
     if not len(truth.classes) or not len(boxes):
         return np.full(len(boxes), -1.0), np.zeros(len(boxes), np.int64)
     top_left = np.maximum(boxes[:, None, :2], truth.boxes[:, :2])
@@ -209,12 +179,15 @@ def _best_overlap(boxes: np.ndarray, classes: np.ndarray, truth: _Objects) -> tu
 
 
 def _match(overlaps: np.ndarray, taken: np.ndarray, difficult: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which detections of a class, in the order of their scores, are right and which do not count; (T, N) bool.
+    """Decide which detections of a class, by descending score, are right and which do not count.
 
     Args:
-        overlaps: (N,) IoU with the object that each detection takes.
+        overlaps: (N,) IoU of each detection with the object that it overlaps most.
         taken: (N,) id of that object.
         difficult: (all objects,) bool.
+
+    Returns:
+        Two arrays of shape (T, N), bool.
     """
     hit = overlaps > _IOU_THRESHOLDS[:, None]  # (T, N)
     free = hit & difficult[taken] if len(difficult) else np.zeros_like(hit)
@@ -223,11 +196,3 @@ def _match(overlaps: np.ndarray, taken: np.ndarray, difficult: np.ndarray) -> tu
         order = np.flatnonzero(hits)
         right[t, order[np.unique(taken[order], return_index=True)[1]]] = True
     return right, free
-
-
-def _follow(ranking: Ranking) -> Curve:
-    true = np.cumsum(ranking.right, axis=1)
-    false = np.cumsum(~ranking.right & ranking.counted, axis=1)
-    # Before the first detection that counts there is neither: precision 0.
-    precision = true / np.maximum(true + false, np.finfo(np.float64).eps)
-    return Curve(true / ranking.objects.sum(), precision)

@@ -19,7 +19,7 @@ from ..data.categories import Category
 from ..errors import UserError
 from ..evaluation.detections import ImageDetections, to_coco_results
 from ..structures import Instances
-from ..visualization.drawing import draw_instances, scale_instances
+from ..visualization import draw_instances, scale_instances
 from .inputs import is_video
 
 __all__ = ["CocoWriter", "coco_writer", "draw_detections", "name_outputs", "save_picture", "VideoWriter"]

@@ -1,9 +1,8 @@
-"""Pictures: boxes and masks on images, predictions beside ground truth, training curves."""
+"""Drawing: boxes and masks on images, grids of images, predictions beside ground truth, and training curves."""
 
 from .curves import plot_curves
-from .drawing import class_color, draw_boxes, draw_instances, draw_masks
 from .grid import Sample, image_grid, predictions_beside_ground_truth, save_png
-from .predictions import draw_predictions, draw_set
+from .instances import class_color, draw_boxes, draw_instances, draw_masks, fit_image, scale_instances
 
 __all__ = [
     "Sample",
@@ -11,10 +10,10 @@ __all__ = [
     "draw_boxes",
     "draw_instances",
     "draw_masks",
-    "draw_predictions",
-    "draw_set",
+    "fit_image",
     "image_grid",
     "plot_curves",
     "predictions_beside_ground_truth",
     "save_png",
+    "scale_instances",
 ]

@@ -1,10 +1,11 @@
-"""Training curves as one PNG, drawn from `metrics.json` alone."""
+"""Training curves, which are read from `metrics.json` and drawn into one PNG file."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,42 +23,42 @@ Series = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> iterations, values
 
 
 def read_metrics(path: str | Path) -> Series:
-    """Every scalar of a `metrics.json` (one JSON object a line, each with its "iteration") as a curve.
+    """Read the curves of all scalars in a `metrics.json`, which has one JSON object with an "iteration" per line.
 
-    A run that was resumed repeats iterations: the last line with a value counts. A line torn by a kill is
-    passed over with a warning. Values that are no finite numbers are left out.
+    A resumed run repeats iterations, and the last line with a value counts. Incomplete lines, which a killed run may
+    leave, are skipped with a warning. Values that are not finite numbers are left out.
 
     Returns:
-        {name: (iterations, values)}, both (N,) float64, iterations increasing.
+        {name: (iterations, values)}, both (N,) float64, with increasing iterations.
 
     Raises:
-        UserError: the file is missing, or none of its lines is a JSON object with an iteration.
+        UserError: the file is missing, or no line is a JSON object with an iteration.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file; training writes metrics.json into OUTPUT_DIR")
+        raise UserError(f"{path}: no such file; training writes metrics.json to its output folder")
     lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     points: dict[str, dict[float, float]] = {}
-    torn = []
+    broken = []
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
             iteration = float(record["iteration"])
         except (ValueError, KeyError, TypeError):
-            torn.append(number)
+            broken.append(number)
             continue
         for name, value in record.items():
             if name != "iteration" and isinstance(value, (int, float)) and math.isfinite(value):
                 points.setdefault(name, {})[iteration] = float(value)
-    if len(torn) == len(lines):
+    if len(broken) == len(lines):
         raise UserError(
-            f'{path}: expected one JSON object with an "iteration" a line, found none in {len(lines)} lines'
+            f'{path}: expected one JSON object with an "iteration" per line, found none in {len(lines)} lines'
         )
-    if torn:
+    if broken:
         logger.warning(
-            '%s: line(s) %s are no JSON objects with an "iteration" and are left out',
+            '%s: line(s) %s are not JSON objects with an "iteration" and are left out',
             path,
-            ", ".join(map(str, torn[:5])) + (" …" if len(torn) > 5 else ""),
+            ", ".join(map(str, broken[:5])) + (" …" if len(broken) > 5 else ""),
         )
     curves = {}
     for name, values in points.items():
@@ -67,37 +68,24 @@ def read_metrics(path: str | Path) -> Series:
 
 
 def plot_curves(metrics_json: str | Path, out_png: str | Path) -> Path:
-    """Draw losses, learning rate and average precision over iterations.
+    """Draw the losses, the learning rate and the average precision over the iterations.
 
-    Losses are drawn twice: as recorded (faint) and smoothed. Panels without data are left out.
+    Losses are drawn twice, smoothed and (in a pale colour) as recorded. Panels without data are left out.
 
     Args:
         metrics_json: the log of a run.
-        out_png: the picture; replaced in one step.
+        out_png: the file to write or replace.
 
     Returns:
         `out_png`.
 
     Raises:
-        UserError: see `read_metrics`; or there is nothing to draw yet.
+        UserError: the log cannot be read (see `read_metrics`), or there is nothing to draw.
     """
     series = read_metrics(metrics_json)
-    total = {n: c for n, c in series.items() if n in ("total_loss", "val/total_loss")}
-    parts = {n: c for n, c in series.items() if n.startswith("loss_")}
-    rate = {n: c for n, c in series.items() if n == "lr"}
-    scores = {n: c for n, c in series.items() if n.split("/")[-1] in ("AP", "AP50", "AP75")}
-    panels = [
-        (draw, curves, title, unit)
-        for draw, curves, title, unit in (
-            (_losses, total, "Total loss", "loss"),
-            (_losses, parts, "Losses by part", "loss"),
-            (_scores, scores, "Average precision", "%"),
-            (_rate, rate, "Learning rate", "learning rate"),
-        )
-        if curves
-    ]
+    panels = _panels(series)
     if not panels:
-        raise UserError(f"{metrics_json}: holds no losses, learning rate or average precision to draw")
+        raise UserError(f"{metrics_json}: there are no losses, learning rates or average precisions to draw")
     columns = min(2, len(panels))
     figure = Figure(figsize=(6.4 * columns, 4.0 * math.ceil(len(panels) / columns)), layout="constrained")
     last = max(iterations[-1] for _, curves, _, _ in panels for iterations, _ in curves.values())
@@ -117,7 +105,7 @@ def plot_curves(metrics_json: str | Path, out_png: str | Path) -> Path:
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-    """Mean over a centred window of a twentieth of the curve, cut at the ends, so that nothing lags."""
+    """Average over a centred window of a twentieth of the curve, which is cut off at the ends."""
     reach = max(len(values) // 40, 1)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(len(values))
@@ -125,14 +113,29 @@ def smooth(values: np.ndarray) -> np.ndarray:
     return (sums[high] - sums[low]) / (high - low)
 
 
+def _panels(series: Series) -> list[tuple[Callable[[Axes, Series], None], Series, str, str]]:
+    """Return the drawing function, the curves, the title and the unit of each panel that has data."""
+    total = {n: c for n, c in series.items() if n in ("total_loss", "val/total_loss")}
+    parts = {n: c for n, c in series.items() if n.startswith("loss_")}
+    rate = {n: c for n, c in series.items() if n == "lr"}
+    scores = {n: c for n, c in series.items() if n.split("/")[-1] in ("AP", "AP50", "AP75")}
+    panels = (
+        (_losses, total, "Total loss", "loss"),
+        (_losses, parts, "Losses by part", "loss"),
+        (_scores, scores, "Average precision", "%"),
+        (_rate, rate, "Learning rate", "learning rate"),
+    )
+    return [panel for panel in panels if panel[1]]
+
+
 def _losses(axes: Axes, curves: Series) -> None:
     for name, (iterations, values) in curves.items():
-        if name.startswith("val/"):  # measured rarely, over a whole set: no noise to smooth
+        if name.startswith("val/"):  # these are averages over a data set and need no smoothing
             axes.plot(iterations, values, marker="o", markersize=4, label=name)
             continue
         (line,) = axes.plot(iterations, smooth(values), linewidth=1.8, label=name)
         axes.plot(iterations, values, color=line.get_color(), alpha=0.25, linewidth=0.8)
-    # One spike at the start must not flatten everything after it.
+    # A peak at the start must not determine the scale.
     values = np.concatenate([v for _, v in curves.values()])
     axes.set_ylim(0, 1.1 * max(np.percentile(values, 98), 1e-12))
 

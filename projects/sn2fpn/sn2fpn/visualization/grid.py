@@ -1,4 +1,4 @@
-"""Grids of captioned pictures, and predictions beside ground truth."""
+"""Grids of images with titles, and predictions beside the ground truth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from ..atomic import atomic_write
 from ..structures import Instances
-from .drawing import draw_instances, fit_image, font, scale_instances
+from .instances import draw_instances, fit_image, font, scale_instances
 
 __all__ = ["Sample", "image_grid", "predictions_beside_ground_truth", "save_png"]
 
@@ -20,7 +20,7 @@ _CAPTION_PX = 15
 
 
 class Sample(NamedTuple):
-    """One picture with what is on it and what a model found."""
+    """An image with its ground truth and the predictions of a model."""
 
     image: np.ndarray  # (H, W, 3) uint8 RGB
     truth: Instances  # gt_boxes, gt_classes and perhaps gt_masks, in pixels of `image`
@@ -29,23 +29,22 @@ class Sample(NamedTuple):
 
 
 def image_grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[Sequence[str]] | None = None) -> np.ndarray:
-    """Pictures in rows and columns on white, each under its title.
+    """Arrange images in rows and columns on a white background, with a title above each image.
 
-    Columns are as wide and rows as high as their largest picture. Titles that are too long lose their
-    middle.
+    Columns are as wide and rows are as high as their largest image. The middle of long titles is cut out.
 
     Args:
-        rows: (H, W, 3) uint8 RGB pictures; rows may differ in length.
-        titles: one text per picture.
+        rows: (H, W, 3) uint8 RGB images; rows may differ in length.
+        titles: one title per image.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: there is no picture.
+        ValueError: there is no image.
     """
     if not any(len(row) for row in rows):
-        raise ValueError("a grid needs at least one picture")
+        raise ValueError("a grid needs at least one image")
     columns = max(len(row) for row in rows)
     widths = [max(row[c].shape[1] for row in rows if c < len(row)) for c in range(columns)]
     heights = [max((image.shape[0] for image in row), default=0) for row in rows]
@@ -77,15 +76,15 @@ def predictions_beside_ground_truth(
     size_px: int = 480,
     pairs_per_row: int = 2,
 ) -> Path:
-    """Write a PNG in which each sample shows its ground truth and, to the right of it, the predictions.
+    """Write a PNG file that shows the ground truth of each sample and, to the right of it, the predictions.
 
     Args:
-        samples: at least one.
-        path: the PNG; replaced in one step.
-        class_names: by contiguous class id.
+        samples: at least one sample.
+        path: the file to write or replace.
+        class_names: the class names by contiguous id.
         score_threshold: predictions with lower scores are not drawn.
-        size_px: the longer edge at which every picture is shown, so that labels are equally readable.
-        pairs_per_row: samples side by side.
+        size_px: the longer edge of every image in the picture, so that labels are equally readable.
+        pairs_per_row: number of samples per row.
 
     Returns:
         `path`.
@@ -109,7 +108,7 @@ def predictions_beside_ground_truth(
 
 
 def save_png(image: np.ndarray, path: str | Path) -> Path:
-    """Write (H, W, 3) uint8 RGB as PNG; complete or not at all."""
+    """Write an (H, W, 3) uint8 RGB image as a PNG file, completely or not at all."""
     with atomic_write(path, "wb") as file:
         Image.fromarray(image).save(file, format="PNG")
     return Path(path)
@@ -120,7 +119,7 @@ def _count(boxes: int) -> str:
 
 
 def _shorten(canvas: ImageDraw.ImageDraw, text: str, width_px: int) -> str:
-    """The text with as much of its middle cut out as needed to fit."""
+    """Cut out the middle of a text so that it fits."""
     if canvas.textlength(text, font=font(_CAPTION_PX)) <= width_px:
         return text
     for keep in range(len(text) - 1, 1, -1):

@@ -16,7 +16,7 @@ from detectron2.solver import build_optimizer
 
 from ...data.catalog import is_slice
 from ...data.loader import check_files_exist
-from ...data.selection import keep_masked
+from ...data.selection import keep_learnable
 from ...errors import UserError
 
 __all__ = ["Trainer"]
@@ -58,8 +58,7 @@ class Trainer(DefaultTrainer):
             proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
         )
         check_files_exist(records)
-        if cfg.MODEL.MASK_ON:
-            records = keep_masked(records, cfg.INPUT.MASK_FORMAT, f"data set {', '.join(cfg.DATASETS.TRAIN)}")
+        records = keep_learnable(cfg, records, f"data set {', '.join(cfg.DATASETS.TRAIN)}")
         if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
             records = filter_images_with_only_crowd_annotations(records)
         return build_detection_train_loader(cfg, dataset=records)

@@ -15,8 +15,7 @@ from ...data.augmentation import TransformList
 from ...data.mapper import annotations_to_instances
 from ...evaluation.detections import ImageDetections
 from ...structures import Boxes, Instances
-from ...visualization import draw_instances
-from ...visualization.drawing import fit_image, scale_instances
+from ...visualization import draw_instances, fit_image, scale_instances
 from ..results import CellResult
 from .stored import TestSet
 

@@ -1,4 +1,4 @@
-"""The picture at the end of a run: what a model finds on its test images, beside the truth."""
+"""A picture of a model's predictions beside the ground truth, for some images of a data set."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data import DatasetMapper, build_mapper, class_names, get_dataset_dicts, read_image
-from ..data.augmentation import TransformList
+from ..data import DatasetMapper, build_mapper, class_names, evenly_spread, get_dataset_dicts, read_image
 from ..data.mapper import annotations_to_instances
-from ..evaluation.evaluator import evaluation_mode
-from .grid import Sample, predictions_beside_ground_truth
+from ..data.transforms import TransformList
+from ..visualization import Sample, predictions_beside_ground_truth
+from .evaluator import evaluation_mode
 
 __all__ = ["draw_predictions", "draw_set"]
 
@@ -21,41 +21,37 @@ __all__ = ["draw_predictions", "draw_set"]
 def draw_predictions(
     cfg: Any, model: nn.Module, path: str | Path, images: int = 8, score_threshold: float = 0.5
 ) -> Path:
-    """As `draw_set`, for the first set of `DATASETS.TEST`."""
+    """Draw predictions for the first data set of `DATASETS.TEST`; see `draw_set` for the arguments."""
     return draw_set(cfg.DATASETS.TEST[0], build_mapper(cfg, is_train=False), model, path, images, score_threshold)
 
 
 def draw_set(
     name: str, mapper: DatasetMapper, model: nn.Module, path: str | Path, images: int = 8, score_threshold: float = 0.5
 ) -> Path:
-    """Draw predictions beside ground truth for images spread evenly over a set.
+    """Draw predictions beside the ground truth for images that are spread evenly over a data set.
 
-    Images with objects are preferred. The model keeps its mode. Of a model with masks, masks are drawn, too.
+    Images with objects are preferred. If the model predicts masks, the masks are drawn too. The model keeps its mode.
 
     Args:
-        name: of the set.
-        mapper: makes model inputs of its images.
-        path: the PNG; replaced in one step.
-        images: how many, at most.
+        name: name of the data set.
+        mapper: turns its images into model inputs.
+        model: a detector that returns one dict with `instances` per image.
+        path: the PNG file to write or replace.
+        images: maximal number of images.
         score_threshold: predictions with lower scores are not drawn.
 
     Returns:
         `path`.
     """
-    records = get_dataset_dicts(name, where="DATASETS.TEST")
+    records = get_dataset_dicts(name)
     records = [record for record in records if record["annotations"]] or records
-    chosen = np.unique(np.linspace(0, len(records) - 1, min(images, len(records))).round().astype(int))
     samples = []
     with evaluation_mode(model), torch.no_grad():
-        for record in (records[i] for i in chosen):
+        for record in evenly_spread(records, images):
             image = read_image(record["file_name"], "RGB")
             (output,) = model([mapper(record, np.random.default_rng(0))])
             found = output["instances"].to("cpu")
-            truth = annotations_to_instances(
-                record["annotations"],
-                TransformList([]),
-                image.shape[:2],
-                "bitmask" if found.has("pred_masks") else None,
-            )
+            mask_format = "bitmask" if found.has("pred_masks") else None
+            truth = annotations_to_instances(record["annotations"], TransformList(), image.shape[:2], mask_format)
             samples.append(Sample(image, truth, found, Path(record["file_name"]).name))
     return predictions_beside_ground_truth(samples, path, class_names(name), score_threshold)

@@ -1,6 +1,6 @@
-"""Boxes with readable labels, and masks, on pictures of any size.
+"""Drawing of instances: boxes with readable labels, and masks, on images of any size.
 
-Pictures are (H, W, 3) uint8 RGB arrays, boxes `(x1, y1, x2, y2)` in pixels of the picture.
+Images are (H, W, 3) uint8 RGB arrays, and boxes are `(x1, y1, x2, y2)` in pixels of the image.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _MASK_FIELDS = ("pred_masks", "gt_masks")
 
 
 def class_color(index: int) -> Color:
-    """The RGB colour of a class: always the same, far in hue from those of the next few classes."""
-    hue = (0.02 + index * 0.618034) % 1.0  # steps of the golden ratio never come close soon
+    """Return the RGB colour of a class, whose hue differs clearly from those of the next few classes."""
+    hue = (0.02 + index * 0.618034) % 1.0  # multiples of the golden ratio stay far apart
     saturation, value = ((0.85, 0.95), (0.60, 1.00), (0.95, 0.75))[index // 8 % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
@@ -41,26 +41,26 @@ def draw_boxes(
     colors: Sequence[Color] | None = None,
     font_size_px: int | None = None,
 ) -> np.ndarray:
-    """A copy of a picture with boxes and labels; the input stays as it is.
+    """Draw boxes and labels on a copy of an image.
 
-    Labels sit on a background of the box's colour, inside the picture, where they hide few other labels
-    and small boxes. Small boxes are drawn over large ones. Boxes with a NaN are left out.
+    Labels have a background of the box's colour. They are placed inside the image, where they hide few other labels and
+    small boxes. Small boxes are drawn over large ones. Boxes with NaN are left out.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         boxes: (N, 4) `(x1, y1, x2, y2)`.
-        labels: N texts; None or "": no label.
-        colors: N RGB colours; None: one colour per position, `class_color(i)`.
-        font_size_px: None: grows with the picture, from 10 pixels on.
+        labels: N texts; an empty text, or None instead of all texts, draws no label.
+        colors: N RGB colours; None takes `class_color(i)` for box i.
+        font_size_px: the height of the letters; None makes them grow with the image, from 10 pixels on.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: `image` is not (H, W, 3) uint8, or the lengths disagree.
+        ValueError: `image` is not (H, W, 3) uint8, or the lengths differ.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"expected an (H, W, 3) uint8 picture, found {image.shape} {image.dtype}")
+        raise ValueError(f"expected an (H, W, 3) uint8 image, found {image.shape} {image.dtype}")
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     labels = [""] * len(boxes) if labels is None else labels
     colors = [class_color(i) for i in range(len(boxes))] if colors is None else colors
@@ -77,7 +77,7 @@ def draw_boxes(
         canvas.rectangle(_inside(boxes[i], picture.size), outline=tuple(colors[i]), width=line)
     drawn = [_inside(boxes[i], picture.size) for i in order]
     placed: list[_Rectangle] = []
-    for i in reversed(order):  # small boxes first: their labels have fewer places to go
+    for i in reversed(order):  # labels of small boxes come first, because they fit in fewer places
         if labels[i]:
             spot = _place(canvas, labels[i], _inside(boxes[i], picture.size), size, picture.size, placed, drawn)
             placed.append(spot)
@@ -92,23 +92,23 @@ def draw_boxes(
 def draw_masks(
     image: np.ndarray, masks: Tensor | np.ndarray, colors: Sequence[Color] | None = None, opacity: float = 0.4
 ) -> np.ndarray:
-    """A copy of a picture with masks: tinted, with an outline; small masks lie over large ones.
+    """Draw masks on a copy of an image, as tinted areas with outlines. Small masks are drawn over large ones.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         masks: (N, H, W) bool.
-        colors: N RGB colours; None: one colour per position, `class_color(i)`.
-        opacity: of the tint, from 0 to 1.
+        colors: N RGB colours; None takes `class_color(i)` for mask i.
+        opacity: opacity of the tint, from 0 to 1.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: the masks are not of the picture's size, or the lengths disagree.
+        ValueError: the masks do not have the size of the image, or the lengths differ.
     """
     masks = np.asarray(masks, dtype=bool)
     if masks.shape[1:] != image.shape[:2]:
-        raise ValueError(f"masks of shape {masks.shape} on a picture of {image.shape[:2]} (height, width)")
+        raise ValueError(f"masks of shape {masks.shape} do not fit an image of {image.shape[:2]} (height, width)")
     colors = [class_color(i) for i in range(len(masks))] if colors is None else colors
     if len(colors) != len(masks):
         raise ValueError(f"{len(masks)} masks with {len(colors)} colours")
@@ -129,16 +129,19 @@ def draw_instances(
     score_threshold: float = 0.0,
     font_size_px: int | None = None,
 ) -> np.ndarray:
-    """A picture with predictions (`pred_boxes`, `pred_classes`, `scores`) or truth (`gt_boxes`, `gt_classes`).
+    """Draw predictions (`pred_boxes`, `pred_classes`, `scores`) or ground truth (`gt_boxes`, `gt_classes`).
 
-    Their masks (`pred_masks`, (N, H, W) bool, or `gt_masks`) are drawn below the boxes, where they have any.
+    If there are masks (`pred_masks`, (N, H, W) bool, or `gt_masks`), they are drawn below the boxes.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         instances: boxes and masks in pixels of `image`.
-        class_names: by contiguous class id.
+        class_names: the class names by contiguous id.
         score_threshold: predictions with lower scores are left out.
-        font_size_px: as in `draw_boxes`.
+        font_size_px: see `draw_boxes`.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
     """
     if instances.has("pred_boxes"):
         instances = instances[instances.scores >= score_threshold].to("cpu")
@@ -156,7 +159,7 @@ def draw_instances(
 
 
 def scale_instances(instances: Instances, size: tuple[int, int]) -> Instances:
-    """Boxes and masks for their picture at another size (height, width); masks become bitmaps."""
+    """Scale boxes and masks to another (height, width) of their image. Masks are converted to bitmaps."""
     height, width = instances.image_size
     factors = torch.tensor([size[1] / width, size[0] / height] * 2)
     fields = dict(instances.get_fields())
@@ -171,14 +174,14 @@ def scale_instances(instances: Instances, size: tuple[int, int]) -> Instances:
 
 
 def _bitmaps(masks: Tensor | BitMasks | PolygonMasks, size: tuple[int, int]) -> np.ndarray:
-    """(N, height, width) bool of a `pred_masks` or `gt_masks` field; polygons are drawn at that size."""
+    """Convert the field `pred_masks` or `gt_masks` to (N, height, width) bool."""
     if isinstance(masks, PolygonMasks):
         masks = BitMasks.from_polygon_masks(masks, *size)
     return (masks.tensor if isinstance(masks, BitMasks) else masks).cpu().numpy()
 
 
 def fit_image(image: np.ndarray, size_px: int) -> tuple[np.ndarray, float]:
-    """The picture scaled, up or down, so that its longer edge is `size_px`; and the factor."""
+    """Scale an image so that its longer edge is `size_px`, and return it with the factor."""
     height, width = image.shape[:2]
     factor = size_px / max(height, width)
     target = (max(1, round(width * factor)), max(1, round(height * factor)))
@@ -187,7 +190,7 @@ def fit_image(image: np.ndarray, size_px: int) -> tuple[np.ndarray, float]:
 
 @lru_cache
 def font(size_px: int) -> ImageFont.FreeTypeFont:
-    """Matplotlib's own copy of DejaVu Sans Bold: on every machine, with the letters of most languages."""
+    """Load DejaVu Sans Bold, which Matplotlib contains and which has the letters of most languages."""
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"
     return ImageFont.truetype(str(path), size_px)
 
@@ -197,12 +200,12 @@ def _padding(size_px: int) -> int:
 
 
 def _readable_on(color: Color) -> Color:
-    """Black on light colours, white on dark ones (ITU-R BT.601 luma)."""
+    """Return black for light colours and white for dark ones, by the luma of ITU-R BT.601."""
     return (0, 0, 0) if 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140 else (255, 255, 255)
 
 
 def _inside(box: np.ndarray, size: tuple[int, int]) -> _Rectangle:
-    """Corners in order and on the picture of (width, height)."""
+    """Sort the corners of a box, and clip them to an image of (width, height)."""
     x1, x2 = np.clip(sorted((box[0], box[2])), 0, size[0] - 1)
     y1, y2 = np.clip(sorted((box[1], box[3])), 0, size[1] - 1)
     return float(x1), float(y1), float(x2), float(y2)
@@ -217,7 +220,7 @@ def _place(
     placed: Sequence[_Rectangle],
     boxes: Sequence[_Rectangle],
 ) -> _Rectangle:
-    """Where a label goes: at a corner of its box, on the picture, hiding few other labels and small boxes."""
+    """Choose the place of a label: at a corner of its box, inside the image, and over few labels and small boxes."""
     pad = _padding(size_px)
     width = canvas.textlength(label, font=font(size_px)) + 2 * pad
     height = sum(font(size_px).getmetrics()) + 2 * pad
@@ -239,7 +242,7 @@ def _place(
         left = min(max(x, 0.0), max(size[0] - 1 - width, 0.0))
         top = min(max(y, 0.0), max(size[1] - 1 - height, 0.0))
         spot = (left, top, left + width, top + height)
-        moved = abs(left - x) + abs(top - y)  # a label away from its corner may seem to be another's
+        moved = abs(left - x) + abs(top - y)  # a label far from its corner may seem to belong to another box
         cost = 3 * sum(_shared(spot, other) for other in placed) + moved * size_px / 4 + rank * 0.04 * width * height
         cost += sum(_hidden(spot, other) for other in boxes)
         if cost < least:
@@ -248,12 +251,12 @@ def _place(
 
 
 def _hidden(label: _Rectangle, box: _Rectangle) -> float:
-    """Area of a box under a label, counted less the larger the box is: the edges of those stay visible."""
+    """Return the area of a box under a label, with less weight for large boxes, whose edges remain visible."""
     label_area = (label[2] - label[0]) * (label[3] - label[1])
     box_area = (box[2] - box[0]) * (box[3] - box[1])
     return _shared(label, box) * min(1.0, label_area / max(box_area, 1.0))
 
 
 def _shared(a: _Rectangle, b: _Rectangle) -> float:
-    """Area that two rectangles share."""
+    """Return the area of the intersection of two rectangles."""
     return max(min(a[2], b[2]) - max(a[0], b[0]), 0.0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0.0)

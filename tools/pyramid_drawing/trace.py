@@ -1,8 +1,8 @@
-"""The data flow of a pyramid, read off the module itself: which map is made of which, and by what operation.
+"""The tracing of a pyramid's data flow: which map is computed from which maps, and by which operations.
 
-`torch.export` runs the module on maps without values and records every operation with the module it belongs to. A
-map's size tells its level. A module with one map in and one map out is a block, whatever is inside, and so is a
-module that joins several maps into one by more than one step; `steps` tells the rest in fewer words.
+`torch.export` runs the module on maps without values and records every operation with the module that it belongs to.
+The size of a map determines its level. A module that reads one map and computes one map is a block, and so is a module
+that joins several maps to one in more than one step. The module `steps` simplifies the rest.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...pyramids import Pyramid
+from sn2fpn.pyramids import Pyramid
+
 from .graph import PyramidGraph
 from .steps import Step, as_graph, simplify
 from .words import SAME, SIGNS, arguments, call_stack, describe_module, describe_operation, operation
 
 __all__ = ["trace_pyramid"]
 
-_SIDE = 512  # pixels of the imagined image, a power of two: each level has a size of its own
+_SIDE = 512  # side of the image in pixels, a power of two, so that each level has its own size
 
 
 def trace_pyramid(pyramid: Pyramid) -> PyramidGraph:
-    """The data flow of a pyramid in evaluation, from trunk maps to outputs.
+    """Trace the data flow of a pyramid in evaluation mode, from the maps of the trunk to the outputs.
 
     Args:
-        pyramid: without a trunk attached.
+        pyramid: a pyramid without a trunk.
 
     Raises:
-        ValueError: an output that no trunk map reaches, or a size that belongs to no level.
+        ValueError: an output does not depend on any map of the trunk.
     """
     maps = {
         name: torch.zeros(1, channels, _SIDE >> level, _SIDE >> level)
@@ -50,7 +51,7 @@ def trace_pyramid(pyramid: Pyramid) -> PyramidGraph:
 
 @dataclass
 class _Call:
-    """One call of a submodule: the operations inside, the maps that go in and those that others read."""
+    """A call of a submodule, with its operations, the maps that it reads, and the maps that others read from it."""
 
     key: str
     path: str
@@ -62,7 +63,7 @@ class _Call:
 
 
 class _Reader:
-    """From the recorded operations to steps, then to fewer steps."""
+    """The conversion of recorded operations to steps."""
 
     def __init__(self, pyramid: Pyramid, exported: torch.export.ExportedProgram) -> None:
         self.pyramid = pyramid
@@ -72,11 +73,11 @@ class _Reader:
         self.levels = {_SIDE >> level: level for level in (*pyramid.levels, *pyramid.out_levels)}
         self.made_of_maps: set[Any] = set()
         self.calls = self._calls()
-        self.closed: set[str] = set()  # classes of modules that are blocks though they read several maps
-        self.steps: dict[Any, Step] = {}  # recorded operation -> the step whose map it makes
+        self.closed: set[str] = set()  # classes of modules that are blocks although they read several maps
+        self.steps: dict[Any, Step] = {}  # recorded operation -> the step that computes its map
 
     def read(self) -> list[Step]:
-        """Blocks and operations, each with the steps that it reads."""
+        """Return blocks and operations, each with the steps that it reads."""
         steps: list[Step] = []
         for node in self.nodes:
             if node.op == "placeholder" and node.name in self.inputs:
@@ -92,7 +93,7 @@ class _Reader:
     def _read_call(self, node: Any) -> list[Step]:
         sources = self._sources(node)
         if not sources:
-            return []  # made of parameters alone
+            return []  # it only depends on parameters
         call = self._block_of(node)
         if call:
             if call.outputs == [node]:
@@ -103,7 +104,7 @@ class _Reader:
                 step = Step(level, kind, self._module_label(call), links, call.parent, alone=alone)
                 self.steps[node] = step
                 return [step]
-            self.steps[node] = sources[0]  # inside the block: nobody else reads it
+            self.steps[node] = sources[0]  # it is inside a block and is not read elsewhere
             return []
         op = operation(node)
         if op in SAME and len(sources) == 1:
@@ -123,16 +124,16 @@ class _Reader:
         out = []
         for name, level, value in zip(self.pyramid.out_features, self.pyramid.out_levels, node.args[0]):
             if value not in self.steps:
-                raise ValueError(f"output {name} is made of no trunk map")
+                raise ValueError(f"output {name} does not depend on any map of the trunk")
             out.append(Step(level, "output", [name], [(self.steps[value], [])]))
         return out
 
     def _sources(self, node: Any) -> list[Step]:
-        """The maps that an operation reads, in order, a map as often as it is read."""
+        """Return the steps whose maps an operation reads, in order and as often as they are read."""
         return [self.steps[n] for n in arguments(node) if n in self.steps]
 
     def _level(self, node: Any, source: Step) -> int:
-        """By size; a value without one (a global mean, a gate) belongs to the level that it was made of."""
+        """Return the level of a map by its size. A value without a size, e.g. a gate, has the level of its source."""
         value = node.meta.get("val")
         side = value.shape[-1] if isinstance(value, Tensor) and value.ndim >= 4 else 0
         return self.levels.get(int(side), source.level)
@@ -140,7 +141,7 @@ class _Reader:
     # ------------------------------------------------------------ module calls
 
     def _calls(self) -> dict[str, _Call]:
-        """Each call of a submodule with the maps that go in and come out."""
+        """Collect the calls of submodules with the maps that they read and compute."""
         calls: dict[str, _Call] = {}
         made_of_maps = self.made_of_maps
         for node in self.nodes:
@@ -161,11 +162,11 @@ class _Reader:
         return calls
 
     def around(self, key: str) -> list[str]:
-        """A call and the calls around it, innermost first."""
+        """Return a call and the calls that contain it, the innermost first."""
         return [key, *self.around(self.calls[key].parent)] if key else []
 
     def _block_of(self, node: Any) -> _Call | None:
-        """The outermost call around an operation that is a block."""
+        """Return the outermost call around an operation that is a block."""
         for key in call_stack(node)[1:]:
             call = self.calls[key]
             if len(call.outputs) == 1 and (len(call.inputs) == 1 or call.type in self.closed):
@@ -173,7 +174,7 @@ class _Reader:
         return None
 
     def _resizing(self, value: Any, call: _Call, level: int) -> list[str]:
-        """What a block does to an input of another level before that has the block's: resizing and factors."""
+        """Describe the resizing and the factors that a block applies to an input of another level."""
         source, words, reached = self.steps[value], [], {value}
         if source.level == level or len(call.inputs) == 1:
             return []
@@ -189,7 +190,7 @@ class _Reader:
         return words
 
     def _module_label(self, call: _Call) -> list[str]:
-        """A module's own words; for a private class, which has none, those of what is inside but joins and resizing."""
+        """Describe a module by its class or, if the class is private, by its content without joins and resizing."""
         module = self.modules[call.path]
         if not type(module).__name__.startswith("_"):
             return describe_module(module)

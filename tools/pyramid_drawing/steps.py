@@ -1,8 +1,8 @@
-"""Fewer steps that tell the same story.
+"""The simplification of a traced data flow to the steps that a reader wants to see.
 
-- A change of level belongs to the link between two blocks, and so does a conv that feeds a join of its own module.
-- What only follows on from a block (an activation, a factor; a chain inside one module) becomes part of it.
-- Sums of sums are one sum.
+- A change of level is drawn on the link between two blocks, and so is a conv whose map enters a join of its own module.
+- An activation or a factor that follows a block becomes part of the block, and so does a chain inside one module.
+- A sum of sums is one sum.
 """
 
 from __future__ import annotations
@@ -17,13 +17,18 @@ __all__ = ["Step", "as_graph", "simplify"]
 
 @dataclass
 class Step:
-    """A block in the making.
+    """A step of the data flow, which becomes a block of the graph or a part of a neighbour.
 
     Attributes:
-        owner: the module call around it; "": the pyramid itself.
-        alone: it is a module of a kind that joins maps, and stays a block of its own.
-        functional: it is one operation on one map, without a module.
+        level: the level of its map.
+        kind: see `Block`.
+        label: the words that describe it.
+        sources: the steps whose maps it reads, with the words that describe the changes on the way.
+        owner: the module call that contains it; "" is the pyramid itself.
+        alone: whether it remains a block of its own, because other modules of its class join maps.
+        functional: whether it is a single operation on one map, without a module.
         readers: how often its map is read.
+        name: the name of its block.
     """
 
     level: int
@@ -38,6 +43,7 @@ class Step:
 
 
 def simplify(steps: list[Step]) -> list[Step]:
+    """Merge steps with their neighbours until no rule of this module applies."""
     steps = _reached(steps)
     changed = True
     while changed:
@@ -51,6 +57,7 @@ def simplify(steps: list[Step]) -> list[Step]:
 
 
 def as_graph(steps: list[Step]) -> PyramidGraph:
+    """Convert steps to a graph, in which inputs and outputs keep their names and the other blocks are numbered."""
     counts = 0
     for step in steps:
         counts += step.kind not in ("input", "output")
@@ -62,7 +69,7 @@ def as_graph(steps: list[Step]) -> PyramidGraph:
 
 
 def _reached(steps: list[Step]) -> list[Step]:
-    """The steps that an output depends on, with the number of their readers."""
+    """Return the inputs and the steps that an output depends on, and count their readers."""
     needed = {id(s) for s in steps if s.kind == "output"}
     for step in steps:
         step.readers = 0
@@ -75,7 +82,7 @@ def _reached(steps: list[Step]) -> list[Step]:
 
 
 def _absorb(step: Step, steps: list[Step]) -> bool:
-    """Make `step` part of a neighbour, or of a link, where one of the module's rules says so."""
+    """Merge a step with a neighbour or a link if a rule of this module applies, and return whether one does."""
     if step.kind in ("input", "output"):
         return False
     if step.kind == "join":
@@ -92,7 +99,7 @@ def _absorb(step: Step, steps: list[Step]) -> bool:
     if step.readers == 1:
         reader = readers[0]
         on_a_link = changes_level or words or factor or step.owner == reader.owner != ""
-        # Two blocks in a row stay two; a factor before a resizing goes with it.
+        # Two blocks in sequence remain two blocks. A factor before a resizing is drawn with the resizing.
         if on_a_link and (
             reader.kind == "join"
             or (changes_level and reader.kind == "output")
@@ -118,7 +125,7 @@ def _replace(reader: Step, old: Step, new: Step, words: list[str]) -> None:
 
 
 def _on_the_way(source: Step, target: Step, words: list[str]) -> tuple[str, ...]:
-    """The words of a link; nearest upsampling with the area ratio as its factor has a name."""
+    """Return the words of a link. Nearest upsampling with the area ratio as its factor is called SNI."""
     ratio = f"× {Fraction(1, 4 ** max(source.level - target.level, 0))}"
     if sorted(words) == sorted(["nearest", ratio]):
         words = [f"SNI, α = {ratio[2:]}"]

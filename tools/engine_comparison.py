@@ -1,4 +1,4 @@
-"""One configuration in both engines: what differs, in inputs, parameters, losses, gradients and detections?"""
+"""The differences between both engines for one configuration: inputs, parameters, detections, losses and gradients."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from detectron2.structures import BoxMode
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
-from ...checkpoint import Checkpointer
-from ...config import CfgNode, get_cfg
-from ...data import build_mapper, load_coco_json
-from ...data.shapes import write_shapes
-from ...errors import UserError, argument_names
-from ...layers import Conv2d
-from ...modeling import build_model
-from ...modeling.rpn import RPNHead
-from ...structures import Instances
-from .config import read_config
+from sn2fpn.checkpoint import Checkpointer
+from sn2fpn.config import CfgNode, get_cfg
+from sn2fpn.data import build_mapper, load_coco_json
+from sn2fpn.data.shapes import write_shapes
+from sn2fpn.errors import UserError, argument_names
+from sn2fpn.integrations.detectron2.config import read_config
+from sn2fpn.layers import Conv2d
+from sn2fpn.modeling import build_model
+from sn2fpn.modeling.rpn import RPNHead
+from sn2fpn.structures import Instances
 
 __all__ = [
     "Difference",
@@ -42,7 +42,7 @@ __all__ = [
     "to_detectron2",
 ]
 
-# One of everything that is random in the data, small pictures, and a CPU: what both engines can do alike.
+# Both engines use a CPU, small images and no random augmentation, so that their results can be equal.
 _REDUCED: dict[str, Any] = {
     "MODEL.DEVICE": "cpu",
     "INPUT.MIN_SIZE_TRAIN": (192,),
@@ -55,7 +55,7 @@ _REDUCED: dict[str, Any] = {
 
 
 class Difference(NamedTuple):
-    """A row of the comparison."""
+    """One row of the comparison."""
 
     what: str
     largest: float
@@ -70,15 +70,15 @@ def compare_engines(
     seed: int = 0,
     exactly: bool = True,
 ) -> list[Difference]:
-    """Build a configuration's detector in both engines, with the same weights, and run them side by side.
+    """Build the detector of a configuration in both engines with the same weights, and compare their results.
 
     Args:
-        config_file: YAML that the native engine serves.
+        config_file: a YAML config that the native engine supports.
         overrides: `["KEY", value, …]`.
-        weights: checkpoint for both; "": random weights with norms that fit them.
-        images: pictures of synthetic shapes to run on.
-        seed: of weights and pictures.
-        exactly: see `compute_exactly`; False: float32 throughout, as in use.
+        weights: a checkpoint for both detectors; "" takes random weights and calibrated norms.
+        images: number of synthetic images.
+        seed: seed of weights and images.
+        exactly: see `compute_exactly`; False computes in float32, as in normal use.
 
     Raises:
         UserError: the configuration or the weights cannot be used.
@@ -97,7 +97,7 @@ def compare_engines(
 
 
 def read_both(config_file: str, overrides: Sequence[Any] = ()) -> tuple[CfgNode, TheirCfgNode]:
-    """The native and Detectron2's configuration of the same file, at reduced size and without randomness in the data.
+    """Read a file as the native and as Detectron2's configuration, with small images and no random augmentation.
 
     Raises:
         UserError: see `sn2fpn.config.CfgNode.merge_from_file`.
@@ -112,7 +112,7 @@ def read_both(config_file: str, overrides: Sequence[Any] = ()) -> tuple[CfgNode,
 def make_inputs(
     cfg: CfgNode, their_cfg: TheirCfgNode, images: int = 2, seed: int = 0
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Training inputs from pictures of shapes, as the native mapper and as Detectron2's makes them."""
+    """Make training inputs from synthetic images with the native mapper and with Detectron2's."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_shapes(root, {"compare": (images, seed)})
@@ -125,7 +125,7 @@ def make_inputs(
 
 
 def to_detectron2(inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same model inputs with Detectron2's structures."""
+    """Convert model inputs to Detectron2's structures."""
     return [{k: _their_instances(v) if isinstance(v, Instances) else v for k, v in x.items()} for x in inputs]
 
 
@@ -144,13 +144,13 @@ def _their_instances(instances: Instances) -> Any:
 def build_pair(
     cfg: CfgNode, their_cfg: TheirCfgNode, inputs: Sequence[dict[str, Any]], weights: str = "", seed: int = 0
 ) -> tuple[nn.Module, nn.Module]:
-    """The detector in both engines, with the same weights.
+    """Build the detector in both engines with the same weights.
 
-    Random weights are adapted to `inputs`: norms get their statistics, and the predictors are spread out, so that
-    detections are many and differ.
+    Random weights are adapted to `inputs`: norms get their statistics, and the weights of the predictors are enlarged,
+    so that there are many different detections.
 
     Raises:
-        UserError: parameters with other names or shapes, or weights that cannot be used.
+        UserError: the names or shapes of the parameters differ, or the weights cannot be used.
     """
     torch.manual_seed(seed)
     ours = build_model(cfg)
@@ -168,10 +168,10 @@ def build_pair(
 
 
 def compute_exactly(model: nn.Module) -> None:
-    """Let the networks compute in float64; their results are rounded to float32 for the rest of the detector.
+    """Let the networks compute in float64, and round their results to float32 for the rest of the detector.
 
-    Detectors sort, threshold and sample: in float32 a last digit may choose another proposal, after which every number
-    differs. This leaves (nearly) no such digit.
+    Detectors sort, threshold and sample, so that a difference in the last digit of float32 may select another proposal,
+    after which all numbers differ. In float64, such differences hardly occur.
     """
     rpn_head, roi_heads = model.proposal_generator.rpn_head, model.roi_heads
     parts = [model.backbone, rpn_head, roi_heads.box_head, roi_heads.box_predictor]
@@ -181,7 +181,7 @@ def compute_exactly(model: nn.Module) -> None:
         part.double()
         part.register_forward_pre_hook(lambda _, inputs: _cast(inputs, torch.float64))
         part.register_forward_hook(lambda _, inputs, output: _cast(output, torch.float32))
-    if isinstance(rpn_head, RPNHead):  # it is asked for the best and for the sampled anchors alone
+    if isinstance(rpn_head, RPNHead):  # its methods compute only the best or the sampled anchors
         for name in ("best", "at"):
             setattr(rpn_head, name, _in_double(getattr(rpn_head, name)))
 
@@ -195,7 +195,7 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
         return {k: _cast(v, dtype) for k, v in value.items()}
     if isinstance(value, list | tuple):
         items = [_cast(v, dtype) for v in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)  # a NamedTuple, or a plain one
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)  # a NamedTuple or a plain tuple
     return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
@@ -223,7 +223,7 @@ def _calibrate(model: nn.Module, inputs: Sequence[dict[str, Any]]) -> None:
 
 
 def compare_inputs(inputs: Sequence[dict[str, Any]], their_inputs: Sequence[dict[str, Any]]) -> list[Difference]:
-    """Pictures (in grey levels), boxes (in pixels), classes and masks of training inputs."""
+    """Compare the images (in grey levels), boxes (in pixels), classes and masks of training inputs."""
     largest: dict[str, float] = {}
     for ours, theirs in zip(to_detectron2(inputs), their_inputs, strict=True):
         values = {"image": (ours["image"], theirs["image"])}
@@ -246,7 +246,7 @@ def _input_difference(a: Any, b: Any) -> float:
 def compare_training(
     ours: nn.Module, theirs: nn.Module, inputs: Sequence[dict[str, Any]], seed: int = 0
 ) -> list[Difference]:
-    """Losses and gradients of one step: relative differences, a gradient's by its norm."""
+    """Compare the losses and gradients of one step by their relative differences; gradients are compared by norms."""
     losses, gradients = _train_step(ours, inputs, seed)
     their_losses, their_gradients = _train_step(theirs, to_detectron2(inputs), seed)
     rows = [
@@ -263,7 +263,7 @@ def compare_training(
 def _train_step(model: nn.Module, inputs: Sequence[dict[str, Any]], seed: int) -> tuple[dict, dict]:
     model.train()
     model.zero_grad()
-    torch.manual_seed(seed)  # both engines draw their samples alike
+    torch.manual_seed(seed)  # both engines sample in the same way
     with EventStorage():
         losses = model(inputs)
     sum(losses.values()).backward()
@@ -273,7 +273,7 @@ def _train_step(model: nn.Module, inputs: Sequence[dict[str, Any]], seed: int) -
 
 @torch.no_grad()
 def compare_detections(ours: nn.Module, theirs: nn.Module, inputs: Sequence[dict[str, Any]]) -> list[Difference]:
-    """Detections of the same class that lie nearest to each other: number, boxes (pixels), scores, mask pixels."""
+    """Compare the nearest detections of the same class: their number, boxes (in pixels), scores and mask pixels."""
     ours.eval()
     theirs.eval()
     largest = {"number": 0.0, "boxes": 0.0, "scores": 0.0}
@@ -285,7 +285,7 @@ def compare_detections(ours: nn.Module, theirs: nn.Module, inputs: Sequence[dict
         if not len(mine) or not len(other):
             continue
         distance = (other.pred_boxes.tensor[:, None] - mine.pred_boxes.tensor[None]).abs().amax(2)
-        distance += (other.scores[:, None] - mine.scores[None]).abs()  # tells equal boxes apart
+        distance += (other.scores[:, None] - mine.scores[None]).abs()  # distinguishes equal boxes
         distance[other.pred_classes[:, None] != mine.pred_classes[None]] = float("inf")
         mine = mine[distance.argmin(1)]
         found = {

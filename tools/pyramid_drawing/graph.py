@@ -1,4 +1,4 @@
-"""A pyramid's data flow as plain data: blocks that make maps, and links along which maps go."""
+"""The data flow of a pyramid as a graph: blocks that compute feature maps, and links between them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ __all__ = ["Block", "Link", "PyramidGraph"]
 
 @dataclass(frozen=True)
 class Block:
-    """A step that makes a map. `kind`: "input" (trunk map), "output", "join" (of several maps) or "block"."""
+    """A step that computes a feature map.
+
+    Attributes:
+        name: a unique name.
+        level: the level of the map, whose stride is 2**level.
+        kind: "input" (a trunk map), "output", "join" (of several maps) or "block".
+        label: the lines of text in the drawing.
+    """
 
     name: str
     level: int
@@ -20,7 +27,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Link:
-    """A map on its way from a block to a reader; `steps`: what happens to it on the way."""
+    """A feature map on its way from a block to a reader, and the steps that change it on the way."""
 
     source: str
     target: str
@@ -29,13 +36,13 @@ class Link:
 
 @dataclass(frozen=True)
 class PyramidGraph:
-    """A pyramid's blocks, in the order of computation, and their links."""
+    """The blocks of a pyramid in the order of computation, and their links."""
 
     blocks: tuple[Block, ...]
     links: tuple[Link, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and dicts, for JSON."""
+        """Return the graph as plain lists and dicts, for JSON."""
         return {
             "blocks": [asdict(b) | {"label": list(b.label)} for b in self.blocks],
             "links": [asdict(k) | {"steps": list(k.steps)} for k in self.links],

@@ -1,4 +1,4 @@
-"""Tracing on modules whose data flow is known, and the picture's geometry."""
+"""Tests of the drawings of pyramids: traced graphs of known modules, and the geometry of the drawings."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pyramid_drawing import PyramidGraph, draw_pyramid, graph_in_drawing, trace_pyramid
 from sn2fpn.layers import Conv2d, soft_nearest_add
 from sn2fpn.pyramids import FPN, SNIFPN, BiFPN, Pyramid
-from sn2fpn.visualization.pyramids import PyramidGraph, draw_pyramid, graph_in_drawing, trace_pyramid
 
 CHANNELS = [8, 8, 8, 8]
 PICTURES = sorted((Path(__file__).resolve().parents[2] / "docs" / "pyramids").glob("*.svg"))
@@ -21,7 +21,7 @@ TAG = "{http://www.w3.org/2000/svg}"
 
 
 def paths(graph: PyramidGraph) -> set[str]:
-    """The links as text, "C5 -[subsample]> p6", with a block named by its level and label."""
+    """Return the links as text, e.g. "C5 -[subsample]> p6"; a block is named by its label and level."""
 
     def name(block_name: str) -> str:
         b = next(b for b in graph.blocks if b.name == block_name)
@@ -63,7 +63,7 @@ def test_a_cell_of_bifpn() -> None:
 
 
 class _Toy(Pyramid):
-    """Joins of three kinds: a gate, a module that is more than one step, and one with convs on its inputs."""
+    """A pyramid with joins of three kinds: a gate, a module of several steps, and one with convs on its inputs."""
 
     def __init__(self) -> None:
         super().__init__([8, 8], 8)

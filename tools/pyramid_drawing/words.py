@@ -1,4 +1,4 @@
-"""Recorded operations and modules in a few words: "3x3/2", "max-pool 3x3/2", "nearest", "× 1/4", "ESD-1"."""
+"""Short descriptions of recorded operations and modules: "3x3/2", "max-pool 3x3/2", "nearest", "× 1/4", "ESD-1"."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 __all__ = ["SAME", "SIGNS", "arguments", "call_stack", "describe_module", "describe_operation", "operation"]
 
-SAME = (
+SAME = (  # operations that do not change the values of a map
     "alias",
     "clone",
     "contiguous",
@@ -40,10 +40,11 @@ SIGNS = {"add": "+", "sum": "+", "mul": "×", "maximum": "max", "div": "÷", "su
 
 
 def describe_operation(node: Any, maps: int = 1) -> str | None:
-    """A recorded operation in words; None when it changes nothing.
+    """Describe a recorded operation; the result is None if the operation changes nothing.
 
     Args:
-        maps: how many of its arguments are maps.
+        node: the operation.
+        maps: number of its arguments that are maps.
     """
     op = operation(node)
     if "deform_conv2d" in op:
@@ -74,7 +75,7 @@ def describe_operation(node: Any, maps: int = 1) -> str | None:
 
 
 def describe_module(module: nn.Module) -> list[str]:
-    """A module in a few words: "3x3/2", "BN", "relu"; a sequence by its parts; else by its class."""
+    """Describe a module: a conv as "3x3/2", "BN", "relu", a sequence by its parts, and others by their class."""
     if isinstance(module, nn.Sequential):
         return [word for part in module for word in describe_module(part)]
     if isinstance(module, nn.Conv2d):
@@ -94,7 +95,7 @@ def _class_words(thing: Any) -> str:
         name += ", corners aligned"
     if "BatchNorm" in name:
         return "frozen BN" if "Frozen" in name else "BN"
-    name = {"GroupNorm": "GN", "C3": "C3 block"}.get(name, name).strip("_")  # C3 is a trunk map, too
+    name = {"GroupNorm": "GN", "C3": "C3 block"}.get(name, name).strip("_")  # C3 is also a map of the trunk
     name = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", name)  # FeatureSelection -> Feature Selection
     name = re.sub(r"^(ESD|GSConvE)(\d)$", r"\1-\2", name)
     return name if name[:2].isupper() or "-" in name else name.lower()
@@ -110,19 +111,19 @@ def _fraction(value: float) -> str:
 
 
 def operation(node: Any) -> str:
-    """ "aten.upsample_nearest2d.vec" -> "upsample_nearest2d"."""
+    """Return the name of an operation, e.g. "upsample_nearest2d" for "aten.upsample_nearest2d.vec"."""
     target = node.target
     name = getattr(target, "_opname", None) or str(getattr(target, "__name__", target))
     return name.partition(".")[0].rstrip("_")
 
 
 def call_stack(node: Any) -> list[str]:
-    """The module calls around an operation, outermost first; the pyramid's own is ""."""
+    """Return the module calls around an operation, the outermost first; the call of the pyramid itself is ""."""
     return ["", *list(node.meta.get("nn_module_stack", {}))[1:]]
 
 
 def arguments(node: Any) -> Sequence[Any]:
-    """The values that an operation reads, in the order of its arguments, a value as often as it is read."""
+    """Return the values that an operation reads, in the order of its arguments and as often as they are read."""
     found: list[Any] = []
     torch.fx.map_arg((node.args, node.kwargs), lambda n: found.append(n))
     return found

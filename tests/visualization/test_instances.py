@@ -1,4 +1,4 @@
-"""Boxes, labels and grids: what is drawn, where, and that it can be read at every size."""
+"""Tests of the drawing of boxes, labels, masks and grids: content, place and size."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from sn2fpn.visualization import (
     draw_masks,
     image_grid,
     predictions_beside_ground_truth,
+    scale_instances,
 )
-from sn2fpn.visualization.drawing import scale_instances
 
 GREY = 127
 
@@ -30,7 +30,7 @@ def _picture(height: int, width: int) -> np.ndarray:
 
 
 def _changed(image: np.ndarray) -> tuple[int, int, int, int]:
-    """(x1, y1, x2, y2) of all that is no longer grey, both ends included."""
+    """Return the corners (x1, y1, x2, y2), both included, of the pixels that are not grey."""
     rows, columns = np.nonzero((image != GREY).any(axis=2))
     return columns.min(), rows.min(), columns.max(), rows.max()
 
@@ -47,7 +47,7 @@ def test_box_lies_on_its_corners_and_the_input_stays() -> None:
 
 @pytest.mark.parametrize("size", [(20, 30), (120, 160), (480, 640), (2000, 3000)])
 def test_labels_stay_inside_and_grow_with_the_picture(size: tuple[int, int]) -> None:
-    """Boxes that touch each corner and pass the border; the label's bar has the box's colour."""
+    """Boxes touch the corners and cross the border. The background of a label has the colour of its box."""
     height, width = size
     boxes = [
         [-50.0, -50.0, width * 0.3, height * 0.3],
@@ -59,13 +59,13 @@ def test_labels_stay_inside_and_grow_with_the_picture(size: tuple[int, int]) -> 
     assert drawn.shape == (height, width, 3)
     blue, box = (0, 0, 255), [width * 0.4, height * 0.5, width * 0.6, height * 0.9]
     labelled = draw_boxes(_picture(*size), [box], ["thing"], [blue])
-    if height >= 120:  # above the box: a bar of its colour, high enough to read, low enough not to be in the way
+    if height >= 120:  # the background above the box is high enough to read the label, and not too high
         bar = (labelled[: int(height * 0.5), int(width * 0.41)] == blue).all(axis=1).sum()
         assert max(10, 0.02 * (height * width) ** 0.5) <= bar < 0.2 * height
 
 
 def test_labels_of_neighbours_do_not_cover_each_other() -> None:
-    """Four boxes on nearly one spot: all four bars are there in full."""
+    """Four boxes are nearly in the same place, and most of each label is visible."""
     boxes = [[200.0 + 4 * i, 200.0 + 4 * i, 300.0 + 4 * i, 300.0 + 4 * i] for i in range(4)]
     colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
     image = _picture(480, 640)
@@ -108,7 +108,7 @@ def test_instances_by_score_and_truth() -> None:
 
 
 def test_masks_are_tinted_within_their_outline() -> None:
-    """The small mask lies over the large one, whatever their order; the rest and the input stay grey."""
+    """The small mask is drawn over the large one, and the rest of the image and the input stay grey."""
     masks = torch.zeros(2, 60, 90, dtype=torch.bool)
     masks[0, 20:30, 30:45], masks[1, 10:50, 20:80] = True, True
     image, colors = _picture(60, 90), [(255, 0, 0), (0, 0, 255)]
@@ -118,7 +118,7 @@ def test_masks_are_tinted_within_their_outline() -> None:
     assert drawn[20, 35].tolist() == [255, 0, 0] and drawn[10, 60].tolist() == [0, 0, 255]  # outlines
     assert (draw_masks(image, masks[:0]) == image).all()
     assert (draw_masks(image, torch.zeros_like(masks)) == image).all()
-    with pytest.raises(ValueError, match=r"masks of shape \(2, 60, 90\) on a picture of \(60, 80\)"):
+    with pytest.raises(ValueError, match=r"masks of shape \(2, 60, 90\) do not fit an image of \(60, 80\)"):
         draw_masks(_picture(60, 80), masks)
     with pytest.raises(ValueError, match="2 masks with 1 colours"):
         draw_masks(image, masks, colors[:1])
@@ -166,12 +166,12 @@ def test_grid_keeps_every_picture() -> None:
             assert (grid == 10 * (r + 2 * c)).all(axis=2).sum() == h * w
     titled = image_grid(pictures, [["one", "a title far too long for a picture of ten pixels"], ["three"]])
     assert titled.shape[1] == grid.shape[1] and titled.shape[0] > grid.shape[0]
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         image_grid([])
 
 
 def test_predictions_beside_ground_truth(tmp_path: Path) -> None:
-    """Three samples in two rows of two pairs; nothing but the PNG is left."""
+    """Three samples are in two rows of two pairs, and only the PNG file is written."""
 
     def sample(height: int, width: int, scores: list[float]) -> Sample:
         boxes = Boxes(torch.tensor([[0.0, 0.0, width / 2, height / 2]]))
@@ -191,6 +191,6 @@ def test_predictions_beside_ground_truth(tmp_path: Path) -> None:
     path = predictions_beside_ground_truth(samples, tmp_path / "new" / "grid.png", ["a", "b"], size_px=200)
     grid = np.asarray(Image.open(path))
     assert grid.shape[1] >= 200 * 2 + 100 * 2
-    assert (grid == class_color(1)).all(axis=2).sum() > 1000  # the truth of all three
-    assert (grid == class_color(0)).all(axis=2).any()  # the one prediction above 0.5
+    assert (grid == class_color(1)).all(axis=2).sum() > 1000  # the ground truth of all samples
+    assert (grid == class_color(0)).all(axis=2).any()  # the only prediction above 0.5
     assert [p.name for p in path.parent.iterdir()] == ["grid.png"]

@@ -1,4 +1,4 @@
-"""The picture at the end of a run, from a set on disk and a model."""
+"""Tests of the picture at the end of a run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from torch import nn
 from sn2fpn.config import get_cfg
 from sn2fpn.data import register_coco_instances
 from sn2fpn.data.catalog import DatasetCatalog
+from sn2fpn.evaluation.predictions import draw_predictions
 from sn2fpn.structures import Boxes, Instances
-from sn2fpn.visualization import class_color, draw_predictions
+from sn2fpn.visualization import class_color
 
 
 @pytest.fixture
