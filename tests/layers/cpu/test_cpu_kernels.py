@@ -19,7 +19,7 @@ from sn2fpn.layers.cpu.mask_windows import windows_of_boxes
 from sn2fpn.layers.cpu.nms import nms_per_group
 from sn2fpn.layers.cpu.roi_align import roi_align_pyramid
 from sn2fpn.layers.cpu.sync_batch_norm import sync_batch_norm
-from sn2fpn.modeling import mask_pasting
+from sn2fpn.modeling.roi_heads import mask_pasting
 from sn2fpn.modeling.roi_heads.pooler import _roi_align_by_level
 
 STRIDES = (4, 8, 16, 32)
