@@ -37,6 +37,7 @@ SIZE = (800, 1344)  # 800x1333, padded to multiples of 32
 SETTINGS: dict[str, list[list[str]]] = {
     "sni": [["MODEL.SNI.MODE", "authors_rcnn"]],
     "ihp": [["MODEL.IHP.FILTER", name] for name in ("gsconve", "conv3x3", "bottleneck")],
+    "fpn": [["MODEL.FPN.UPSAMPLE", kind] for kind in ("deconv", "carafe", "dysample")],
     "pafpn": [["MODEL.PAFPN.VARIANT", "openmmlab"]],
     "sapan": [["MODEL.SAPAN.DOWN", name] for name in ("esd2", "gsconve1", "conv")],
     "bifpn": [["MODEL.BIFPN.PER_EDGE_PROJ", "True"], ["MODEL.BIFPN.SEPARABLE", "False"]],
@@ -80,7 +81,8 @@ def cost(pyramid: Pyramid, size: tuple[int, int] = SIZE) -> Cost:
     total = 0
     for node in torch.export.export(pyramid.eval(), (inputs,), strict=False).graph.nodes:
         if node.op == "call_function" and "conv" in str(node.target):
-            total += prod(node.meta["val"].shape) * prod(node.args[1].meta["val"].shape[1:])
+            values = node.args[0] if "transpose" in str(node.target) else node  # each of which takes a whole kernel
+            total += prod(values.meta["val"].shape) * prod(node.args[1].meta["val"].shape[1:])
     return Cost(sum(p.numel() for p in pyramid.parameters()), total)
 
 

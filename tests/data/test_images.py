@@ -86,6 +86,12 @@ def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
     assert read_image_size(path) == UPRIGHT[orientation].shape[:2]
 
 
+def test_damaged_exif_data_do_not_hide_the_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = save(tmp_path / "exif.png", Image.fromarray(RGB), exif=b"Exif\0\0garbage!!")
+    assert np.array_equal(read_image(path, "RGB"), RGB) and read_image_size(path) == RGB.shape[:2]
+    assert "exif.png: the EXIF data cannot be read" in caplog.text
+
+
 def test_unreadable_files_are_named_with_the_reason(tmp_path: Path) -> None:
     whole = save(tmp_path / "whole.jpg", Image.fromarray(RGB)).read_bytes()
     cases = {

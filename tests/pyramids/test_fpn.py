@@ -87,6 +87,11 @@ def test_mistakes_are_named(refused: Callable[..., None], option: dict, words: s
     refused("fpn", FPN, option, words)
 
 
+def test_channels_that_a_kind_cannot_have() -> None:
+    with pytest.raises(ArgumentError, match=r"^upsample: 'dysample' cannot have 6 channels \(groups: .* found 4\)"):
+        FPN([4, 8], 6, upsample="dysample")
+
+
 @pytest.mark.parametrize("upsample", ["sni", "sni:0.5", "sni:learned"])
 def test_sni_is_not_averaged(upsample: str) -> None:
     with pytest.raises(ArgumentError, match=r"^fuse_type: expected 'sum', because the alpha of SNI"):

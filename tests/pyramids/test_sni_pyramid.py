@@ -144,6 +144,11 @@ def test_the_preset_leaves_no_choice(option: str, value: object) -> None:
         PYRAMIDS.get("sni")(cfg, FPN([4, 8], 4).output_shape())
 
 
+def test_the_step_is_sni() -> None:
+    with pytest.raises(ArgumentError, match=r"^upsample: the step of this pyramid is 'sni'; use FPN for 'carafe'"):
+        SNIFPN([4, 8], 4, upsample="carafe")
+
+
 @pytest.mark.parametrize(
     ("name", "advice"),
     [

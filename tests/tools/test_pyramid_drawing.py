@@ -114,6 +114,28 @@ def test_joins_of_other_kinds() -> None:
     }
 
 
+class _Damped(nn.Module):
+    def forward(self, coarse: torch.Tensor, size: list[int]) -> torch.Tensor:
+        return F.interpolate(coarse * 0.25, size=size)
+
+
+class _Stepwise(Pyramid):
+    """A pyramid whose top-down step is a module without parameters."""
+
+    def __init__(self) -> None:
+        super().__init__([8, 8], 8)
+        self.add_laterals()
+        self.step = _Damped()
+
+    def fuse(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        fine, coarse = self.laterals(features)
+        return [fine + self.step(coarse, fine.shape[2:]), coarse]
+
+
+def test_a_module_without_parameters_shows_its_operations() -> None:
+    assert "1x1@3 -[SNI, α = 1/4]> +@2" in paths(trace_pyramid(_Stepwise()))
+
+
 def test_training_state_is_left_alone() -> None:
     pyramid = BiFPN(CHANNELS, 8, num_cells=1)
     before = {name: w.clone() for name, w in pyramid.state_dict().items()}

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import analyze_model
+import compare_engines
 import visualize_data
 from sn2fpn.config import get_cfg
 from sn2fpn.data.shapes import write_shapes
@@ -103,6 +104,13 @@ def test_counts_are_those_of_the_definition() -> None:
 def test_mistakes_in_analyze_model(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert analyze_model.main(["--config-file", *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_mistakes_in_compare_engines(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without Detectron2 the missing package is named, and with it the missing file."""
+    assert compare_engines.main(["--config-file", "configs/nowhere.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and ("detectron2" in said.lower() or "configs/nowhere.yaml" in said)
 
 
 @pytest.fixture

@@ -169,6 +169,8 @@ class _Reader:
         """Return the outermost call around an operation that is a block."""
         for key in call_stack(node)[1:]:
             call = self.calls[key]
+            if next(self.modules[call.path].parameters(), None) is None:
+                continue  # its operations, such as resizing, say more than its class
             if len(call.outputs) == 1 and (len(call.inputs) == 1 or call.type in self.closed):
                 return call
         return None

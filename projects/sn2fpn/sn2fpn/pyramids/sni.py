@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ArgumentError, check_choice
-from ..layers import SNI, Conv2d
+from ..layers import SNI, Conv2d, Upsampling
 from .fpn import FPN
 from .registry import register_pyramid
 
@@ -34,7 +34,7 @@ class SNIFPN(FPN):
     of C5 in T_2 is alpha^3 = 1/64.
 
     Args:
-        inputs, shared: as in `FPN`, except that SNI is the only upsampling and "sum" the only `fuse_type`.
+        inputs, shared: as in `FPN`, except that "sum" is the only `fuse_type`.
         mode: "soft_nearest", or "authors_rcnn", which stands for alpha 0.25, bilinear, pass_smoothed, no output
             convolution on the coarsest map, and weights from N(0, 0.01^2). It excludes other values of the options.
         alpha: "area" (the ratio of pixel counts), a fixed factor on the upsampled map, or "learned": a scalar
@@ -43,6 +43,7 @@ class SNIFPN(FPN):
         interp: "nearest", or "bilinear" with half-pixel centres.
         order: what travels down: "pass_sum" (T_i), or "pass_smoothed" (P_i, so that each level sees the 3x3
             convolutions of all coarser levels).
+        upsample: always "sni"; the options above are those of the step.
 
     Raises:
         ArgumentError: an unknown choice, an option that contradicts the mode, or inputs that do not make a pyramid.
@@ -63,14 +64,18 @@ class SNIFPN(FPN):
         alpha: float | str = "area",
         interp: str = "nearest",
         order: str = "pass_sum",
+        upsample: Upsampling = "sni",
         **shared: Any,
     ) -> None:
+        if upsample != "sni":
+            raise ArgumentError("upsample", f"the step of this pyramid is 'sni'; use FPN for {upsample!r}")
         if check_choice("mode", mode, ("soft_nearest", "authors_rcnn")) == "authors_rcnn":
             _check_preset(alpha=alpha, interp=interp, order=order)
             alpha, interp, order = _AUTHORS_RCNN.values()
         check_choice("order", order, ("pass_sum", "pass_smoothed"))
         learned = alpha == "learned"
         super().__init__(*inputs, upsample=lambda _: SNI(alpha=1.0 if learned else alpha, interp=interp), **shared)
+        self.alpha, self.interp, self.order = alpha, interp, order
         self.pass_smoothed = order == "pass_smoothed"
         if learned:
             for level in self.levels[:-1]:

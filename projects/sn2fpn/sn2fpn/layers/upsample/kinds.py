@@ -57,8 +57,13 @@ def get_upsample(kind: Upsampling, channels: int) -> Upsample:
         >>> get_upsample("sni:0.5", 256)
         SNI(scale_factor=2, alpha=0.5, interp='nearest')
     """
+    if isinstance(kind, str) and kind not in _KINDS:
+        return SNI(alpha=_sni_factor(kind))
     if isinstance(kind, str):
-        return _KINDS[kind](channels) if kind in _KINDS else SNI(alpha=_sni_factor(kind))
+        try:
+            return _KINDS[kind](channels)
+        except ArgumentError as e:
+            raise ArgumentError("upsample", f"{kind!r} cannot have {channels} channels ({e})") from e
     if isinstance(kind, nn.Module) or not callable(kind):
         raise ArgumentError("upsample", f"expected a name or a callable that makes the module, found {kind!r}")
     module = kind(channels)
