@@ -1,4 +1,4 @@
-"""The example pyramid: identical in guide and file, keeps the contract, and stands in a study and in Python configs."""
+"""Tests of the example pyramid: the guide shows it, it keeps the promises, and it works in studies and configs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pytest
 from sn2fpn.config import LazyConfig, get_cfg, instantiate
 from sn2fpn.engine import import_files
 from sn2fpn.modeling import build_backbone
-from sn2fpn.pyramids import PYRAMIDS
-from sn2fpn.pyramids.checks import check_pyramid
+from sn2fpn.pyramids import PYRAMIDS, check_pyramid
 from sn2fpn.study.check import check_study
 from sn2fpn.study.file import Study
 
