@@ -1,12 +1,15 @@
-# make quickstart   install, train a small detector, evaluate it, draw pictures
-# make test         install, run the tests
-# make install      install only
+# make quickstart   install, train a small detector, evaluate it and draw pictures
+# make test         install, check the style and run the tests that are not slow
+# make test-slow    the slow tests: compilation, several processes, kills
+# make test-all     all tests
+# make lint         check the style alone
+# make install      install alone
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
-.PHONY: install quickstart test lint
+.PHONY: install quickstart lint test test-slow test-all
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -23,9 +26,15 @@ $(STAMP): pyproject.toml
 quickstart: install
 	$(BIN)/python train_net.py --engine native --config-file configs/quick/faster_rcnn_R18_sni_shapes.yaml
 
-test: install
-	$(BIN)/python -m ruff check .
-	$(BIN)/python -m pytest
-
 lint: install
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check --quiet . || { echo 'some files are not formatted: run `ruff format .`'; exit 1; }
+
+test: lint
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+test-all: lint
+	$(BIN)/python -m pytest

@@ -1,4 +1,4 @@
-"""Fixtures that every room's tests share: where golden numbers and optional data lie, and tidying up after a run."""
+"""Fixtures that all tests share: the folders of golden numbers and optional data, and tidying up after a run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _TESTS = Path(__file__).resolve().parent
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """The golden numbers, copied into `tests/golden`."""
+    """The folder of the golden numbers."""
     return _TESTS / "golden"
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real photographs and broken files beside the repository; `$SN2FPN_SHARED_DATA` names another folder."""
+    """A folder of real photographs and broken files beside the repository, or the one in `$SN2FPN_SHARED_DATA`."""
     default = _TESTS.parent.parent / "shared" / "data"
     folder = Path(os.environ.get("SN2FPN_SHARED_DATA", default))
     if not folder.is_dir():
@@ -31,7 +31,7 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def leave_no_trace() -> Iterator[None]:
-    """A run sets up logging and determinism for its process; tests share one."""
+    """Undo the logging and determinism that a run sets up for its process, which tests share."""
     logger = logging.getLogger("sn2fpn")
     before = (logger.level, logger.propagate, list(logger.handlers))
     yield

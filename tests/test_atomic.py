@@ -1,4 +1,4 @@
-"""A file is replaced whole or not at all."""
+"""Test that a file is replaced completely or not at all."""
 
 from __future__ import annotations
 

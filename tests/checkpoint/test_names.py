@@ -1,4 +1,4 @@
-"""Caffe2's and torchvision's files arrive under Detectron2's names, with the same function."""
+"""Test that files of Caffe2 and torchvision are loaded under Detectron2's names and compute the same."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _randomise(model: torch.nn.Module, seed: int = 0) -> None:
 
 
 def caffe2_name(name: str) -> str:
-    """Detectron2's name of a trunk's tensor -> Caffe2's ("stem.conv1.norm.weight" -> "res_conv1_bn_gamma")."""
+    """Return Caffe2's name of a trunk's tensor: "res_conv1_bn_gamma" for "stem.conv1.norm.weight"."""
     kinds = {"weight": "gamma", "bias": "beta", "running_mean": "running_mean", "running_var": "running_var"}
     branch = {"shortcut": "branch1", "conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c"}
     parts = name.split(".")
@@ -48,7 +48,7 @@ def caffe2_name(name: str) -> str:
 
 
 def affine_name(name: str) -> str:
-    """The same in older files, where batch norm is an affine pair."""
+    """Return the name in older files, where batch norm consists of weight and bias only."""
     return re.sub("gamma$", "s", re.sub("beta$", "b", name))
 
 

@@ -1,4 +1,4 @@
-"""Files are read without executing anything in them, whatever they hold."""
+"""Test that files are read without executing anything in them, whatever they hold."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from sn2fpn.checkpoint import load_file
-from sn2fpn.errors import UserError
+from sn2fpn.errors import UserError, argument_names
 
 MARKER = "sn2fpn_pickle_executed"
 WEIGHTS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.float64([0.5, -1])}
 
 
 class _Attack:
-    """Pickles as a call of `open(MARKER, "w")`."""
+    """An object whose pickle calls `open(MARKER, "w")`."""
 
     def __reduce__(self):
         return open, (MARKER, "w")
@@ -67,7 +67,7 @@ def test_both_spellings_of_numpy_and_foreign_layouts(tmp_path: Path) -> None:
 
 
 def test_pickle_of_python_2(tmp_path: Path) -> None:
-    """Python 2 writes names and raw data as byte strings (SHORT_BINSTRING), numpy under its old module name."""
+    """Python 2 writes names and data as byte strings (SHORT_BINSTRING), and numpy's module has its old name."""
     data = np.float32([1.5, -2.0, 255.0]).tobytes()
 
     def text(s: bytes) -> bytes:
@@ -121,7 +121,7 @@ def _malicious(kind: str, path: Path) -> Path:
         torch.save(payload, path, _use_new_zipfile_serialization=False)
     if kind == "builtins":
         path.write_bytes(b"cbuiltins\neval\n(V1\ntR.")
-    if kind == "numpy function":  # numpy.load and friends would open files
+    if kind == "numpy function":  # numpy.load would open a file.
         path.write_bytes(b"\x80\x02cnumpy\nload\n(U\x04evil\x85R.")
     if kind == "dotted name":
         path.write_bytes(b"\x80\x04\x8c\x05numpy\x8c\x0edtype.__init__\x93.")
@@ -150,7 +150,7 @@ def test_arrays_of_objects_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_pickle_cannot_change_what_later_loads_use(tmp_path: Path) -> None:
-    """BUILD with a (None, {...}) state sets attributes of whatever a pickle can name."""
+    """The opcode BUILD with a state of (None, {...}) sets attributes of anything that a pickle can name."""
     body = b"\x80\x02}U\x01xcnumpy.core.multiarray\n_reconstruct\nN}U\x09_functioncnumpy\nndarray\ns\x86bs."
     (tmp_path / "evil.pkl").write_bytes(body)
     with pytest.raises(UserError, match=r"evil\.pkl"):
@@ -160,7 +160,7 @@ def test_a_pickle_cannot_change_what_later_loads_use(tmp_path: Path) -> None:
 
 def test_shared_containers_are_walked_once(tmp_path: Path) -> None:
     value: list = []
-    for _ in range(60):  # 2^60 leaves if each occurrence were walked
+    for _ in range(60):  # There would be 2^60 leaves if each occurrence were walked.
         value = [value, value]
     load_file(_write_pickle(tmp_path / "w.pkl", {**WEIGHTS, "tree": value}))
 
@@ -199,14 +199,17 @@ def test_files_without_weights(tmp_path: Path, content: object) -> None:
 # ------------------------------------------------------------------ finding
 
 
-def test_missing_files_name_the_key_and_the_nearest_file(tmp_path: Path) -> None:
+def test_missing_files_name_the_argument_and_the_nearest_file(tmp_path: Path) -> None:
     (tmp_path / "model_final.pth").touch()
-    with pytest.raises(UserError, match=r"MODEL\.WEIGHTS: no such file: .*did you mean 'model_final.pth'"):
+    with pytest.raises(UserError, match=r"^path: there is no file .*did you mean 'model_final.pth'"):
         load_file(tmp_path / "model_finl.pth")
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(UserError, match=r"no folder .*nowhere$"):
         load_file(tmp_path / "nowhere" / "model_final.pth")
-    with pytest.raises(UserError, match=r"--weights: .* is a folder.*model_final\.pth"):
-        load_file(tmp_path, where="--weights")
+    with (
+        pytest.raises(UserError, match=r"^--weights: .* is a folder.*model_final\.pth"),
+        argument_names({"path": "--weights"}),
+    ):
+        load_file(tmp_path)
 
 
 def test_detectron2_addresses_are_fetched_once_and_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,13 +230,13 @@ def test_addresses_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("iopath.common.file_io.download", no_network)
     with pytest.raises(UserError) as error:
         load_file("detectron2://a/model.pkl")
-    for part in ("MODEL.WEIGHTS", "https://dl.fbaipublicfiles.com/detectron2/a/model.pkl", "local file"):
+    for part in ("path: ", "https://dl.fbaipublicfiles.com/detectron2/a/model.pkl", "local file"):
         assert part in str(error.value)
     with pytest.raises(UserError, match=r"s3://bucket/model\.pkl"):
         load_file("s3://bucket/model.pkl")
 
 
-# ------------------------------------------------------------------ the sample data's files
+# ------------------------------------------------------------------ files of the sample data
 
 
 @pytest.mark.parametrize("name", ["good.pkl", "good.pth"])

@@ -1,4 +1,4 @@
-"""Conv2d with norm and activation: names, folding of frozen norms, norms by name."""
+"""Tests of convolutions with norm and activation, of frozen and synchronised norms, and of norms by name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def frozen_conv(bias: bool | None = None) -> Conv2d:
 
 
 def plain(conv: Conv2d, x: torch.Tensor) -> torch.Tensor:
-    """conv, then batch norm in evaluation mode, then ReLU, as three steps."""
+    """Return the result of convolution, batch norm in evaluation mode and ReLU as three steps."""
     n = conv.norm
     y = F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding)
     return F.batch_norm(y, n.running_mean, n.running_var, n.weight, n.bias, eps=n.eps).relu()
@@ -84,7 +84,7 @@ def test_frozen_batch_norm_loads_checkpoints_of_batch_norm() -> None:
     frozen = Conv2d(3, 4, 1, norm="FrozenBN")
     state = trained.state_dict()
     assert frozen.load_state_dict(state).missing_keys == []
-    assert "norm.num_batches_tracked" in state  # the caller's dict is left as it was
+    assert "norm.num_batches_tracked" in state  # the caller's dict stays as it was
     x = torch.randn(2, 3, 5, 5)
     assert torch.allclose(frozen(x), trained.eval()(x), atol=1e-6)
     assert not list(frozen.norm.parameters())
@@ -136,7 +136,7 @@ def _sync_batch_norm_process(rank: int, file: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     torch.manual_seed(0)
     x, grad = torch.randn(5, 4, 3, 3) * 2 + 30, torch.randn(5, 4, 3, 3)
-    mine = slice(0, 2) if rank == 0 else slice(2, 5)  # shares of unequal size
+    mine = slice(0, 2) if rank == 0 else slice(2, 5)  # the processes have shares of different sizes
     whole, part = nn.BatchNorm2d(4), SyncBatchNorm(4)
     x_whole, x_part = x.clone().requires_grad_(), x[mine].clone().requires_grad_()
     y_whole, y_part = whole(x_whole), part(x_part)
@@ -152,5 +152,6 @@ def _sync_batch_norm_process(rank: int, file: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_sync_batch_norm_on_two_cpu_processes_equals_one(tmp_path) -> None:  # type: ignore[no-untyped-def]
     torch.multiprocessing.spawn(_sync_batch_norm_process, (str(tmp_path / "rendezvous"),), nprocs=2)

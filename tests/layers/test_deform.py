@@ -1,4 +1,4 @@
-"""Deformable conv against torchvision's operator, and against the plain conv that it starts as."""
+"""Tests of the deformable convolution against torchvision's operator and against the plain convolution."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_traced_as_tools_that_count_operations_do() -> None:
     layer, x = DeformConv2d(4, 6, offset_groups=2, modulated=True), torch.randn(1, 4, 7, 9)
     nn.init.normal_(layer.offset.weight)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # sizes become constants, jit.trace is deprecated
+        warnings.simplefilter("ignore")  # sizes become constants, and `torch.jit.trace` is deprecated
         traced = torch.jit.trace(layer, x)
     assert torch.allclose(traced(x), layer(x), atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""ESD-1 and ESD-2: goldens, the definition window by window, odd sizes, channel pairs, initialisation."""
+"""Tests of ESD-1 and ESD-2: golden numbers, the definition window by window, odd sizes, channels, initialisation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_golden(name: str, cls: type) -> None:
 
 
 def windows(x: Tensor, border: float) -> Tensor:
-    """The 4x4 windows at stride 2, pad 1: (N, C, H/2, W/2, 16)."""
+    """Return the 4x4 windows at stride 2 with padding 1 (Tensor[N, C, H/2, W/2, 16])."""
     x = F.pad(x, (1, 1, 1, 1), value=border)
     return x.unfold(2, 4, 2).unfold(3, 4, 2).flatten(4)
 
@@ -50,7 +50,7 @@ def test_parameter_counts() -> None:
     assert count_parameters(ESD1(128, 256)) == 295_424
     assert count_parameters(ESD2(256, 256)) == 786_944
     assert count_parameters(ESD2(64, 128)) == 106_752
-    # inside ResNets (FrozenBN has no parameters to count; the fuse conv alone is what ESD-2 adds)
+    # Inside ResNets, ESD-2 adds the fuse convolution alone, because FrozenBN has no parameters.
     assert sum(count_parameters(esd_fuse_conv(c, c)) for c in (128, 256, 512)) == 1_032_192
     assert count_parameters(ESD1(64, 64, activation="relu")) == 36_992
     assert count_parameters(ESD2(64, 64, activation="relu")) == 49_280

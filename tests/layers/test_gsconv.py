@@ -1,4 +1,4 @@
-"""GSConv, GSConvE-1, GSConvE-2 and C3: goldens, channel order, parameter counts, options."""
+"""Tests of GSConv, GSConvE-1, GSConvE-2 and C3: golden numbers, channel order, parameter counts, options."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_channel_order() -> None:
     assert torch.allclose(y[:, 1::2], 0.5 * aux * (1 + torch.erf(aux / math.sqrt(2))), atol=1e-6)
     x1 = e2.main(x)
     parts = [x1, e2.depthwise13(x1), e2.depthwise9(x1), e2.depthwise17(x1)]
-    y = e2(x)  # x1[0], x3[0], x1[1], x3[1], then x2[0], x4[0], x2[1], x4[1]
+    y = e2(x)  # the order is x1[0], x3[0], x1[1], x3[1], x2[0], x4[0], x2[1], x4[1]
     for i, (part, channel) in enumerate([(0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (3, 0), (2, 1), (3, 1)]):
         assert torch.equal(y[:, i], parts[part][:, channel])
 

@@ -1,4 +1,4 @@
-"""Integrated batch norm against torch's batch norm on the flattened, concatenated pixels."""
+"""Tests of the integrated batch norm against PyTorch's batch norm of the flattened, concatenated pixels."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def test_joint_statistics(batch: int, layout: torch.memory_format) -> None:
         sum((y * w).sum() for y, w in zip(outputs, weights)).backward()
     for x, y, leaf, y_expected in zip(inputs, found, leaves, expected):
         assert torch.allclose(y, y_expected, atol=1e-5) and torch.allclose(x.grad, leaf.grad, atol=1e-5)
-        assert y.is_contiguous(memory_format=layout)  # the layout of a pyramid survives
+        assert y.is_contiguous(memory_format=layout)  # the memory layout of the maps is kept
     assert torch.allclose(norm.weight.grad, reference.weight.grad, atol=1e-3)
-    for name, value in reference.state_dict().items():  # one step of the running statistics, not one per level
+    for name, value in reference.state_dict().items():  # the running statistics take one step, not one per level
         assert torch.allclose(norm.state_dict()[name], value, atol=1e-6), name
 
 

@@ -1,4 +1,4 @@
-"""PConv and SEPC: goldens, the deformable form at initialisation, parameter counts, messages."""
+"""Tests of PConv and SEPC: golden numbers, equations, the deformable form at the start, parameter counts, messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_golden_pconv(name: str) -> None:
     norm = "BN" if case.hyper["ibn"] else ""
     module = PConv(case.hyper["width"], norm=norm, deform=case.hyper["deform"]).train(name.endswith("train"))
     case.load_into(module, TAPS | {f"{tap}_offset": f"{tap}.offset" for tap in TAPS})
-    case.tolerance = 1e-5  # the recorded one is wider for the deformable case
+    case.tolerance = 1e-5  # the recorded tolerance is wider for the deformable case
     found = {f"l{i}": y for i, y in enumerate(module(maps_of(case)))}
     if name.endswith("train"):
         found |= {f"running_{s}": getattr(module.ibn, f"running_{s}") for s in ("mean", "var")}

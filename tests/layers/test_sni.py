@@ -1,4 +1,4 @@
-"""SNI: the paper's rule, and the fused top-down step against interpolate, multiply, add."""
+"""Tests of SNI: the paper's rule, and the fused top-down step against interpolation, product and sum."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from golden_modules import load_case
 from sn2fpn.layers import SNI, soft_nearest, soft_nearest_add
 
-# even, odd rows, odd columns, both, tiny; then sizes that are no doubling: equal, x4, arbitrary
+# Fine sizes: even, odd rows, odd columns, both, tiny. The other pairs are no doubling: equal, zoom 4, arbitrary.
 SIZES = [(8, 12), (9, 12), (8, 11), (17, 23), (1, 1), (2, 1)]
 OTHER_SIZES = [((5, 6), (5, 6)), ((3, 4), (12, 16)), ((4, 5), (9, 7))]
 
@@ -90,7 +90,7 @@ def test_fused_step_makes_no_map_of_the_fine_size_but_its_result() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.storages: dict[int, int] = {}
-            self.alive: list[torch.Tensor] = []  # so that no address is used twice
+            self.alive: list[torch.Tensor] = []  # kept alive, so that no address is used twice
 
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
             out = func(*args, **(kwargs or {}))

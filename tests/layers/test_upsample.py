@@ -1,4 +1,4 @@
-"""Every kind of upsampling against an independent formula, and the promises that all kinds share."""
+"""Tests of every kind of upsampling against an independent formula, and of what all kinds have in common."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_fresh_learned_kinds_are_bilinear_in_the_interior(kind: str) -> None:
 
 
 def test_dysample_reads_at_the_shifted_positions() -> None:
-    """An offset of 4 pixels in x is one coarse pixel, because the scope is 1/4; y and the other group stay."""
+    """The scope is 1/4, so an offset of 4 moves the position by one coarse pixel, in x or y of one group only."""
     module = DySample(4, groups=2)
     nn.init.zeros_(module.offset.weight)
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_carafe_with_uniform_kernels_is_the_mean_of_the_window() -> None:
     module = CARAFE(3)
     nn.init.zeros_(module.content_encoder.weight)
     x = torch.randn(2, 3, *COARSE)
-    means = F.avg_pool2d(x, 5, stride=1, padding=2)  # counts the zeros beyond the border
+    means = F.avg_pool2d(x, 5, stride=1, padding=2)  # the zeros beyond the border count
     assert torch.allclose(module(x, (10, 14)), F.interpolate(means, (10, 14)), atol=1e-6)
 
 
@@ -93,10 +93,10 @@ def test_carafe_pixel_by_pixel() -> None:
             assert torch.allclose(y[:, :, i, j], (window * weights).sum((2, 3)))
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k != "deconv"])  # a kernel with other weights has another sum
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "deconv"])  # its weights need not sum to 1
 def test_constant_maps_stay_constant(kind: str) -> None:
     y = randomised(kind)(torch.full((1, 8, 9, 9), 3.0), (18, 18))
-    if kind == "carafe":  # within the border the window is whole
+    if kind == "carafe":  # the window is whole only away from the border
         y = y[:, :, 4:-4, 4:-4]
     assert torch.allclose(y, y[0, 0, 0, 0].expand_as(y), atol=1e-5)
     if not kind.startswith("sni"):

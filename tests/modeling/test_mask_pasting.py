@@ -1,4 +1,4 @@
-"""Pasting: Detectron2's pixels, the definition pixel by pixel, and bounded memory."""
+"""Tests of mask pasting: Detectron2's pixels, the definition pixel by pixel, and bounded memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from golden_detectron2 import FOLDER
-from sn2fpn.modeling.mask_pasting import paste_masks
+from sn2fpn.modeling.roi_heads.mask_pasting import paste_masks
 
 
 def test_golden_paste() -> None:
@@ -23,7 +23,7 @@ def test_golden_paste() -> None:
 
 
 def by_definition(mask: torch.Tensor, box: list[float], y: int, x: int) -> float:
-    """Bilinear interpolation between cell centres at the centre of pixel (y, x); 0 outside of the mask."""
+    """Return the bilinear interpolation between cell centres at the centre of pixel (y, x), 0 outside the mask."""
     side = len(mask)
     v = (y + 0.5 - box[1]) / (box[3] - box[1]) * side - 0.5
     u = (x + 0.5 - box[0]) / (box[2] - box[0]) * side - 0.5
@@ -46,7 +46,7 @@ def by_definition(mask: torch.Tensor, box: list[float], y: int, x: int) -> float
     ],
 )
 def test_pixels_by_definition(box: list[float]) -> None:
-    """Also where the box is smaller than a pixel, or reaches out of the image."""
+    """The boxes include one that is smaller than a pixel and some that reach out of the image."""
     mask = torch.rand(1, 6, 6, generator=torch.Generator().manual_seed(3))
     (found,) = paste_masks(mask, torch.tensor([box]), (16, 24), threshold=0.4)
     for y in range(16):
@@ -58,7 +58,7 @@ def test_pixels_by_definition(box: list[float]) -> None:
 
 
 class _LargestTensor(TorchDispatchMode):
-    """Notes the bytes of the largest tensor that an operation makes, bitmaps aside."""
+    """A mode that records the bytes of the largest tensor that an operation makes, bitmaps aside."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class _LargestTensor(TorchDispatchMode):
 
 
 def test_a_hundred_detections_take_little_memory() -> None:
-    """On 1333 x 800 pixels, besides the bitmaps (100 MB) no more than one image of numbers."""
+    """For 1333 x 800 pixels, no tensor but the bitmaps (100 MB) is larger than one float32 image."""
     masks = torch.ones(100, 28, 28)
     boxes = torch.tensor([[0.0, 0.0, 1333.0, 800.0]]).repeat(100, 1)
     with _LargestTensor() as largest:

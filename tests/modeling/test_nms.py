@@ -1,4 +1,4 @@
-"""NMS within groups against the greedy definition."""
+"""Tests of NMS within groups against the greedy definition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RoI pooling: golden numbers, the choice of levels and corner cases (`tests/layers/cpu` tests its CPU kernel)."""
+"""Tests of RoI pooling: golden numbers, the choice of levels, corner cases. `tests/layers/cpu` tests the CPU kernel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from golden_detectron2 import max_error, numbers
 from sn2fpn.errors import UserError
-from sn2fpn.modeling.roi_pooler import ROIPooler, assign_levels
+from sn2fpn.modeling.roi_heads.pooler import ROIPooler, assign_levels
 
 STRIDES = (4, 8, 16, 32)
 

@@ -1,4 +1,4 @@
-"""A small detector with random weights (which finds a lot of nothing) and pictures of all kinds."""
+"""Fixtures for prediction: a small detector with random weights, and pictures of all kinds."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def as_list(keys: dict[str, Any]) -> list[str]:
 
 @pytest.fixture(scope="session")
 def small_cfg(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., CfgNode]:
-    """`small_cfg({"MODEL.MASK_ON": True})`: a configuration, with a file of random weights."""
+    """A function that returns a configuration with changes, such as {"MODEL.MASK_ON": True}, and random weights."""
     folder = tmp_path_factory.mktemp("weights")
 
     def make(changes: dict[str, Any] | None = None) -> CfgNode:
@@ -57,7 +57,7 @@ def small_cfg(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., CfgNode
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of 3 pictures in `val` and one in `train`."""
+    """The folder of a data set with 3 pictures in `val` and one in `train`."""
     root = tmp_path_factory.mktemp("data") / "shapes"
     write_shapes(root, {"train": (1, 1), "val": (3, 2)})
     return root
@@ -65,7 +65,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pictures(tmp_path: Path, shapes: Path) -> Path:
-    """A folder: a JPEG, a gray PNG, one lying on its side by EXIF, a tiny one; and two that cannot be read."""
+    """A folder with a JPEG, a gray PNG, a picture rotated by EXIF, a tiny one, and two that cannot be read."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     image = Image.open(shapes / "val/000001.jpg")
@@ -82,7 +82,7 @@ def pictures(tmp_path: Path, shapes: Path) -> Path:
 
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
-    """6 frames of 64x48 at 12.5 frames per second, each brighter than the one before; lossless."""
+    """A lossless video of 6 frames of 64x48 pixels at 12.5 frames per second, each brighter than the one before."""
     path = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"FFV1"), 12.5, (64, 48))
     assert writer.isOpened()
@@ -97,7 +97,7 @@ def video(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def predict(small_cfg: Callable[..., CfgNode], tmp_path: Path) -> Iterator[Callable[..., int]]:
-    """`predict(inputs, keys)`: the command line with output folder `tmp_path/out`; gives the exit code."""
+    """A function that runs the command line with the output folder `tmp_path/out` and returns the exit code."""
     logger = logging.getLogger("sn2fpn")
     before = logger.handlers, logger.propagate, logger.level
 

@@ -1,4 +1,4 @@
-"""`python -m sn2fpn.predict` as a user runs it: what it writes, what it says, how it ends."""
+"""Test `python -m sn2fpn.predict` as a user runs it: what it writes, what it logs and how it ends."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Predict = Callable[..., int]
 
 
 def _check_detections(coco: COCO, entry: dict[str, Any], predictor: Predictor, image: np.ndarray) -> None:
-    """The file says of a picture what the model says."""
+    """Check that the file holds the detections of the model in a picture."""
     expected = predictor(image)["instances"]
     found = coco.loadAnns(coco.getAnnIds(imgIds=entry["id"]))
     assert (entry["height"], entry["width"]) == image.shape[:2]
@@ -39,7 +39,7 @@ def _check_detections(coco: COCO, entry: dict[str, Any], predictor: Predictor, i
         x, y, w, h = a["bbox"]
         assert np.allclose([x, y, x + w, y + h], expected.pred_boxes.tensor[i], atol=1e-4)
         assert a["score"] == float(expected.scores[i])
-        assert a["category_id"] == int(expected.pred_classes[i]) + 1  # shapes counts from 1
+        assert a["category_id"] == int(expected.pred_classes[i]) + 1  # The ids of the data set start at 1.
         if expected.has("pred_masks"):
             assert (mask_utils.decode(a["segmentation"]).astype(bool) == expected.pred_masks[i].numpy()).all()
 
@@ -70,8 +70,8 @@ def test_pictures_of_all_kinds(
         with Image.open(tmp_path / "out" / entry["drawing"]) as drawing:
             factor = drawing.width // image.shape[1]
             assert drawing.size == (factor * image.shape[1], factor * image.shape[0])
-            assert max(drawing.size) >= 320  # labels can be read
-    assert (entries[3]["width"], entries[3]["height"]) == (60, 90)  # upright
+            assert max(drawing.size) >= 320  # Labels can be read.
+    assert (entries[3]["width"], entries[3]["height"]) == (60, 90)  # It is upright.
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [*names[:2], "predictions.json", *names[2:]]
 
 
@@ -80,7 +80,7 @@ def test_the_threshold_decides_what_is_drawn_but_not_what_is_written(
 ) -> None:
     assert predict([pictures / "gray.png"], score_threshold=1.0) == 0
     drawn = np.asarray(Image.open(tmp_path / "out/gray.png"))
-    assert (drawn == drawn[:, :, :1]).all()  # nothing in color
+    assert (drawn == drawn[:, :, :1]).all()  # Nothing has a colour.
     assert json.loads((tmp_path / "out/predictions.json").read_text())["annotations"]
     assert predict([pictures / "gray.png"], score_threshold=0) == 0
     drawn = np.asarray(Image.open(tmp_path / "out/gray.png"))
@@ -113,7 +113,8 @@ def test_broken_videos_are_drawn_as_far_as_they_go(
         (tmp_path / name).write_bytes(content)
     assert predict([tmp_path / name for name in broken]) == 1
     said = capsys.readouterr().err
-    for words in ("cut.avi: the video breaks off after", "noise.mp4: not decodable as a video", "void.mkv: video file"):
+    broken_off, noise, empty = "the video breaks off after", "cannot be decoded as a video", "the video file is empty"
+    for words in (f"cut.avi: {broken_off}", f"noise.mp4: {noise}", f"void.mkv: {empty}"):
         assert words in said
     assert 0 < len(list(Video(tmp_path / "out/cut.mp4"))) < 6
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["cut.mp4", "predictions.json"]
@@ -126,7 +127,7 @@ def test_names_from_standard_input_repeated_names_and_patterns(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    other = tmp_path / "other[1]"  # brackets are part of a pattern, and of this name
+    other = tmp_path / "other[1]"  # Brackets belong to patterns, but also to this name.
     shutil.copytree(pictures, other)
     names = [str(other / "gray.png"), "", str(pictures / "gr*.png"), str(pictures / "gray.png"), "nowhere/*.png"]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(names)))
@@ -258,10 +259,14 @@ def test_a_python_config_predicts_as_its_yaml_twin(
     assert "quick_shapes.py names none" in capsys.readouterr().err
 
 
-def test_as_a_program(small_cfg: Callable[..., CfgNode], pictures: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sn2fpn.predict"]
+def test_help_does_not_import_torch() -> None:
     code = "import sys, sn2fpn.predict.__main__ as m; m._parser().format_help(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_as_a_program(small_cfg: Callable[..., CfgNode], pictures: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sn2fpn.predict"]
     cfg = small_cfg()
     (tmp_path / "small.yaml").write_text(cfg.dump())
     command += ["--config-file", str(tmp_path / "small.yaml"), "--output", str(tmp_path / "out"), "--input", "-"]
@@ -274,5 +279,5 @@ def test_as_a_program(small_cfg: Callable[..., CfgNode], pictures: Path, tmp_pat
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "" and "1/1" in done.stderr  # the progress bar
+    assert done.stdout == "" and "1/1" in done.stderr  # The progress bar ends with this.
     assert (tmp_path / "out/color.jpg").is_file()

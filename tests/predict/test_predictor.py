@@ -1,4 +1,4 @@
-"""Predictor: the same detections as in an evaluation, and as Detectron2's DefaultPredictor."""
+"""Test that Predictor finds what an evaluation and Detectron2's DefaultPredictor find."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import sn2fpn.modeling
 from sn2fpn.checkpoint import Checkpointer
 from sn2fpn.config import CfgNode
 from sn2fpn.data import build_test_loader, read_image, register_custom
@@ -25,6 +26,13 @@ def assert_same(a: Instances, b: Instances, **tolerance: float) -> None:
     assert torch.equal(a.pred_classes, b.pred_classes)
     for x, y in ((a.pred_boxes.tensor, b.pred_boxes.tensor), (a.scores, b.scores)):
         torch.testing.assert_close(x, y, **(tolerance or {"rtol": 0, "atol": 0}))
+
+
+def test_the_old_place_names_the_new_one() -> None:
+    with pytest.raises(ImportError, match=r"from sn2fpn\.predict import Predictor"):
+        from sn2fpn.modeling import Predictor as _
+    with pytest.raises(AttributeError, match="no attribute 'Predicter'"):
+        _ = sn2fpn.modeling.Predicter
 
 
 @pytest.fixture
@@ -83,7 +91,7 @@ def test_other_arrays_are_refused(small_cfg: Callable[..., CfgNode], array: np.n
 def test_weights_must_be_those_of_the_whole_model(
     small_cfg: Callable[..., CfgNode], image: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cfg = small_cfg({"MODEL.BACKBONE.NAME": "build_sn2_ihp_backbone"})  # the weights are of another pyramid
+    cfg = small_cfg({"MODEL.BACKBONE.NAME": "build_sn2_ihp_backbone"})  # The weights belong to another pyramid.
     with pytest.raises(UserError, match=r"MODEL.WEIGHTS: .*box.pth lacks \d+ of this model's tensors.*ihp_filter"):
         Predictor(cfg)
     cfg.MODEL.WEIGHTS = ""

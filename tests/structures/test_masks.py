@@ -1,4 +1,4 @@
-"""Masks as polygons and as bitmaps: Detectron2's targets, indexing, boxes, run lengths."""
+"""Test masks as polygons and as bitmaps: Detectron2's targets, indexing, boxes and run lengths."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def expected(golden: Path) -> Any:
 
 
 def three() -> PolygonMasks:
-    """A square, an object in two parts, and an empty mask."""
+    """Return a square, an object of two parts, and an empty mask."""
     return PolygonMasks([[SQUARE], [SQUARE, TRIANGLE], []])
 
 
@@ -77,12 +77,12 @@ def test_boxes_choose_their_masks(make: Callable) -> None:
     assert targets[1].float().mean() == pytest.approx(0.5 * 20 * 20 / 27**2, rel=0.1)  # the triangle
     assert masks[:0].crop_and_resize(boxes[:0], 28).shape == (0, 28, 28)
     assert torch.equal(masks.crop_and_resize(boxes[:0], 28, index[:0]), targets[:0])
-    with pytest.raises(ValueError, match="4 boxes for 3 masks"):
+    with pytest.raises(ValueError, match="expected one for each of 3 masks, found 4"):
         masks.crop_and_resize(boxes, 28)
 
 
 def test_bitmap_at_its_own_resolution_is_cut_out() -> None:
-    """A box of 16 x 16 whole pixels on a grid of 16: every sample falls on a pixel's centre."""
+    """A box of 16 x 16 whole pixels is sampled at the centres of pixels by a grid of 16."""
     bits = BitMasks(np.random.default_rng(0).random((2, 40, 50)) < 0.5)
     boxes = torch.tensor([[3.0, 7.0, 19.0, 23.0], [30.0, 20.0, 46.0, 36.0]])
     first, second = bits.crop_and_resize(boxes, 16)
@@ -92,7 +92,7 @@ def test_bitmap_at_its_own_resolution_is_cut_out() -> None:
 def test_boxes_are_tight() -> None:
     expected = torch.tensor([[10.0, 20, 30, 50], [10, 10, 60, 50], [0, 0, 0, 0]])
     assert torch.equal(three().get_bounding_boxes().tensor, expected)
-    assert (bitmaps().get_bounding_boxes().tensor - expected).abs().max() <= 1  # the tip has no whole pixel
+    assert (bitmaps().get_bounding_boxes().tensor - expected).abs().max() <= 1  # The tip covers no whole pixel.
     assert three().area().tolist() == [600, 800, 0]
     corner = torch.zeros(1, 5, 7, dtype=torch.bool)
     corner[0, 4, 6] = True
@@ -115,7 +115,7 @@ def test_run_lengths_are_cocos() -> None:
 def test_what_is_no_mask() -> None:
     with pytest.raises(ValueError, match="3 or more points, found 4 numbers"):
         PolygonMasks([[[0.0, 0.0, 5.0, 5.0]]])
-    with pytest.raises(ValueError, match="a list of objects, each a list of polygons"):
+    with pytest.raises(ValueError, match="a list of objects, each of which is a list of polygons"):
         PolygonMasks([np.zeros(8)])
     with pytest.raises(ValueError, match=r"\(N, H, W\), found \(4, 4\)"):
         BitMasks(np.zeros((4, 4)))

@@ -1,4 +1,4 @@
-"""Boxes, Instances and ImageList: Detectron2's interfaces, checked against plain arithmetic."""
+"""Test Boxes, Instances and ImageList, which have Detectron2's interfaces, against plain arithmetic."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_box_modes_convert_back_and_forth() -> None:
     np.testing.assert_array_equal(xyxy, [[10, 20, 15, 27], [0.5, 0.25, 1.5, 2.25]])
     np.testing.assert_array_equal(BoxMode.convert(xyxy, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS), xywh)
     assert BoxMode.convert(xywh[0], BoxMode.XYWH_ABS, BoxMode.XYWH_ABS).tolist() == xywh[0]
-    assert xywh[0] == [10.0, 20.0, 5.0, 7.0]  # the input stays as it was
+    assert xywh[0] == [10.0, 20.0, 5.0, 7.0]  # The input is not changed.
 
 
 def test_boxes_measure_clip_and_scale() -> None:
@@ -73,13 +73,13 @@ def test_instances_keep_fields_together() -> None:
 
 def test_instances_refuse_what_does_not_fit() -> None:
     instances = Instances((10, 20), scores=torch.zeros(2))
-    with pytest.raises(ValueError, match="'gt_classes' has 3 entries, this Instances has 2"):
+    with pytest.raises(ValueError, match="gt_classes: expected 2 entries like the other fields, found 3"):
         instances.gt_classes = torch.zeros(3)
     with pytest.raises(AttributeError, match=r"no field 'score'.*scores"):
         _ = instances.score
-    with pytest.raises(IndexError, match="index 2 of 2"):
+    with pytest.raises(IndexError, match="there are 2 instances, found index 2"):
         instances[2]
-    with pytest.raises(ValueError, match="different image sizes"):
+    with pytest.raises(ValueError, match="expected instances of one image size"):
         Instances.cat([instances, Instances((9, 9), scores=torch.zeros(1))])
     assert not instances.has("gt_boxes")
 
@@ -93,4 +93,4 @@ def test_batches_are_padded_as_in_detectron2(golden: Path) -> None:
         assert [list(s) for s in batch.image_sizes] == case["image_sizes"]
         for i, (h, w) in enumerate(case["sizes"]):
             assert torch.equal(batch[i], images[i])
-            assert batch.tensor[i].sum() == 3 * h * w  # zeros beyond the image
+            assert batch.tensor[i].sum() == 3 * h * w  # The padding is zero.

@@ -1,3 +1,3 @@
-"""sn2fpn: feature pyramids for two-stage detectors, compatible with Detectron2."""
+"""Feature pyramids for two-stage detectors, compatible with Detectron2."""
 
 __version__ = "0.1.0"

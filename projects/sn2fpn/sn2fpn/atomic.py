@@ -1,4 +1,4 @@
-"""Files that are either complete or not there: written beside the target, then renamed over it."""
+"""Write files that are either complete or not there: they are written beside the target and then renamed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["atomic_path", "atomic_write"]
 
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a temporary file beside `path` that replaces it when the block ends without an error.
+    """Open a temporary file that replaces `path` when the block ends without an error.
 
-    Parent folders are made. On an error the old file stays as it was and nothing is left behind.
+    Parent folders are made. After an error the old file is unchanged and the temporary file is removed.
 
     Args:
         path: the file to write or replace.
-        mode: "w" for UTF-8 text, "wb" for bytes.
+        mode: "w" for text in UTF-8, "wb" for bytes.
     """
     encoding = None if "b" in mode else "utf-8"
     with atomic_path(path) as temporary, temporary.open(mode, encoding=encoding) as file:
@@ -29,10 +29,11 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 @contextmanager
 def atomic_path(path: str | Path, ending: str = ".part") -> Iterator[Path]:
-    """As `atomic_write`, for writers that open files themselves: gives the temporary file's path.
+    """Give the path of a temporary file that replaces `path`, like `atomic_write` for writers that open files.
 
     Args:
-        ending: of the temporary file's name, where a writer derives the format from it.
+        path: the file to write or replace.
+        ending: the ending of the temporary file's name, from which a writer may derive the format.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +44,7 @@ def atomic_path(path: str | Path, ending: str = ".part") -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are private
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files.
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Who am I among the processes, and how do we talk: thin helpers over torch.distributed.
+"""Thin helpers over torch.distributed.
 
 Without an initialised process group every helper answers as the only process.
 """
@@ -29,21 +29,22 @@ def _active() -> bool:
 
 
 def get_rank() -> int:
-    """Global rank of this process."""
+    """Return the global rank of this process."""
     return dist.get_rank() if _active() else 0
 
 
 def get_local_rank() -> int:
-    """Rank within this machine, as set by the launcher (`LOCAL_RANK`)."""
+    """Return the rank of this process on its machine, which the launcher sets (`LOCAL_RANK`)."""
     return int(os.environ.get("LOCAL_RANK", 0)) if _active() else 0
 
 
 def get_world_size() -> int:
-    """Number of processes."""
+    """Return the number of processes."""
     return dist.get_world_size() if _active() else 1
 
 
 def is_main_process() -> bool:
+    """Return whether the global rank of this process is 0."""
     return get_rank() == 0
 
 
@@ -53,8 +54,11 @@ def barrier() -> None:
         dist.barrier()
 
 
+_GLOO: Any = None
+
+
 def _object_group() -> Any:
-    """Picklable objects travel over gloo, also when the default backend is NCCL."""
+    """Return the group over which objects are sent. It uses gloo, also when the default backend is NCCL."""
     global _GLOO
     if dist.get_backend() != "nccl":
         return dist.group.WORLD
@@ -63,11 +67,8 @@ def _object_group() -> Any:
     return _GLOO
 
 
-_GLOO: Any = None
-
-
 def all_gather(obj: Any) -> list[Any]:
-    """Every process's `obj`, in rank order, on every process."""
+    """Return the `obj` of every process, in the order of ranks, on every process."""
     if get_world_size() == 1:
         return [obj]
     out: list[Any] = [None] * get_world_size()
@@ -76,7 +77,7 @@ def all_gather(obj: Any) -> list[Any]:
 
 
 def gather(obj: Any, dst: int = 0) -> list[Any]:
-    """Every process's `obj`, in rank order, on process `dst`; an empty list elsewhere."""
+    """Return the `obj` of every process, in the order of ranks, on process `dst` and an empty list elsewhere."""
     if get_world_size() == 1:
         return [obj]
     out: list[Any] | None = [None] * get_world_size() if get_rank() == dst else None
@@ -85,7 +86,7 @@ def gather(obj: Any, dst: int = 0) -> list[Any]:
 
 
 def broadcast_object(obj: Any, src: int = 0) -> Any:
-    """`obj` of process `src` on every process."""
+    """Return the `obj` of process `src` on every process."""
     if get_world_size() == 1:
         return obj
     box = [obj if get_rank() == src else None]
@@ -94,7 +95,7 @@ def broadcast_object(obj: Any, src: int = 0) -> Any:
 
 
 def reduce_mean(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Mean over processes of each scalar tensor. All processes must give the same names."""
+    """Return the mean over all processes of each scalar tensor. All processes must give the same names."""
     world = get_world_size()
     if world == 1:
         return values

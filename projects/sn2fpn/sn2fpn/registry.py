@@ -1,4 +1,4 @@
-"""A name -> object registry whose look-up error suggests the nearest name."""
+"""A registry of objects by name, whose error suggests the nearest name."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["Registry"]
 
 
 class Registry:
-    """Maps names to objects; refuses duplicates and suggests the nearest known name.
+    """A mapping from names to objects that refuses duplicates and suggests the nearest known name.
 
     Args:
-        kind: what is registered, in words that fit an error message ("pyramid", "data set").
+        kind: the kind of the objects in the words of messages ("pyramid", "data set").
     """
 
     def __init__(self, kind: str) -> None:
@@ -22,7 +22,11 @@ class Registry:
         self._entries: dict[str, Any] = {}
 
     def register(self, name: str, obj: Any = None) -> Callable[[Any], Any] | Any:
-        """Register `obj` as `name`; without `obj`, a decorator. Raises KeyError on a duplicate."""
+        """Register `obj` as `name` and return it; without `obj`, return a decorator that does so.
+
+        Raises:
+            KeyError: the name is registered already.
+        """
         if obj is None:
             return lambda o: self.register(name, o)
         if name in self._entries:
@@ -31,14 +35,22 @@ class Registry:
         return obj
 
     def get(self, name: str, where: str = "") -> Any:
-        """The object registered as `name`; `where` names the key or flag the name came from."""
+        """Return the object that is registered as `name`.
+
+        Args:
+            name: the name.
+            where: the key or flag that the name came from, for the message.
+
+        Raises:
+            UserError: there is no such name.
+        """
         if name not in self._entries:
             source = f"{where}: " if where else ""
             raise UserError(f"{source}unknown {self.kind} {name!r}{did_you_mean(name, self._entries)}")
         return self._entries[name]
 
     def remove(self, name: str) -> None:
-        """Forget `name` (nothing happens when it is not registered)."""
+        """Remove `name` if it is registered."""
         self._entries.pop(name, None)
 
     def __contains__(self, name: object) -> bool:

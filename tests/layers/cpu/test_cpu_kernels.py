@@ -1,9 +1,12 @@
-"""Every CPU kernel against the plain operator in whose place it stands."""
+"""Tests of every CPU kernel against the plain operator that it replaces."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, deform_conv2d, roi_align
@@ -15,8 +18,9 @@ from sn2fpn.layers.cpu.linear import linear_of_maps
 from sn2fpn.layers.cpu.mask_windows import windows_of_boxes
 from sn2fpn.layers.cpu.nms import nms_per_group
 from sn2fpn.layers.cpu.roi_align import roi_align_pyramid
-from sn2fpn.modeling import mask_pasting
-from sn2fpn.modeling.roi_pooler import _roi_align_by_level
+from sn2fpn.layers.cpu.sync_batch_norm import sync_batch_norm
+from sn2fpn.modeling.roi_heads import mask_pasting
+from sn2fpn.modeling.roi_heads.pooler import _roi_align_by_level
 
 STRIDES = (4, 8, 16, 32)
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -103,6 +107,24 @@ def test_linear_of_maps(layout: torch.memory_format) -> None:
     assert torch.allclose(linear_of_maps(x, layer.weight, layer.bias), layer(x.flatten(1)), atol=1e-5)
 
 
+def test_sync_batch_norm_of_one_process(tmp_path: Path) -> None:
+    """`tests/layers/test_conv.py` compares two processes with one."""
+    plain, synced = nn.BatchNorm2d(4), nn.SyncBatchNorm(4)
+    x, grad = torch.randn(5, 4, 3, 3) * 2 + 30, torch.randn(5, 4, 3, 3)
+    leaves = [x.clone().requires_grad_() for _ in range(2)]
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'rendezvous'}", rank=0, world_size=1)
+    try:
+        results = [plain(leaves[0]), sync_batch_norm(leaves[1], synced)]
+        for y in results:
+            y.backward(grad)
+    finally:
+        dist.destroy_process_group()
+    assert torch.allclose(*results, atol=1e-5)
+    assert torch.allclose(*(leaf.grad for leaf in leaves), atol=1e-5)
+    for name, value in plain.state_dict().items():
+        assert torch.allclose(synced.state_dict()[name], value), name
+
+
 def test_layout() -> None:
     x = torch.randn(2, 3, 5, 7)
     inside = channels_last_on_cpu(x)
@@ -116,7 +138,7 @@ def test_mask_windows_hold_all_pixels_that_whole_images_have(monkeypatch: pytest
     masks, corner = torch.rand(20, 28, 28, generator=g), torch.rand(20, 2, generator=g) * 120 - 20
     boxes = torch.cat([corner, corner + 1 + torch.rand(20, 2, generator=g) * 50], dim=1)
     found = mask_pasting.paste_masks(masks, boxes, (90, 110))
-    assert len(list(windows_of_boxes(boxes, (90, 110)))) < 20  # some boxes miss the image
+    assert len(list(windows_of_boxes(boxes, (90, 110)))) < 20  # some boxes lie outside of the image
     monkeypatch.setattr(mask_pasting, "_PIXELS_PER_PASS", 8 * 90 * 110)
     whole = mask_pasting._whole_images
     monkeypatch.setattr(mask_pasting, "windows_of_boxes", lambda boxes, size: whole(len(boxes), size))

@@ -1,4 +1,4 @@
-"""Checkpoints: read safely, written atomically, matched by name."""
+"""Checkpoints, which are read safely, written atomically and matched with a model by name."""
 
 from .checkpointer import Checkpointer
 from .matching import MatchReport, load_weights

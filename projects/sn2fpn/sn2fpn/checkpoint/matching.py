@@ -1,4 +1,4 @@
-"""Which tensor of a file goes where in a model, and a readable account of it."""
+"""Match the tensors of a file with those of a model, and report what matched."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import ArgumentError
 from .reading import Checkpoint
 
 __all__ = ["MatchReport", "Mismatch", "compact_names", "load_weights"]
 
 
 class Mismatch(NamedTuple):
-    """A tensor whose place in the model has another shape; it is not loaded."""
+    """A tensor that is not loaded because its shape differs in the model."""
 
     name: str
     in_file: tuple[int, ...]
@@ -31,16 +31,18 @@ class Mismatch(NamedTuple):
 
 @dataclass
 class MatchReport:
-    """What happened to every tensor of a file and of a model; `str(report)` is meant to be read.
+    """What happened to every tensor of a file and of a model; `str(report)` is an account to read.
 
     Attributes:
-        path, format: of the file.
-        loaded: model names that took their value from the file.
-        assumed: statistics set to mean 0, variance 1 because the file's batch norm is an affine pair only.
-        missing: model names that the file does not have; they keep their value.
-        mismatched: model names whose tensor in the file has another shape; they keep their value.
-        unused: names in the file that have no place in the model -> why.
-        used: names in the file that have one.
+        path: the file.
+        format: whose names the file uses.
+        loaded: names in the model whose values came from the file.
+        assumed: names of statistics that were set to mean 0 and variance 1 because the batch norm in the file consists
+            of weight and bias only.
+        missing: names in the model that the file does not have; they keep their values.
+        mismatched: names in the model whose tensors have other shapes in the file; they keep their values.
+        unused: names in the file that have no place in the model, with the reason.
+        used: names in the file that have a place.
     """
 
     path: Path
@@ -54,7 +56,7 @@ class MatchReport:
 
     @property
     def complete(self) -> bool:
-        """Whether every tensor of the model has its value from the file."""
+        """Whether every tensor of the model got its value from the file."""
         return not self.missing and not self.mismatched
 
     def __str__(self) -> str:
@@ -63,12 +65,12 @@ class MatchReport:
         lines.append(f"  loaded {len(self.loaded)} of the model's {len(names)} tensors")
         lines += [f"    {line}" for line in compact_names(self.loaded, names)]
         if self.assumed:
-            lines.append(f"  statistics 0 and 1, as norms are affine pairs in the file: {len(self.assumed)}")
+            lines.append(f"  statistics set to 0 and 1 because norms in the file have none: {len(self.assumed)}")
         if self.mismatched:
-            lines.append(f"  of another shape, not loaded: {len(self.mismatched)}")
+            lines.append(f"  not loaded because shapes differ: {len(self.mismatched)}")
             lines += [f"    {mismatch}" for mismatch in self.mismatched]
         if self.missing:
-            lines.append(f"  not in the file, left as initialised: {len(self.missing)}")
+            lines.append(f"  not in the file, so initial values are kept: {len(self.missing)}")
             lines += [f"    {line}" for line in compact_names(self.missing, names)]
         if self.unused:
             lines.append(f"  in the file but not used: {len(self.unused)}")
@@ -79,14 +81,14 @@ class MatchReport:
         return "\n".join(lines)
 
 
-def load_weights(model: nn.Module, checkpoint: Checkpoint, where: str = "MODEL.WEIGHTS") -> MatchReport:
-    """Copy into `model` every tensor of the checkpoint that has a place in it.
+def load_weights(model: nn.Module, checkpoint: Checkpoint) -> MatchReport:
+    """Copy every tensor of a checkpoint that has a place in the model.
 
-    A name fits when it is the model's, or the end of exactly one of the model's names after a dot
-    (`stem.conv1.weight` -> `backbone.bottom_up.stem.conv1.weight`); the longest such name wins.
+    A name fits if it is a name in the model, or the end of exactly one of them after a dot (`stem.conv1.weight` fits
+    `backbone.bottom_up.stem.conv1.weight`). Of several names that fit, the longest wins.
 
     Raises:
-        UserError: nothing fits.
+        ArgumentError: no tensor of `checkpoint` fits.
     """
     state = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
     places, ambiguous = _places(state, checkpoint.model)
@@ -100,14 +102,14 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, where: str = "MODEL.W
             shapes = tuple(tensor.shape), tuple(state[name].shape)
             report.mismatched.append(Mismatch(name, *shapes, _shape_reason(name, *shapes)))
     if not new:
-        raise UserError(_nothing_fits(checkpoint, state, report, where))
+        raise ArgumentError("checkpoint", _nothing_fits(checkpoint, state, report))
     report.loaded = set(new)
     for name in state.keys() - places.keys():
         module, _, kind = name.rpartition(".")
         if kind in _IDENTITY and {f"{module}.weight", f"{module}.bias"} <= report.loaded:
             new[name] = torch.full_like(state[name], _IDENTITY[kind])
             report.assumed.add(name)
-        elif kind != "num_batches_tracked":  # a counter, which no result depends on
+        elif kind != "num_batches_tracked":  # No result depends on this counter.
             report.missing.add(name)
     sources = set(places.values())
     report.used = {checkpoint.original_names[source] for source in sources}
@@ -123,7 +125,7 @@ _IDENTITY = {"running_mean": 0.0, "running_var": 1.0}
 
 
 def _places(model: Collection[str], file: Collection[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Model name -> file name, and the file names that would fit several places."""
+    """Return the name in the file for names in the model, and the names in the file that fit several places."""
     places = {name: name for name in file if name in model}
     free = set(file) - places.keys()
     candidates: dict[str, list[str]] = {}
@@ -151,7 +153,7 @@ def _shape_reason(name: str, in_file: tuple[int, ...], in_model: tuple[int, ...]
 
 def _unused_reason(name: str, several: list[str] | None) -> str:
     if several:
-        return f"fits {len(several)} places: {', '.join(several[:3])}{' …' if len(several) > 3 else ''}"
+        return f"fits {len(several)} places: {', '.join(several[:3])}{', ...' if len(several) > 3 else ''}"
     if re.match(r"(stem\.)?(fc|fc1000|linear|pred)\.", name):
         return "the image classifier"
     if re.search(r"anchor_generator|^pixel_(mean|std)$", name):
@@ -159,11 +161,11 @@ def _unused_reason(name: str, several: list[str] | None) -> str:
     return "no such place in the model"
 
 
-def _nothing_fits(checkpoint: Checkpoint, state: Collection[str], report: MatchReport, where: str) -> str:
+def _nothing_fits(checkpoint: Checkpoint, state: Collection[str], report: MatchReport) -> str:
     message = (
-        f"{where}: none of the {len(checkpoint.model)} tensors of {checkpoint.path} fits the model: "
-        f"the file has {', '.join(list(checkpoint.original_names.values())[:3])} …, "
-        f"the model {', '.join(list(state)[:3])} …"
+        f"none of the {len(checkpoint.model)} tensors of {checkpoint.path} fits the model: "
+        f"the file has {', '.join(list(checkpoint.original_names.values())[:3])}, ..., "
+        f"the model has {', '.join(list(state)[:3])}, ..."
     )
     if report.mismatched:
         message += f"; {report.mismatched[0]}"
@@ -171,11 +173,11 @@ def _nothing_fits(checkpoint: Checkpoint, state: Collection[str], report: MatchR
 
 
 def compact_names(names: Iterable[str], among: Iterable[str]) -> list[str]:
-    """Dotted names in few lines: whole modules as `a.b.*`, equal endings merged as `a.{b,c}.*`.
+    """Write dotted names in few lines: whole modules as `a.b.*`, and equal endings merged as `a.{b,c}.*`.
 
     Args:
-        names: the names to list.
-        among: all names there are; `a.b.*` means every one of them that starts with `a.b.`.
+        names: the names to write.
+        among: all names that exist. `a.b.*` stands for all of these that start with `a.b.`.
 
     Example:
         >>> compact_names(["a.b.x", "a.c.x", "a.c.y"], ["a.b.x", "a.b.y", "a.c.x", "a.c.y"])

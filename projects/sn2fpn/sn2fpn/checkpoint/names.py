@@ -1,7 +1,7 @@
-"""Other libraries' parameter names -> Detectron2's, which are ours.
+"""Translate parameter names of other libraries into Detectron2's, which are ours too.
 
-Caffe2 (its Detectron and ImageNet models) and torchvision's ResNets. A file of a trunk alone keeps names
-without `backbone.bottom_up.`: matching finds the place (`matching.py`).
+The others are Caffe2 (its Detectron and its ImageNet models) and torchvision's ResNets. The names of a file that holds
+only a trunk stay without `backbone.bottom_up.`; `matching` finds their place.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..errors import UserError
 
 __all__ = ["detect_format", "to_detectron2_names"]
 
-# Applied in this order to Caffe2's names.
+# The rules are applied to Caffe2's names in this order.
 _CAFFE2_RULES: tuple[tuple[str, str], ...] = (
     # parameter kinds
     (r"_(?:bn|gn)_(?:s|gamma)$", ".norm.weight"),
@@ -34,7 +34,7 @@ _CAFFE2_RULES: tuple[tuple[str, str], ...] = (
     # pyramid
     (r"^fpn_inner_res(\d)_\d+_sum(?:_lateral)?\.", r"fpn_lateral\1."),
     (r"^fpn_res(\d)_\d+_sum\.", r"fpn_output\1."),
-    # proposals; Caffe2 defines the shared head on level 2
+    # RPN, whose shared head Caffe2 defines on level 2
     (r"^conv_rpn(?:_fpn2)?\.", "proposal_generator.rpn_head.conv."),
     (r"^rpn_bbox_pred(?:_fpn2)?\.", "proposal_generator.rpn_head.anchor_deltas."),
     (r"^rpn_cls_logits(?:_fpn2)?\.", "proposal_generator.rpn_head.objectness_logits."),
@@ -60,7 +60,7 @@ _TORCHVISION_RULES: tuple[tuple[str, str], ...] = (
 
 
 def detect_format(names: Iterable[str], author: str = "") -> str:
-    """Whose names these are: "caffe2", "torchvision" or "detectron2"."""
+    """Return whose names these are: "caffe2", "torchvision" or "detectron2"."""
     names = list(names)
     if author == "Caffe2" or any(re.search(r"_branch\d[a-c]?_|^conv1_w$", n) for n in names):
         return "caffe2"
@@ -70,22 +70,26 @@ def detect_format(names: Iterable[str], author: str = "") -> str:
 
 
 def to_detectron2_names(weights: Mapping[str, Tensor], naming: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Rename, and reorder where the other library's layout differs.
+    """Rename tensors, and reorder their entries where the layout of the other library differs.
+
+    Args:
+        weights: the tensors by their names in the file.
+        naming: whose names these are, see `detect_format`.
 
     Returns:
-        The tensors by Detectron2's names, and for each of those the name in the file.
+        The tensors by Detectron2's names, and the name in the file of each of these.
 
     Raises:
-        UserError: two names of the file become one.
+        UserError: two names in the file stand for one.
     """
     renamed: dict[str, Tensor] = {}
     originals: dict[str, str] = {}
     for original, tensor in weights.items():
         if naming == "caffe2" and original.endswith("_momentum"):
-            continue  # the optimizer's buffers of Caffe2's training files
+            continue  # Caffe2's training files hold buffers of the optimizer.
         name = _rename(original, naming)
         if name in renamed:
-            raise UserError(f"{originals[name]!r} and {original!r} of the checkpoint both mean {name!r}")
+            raise UserError(f"{originals[name]!r} and {original!r} in the checkpoint both stand for {name!r}")
         renamed[name] = _background_last(name, tensor) if naming == "caffe2" else tensor
         originals[name] = original
     return renamed, originals
@@ -95,13 +99,16 @@ def _rename(name: str, naming: str) -> str:
     rules = {"caffe2": _CAFFE2_RULES, "torchvision": _TORCHVISION_RULES}.get(naming, ())
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
-    if naming == "torchvision":  # stages count from the stem: layer1 is res2
+    if naming == "torchvision":  # Its stages count from 1, so layer1 is res2.
         name = re.sub(r"^layer(\d)\.", lambda match: f"res{int(match.group(1)) + 1}.", name)
     return name
 
 
 def _background_last(name: str, tensor: Tensor) -> Tensor:
-    """Caffe2 has the background as class 0, with box and mask weights that mean nothing; here it is the last class."""
+    """Move the background from class 0, where Caffe2 has it, to the last class.
+
+    The box and mask weights of the background, which mean nothing, are dropped.
+    """
     if name.startswith("box_predictor.cls_score."):
         return torch.cat([tensor[1:], tensor[:1]])
     if name.startswith("box_predictor.bbox_pred."):

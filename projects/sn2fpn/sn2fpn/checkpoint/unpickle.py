@@ -1,8 +1,8 @@
 """Read pickled weights, bare or in torch's archives, without executing anything that the file asks for.
 
-A pickle is a program: it names functions and calls them. Here the only names it may use are those of numpy
-arrays and plain containers, and each stands for code of this file, never for the function it names. So the
-result is plain types and tensors, whatever the file holds.
+A pickle is a program that names functions and calls them. Here it may only use the names that numpy arrays and plain
+containers need, and each name stands for code in this module, never for the function of that name. The result
+therefore consists of plain types and tensors, whatever the file holds.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ __all__ = ["RefusedGlobal", "safe_torch_load", "safe_unpickle"]
 
 
 class RefusedGlobal(Exception):
-    """The pickle names something other than arrays and containers; `str(error)` is that name."""
+    """A pickle names something that arrays and containers do not need; `str(error)` is that name."""
 
 
 def safe_unpickle(file: IO[bytes]) -> Any:
-    """The pickled value with numpy arrays as tensors; strings of Python 2 are read as Latin-1.
+    """Return the pickled value with numpy arrays as tensors. Strings of Python 2 are read as Latin-1.
 
     Raises:
         RefusedGlobal: the pickle names a function or class that weights do not need.
-        Exception: of many types, when the pickle is damaged.
+        Exception: the pickle is damaged; the type of the error varies.
     """
     return _finished(_SafeUnpickler(file, encoding="latin1").load(), {})
 
 
 def safe_torch_load(path: Path) -> Any:
-    """What `torch.save` wrote, tensors on the CPU, numpy arrays as tensors. Raises as `safe_unpickle`.
+    """Return what `torch.save` wrote, with all tensors on the CPU and numpy arrays as tensors.
 
-    torch's own safe reader does the work; it too gets stand-ins for numpy.
+    torch's own safe reader does the work, with the same substitutes for numpy. Errors are those of `safe_unpickle`.
     """
     known: list[Any] = [(kind, f"{__name__}.{kind.__name__}") for kind in (_Array, _DType)]
     for (module, name), stand in _ALLOWED.items():
@@ -64,8 +64,8 @@ class _SafeUnpickler(pickle.Unpickler):
         return allowed
 
 
-class _Stand:
-    """Stands for a callable that a pickle names; a pickle cannot change it."""
+class _Substitute:
+    """A substitute for a callable that a pickle names; the pickle cannot change it."""
 
     __slots__ = ("_function",)
 
@@ -76,16 +76,16 @@ class _Stand:
         return self._function(*args)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise TypeError("a pickle tried to change what it may only call")
+        raise TypeError("the pickle tries to change what it may only call")
 
 
 class _DType:
-    """`numpy.dtype` in a pickle: numbers only."""
+    """The substitute for `numpy.dtype` in a pickle. It accepts numbers only."""
 
     def __init__(self, name: Any) -> None:
         self.dtype = np.dtype(str(name))
         if self.dtype.kind not in "biuf":
-            raise ValueError(f"arrays of numbers expected, found dtype {name!r}")
+            raise ValueError(f"expected arrays of numbers, found dtype {name!r}")
 
     def __setstate__(self, state: Any) -> None:
         if state[1] in ("<", ">"):
@@ -93,7 +93,7 @@ class _DType:
 
 
 class _Array:
-    """`numpy.ndarray` in a pickle: filled by `__setstate__`."""
+    """The substitute for `numpy.ndarray` in a pickle. `__setstate__` fills it."""
 
     tensor: torch.Tensor | None = None
 
@@ -108,10 +108,10 @@ def _bytes(raw: Any) -> bytes:
 
 def _tensor(raw: Any, dtype: Any, shape: Any, order: str) -> torch.Tensor:
     if not isinstance(dtype, _DType):
-        raise ValueError("an array without a dtype")
+        raise ValueError("an array has no dtype")
     data, shape = _bytes(raw), tuple(int(n) for n in shape)
     if min(shape, default=0) < 0 or len(data) != math.prod(shape) * dtype.dtype.itemsize:
-        raise ValueError(f"{len(data)} bytes do not fill an array of {shape} {dtype.dtype}")
+        raise ValueError(f"{len(data)} bytes do not fill an array of shape {shape} and type {dtype.dtype}")
     array = np.frombuffer(data, dtype.dtype).reshape(shape, order=order)
     return torch.from_numpy(array.astype(dtype.dtype.newbyteorder("="), order="C"))
 
@@ -127,24 +127,24 @@ def _scalar(dtype: Any, raw: Any) -> float | int | bool:
 
 
 _ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): _Stand(_Array),
-    ("numpy", "dtype"): _Stand(lambda name, *_: _DType(name)),
-    ("numpy.core.multiarray", "_reconstruct"): _Stand(lambda *_: _Array()),
-    ("numpy.core.multiarray", "scalar"): _Stand(_scalar),
-    ("numpy.core.numeric", "_frombuffer"): _Stand(_frombuffer),
-    ("_codecs", "encode"): _Stand(lambda text, *_: text.encode("latin1")),
-    ("collections", "OrderedDict"): _Stand(lambda *items: OrderedDict(*items)),
+    ("numpy", "ndarray"): _Substitute(_Array),
+    ("numpy", "dtype"): _Substitute(lambda name, *_: _DType(name)),
+    ("numpy.core.multiarray", "_reconstruct"): _Substitute(lambda *_: _Array()),
+    ("numpy.core.multiarray", "scalar"): _Substitute(_scalar),
+    ("numpy.core.numeric", "_frombuffer"): _Substitute(_frombuffer),
+    ("_codecs", "encode"): _Substitute(lambda text, *_: text.encode("latin1")),
+    ("collections", "OrderedDict"): _Substitute(lambda *items: OrderedDict(*items)),
 }
 
 
 def _finished(value: Any, seen: dict[int, Any]) -> Any:
-    """`value` with stand-ins replaced; `seen` keeps shared containers from being walked twice."""
+    """Return `value` with substitutes replaced; `seen` keeps shared containers from being walked twice."""
     if isinstance(value, _Array):
         if value.tensor is None:
-            raise ValueError("an array without data")
+            raise ValueError("an array has no data")
         return value.tensor
-    if isinstance(value, _DType | _Stand):
-        raise ValueError("a bare type among the values")
+    if isinstance(value, _DType | _Substitute):
+        raise ValueError("one of the values is a type")
     if isinstance(value, dict | list | tuple | set | frozenset):
         if id(value) not in seen:
             if isinstance(value, dict):

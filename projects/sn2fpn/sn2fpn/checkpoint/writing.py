@@ -1,4 +1,4 @@
-"""Checkpoint files are complete or not there, and hold only tensors and plain types."""
+"""Write checkpoint files, which are complete or not there and hold only tensors and plain types."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ __all__ = ["atomic_save"]
 
 
 def atomic_save(data: Any, path: str | Path) -> None:
-    """`torch.save` of tensors and plain types, complete or not at all.
+    """Save tensors and plain types with `torch.save`, completely or not at all.
 
-    numpy scalars become Python's and numpy arrays tensors, so that the file loads with `weights_only=True`.
+    Scalars of numpy become Python's and its arrays become tensors, so that the file loads with `weights_only=True`.
 
     Raises:
-        UserError: the file cannot be written; an older one of this name is intact.
-        TypeError: `data` holds another type (a bug in the caller).
+        UserError: the file cannot be written. An older file of this name is intact.
+        TypeError: `data` holds another type, which is a bug in the caller.
     """
     plain = _plain(data, "")
     try:
         with atomic_write(path, "wb") as file:
             torch.save(plain, file)
-    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as RuntimeError
+    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError.
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
-        raise UserError(f"cannot write {path}: {reason}. What was there before is intact") from error
+        raise UserError(f"cannot write {path}: {reason}. An older file of this name is intact") from error
 
 
 def _plain(value: Any, where: str) -> Any:
+    """Return `value` with numpy's types replaced; `where` is its place in the data, for messages."""
     if isinstance(value, Tensor):
         return value.detach()
     if isinstance(value, np.generic):
@@ -48,4 +49,4 @@ def _plain(value: Any, where: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str | bytes):
         return value
     found = type(value).__name__
-    raise TypeError(f"a checkpoint holds tensors and plain types, found {found} at {where[1:]}")
+    raise TypeError(f"a checkpoint holds only tensors and plain types, found {found} at {where[1:]}")

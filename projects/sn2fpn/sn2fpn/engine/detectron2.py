@@ -153,7 +153,8 @@ def run(cfg: CfgNode, args: Any, engine: Any = "") -> dict[str, Any] | None:
         comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", args.num_gpus)))
     make_output_dir(cfg.OUTPUT_DIR)
     if cfg.MODEL.WEIGHTS:
-        load_file(cfg.MODEL.WEIGHTS)  # Detectron2 runs what a pickle asks for: it only gets what is sound
+        with argument_names({"path": "MODEL.WEIGHTS"}):
+            load_file(cfg.MODEL.WEIGHTS)  # Detectron2 runs what a pickle asks for: it only gets what is sound
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sn2fpn")
     logger.info("%s", engine)
     cfg.freeze()

@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import distributed as comm
 from ..checkpoint import load_trained
+from ..errors import argument_names
 from .recipe import CfgRecipe, Recipe
 from .setup import default_setup
 from .testing import evaluate
@@ -53,7 +54,8 @@ def run(cfg: Any, args: Any, engine: Any = "") -> dict[str, Any]:
     recipe.check_data(args.eval_only)  # before a model is built: hours may pass until the test set is read
     if args.eval_only:
         model = recipe.build_model()
-        load_trained(model, options.weights, options.ema, options.key("weights"), options.key("ema"))
+        with argument_names({"path": options.key("weights"), "average": options.key("ema")}):
+            load_trained(model, options.weights, options.ema)
         results = evaluate(recipe.test_sets(), model, options.output_dir)
     else:
         trainer = Trainer(recipe)

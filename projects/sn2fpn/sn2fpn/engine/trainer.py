@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .. import distributed as comm
 from ..checkpoint import Checkpointer
 from ..config import CfgNode
-from ..errors import UserError
+from ..errors import UserError, argument_names
 from ..modeling.metrics import collect_metrics
 from ..modeling.trunk import frozen_norm_warning
 from .hooks import EMA, Checkpoints, Evaluation, Hook, Progress
@@ -85,7 +85,8 @@ class Trainer:
     def resume_or_load(self, resume: bool = False) -> None:
         """Continue from the output folder's last checkpoint, or load the weights to start from."""
         o = self.options
-        state = self.checkpointer.resume_or_load(o.weights, resume=resume, where=o.key("weights"))
+        with argument_names({"path": o.key("weights")}):
+            state = self.checkpointer.resume_or_load(o.weights, resume=resume)
         if resume and self.checkpointer.has_checkpoint():
             self.start_iter = state["iteration"] + 1
             self._last_saved = self.checkpointer.get_checkpoint_file()

@@ -3,7 +3,7 @@
 Nothing here knows of detectors or configurations.
 """
 
-from .activation import get_activation
+from .activation import Activation, get_activation
 from .c3 import C3
 from .conv import Conv2d, ConvNormAct
 from .deform import DeformConv2d
@@ -11,7 +11,7 @@ from .esd import ESD1, ESD2, check_esd1_channels, esd_fuse, esd_fuse_conv
 from .gsconv import GSConv, GSConvE1, GSConvE2
 from .init import c2_msra_fill, c2_xavier_fill, kaiming_normal_per_group
 from .integrated_norm import integrated_norm_relu
-from .norm import FrozenBatchNorm2d, SyncBatchNorm, get_norm
+from .norm import FrozenBatchNorm2d, Norm, SyncBatchNorm, get_norm
 from .pconv import SEPC, PConv, SharedConv
 from .upsample import (
     CARAFE,
@@ -28,6 +28,7 @@ from .upsample import (
 )
 
 __all__ = [
+    "Activation",
     "Bilinear",
     "C3",
     "CARAFE",
@@ -43,6 +44,7 @@ __all__ = [
     "GSConvE1",
     "GSConvE2",
     "Nearest",
+    "Norm",
     "PConv",
     "SEPC",
     "SNI",

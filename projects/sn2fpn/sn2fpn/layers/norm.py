@@ -93,7 +93,14 @@ class FrozenBatchNorm2d(nn.Module):
 class SyncBatchNorm(nn.SyncBatchNorm):
     """A batch norm with statistics over all processes. Unlike PyTorch's class it also runs on CPUs, with gloo.
 
-    Mean and variance are those of all pixels of all processes, whatever the sizes of their batches are.
+    Mean and variance are those of all pixels of all processes, whatever the sizes of their batches are. In a single
+    process this is a plain batch norm.
+
+    Example:
+        >>> import torch
+        >>> from sn2fpn.layers import SyncBatchNorm
+        >>> SyncBatchNorm(8)(torch.randn(2, 8, 5, 7)).shape
+        torch.Size([2, 8, 5, 7])
     """
 
     def forward(self, x: Tensor) -> Tensor:

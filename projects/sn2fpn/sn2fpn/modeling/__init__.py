@@ -14,8 +14,7 @@ from .build import build_model
 from .detector import GeneralizedRCNN
 from .matching import Matcher
 from .metrics import collect_metrics
-from .roi_heads import BoxHead, BoxPredictor, MaskHead, StandardROIHeads
-from .roi_pooler import ROIPooler
+from .roi_heads import BoxHead, BoxPredictor, MaskHead, ROIPooler, StandardROIHeads
 from .rpn import RPN, AnchorGenerator, RPNHead
 
 __all__ = [

@@ -58,7 +58,7 @@ class _LearnedParts(nn.Module):
         """Call all parts.
 
         Args:
-            images: one image (Tensor[1, 3, H, W]).
+            images (Tensor[1, 3, H, W]): one image.
             *pooled: the pooled features (Tensor[R, C, P, P]) for the box head and, if there is one, the mask head.
         """
         maps = self.detector.backbone(images)

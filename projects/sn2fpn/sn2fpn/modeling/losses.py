@@ -31,9 +31,9 @@ def box_regression_loss(
     Args:
         kind: one of `BOX_LOSSES`.
         coder: encodes or decodes the offsets.
-        deltas: the predicted offsets from `reference` (Tensor[K, 4]).
-        reference: the anchors or proposals (Tensor[K, 4]).
-        target: the matched ground-truth boxes (Tensor[K, 4]).
+        deltas (Tensor[K, 4]): the predicted offsets from `reference`.
+        reference (Tensor[K, 4]): the anchors or proposals.
+        target (Tensor[K, 4]): the matched ground-truth boxes.
         beta: for "smooth_l1", the error at which the loss turns from quadratic to linear; 0 means plain L1.
 
     Returns:

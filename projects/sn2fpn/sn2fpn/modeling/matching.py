@@ -43,7 +43,7 @@ class Matcher:
         """Match N candidates with M ground-truth boxes.
 
         Args:
-            iou: the IoU of each pair (Tensor[M, N]); M may be 0.
+            iou (Tensor[M, N]): the IoU of each pair; M may be 0.
 
         Returns:
             The index of the best ground-truth box of each candidate (Tensor[N], int64), which is 0 where there is

@@ -14,7 +14,7 @@ def sample_labels(labels: Tensor, num_samples: int, positive_fraction: float, ba
     Negatives take the places that positives leave free, but positives never take those of negatives.
 
     Args:
-        labels: -1 for ignored entries, `background` for negative ones, anything else for positive ones (Tensor[N]).
+        labels (Tensor[N]): -1 for ignored entries, `background` for negative ones, anything else for positive ones.
         num_samples: number of entries to draw. If fewer qualify, all of these are drawn.
         positive_fraction: largest share of positives among `num_samples`.
         background: the label of negatives.

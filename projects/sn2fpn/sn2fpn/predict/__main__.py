@@ -1,4 +1,7 @@
-"""`python -m sn2fpn.predict`: the command line. Standard library only until it is parsed: `--help` answers at once."""
+"""The command line `python -m sn2fpn.predict`.
+
+Only the standard library is imported before the command line is parsed, so that `--help` answers at once.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ _EXAMPLES = """
 examples:
   python -m sn2fpn.predict --config-file configs/quick/faster_rcnn_R18_sni_shapes.yaml \\
     --weights output/quick/faster_rcnn_R18_sni_shapes/model_final.pth --input images/*.jpg --output out
-  … --input video.mp4 --output out --score-threshold 0.7
-  find photos -name '*.jpg' | … --input - --output out MODEL.DEVICE cpu
+  ... --input video.mp4 --output out --score-threshold 0.7
+  find photos -name '*.jpg' | ... --input - --output out MODEL.DEVICE cpu
 
-The output folder gets a drawing of each input and predictions.json, a COCO file of all detections, also those
-that score less than --score-threshold (and more than MODEL.ROI_HEADS.SCORE_THRESH_TEST).
+The output folder gets a drawing of each input, and predictions.json, a COCO file of all detections. The file also
+holds detections that score less than --score-threshold, if they score more than MODEL.ROI_HEADS.SCORE_THRESH_TEST.
 
 exit codes: 0 done, 1 some inputs could not be read, 2 a mistake in the command, 130 interrupted
 """
@@ -35,35 +38,35 @@ def _parser() -> argparse.ArgumentParser:
         "--config-file", required=True, metavar="FILE", help="the configuration of the training, .yaml or .py"
     )
     parser.add_argument(
-        "--weights", default="", metavar="FILE", help="checkpoint (default: the one that the configuration names)"
+        "--weights", default="", metavar="FILE", help="the checkpoint (default: the one that the configuration names)"
     )
     parser.add_argument(
         "--input",
         required=True,
         nargs="+",
         metavar="PATH",
-        help="pictures, videos, folders, patterns; - for such names in standard input, one a line",
+        help="pictures, videos, folders or patterns; - reads such names from the standard input, one per line",
     )
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="made if needed")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="the folder to write to, made if needed")
     parser.add_argument(
         "--score-threshold",
         type=float,
         default=0.5,
         metavar="S",
-        help="draw detections that score at least this (default 0.5)",
+        help="draw the detections that score at least S (default: 0.5)",
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a mistake")
     parser.add_argument(
         "opts",
         nargs=argparse.REMAINDER,
         metavar="KEY VALUE",
-        help="config keys to change, after all flags; key=value for a Python config",
+        help="configuration keys to change, after all flags; key=value for a Python configuration",
     )
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code, see `--help`."""
+    """Run the command line and return its exit code, see `--help`."""
     args = _parser().parse_args(argv)
     return run_program(lambda: _predict(args), debug=args.debug)
 

@@ -1,4 +1,4 @@
-"""What to predict on: names, patterns and folders -> files; files -> pictures."""
+"""Find the files to predict on, and read pictures and videos."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ __all__ = ["Unreadable", "Video", "find_files", "is_video", "read_picture"]
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
 
-_CONFIG_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*|[\w.]+=.*")  # KEY (VALUE), key=value
+_CONFIG_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*|[\w.]+=.*")
+"""What the KEY of KEY VALUE, and key=value, look like."""
 
 
 class Unreadable(UserError):
-    """A file that cannot be decoded; the others still can."""
+    """A file cannot be decoded. Prediction goes on with the others."""
 
 
 def find_files(inputs: Sequence[str], names: IO[str]) -> tuple[list[Path], list[str]]:
-    """The files that `--input` means, in order, each once.
+    """Return the files that `--input` stands for, in order and each once.
 
     Args:
-        inputs: files; folders (their pictures and videos); patterns such as `images/*.jpg` or `**/*.png`; or "-"
-            for names (files, folders, patterns) in `names`, one a line.
+        inputs: files; folders, which stand for their pictures and videos; patterns such as `images/*.jpg` or
+            `**/*.png`; or "-", which stands for such names in `names`, one per line.
         names: the standard input.
 
     Returns:
-        The files, and those inputs that match no file.
+        The files, and the inputs that match no file.
 
     Raises:
-        UserError: no file at all; or KEY VALUE pairs among the inputs.
+        UserError: there is no file at all, or there are configuration keys among the inputs.
     """
     given = [name for item in inputs for name in (names.read().splitlines() if item == "-" else [item]) if name.strip()]
     found: dict[Path, None] = {}
@@ -50,13 +51,15 @@ def find_files(inputs: Sequence[str], names: IO[str]) -> tuple[list[Path], list[
         if not files:
             if name in inputs and _CONFIG_KEY.fullmatch(name):
                 raise UserError(
-                    f"--input: found {name!r}, a config key: changes of keys come last, after another "
-                    "flag, e.g. --input a.jpg --output out MODEL.DEVICE cpu"
+                    f"--input: expected files, found the configuration key {name!r}; changes of keys come last, after "
+                    "another flag, e.g. --input a.jpg --output out MODEL.DEVICE cpu"
                 )
             missing.append(name)
     if not found:
-        said = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-        raise UserError("--input: no file matches " + said if said else "--input -: no file names in standard input")
+        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        if shown:
+            raise UserError(f"--input: no file matches {shown}")
+        raise UserError("--input -: the standard input holds no file names")
     return list(found), missing
 
 
@@ -64,20 +67,21 @@ def _match(name: str) -> list[Path]:
     path = Path(name).expanduser()
     if path.is_dir():
         return sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES)
-    if path.exists():  # before patterns: a file's name may hold brackets
+    if path.exists():  # This comes before patterns because the name of a file may hold brackets.
         return [path]
     return sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())  # noqa: PTH207
 
 
 def is_video(path: Path) -> bool:
+    """Return whether the name of a file ends as those of videos do."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """A picture file as (H, W, 3) uint8 BGR, upright.
+    """Return a picture upright in BGR order (array [H, W, 3] of uint8).
 
     Raises:
-        Unreadable: not decodable.
+        Unreadable: the file cannot be decoded.
     """
     try:
         return read_image(path, "BGR")
@@ -86,28 +90,28 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 class Video:
-    """The frames of a video file, (H, W, 3) uint8 BGR, by OpenCV.
+    """An iterable over the frames of a video file in BGR order (arrays [H, W, 3] of uint8).
 
     Attributes:
-        fps: frames per second; 25 where the file does not say.
-        frames: how many the file says it has; None where it does not.
-        frames_read: so far.
+        fps: number of frames per second, or 25 if the file does not say.
+        frames: number of frames that the file claims to have, or None if it does not say.
+        frames_read: number of frames that have been read.
 
     Raises:
-        Unreadable: not a video, or no decoder for it.
+        Unreadable: the file is not a video, or OpenCV has no decoder for it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.is_file() or path.stat().st_size == 0:
-            raise Unreadable(f"{path}: video file is {'empty (0 bytes)' if path.is_file() else 'missing'}")
+            raise Unreadable(f"{path}: the video file is {'empty (0 bytes)' if path.is_file() else 'missing'}")
         self._capture = cv2.VideoCapture(str(path))
         fps, count = (self._capture.get(p) for p in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
         self.fps = fps if math.isfinite(fps) and fps > 0 else 25.0
         self.frames_read = 0
         self.frames = int(count) if math.isfinite(count) and count > 0 else None
         if not self._capture.isOpened():
-            raise Unreadable(f"{path}: not decodable as a video; it is damaged, or OpenCV has no decoder for its codec")
+            raise Unreadable(f"{path}: cannot be decoded as a video; it is damaged, or OpenCV lacks a decoder for it")
 
     def __iter__(self) -> Iterator[np.ndarray]:
         while (answer := self._capture.read())[0]:
@@ -116,7 +120,10 @@ class Video:
         self._capture.release()
 
     def check_complete(self) -> None:
-        """After the last frame: raise Unreadable if the file promised more (containers may be off by a few)."""
+        """Raise Unreadable if the file claims to have more frames than could be read.
+
+        A few frames fewer are accepted because containers do not count exactly.
+        """
         if self.frames_read == 0:
             raise Unreadable(f"{self.path}: no frame of the video can be decoded")
         if self.frames is not None and self.frames_read < 0.95 * self.frames:

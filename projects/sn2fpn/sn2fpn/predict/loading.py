@@ -1,4 +1,4 @@
-"""From a configuration file and a checkpoint to a predictor and the names of its classes."""
+"""Build a predictor from a configuration file and a checkpoint, with the names of its classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..config import get_cfg, instantiate
 from ..data import known_categories, register_custom
 from ..data.augmentation import ResizeShortestEdge, build_augmentations
 from ..data.categories import Category
-from ..errors import UserError
+from ..errors import UserError, argument_names
 from ..modeling.build import build_model
 from .predictor import Predictor, load_whole
 
@@ -22,14 +22,16 @@ def load_predictor(config_file: str, weights: str, opts: Sequence[str]) -> tuple
     """Build the model of a YAML or Python configuration and load its weights.
 
     Args:
-        weights: the checkpoint; "": the one that the configuration names.
-        opts: changes, KEY VALUE … for YAML, key=value … for Python.
+        config_file: the configuration, whose name ends with .py if it is a Python one.
+        weights: the checkpoint; "" means the one that the configuration names.
+        opts: changes of the configuration, as KEY VALUE ... for YAML or key=value ... for Python.
 
     Returns:
-        The predictor, and its classes by contiguous id.
+        The predictor and its classes, ordered by contiguous id.
 
     Raises:
-        UserError: a broken configuration, a change that does not fit it, no weights, or those of another model.
+        UserError: the configuration is broken, a change does not fit it, or weights are missing or belong to another
+            model.
     """
     load = _from_python if config_file.endswith(".py") else _from_yaml
     predictor, custom, names = load(config_file, weights, opts)
@@ -37,7 +39,8 @@ def load_predictor(config_file: str, weights: str, opts: Sequence[str]) -> tuple
     return predictor, known_categories(names, predictor.model.roi_heads.num_classes)
 
 
-_Loaded = tuple[Predictor, Sequence[Any], list[str]]  # with data sets to register, and the names of those trained on
+_Loaded = tuple[Predictor, Sequence[Any], list[str]]
+"""A predictor, the data sets to register, and the names of those that the model was trained and tested on."""
 
 
 def _from_yaml(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
@@ -46,13 +49,8 @@ def _from_yaml(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
     cfg.merge_from_list(list(opts))
     _check_given(weights or cfg.MODEL.WEIGHTS, config_file)
     model = build_model(cfg)
-    load_whole(
-        model,
-        weights or cfg.MODEL.WEIGHTS,
-        cfg.SOLVER.EMA.ENABLED,
-        "--weights" if weights else "MODEL.WEIGHTS",
-        "SOLVER.EMA.ENABLED",
-    )
+    with argument_names({"path": "--weights" if weights else "MODEL.WEIGHTS", "average": "SOLVER.EMA.ENABLED"}):
+        load_whole(model, weights or cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED)
     sets = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
     return Predictor(model, *build_augmentations(cfg, is_train=False)), cfg.DATASETS.CUSTOM, sets
 
@@ -64,30 +62,25 @@ def _from_python(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded
     options, loaders = recipe.options, recipe.cfg.dataloader
     _check_given(weights or options.weights, config_file)
     model = recipe.build_model()
-    load_whole(
-        model,
-        weights or options.weights,
-        options.ema,
-        "--weights" if weights else options.key("weights"),
-        options.key("ema"),
-    )
+    with argument_names({"path": "--weights" if weights else options.key("weights"), "average": options.key("ema")}):
+        load_whole(model, weights or options.weights, options.ema)
     sets = [(loaders.get(kind) or {}).get("dataset", {}) for kind in ("test", "train")]
     custom = OmegaConf.to_container(loaders.custom) if "custom" in loaders else []
     return Predictor(model, evaluation_resize(recipe.cfg)), custom, [n for s in sets for n in _as_list(s.get("names"))]
 
 
 def evaluation_resize(cfg: Any) -> ResizeShortestEdge | None:
-    """The resizing that a Python configuration evaluates with; None: pictures keep their size.
+    """Return the resizing that a Python configuration evaluates with, or None if pictures keep their size.
 
     Raises:
-        UserError: it does something else to pictures.
+        UserError: the configuration does something else to pictures.
     """
     mapper = (cfg.dataloader.get("test") or {}).get("mapper", {})
     augmentations = instantiate(mapper.get("augmentations", []))
     if any(not isinstance(a, ResizeShortestEdge) for a in augmentations) or len(augmentations) > 1:
         raise UserError(
-            "dataloader.test.mapper.augmentations: pictures are predicted on after one ResizeShortestEdge, "
-            f"or as they are; found {[type(a).__name__ for a in augmentations]}"
+            "dataloader.test.mapper.augmentations: expected one ResizeShortestEdge or nothing to predict on single "
+            f"pictures, found {[type(a).__name__ for a in augmentations]}"
         )
     return augmentations[0] if augmentations else None
 
@@ -99,5 +92,5 @@ def _as_list(names: Any) -> list[str]:
 def _check_given(weights: str, config_file: str) -> None:
     if not weights:
         raise UserError(
-            f"--weights: no weights given, and {config_file} names none; add --weights path/to/model_final.pth"
+            f"--weights: expected a checkpoint because {config_file} names none; add --weights path/to/model_final.pth"
         )

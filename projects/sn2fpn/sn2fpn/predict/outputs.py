@@ -1,4 +1,4 @@
-"""What predicting leaves in the output folder: drawn pictures and videos, and all detections as COCO JSON."""
+"""Write the output folder: drawn pictures and videos, and all detections as a COCO file."""
 
 from __future__ import annotations
 
@@ -25,13 +25,17 @@ from .inputs import is_video
 __all__ = ["CocoWriter", "coco_writer", "draw_detections", "name_outputs", "save_picture", "VideoWriter"]
 
 PREDICTIONS = "predictions.json"
-# Labels have 10 pixels at least: smaller pictures are enlarged to be drawn on, strips up to the last of these.
 _MIN_LONG_PX, _MIN_SHORT_PX, _MAX_LONG_PX = 320, 64, 4000
-_CODEC = "mp4v"  # MPEG-4 part 2: the one MP4 encoder that every OpenCV with FFmpeg has
+"""Pictures with shorter sides are enlarged, so that labels can be read on them; strips only up to the last number."""
+_CODEC = "mp4v"
+"""MPEG-4 part 2, the one MP4 encoder that every OpenCV with FFmpeg has."""
 
 
 def name_outputs(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """The drawing's file for each input: its name, numbered where names repeat; JPEG stays JPEG, else PNG or MP4.
+    """Return the file of the drawing of each input.
+
+    It has the name of the input, with a number where names repeat. JPEG stays JPEG, other pictures become PNG, and
+    videos become MP4.
 
     Raises:
         UserError: a drawing would replace an input.
@@ -58,13 +62,16 @@ def name_outputs(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
 def draw_detections(
     image: np.ndarray, instances: Instances, class_names: Sequence[str], score_threshold: float
 ) -> np.ndarray:
-    """Detections of at least `score_threshold` on a picture; a small picture is enlarged first.
+    """Draw the detections that score at least `score_threshold` on a picture. Small pictures are enlarged first.
 
     Args:
-        image: (H, W, 3) uint8 BGR.
+        image: the picture in BGR order (array [H, W, 3] of uint8).
+        instances: the detections, in the pixels of the picture.
+        class_names: the name of each class.
+        score_threshold: the lowest score to draw.
 
     Returns:
-        (H, W, 3) uint8 RGB; a small one by a whole factor larger.
+        The drawing in RGB order (array [s * H, s * W, 3] of uint8), where s is the factor of enlargement.
     """
     image = image[:, :, ::-1]
     instances = instances[instances.scores >= score_threshold].to("cpu")
@@ -79,15 +86,20 @@ def draw_detections(
 
 
 def save_picture(image: np.ndarray, path: Path) -> None:
-    """(H, W, 3) uint8 RGB as PNG or JPEG, by the name's suffix; complete or not at all."""
+    """Write a picture in RGB order as PNG or JPEG, by the suffix of the name, completely or not at all."""
     with atomic_write(path, "wb") as file:
         Image.fromarray(image).save(file, format="PNG" if path.suffix == ".png" else "JPEG", quality=95)
 
 
 class VideoWriter:
-    """Writes (H, W, 3) uint8 RGB frames, all of one size, as MP4; complete or not at all, used with `with`.
+    """Writes an MP4 file completely or not at all. It is used in a `with` statement.
 
-    Without a frame no file is written. Of an odd side the last row or column is cut off, as the format demands.
+    Without a frame no file is written. If a side of the frames is odd, the format demands that its last row or column
+    is cut off.
+
+    Args:
+        path: the file to write.
+        fps: number of frames per second.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
@@ -96,17 +108,17 @@ class VideoWriter:
         self._file = ExitStack()
 
     def write(self, frame: np.ndarray) -> None:
-        """Append a frame.
+        """Append a frame in RGB order (array [H, W, 3] of uint8), which has the size of those before it.
 
         Raises:
-            UserError: OpenCV cannot write MP4 here.
+            UserError: this OpenCV cannot write MP4.
         """
         if not self._writer.isOpened():
             name = str(self._file.enter_context(atomic_path(self._path, ".part.mp4")))
             if not self._writer.open(name, cv2.VideoWriter.fourcc(*_CODEC), self._fps, frame.shape[1::-1]):
                 raise UserError(
                     f"{self._path}: this OpenCV ({cv2.__version__}) cannot write MP4 videos (codec "
-                    f"{_CODEC!r}); that of the package opencv-python-headless can"
+                    f"{_CODEC!r}); the one in the package opencv-python-headless can"
                 )
         self._writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
 
@@ -119,7 +131,11 @@ class VideoWriter:
 
 
 class CocoWriter:
-    """Writes a COCO file of detections as they come; see `coco_writer`."""
+    """Writes a COCO file of detections as they come; `coco_writer` makes one.
+
+    Attributes:
+        detections: number of detections that were written.
+    """
 
     def __init__(self, file: IO[str], categories: Sequence[Category]) -> None:
         self._file = file
@@ -129,11 +145,12 @@ class CocoWriter:
         file.write(f'{{"categories": {json.dumps(list(categories))},\n"annotations": [')
 
     def add(self, file_name: Path, instances: Instances, **more: Any) -> None:
-        """The detections in one picture, or in one frame of a video.
+        """Write the detections in one picture, or in one frame of a video.
 
         Args:
-            instances: in the picture's pixels.
-            more: further plain values of the picture's entry, such as `frame`.
+            file_name: the file of the picture or video.
+            instances: the detections, in the pixels of the picture.
+            **more: further plain values for the entry of the picture, such as `frame`.
         """
         height, width = instances.image_size
         image_id = len(self._images) + 1
@@ -146,18 +163,20 @@ class CocoWriter:
             self._file.write(",\n" * (self.detections > 1) + json.dumps(entry))
 
     def finish(self) -> None:
+        """Write the end of the file, which lists the pictures."""
         self._file.write(f'],\n"images": {json.dumps(self._images)}}}\n')
 
 
 @contextmanager
 def coco_writer(path: Path, categories: Sequence[Category]) -> Iterator[CocoWriter]:
-    """Write a COCO file whose annotations are detections with a `score`; complete or not at all.
+    """Write a COCO file whose annotations are detections with a `score`, completely or not at all.
 
-    `pycocotools.coco.COCO` reads it, and its "annotations" are COCO's result format. Detections go to the disk as
-    they come: a long video has more than fit into memory.
+    `pycocotools.coco.COCO` reads the file, and its "annotations" are in COCO's result format. Detections are written
+    as they come because a long video has more of them than fit into memory.
 
     Args:
-        categories: by contiguous class id.
+        path: the file to write.
+        categories: the categories, ordered by contiguous class id.
     """
     with atomic_write(path) as file:
         writer = CocoWriter(file, categories)

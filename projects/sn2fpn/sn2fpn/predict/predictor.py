@@ -1,4 +1,4 @@
-"""A trained model on single pictures."""
+"""Run a trained model on single pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..checkpoint import load_trained
 from ..checkpoint.matching import compact_names
 from ..config import CfgNode
 from ..data.augmentation import ResizeShortestEdge, build_augmentations, plan_transforms
-from ..errors import UserError
+from ..errors import ArgumentError, argument_names
 from ..evaluation.evaluator import evaluation_mode
 from ..modeling import build_model
 
@@ -23,15 +23,15 @@ logger = logging.getLogger(__name__)
 
 
 class Predictor:
-    """Calls a trained detector on one picture at a time, as Detectron2's `DefaultPredictor`.
+    """Calls a trained detector on one picture at a time, like Detectron2's `DefaultPredictor`.
 
     A picture is resized as `INPUT.MIN_SIZE_TEST` and `INPUT.MAX_SIZE_TEST` say and brought into the model's channel
-    order; the detections are in the picture's own pixels, and the same numbers as in an evaluation of the picture.
+    order. The detections are in the pixels of the given picture and equal those of an evaluation.
 
     Args:
-        model: a configuration, whose detector is built on `MODEL.DEVICE` with `MODEL.WEIGHTS`; or a detector that
-            is ready. It keeps its mode (training or evaluation).
-        resize: with a detector, the resizing; None: pictures keep their size. A configuration has its own.
+        model: a configuration, from which the detector is built on `MODEL.DEVICE` with the weights of
+            `MODEL.WEIGHTS`; or a detector that is ready. The detector keeps its mode (training or evaluation).
+        resize: with a detector, how pictures are resized; None keeps their size. A configuration has its own resizing.
 
     Raises:
         UserError: see `build_model` and `load_trained`; or the file lacks weights of the model.
@@ -42,7 +42,7 @@ class Predictor:
         >>> from sn2fpn.predict import Predictor
         >>> cfg = get_cfg()
         >>> cfg.merge_from_file("configs/quick/faster_rcnn_R18_sni_shapes.yaml")
-        >>> predictor = Predictor(cfg)  # MODEL.WEIGHTS is empty: a model that knows nothing
+        >>> predictor = Predictor(cfg)  # MODEL.WEIGHTS is empty, so the weights are random.
         >>> predictor(np.zeros((48, 64, 3), np.uint8))["instances"].image_size
         (48, 64)
     """
@@ -54,24 +54,26 @@ class Predictor:
             cfg = model
             self.model = build_model(cfg)
             (self.resize,) = build_augmentations(cfg, is_train=False)
-            load_whole(self.model, cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED, "MODEL.WEIGHTS", "SOLVER.EMA.ENABLED")
+            with argument_names({"path": "MODEL.WEIGHTS", "average": "SOLVER.EMA.ENABLED"}):
+                load_whole(self.model, cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED)
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> dict[str, Any]:
-        """Detections in one picture.
+        """Detect objects in one picture.
 
         Args:
-            image: (H, W, 3), BGR as OpenCV reads it; uint8, or floats of the same range.
+            image: the picture in BGR order (array [H, W, 3]), as OpenCV reads it, of uint8 or of floats in the same
+                range.
 
         Returns:
-            {"instances": Instances of size (H, W): `pred_boxes`, `scores`, `pred_classes`, best first; `pred_masks`
-            if the model has a mask head}.
+            A dict whose "instances" have the size (H, W) and the fields `pred_boxes`, `scores`, `pred_classes` and,
+            if the model has a mask head, `pred_masks`, best first.
 
         Raises:
-            ValueError: an array of another shape or type, or without pixels.
+            ValueError: the array has another shape or type, or no pixels.
         """
         if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape or image.dtype.kind not in "uf":
-            raise ValueError(f"a picture is a BGR array (height, width, 3) of uint8, found {image.shape} {image.dtype}")
+            raise ValueError(f"expected a BGR array (height, width, 3) of uint8, found {image.shape} {image.dtype}")
         height, width = image.shape[:2]
         if self.model.input_format == "RGB":
             image = image[:, :, ::-1]
@@ -83,16 +85,21 @@ class Predictor:
             return self.model([{"image": pixels, "height": height, "width": width}])[0]
 
 
-def load_whole(model: nn.Module, weights: str, average: bool, where: str, average_key: str) -> None:
-    """As `load_trained`, but weights that are not of the whole model are a UserError."""
-    report = load_trained(model, weights, average, where, average_key)
+def load_whole(model: nn.Module, path: str, average: bool) -> None:
+    """Load the weights of a checkpoint as `load_trained` does, and require them for the whole model.
+
+    Raises:
+        ArgumentError: see `load_trained`; or the file lacks weights of the model.
+    """
+    report = load_trained(model, path, average)
     if report is None:
-        logger.warning("%s is empty: this model has random weights and its detections mean nothing", where)
+        logger.warning("No weights are given, so the model has random weights and its detections mean nothing")
     elif not report.complete:
         lacking = report.missing | {m.name for m in report.mismatched}
         shown = compact_names(lacking, lacking | report.loaded)
-        raise UserError(
-            f"{where}: {report.path} lacks {len(lacking)} of this model's tensors or has them in another "
-            f"shape ({', '.join(shown[:5])}{', …' if len(shown) > 5 else ''}); predicting needs a model "
-            "that was trained with this configuration"
+        raise ArgumentError(
+            "path",
+            f"{report.path} lacks {len(lacking)} of this model's tensors or has them in other shapes "
+            f"({', '.join(shown[:5])}{', ...' if len(shown) > 5 else ''}); predicting needs a model that was trained "
+            "with this configuration",
         )

@@ -1,11 +1,11 @@
-"""Predict on all files: decode, detect, draw, write."""
+"""Predict on all inputs: decode, detect, draw and write."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,20 +26,13 @@ logger = logging.getLogger(__name__)
 
 
 def run(args: Any) -> int:
-    """Do what the command line says; returns the exit code (0 done, 1 inputs left out, 130 interrupted).
+    """Do what the command line says and return its exit code: 0 done, 1 inputs were left out, 130 interrupted.
 
     Raises:
-        UserError: mistakes in the arguments, found before anything is predicted; or no encoder for videos.
+        UserError: there are mistakes in the arguments, which are found before anything is predicted; or there is no
+            encoder for videos.
     """
-    progress = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
+    progress = _progress()
     _log_to(progress.console)
     folder = Path(args.output)
     files, missing = find_files(args.input, sys.stdin)
@@ -50,30 +43,32 @@ def run(args: Any) -> int:
     for name in missing:
         logger.warning("--input: no file matches %s", name)
     predictor, categories = load_predictor(args.config_file, args.weights, args.opts)
-    failed, interrupted = len(missing), False
     with _writing_to(folder), coco_writer(folder / PREDICTIONS, categories) as coco, progress:
         job = _Job(predictor, coco, [c["name"] for c in categories], args.score_threshold, progress)
-        try:
-            for file in progress.track(files, description="files"):
-                try:
-                    (job.video if is_video(file) else job.picture)(file, outputs[file])
-                except Unreadable as e:
-                    logger.warning("%s", e)
-                    failed += 1
-        except KeyboardInterrupt:  # what is done stays
-            interrupted = True
-    logger.info("%d detections written to %s", coco.detections, folder / PREDICTIONS)
-    if interrupted:
-        logger.error("interrupted at %s", file)
-        return 130
+        failed, interrupted = job.run(outputs)
+    logger.info("Wrote %d detections to %s", coco.detections, folder / PREDICTIONS)
+    failed += len(missing)
     if failed:
         logger.error("%d of %d inputs could not be read (see the warnings above)", failed, len(files) + len(missing))
-    return 1 if failed else 0
+    return 130 if interrupted else min(failed, 1)
+
+
+def _progress() -> Progress:
+    """Return a progress bar on the standard error stream."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
 
 
 @dataclass
 class _Job:
-    """What it takes to predict on a file."""
+    """What is needed to predict on a file."""
 
     predictor: Predictor
     coco: CocoWriter
@@ -81,14 +76,36 @@ class _Job:
     score_threshold: float
     progress: Progress
 
+    def run(self, outputs: Mapping[Path, Path]) -> tuple[int, bool]:
+        """Predict on all files, and keep the results so far if Ctrl-C interrupts that.
+
+        Args:
+            outputs: the drawing of each file.
+
+        Returns:
+            The number of files that cannot be read, and whether prediction was interrupted.
+        """
+        failed = 0
+        for file in self.progress.track(list(outputs), description="files"):
+            try:
+                (self.video if is_video(file) else self.picture)(file, outputs[file])
+            except Unreadable as e:
+                logger.warning("%s", e)
+                failed += 1
+            except KeyboardInterrupt:
+                logger.error("Interrupted at %s", file)
+                return failed, True
+        return failed, False
+
     def picture(self, file: Path, output: Path) -> None:
+        """Predict on a picture."""
         image = read_picture(file)
         instances = self.predictor(image)["instances"]
         save_picture(draw_detections(image, instances, self.class_names, self.score_threshold), output)
         self.coco.add(file, instances, drawing=output.name)
 
     def video(self, file: Path, output: Path) -> None:
-        """Frame by frame; a video that breaks off is drawn as far as it goes."""
+        """Predict on a video frame by frame. A video that breaks off is drawn as far as it goes."""
         video = Video(file)
         task = self.progress.add_task(f"  {file.name}", total=video.frames)
         with VideoWriter(output, video.fps) as writer:
@@ -102,14 +119,15 @@ class _Job:
 
 @contextmanager
 def _writing_to(folder: Path) -> Iterator[None]:
+    """Turn errors of writing into mistakes in `--output`. Inputs that cannot be read raise `Unreadable` instead."""
     try:
         yield
-    except OSError as e:  # inputs that cannot be read are Unreadable instead
+    except OSError as e:
         raise UserError(f"--output {folder}: cannot be written: {e}") from None
 
 
 def _log_to(console: Console) -> None:
-    """Send this package's log to the console, above its progress bar."""
+    """Send the log of this package to the console, above its progress bar."""
     root = logging.getLogger("sn2fpn")
     root.setLevel(logging.INFO)
     root.propagate = False

@@ -1,4 +1,4 @@
-"""Boxes, masks, per-image annotations or predictions, and padded batches (Detectron2's interfaces)."""
+"""Boxes, masks, the annotations or predictions of an image, and padded batches, with Detectron2's interfaces."""
 
 from .boxes import Boxes, BoxMode, pairwise_iou
 from .image_list import ImageList

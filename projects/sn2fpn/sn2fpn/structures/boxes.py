@@ -1,4 +1,4 @@
-"""Axis-aligned boxes, (x1, y1, x2, y2) in absolute pixels."""
+"""Axis-aligned boxes `(x1, y1, x2, y2)` in absolute pixels."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from enum import IntEnum
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
+from torchvision.ops import box_area, box_iou, clip_boxes_to_image
 
 __all__ = ["BoxMode", "Boxes", "pairwise_iou"]
 
 
 class BoxMode(IntEnum):
-    """Box formats found in data set dicts (Detectron2's numbering)."""
+    """The formats of boxes in the records of data sets, with Detectron2's numbers."""
 
     XYXY_ABS = 0
     XYWH_ABS = 1
 
     @staticmethod
     def convert(box: list[float] | np.ndarray, from_mode: BoxMode, to_mode: BoxMode) -> np.ndarray:
-        """Convert one box (4,) or many (N, 4) between the two formats; float64."""
+        """Convert one box [4] or several boxes [N, 4] between the two formats, in float64."""
         out = np.array(box, dtype=np.float64)
         if from_mode == to_mode:
             return out
@@ -31,10 +31,14 @@ class BoxMode(IntEnum):
 
 
 class Boxes:
-    """N boxes as one float32 tensor.
+    """A list of N boxes, stored as one floating-point tensor.
 
     Args:
-        tensor: (N, 4) `(x1, y1, x2, y2)` in absolute pixels; anything `torch.as_tensor` takes.
+        tensor: the boxes `(x1, y1, x2, y2)` in absolute pixels (Tensor[N, 4], or anything that `torch.as_tensor`
+            takes). Integers and float64 become float32.
+
+    Raises:
+        ValueError: the tensor has another shape.
     """
 
     def __init__(self, tensor: Tensor | np.ndarray | list[list[float]]) -> None:
@@ -44,41 +48,43 @@ class Boxes:
         if tensor.numel() == 0:
             tensor = tensor.reshape(-1, 4)
         if tensor.dim() != 2 or tensor.shape[1] != 4:
-            raise ValueError(f"Boxes expects a tensor of shape (N, 4), found {tuple(tensor.shape)}")
+            raise ValueError(f"tensor: expected the shape (N, 4), found {tuple(tensor.shape)}")
         self.tensor = tensor
 
     def clone(self) -> Boxes:
+        """Return a copy."""
         return Boxes(self.tensor.clone())
 
     def to(self, device: torch.device | str) -> Boxes:
+        """Return the boxes on a device."""
         return Boxes(self.tensor.to(device))
 
     def area(self) -> Tensor:
-        """(N,) areas in square pixels."""
-        wh = self.tensor[:, 2:] - self.tensor[:, :2]
-        return wh[:, 0] * wh[:, 1]
+        """Return the area of each box in square pixels (Tensor[N])."""
+        return box_area(self.tensor)
 
     def clip(self, image_size: tuple[int, int]) -> None:
-        """Clip in place to an image of (height, width)."""
-        h, w = image_size
-        x1, y1, x2, y2 = self.tensor.unbind(1)
-        self.tensor = torch.stack([x1.clamp(0, w), y1.clamp(0, h), x2.clamp(0, w), y2.clamp(0, h)], 1)
+        """Clip the boxes in place to an image of (height, width)."""
+        self.tensor = clip_boxes_to_image(self.tensor, image_size)
 
     def nonempty(self, threshold: float = 0.0) -> Tensor:
-        """(N,) bool: both sides longer than `threshold` pixels."""
+        """Return whether both sides of each box are longer than `threshold` pixels (Tensor[N], bool)."""
         return ((self.tensor[:, 2:] - self.tensor[:, :2]) > threshold).all(1)
 
     def scale(self, scale_x: float, scale_y: float) -> None:
-        """Multiply x and y coordinates in place."""
+        """Multiply the x and y coordinates in place."""
         self.tensor[:, 0::2] *= scale_x
         self.tensor[:, 1::2] *= scale_y
 
     def get_centers(self) -> Tensor:
-        """(N, 2) centres (x, y)."""
+        """Return the centres (x, y) of the boxes (Tensor[N, 2])."""
         return (self.tensor[:, :2] + self.tensor[:, 2:]) / 2
 
     def inside_box(self, box_size: tuple[int, int], boundary_threshold: int = 0) -> Tensor:
-        """(N,) bool: within `boundary_threshold` pixels of an image of (height, width)."""
+        """Return whether each box lies in an image of (height, width) (Tensor[N], bool).
+
+        Boxes may reach up to `boundary_threshold` pixels beyond the image.
+        """
         h, w = box_size
         t = self.tensor
         return (
@@ -93,7 +99,7 @@ class Boxes:
 
     @staticmethod
     def cat(boxes_list: list[Boxes]) -> Boxes:
-        """Concatenate; an empty list gives no boxes."""
+        """Concatenate lists of boxes; without any the result has no boxes."""
         if not boxes_list:
             return Boxes(torch.empty(0, 4))
         return Boxes(torch.cat([b.tensor for b in boxes_list]))
@@ -113,5 +119,5 @@ class Boxes:
 
 
 def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
-    """(N, M) intersection over union; 0 for empty boxes, never NaN."""
+    """Return the intersection over union of each pair (Tensor[N, M]), which is 0 for empty boxes."""
     return torch.nan_to_num(box_iou(boxes1.tensor, boxes2.tensor), nan=0.0)

@@ -1,4 +1,4 @@
-"""Images of different sizes as one padded batch."""
+"""A batch of images of different sizes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["ImageList"]
 
 
 class ImageList:
-    """A batch padded at the bottom and right, with each image's own size.
+    """A batch of images that are padded at the bottom and on the right, with their own sizes.
 
     Args:
-        tensor: (N, C, H, W) padded batch.
-        image_sizes: (height, width) of each image before padding.
+        tensor (Tensor[N, C, H, W]): the padded batch.
+        image_sizes: the (height, width) of each image before padding.
     """
 
     def __init__(self, tensor: Tensor, image_sizes: list[tuple[int, int]]) -> None:
@@ -23,14 +23,18 @@ class ImageList:
 
     @staticmethod
     def from_tensors(tensors: list[Tensor], size_divisibility: int = 0, pad_value: float = 0.0) -> ImageList:
-        """Pad (C, h, w) tensors to a common size.
+        """Pad images to a common size.
 
         Args:
-            size_divisibility: both sides of the batch become multiples of this (0 or 1: no rounding).
-            pad_value: value of the padding.
+            tensors (Tensor[C, h, w]): the images.
+            size_divisibility: both sides of the batch become multiples of this; 0 and 1 have no effect.
+            pad_value: the value of the padding.
+
+        Raises:
+            ValueError: there is no image.
         """
         if not tensors:
-            raise ValueError("an ImageList needs at least one image")
+            raise ValueError("tensors: expected at least one image, found none")
         sizes = [(t.shape[-2], t.shape[-1]) for t in tensors]
         d = max(size_divisibility, 1)
         height = -(-max(h for h, _ in sizes) // d) * d
@@ -44,6 +48,7 @@ class ImageList:
         return ImageList(batch, sizes)
 
     def to(self, device: torch.device | str) -> ImageList:
+        """Return the batch on a device."""
         return ImageList(self.tensor.to(device), self.image_sizes)
 
     @property
@@ -54,6 +59,6 @@ class ImageList:
         return len(self.image_sizes)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Image `index` without its padding, (C, h, w)."""
+        """Return image `index` without its padding (Tensor[C, h, w])."""
         h, w = self.image_sizes[index]
         return self.tensor[index, ..., :h, :w]

@@ -12,14 +12,14 @@ __all__ = ["Instances"]
 
 
 class Instances:
-    """Fields of equal length (boxes, classes, scores …) that belong to one image.
+    """Fields of equal length that belong to one image, such as boxes, classes and scores.
 
-    Fields are attributes: `instances.pred_boxes = Boxes(...)`. Indexing with a slice, index or bool
-    tensor picks from all fields at once.
+    Fields are attributes: `instances.pred_boxes = Boxes(...)`. Indexing with an integer, a slice, or a tensor of
+    integers or bools picks from all fields at once.
 
     Args:
-        image_size: (height, width) of the image in pixels.
-        **fields: initial fields.
+        image_size: the (height, width) of the image in pixels.
+        **fields: the initial fields.
     """
 
     def __init__(self, image_size: tuple[int, int], **fields: Any) -> None:
@@ -30,41 +30,53 @@ class Instances:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """The (height, width) of the image in pixels."""
         return self._image_size
 
     def set(self, name: str, value: Any) -> None:
-        """Set a field; its length must be that of the other fields."""
+        """Set a field.
+
+        Raises:
+            ValueError: its length is not that of the other fields.
+        """
         if self._fields and len(value) != len(self):
-            raise ValueError(f"field {name!r} has {len(value)} entries, this Instances has {len(self)}")
+            raise ValueError(f"{name}: expected {len(self)} entries like the other fields, found {len(value)}")
         self._fields[name] = value
 
     def get(self, name: str) -> Any:
+        """Return a field."""
         return self._fields[name]
 
     def has(self, name: str) -> bool:
+        """Return whether there is a field of that name."""
         return name in self._fields
 
     def remove(self, name: str) -> None:
+        """Remove a field."""
         del self._fields[name]
 
     def get_fields(self) -> dict[str, Any]:
+        """Return all fields by name."""
         return self._fields
 
     def to(self, *args: Any, **kwargs: Any) -> Instances:
-        """All fields that can move, moved to a device."""
+        """Return the instances with all fields on a device that can be moved."""
         moved = {k: v.to(*args, **kwargs) if hasattr(v, "to") else v for k, v in self._fields.items()}
         return Instances(self._image_size, **moved)
 
     @staticmethod
     def cat(instance_lists: list[Instances]) -> Instances:
-        """Concatenate instances of one image field by field."""
+        """Concatenate instances of one image, field by field.
+
+        Raises:
+            ValueError: they belong to images of different sizes.
+        """
         if len(instance_lists) == 1:
             return instance_lists[0]
         first = instance_lists[0]
         if any(i.image_size != first.image_size for i in instance_lists):
             sizes = [i.image_size for i in instance_lists]
-            raise ValueError(f"cannot join instances of different image sizes: {sizes}")
+            raise ValueError(f"expected instances of one image size, found {sizes}")
         out = Instances(first.image_size)
         for name, value in first.get_fields().items():
             values = [i.get(name) for i in instance_lists]
@@ -91,7 +103,7 @@ class Instances:
     def __getitem__(self, item: int | slice | torch.Tensor) -> Instances:
         if isinstance(item, int):
             if not -len(self) <= item < len(self):
-                raise IndexError(f"index {item} of {len(self)} instances")
+                raise IndexError(f"there are {len(self)} instances, found index {item}")
             item = slice(item, None if item == -1 else item + 1)
         out = Instances(self._image_size)
         for name, value in self._fields.items():
@@ -101,10 +113,10 @@ class Instances:
     def __len__(self) -> int:
         for value in self._fields.values():
             return len(value)
-        raise NotImplementedError("an Instances without fields has no length")
+        raise NotImplementedError("Instances without fields have no length")
 
     def __iter__(self) -> Iterator[Any]:
-        raise TypeError("Instances is not iterable; index it or read a field")
+        raise TypeError("Instances cannot be iterated over; index them or read a field")
 
     def __repr__(self) -> str:
         count = len(self) if self._fields else 0
@@ -112,6 +124,7 @@ class Instances:
 
 
 def _pick(value: Any, item: slice | torch.Tensor) -> Any:
+    """Return `value[item]`, for lists too."""
     if not isinstance(value, list) or isinstance(item, slice):
         return value[item]
     index = torch.as_tensor(item)

@@ -1,4 +1,4 @@
-"""Object masks of one image, as polygons or as bitmaps, and COCO's run lengths (RLE)."""
+"""The masks of the objects in an image as polygons, bitmaps and COCO's run lengths (RLE)."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ Index = int | slice | list[int] | Tensor
 
 
 class PolygonMasks:
-    """N masks, each a list of polygons `[x0, y0, x1, y1, …]` in pixels; the union of the polygons is the mask.
+    """The masks of N objects, each as the union of polygons `[x0, y0, x1, y1, ...]` in pixels.
 
     Args:
-        polygons: per object, its polygons (float64 when stored); an object without any has an empty mask.
+        polygons: the list of polygons of each object, which are stored in float64. An object without polygons has an
+            empty mask.
 
     Raises:
-        ValueError: not such lists, or a polygon of fewer than three points.
+        ValueError: the lists are not nested in this way, or a polygon has fewer than three points.
     """
 
     def __init__(self, polygons: Sequence[Sequence[np.ndarray | Sequence[float]]]) -> None:
         if not isinstance(polygons, list) or not all(isinstance(p, list) for p in polygons):
-            raise ValueError("PolygonMasks expects a list of objects, each a list of polygons")
+            raise ValueError("polygons: expected a list of objects, each of which is a list of polygons")
         self.polygons = [[np.asarray(p, dtype=np.float64).reshape(-1) for p in of_object] for of_object in polygons]
         for p in itertools.chain.from_iterable(self.polygons):
             if len(p) % 2 or len(p) < 6:
-                raise ValueError(f"a polygon expects x and y of 3 or more points, found {len(p)} numbers")
+                raise ValueError(f"polygons: expected x and y of 3 or more points, found {len(p)} numbers")
 
     def to(self, *args: Any, **kwargs: Any) -> PolygonMasks:
-        """Itself: polygons stay on the CPU."""
+        """Return the masks themselves, because polygons stay on the CPU."""
         return self
 
     @property
@@ -46,15 +47,15 @@ class PolygonMasks:
         return torch.device("cpu")
 
     def area(self) -> Tensor:
-        """(N,) float64 square pixels, of each object's polygons together (shoelace formula)."""
+        """Return the sum of the areas of each object's polygons in square pixels (Tensor[N], float64)."""
         return torch.tensor([sum(map(_polygon_area, of_object)) for of_object in self.polygons], dtype=torch.float64)
 
     def nonempty(self) -> Tensor:
-        """(N,) bool: has a polygon."""
+        """Return whether each object has a polygon (Tensor[N], bool)."""
         return torch.tensor([len(of_object) > 0 for of_object in self.polygons], dtype=torch.bool)
 
     def get_bounding_boxes(self) -> Boxes:
-        """Tight boxes; all zero for an empty mask."""
+        """Return the tight box around each mask, which is zero for an empty mask."""
         boxes = np.zeros((len(self), 4), dtype=np.float32)
         for box, of_object in zip(boxes, self.polygons):
             if of_object:
@@ -63,15 +64,15 @@ class PolygonMasks:
         return Boxes(torch.from_numpy(boxes))
 
     def crop_and_resize(self, boxes: Tensor, mask_size: int, index: Tensor | None = None) -> Tensor:
-        """What each box shows of its mask, drawn on a square grid: the targets of a mask head.
+        """Draw the part of a mask that lies in each box on a square grid, which gives the targets of a mask head.
 
         Args:
-            boxes: (K, 4) XYXY.
-            mask_size: S, the side of the grid.
-            index: (K,) the mask of each box; None: one box per mask, in their order.
+            boxes (Tensor[K, 4]): the boxes `(x1, y1, x2, y2)`.
+            mask_size: side S of the grid.
+            index (Tensor[K]): the index of the mask of each box; None means that there is one box per mask.
 
         Returns:
-            (K, S, S) bool, on the boxes' device.
+            The grids (Tensor[K, S, S], bool) on the device of the boxes.
         """
         rows = _rows(self, boxes, index)
         out = np.empty((len(boxes), mask_size, mask_size), dtype=bool)
@@ -83,6 +84,7 @@ class PolygonMasks:
 
     @staticmethod
     def cat(polymasks_list: Sequence[PolygonMasks]) -> PolygonMasks:
+        """Concatenate the masks of several objects."""
         return PolygonMasks([of_object for masks in polymasks_list for of_object in masks.polygons])
 
     def __getitem__(self, item: Index) -> PolygonMasks:
@@ -103,23 +105,27 @@ class PolygonMasks:
 
 
 class BitMasks:
-    """N masks as bitmaps of the image's size.
+    """The masks of N objects as bitmaps of the size of the image.
 
     Args:
-        tensor: (N, H, W), True inside.
+        tensor: the bitmaps, which are True inside the objects ([N, H, W]).
+
+    Raises:
+        ValueError: the tensor has another shape.
     """
 
     def __init__(self, tensor: Tensor | np.ndarray) -> None:
         self.tensor = torch.as_tensor(tensor).to(torch.bool)
         if self.tensor.dim() != 3:
-            raise ValueError(f"BitMasks expects a tensor of shape (N, H, W), found {tuple(self.tensor.shape)}")
+            raise ValueError(f"tensor: expected the shape (N, H, W), found {tuple(self.tensor.shape)}")
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width)."""
+        """The (height, width) of the image."""
         return self.tensor.shape[1], self.tensor.shape[2]
 
     def to(self, *args: Any, **kwargs: Any) -> BitMasks:
+        """Return the masks on a device."""
         return BitMasks(self.tensor.to(*args, **kwargs))
 
     @property
@@ -127,24 +133,24 @@ class BitMasks:
         return self.tensor.device
 
     def nonempty(self) -> Tensor:
-        """(N,) bool: has a pixel."""
+        """Return whether each mask has a pixel (Tensor[N], bool)."""
         return self.tensor.flatten(1).any(dim=1)
 
     def get_bounding_boxes(self) -> Boxes:
-        """Tight boxes around the pixels' outer edges; all zero for an empty mask."""
+        """Return the tight box around the outer edges of each mask's pixels, which is zero for an empty mask."""
         ends = [_first_and_end(self.tensor.any(dim)) for dim in (1, 2)]  # of columns, of rows
         return Boxes(torch.stack([ends[0][0], ends[1][0], ends[0][1], ends[1][1]], dim=1).to(torch.float32))
 
     def crop_and_resize(self, boxes: Tensor, mask_size: int, index: Tensor | None = None) -> Tensor:
-        """What each box shows of its mask, on a square grid: RoIAlign of the bitmap, True from one half on.
+        """Sample the part of a mask that lies in each box on a square grid, as RoIAlign with a threshold of 0.5.
 
         Args:
-            boxes: (K, 4) XYXY.
-            mask_size: S, the side of the grid.
-            index: (K,) the mask of each box; None: one box per mask, in their order.
+            boxes (Tensor[K, 4]): the boxes `(x1, y1, x2, y2)`.
+            mask_size: side S of the grid.
+            index (Tensor[K]): the index of the mask of each box; None means that there is one box per mask.
 
         Returns:
-            (K, S, S) bool, on the masks' device.
+            The grids (Tensor[K, S, S], bool) on the device of the masks.
         """
         boxes = boxes.to(self.device)
         rois = torch.cat([_rows(self, boxes, index)[:, None].to(boxes), boxes], dim=1)
@@ -155,12 +161,13 @@ class BitMasks:
     def from_polygon_masks(
         polygon_masks: PolygonMasks | Sequence[Sequence[np.ndarray]], height: int, width: int
     ) -> BitMasks:
-        """Polygons drawn on an image of (height, width)."""
+        """Draw polygons on an image of (height, width)."""
         masks = [polygons_to_bitmask(list(of_object), height, width) for of_object in polygon_masks]
         return BitMasks(np.stack(masks) if masks else np.empty((0, height, width), dtype=bool))
 
     @staticmethod
     def cat(bitmasks_list: Sequence[BitMasks]) -> BitMasks:
+        """Concatenate the masks of several objects."""
         return BitMasks(torch.cat([masks.tensor for masks in bitmasks_list]))
 
     def __getitem__(self, item: Index) -> BitMasks:
@@ -178,41 +185,42 @@ class BitMasks:
 
 
 def polygons_to_bitmask(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
-    """The union of polygons `[x0, y0, x1, y1, …]` as (height, width) bool, drawn as COCO's tools draw it."""
+    """Draw the union of polygons `[x0, y0, x1, y1, ...]` as COCO's tools do (array [height, width] of bool)."""
     if not len(polygons):
-        return np.zeros((height, width), dtype=bool)  # pycocotools does not take an empty list
+        return np.zeros((height, width), dtype=bool)  # pycocotools takes no empty list.
     return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(list(polygons), height, width))).astype(bool)
 
 
 def masks_to_rle(masks: Tensor) -> list[dict[str, Any]]:
-    """COCO's compressed run lengths of each mask: `{"size": [height, width], "counts": str}`.
+    """Return each mask in COCO's compressed run lengths: `{"size": [height, width], "counts": str}`.
 
     Args:
-        masks: (N, H, W) bool.
+        masks (bool Tensor[N, H, W]): the masks.
     """
     out = []
     for mask in masks:
-        columns = mask.t().contiguous().cpu().numpy().view(np.uint8)  # COCO counts down the columns
+        columns = mask.t().contiguous().cpu().numpy().view(np.uint8)  # COCO counts along the columns.
         rle = coco_mask.encode(columns.T)
         out.append({"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")})
     return out
 
 
 def _polygon_area(polygon: np.ndarray) -> float:
+    """Return the area of a polygon by the shoelace formula."""
     x, y = polygon[0::2], polygon[1::2]
     return 0.5 * abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
 
 
 def _first_and_end(any_there: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, L) bool -> per row the first True, and one past the last; 0 and 0 where there is none."""
+    """Return the index of the first True of each row and one past the last, or 0 and 0 where there is none."""
     there = any_there.to(torch.int8)
     end = any_there.shape[1] - there.flip(1).argmax(1) if any_there.shape[1] else there.sum(1)
     return there.argmax(1), torch.where(any_there.any(1), end, 0)
 
 
 def _rows(masks: PolygonMasks | BitMasks, boxes: Tensor, index: Tensor | None) -> Tensor:
-    """`index`, or every mask once."""
+    """Return `index`, or by default every mask once, after a check of its length."""
     expected = len(masks) if index is None else len(index)
     if len(boxes) != expected:
-        raise ValueError(f"crop_and_resize: {len(boxes)} boxes for {expected} masks")
+        raise ValueError(f"boxes: expected one for each of {expected} masks, found {len(boxes)}")
     return torch.arange(len(masks), device=boxes.device) if index is None else index

@@ -1,4 +1,4 @@
-"""What a feature map looks like, as data."""
+"""The description of a feature map."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["ShapeSpec"]
 
 
 class ShapeSpec(NamedTuple):
-    """Channels and stride (input pixels per map pixel) of a feature map; None where unknown."""
+    """The channels, size and stride (input pixels per map pixel) of a feature map; None where they are unknown."""
 
     channels: int | None = None
     height: int | None = None

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..checkpoint import load_trained
 from ..config import CfgNode, get_cfg
 from ..data import build_train_loader, register_custom
-from ..errors import UserError
+from ..errors import UserError, argument_names
 from ..modeling import build_model
 from ..modeling.analysis import PARTS
 from ..pyramids.registry import PYRAMIDS
@@ -79,7 +79,8 @@ def _weights(cfg: CfgNode) -> dict[str, str]:
         torch.manual_seed(cfg.SEED)
         model = build_model(cfg)
         random_numbers = _hash([torch.get_rng_state()])
-    load_trained(model, cfg.MODEL.WEIGHTS)
+    with argument_names({"path": "MODEL.WEIGHTS"}):
+        load_trained(model, cfg.MODEL.WEIGHTS)
     out, taken = {}, set()
     for part, prefixes in PARTS.items():  # the trunk comes before the pyramid that holds it
         mine = {

@@ -22,7 +22,7 @@ from ...checkpoint import Checkpointer
 from ...config import CfgNode, get_cfg
 from ...data import build_mapper, load_coco_json
 from ...data.shapes import write_shapes
-from ...errors import UserError
+from ...errors import UserError, argument_names
 from ...layers import Conv2d
 from ...modeling import build_model
 from ...modeling.rpn import RPNHead
@@ -155,7 +155,8 @@ def build_pair(
     torch.manual_seed(seed)
     ours = build_model(cfg)
     if weights:
-        Checkpointer(ours).load(weights, where="--weights")
+        with argument_names({"path": "--weights"}):
+            Checkpointer(ours).load(weights)
     else:
         _calibrate(ours, inputs)
     theirs = build_theirs(their_cfg)

@@ -2,6 +2,7 @@
 
 from .box_head import BoxHead, BoxPredictor
 from .mask_head import MaskHead
+from .pooler import ROIPooler
 from .standard import StandardROIHeads, build_roi_heads
 
-__all__ = ["BoxHead", "BoxPredictor", "MaskHead", "StandardROIHeads", "build_roi_heads"]
+__all__ = ["BoxHead", "BoxPredictor", "MaskHead", "ROIPooler", "StandardROIHeads", "build_roi_heads"]

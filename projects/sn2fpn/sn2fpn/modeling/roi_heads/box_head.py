@@ -61,7 +61,7 @@ class BoxHead(nn.Module):
 
 
 def _fully_connected(layer: nn.Linear, x: Tensor) -> Tensor:
-    """`layer` of flattened maps (K, C, P, P) or of vectors (K, C)."""
+    """Return `layer` of vectors (Tensor[R, D]) or of maps (Tensor[R, C, P, P]), which are flattened."""
     if x.dim() == 4 and x.is_cpu:
         return linear_of_maps(x, layer.weight, layer.bias)
     return layer(x.flatten(1))

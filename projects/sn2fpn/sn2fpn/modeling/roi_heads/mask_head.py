@@ -89,9 +89,9 @@ def mask_loss(logits: Tensor, classes: Tensor, goal: Tensor) -> Tensor:
     The loss is zero when there is no proposal.
 
     Args:
-        logits: the predictions (Tensor[R, K or 1, S, S]).
-        classes: the ground-truth classes (Tensor[R]).
-        goal: the ground-truth masks (Tensor[R, S, S], bool).
+        logits (Tensor[R, K or 1, S, S]): the predictions.
+        classes (Tensor[R]): the ground-truth classes.
+        goal (bool Tensor[R, S, S]): the ground-truth masks.
     """
     own = _of_class(logits, classes)
     _log_accuracy(own, goal)

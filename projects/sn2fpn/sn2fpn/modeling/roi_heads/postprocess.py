@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ...structures import Boxes, Instances
 from ..box_coding import BoxCoder
-from ..mask_pasting import paste_masks
 from ..nms import grouped_nms
+from .mask_pasting import paste_masks
 
 __all__ = ["rescale_detections", "select_detections"]
 
@@ -31,9 +31,9 @@ def select_detections(
     within each class.
 
     Args:
-        scores: the class probabilities of the proposals of all images (Tensor[R, K + 1]), the background last.
-        deltas: the offsets from the proposals (Tensor[R, K or 1, 4]).
-        proposals: the proposals of each image (Tensor[R_n, 4]).
+        scores (Tensor[R, K + 1]): the class probabilities of the proposals of all images, the background last.
+        deltas (Tensor[R, K or 1, 4]): the offsets from the proposals.
+        proposals (Tensor[R_n, 4] per image): the proposals of each image.
         image_sizes: the (height, width) of each image.
         box_coder: decodes the offsets.
         score_thresh: a box must score higher than this.

@@ -16,10 +16,10 @@ from ..features import common_channels, pick_shapes
 from ..losses import BOX_LOSSES, box_regression_loss
 from ..matching import Matcher
 from ..metrics import collecting_metrics, log_scalar
-from ..roi_pooler import ROIPooler
 from ..sampling import sample_labels
 from .box_head import BoxHead, BoxPredictor, build_box_head
 from .mask_head import MaskHead, build_mask_head, mask_loss, mask_probabilities, mask_targets
+from .pooler import ROIPooler
 from .postprocess import select_detections
 
 __all__ = ["StandardROIHeads", "build_roi_heads"]
@@ -112,7 +112,7 @@ class StandardROIHeads(nn.Module):
 
         Args:
             images: the batch, of which only the image sizes are used.
-            features: the pyramid maps (Tensor[N, C, H, W]) by name.
+            features (Tensor[N, C, H, W]): the pyramid maps by name.
             proposals: the `proposal_boxes` of each image.
             targets: for each image `gt_boxes`, `gt_classes` and, for the mask branch, `gt_masks`. They are needed in
                 training.
@@ -153,7 +153,7 @@ class StandardROIHeads(nn.Module):
 
         Args:
             features: the pyramid maps by name.
-            boxes: the boxes of each image (Tensor[R_n, 4]), R in all.
+            boxes (Tensor[R_n, 4] per image): the boxes of each image, R in all.
         """
         pooled = self.box_pooler([features[name] for name in self.in_features], boxes)
         return self.box_predictor(self.box_head(pooled))

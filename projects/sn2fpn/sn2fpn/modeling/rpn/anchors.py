@@ -63,7 +63,7 @@ class AnchorGenerator(nn.Module):
         """Return the anchors for feature maps.
 
         Args:
-            features: the maps (Tensor[N, C, H, W]), from high to low resolution.
+            features (Tensor[N, C, H, W]): the maps, from high to low resolution.
 
         Returns:
             For each level a Tensor[H * W * A, 4] of boxes `(x1, y1, x2, y2)` in input pixels, ordered by row, then

@@ -19,9 +19,9 @@ class TopAnchors(NamedTuple):
     """The predictions for the k best anchors of one level of each of N images, best first.
 
     Attributes:
-        anchor: the index of each anchor within the level (Tensor[N, k], int64).
-        logits: the objectness logits (Tensor[N, k], float32).
-        deltas: the box offsets (Tensor[N, k, 4]).
+        anchor (int64 Tensor[N, k]): the index of each anchor within the level.
+        logits (float32 Tensor[N, k]): the objectness logits.
+        deltas (Tensor[N, k, 4]): the box offsets.
     """
 
     anchor: Tensor
@@ -71,7 +71,7 @@ class RPNHead(nn.Module):
         """Return the predictions for all anchors, in the order of `AnchorGenerator`.
 
         Args:
-            features: the map of each level (Tensor[N, C, H, W]).
+            features (Tensor[N, C, H, W] per level): the map of each level.
 
         Returns:
             For each level, the logits (Tensor[N, H * W * A]) and the offsets (Tensor[N, H * W * A, 4]).
@@ -104,9 +104,9 @@ class RPNHead(nn.Module):
         it nor its backward pass has to go over whole maps.
 
         Args:
-            features: the map of each level (Tensor[N, C, H, W]).
-            image: the index of each anchor's image (Tensor[S], int64).
-            anchor: the index of each anchor among those of all levels (Tensor[S], int64).
+            features (Tensor[N, C, H, W] per level): the map of each level.
+            image (int64 Tensor[S]): the index of each anchor's image.
+            anchor (int64 Tensor[S]): the index of each anchor among those of all levels.
 
         Returns:
             The logits (Tensor[S]) and the offsets (Tensor[S, 4]).

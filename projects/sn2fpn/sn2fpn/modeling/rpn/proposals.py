@@ -32,7 +32,7 @@ def top_proposals(
     best of all levels are kept.
 
     Args:
-        anchors: the anchors of each level (Tensor[R, 4]).
+        anchors (Tensor[R, 4] per level): the anchors of each level.
         top: the predictions of each level that compete.
         image_sizes: the (height, width) of each of the N images, without padding.
         box_coder: decodes the offsets.

@@ -29,10 +29,10 @@ class SampledAnchors(NamedTuple):
     """The S anchors of a batch that the losses are computed from, with the positives of each image first.
 
     Attributes:
-        image: the index of each anchor's image (Tensor[S], int64).
-        anchor: the index of each anchor among those of all levels (Tensor[S], int64).
-        positive: whether each anchor stands for an object (Tensor[S], bool).
-        gt_boxes: the matched ground-truth boxes of the P positive anchors (Tensor[P, 4]).
+        image (int64 Tensor[S]): the index of each anchor's image.
+        anchor (int64 Tensor[S]): the index of each anchor among those of all levels.
+        positive (bool Tensor[S]): whether each anchor stands for an object.
+        gt_boxes (Tensor[P, 4]): the matched ground-truth boxes of the P positive anchors.
     """
 
     image: Tensor
@@ -54,7 +54,7 @@ class RPN(nn.Module):
         positive_fraction: the largest share of these anchors that may be positive.
         pre_nms_topk: numbers of proposals per level that enter non-maximum suppression (NMS), as (in training, in
             evaluation).
-        post_nms_topk: numbers of proposals of all levels that are kept after NMS, likewise.
+        post_nms_topk: numbers of proposals of all levels that are kept after NMS, as (in training, in evaluation).
         nms_thresh: the IoU above which the weaker of two proposals of a level is removed.
         min_box_size: proposals with a side of at most this many pixels are removed.
         boundary_thresh: anchors that reach further than this many pixels beyond the image are ignored in training.
@@ -110,7 +110,7 @@ class RPN(nn.Module):
 
         Args:
             images: the batch, of which only the image sizes are used.
-            features: the pyramid maps (Tensor[N, C, H, W]) by name.
+            features (Tensor[N, C, H, W]): the pyramid maps by name.
             targets: the ground truth of each image, with `gt_boxes`. It is needed in training.
 
         Returns:
@@ -171,9 +171,9 @@ class RPN(nn.Module):
         `batch_size_per_image` times the number of images.
 
         Args:
-            anchors: the sampled anchors (Tensor[S, 4]).
-            logits: their objectness logits (Tensor[S]).
-            deltas: their box offsets (Tensor[S, 4]).
+            anchors (Tensor[S, 4]): the sampled anchors.
+            logits (Tensor[S]): their objectness logits.
+            deltas (Tensor[S, 4]): their box offsets.
             sample: where they come from and what they stand for.
             num_images: number of images in the batch.
         """

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...evaluation.evaluator import evaluation_mode
 from ...modeling import GeneralizedRCNN
-from ...modeling.roi_pooler import assign_levels
+from ...modeling.roi_heads.pooler import assign_levels
 from .measures import Regions, agreement, coarse_share, localisation, regions
 from .response import Response, respond
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from ..errors import ArgumentError
-from ..layers.cpu.roi_align import roi_align_pyramid
+from ...errors import ArgumentError
+from ...layers.cpu.roi_align import roi_align_pyramid
 
 __all__ = ["ROIPooler", "assign_levels"]
 

@@ -1,4 +1,4 @@
-"""From the small masks of boxes to masks of the whole image."""
+"""Paste the small masks of boxes into masks of the whole image."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..layers.cpu.mask_windows import windows_of_boxes
+from ...layers.cpu.mask_windows import windows_of_boxes
 
 __all__ = ["paste_masks"]
 
-_PIXELS_PER_PASS = 2**24  # three float32 arrays of 64 MiB
+_PIXELS_PER_PASS = 2**24
+"""Number of pixels in one pass, for which three arrays of 64 MiB are needed."""
 
 
 @torch.no_grad()
@@ -67,6 +68,6 @@ def _sample(masks: Tensor, boxes: Tensor, y: Tensor, x: Tensor) -> Tensor:
 
 def _cells(position: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """Return, for positions between 0 and `side`, the padded mask's cell before each and the next cell's share."""
-    position = (position + 0.5).clamp(0, side + 1)  # cell centres lie at halves, and the padding adds one cell
+    position = (position + 0.5).clamp(0, side + 1)  # Cell centres lie at halves, and the padding adds a cell.
     low = position.floor().clamp(max=side)
     return low.long(), position - low
