@@ -69,7 +69,7 @@ def test_detectron2_python_of_the_page_runs(page: Path, my_pyramid: None) -> Non
 def test_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         assert link.startswith("https://") or (page.parent / link).exists(), link
-    for config in re.findall(r"--config-file (\S+)", page.read_text(encoding="utf-8")):
+    for config in re.findall(r"--config-file ([\w./-]+)", page.read_text(encoding="utf-8")):
         assert (ROOT / config).is_file(), config
 
 
