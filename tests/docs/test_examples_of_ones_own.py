@@ -11,7 +11,8 @@ import pytest
 from sn2fpn.config import LazyConfig, get_cfg, instantiate
 from sn2fpn.engine import import_files
 from sn2fpn.modeling import build_backbone
-from sn2fpn.pyramids import PYRAMIDS, check_pyramid
+from sn2fpn.pyramids import PYRAMIDS
+from sn2fpn.pyramids.checks import check_pyramid
 from sn2fpn.study.check import check_study
 from sn2fpn.study.file import Study
 
