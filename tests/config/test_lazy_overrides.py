@@ -89,6 +89,7 @@ def test_overrides_reach_what_they_name(cfg: DictConfig, override: str, key: str
         ("model.alpha=[1]", ["model.alpha expects float | str (like 'area')", "list [1]"]),
         ("model.widths=[1,x]", ["model.widths expects Sequence[int]", "'x'"]),
         ("model.pair=[1]", ["model.pair expects tuple[int, int]"]),
+        ("train.sizes.2=1", ["train.sizes is a list of 2 items", "no item '2'"]),
         ("model.mode=c", ["model.mode expects Literal['a', 'b']", "'c'"]),
         ("train.max_iter", ["key=value", "'train.max_iter'"]),
         ("SOLVER.MAX_ITER", ["key=value", "train.max_iter=50"]),

@@ -213,7 +213,7 @@ def test_masks_from_a_python_config_end_to_end(tiny_overrides: Callable[..., lis
     assert list(scores) == ["bbox", "segm"] and scores["segm"].keys() == scores["bbox"].keys()
     out = tmp_path / "lazy"
     log = (out / "log.txt").read_text()
-    assert "training data tiny_train:\nclass " in log and "copypaste: Task: segm" in log
+    assert "Training data tiny_train:\nclass " in log and "copypaste: Task: segm" in log
     whole = torch.load(out / "model_final.pth", weights_only=True)["model"]
     saved = json.loads((out / "inference/tiny_val/coco_instances_results.json").read_text())
     assert saved and all(set(found["segmentation"]) == {"size", "counts"} for found in saved)

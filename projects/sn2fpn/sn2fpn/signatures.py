@@ -51,7 +51,7 @@ def keyword_parameters(target: Callable[..., Any]) -> dict[str, inspect.Paramete
 def _signature(target: Callable[..., Any]) -> list[inspect.Parameter]:
     try:
         signature = inspect.signature(target, eval_str=True)
-    except (NameError, AttributeError):  # an annotation names what only a type checker imports
+    except Exception:  # an annotation may name what only a type checker imports, or fail in other ways
         signature = inspect.signature(target)
     return list(signature.parameters.values())
 

@@ -67,8 +67,10 @@ def _set(cfg: DictConfig, path: list[str], value: Any, add: bool) -> None:
         return
     try:
         OmegaConf.update(cfg, ".".join(path), value, merge=False)
-    except TypeError as e:  # an item of a tuple
-        raise UserError(f"{_WHERE}: {full_key(node)} cannot be changed in parts ({e}); set all of it") from None
+    except TypeError:
+        raise UserError(
+            f"{_WHERE}: {full_key(node)} is a tuple, whose items cannot be changed; set all of it"
+        ) from None
     _check_type(node, key, old, _get(node, key))
 
 

@@ -124,7 +124,7 @@ class LazyRecipe(Recipe):
         node = self._changed("dataloader.train", {k: v for k, v in given.items() if k in takes})
         if names := set_names(node):
             records = instantiate(node.dataset)
-            logger.info("training data %s:\n%s", ", ".join(names), class_histogram(records, class_names(names[0])))
+            logger.info("Training data %s:\n%s", ", ".join(names), class_histogram(records, class_names(names[0])))
             _replace(node.dataset, records)
         return instantiate(node)
 

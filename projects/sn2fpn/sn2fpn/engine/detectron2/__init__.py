@@ -69,7 +69,7 @@ def run(cfg: CfgNode, args: Any, engine: Any = "") -> dict[str, Any] | None:
         make_output_dir(cfg.OUTPUT_DIR)
     if cfg.MODEL.WEIGHTS:
         with argument_names({"path": "MODEL.WEIGHTS"}):
-            load_file(cfg.MODEL.WEIGHTS)  # refuses pickles that run code, which Detectron2 would do
+            load_file(cfg.MODEL.WEIGHTS)  # refuses pickles whose code Detectron2 would run
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sn2fpn")
     logger.info("%s", engine)
     cfg.freeze()

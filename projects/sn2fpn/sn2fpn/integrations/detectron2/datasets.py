@@ -52,9 +52,7 @@ def _share_metadata(name: str) -> None:
     """Copy the metadata that are known now; those that depend on files follow when the files are read."""
     known = {k: v for k, v in MetadataCatalog.get(name).as_dict().items() if k != "name"}
     if is_slice(name):
-        known.pop(
-            "json_file", None
-        )  # is of the whole set; without it, Detectron2 evaluates the images that it has read
+        known.pop("json_file", None)  # holds the whole data set; without it, Detectron2 evaluates what it has read
     if "year" in known:  # chooses one of two metrics; Detectron2 knows these two years only
         known["year"] = 2007 if known["year"] == 2007 else 2012
     TheirMetadata.get(name).set(**known)
