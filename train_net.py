@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train or evaluate a detector: python train_net.py --config-file configs/… [KEY VALUE …]"""
+"""Train or evaluate a detector: python train_net.py --config-file configs/… [KEY VALUE …]."""
 
 import sys
 
@@ -10,7 +10,7 @@ except ModuleNotFoundError as e:
         raise
     sys.exit(
         "error: sn2fpn is not installed for this Python; run `make install` and use .venv/bin/python, "
-        "or `pip install -e .` in an environment of your own"
+        "or run `pip install -e .` in an environment of your own"
     )
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Golden cases of whole detectors (`tests/golden/detectron2`): configuration, weights and inputs by rule."""
+"""The golden cases of whole detectors in `tests/golden/detectron2`, whose weights and inputs follow fixed rules."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,31 +19,37 @@ from sn2fpn.structures import BitMasks, Boxes, Instances, PolygonMasks
 
 FOLDER = Path(__file__).resolve().parent / "golden" / "detectron2"
 sys.path.insert(0, str(FOLDER))
-import filler  # noqa: E402  (the goldens' reference implementation of their weights and inputs)
+import filler  # noqa: E402  (It defines the weights and inputs of the goldens.)
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 CASES: dict[str, Any] = json.loads((FOLDER / "cases.json").read_text())["cases"]
 
 
 def numbers(case: str | dict[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays of a case."""
+    """Return the arrays of a case."""
     with np.load(FOLDER / (CASES[case] if isinstance(case, str) else case)["file"]) as npz:
         return dict(npz)
 
 
 def config(case: dict[str, Any], cfg: Any = None) -> Any:
-    """Our defaults (or `cfg`), with the case's keys."""
+    """Return our default configuration, or `cfg`, with the keys of a case."""
     cfg = cfg or get_cfg()
-    cfg.merge_from_list([x for item in case["cfg_all_non_default"].items() for x in item])
+    cfg.merge_from_list(pairs(case["cfg_all_non_default"]))
     return cfg
 
 
+def pairs(changes: Mapping[str, Any]) -> list[Any]:
+    """Return keys and their values as the list that `merge_from_list` takes."""
+    return [x for item in changes.items() for x in item]
+
+
 def model(case: dict[str, Any]) -> GeneralizedRCNN:
-    """Our model of the case, with its weights."""
+    """Return our model of a case with its weights."""
     return filler.fill_model(build_model(config(case)), case)
 
 
 def inputs(case: dict[str, Any], variant: str = "boxes") -> list[dict[str, Any]]:
-    """The case's batch, with ground truth where it has some; `variant` is its form ("polygon", "bitmask")."""
+    """Return the batch of a case, with ground truth if it has some; `variant` is the form of its masks."""
     batch = []
     for spec in case["inputs"]:
         image = filler.to_tensor(filler.make_image(spec["seed"], spec["h"], spec["w"]))

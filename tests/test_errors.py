@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from sn2fpn.errors import ArgumentError, UserError, argument_names, check_choice, did_you_mean
+from sn2fpn.errors import ArgumentError, UserError, argument_names, check_choice, did_you_mean, keys_of
 
 
 def test_an_argument_error_names_the_argument_until_a_caller_knows_a_better_name() -> None:
@@ -23,6 +23,19 @@ def test_an_argument_error_names_the_argument_until_a_caller_knows_a_better_name
 def test_names_that_are_not_in_the_mapping_stay() -> None:
     with pytest.raises(ArgumentError, match=r"^alpha: too small$"), argument_names({"order": "MODEL.SNI.ORDER"}):
         raise ArgumentError("alpha", "too small")
+
+
+def test_keys_of_a_group_do_not_touch_names_that_are_keys_or_flags_already() -> None:
+    key = keys_of("MODEL.RPN", labels="MODEL.RPN.IOU_LABELS")
+    for argument, expected in (
+        ("conv_dims", "MODEL.RPN.CONV_DIMS"),
+        ("labels", "MODEL.RPN.IOU_LABELS"),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", "MODEL.ANCHOR_GENERATOR.SIZES"),
+        ("--weights", "--weights"),
+    ):
+        with pytest.raises(ArgumentError) as caught, argument_names(key):
+            raise ArgumentError(argument, "too small")
+        assert caught.value.argument == expected
 
 
 def test_other_errors_pass_unchanged() -> None:

@@ -1,8 +1,6 @@
-"""Faster R-CNN R50-FPN, the baseline.
+"""Faster R-CNN R50 on COCO, schedule 1x. The pyramid is FPN, the baseline; the files of other pyramids change it.
 
-COCO 1x; the twin of ../faster_rcnn_R50_fpn.yaml.
-
-    python train_net.py --config-file configs/lazy/faster_rcnn_R50_fpn.py --num-gpus 4 optimizer.lr=0.01
+python train_net.py --config-file configs/lazy/faster_rcnn_R50_fpn.py --num-gpus 4 optimizer.lr=0.01
 """
 
 from .common.data import dataloader

@@ -1,17 +1,4 @@
-"""Faster R-CNN R50 with the independent hierarchy pyramid (IHP).
+from .faster_rcnn_R50_fpn import dataloader, lr_multiplier, model, optimizer, train
 
-COCO 1x; the twin of ../faster_rcnn_R50_ihp.yaml.
-
-    python train_net.py --config-file configs/lazy/faster_rcnn_R50_ihp.py --num-gpus 4 optimizer.lr=0.01
-"""
-
-from .common.data import dataloader
-from .common.models import faster_rcnn as model
-from .common.models import ihp as _ihp
-from .common.optim import sgd as optimizer
-from .common.schedule import schedule_1x as lr_multiplier
-from .common.train import train
-
-model.backbone = _ihp
-train.init_checkpoint = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
+model.backbone._target_ = "sn2fpn.pyramids.IHP"
 train.output_dir = "output/lazy/faster_rcnn_R50_ihp"

@@ -1,18 +1,4 @@
-"""Mask R-CNN R50 with soft nearest-neighbour interpolation (SNI) in the top-down path.
+from .mask_rcnn_R50_fpn import dataloader, lr_multiplier, model, optimizer, train
 
-COCO 1x; the twin of ../mask_rcnn_R50_sni.yaml.
-
-    python train_net.py --config-file configs/lazy/mask_rcnn_R50_sni.py --num-gpus 4 optimizer.lr=0.01
-"""
-
-from .common.data import dataloader
-from .common.models import mask_rcnn as model
-from .common.models import sni as _sni
-from .common.optim import sgd as optimizer
-from .common.schedule import schedule_1x as lr_multiplier
-from .common.train import train
-
-model.backbone = _sni
-dataloader.train.mapper.mask_format = "polygon"
-train.init_checkpoint = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
+model.backbone._target_ = "sn2fpn.pyramids.SNIFPN"
 train.output_dir = "output/lazy/mask_rcnn_R50_sni"

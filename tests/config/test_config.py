@@ -1,4 +1,4 @@
-"""Defaults equal Detectron2's; files and overrides merge safely and fail helpfully."""
+"""Tests of YAML configurations: defaults are Detectron2's, files are read safely, and messages name the key."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_every_shipped_config_merges(path: Path) -> None:
     cfg = get_cfg()
     cfg.merge_from_file(str(path))
     again = get_cfg()
-    again.merge_from_other_cfg(CfgNode.load_cfg(cfg.dump()))  # config.yaml restores the run
+    again.merge_from_other_cfg(CfgNode.load_cfg(cfg.dump()))  # a run's config.yaml restores its configuration
     assert again == cfg
 
 
@@ -119,7 +119,7 @@ def test_bad_corpus(shared_data: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert not list(tmp_path.iterdir())
 
 
-# Detectron2's RetinaNet configs compute their anchor sizes.
+# Detectron2's RetinaNet configurations compute their anchor sizes.
 
 
 def test_arithmetic_in_configs_is_worked_out_not_executed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Our Python configs under the real Detectron2's LazyConfig, and SNI in a config of its own."""
+"""Tests of our Python configurations with the real Detectron2's LazyConfig, and of SNI in one of its configurations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Python configs: loading, relative imports, building, printing, and what goes wrong in them."""
+"""Tests of Python configurations: loading, relative imports, building, printing, and the messages for mistakes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 from omegaconf import DictConfig
 
 from sn2fpn.config import LazyCall, LazyConfig, instantiate, locate
-from sn2fpn.errors import UserError
+from sn2fpn.errors import ArgumentError, UserError
 
 Write = Callable[..., Path]
 
@@ -36,7 +36,7 @@ def collect(*, items: list[object], **rest: object) -> dict[str, object]:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """`write("a/b.py", text)` writes a config file under a temporary folder and gives its path."""
+    """`write("a/b.py", text)` writes a config file under a temporary folder and returns its path."""
 
     def make(name: str, text: str) -> Path:
         path = tmp_path / name
@@ -88,7 +88,7 @@ def test_files_import_each_other_relatively_and_share_nothing(write: Write) -> N
     ("text", "words"),
     [
         ("x = 1\ny = 1 / 0", ["main.py: line 2", "ZeroDivisionError"]),
-        ("def f(:", ["main.py: line 1", "not valid Python"]),
+        ("def f(:", ["main.py: line 1", "SyntaxError"]),
         ("from .commno import train", ["main.py: line 1", "commno.py", "did you mean 'common.py'"]),
         ("from .common import trian", ["main.py: line 1", "common.py", "'trian'", "did you mean 'train'"]),
         ("from . import common", ["main.py: line 1", "config files by name"]),
@@ -149,9 +149,9 @@ def test_instantiate_builds_arguments_first_and_leaves_the_rest_alone() -> None:
         (Size, {"widht": 3}, ["a.b", "Size", "takes no argument 'widht'", "did you mean 'width'"]),
         (Size, {}, ["a.b", "missing", "'width'"]),
         ("fractions.Fracton", {}, ["a.b._target_", "did you mean 'Fraction'"]),
-        ("no_such_module.f", {}, ["a.b._target_", "cannot import 'no_such_module'"]),
-        ("not a name", {}, ["no dotted name"]),
-        ("math.pi", {}, ["expected something to call", "3.14"]),
+        ("no_such_module.f", {}, ["a.b._target_", "cannot import 'no_such_module.f'"]),
+        ("not a name", {}, ["a.b._target_: expected a dotted name", "'not a name'"]),
+        ("math.pi", {}, ["expected something that can be called", "3.14"]),
         ("sn2fpn.pyramids.SNIFPN", {"input_shape": [8, 16], "alpha": "aera"}, ["a.b", "SNIFPN", "did you mean 'area'"]),
         (Size, {"width": "${nowhere.x}"}, ["a.b", "nowhere.x"]),
     ],
@@ -163,6 +163,46 @@ def test_a_node_that_cannot_be_built_is_named(target: object, arguments: dict, w
         instantiate(cfg.a.b)
     for word in words:
         assert word in str(e.value)
+
+
+class Refuses:
+    """Raises an error for its argument, or for its own kind of mistake."""
+
+    def __init__(self, alpha: object = 0, *, inner: object = None, count: int = 1) -> None:
+        if alpha == "aera":
+            raise ArgumentError("alpha", "unknown value 'aera'; did you mean 'area'?")
+        if alpha == "both":
+            raise UserError("the sizes do not fit")
+        if count < 0:
+            raise ValueError("negative count")
+
+
+class RefusesToo(Refuses):
+    """Passes arguments on to its base class."""
+
+    def __init__(self, *levels: object, norm: str = "", **shared: object) -> None:
+        super().__init__(*levels, **shared)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"alpha": "aera"}, "a.b.alpha ({name}): unknown value 'aera'; did you mean 'area'?"),
+        ({"inner": {"alpha": "aera"}}, "a.b.inner.alpha ({name}): unknown value 'aera'; did you mean 'area'?"),
+        ({"alpha": "both"}, "a.b ({name}): the sizes do not fit"),
+        ({"count": -1}, "a.b ({name}): ValueError: negative count"),
+        ({"cuont": 1}, "a.b ({name}): takes no argument 'cuont'; did you mean 'count'?"),
+    ],
+)
+def test_instantiate_names_the_argument_that_a_class_refuses(arguments: dict, message: str) -> None:
+    if inner := arguments.get("inner"):
+        arguments = {"inner": LazyCall(RefusesToo)(**inner)}
+    cfg = DictConfig({"a": {"b": LazyCall(RefusesToo)(**arguments)}}, flags={"allow_objects": True})
+    with pytest.raises(UserError) as e:
+        instantiate(cfg.a.b)
+    assert str(e.value) == message.format(name=f"{__name__}.RefusesToo")
+    with pytest.raises(ArgumentError, match=r"^alpha \(.*RefusesToo\): unknown value"):
+        instantiate(LazyCall(RefusesToo)(alpha="aera"))
 
 
 def test_saved_yaml_is_plain_and_builds_the_same(tmp_path: Path) -> None:
@@ -184,7 +224,7 @@ def test_saved_yaml_is_plain_and_builds_the_same(tmp_path: Path) -> None:
 
 def test_what_yaml_cannot_hold_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cfg = DictConfig({"a": {"f": lambda: 1, "x": [object()]}}, flags={"allow_objects": True})
-    logging.getLogger("sn2fpn").propagate = True  # a run of the engine turns it off
+    logging.getLogger("sn2fpn").propagate = True  # a run of the engine turns this off
     with caplog.at_level(logging.WARNING):
         LazyConfig.save(cfg, tmp_path / "c.yaml")
     assert "a.f, a.x.0" in caplog.text

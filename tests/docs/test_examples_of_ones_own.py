@@ -1,4 +1,4 @@
-"""The example pyramid: identical in guide and file, keeps the contract, and stands in a study and in Python configs."""
+"""Tests of the example pyramid: the guide shows it, it keeps the promises, and it works in studies and configs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages agree with the code: their Python runs, and their drawings, costs and keys are those of the modules."""
+"""Tests of the pages: their Python runs, and their drawings, costs and keys are those of the modules."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PICTURES = {**{name: (name, []) for name in PYRAMIDS}, **draw_pyramids.further_p
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a page."""
+    """Return the fenced blocks of a page."""
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
@@ -43,7 +43,7 @@ def test_python_of_the_page_runs(page: Path, my_pyramid: None) -> None:
     examples = [file.read_text(encoding="utf-8") for file in (ROOT / "examples").glob("*.py")]
     names: dict[str, object] = {"__name__": "page"}
     for block in blocks(page, "python"):
-        if block not in examples:  # test_examples.py runs those
+        if block not in examples:  # test_examples_of_ones_own.py runs those
             exec(compile(block, str(page), "exec"), names)
 
 

@@ -1,4 +1,4 @@
-"""A detector and a data set that train in seconds."""
+"""Fixtures of the engine's tests: a detector and a data set that train in seconds."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def _runs_leave_no_trace(leave_no_trace: None) -> None:
-    """Every test here may run a trainer."""
+    """Restore logging and determinism after each test, since any of them may run a trainer."""
 
 
 @pytest.fixture(scope="session")
 def tiny_keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Config keys of a small run on 8 images of shapes, as a dict of full keys."""
+    """The configuration keys of a small run on 8 images of shapes."""
     root = tmp_path_factory.mktemp("tiny") / "shapes"
     write_shapes(root, {"train": (8, 1), "val": (4, 2)})
     custom = [
@@ -54,7 +54,7 @@ def tiny_keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture
 def tiny_cfg(tiny_keys: dict[str, Any], tmp_path: Path) -> Callable[..., CfgNode]:
-    """`tiny_cfg({"SOLVER.MAX_ITER": 4, …})`: the small run's configuration with changes."""
+    """`tiny_cfg({"SOLVER.MAX_ITER": 4, …})` returns the configuration of the small run with changes."""
 
     def make(changes: dict[str, Any] | None = None) -> CfgNode:
         cfg = get_cfg()

@@ -1,4 +1,4 @@
-"""train_net.py as a user runs it: help, mistakes, signals, several processes."""
+"""Tests of train_net.py as a user runs it: help, mistakes, signals and several processes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from sn2fpn.engine import main
+from sn2fpn.errors import UserError
 
 _ROOT = Path(__file__).parents[2]
 _CONFIG = "configs/quick/faster_rcnn_R18_sni_shapes.yaml"
@@ -62,7 +65,7 @@ def test_help_answers_at_once_without_torch() -> None:
         ([], {"DATASETS.TRAIN": "('shapes_trian',)"}, ["DATASETS.TRAIN: unknown", "did you mean 'shapes_train'"]),
         ([], {"MODEL.ROI_HEADS.NUM_CLASSES": 7}, ["MODEL.ROI_HEADS.NUM_CLASSES", "7", "6"]),
         ([], {"MODEL.WEIGHTS": "nowhere.pth"}, ["MODEL.WEIGHTS", "nowhere.pth"]),
-        (["--num-gpus", "3"], {"MODEL.DEVICE": "cuda", "SOLVER.IMS_PER_BATCH": 3}, ["present"]),
+        (["--num-gpus", "3"], {"MODEL.DEVICE": "cuda", "SOLVER.IMS_PER_BATCH": 3}, ["GPU"]),
         (["--num-gpus", "3"], {}, ["SOLVER.IMS_PER_BATCH", "multiple of 3"]),
         (["--eval-only"], {}, ["--eval-only", "MODEL.WEIGHTS"]),
         (["--num-machines", "2"], {}, ["--dist-url"]),
@@ -73,27 +76,31 @@ def test_help_answers_at_once_without_torch() -> None:
     ],
 )
 def test_mistakes_end_with_one_message_and_code_2(
-    flags: list[str], keys: dict[str, Any], words: list[str], tmp_path: Path, tiny_keys: dict[str, Any]
+    flags: list[str],
+    keys: dict[str, Any],
+    words: list[str],
+    tmp_path: Path,
+    tiny_keys: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done = _run(_command(flags, tiny_keys | {"OUTPUT_DIR": tmp_path} | keys))
-    said = done.stdout + done.stderr
-    assert done.returncode == 2, said
+    assert main(_command(flags, tiny_keys | {"OUTPUT_DIR": tmp_path} | keys)[2:]) == 2
+    said = "".join(capsys.readouterr())
     assert "Traceback" not in said
     for word in words:
         assert word in said
 
 
-def test_missing_config_suggests_the_nearest() -> None:
-    done = _run(_command([], config="configs/faster_rcnn_R50_snii.yaml"))
-    assert done.returncode == 2
-    assert "faster_rcnn_R50_sni.yaml" in done.stderr
+def test_missing_config_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(_command([], config="configs/faster_rcnn_R50_snii.yaml")[2:]) == 2
+    assert "did you mean" in (said := capsys.readouterr().err) and "faster_rcnn_R50_sni.yaml" in said
     done = _run([sys.executable, "train_net.py"])
     assert done.returncode == 2
     assert "--config-file" in done.stderr
 
 
-def test_debug_shows_the_traceback() -> None:
-    assert "Traceback" in _run(_command(["--debug"], {"SEEED": 1})).stderr
+def test_debug_raises_the_error() -> None:
+    with pytest.raises(UserError, match="SEEED"):
+        main(_command(["--debug"], {"SEEED": 1})[2:])
 
 
 def _start_and_wait_for_checkpoint(keys: dict[str, Any], out: Path) -> subprocess.Popen[str]:
@@ -108,6 +115,7 @@ def _start_and_wait_for_checkpoint(keys: dict[str, Any], out: Path) -> subproces
     return process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_resumes(how: signal.Signals, tmp_path: Path, tiny_keys: dict[str, Any]) -> None:
     keys = tiny_keys | {
@@ -131,8 +139,9 @@ def test_an_interrupted_run_resumes(how: signal.Signals, tmp_path: Path, tiny_ke
     assert (tmp_path / "model_final.pth").is_file()
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(tmp_path: Path, tiny_keys: dict[str, Any]) -> None:
-    keys = tiny_keys | {  # nothing is sampled and no batch statistics: a process's share is a mean of its own
+    keys = tiny_keys | {  # without sampling and batch statistics, the losses are means over the processes
         "SEED": 7,
         "SOLVER.IMS_PER_BATCH": 4,
         "SOLVER.MAX_ITER": 4,
@@ -171,8 +180,9 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path, tiny_keys: dict[st
     assert _totals(torchrun) == pytest.approx(one, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_processes_whose_images_differ_in_kind_stay_together(tmp_path: Path, tiny_keys: dict[str, Any]) -> None:
-    # only one process has foreground to measure an accuracy on: what they exchange must not depend on it
+    # the accuracy exists on one process only, which has foreground; the processes must not exchange it
     annotations = Path(tiny_keys["DATASETS.CUSTOM"][0]["JSON"])
     content = json.loads(annotations.read_text())
     content["images"] = content["images"][:2]
@@ -198,6 +208,7 @@ def test_processes_whose_images_differ_in_kind_stay_together(tmp_path: Path, tin
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_evaluation_with_two_processes_equals_one(tmp_path: Path, tiny_keys: dict[str, Any]) -> None:
     keys = tiny_keys | {"SOLVER.MAX_ITER": 30, "OUTPUT_DIR": tmp_path}
     assert _run(_command([], keys)).returncode == 0

@@ -1,4 +1,4 @@
-"""Both engines on one run: the same losses, checkpoints that move, the same scores; Detectron2's own features."""
+"""Tests of both engines on one run: equal losses and scores, exchanged checkpoints, and features of Detectron2."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def quiet() -> Iterator[None]:
 
 @pytest.fixture
 def command(tiny_keys: dict[str, Any], tmp_path: Path) -> Command:
-    """`command("sni", "--resume", {"SOLVER.MAX_ITER": 4})`: parsed arguments of the tiny run."""
+    """`command("sni", "--resume", SOLVER__MAX_ITER=4)` returns the parsed arguments of the small run."""
 
     def make(name: str, *flags: str, config: Path | str | None = None, **keys: Any) -> Any:
         keys = tiny_keys | {"OUTPUT_DIR": str(tmp_path / "out")} | {k.replace("__", "."): v for k, v in keys.items()}
@@ -65,7 +65,7 @@ def command(tiny_keys: dict[str, Any], tmp_path: Path) -> Command:
 
 
 class _Losses:
-    """Each step's losses of a model."""
+    """The losses of a model in each step."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.steps: list[dict[str, float]] = []
@@ -77,7 +77,7 @@ class _Losses:
 
 
 def _pair(args: Any, batches: list[Any], monkeypatch: pytest.MonkeyPatch) -> tuple[NativeTrainer, Any]:
-    """Both trainers on the same batches with the same weights."""
+    """Return both trainers with the same weights and the same batches."""
     cfg = native.load_config(args)
     ours = NativeTrainer(cfg)
     ours.recipe.build_train_loader = lambda *_: batches
@@ -88,7 +88,7 @@ def _pair(args: Any, batches: list[Any], monkeypatch: pytest.MonkeyPatch) -> tup
 
 
 def _losses_of_both(args: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[list[dict[str, float]], ...]:
-    """Each step's losses in our engine and in Detectron2, from the same weights on the same batches."""
+    """Return the losses of each step in the native engine and in Detectron2, for the same weights and batches."""
     cfg = native.load_config(args)
     register_custom(cfg.DATASETS.CUSTOM)
     stream = iter(build_train_loader(cfg, seed=3))
@@ -106,9 +106,9 @@ def _losses_of_both(args: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[list[di
 
 @pytest.mark.parametrize("name", [*PYRAMIDS, "sni_esd"])
 def test_both_engines_train_with_the_same_losses(name: str, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For some tens of iterations: sooner or later a last digit chooses another proposal, and the runs part.
+    """The losses agree for some iterations; later the last digit of a score selects another proposal.
 
-    Where that comes too soon with the first seed's weights, it does not with the second's.
+    Where this happens too early with the weights of the first seed, the second seed is tried.
     """
     iterations, limit = (20, 1e-3) if name in ("fpn", "sni", "ihp", "sni_esd") else (8, 1e-5)
     masks = name == "sni"
@@ -134,7 +134,7 @@ def test_both_engines_train_with_the_same_losses(name: str, command: Command, mo
 
 
 def test_a_run_changes_engines_twice(command: Command, tmp_path: Path) -> None:
-    """native -> Detectron2 -> native; momentum, schedule and iteration go along."""
+    """Momentum, schedule and iteration survive a change from native to Detectron2 and back."""
     keys = dict(DATASETS__TEST=(), SOLVER__MAX_ITER=6)
     args = command("sni", **keys)
     native.run(native.load_config(args), args)
@@ -171,7 +171,7 @@ def test_a_run_changes_engines_twice(command: Command, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backbone", ["build_sn2_fpn_backbone", "build_resnet_fpn_backbone"])
 def test_optimizers_list_their_parameters_alike(backbone: str, command: Command) -> None:
-    """An optimizer's state goes by position; also with Detectron2's own FPN and ResNet."""
+    """The state of an optimizer depends on the order of its parameters."""
     args = command("fpn", MODEL__BACKBONE__NAME=backbone, MODEL__MASK_ON=True)
     orders = []
     for trainer in (NativeTrainer(native.load_config(args)), _their_trainer(args)):
@@ -189,7 +189,7 @@ def _their_trainer(args: Any) -> Any:
 
 @pytest.mark.parametrize("masks", [False, True])
 def test_the_same_scores_in_both_engines(masks: bool, command: Command, tmp_path: Path) -> None:
-    """A checkpoint of either engine, evaluated in both: the evaluators print the same numbers."""
+    """A checkpoint has the same scores in both engines."""
     keys = dict(MODEL__MASK_ON=masks, SOLVER__MAX_ITER=70, SOLVER__BASE_LR=0.02, DATASETS__TEST=("tiny_train",))
     args = command("sni", **keys)
     trained = native.run(native.load_config(args), args)["tiny_train"]
@@ -231,10 +231,10 @@ def test_the_same_scores_in_both_engines(masks: bool, command: Command, tmp_path
         ({"MODEL.FPN.NORM": "BM"}, "MODEL.FPN.NORM: unknown norm 'BM'"),
         (
             {"MODEL.ROI_HEADS.NAME": "StandardROIHead"},
-            "MODEL.ROI_HEADS.NAME: unknown .* did you mean 'StandardROIHeads'",
+            "MODEL.ROI_HEADS.NAME: unknown value .* did you mean 'StandardROIHeads'",
         ),
         ({"MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p9"]}, "cannot build this configuration: KeyError 'p9'"),
-        ({"INPUT.MASK_FORMAT": "polygn"}, "INPUT.MASK_FORMAT: unknown 'polygn'; did you mean 'polygon'"),
+        ({"INPUT.MASK_FORMAT": "polygn"}, "INPUT.MASK_FORMAT: unknown value 'polygn'; did you mean 'polygon'"),
         ({"MODEL.DEVICE": "cdua"}, "MODEL.DEVICE: no such device 'cdua'"),
         ({"MODEL.BACKBONE.NAME": "build_sn2_snii_backbone"}, "MODEL.BACKBONE.NAME.*'build_sn2_sni_backbone'"),
     ],
@@ -288,7 +288,7 @@ def test_several_cpu_processes_need_the_native_engine(command: Command) -> None:
 
 @pytest.mark.parametrize("pyramid", PYRAMIDS)
 def test_retinanet_of_the_model_zoo_trains(pyramid: str, command: Command, tmp_path: Path) -> None:
-    """Only the backbone's name differs from Detectron2's YAML (and the size of the run)."""
+    """Detectron2's YAML file trains with the name of our backbone, in a small run."""
     zoo = model_zoo.get_config_file("COCO-Detection/retinanet_R_50_FPN_1x.yaml")
     small = {
         "MODEL.DEVICE": "cpu",

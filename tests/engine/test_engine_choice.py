@@ -1,14 +1,14 @@
-"""`--engine`: which engine runs, what it says, and what happens without Detectron2."""
+"""Tests of `--engine`: which engine runs, what the log says, and what happens without Detectron2."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sn2fpn.engine import main
 from sn2fpn.engine.choice import TESTED_COMMIT, choose_engine
 from sn2fpn.errors import UserError
 
@@ -24,7 +24,7 @@ def without_detectron2(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class _Missing:
-    """Finds no `detectron2`, installed or not."""
+    """An import finder that hides `detectron2`, whether it is installed or not."""
 
     def find_spec(self, name: str, *_: Any) -> None:
         if name.split(".")[0] == "detectron2":
@@ -33,7 +33,7 @@ class _Missing:
 
 @pytest.fixture
 def broken_detectron2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when it was compiled for another torch."""
+    """Detectron2 as it is when it was compiled for another version of torch."""
     for name in [m for m in sys.modules if m.split(".")[0] == "detectron2"]:
         monkeypatch.delitem(sys.modules, name)
     (tmp_path / "detectron2").mkdir()
@@ -62,7 +62,7 @@ def test_without_detectron2_one_message_says_where_to_get_it(without_detectron2:
 def test_a_broken_installation_is_named(broken_detectron2: None) -> None:
     assert choose_engine("auto").name == "native"
     assert "undefined symbol: _ZN3c10" in choose_engine("auto").why
-    with pytest.raises(UserError, match="does not import: ImportError: undefined symbol"):
+    with pytest.raises(UserError, match="cannot be imported: ImportError: undefined symbol"):
         choose_engine("detectron2")
 
 
@@ -72,22 +72,18 @@ def test_lazy_configs_are_native() -> None:
         choose_engine("detectron2", "configs/lazy/quick_shapes.py")
 
 
-def _train(flags: list[str], keys: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+def test_the_first_log_line_names_the_engine(
+    tmp_path: Path, tiny_keys: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = tiny_keys | {"OUTPUT_DIR": tmp_path, "SOLVER.MAX_ITER": 1, "DATASETS.TEST": "()"}
     opts = [str(x) for pair in keys.items() for x in pair]
-    command = [sys.executable, str(_ROOT / "train_net.py"), "--config-file", _CONFIG, *flags, *opts]
-    return subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert main(["--engine", "native", "--config-file", _CONFIG, *opts]) == 0
+    for log in (capsys.readouterr().out, (tmp_path / "log.txt").read_text()):
+        assert log.splitlines()[0].endswith("Engine: native (--engine native)")
 
 
-def test_the_first_log_line_names_the_engine(tmp_path: Path, tiny_keys: dict[str, Any]) -> None:
-    done = _train(
-        ["--engine", "native"], tiny_keys | {"OUTPUT_DIR": tmp_path, "SOLVER.MAX_ITER": 1, "DATASETS.TEST": "()"}
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[0].endswith("Engine: native (--engine native)")
-    assert (tmp_path / "log.txt").read_text().splitlines()[0].endswith("Engine: native (--engine native)")
-
-
-def test_an_unknown_engine() -> None:
-    done = _train(["--engine", "nativ"], {})
-    assert done.returncode == 2
-    assert "native" in done.stderr
+def test_an_unknown_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as e:
+        main(["--engine", "nativ", "--config-file", _CONFIG])
+    assert e.value.code == 2
+    assert "native" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`--import`: a user's own file reaches every process, and its mistakes are named."""
+"""Tests of `--import`: the user's file reaches every process, and its mistakes are reported with their line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_file_is_imported_once_and_found_by_name(tmp_path: Path) -> None:
     path = _write(tmp_path, "once")
     try:
         import_files([path])
-        import_files([path, tmp_path / "." / path.name])  # a second time would register it twice
+        import_files([path, tmp_path / "." / path.name])  # a second import would register the pyramid twice
         assert "build_sn2_once_backbone" in backbone_names()
     finally:
         PYRAMIDS.remove("once")
@@ -46,7 +46,7 @@ def test_a_file_is_imported_once_and_found_by_name(tmp_path: Path) -> None:
         ("\n\nraise RuntimeError('no luck')", "line 3: RuntimeError: no luck"),
         ("x = (\n", "line 1: SyntaxError"),
         ("import nowhere_at_all", "line 1: ModuleNotFoundError"),
-        (None, r"no such file; did you mean '.*broken2.py'"),
+        (None, r"there is no such file; did you mean '.*broken2.py'"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path: Path, text: str | None, words: str) -> None:
@@ -59,6 +59,7 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str | None, words: str) -> No
     assert "broken" not in sys.modules
 
 
+@pytest.mark.slow
 def test_spawned_processes_know_the_pyramid(tmp_path: Path, tiny_keys: dict) -> None:
     keys = tiny_keys | {
         "MODEL.BACKBONE.NAME": "build_sn2_spawned_backbone",
@@ -93,7 +94,7 @@ def test_spawned_processes_know_the_pyramid(tmp_path: Path, tiny_keys: dict) -> 
 def test_detectron2_knows_the_pyramid(tmp_path: Path) -> None:
     pytest.importorskip("detectron2", reason="Detectron2 is not installed")
     from sn2fpn.engine import default_argument_parser, prepare
-    from sn2fpn.integrations import detectron2  # noqa: F401 - met before the pyramid is there
+    from sn2fpn.integrations import detectron2  # noqa: F401 - before the pyramid is registered
 
     path = _write(tmp_path, "theirs")
     try:

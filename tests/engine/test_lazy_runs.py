@@ -1,4 +1,4 @@
-"""Python configs and their YAML twins are the same model, data and training; the program runs either."""
+"""Tests of Python configurations: each gives the same model, data and training as its YAML twin, and runs."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ from sn2fpn.engine.lazy import LazyRecipe, load_recipe
 from sn2fpn.engine.recipe import CfgRecipe, Recipe
 from sn2fpn.engine.testing import validation_losses
 from sn2fpn.errors import UserError
+from sn2fpn.pyramids import PYRAMIDS
 from sn2fpn.structures import BitMasks, Boxes, Instances
 
 _ROOT = Path(__file__).parents[2]
 _LAZY = _ROOT / "configs/lazy"
-_TWINS = {p.stem: p.stem for p in _LAZY.glob("*_R50_*.py")} | {"quick_shapes": "quick/faster_rcnn_R18_sni_shapes"}
+_TWINS = {f"{family}_rcnn_R50_{pyramid}": "" for family in ("faster", "mask") for pyramid in PYRAMIDS}
+_TWINS |= {"quick_shapes": "quick/faster_rcnn_R18_sni_shapes"}
+_QUICK = ("quick_shapes", "faster_rcnn_R50_fpn", "faster_rcnn_R50_bifpn", "mask_rcnn_R50_sni")
 _ENV = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
@@ -36,13 +39,13 @@ def _args(**changes: Any) -> argparse.Namespace:
 
 def _twins(name: str) -> tuple[CfgRecipe, LazyRecipe]:
     cfg = get_cfg()
-    cfg.merge_from_file(str(_ROOT / f"configs/{_TWINS[name]}.yaml"))
+    cfg.merge_from_file(str(_ROOT / f"configs/{_TWINS[name] or name}.yaml"))
     cfg.MODEL.DEVICE = "cpu"
     return CfgRecipe(cfg), LazyRecipe(str(_LAZY / f"{name}.py"), ["train.device=cpu"])
 
 
 def _batch(masks: bool) -> list[dict[str, Any]]:
-    """Two images without surprises, whatever the classes."""
+    """Two images with two objects each."""
     out = []
     for i in range(2):
         target = Instances(
@@ -63,7 +66,9 @@ def _losses(recipe: Recipe, batch: list[dict[str, Any]]) -> tuple[torch.nn.Modul
     return model, {k: v.item() for k, v in model(batch).items()}
 
 
-@pytest.mark.parametrize("name", sorted(_TWINS))
+@pytest.mark.parametrize(
+    "name", [n if n in _QUICK else pytest.param(n, marks=pytest.mark.slow) for n in sorted(_TWINS)]
+)
 def test_twins_have_the_same_parameters_losses_optimizer_and_schedule(name: str) -> None:
     (yaml_model, yaml_losses), (lazy_model, lazy_losses) = (
         _losses(recipe, _batch("mask" in name)) for recipe in _twins(name)
@@ -93,7 +98,7 @@ def test_twins_have_the_same_parameters_losses_optimizer_and_schedule(name: str)
 
 @pytest.fixture
 def tiny_overrides(tiny_keys: dict[str, Any], tmp_path: Path) -> Callable[..., list[str]]:
-    """`tiny_overrides(**changes)`: `tiny_keys` in the words of quick_shapes.py."""
+    """`tiny_overrides(changes)` returns the overrides that make quick_shapes.py the small run of `tiny_keys`."""
     keys = {
         "dataloader.custom": tiny_keys["DATASETS.CUSTOM"],
         "dataloader.train.dataset.names": ["tiny_train"],
@@ -128,6 +133,7 @@ def _totals(folder: Path) -> dict[int, float]:
     return {d["iteration"]: d["total_loss"] for d in lines if "total_loss" in d}
 
 
+@pytest.mark.slow
 def test_twins_train_alike(
     tiny_cfg: Callable[..., CfgNode], tiny_overrides: Callable[..., list[str]], tmp_path: Path
 ) -> None:
@@ -154,7 +160,7 @@ def test_twins_train_alike(
     assert by_lazy["tiny_val"]["bbox"] == pytest.approx(by_yaml["tiny_val"]["bbox"], nan_ok=True)
     names = [{p.name for p in (tmp_path / d).iterdir() if "tfevents" not in p.name} for d in ("out", "lazy")]
     assert names[0] == names[1] >= {"config.yaml", "model_best.pth", "predictions.png", "curves.png", "inference"}
-    # what a run writes down is a configuration itself
+    # the file that a run writes is a configuration itself
     again = LazyConfig.load(tmp_path / "lazy/config.yaml")
     assert again.train.max_iter == 8 and again.model.backbone._target_ == "sn2fpn.pyramids.SNIFPN"
     # a checkpoint of one twin evaluates as the other
@@ -164,10 +170,11 @@ def test_twins_train_alike(
     assert results["tiny_val"]["bbox"] == pytest.approx(by_yaml["tiny_val"]["bbox"], nan_ok=True)
 
 
+@pytest.mark.slow
 def test_a_run_resumes(tiny_overrides: Callable[..., list[str]], tmp_path: Path) -> None:
     off = {"dataloader.test.dataset.names": ""}  # no evaluation
     run(_recipe(tiny_overrides(off | {"train.output_dir": str(tmp_path / "whole"), "train.log_period": 1})), _args())
-    # of the same schedule, so stopped by hand rather than by max_iter
+    # another max_iter would change the schedule, so the interruption is simulated
     cut = tiny_overrides(off | {"train.checkpointer.period": 4, "train.log_period": 1})
     run(_recipe(cut), _args())
     (tmp_path / "lazy/last_checkpoint").write_text("model_0000003.pth")
@@ -179,7 +186,7 @@ def test_a_run_resumes(tiny_overrides: Callable[..., list[str]], tmp_path: Path)
 
 
 def test_masks_from_a_python_config_end_to_end(tiny_overrides: Callable[..., list[str]], tmp_path: Path) -> None:
-    """Train, stop, resume, evaluate."""
+    """Train, resume and evaluate."""
     small = {
         "train.device": "cpu",
         "train.init_checkpoint": "",
@@ -206,7 +213,7 @@ def test_masks_from_a_python_config_end_to_end(tiny_overrides: Callable[..., lis
     assert list(scores) == ["bbox", "segm"] and scores["segm"].keys() == scores["bbox"].keys()
     out = tmp_path / "lazy"
     log = (out / "log.txt").read_text()
-    assert "training data tiny_train:\nclass " in log and "copypaste: Task: segm" in log
+    assert "Training data tiny_train:\nclass " in log and "copypaste: Task: segm" in log
     whole = torch.load(out / "model_final.pth", weights_only=True)["model"]
     saved = json.loads((out / "inference/tiny_val/coco_instances_results.json").read_text())
     assert saved and all(set(found["segmentation"]) == {"size", "counts"} for found in saved)
@@ -224,7 +231,7 @@ def test_masks_from_a_python_config_end_to_end(tiny_overrides: Callable[..., lis
 
 def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., list[str]], tmp_path: Path) -> None:
     recipe = _recipe(tiny_overrides({"dataloader.test.dataset.names": ["tiny_val", "tiny_train[:3]"]}))
-    recipe = pickle.loads(pickle.dumps(recipe))  # as for a process of its own: loaded anew
+    recipe = pickle.loads(pickle.dumps(recipe))  # as another process gets it
     recipe.check_data(eval_only=False)
     first, second = recipe.test_sets()
     assert (first.name, second.name) == ("tiny_val", "tiny_train[:3]")
@@ -251,34 +258,37 @@ def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., lis
         (
             {"model.backbone.alpha": "aera"},
             {},
-            ["model.backbone (sn2fpn.pyramids.SNIFPN): alpha (MODEL.SNI.ALPHA in YAML): ", "did you mean 'area'"],
+            ["model.backbone", "(sn2fpn.pyramids.SNIFPN): ", "'aera'", "did you mean 'area'"],
         ),
         (
             {"model.backbone.bottom_up.depth": 20},
             {},
-            ["model.backbone.bottom_up", "depth (MODEL.RESNETS.DEPTH in YAML): "],
+            ["model.backbone.bottom_up", "(sn2fpn.modeling.trunk.make_resnet): ", "20", "18"],
         ),
         ({"model.backbone.out_channels": -3}, {}, ["model.backbone", "RuntimeError", "-3"]),
-        ({"model.input_format": "BRG"}, {}, ["dataloader.train.mapper", "image_format: unknown value", "'RGB'"]),
-        ({"model.roi_heads.in_features": ["p2", "p9"]}, {}, ["model (", "roi_heads.in_features", "no output 'p9'"]),
+        ({"model.input_format": "BRG"}, {}, ["model.input_format (", "'BRG'", "did you mean 'RGB'"]),
+        ({"model.roi_heads.in_features": ["p2", "p9"]}, {}, ["model.roi_heads.in_features (", "no output 'p9'"]),
         (
             {"model.proposal_generator.in_features": ["p3", "p4", "p5", "p6"]},
             {},
-            ["model (", "proposal_generator: AnchorGenerator has strides [4, 8, 16, 32, 64]", "[8, 16, 32, 64]"],
+            ["model.proposal_generator (", "): AnchorGenerator has strides [4, 8, 16, 32, 64]", "[8, 16, 32, 64]"],
         ),
         (
             {"model.proposal_generator.matcher.thresholds": [0.7, 0.3]},
             {},
-            ["proposal_generator.matcher", "thresholds exp"],
+            ["model.proposal_generator.matcher.thresholds (", "): expected rising numbers above 0, found [0.7, 0.3]"],
         ),
         ({"optimizer.lr": -1}, {}, ["optimizer (torch.optim.SGD): ", "-1"]),
         (
             {"lr_multiplier.scheduler.steps": [5, 3]},
             {},
-            ["lr_multiplier.scheduler", "steps (SOLVER.STEPS in YAML)", "ris"],
+            [
+                "lr_multiplier.scheduler.steps (sn2fpn.engine.solver.multi_step): ",
+                "expected rising iterations, found [5, 3]",
+            ],
         ),
         ({"dataloader.custom": [{"NAME": "x", "FORMAT": "coc"}]}, {}, ["dataloader.custom[0]", "did you mean 'coco'"]),
-        ({"model.backbone._target_": "sn2fpn.pyramids.FPN"}, {}, ["model.backbone", "FPN", "no argument 'mode'"]),
+        ({"model.backbone._target_": "sn2fpn.pyramids.FPN"}, {}, ["model.backbone", "FPN", "no argument 'alpha'"]),
         ({"train.clip_gradients.clip_type": "vlaue"}, {}, ["train.clip_gradients.clip_type", "did you mean 'value'"]),
         ({"train.amp.dtype": "float61"}, {}, ["train.amp.dtype", "did you mean 'float16'"]),
         ({"train.max_iter": 0}, {}, ["train.max_iter", "positive"]),
@@ -287,7 +297,7 @@ def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., lis
         (
             {"dataloader.train.total_batch_size": 3},
             {"num_gpus": 2},
-            ["dataloader.train.total_batch_size 3", "multiple of 2"],
+            ["dataloader.train.total_batch_size: 3 images", "multiple of 2"],
         ),
         ({}, {"eval_only": True}, ["--eval-only", "train.init_checkpoint"]),
         ({"train.device": "cdua"}, {}, ["train.device", "'cdua'", "did you mean 'cuda'"]),
@@ -307,6 +317,7 @@ def test_a_config_without_its_parts_says_what_it_has() -> None:
         LazyRecipe(str(_LAZY / "common/train.py"))
 
 
+@pytest.mark.slow
 def test_the_program_runs_a_python_config(tiny_overrides: Callable[..., list[str]], tmp_path: Path) -> None:
     command = [sys.executable, str(_ROOT / "train_net.py"), "--config-file", str(_LAZY / "quick_shapes.py")]
     overrides = tiny_overrides({"train.max_iter": 4, "model.backbone.alpha": 0.5, "optimizer.lr": 0.01})
@@ -316,7 +327,7 @@ def test_the_program_runs_a_python_config(tiny_overrides: Callable[..., list[str
     assert done.returncode == 0, done.stdout + done.stderr
     lines = (tmp_path / "lazy/metrics.json").read_text().splitlines()
     rates = [json.loads(line)["lr"] for line in lines if '"lr"' in line]
-    assert rates == pytest.approx([0.01 * 0.001, 0.01 * (0.001 + 0.999 * 3 / 4)])  # at the iterations 1 and 4 of 4
+    assert rates == pytest.approx([0.01 * 0.001, 0.01 * (0.001 + 0.999 * 3 / 4)])  # in iterations 1 and 4 of 4
     state = torch.load(tmp_path / "lazy/model_final.pth", weights_only=True)
     assert state["iteration"] == 3
     assert "alpha: 0.5" in (tmp_path / "lazy/config.yaml").read_text()

@@ -1,4 +1,4 @@
-"""Mask R-CNN from a config file to its scores: it learns masks, evaluates and draws them."""
+"""Tests of Mask R-CNN from its configuration to its scores: training, evaluation and pictures of masks."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def _lines(cfg: CfgNode) -> list[dict[str, float]]:
     return [json.loads(line) for line in (Path(cfg.OUTPUT_DIR) / "metrics.json").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_run_learns_masks(tiny_cfg: Callable[..., CfgNode]) -> None:
     keys = MASKS | {
         "INPUT.MASK_FORMAT": "bitmask",
@@ -51,7 +52,7 @@ def test_a_run_learns_masks(tiny_cfg: Callable[..., CfgNode]) -> None:
 
 def test_data_without_masks_stops_at_the_start(tiny_cfg: Callable[..., CfgNode]) -> None:
     cfg = tiny_cfg(MASKS)
-    cfg.DATASETS.CUSTOM = [dict(entry) for entry in cfg.DATASETS.CUSTOM]  # other tests have the same
+    cfg.DATASETS.CUSTOM = [dict(entry) for entry in cfg.DATASETS.CUSTOM]  # the entries are shared with other tests
     for entry in cfg.DATASETS.CUSTOM:
         content = json.loads(Path(entry["JSON"]).read_text())
         for annotation in content["annotations"]:

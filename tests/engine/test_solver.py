@@ -1,4 +1,4 @@
-"""Optimizer groups and learning-rate schedules against Detectron2's, and their error messages."""
+"""Tests of the optimizer and the schedules against Detectron2's golden numbers, and of their messages."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ import torch
 from torch import nn
 
 from sn2fpn.config import get_cfg
-from sn2fpn.engine.solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
-from sn2fpn.errors import UserError
+from sn2fpn.engine.solver import (
+    build_gradient_clipper,
+    build_lr_scheduler,
+    build_optimizer,
+    gradient_clipper,
+    multi_step,
+    with_warmup,
+)
+from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.modeling import build_model
 
 _CASES = json.loads((Path(__file__).parent.parent / "golden/detectron2/cases.json").read_text())["cases"]
@@ -82,7 +89,7 @@ def _with_gradients() -> list[nn.Parameter]:
     ("kind", "first", "second"),
     [
         ("value", [1.0, 1.0, 0.0], [0.1, -0.2, 0.2]),
-        ("norm", [0.6, 0.8, 0.0], [0.1, -0.2, 0.2]),  # each parameter by itself: the second is short enough
+        ("norm", [0.6, 0.8, 0.0], [0.1, -0.2, 0.2]),  # each parameter by itself; the second one is within the bound
         ("full_norm", [3 / 5.009, 4 / 5.009, 0.0], [0.1 / 5.009, -0.2 / 5.009, 0.2 / 5.009]),
     ],
 )
@@ -99,8 +106,20 @@ def test_gradient_clipping(kind: str, first: list[float], second: list[float]) -
     [
         ("SOLVER.LR_SCHEDULER_NAME", "WarmupMultistepLR", "WarmupMultiStepLR"),
         ("SOLVER.WARMUP_METHOD", "linaer", "linear"),
+        ("SOLVER.STEPS", (5, 3), r"expected rising iterations, found \[5, 3\]"),
     ],
 )
-def test_unknown_schedule_names_the_key_and_the_nearest(key: str, value: str, nearest: str) -> None:
-    with pytest.raises(UserError, match=f"(?s){key}.*{value}.*{nearest}"):
+def test_builders_name_the_key(key: str, value: object, nearest: str) -> None:
+    with pytest.raises(UserError, match=f"^{key}: .*{nearest}"):
         build_lr_scheduler(_cfg({key: value}), _optimizer(0.1))
+
+
+def test_functions_name_their_argument() -> None:
+    with pytest.raises(UserError, match=r"^SOLVER.CLIP_GRADIENTS.CLIP_TYPE: unknown value 'nrom'; did you mean 'norm'"):
+        build_gradient_clipper(_cfg({"SOLVER.CLIP_GRADIENTS.ENABLED": True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": "nrom"}))
+    with pytest.raises(ArgumentError, match=r"^clip_type: unknown value 'nrom'; did you mean 'norm'"):
+        gradient_clipper("nrom", 1.0)
+    with pytest.raises(ArgumentError, match=r"^steps: expected rising iterations"):
+        multi_step([5, 3], 10)
+    with pytest.raises(ArgumentError, match=r"^warmup_method: unknown value 'linaer'; did you mean 'linear'"):
+        with_warmup(multi_step([], 10), max_iter=10, warmup_method="linaer")

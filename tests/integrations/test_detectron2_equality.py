@@ -1,4 +1,4 @@
-"""One YAML in both engines, with the real Detectron2: same inputs, parameters, detections, losses and gradients."""
+"""Tests of both engines on one YAML file: equal inputs, parameters, detections, losses and gradients."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BITMAPS = (*MASKS, "INPUT.MASK_FORMAT", "bitmask")
 CASES = [(name, heads) for name in ("fpn", "sni", "ihp", "sni_esd") for heads in ((), MASKS)]
 CASES += [("sni", BITMAPS), ("fpn_esd2", ()), ("sni_authors", ())]
 CASES += [(name, ()) for name in PYRAMIDS if (name, ()) not in CASES]
-LIMITS = {  # of float32: pixels, scores, relative errors
+LIMITS = {  # in pixels, scores and relative errors
     "training inputs: image": 0.0,
     "training inputs: gt_boxes": 2e-5,
     "training inputs: gt_classes": 0.0,
@@ -60,8 +60,8 @@ def test_both_engines_compute_the_same(variant: str, heads: tuple[Any, ...]) -> 
     overrides = ("MODEL.BACKBONE.NAME", f"build_sn2_{name}_backbone", *overrides)
     found = compare(config, *overrides, *heads)
     if LIMITS["gradients"] < found["gradients"] < 1e-3:
-        # maps are pooled in float32: with some weights one ReLU's input lies within its rounding of 0, and this
-        # one's gradient is the other engine's 0; then not with other weights
+        # Maps are pooled in float32. With some weights, the input of one ReLU is so close to 0 that rounding decides
+        # whether its gradient is 0; other weights are tried then.
         found = compare(config, *overrides, *heads, seed=1)
     assert ("loss_mask" in found) == bool(heads)
     for what, largest in found.items():
@@ -75,7 +75,7 @@ def test_full_size() -> None:
 
 
 def test_detections_in_float32() -> None:
-    """As in use: detections agree where no last digit chose another one."""
+    """As in real use, detections agree unless the last digit of a score selects another one."""
     found = compare(QUICK / "faster_rcnn_R18_sni_shapes.yaml", exactly=False)
     assert found["detections: number"] <= 2
     assert found["loss_rpn_cls"] < 1e-5

@@ -1,4 +1,4 @@
-"""Inside a Detectron2 project: backbones, keys, data sets and training inputs, with the real Detectron2."""
+"""Tests of this package in a Detectron2 project: backbones, keys, data sets and training inputs."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_two_lines_give_a_project_our_pyramids(name: str) -> None:
     ("given", "expected"), [(None, "area"), ("area", "area"), ("learned", "learned"), (0.5, 0.5), ("0.25", 0.25)]
 )
 def test_alpha_may_be_a_word_or_a_number(given: Any, expected: Any, tmp_path: Path) -> None:
-    """yacs knows one type per key; here both pass, from YAML and from the command line."""
+    """Both types are accepted, from YAML and from the command line, although yacs knows one type per key."""
     yaml = tmp_path / "c.yaml"
     yaml.write_text("VERSION: 2\n" + ("" if given is None else f"MODEL: {{SNI: {{ALPHA: {given}}}}}\n"))
     for from_file in (True, False):
@@ -129,7 +129,7 @@ def test_detectron2s_own_backbones_stay_its_own() -> None:
 
 
 def test_retinanets_maps_are_detectron2s() -> None:
-    """p3 … p7: the same names in the same order, and the same maps."""
+    """The maps p3 to p7 have the same names in the same order, and the same values."""
     theirs, ours = (
         build_model(
             zoo_cfg(
@@ -159,7 +159,7 @@ def test_retinanets_maps_are_detectron2s() -> None:
 
 @pytest.fixture
 def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A data set of 6 images under a name of its own, known to both catalogs."""
+    """The name of a data set of 6 images that is in both catalogs."""
     write_shapes(tmp_path / "few", {"train": (6, 1)})
     entry = {
         "NAME": "few",
@@ -182,7 +182,7 @@ def test_custom_sets_and_slices_are_in_detectron2s_catalogs(shapes: str) -> None
     meta = MetadataCatalog.get("few")
     assert meta.thing_classes[0] == "circle" and meta.evaluator_type == "coco"
     assert Path(meta.json_file).name == "instances_train.json"
-    assert MetadataCatalog.get("few[2:4]").get("json_file") is None  # Detectron2 would score all images of the file
+    assert MetadataCatalog.get("few[2:4]").get("json_file") is None  # Detectron2 would evaluate all images of the file
     assert MetadataCatalog.get("few[2:4]").thing_classes == meta.thing_classes
 
 
@@ -193,7 +193,7 @@ def test_shapes_are_registered() -> None:
 
 @pytest.mark.parametrize("masks", [None, "polygon", "bitmask"])
 def test_same_training_inputs_for_the_same_random_choices(shapes: str, masks: str | None) -> None:
-    """Whatever sizes, flips and crops our mapper draws, Detectron2's makes the same input of them."""
+    """For the sizes, flips and crops that our mapper draws, Detectron2's mapper makes the same inputs."""
     cfg = our_get_cfg()
     cfg.merge_from_list(
         [

@@ -1,4 +1,4 @@
-"""The detector beside the real Detectron2: random weights and configurations, same numbers."""
+"""Test the detector against the real Detectron2 with random weights and many options."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from golden_detectron2 import CASES, config, filler
+from golden_detectron2 import CASES, config, filler, pairs
 from sn2fpn.modeling import build_model, collect_metrics
 from sn2fpn.structures import BitMasks, Boxes, Instances, PolygonMasks
 
@@ -16,129 +16,93 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed")
 pytestmark = pytest.mark.detectron2
 
 CASE = CASES["train_faster_r18"]
-SMALL = (
-    "MODEL.FPN.OUT_CHANNELS",
-    32,
-    "MODEL.ROI_BOX_HEAD.FC_DIM",
-    64,
-    "MODEL.RPN.BATCH_SIZE_PER_IMAGE",
-    64,
-    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
-    64,
-)
-OPTIONS = {
-    "default": (),
-    "dense_rpn": ("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 4000),
-    "smooth": ("MODEL.RPN.SMOOTH_L1_BETA", 0.11, "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", 0.5),
-    "giou": (
-        "MODEL.RPN.BBOX_REG_LOSS_TYPE",
-        "giou",
-        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE",
-        "giou",
-        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT",
-        2.0,
-        "MODEL.RPN.BBOX_REG_LOSS_WEIGHT",
-        3.0,
-    ),
-    "diou": ("MODEL.RPN.BBOX_REG_LOSS_TYPE", "diou", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "diou"),
-    "ciou": ("MODEL.RPN.BBOX_REG_LOSS_TYPE", "ciou", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "ciou"),
-    "agnostic": ("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True, "MODEL.RPN.LOSS_WEIGHT", 0.5),
-    "sigmoid": ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True),
-    "convs": (
-        "MODEL.RPN.CONV_DIMS",
-        [24, -1],
-        "MODEL.ROI_BOX_HEAD.NUM_CONV",
-        2,
-        "MODEL.ROI_BOX_HEAD.CONV_DIM",
-        32,
-        "MODEL.ROI_BOX_HEAD.NORM",
-        "GN",
-        "MODEL.ROI_BOX_HEAD.NUM_FC",
-        1,
-    ),
-    "anchors": (
-        "MODEL.ANCHOR_GENERATOR.SIZES",
-        [[24, 48]],
-        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS",
-        [[0.7, 1.4]],
-        "MODEL.ANCHOR_GENERATOR.OFFSET",
-        0.5,
-        "MODEL.RPN.BOUNDARY_THRESH",
-        0,
-    ),
-    "pooling": (
-        "MODEL.ROI_BOX_HEAD.POOLER_TYPE",
-        "ROIAlign",
-        "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO",
-        2,
-        "MODEL.ROI_HEADS.IN_FEATURES",
-        ["p3", "p4"],
-        "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT",
-        False,
-    ),
-    "groupnorm": ("MODEL.RESNETS.NORM", "GN", "MODEL.FPN.NORM", "GN", "MODEL.BACKBONE.FREEZE_AT", 0),
-    "matching": (
-        "MODEL.ROI_HEADS.IOU_THRESHOLDS",
-        [0.2, 0.4],
-        "MODEL.ROI_HEADS.IOU_LABELS",
-        [0, -1, 1],
-        "MODEL.RPN.IOU_THRESHOLDS",
-        [0.25, 0.5],
-        "MODEL.PROPOSAL_GENERATOR.MIN_SIZE",
-        12,
-    ),
-    "masks": ("MODEL.MASK_ON", True, "MODEL.ROI_MASK_HEAD.NUM_CONV", 4, "MODEL.ROI_MASK_HEAD.CONV_DIM", 32),
-    "masks_bitmap": (
-        "MODEL.MASK_ON",
-        True,
-        "INPUT.MASK_FORMAT",
-        "bitmask",
-        "MODEL.ROI_MASK_HEAD.NUM_CONV",
-        2,
-        "MODEL.ROI_MASK_HEAD.CONV_DIM",
-        32,
-        "MODEL.ROI_MASK_HEAD.NORM",
-        "GN",
-    ),
-    "masks_agnostic": (
-        "MODEL.MASK_ON",
-        True,
-        "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK",
-        True,
-        "MODEL.ROI_MASK_HEAD.CONV_DIM",
-        32,
-        "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION",
-        7,
-        "MODEL.ROI_MASK_HEAD.POOLER_TYPE",
-        "ROIAlign",
-        "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO",
-        2,
-    ),
+SMALL = {
+    "MODEL.FPN.OUT_CHANNELS": 32,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 64,
+    "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 64,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 64,
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "dense_rpn": {"MODEL.RPN.BATCH_SIZE_PER_IMAGE": 4000},
+    "smooth": {"MODEL.RPN.SMOOTH_L1_BETA": 0.11, "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.5},
+    "giou": {
+        "MODEL.RPN.BBOX_REG_LOSS_TYPE": "giou",
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "giou",
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT": 2.0,
+        "MODEL.RPN.BBOX_REG_LOSS_WEIGHT": 3.0,
+    },
+    "diou": {"MODEL.RPN.BBOX_REG_LOSS_TYPE": "diou", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "diou"},
+    "ciou": {"MODEL.RPN.BBOX_REG_LOSS_TYPE": "ciou", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "ciou"},
+    "agnostic": {"MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True, "MODEL.RPN.LOSS_WEIGHT": 0.5},
+    "sigmoid": {"MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": True},
+    "convs": {
+        "MODEL.RPN.CONV_DIMS": [24, -1],
+        "MODEL.ROI_BOX_HEAD.NUM_CONV": 2,
+        "MODEL.ROI_BOX_HEAD.CONV_DIM": 32,
+        "MODEL.ROI_BOX_HEAD.NORM": "GN",
+        "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
+    },
+    "anchors": {
+        "MODEL.ANCHOR_GENERATOR.SIZES": [[24, 48]],
+        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [[0.7, 1.4]],
+        "MODEL.ANCHOR_GENERATOR.OFFSET": 0.5,
+        "MODEL.RPN.BOUNDARY_THRESH": 0,
+    },
+    "pooling": {
+        "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlign",
+        "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": 2,
+        "MODEL.ROI_HEADS.IN_FEATURES": ["p3", "p4"],
+        "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": False,
+    },
+    "groupnorm": {"MODEL.RESNETS.NORM": "GN", "MODEL.FPN.NORM": "GN", "MODEL.BACKBONE.FREEZE_AT": 0},
+    "matching": {
+        "MODEL.ROI_HEADS.IOU_THRESHOLDS": [0.2, 0.4],
+        "MODEL.ROI_HEADS.IOU_LABELS": [0, -1, 1],
+        "MODEL.RPN.IOU_THRESHOLDS": [0.25, 0.5],
+        "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": 12,
+    },
+    "masks": {"MODEL.MASK_ON": True, "MODEL.ROI_MASK_HEAD.NUM_CONV": 4, "MODEL.ROI_MASK_HEAD.CONV_DIM": 32},
+    "masks_bitmap": {
+        "MODEL.MASK_ON": True,
+        "INPUT.MASK_FORMAT": "bitmask",
+        "MODEL.ROI_MASK_HEAD.NUM_CONV": 2,
+        "MODEL.ROI_MASK_HEAD.CONV_DIM": 32,
+        "MODEL.ROI_MASK_HEAD.NORM": "GN",
+    },
+    "masks_agnostic": {
+        "MODEL.MASK_ON": True,
+        "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": True,
+        "MODEL.ROI_MASK_HEAD.CONV_DIM": 32,
+        "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": 7,
+        "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlign",
+        "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO": 2,
+    },
 }
 
 
-def pair(*overrides: Any) -> tuple[Any, Any]:
-    """Our model and Detectron2's, with the same random weights."""
+def pair(overrides: dict[str, Any]) -> tuple[Any, Any]:
+    """Return our model and Detectron2's with the same random weights."""
     from detectron2.config import get_cfg as d2_get_cfg
     from detectron2.modeling import build_model as d2_build_model
 
     def case_config(cfg: Any = None) -> Any:
         cfg = config(CASE, cfg)
-        cfg.merge_from_list([*SMALL, *overrides])
+        cfg.merge_from_list(pairs(SMALL | overrides))
         return cfg
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = filler.fill_model(d2_build_model(case_config(d2_get_cfg())), CASE)
     for p in theirs.roi_heads.box_predictor.cls_score.parameters():
-        p.data *= 0.3  # sigmoid scores that round to 1 have no order
+        p.data *= 0.3  # Sigmoid scores that round to 1 would have no order.
     ours = build_model(case_config())
     ours.load_state_dict(theirs.state_dict())
     return ours, theirs
 
 
 def batch(theirs: bool, empty: bool = False, bitmask: bool = False) -> list[dict[str, Any]]:
-    """Two images of different sizes with random boxes and their ellipses, in our structures or Detectron2's."""
+    """Return two images of different sizes with random boxes and ellipses, in our structures or Detectron2's."""
     instances, boxes, masks = Instances, Boxes, BitMasks if bitmask else PolygonMasks
     if theirs:
         from detectron2.structures import BitMasks as their_bitmasks
@@ -165,7 +129,7 @@ def batch(theirs: bool, empty: bool = False, bitmask: bool = False) -> list[dict
 
 
 def train(model: Any, theirs: bool, empty: bool = False, bitmask: bool = False) -> tuple[dict, dict, dict]:
-    """Losses, gradients and logged scalars of one step, with a fixed seed for the samplers."""
+    """Return losses, gradients and logged scalars of one step with a fixed seed for the samplers."""
     torch.manual_seed(7)
     if theirs:
         from detectron2.utils.events import EventStorage
@@ -184,8 +148,8 @@ def train(model: Any, theirs: bool, empty: bool = False, bitmask: bool = False) 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_losses_gradients_and_detections(name: str) -> None:
-    ours, theirs = pair(*OPTIONS[name])
-    bitmask = "bitmask" in OPTIONS[name]
+    ours, theirs = pair(OPTIONS[name])
+    bitmask = "bitmask" in OPTIONS[name].values()
     losses, grads, scalars = train(ours, theirs=False, bitmask=bitmask)
     d2_losses, d2_grads, d2_scalars = train(theirs, theirs=True, bitmask=bitmask)
     assert losses == pytest.approx(d2_losses, rel=1e-4)
@@ -212,12 +176,12 @@ def test_losses_gradients_and_detections(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["default", "masks"])
 def test_images_without_boxes(name: str) -> None:
-    ours, theirs = pair(*OPTIONS[name])
+    ours, theirs = pair(OPTIONS[name])
     assert train(ours, False, empty=True)[0] == pytest.approx(train(theirs, True, empty=True)[0], rel=1e-4)
 
 
 def test_same_seed_gives_the_same_heads() -> None:
-    """Layers are created and initialised in Detectron2's order, so seeds mean the same."""
+    """Layers are made and initialised in Detectron2's order, so that a seed gives the same weights."""
     from detectron2.config import get_cfg as d2_get_cfg
     from detectron2.layers import ShapeSpec
     from detectron2.modeling import build_proposal_generator, build_roi_heads
@@ -225,13 +189,13 @@ def test_same_seed_gives_the_same_heads() -> None:
     from sn2fpn.modeling import roi_heads, rpn
 
     shapes = {f"p{i}": ShapeSpec(channels=32, stride=2**i) for i in range(2, 7)}
-    for options in ((), OPTIONS["convs"], OPTIONS["masks"], OPTIONS["masks_agnostic"]):
+    for options in ({}, OPTIONS["convs"], OPTIONS["masks"], OPTIONS["masks_agnostic"]):
         states = []
         for cfg, builders in (
             (config(CASE), (rpn.build_rpn, roi_heads.build_roi_heads)),
             (config(CASE, d2_get_cfg()), (build_proposal_generator, build_roi_heads)),
         ):
-            cfg.merge_from_list(list(options))
+            cfg.merge_from_list(pairs(options))
             torch.manual_seed(3)
             states.append([build(cfg, shapes).state_dict() for build in builders])
         for ours, theirs in zip(*states):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
+from golden_detectron2 import pairs
 from sn2fpn.config import get_cfg
 from sn2fpn.modeling import build_model
 from sn2fpn.modeling.analysis import analyze
@@ -31,7 +32,7 @@ def test_a_deformable_convolution_counts_as_a_plain_one() -> None:
     """It takes the place of a pyramid's 3x3 convolution; its flops are output elements times inputs of each."""
     cfg = get_cfg()
     cfg.merge_from_file(str(CONFIG))
-    cfg.merge_from_list(["MODEL.FPN.NORM", "", "MODEL.FPN.OUT_CHANNELS", 16, "MODEL.ROI_BOX_HEAD.FC_DIM", 16])
+    cfg.merge_from_list(pairs({"MODEL.FPN.NORM": "", "MODEL.FPN.OUT_CHANNELS": 16, "MODEL.ROI_BOX_HEAD.FC_DIM": 16}))
     model = build_model(cfg)
     plain = analyze(model, (64, 96))
     model.backbone.fpn_output2 = _Deformable(model.backbone.fpn_output2, 1, with_mask=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from golden_detectron2 import CASES, FOLDER, config, filler, inputs, max_error, model, numbers
+from golden_detectron2 import CASES, FOLDER, NOTHING, config, filler, inputs, max_error, model, numbers, pairs
 from sn2fpn.config import get_cfg
 from sn2fpn.errors import UserError
 from sn2fpn.modeling import GeneralizedRCNN, build_backbone, build_model, collect_metrics
@@ -114,23 +115,18 @@ def test_golden_state_dict(name: str) -> None:
     spec = STATE_DICTS[name]
     cfg = config(CASES["infer_faster_r50"])
     cfg.merge_from_list(
-        [
-            "MODEL.FPN.OUT_CHANNELS",
-            256,
-            "MODEL.ROI_BOX_HEAD.FC_DIM",
-            1024,
-            "MODEL.ROI_HEADS.NUM_CLASSES",
-            80,
-            "MODEL.RESNETS.DEPTH",
-            int(name.split("_")[3]),
-            "MODEL.DEVICE",
-            "meta",
-            "MODEL.MASK_ON",
-            "mask" in name,
-            "MODEL.ROI_MASK_HEAD.NUM_CONV",
-            4,
-            *(x for item in spec["overrides_on_base"].items() for x in item),
-        ]
+        pairs(
+            {
+                "MODEL.FPN.OUT_CHANNELS": 256,
+                "MODEL.ROI_BOX_HEAD.FC_DIM": 1024,
+                "MODEL.ROI_HEADS.NUM_CLASSES": 80,
+                "MODEL.RESNETS.DEPTH": int(name.split("_")[3]),
+                "MODEL.DEVICE": "meta",
+                "MODEL.MASK_ON": "mask" in name,
+                "MODEL.ROI_MASK_HEAD.NUM_CONV": 4,
+                **spec["overrides_on_base"],
+            }
+        )
     )
     with torch.device("meta"):
         detector = build_model(cfg)
@@ -146,7 +142,7 @@ def test_golden_state_dict(name: str) -> None:
 
 def test_golden_preprocessing() -> None:
     spec = CASES["preprocessing"]["normalized_batch"]
-    detector = tiny("MODEL.PIXEL_MEAN", spec["pixel_mean"], "MODEL.PIXEL_STD", spec["pixel_std"])
+    detector = tiny({"MODEL.PIXEL_MEAN": spec["pixel_mean"], "MODEL.PIXEL_STD": spec["pixel_std"]})
     images = [filler.make_image(i["seed"], i["h"], i["w"], rects=i["rects"]) for i in spec["images"]]
     with np.load(FOLDER / "preprocessing.npz") as golden:
         expected = golden["normalized_batch"]
@@ -162,29 +158,25 @@ def test_golden_preprocessing() -> None:
         assert list(padded.tensor.shape) == row["batch_shape"]
 
 
-def tiny(*overrides: Any) -> GeneralizedRCNN:
+def tiny(overrides: Mapping[str, Any] = NOTHING) -> GeneralizedRCNN:
     """Return a narrow detector with fresh weights."""
-    return build_model(tiny_cfg(*overrides))
+    return build_model(tiny_cfg(overrides))
 
 
-def tiny_cfg(*overrides: Any) -> Any:
+def tiny_cfg(overrides: Mapping[str, Any] = NOTHING) -> Any:
     cfg = config(CASES["train_faster_r18"])
     cfg.merge_from_list(
-        [
-            "MODEL.RESNETS.RES2_OUT_CHANNELS",
-            64,
-            "MODEL.FPN.OUT_CHANNELS",
-            16,
-            "MODEL.ROI_BOX_HEAD.FC_DIM",
-            16,
-            "MODEL.RESNETS.NORM",
-            "BN",
-            "MODEL.RPN.BATCH_SIZE_PER_IMAGE",
-            32,
-            "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
-            32,
-            *overrides,
-        ]
+        pairs(
+            {
+                "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
+                "MODEL.FPN.OUT_CHANNELS": 16,
+                "MODEL.ROI_BOX_HEAD.FC_DIM": 16,
+                "MODEL.RESNETS.NORM": "BN",
+                "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 32,
+                "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 32,
+                **overrides,
+            }
+        )
     )
     torch.manual_seed(0)
     return cfg
@@ -206,7 +198,7 @@ BOX = [10.0, 12.0, 50.0, 44.0]
 @pytest.mark.parametrize("boxes", [([BOX], []), ([], [])])
 def test_every_pyramid_trains_and_detects(backbone: str, boxes: tuple) -> None:
     """Losses are finite and every trainable parameter gets a gradient, as DDP needs, also without ground truth."""
-    detector = tiny("MODEL.BACKBONE.NAME", backbone, "MODEL.BACKBONE.FREEZE_AT", 0)
+    detector = tiny({"MODEL.BACKBONE.NAME": backbone, "MODEL.BACKBONE.FREEZE_AT": 0})
     batch = tiny_batch(*boxes)
     losses = detector(batch)
     assert list(losses) == ["loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg"]
@@ -235,14 +227,14 @@ def with_masks(batch: list[dict[str, Any]], bitmask: bool = False) -> list[dict[
     return batch
 
 
-MASKS = ("MODEL.MASK_ON", True, "MODEL.ROI_MASK_HEAD.NUM_CONV", 1, "MODEL.ROI_MASK_HEAD.CONV_DIM", 16)
+MASKS = {"MODEL.MASK_ON": True, "MODEL.ROI_MASK_HEAD.NUM_CONV": 1, "MODEL.ROI_MASK_HEAD.CONV_DIM": 16}
 
 
 @pytest.mark.parametrize("bitmask", [False, True])
 @pytest.mark.parametrize("boxes", [([BOX], []), ([], [])])
 def test_masks_are_learnt_and_found(boxes: tuple, bitmask: bool) -> None:
     """All pyramids have the same channels and strides, so one is enough. An image without objects gives no mask."""
-    detector = tiny(*MASKS, "MODEL.BACKBONE.NAME", "build_sn2_sni_backbone", "MODEL.BACKBONE.FREEZE_AT", 0)
+    detector = tiny({**MASKS, "MODEL.BACKBONE.NAME": "build_sn2_sni_backbone", "MODEL.BACKBONE.FREEZE_AT": 0})
     batch = with_masks(tiny_batch(*boxes), bitmask)
     losses = detector(batch)
     assert list(losses) == ["loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_mask"]
@@ -266,7 +258,7 @@ def test_masks_are_learnt_and_found(boxes: tuple, bitmask: bool) -> None:
 
 
 def test_masks_under_autocast_are_float32() -> None:
-    detector = tiny(*MASKS, "MODEL.RESNETS.NORM", "GN")
+    detector = tiny({**MASKS, "MODEL.RESNETS.NORM": "GN"})
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = detector(with_masks(tiny_batch([BOX], [BOX])))["loss_mask"]
         detector.eval().roi_heads.score_thresh = 0.0
@@ -276,7 +268,7 @@ def test_masks_under_autocast_are_float32() -> None:
 
 
 def test_ground_truth_masks_that_do_not_fit() -> None:
-    detector = tiny(*MASKS)
+    detector = tiny(MASKS)
     with pytest.raises(
         UserError,
         match=r"image_0.jpg: the mask branch needs .*gt_masks, "
@@ -301,7 +293,7 @@ def test_images_do_not_depend_on_their_batch() -> None:
 
 
 def test_seed_decides_the_losses() -> None:
-    detector, batch = tiny("MODEL.RESNETS.NORM", "GN"), tiny_batch([BOX], [BOX])
+    detector, batch = tiny({"MODEL.RESNETS.NORM": "GN"}), tiny_batch([BOX], [BOX])
     results = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -310,7 +302,7 @@ def test_seed_decides_the_losses() -> None:
 
 
 def test_autocast_computes_losses_and_boxes_in_float32() -> None:
-    detector, batch = tiny("MODEL.RESNETS.NORM", "GN"), tiny_batch([BOX], [BOX])
+    detector, batch = tiny({"MODEL.RESNETS.NORM": "GN"}), tiny_batch([BOX], [BOX])
     torch.manual_seed(1)
     exact = detector(batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -328,7 +320,7 @@ def test_copies_and_state_dict_are_complete() -> None:
     detector = tiny()
     twin = copy.deepcopy(detector).eval()
     assert not any("pixel" in k or "anchor_generator" in k for k in detector.state_dict())
-    other = tiny("SEED", 1).eval()
+    other = tiny({"SEED": 1}).eval()
     other.load_state_dict(detector.state_dict())
     batch = tiny_batch([BOX])
     for a, b in zip(twin.inference(batch, do_postprocess=False), other.inference(batch, do_postprocess=False)):
@@ -338,7 +330,7 @@ def test_copies_and_state_dict_are_complete() -> None:
 @pytest.mark.parametrize("backbone", ["build_sn2_fpn_backbone", "build_sn2_sni_backbone"])
 def test_maps_keep_the_layout_of_the_batch(backbone: str) -> None:
     """On a CPU maps are channels-last; the other layout would cost conversions in every later stage."""
-    detector = tiny("MODEL.BACKBONE.NAME", backbone).eval()
+    detector = tiny({"MODEL.BACKBONE.NAME": backbone}).eval()
     maps = detector.backbone(detector.preprocess_image(tiny_batch([])).tensor)
     assert {k: m.is_contiguous(memory_format=torch.channels_last) for k, m in maps.items()} == dict.fromkeys(maps, True)
 
@@ -420,7 +412,7 @@ def test_divergence_is_named() -> None:
 )
 def test_values_that_are_not_served(key: str, value: Any, words: str) -> None:
     with pytest.raises(UserError) as error:
-        tiny("MODEL.MASK_ON", "MASK" in key, key, value)
+        tiny({"MODEL.MASK_ON": "MASK" in key, key: value})
     assert words in str(error.value) and key in str(error.value)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from golden_detectron2 import NOTHING, pairs
 from sn2fpn.config import get_cfg
 from sn2fpn.modeling.metrics import collect_metrics
 from sn2fpn.modeling.roi_heads import StandardROIHeads, build_roi_heads
@@ -20,30 +22,23 @@ SIZES = [(64, 96), (60, 90)]
 GT = [[4.0, 5.0, 30.0, 28.0], [40.0, 10.0, 90.0, 60.0]]
 
 
-def make_heads(*overrides: Any) -> StandardROIHeads:
+def make_heads(overrides: Mapping[str, Any] = NOTHING) -> StandardROIHeads:
     cfg = get_cfg()
     cfg.merge_from_list(
-        [
-            "MODEL.MASK_ON",
-            True,
-            "MODEL.ROI_HEADS.IN_FEATURES",
-            ["p2", "p3"],
-            "MODEL.ROI_HEADS.NUM_CLASSES",
-            3,
-            "MODEL.ROI_BOX_HEAD.NUM_FC",
-            1,
-            "MODEL.ROI_BOX_HEAD.FC_DIM",
-            6,
-            "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION",
-            3,
-            "MODEL.ROI_MASK_HEAD.NUM_CONV",
-            2,
-            "MODEL.ROI_MASK_HEAD.CONV_DIM",
-            32,
-            "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION",
-            6,
-            *overrides,
-        ]
+        pairs(
+            {
+                "MODEL.MASK_ON": True,
+                "MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p3"],
+                "MODEL.ROI_HEADS.NUM_CLASSES": 3,
+                "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
+                "MODEL.ROI_BOX_HEAD.FC_DIM": 6,
+                "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 3,
+                "MODEL.ROI_MASK_HEAD.NUM_CONV": 2,
+                "MODEL.ROI_MASK_HEAD.CONV_DIM": 32,
+                "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": 6,
+                **overrides,
+            }
+        )
     )
     torch.manual_seed(0)
     return build_roi_heads(cfg, SHAPES)
@@ -77,7 +72,7 @@ def make_batch(*gt: list[list[float]], bitmaps: bool = False) -> tuple:
 @pytest.mark.parametrize("norm", ["", "GN", "BN"])
 @pytest.mark.parametrize("agnostic", [False, True])
 def test_names_and_shapes(norm: str, agnostic: bool) -> None:
-    head = make_heads("MODEL.ROI_MASK_HEAD.NORM", norm, "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", agnostic).mask_head
+    head = make_heads({"MODEL.ROI_MASK_HEAD.NORM": norm, "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": agnostic}).mask_head
     classes = 1 if agnostic else 3
     end = [("norm.weight", (32,)), ("norm.bias", (32,))] if norm else [("bias", (32,))]
     expected = {
@@ -156,7 +151,7 @@ def test_training_teaches_every_layer(bitmaps: bool) -> None:
 @pytest.mark.parametrize("norm", ["", "GN", "BN"])
 def test_images_without_objects_give_zero(norm: str) -> None:
     """Every parameter gets a gradient all the same, as distributed training needs."""
-    heads = make_heads("MODEL.ROI_MASK_HEAD.NORM", norm)
+    heads = make_heads({"MODEL.ROI_MASK_HEAD.NORM": norm})
     images, features, proposals, targets = make_batch([], [])
     with collect_metrics() as metrics:
         loss = heads(images, features, proposals, targets)[1]["loss_mask"]
@@ -168,12 +163,11 @@ def test_images_without_objects_give_zero(norm: str) -> None:
 @pytest.mark.parametrize("limit", [0, 7])
 def test_only_final_detections_get_masks(limit: int) -> None:
     heads = make_heads(
-        "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
-        0.0,
-        "TEST.DETECTIONS_PER_IMAGE",
-        limit,
-        "MODEL.ROI_HEADS.NMS_THRESH_TEST",
-        0.95,
+        {
+            "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0,
+            "TEST.DETECTIONS_PER_IMAGE": limit,
+            "MODEL.ROI_HEADS.NMS_THRESH_TEST": 0.95,
+        }
     ).eval()
     images, features, proposals, _ = make_batch(GT, GT)
     seen = []
@@ -190,7 +184,7 @@ def test_only_final_detections_get_masks(limit: int) -> None:
 
 
 def test_no_mask_branch_unless_asked_for() -> None:
-    heads = make_heads("MODEL.MASK_ON", False)
+    heads = make_heads({"MODEL.MASK_ON": False})
     assert heads.mask_head is None and heads.mask_pooler is None and "mask" not in str(list(heads.state_dict()))
     images, features, proposals, targets = make_batch(GT, GT)
     assert list(heads(images, features, proposals, targets)[1]) == ["loss_cls", "loss_box_reg"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torchvision.ops import nms
 
-from golden_detectron2 import max_error
+from golden_detectron2 import NOTHING, max_error, pairs
 from sn2fpn.config import get_cfg
 from sn2fpn.errors import UserError
 from sn2fpn.modeling.box_coding import BoxCoder
@@ -21,22 +24,19 @@ SIZES = [(64, 96), (60, 90)]
 GT = [[4.0, 5.0, 30.0, 28.0], [40.0, 10.0, 90.0, 60.0]]
 
 
-def make_heads(*overrides: object) -> StandardROIHeads:
+def make_heads(overrides: Mapping[str, Any] = NOTHING) -> StandardROIHeads:
     cfg = get_cfg()
     cfg.merge_from_list(
-        [
-            "MODEL.ROI_HEADS.IN_FEATURES",
-            ["p2", "p3"],
-            "MODEL.ROI_HEADS.NUM_CLASSES",
-            3,
-            "MODEL.ROI_BOX_HEAD.NUM_FC",
-            1,
-            "MODEL.ROI_BOX_HEAD.FC_DIM",
-            6,
-            "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION",
-            3,
-            *overrides,
-        ]
+        pairs(
+            {
+                "MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p3"],
+                "MODEL.ROI_HEADS.NUM_CLASSES": 3,
+                "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
+                "MODEL.ROI_BOX_HEAD.FC_DIM": 6,
+                "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 3,
+                **overrides,
+            }
+        )
     )
     torch.manual_seed(0)
     heads = build_roi_heads(cfg, SHAPES)
@@ -64,7 +64,7 @@ def make_batch(*gt: list[list[float]]) -> tuple:
 
 def test_samples_carry_their_ground_truth() -> None:
     _, _, proposals, targets = make_batch(GT, [])
-    heads = make_heads("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 20, "MODEL.ROI_HEADS.POSITIVE_FRACTION", 0.25)
+    heads = make_heads({"MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 20, "MODEL.ROI_HEADS.POSITIVE_FRACTION": 0.25})
     with collect_metrics() as metrics:
         first, second = heads.label_and_sample(proposals, targets)
     assert len(first) == len(second) == 20
@@ -88,12 +88,11 @@ def test_samples_carry_their_ground_truth() -> None:
 def test_ground_truth_joins_the_proposals(append: bool) -> None:
     _, _, proposals, targets = make_batch(GT, GT)
     heads = make_heads(
-        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
-        4000,
-        "MODEL.ROI_HEADS.POSITIVE_FRACTION",
-        1.0,
-        "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT",
-        append,
+        {
+            "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 4000,
+            "MODEL.ROI_HEADS.POSITIVE_FRACTION": 1.0,
+            "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": append,
+        }
     )
     for sampled in heads.label_and_sample(proposals, targets):
         exact = [box for box in sampled.proposal_boxes.tensor.tolist() if box in torch.tensor(GT).tolist()]
@@ -104,12 +103,11 @@ def test_ground_truth_joins_the_proposals(append: bool) -> None:
 @pytest.mark.parametrize("sigmoid", [False, True])
 def test_losses_by_hand(sigmoid: bool, agnostic: bool) -> None:
     heads = make_heads(
-        "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE",
-        sigmoid,
-        "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG",
-        agnostic,
-        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT",
-        2.0,
+        {
+            "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": sigmoid,
+            "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": agnostic,
+            "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT": 2.0,
+        }
     )
     _, features, proposals, targets = make_batch(GT, GT[1:])
     sampled = heads.label_and_sample(proposals, targets)
@@ -138,7 +136,7 @@ def test_losses_by_hand(sigmoid: bool, agnostic: bool) -> None:
 @pytest.mark.parametrize("loss", ["smooth_l1", "giou", "diou", "ciou"])
 @pytest.mark.parametrize("no_proposals", [False, True])
 def test_images_without_boxes(loss: str, no_proposals: bool) -> None:
-    heads = make_heads("MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", loss)
+    heads = make_heads({"MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": loss})
     images, features, proposals, targets = make_batch([], [])
     if no_proposals:
         proposals = [p[:0] for p in proposals]
@@ -205,14 +203,12 @@ def test_rescaling_clips_and_drops_empty_boxes() -> None:
 @pytest.mark.parametrize("norm", ["", "GN", "BN"])
 def test_conv_head_names_and_shapes(norm: str) -> None:
     heads = make_heads(
-        "MODEL.ROI_BOX_HEAD.NUM_CONV",
-        2,
-        "MODEL.ROI_BOX_HEAD.CONV_DIM",
-        32,
-        "MODEL.ROI_BOX_HEAD.NUM_FC",
-        2,
-        "MODEL.ROI_BOX_HEAD.NORM",
-        norm,
+        {
+            "MODEL.ROI_BOX_HEAD.NUM_CONV": 2,
+            "MODEL.ROI_BOX_HEAD.CONV_DIM": 32,
+            "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
+            "MODEL.ROI_BOX_HEAD.NORM": norm,
+        }
     )
     shapes = {name: tuple(p.shape) for name, p in heads.box_head.named_parameters()}
     end = [("norm.weight", (32,)), ("norm.bias", (32,))] if norm else [("bias", (32,))]
@@ -230,8 +226,8 @@ def test_conv_head_names_and_shapes(norm: str) -> None:
 
 
 def test_convs_alone_are_flattened() -> None:
-    heads = make_heads("MODEL.ROI_BOX_HEAD.NUM_CONV", 1, "MODEL.ROI_BOX_HEAD.NUM_FC", 0)
+    heads = make_heads({"MODEL.ROI_BOX_HEAD.NUM_CONV": 1, "MODEL.ROI_BOX_HEAD.NUM_FC": 0})
     assert heads.box_predictor.cls_score.in_features == 256 * 9
     assert heads.predict(make_batch(GT, GT)[1], [torch.tensor(GT), torch.zeros(0, 4)])[1].shape == (2, 3, 4)
     with pytest.raises(UserError, match=r"^MODEL.ROI_BOX_HEAD.NUM_FC: the box head has no layer"):
-        make_heads("MODEL.ROI_BOX_HEAD.NUM_FC", 0)
+        make_heads({"MODEL.ROI_BOX_HEAD.NUM_FC": 0})

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torchvision.ops import nms
 
+from golden_detectron2 import NOTHING, pairs
 from sn2fpn.config import get_cfg
 from sn2fpn.errors import UserError
 from sn2fpn.modeling.box_coding import BoxCoder
@@ -20,20 +24,18 @@ SHAPES = {f"p{level}": ShapeSpec(channels=8, stride=2**level) for level in (3, 4
 SIZES = [(64, 96), (60, 90)]
 
 
-def make_rpn(*overrides: object) -> RPN:
+def make_rpn(overrides: Mapping[str, Any] = NOTHING) -> RPN:
     cfg = get_cfg()
     cfg.merge_from_list(
-        [
-            "MODEL.RPN.IN_FEATURES",
-            ["p3", "p4", "p5"],
-            "MODEL.ANCHOR_GENERATOR.SIZES",
-            [[16], [32], [64]],
-            "MODEL.RPN.PRE_NMS_TOPK_TRAIN",
-            100,
-            "MODEL.RPN.POST_NMS_TOPK_TRAIN",
-            50,
-            *overrides,
-        ]
+        pairs(
+            {
+                "MODEL.RPN.IN_FEATURES": ["p3", "p4", "p5"],
+                "MODEL.ANCHOR_GENERATOR.SIZES": [[16], [32], [64]],
+                "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 100,
+                "MODEL.RPN.POST_NMS_TOPK_TRAIN": 50,
+                **overrides,
+            }
+        )
     )
     torch.manual_seed(0)
     rpn = build_rpn(cfg, SHAPES)
@@ -97,15 +99,15 @@ def test_best_anchors_of_the_head(layout: torch.memory_format, conv_dims: tuple[
 
 @pytest.mark.parametrize("ratios", [[1.0], [0.5, 1.0, 2.0]])
 def test_losses_by_hand(ratios: list[float]) -> None:
-    weights = (
-        "MODEL.RPN.LOSS_WEIGHT",
-        2.0,
-        "MODEL.RPN.BBOX_REG_LOSS_WEIGHT",
-        3.0,
-        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS",
-        [ratios],
+    rpn = make_rpn(
+        {
+            "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 5000,
+            "MODEL.RPN.POSITIVE_FRACTION": 1.0,
+            "MODEL.RPN.LOSS_WEIGHT": 2.0,
+            "MODEL.RPN.BBOX_REG_LOSS_WEIGHT": 3.0,
+            "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [ratios],
+        }
     )
-    rpn = make_rpn("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 5000, "MODEL.RPN.POSITIVE_FRACTION", 1.0, *weights)
     images, features, targets = make_batch(*GT)
     with collect_metrics() as metrics:
         _, losses = rpn(images, features, targets)
@@ -131,21 +133,21 @@ def test_losses_by_hand(ratios: list[float]) -> None:
 
 
 def test_boundary_threshold_ignores_anchors_outside() -> None:
-    rpn = make_rpn("MODEL.RPN.BOUNDARY_THRESH", 0, "MODEL.RPN.BATCH_SIZE_PER_IMAGE", 5000)
+    rpn = make_rpn({"MODEL.RPN.BOUNDARY_THRESH": 0, "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 5000})
     _, features, targets = make_batch(*GT)
     anchors = torch.cat(rpn.anchor_generator(list(features.values())))
     sample = rpn.label_and_sample(anchors, targets)
     for n, (h, w) in enumerate(SIZES):
         used = anchors[sample.anchor[sample.image == n]]
         assert len(used) and (used[:, :2] >= 0).all() and (used[:, 2] < w).all() and (used[:, 3] < h).all()
-    far = make_rpn("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 5000).label_and_sample(anchors, targets)
+    far = make_rpn({"MODEL.RPN.BATCH_SIZE_PER_IMAGE": 5000}).label_and_sample(anchors, targets)
     assert len(far.anchor) > len(sample.anchor)
 
 
 @pytest.mark.parametrize("conv_dims", [[-1], [16, -1]])
 @pytest.mark.parametrize("batch_size", [8, 512])
 def test_images_without_boxes(batch_size: int, conv_dims: list[int]) -> None:
-    rpn = make_rpn("MODEL.RPN.BATCH_SIZE_PER_IMAGE", batch_size, "MODEL.RPN.CONV_DIMS", conv_dims)
+    rpn = make_rpn({"MODEL.RPN.BATCH_SIZE_PER_IMAGE": batch_size, "MODEL.RPN.CONV_DIMS": conv_dims})
     _, losses = rpn(*make_batch([], []))
     assert losses["loss_rpn_loc"] == 0 and losses["loss_rpn_cls"] > 0
     sum(losses.values()).backward()
@@ -154,7 +156,7 @@ def test_images_without_boxes(batch_size: int, conv_dims: list[int]) -> None:
 
 
 def test_several_convs_have_detectron2s_names() -> None:
-    names = [n for n, _ in make_rpn("MODEL.RPN.CONV_DIMS", [16, -1]).rpn_head.named_parameters() if "weight" in n]
+    names = [n for n, _ in make_rpn({"MODEL.RPN.CONV_DIMS": [16, -1]}).rpn_head.named_parameters() if "weight" in n]
     assert names == ["conv.conv0.weight", "conv.conv1.weight", "objectness_logits.weight", "anchor_deltas.weight"]
 
 
@@ -214,20 +216,22 @@ def test_all_proposals_may_vanish() -> None:
 
 
 @pytest.mark.parametrize(
-    "overrides, words",
+    "key, value, words",
     [
-        (("MODEL.RPN.IN_FEATURES", ["p3", "p9"]), "MODEL.RPN.IN_FEATURES: the backbone has no output 'p9'"),
+        ("MODEL.RPN.IN_FEATURES", ["p3", "p9"], "MODEL.RPN.IN_FEATURES: the backbone has no output 'p9'"),
         (
-            ("MODEL.RPN.IN_FEATURES", []),
+            "MODEL.RPN.IN_FEATURES",
+            [],
             r"MODEL.RPN.IN_FEATURES: expected some of the backbone's outputs \['p3', 'p4', 'p5'\], found none",
         ),
-        (("MODEL.RPN.CONV_DIMS", [0]), "MODEL.RPN.CONV_DIMS: expected numbers of channels"),
+        ("MODEL.RPN.CONV_DIMS", [0], "MODEL.RPN.CONV_DIMS: expected numbers of channels"),
         (
-            ("MODEL.ANCHOR_GENERATOR.SIZES", [[16, 20], [32], [64]]),
+            "MODEL.ANCHOR_GENERATOR.SIZES",
+            [[16, 20], [32], [64]],
             r"the same number of anchors per position .* found \[6, 3, 3\]",
         ),
     ],
 )
-def test_mistakes(overrides: tuple, words: str) -> None:
+def test_mistakes(key: str, value: Any, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        make_rpn(*overrides)
+        make_rpn({key: value})

@@ -1,4 +1,4 @@
-"""BiFPN: golden of two cells, an independent form of one cell, each option, counts and initialisation."""
+"""Tests of BiFPN: the golden of two cells, every option against an independent form of one cell, and counts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sn2fpn.errors import ArgumentError
 from sn2fpn.pyramids import FPN, PYRAMIDS, BiFPN
 
 RESNET50 = (256, 512, 1024, 2048)
-# levels 2..6: node -> its inputs; "up" and "down" say how the neighbour gets the node's size
+# The inputs of each node on the levels 2 to 6; "up" and "down" say how a neighbour gets the node's size.
 GRAPH = {
     "top_down5": ["in5", "up in6"],
     "top_down4": ["in4", "up top_down5"],
@@ -113,7 +113,7 @@ def test_options_match_the_graph(options: dict) -> None:
 def test_an_edge_with_a_negative_scalar_vanishes() -> None:
     pyramid = BiFPN([3, 4, 5, 6], 8, num_cells=1).eval()
     with torch.no_grad():
-        pyramid.bifpn_cell1.output2.edges[1] = -0.5  # the only way into p2 from coarser levels
+        pyramid.bifpn_cell1.output2.edges[1] = -0.5  # No other edge leads from coarser levels to p2.
     maps = odd_maps()
     before = pyramid(maps)
     maps["res5"], maps["res3"] = torch.randn_like(maps["res5"]), torch.randn_like(maps["res3"])
@@ -126,7 +126,7 @@ def test_tf_same_differs_only_on_even_axes(size: tuple[int, int], differs: bool)
     ours, theirs = (BiFPN([3, 4], 8, num_cells=1, down_pad=pad).eval() for pad in ("same", "tf_same"))
     theirs.load_state_dict(ours.state_dict())
     maps = odd_maps((3, 4), size)
-    maps["res3"] = torch.randn(2, 4, 17, 23)  # odd, so that only p2 -> p3 can differ
+    maps["res3"] = torch.randn(2, 4, 17, 23)  # The size is odd, so that only p2 -> p3 can differ.
     maps = {"res2": maps["res2"], "res3": maps["res3"]}
     a, b = ours(maps), theirs(maps)
     assert torch.equal(a["p3"], b["p3"]) is not differs
@@ -160,7 +160,7 @@ def test_initialisation() -> None:
 
 
 def test_p6_and_p7_of_retinanet_are_fused_too() -> None:
-    """EfficientDet's own levels: In_7 is In_6 pooled, and the cells have a node more each way."""
+    """As in EfficientDet, In_7 is the pooled In_6, and the cells have one more node each way."""
     pyramid = BiFPN([4, 5, 6], 8, num_cells=2).eval()
     pyramid.add_p6_p7("res4")
     assert pyramid.out_features == ("p2", "p3", "p4", "p5", "p6")

@@ -1,4 +1,4 @@
-"""The public check passes what keeps the contract and names what breaks it."""
+"""Tests of `check_pyramid`: sound pyramids pass, and a broken promise is named."""
 
 from __future__ import annotations
 

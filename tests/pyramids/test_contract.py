@@ -61,7 +61,7 @@ UPSAMPLE_CASES = [
     (name, [f"MODEL.{name.upper()}.UPSAMPLE", kind])
     for name in PYRAMIDS
     for kind in KINDS
-    if get_cfg().MODEL[name.upper()].get("UPSAMPLE", kind) != kind  # the default stands in CASES already
+    if get_cfg().MODEL[name.upper()].get("UPSAMPLE", kind) != kind  # CASES contains the default.
 ]
 COMPILED = [("fpn", []), ("sni", [])]
 COMPILED_SLOWLY = [case for case in CASES if case not in COMPILED]
@@ -215,14 +215,14 @@ def test_retinanet_backbones_have_p6_and_p7_from_the_trunk(name: str) -> None:
     cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 16, "MODEL.FPN.IN_FEATURES", ["res3", "res4", "res5"]])
     pyramid = pyramid_from_backbone_name(f"build_sn2_{name}_retinanet_backbone")(cfg, TRUNK)
     features = trunk_maps((135, 200), batch=1)
-    made: list[Tensor] = []  # before a pyramid in which they take part refines them
+    made: list[Tensor] = []  # The two maps before `refine` changes them.
     if pyramid.top_block is not None:
         pyramid.top_block.register_forward_hook(lambda *call: made.extend(call[-1]))
     outputs = pyramid(features)
     assert list(outputs) == list(pyramid.output_shape()) == ["p3", "p4", "p5", "p6", "p7"]
     assert outputs["p7"].shape == (1, 16, 2, 2)
     assert pyramid.size_divisibility == 32
-    if pyramid.top_block is None:  # fuses the two itself, as BiFPN
+    if pyramid.top_block is None:  # BiFPN makes the two levels itself.
         return
     conv = torch.nn.functional.conv2d
     p6, p7 = pyramid.top_block.p6, pyramid.top_block.p7

@@ -1,4 +1,4 @@
-"""FaPN: golden case, its equations in their options, its state at initialisation, parameter counts."""
+"""Tests of FaPN: the golden case, the equations under every option, the state at the start, and counts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_golden() -> None:
         roles |= {f"align{i}_{part}": f"fapn_align{i}.{part}" for part in ("mix", "deform")}
         roles |= {f"align{i}_offset_mask": f"fapn_align{i}.deform.offset", f"output{i}": f"fpn_output{i}"}
     case.load_into(pyramid, roles)
-    case.tolerance = 1e-5  # the recorded one is wider
+    case.tolerance = 1e-5  # The recorded tolerance is wider.
     case.check(pyramid({f"res{i}": case.inputs[f"c{i}"] for i in (2, 3, 4, 5)}))
 
 
@@ -39,7 +39,7 @@ def test_equations_at_initialisation_on_odd_sizes(fsm: bool, align: str, upsampl
     c = {i: torch.randn(2, i + 1, *size) for i, size in [(2, (17, 23)), (3, (9, 12)), (4, (5, 6))]}
     outputs = pyramid({f"res{i}": x for i, x in c.items()})
     t = F.conv2d(c[4], w["fpn_lateral4.weight"], w["fpn_lateral4.bias"])
-    assert torch.allclose(outputs["p4"], t, atol=1e-5)  # no output conv
+    assert torch.allclose(outputs["p4"], t, atol=1e-5)  # There is no output convolution.
     for i in (3, 2):
         x = c[i]
         if fsm:
@@ -52,7 +52,7 @@ def test_equations_at_initialisation_on_odd_sizes(fsm: bool, align: str, upsampl
         else:
             ratio = t[0, 0].numel() / lateral[0, 0].numel()
             a = F.interpolate(t, size) * (ratio if upsample == "sni" else 1)
-        if align == "deform":  # no offsets yet, and masks of 1/2
+        if align == "deform":  # At the start there are no offsets, and the masks are 1/2.
             a = F.conv2d(a, w[f"fapn_align{i}.deform.weight"], padding=1).div(2).relu()
         t = lateral + a
         p = F.conv2d(t, w[f"fpn_output{i}.weight"], w[f"fpn_output{i}.bias"], padding=1)

@@ -1,4 +1,4 @@
-"""FPN against its golden case, its equations and Detectron2's parameter names."""
+"""Tests of FPN: the golden case, the equations, Detectron2's parameter names, and the upsampling modules."""
 
 from __future__ import annotations
 

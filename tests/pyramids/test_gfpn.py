@@ -1,4 +1,4 @@
-"""GFPN: golden graph and values, link counts, the node's formula, parameter counts, options."""
+"""Tests of GFPN: the golden graph and its values, the counts of links, a node's formula, and counts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_links() -> None:
     for skip in ("log2n", "dense"):
         links = gfpn_links(range(3, 7), 4, skip)
         known = {(0, level) for level in range(3, 7)}
-        for node, inputs in links.items():  # each node is read after it was computed, and nothing twice
+        for node, inputs in links.items():  # A node is read after it was computed, and not twice.
             assert known.issuperset(inputs) and len(set(inputs)) == len(inputs)
             known.add(node)
         assert known - {i for inputs in links.values() for i in inputs} == {(8, level) for level in range(3, 7)}
@@ -90,7 +90,7 @@ def test_the_graph_runs_over_laterals_and_their_subsample() -> None:
         ({"inner_channels": 256}, 16_788_480),
         ({"depth": 3, "inner_channels": 256}, 25_903_104),
         ({"depth": 3}, 9_725_696),
-        # 9c^2 of each 3x3 becomes 9c + c^2: 15 nodes of 128 channels, 5 of 256
+        # 9c^2 of each 3x3 convolution becomes 9c + c^2 in 15 nodes of 128 channels and 5 of 256.
         ({"separable": True}, 7_445_760 + 15 * (9 * 128 - 8 * 128**2) + 5 * (9 * 256 - 8 * 256**2)),
         ({"node_norm": ""}, 7_445_760 - 15 * 128 - 5 * 256),
     ],

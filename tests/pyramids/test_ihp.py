@@ -1,4 +1,4 @@
-"""IHP: golden level block, independence of levels, parameter counts, options from the configuration."""
+"""Tests of IHP: the golden block of one level, the independence of the levels, counts, and options."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_golden_level_block() -> None:
         ({"depths": (1, 1, 1, 1)}, 4_469_248),
         ({"filter": "gsconve"}, 2_759_168),
         ({"filter": "conv3x3"}, 3_344_384),
-        # a block: 1x1 256->128, 3x3 128, 1x1 128->256, a norm pair after each
+        # A block has 1x1 256->128, 3x3 128->128 and 1x1 128->256 convolutions, with a norm after each.
         ({"filter": "bottleneck"}, LAT + 7 * (2 * 256 * 128 + 9 * 128**2 + 2 * (128 + 128 + 256))),
     ],
 )

@@ -1,4 +1,4 @@
-"""PAFPN: golden of the raw-sum variant, both variants against their equations, exchange of weights with FPN."""
+"""Tests of PAFPN: the golden of the raw-sum variant, the equations of both variants, and FPN's weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PConv over FPN: what runs over which levels, parameter counts, options from the configuration."""
+"""Tests of PConv over FPN: what runs over which levels, counts, and options."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_levels_outside_the_row_are_fpns() -> None:
 
 def test_retinanet_levels_take_part() -> None:
     pyramid = PConvFPN([2, 3, 4, 5], 8, num=1, levels=("p5", "p6", "p7"))
-    with pytest.raises(UserError, match="expected at least 2 consecutive outputs of"):  # p7 is not there yet
+    with pytest.raises(UserError, match="expected at least 2 consecutive outputs of"):  # There is no p7 yet.
         pyramid(trunk_maps())
     pyramid.add_p6_p7()
     maps = trunk_maps()

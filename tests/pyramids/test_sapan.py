@@ -1,4 +1,4 @@
-"""SA-PAN: PAFPN with other samplings, built by hand from the layers; counts, options, messages."""
+"""Tests of SA-PAN: the same pyramid built by hand from the layers, counts, and options."""
 
 from __future__ import annotations
 

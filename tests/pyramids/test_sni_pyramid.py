@@ -1,4 +1,4 @@
-"""SNI-FPN: goldens of both modes, options against their equations, exchange of weights with FPN."""
+"""Tests of SNI-FPN: the goldens of both modes, the equations under every option, and FPN's weights."""
 
 from __future__ import annotations
 

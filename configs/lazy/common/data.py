@@ -1,4 +1,4 @@
-"""Data: COCO 2017 with the usual augmentation. Other COCO-like sets: change `names`, or add to `custom`."""
+"""COCO 2017 with the usual augmentation. For other COCO-like data sets, change `names` or add to `custom`."""
 
 from sn2fpn.config import LazyCall as L
 from sn2fpn.data import DatasetMapper, get_dataset_dicts, make_test_loader, make_train_loader
@@ -6,7 +6,7 @@ from sn2fpn.data.augmentation import RandomFlip, ResizeShortestEdge
 from sn2fpn.evaluation import COCOEvaluator
 
 dataloader = dict(
-    custom=[],  # data sets of your own, as DATASETS.CUSTOM in YAML: [{NAME: …, FORMAT: coco, JSON: …, IMAGES: …}]
+    custom=[],  # data sets of your own, as in DATASETS.CUSTOM: [{NAME: …, FORMAT: coco, JSON: …, IMAGES: …}]
     train=L(make_train_loader)(
         dataset=L(get_dataset_dicts)(names="coco_2017_train", filter_empty=True, mask_format="${..mapper.mask_format}"),
         mapper=L(DatasetMapper)(

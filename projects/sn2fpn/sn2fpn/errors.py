@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import os
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["ArgumentError", "UserError", "argument_names", "check_choice", "did_you_mean", "keys_of"]
+__all__ = ["ArgumentError", "UserError", "argument_names", "check_choice", "did_you_mean", "failing_line", "keys_of"]
 
 T = TypeVar("T")
 
@@ -115,3 +117,11 @@ def did_you_mean(found: str, choices: Iterable[str], limit: int = 8) -> str:
         return "; there is none to choose from"
     more = f", … ({len(choices)} in all)" if len(choices) > limit else ""
     return "; choose from: " + ", ".join(c or "''" for c in choices[:limit]) + more
+
+
+def failing_line(error: BaseException, file: str | os.PathLike[str]) -> int | None:
+    """Return the line of a Python file in which an error arose, or None when it did not arise in this file."""
+    if isinstance(error, SyntaxError):
+        return error.lineno if error.filename == str(file) else None
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    return lines[-1] if lines else None

@@ -1,19 +1,23 @@
-"""The keyword arguments that a callable takes, including those that it passes on to its base class."""
+"""The keyword arguments that a callable takes, and whether a value suits an argument's annotation."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["keyword_parameters"]
+__all__ = ["fits", "keyword_parameters"]
+
+_SCALARS: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}
 
 
 def keyword_parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Return the parameters of `target` that can be given by name, in the order of its signature.
 
     A class whose constructor ends with `**kwargs` passes these on to its base class, so the parameters of the base
-    class's constructor follow its own.
+    class's constructor follow its own. Annotations are types, or strings where they name what cannot be imported.
 
     Args:
         target: a class or a function.
@@ -33,7 +37,7 @@ def keyword_parameters(target: Callable[..., Any]) -> dict[str, inspect.Paramete
     constructors = [c for c in target.__mro__ if "__init__" in vars(c)] if inspect.isclass(target) else [target]
     for owner in constructors:
         try:
-            parameters = list(inspect.signature(owner).parameters.values())
+            parameters = _signature(owner)
         except (TypeError, ValueError):
             break
         for p in parameters:
@@ -42,3 +46,40 @@ def keyword_parameters(target: Callable[..., Any]) -> dict[str, inspect.Paramete
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return found
+
+
+def _signature(target: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        signature = inspect.signature(target, eval_str=True)
+    except Exception:  # an annotation may name what only a type checker imports, or fail in other ways
+        signature = inspect.signature(target)
+    return list(signature.parameters.values())
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Return whether a value as YAML knows it suits an annotation.
+
+    An integer suits `float`. A type that YAML does not have also accepts mappings, since these may describe an object
+    of that type. Without an annotation, or with one that is not a type, every value is accepted.
+    """
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, a) for a in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    kind = origin or annotation
+    if kind in (None, type(None)):
+        return value is None
+    if kind in (Any, object, inspect.Parameter.empty) or not isinstance(kind, type):
+        return True
+    if kind in _SCALARS:
+        return type(value) in _SCALARS[kind]
+    if issubclass(kind, Sequence) or kind is Iterable:
+        return isinstance(value, Sequence) and not isinstance(value, str) and _items_fit(value, kind, arguments)
+    return isinstance(value, (Mapping, kind))
+
+
+def _items_fit(items: Sequence[Any], kind: type, annotations: tuple[Any, ...]) -> bool:
+    if kind is tuple and annotations and annotations[-1] is not ...:
+        return len(items) == len(annotations) and all(map(fits, items, annotations))
+    return not annotations or all(fits(item, annotations[0]) for item in items)

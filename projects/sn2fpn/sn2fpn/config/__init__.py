@@ -1,4 +1,4 @@
-"""Configuration: YAML for both engines (defaults in `defaults.py` and `study.py`), and Python files (`lazy.py`)."""
+"""Configurations: YAML files, whose defaults are in `defaults.py` and `study.py`, and Python files, see `lazy.py`."""
 
 from .calls import LazyCall, instantiate, locate
 from .defaults import get_cfg

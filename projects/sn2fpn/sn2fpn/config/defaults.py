@@ -1,8 +1,7 @@
-"""Every configuration key that Detectron2 has for R-CNN training, with its name and default.
+"""Detectron2's configuration keys for training R-CNNs, with their names and defaults.
 
-A key is listed under both engines; values that only the `detectron2` engine can serve (other
-meta-architectures, deformable trunks, keypoints, test-time augmentation …) are refused by the native
-builders with a message. The study's own keys are in `study.py`.
+The keys exist under both engines. The native engine refuses values that only Detectron2 can serve, such as other
+meta-architectures, deformable trunks, keypoints and test-time augmentation. The study's own keys are in `study.py`.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ __all__ = ["get_cfg"]
 
 
 def get_cfg() -> CN:
-    """A fresh configuration with all defaults: Detectron2's R-CNN keys plus the study's."""
+    """Return a new configuration with the defaults of Detectron2's R-CNN keys and of the study's keys."""
     cfg = CN()
     cfg.VERSION = 2
     cfg.OUTPUT_DIR = "./output"
-    cfg.SEED = -1  # negative: a random seed, printed at the start; otherwise everything is reproducible
+    cfg.SEED = -1  # a negative seed stands for a random one; with any other seed, a run on CPUs is reproducible
     cfg.CUDNN_BENCHMARK = False
-    cfg.FLOAT32_PRECISION = ""  # "" | "high" | "medium": torch.set_float32_matmul_precision
+    cfg.FLOAT32_PRECISION = ""  # "", "high" or "medium": see torch.set_float32_matmul_precision
     cfg.VIS_PERIOD = 0
     cfg.MODEL = _model()
     cfg.INPUT = _input()
@@ -37,9 +36,9 @@ def get_cfg() -> CN:
     cfg.DATALOADER = CN(
         dict(
             NUM_WORKERS=4,
-            ASPECT_RATIO_GROUPING=True,  # batches hold either wide or tall images: less padding
-            SAMPLER_TRAIN="TrainingSampler",  # | "RepeatFactorTrainingSampler"
-            REPEAT_THRESHOLD=0.0,  # classes in fewer than this share of the images are repeated
+            ASPECT_RATIO_GROUPING=True,  # a batch holds either wide or tall images, which saves padding
+            SAMPLER_TRAIN="TrainingSampler",  # or "RepeatFactorTrainingSampler"
+            REPEAT_THRESHOLD=0.0,  # classes that are in a smaller share of the images are repeated
             REPEAT_SQRT=True,
             FILTER_EMPTY_ANNOTATIONS=True,
         )
@@ -59,17 +58,17 @@ def _model() -> CN:
             MASK_ON=False,
             KEYPOINT_ON=False,
             LOAD_PROPOSALS=False,
-            PIXEL_MEAN=[103.530, 116.280, 123.675],  # in INPUT.FORMAT order
+            PIXEL_MEAN=[103.530, 116.280, 123.675],  # in the order of INPUT.FORMAT
             PIXEL_STD=[1.0, 1.0, 1.0],
-            BACKBONE=dict(NAME="build_resnet_backbone", FREEZE_AT=2),  # FREEZE_AT 1: stem; 2: stem and res2; …
-            FPN=dict(IN_FEATURES=[], OUT_CHANNELS=256, NORM="", FUSE_TYPE="sum"),  # FUSE_TYPE "sum" | "avg"
+            BACKBONE=dict(NAME="build_resnet_backbone", FREEZE_AT=2),  # FREEZE_AT 1 freezes the stem, 2 also res2, …
+            FPN=dict(IN_FEATURES=[], OUT_CHANNELS=256, NORM="", FUSE_TYPE="sum"),  # FUSE_TYPE "sum" or "avg"
             RESNETS=dict(
                 DEPTH=50,
                 OUT_FEATURES=["res4"],
                 NUM_GROUPS=1,
                 WIDTH_PER_GROUP=64,
-                NORM="FrozenBN",  # "FrozenBN" | "BN" | "SyncBN" | "GN" | ""
-                STRIDE_IN_1X1=True,  # stride 2 of a bottleneck in its 1x1 (MSRA weights) or in its 3x3
+                NORM="FrozenBN",  # "FrozenBN", "BN", "SyncBN", "GN" or ""
+                STRIDE_IN_1X1=True,  # a bottleneck's stride is in its 1x1 conv (as MSRA's weights have it) or 3x3 conv
                 RES5_DILATION=1,
                 RES2_OUT_CHANNELS=256,  # 64 for depths 18 and 34
                 STEM_OUT_CHANNELS=64,
@@ -79,10 +78,12 @@ def _model() -> CN:
             ),
             ANCHOR_GENERATOR=dict(
                 NAME="DefaultAnchorGenerator",
-                SIZES=[[32, 64, 128, 256, 512]],  # square root of the area, pixels of the input; a list per level
+                SIZES=[
+                    [32, 64, 128, 256, 512]
+                ],  # square roots of the areas in pixels of the input, in one list per level
                 ASPECT_RATIOS=[[0.5, 1.0, 2.0]],  # height / width
                 ANGLES=[[-90, 0, 90]],
-                OFFSET=0.0,  # of the first anchor's centre, in strides
+                OFFSET=0.0,  # offset of the first anchor's centre, in strides
             ),
             PROPOSAL_GENERATOR=dict(NAME="RPN", MIN_SIZE=0),
             RPN=dict(
@@ -93,17 +94,17 @@ def _model() -> CN:
                 IOU_LABELS=[0, -1, 1],
                 BATCH_SIZE_PER_IMAGE=256,
                 POSITIVE_FRACTION=0.5,
-                BBOX_REG_LOSS_TYPE="smooth_l1",  # | "giou" | "diou" | "ciou"
+                BBOX_REG_LOSS_TYPE="smooth_l1",  # or "giou", "diou", "ciou"
                 BBOX_REG_LOSS_WEIGHT=1.0,
                 BBOX_REG_WEIGHTS=(1.0, 1.0, 1.0, 1.0),
-                SMOOTH_L1_BETA=0.0,  # 0: plain L1
+                SMOOTH_L1_BETA=0.0,  # 0 gives plain L1
                 LOSS_WEIGHT=1.0,
-                PRE_NMS_TOPK_TRAIN=12000,  # per level
+                PRE_NMS_TOPK_TRAIN=12000,  # for each level
                 PRE_NMS_TOPK_TEST=6000,
-                POST_NMS_TOPK_TRAIN=2000,  # all levels together
+                POST_NMS_TOPK_TRAIN=2000,  # for all levels together
                 POST_NMS_TOPK_TEST=1000,
                 NMS_THRESH=0.7,
-                CONV_DIMS=[-1],  # -1: as many channels as the input
+                CONV_DIMS=[-1],  # -1 stands for the channels of the input
             ),
             ROI_HEADS=dict(
                 NAME="Res5ROIHeads",
@@ -119,13 +120,13 @@ def _model() -> CN:
             ),
             ROI_BOX_HEAD=dict(
                 NAME="",
-                BBOX_REG_LOSS_TYPE="smooth_l1",  # | "giou" | "diou" | "ciou"
+                BBOX_REG_LOSS_TYPE="smooth_l1",  # or "giou", "diou", "ciou"
                 BBOX_REG_LOSS_WEIGHT=1.0,
                 BBOX_REG_WEIGHTS=(10.0, 10.0, 5.0, 5.0),
                 SMOOTH_L1_BETA=0.0,
                 POOLER_RESOLUTION=14,
-                POOLER_SAMPLING_RATIO=0,  # 0: adaptive
-                POOLER_TYPE="ROIAlignV2",  # aligned; "ROIAlign" is the older, half a pixel off
+                POOLER_SAMPLING_RATIO=0,  # 0 is adaptive
+                POOLER_TYPE="ROIAlignV2",  # or the older "ROIAlign", which is half a pixel off
                 NUM_FC=0,
                 FC_DIM=1024,
                 NUM_CONV=0,
@@ -156,17 +157,17 @@ def _input() -> CN:
     return CN(
         dict(
             FORMAT="BGR",
-            MASK_FORMAT="polygon",  # | "bitmask"
-            MIN_SIZE_TRAIN=(800,),  # short edge in pixels: one of these, or within this range
-            MIN_SIZE_TRAIN_SAMPLING="choice",  # | "range"
-            MAX_SIZE_TRAIN=1333,  # the long edge is never longer
-            MIN_SIZE_TEST=800,  # 0: no resizing
+            MASK_FORMAT="polygon",  # or "bitmask"
+            MIN_SIZE_TRAIN=(800,),  # the short edge in pixels: one of these, or a number in this range
+            MIN_SIZE_TRAIN_SAMPLING="choice",  # or "range"
+            MAX_SIZE_TRAIN=1333,  # the largest long edge in pixels
+            MIN_SIZE_TEST=800,  # 0 does not resize
             MAX_SIZE_TEST=1333,
-            RANDOM_FLIP="horizontal",  # | "vertical" | "none"
+            RANDOM_FLIP="horizontal",  # or "vertical", "none"
             CROP=dict(
                 ENABLED=False,
-                TYPE="relative_range",  # | "relative" | "absolute" | "absolute_range"
-                SIZE=[0.9, 0.9],  # (height, width): shares of the image, or pixels for the absolute types
+                TYPE="relative_range",  # or "relative", "absolute", "absolute_range"
+                SIZE=[0.9, 0.9],  # height and width, as shares of the image or, for the absolute types, in pixels
             ),
         )
     )
@@ -175,26 +176,26 @@ def _input() -> CN:
 def _solver() -> CN:
     return CN(
         dict(
-            LR_SCHEDULER_NAME="WarmupMultiStepLR",  # | "WarmupCosineLR" | "WarmupStepWithFixedGammaLR"
+            LR_SCHEDULER_NAME="WarmupMultiStepLR",  # or "WarmupCosineLR", "WarmupStepWithFixedGammaLR"
             MAX_ITER=40000,
             BASE_LR=0.001,
-            BASE_LR_END=0.0,  # cosine: the last learning rate
+            BASE_LR_END=0.0,  # the last learning rate of WarmupCosineLR
             MOMENTUM=0.9,
             NESTEROV=False,
             WEIGHT_DECAY=0.0001,
-            WEIGHT_DECAY_NORM=0.0,  # for the affine parameters of norms
-            WEIGHT_DECAY_BIAS=None,  # None: as WEIGHT_DECAY
+            WEIGHT_DECAY_NORM=0.0,  # of the affine parameters of norms
+            WEIGHT_DECAY_BIAS=None,  # None stands for WEIGHT_DECAY
             BIAS_LR_FACTOR=1.0,
             GAMMA=0.1,
             STEPS=(30000,),
             NUM_DECAYS=3,
             WARMUP_FACTOR=1.0 / 1000,
             WARMUP_ITERS=1000,
-            WARMUP_METHOD="linear",  # | "constant"
+            WARMUP_METHOD="linear",  # or "constant"
             RESCALE_INTERVAL=False,
             CHECKPOINT_PERIOD=5000,
             IMS_PER_BATCH=16,  # over all processes
-            REFERENCE_WORLD_SIZE=0,  # the number of GPUs the schedule was written for; 0: no scaling
+            REFERENCE_WORLD_SIZE=0,  # the number of GPUs that the schedule is for; 0 does not scale it
             CLIP_GRADIENTS=dict(ENABLED=False, CLIP_TYPE="value", CLIP_VALUE=1.0, NORM_TYPE=2.0),
             AMP=dict(ENABLED=False),
         )
@@ -205,9 +206,9 @@ def _test() -> CN:
     return CN(
         dict(
             EXPECTED_RESULTS=[],
-            EVAL_PERIOD=0,  # iterations; 0: only at the end
+            EVAL_PERIOD=0,  # in iterations; with 0, the model is evaluated at the end only
             KEYPOINT_OKS_SIGMAS=[],
-            DETECTIONS_PER_IMAGE=100,  # also the evaluators' limit
+            DETECTIONS_PER_IMAGE=100,  # also the limit of the evaluators
             AUG=dict(
                 ENABLED=False, MIN_SIZES=(400, 500, 600, 700, 800, 900, 1000, 1100, 1200), MAX_SIZE=4000, FLIP=True
             ),

@@ -1,14 +1,14 @@
-"""A CfgNode (fvcore/yacs) whose errors name the file, the key and the nearest valid key.
+"""A CfgNode whose errors name the file, the key and the nearest valid key.
 
-Merging differs from fvcore's in three ways: an int is accepted for a float; keys in `EITHER_TYPE`
-accept more than one type; and YAML is only ever read safely.
+It differs from fvcore's CfgNode in three ways: an integer is accepted in place of a float, the keys in `EITHER_TYPE`
+accept several types, and YAML is always read safely.
 """
 
 from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from fvcore.common.config import BASE_KEY
@@ -19,8 +19,9 @@ from .arithmetic import ConfigLoader
 
 __all__ = ["CfgNode"]
 
-# Keys whose value may be of several types (yacs knows one type per key).
 EITHER_TYPE: dict[str, tuple[type, ...]] = {"MODEL.SNI.ALPHA": (str, float)}
+"""The keys whose values may have several types; yacs knows one type per key."""
+
 _DETECTRON2_ALONE = (
     "MODEL.PANOPTIC_FPN",
     "MODEL.RETINANET",
@@ -31,17 +32,21 @@ _DETECTRON2_ALONE = (
 
 
 class CfgNode(_CfgNode):
-    """Configuration tree with attribute access; see fvcore's CfgNode for the general interface."""
+    """A configuration tree with attribute access; see fvcore's CfgNode for the general interface."""
 
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
-        """Merge a YAML file and, before it, the files named by its `_BASE_`.
+        """Merge a YAML file, after the files that its `_BASE_` names.
+
+        Args:
+            cfg_filename: path of the file.
+            allow_unsafe: exists for fvcore's interface only and must be False.
 
         Raises:
-            UserError: the file or one of its bases is missing, is no YAML mapping, holds a Python tag,
-                or has an unknown key or a value of the wrong type.
+            UserError: a file is missing, is not a YAML mapping of plain values, or has an unknown key or a value of the
+                wrong type.
         """
         if allow_unsafe:
-            raise UserError("config files are only read safely: allow_unsafe is not supported")
+            raise UserError("allow_unsafe is not supported: configuration files are always read safely")
         self._merge(_load_with_base(Path(cfg_filename), ()), str(cfg_filename))
 
     def merge_from_other_cfg(self, cfg_other: _CfgNode) -> None:
@@ -49,14 +54,16 @@ class CfgNode(_CfgNode):
         self._merge(cfg_other, "")
 
     def merge_from_list(self, cfg_list: list[Any]) -> None:
-        """Merge `["KEY", value, "KEY.SUB", value, …]`, e.g. from the command line.
+        """Merge a list `["KEY", value, "KEY.SUB", value, …]`, for example from a command line.
 
         Raises:
-            UserError: odd length, unknown key or value of the wrong type.
+            UserError: a key has no value, a key is unknown, or a value has the wrong type.
         """
         if len(cfg_list) % 2:
             given = " ".join(map(str, cfg_list))
-            raise UserError(f"overrides are KEY VALUE pairs, but {cfg_list[-1]!r} has no value: {given}")
+            raise UserError(
+                f"configuration keys are changed by KEY VALUE pairs, but {cfg_list[-1]!r} has no value: {given}"
+            )
         for full_key, value in zip(cfg_list[::2], cfg_list[1::2]):
             *parents, leaf = str(full_key).split(".")
             node: Any = self
@@ -80,22 +87,22 @@ class CfgNode(_CfgNode):
             else:
                 self[key] = _checked(_decode(copy.deepcopy(value)), self[key], ".".join(full_path), source)
 
-    def _unknown(self, node: Any, path: tuple[str, ...] | list[str], source: str, full_key: str = "") -> None:
-        """Raise for an unknown key; the suggestion looks among its siblings."""
+    def _unknown(self, node: Any, path: tuple[str, ...] | list[str], source: str, full_key: str = "") -> NoReturn:
+        """Raise a UserError for an unknown key, with the nearest of the keys beside it."""
         prefix = ".".join(path[:-1])
         siblings = [f"{prefix}.{k}" if prefix else k for k in (node if isinstance(node, dict) else ())]
         where = f"{source}: " if source else ""
         key = full_key or ".".join(path)
         if ".".join(path) in _DETECTRON2_ALONE:
-            raise UserError(f"{where}{key} is for a kind of model that only Detectron2 has: add --engine detectron2")
+            raise UserError(f"{where}{key} is for a model that only Detectron2 has; add --engine detectron2")
         raise UserError(f"{where}unknown config key {key!r}{did_you_mean('.'.join(path), siblings)}")
 
 
 def _load_with_base(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
-    """The YAML mapping of a file merged over its `_BASE_` files (relative to the file)."""
+    """Return the YAML mapping of a file, merged over its `_BASE_` files, whose paths are relative to the file."""
     path = path.expanduser()
     if path.resolve() in chain:
-        raise UserError(f"{path}: _BASE_ goes round in a circle: " + " -> ".join(map(str, [*chain, path])))
+        raise UserError(f"{path}: _BASE_ leads in a circle: " + " -> ".join(map(str, [*chain, path])))
     if not path.is_file():
         role = f"{chain[-1]}: _BASE_ names a missing file" if chain else "config file not found"
         nearby = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
@@ -104,15 +111,15 @@ def _load_with_base(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         content = yaml.load(path.read_text(encoding="utf-8"), ConfigLoader)
     except yaml.constructor.ConstructorError as e:
         line = e.problem_mark.line + 1 if e.problem_mark else "?"
-        raise UserError(f"{path}: line {line}: configs hold plain values only: {e.problem}") from None
+        raise UserError(f"{path}: line {line}: expected plain values: {e.problem}") from None
     except yaml.YAMLError as e:
-        raise UserError(f"{path}: not readable as YAML: {e}") from None
+        raise UserError(f"{path}: the file is not readable as YAML: {e}") from None
     except UnicodeDecodeError as e:
-        raise UserError(f"{path}: not a text file ({e})") from None
+        raise UserError(f"{path}: expected a text file: {e}") from None
     if content is None:
         content = {}
     if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a mapping of config keys, found {type(content).__name__}")
+        raise UserError(f"{path}: expected a mapping of configuration keys, found {type(content).__name__}")
     bases = content.pop(BASE_KEY, [])
     merged: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
@@ -134,7 +141,11 @@ def _decode(value: Any) -> Any:
 
 
 def _checked(value: Any, old: Any, full_key: str, source: str) -> Any:
-    """`value`, cast to the type of `old` where that loses nothing."""
+    """Return `value`, converted to the type of `old` where nothing is lost.
+
+    Raises:
+        UserError: the value has another type.
+    """
     either = EITHER_TYPE.get(full_key)
     if either is not None:
         value = float(value) if type(value) is int and float in either else value

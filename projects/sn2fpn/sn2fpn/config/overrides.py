@@ -1,18 +1,17 @@
-"""`key=value` changes to a lazy configuration, checked against what is there and what the targets take.
+"""`key=value` changes to a Python configuration. They are checked against what it holds and what its targets take.
 
 train.max_iter=50                     an existing key
-model.backbone.norm=BN                an argument that the node's target takes, listed or not
-lr_multiplier.scheduler.steps=[30,40] lists and mappings in YAML's notation; ${train.max_iter} refers to a key
-dataloader.train.mapper.augmentations.0.max_size=600   an item of a list, by number
+model.backbone.norm=BN                an argument that the node's target takes, even if the file does not list it
+lr_multiplier.scheduler.steps=[30,40] lists and mappings as YAML writes them; ${train.max_iter} refers to a key
+dataloader.train.mapper.augmentations.0.max_size=600   an item of a list, by its number
 +train.note=hello                     any new key
 """
 
 from __future__ import annotations
 
+import inspect
 import re
-import types
-import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
@@ -20,152 +19,99 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import UserError, did_you_mean
-from .calls import TARGET, full_key, is_list, parameters_of
+from ..signatures import fits, keyword_parameters
+from .calls import TARGET, full_key, is_list, target_of
 
-__all__ = ["apply_overrides", "fits"]
+__all__ = ["apply_overrides"]
 
 _WHERE = "command line"
 
 
 def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> DictConfig:
-    """Apply changes in order and in place; see the module's text for their form.
+    """Apply changes in order and in place, and return `cfg`; the module's text shows their forms.
 
-    A mapping is merged key by key. A value must be of the kind that the target's annotation asks for or, without
-    one, of the kind of the present value; an int is a float too, and what is None takes any.
-
-    Returns:
-        `cfg`.
+    A mapping is merged key by key. A value must suit the annotation of the argument that it is for; without an
+    annotation it must be of the type of the present value, and an integer may replace a float.
 
     Raises:
-        UserError: no `=`, an unknown key (the nearest is named), a value of the wrong kind.
+        UserError: a text without `=`, an unknown key, for which the nearest one is named, or a value of a wrong type.
     """
     for text in overrides:
         key, equals, value = text.partition("=")
-        if key.startswith("~"):
-            raise UserError(f"{_WHERE}: {text!r}: deleting keys is not supported")
         if not equals or not key.strip("+"):
             raise UserError(f"{_WHERE}: a .py config is changed by key=value, e.g. train.max_iter=50; found {text!r}")
-        _set(cfg, re.findall(r"[^.\[\]]+", key.lstrip("+")), _parse(value, text), add=key.startswith("+"))
+        try:  # an empty value is an empty text, as in a shell, where YAML would read null
+            parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"] if value else ""
+        except (yaml.YAMLError, OmegaConfBaseException) as e:
+            problem = str(e).splitlines()[0]
+            raise UserError(f"{_WHERE}: {text!r}: the value is not readable as YAML: {problem}") from None
+        _set(cfg, re.findall(r"[^.\[\]]+", key.lstrip("+")), parsed, add=key.startswith("+"))
     return cfg
-
-
-def _parse(value: str, text: str) -> Any:
-    if not value:
-        return value  # a shell's way to write an empty text; YAML would read null
-    try:
-        parsed = OmegaConf.from_dotlist([f"value={value}"])
-    except (yaml.YAMLError, OmegaConfBaseException) as e:
-        raise UserError(f"{_WHERE}: {text!r}: the value is not readable as YAML: {str(e).splitlines()[0]}") from None
-    return OmegaConf.to_container(parsed, resolve=False)["value"]
 
 
 def _set(cfg: DictConfig, path: list[str], value: Any, add: bool) -> None:
     node: Any = cfg
-    for depth, part in enumerate(path[:-1]):
-        known = _has(node, part)
-        if not known and add and isinstance(node, DictConfig):
-            node[part] = {}
-        elif not known:
-            _unknown(node, path, depth)
-        node = _get(node, part)
-    if not (_has(node, path[-1]) or (isinstance(node, DictConfig) and (add or path[-1] in parameters_of(node)))):
-        _unknown(node, path, len(path) - 1)
-    old = _get(node, path[-1]) if _has(node, path[-1]) else None
+    for depth, part in enumerate(path):
+        known = _keys(node)
+        if part not in known and not (add and isinstance(node, DictConfig)):
+            raise UserError(f"{_WHERE}: {_unknown(node, path, depth, known)}")
+        if depth < len(path) - 1:
+            if part not in known:
+                node[part] = {}
+            node = _get(node, part)
+    key = path[-1]
+    old = _get(node, key) if is_list(node) or key in node else None
     if isinstance(value, dict) and isinstance(old, DictConfig):
         for name, item in value.items():
             _set(cfg, [*path, str(name)], item, add)
-    elif isinstance(value, str) and "${" in value:  # check what it refers to
-        node[_index(node, path[-1])] = value
-        _check(node, path[-1], old, _get(node, path[-1]))
-    else:
-        _check(node, path[-1], old, value)
-        try:
-            node[_index(node, path[-1])] = value
-        except TypeError as e:  # an item of a tuple
-            raise UserError(f"{_WHERE}: {full_key(node)} cannot be changed in parts ({e}); set all of it") from None
-
-
-def _check(node: Any, key: str, old: Any, value: Any) -> None:
-    name = full_key(node, _index(node, key))
-    hint = parameters_of(node).get(key) if isinstance(node, DictConfig) else None
-    if hint is None:
-        if isinstance(old, DictConfig) and not isinstance(value, Mapping) and value is not None:
-            raise UserError(f"{_WHERE}: {name} is a group of keys ({', '.join(map(str, old))}), found {value!r}")
-        hint = _kind(old)
-    if not fits(value, hint):
-        like = "" if old is None or isinstance(old, DictConfig) else f" (like {_plain(old)!r})"
-        raise UserError(f"{_WHERE}: {name} expects {_words(hint)}{like}, found {type(value).__name__} {value!r}")
-
-
-def _has(node: Any, part: str) -> bool:
-    if is_list(node):
-        return part.lstrip("-").isdigit() and -len(node) <= int(part) < len(node)
-    return isinstance(node, DictConfig) and part in node
-
-
-def _index(node: Any, part: str) -> str | int:
-    return int(part) if is_list(node) else part
-
-
-def _get(node: Any, part: str) -> Any:
+        return
     try:
-        return node[_index(node, part)]
-    except OmegaConfBaseException as e:
-        raise UserError(f"{_WHERE}: {full_key(node, _index(node, part))}: {str(e).splitlines()[0]}") from None
+        OmegaConf.update(cfg, ".".join(path), value, merge=False)
+    except TypeError:
+        raise UserError(
+            f"{_WHERE}: {full_key(node)} is a tuple, whose items cannot be changed; set all of it"
+        ) from None
+    _check_type(node, key, old, _get(node, key))
 
 
-def _unknown(node: Any, path: Sequence[str], depth: int) -> typing.NoReturn:
-    """Raise for the unknown part at `depth`; the suggestion looks among its siblings."""
-    prefix = ".".join(path[:depth])
+def _keys(node: Any) -> list[str]:
+    """Return what may follow a node's key: a group's keys and its target's arguments, or the numbers of a list."""
     if is_list(node):
-        raise UserError(f"{_WHERE}: {prefix} is a list of {len(node)}: no item {path[depth]!r}")
-    siblings = {*map(str, node), *parameters_of(node)} - {TARGET} if isinstance(node, DictConfig) else set()
-    choices = [f"{prefix}.{s}" if prefix else s for s in siblings]
-    hint = did_you_mean(".".join(path[: depth + 1]), choices) if choices else f": {prefix} holds {node!r}"
-    raise UserError(f"{_WHERE}: unknown config key {'.'.join(path)!r}{hint}")
+        return [str(i) for i in range(-len(node), len(node))]
+    return [*map(str, node), *_arguments(node)] if isinstance(node, DictConfig) else []
 
 
-def _kind(old: Any) -> Any:
-    """The annotation that the present value stands for."""
-    if old is None or isinstance(old, DictConfig):
-        return Any
-    if is_list(old):
-        return list
-    return type(old) if isinstance(old, bool | int | float | str) else Any
+def _arguments(node: Any) -> dict[str, inspect.Parameter]:
+    return keyword_parameters(target_of(node)) if isinstance(node, DictConfig) and TARGET in node else {}
 
 
-def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value (of YAML's kinds) suits an annotation. Kinds that YAML does not have suit all mappings,
-    which may describe them."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(fits(value, a) for a in arguments)
-    if origin is typing.Literal:
-        return value in arguments
-    kind = origin or hint
-    if kind in (None, type(None)):
-        return value is None
-    if not isinstance(kind, type) or kind in (Any, object):
-        return True
-    if kind is float:
-        return type(value) in (int, float)
-    if kind in (bool, int, str):
-        return type(value) is kind
-    if issubclass(kind, Sequence) or kind is Iterable:
-        return is_list(value) and _items_fit(value, kind, arguments)
-    return isinstance(value, (Mapping, kind))
+def _get(node: Any, key: str) -> Any:
+    index = int(key) if is_list(node) else key
+    try:
+        return node[index]
+    except OmegaConfBaseException as e:
+        raise UserError(f"{_WHERE}: {full_key(node, index)}: {str(e).splitlines()[0]}") from None
 
 
-def _items_fit(items: Sequence[Any], kind: type, arguments: tuple[Any, ...]) -> bool:
-    if kind is tuple and arguments and arguments[-1] is not ...:
-        return len(items) == len(arguments) and all(map(fits, items, arguments))
-    return not arguments or all(fits(item, arguments[0]) for item in items)
+def _unknown(node: Any, path: list[str], depth: int, known: list[str]) -> str:
+    owner = ".".join(path[:depth])
+    if is_list(node):
+        return f"{owner} is a list of {len(node)} items, so there is no item {path[depth]!r}"
+    near = did_you_mean(".".join(path[: depth + 1]), [f"{owner}.{k}".lstrip(".") for k in known])
+    return f"unknown config key {'.'.join(path)!r}" + (near if known else f": {owner} holds {node!r}")
 
 
-def _words(hint: Any) -> str:
-    plain = isinstance(hint, type) and not typing.get_args(hint)
-    return hint.__name__ if plain else re.sub(r"(typing|collections\.abc)\.", "", str(hint))
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if is_list(value) else value
+def _check_type(node: Any, key: str, old: Any, value: Any) -> None:
+    """Raise a UserError unless a new value suits the argument's annotation or, without one, the type of the old one."""
+    name, parameter = full_key(node, int(key) if is_list(node) else key), _arguments(node).get(key)
+    value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    like = "" if old is None or isinstance(old, DictConfig) else f" (like {list(old) if is_list(old) else old!r})"
+    if parameter and not isinstance(parameter.annotation, str) and parameter.annotation is not parameter.empty:
+        kind = parameter.annotation
+    elif isinstance(old, DictConfig) and not isinstance(value, Mapping) and value is not None:
+        raise UserError(f"{_WHERE}: {name} is a group of keys ({', '.join(map(str, old))}), found {value!r}")
+    else:
+        kind = list if is_list(old) else type(old) if isinstance(old, bool | int | float | str) else Any
+    if not fits(value, kind):
+        words = kind.__name__ if type(kind) is type else re.sub(r"(typing|collections\.abc)\.", "", str(kind))
+        raise UserError(f"{_WHERE}: {name} expects {words}{like}, found {type(value).__name__} {value!r}")

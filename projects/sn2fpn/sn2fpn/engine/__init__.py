@@ -1,19 +1,22 @@
-"""Training and evaluation: arguments -> launch -> run. Names load on first use, so `--help` needs no torch."""
+"""Training and evaluation, from the command line to the processes of a run.
+
+Names are imported when they are first used, so that `train_net.py --help` does not need to import torch.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
 
-_HOMES = {
+_MODULES = {
     "default_argument_parser": "arguments",
-    "environment": "setup",
+    "environment": "versions",
     "import_files": "imports",
     "launch": "processes",
     "main": "entry",
     "prepare": "entry",
     "run": "native",
-    "load_config": "setup",
+    "load_config": "config",
     "default_setup": "setup",
     "Trainer": "trainer",
     "Hook": "hooks",
@@ -21,10 +24,10 @@ _HOMES = {
     "build_lr_scheduler": "solver",
 }
 
-__all__ = list(_HOMES)
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

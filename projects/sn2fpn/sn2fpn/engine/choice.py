@@ -1,4 +1,4 @@
-"""Which engine runs: this package's own, or Detectron2."""
+"""The choice between the two engines: this package's own one and Detectron2."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ _INSTALL_PAGE = "https://detectron2.readthedocs.io/en/latest/tutorials/install.h
 
 
 class Engine(NamedTuple):
-    """The engine of a run: "native" or "detectron2", and why it is this one."""
+    """The engine of a run.
+
+    Attributes:
+        name: "native" or "detectron2".
+        why: why it was chosen.
+    """
 
     name: str
     why: str
@@ -25,39 +30,45 @@ class Engine(NamedTuple):
 
 
 def choose_engine(wanted: str, config_file: str = "") -> Engine:
-    """The engine for `--engine wanted`; "auto" takes Detectron2 when it imports.
+    """Return the engine for `--engine wanted`.
+
+    Args:
+        wanted: one of `ENGINES`; "auto" takes Detectron2 if it can be imported.
+        config_file: path of the configuration; Python configurations need the native engine.
 
     Raises:
-        UserError: "detectron2" is wanted but does not import, or cannot run the config.
+        UserError: "detectron2" is wanted, but it cannot be imported or cannot run the configuration.
     """
     if wanted == "native":
         return Engine("native", "--engine native")
     if config_file.endswith(".py"):
         if wanted == "detectron2":
             raise UserError(
-                f"--engine detectron2: {config_file} is a LazyConfig of native parts; "
-                "leave --engine out, or give a YAML config"
+                f"--engine detectron2: {config_file} is a LazyConfig for the native engine; "
+                "leave --engine out, or name a YAML config"
             )
-        return Engine("native", "a LazyConfig of native parts")
+        return Engine("native", "the config is a LazyConfig for it")
     problem = _import_problem()
     if not problem:
-        return Engine("detectron2", f"--engine {wanted}" + (", and Detectron2 imports" if wanted == "auto" else ""))
+        return Engine(
+            "detectron2", f"--engine {wanted}" + (", and Detectron2 can be imported" if wanted == "auto" else "")
+        )
     if wanted == "auto":
         return Engine("native", f"--engine auto, and {problem}")
     raise UserError(
-        f"--engine detectron2: {problem}. How to install it: {_INSTALL_PAGE} (tested with its commit "
-        f"{TESTED_COMMIT}). Without it, --engine native trains the same models"
+        f"--engine detectron2: {problem}. How to install it: {_INSTALL_PAGE} (it was tested with "
+        f"commit {TESTED_COMMIT}). Without it, --engine native trains the same models"
     )
 
 
 def _import_problem() -> str:
-    """Why Detectron2 cannot be used; "" when it can."""
+    """Return why Detectron2 cannot be used, or "" if it can."""
     try:
         import_module("detectron2.modeling")
     except ModuleNotFoundError as e:
         if e.name == "detectron2":
             return "Detectron2 is not installed"
-        return f"Detectron2 does not import: {e}"
-    except Exception as e:  # a build for another torch fails in many ways, all of which the message names
-        return f"Detectron2 does not import: {type(e).__name__}: {e}"
+        return f"Detectron2 cannot be imported: {e}"
+    except Exception as e:  # a build for another version of torch fails in many ways; the message says how
+        return f"Detectron2 cannot be imported: {type(e).__name__}: {e}"
     return ""

@@ -16,7 +16,14 @@ __all__ = ["main", "prepare"]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run train_net.py's command line; returns the exit code (0 done, 2 user mistake, 130 interrupted)."""
+    """Run the command line of train_net.py and return its exit code.
+
+    Args:
+        argv: the arguments; None takes those of the process.
+
+    Returns:
+        0 at the end of the run, 2 after a user mistake, 130 after an interruption.
+    """
     args = default_argument_parser().parse_args(argv)
     return run_program(partial(_launch, args), debug=args.debug)
 
@@ -24,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
 def _launch(args: Any) -> None:
     from .processes import launch
 
-    engine, cfg = prepare(args)  # mistakes are found before any process starts
+    engine, cfg = prepare(args)  # finds mistakes before any process starts
     launch(
         _run,
         args.num_gpus,
@@ -37,10 +44,10 @@ def _launch(args: Any) -> None:
 
 
 def prepare(args: Any) -> tuple[Engine, Any]:
-    """The engine and the configuration of a command line; imports its `--import` files.
+    """Return the engine and the configuration of a command line; the files of `--import` are imported.
 
     Args:
-        args: of `default_argument_parser`.
+        args: the command line, from `default_argument_parser`.
 
     Raises:
         UserError: a mistake in the flags or in the configuration.
@@ -57,22 +64,24 @@ def _run(engine: Engine, cfg: Any, args: Any) -> None:
 
 
 def _module(engine: Engine) -> Any:
-    """The engine's seam: a module with `load_config(args)`, `device(cfg)` and `run(cfg, args, engine)`."""
+    """Return the module of an engine, which has `load_config(args)`, `device(cfg)` and `run(cfg, args, engine)`."""
     return import_module(f".{engine.name}", __package__)
 
 
 def _check_flags(args: Any) -> None:
     flags = [o for o in args.opts if o.startswith("--")]
     if flags:
-        raise UserError(f"{flags[0]}: flags go before the KEY VALUE pairs, found it after {args.opts[0]!r}")
+        raise UserError(f"{flags[0]}: flags come before the KEY VALUE pairs, found it after {args.opts[0]!r}")
     if not args.config_file:
-        raise UserError("--config-file: no config given; e.g. --config-file configs/faster_rcnn_R50_sni.yaml")
+        raise UserError("--config-file is missing; for example --config-file configs/faster_rcnn_R50_sni.yaml")
     if args.num_gpus < 1:
-        raise UserError(f"--num-gpus {args.num_gpus}: at least 1 (with MODEL.DEVICE cpu it counts processes)")
+        raise UserError(
+            f"--num-gpus: expected at least 1, found {args.num_gpus} (with MODEL.DEVICE cpu, processes are counted)"
+        )
     if not 0 <= args.machine_rank < args.num_machines:
         raise UserError(
-            f"--machine-rank {args.machine_rank}: expected 0 to {args.num_machines - 1} "
-            f"for --num-machines {args.num_machines}"
+            f"--machine-rank: expected 0 to {args.num_machines - 1} for --num-machines {args.num_machines}, "
+            f"found {args.machine_rank}"
         )
     if args.num_machines > 1 and args.dist_url == "auto":
-        raise UserError("--dist-url: several machines need a common address, e.g. --dist-url tcp://HOST:29500")
+        raise UserError("--dist-url: several machines need a common address, for example --dist-url tcp://HOST:29500")

@@ -1,64 +1,106 @@
-"""What happens around the steps of a run: checkpoints, evaluation, moving average, progress."""
+"""What happens around the steps of a run: a moving average, checkpoints, evaluation and progress."""
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from .. import distributed as comm
-from ..atomic import atomic_write
-from ..errors import UserError, did_you_mean
+from ..errors import argument_names
+from .best_model import BestModel
 from .options import RunOptions
 from .testing import TestSet, evaluate, flatten_results, validation_losses
-from .writers import ConsoleWriter, JSONWriter, TensorBoardWriter, peak_memory_mib
+from .writers import ConsoleWriter, JSONWriter, MetricStorage, TensorBoardWriter, peak_memory_mib
 
-if TYPE_CHECKING:
-    from .trainer import Trainer
+__all__ = ["EMA", "Checkpoints", "Evaluation", "Hook", "Progress", "Run", "default_hooks"]
 
-__all__ = ["BestModel", "Checkpoints", "EMA", "Evaluation", "Hook", "Progress"]
 
-logger = logging.getLogger(__name__)
+class Run(Protocol):
+    """What hooks know of the trainer.
+
+    Attributes:
+        start_iter: the first iteration, counted from 0.
+        iter: the present iteration.
+        max_iter: the number of iterations.
+        storage: the latest metrics.
+        results: the results of the last evaluation, on the main process.
+    """
+
+    start_iter: int
+    iter: int
+    max_iter: int
+    storage: MetricStorage
+    results: dict[str, Any]
+
+    def save(self, name: str, remember: bool = True, **extra: Any) -> None:
+        """Write the checkpoint `<name>.pth`, from which `--resume` continues if `remember` is True."""
+
+    def stop(self, reason: str) -> None:
+        """End the training after this iteration."""
 
 
 class Hook:
-    """Something to do around training steps; `trainer` is set before training starts."""
+    """Something that is done around the steps of the training.
 
-    trainer: Trainer
+    Attributes:
+        trainer: the trainer, which is set before the training starts.
+        checkpoint_key: the name under which a checkpoint holds the hook's `state_dict()`; "" if it holds none.
+    """
+
+    trainer: Run
+    checkpoint_key = ""
 
     def before_train(self) -> None:
-        """Once, after weights are loaded."""
+        """Called once, after the weights were loaded."""
 
     def after_step(self) -> None:
-        """After the optimizer and the schedule stepped; `trainer.iter` is the iteration just done."""
+        """Called after the optimizer and the schedule made their step in the iteration `trainer.iter`."""
 
     def after_train(self) -> None:
-        """Once, when training ended by itself (last iteration or early stop)."""
+        """Called once, when the training ended by itself, after the last iteration or by an early stop."""
 
     def close(self) -> None:
-        """Always, also after an error."""
+        """Called at the end in any case, also after an error."""
+
+
+def default_hooks(options: RunOptions, test_sets: Sequence[TestSet], model: nn.Module) -> list[Hook]:
+    """Return the hooks of a run in the order in which they act; the evaluation follows the checkpoint."""
+    ema = EMA(model, options.ema_decay) if options.ema else None
+    hooks: list[Hook] = [ema] if ema else []
+    hooks += [Checkpoints(options.checkpoint_period), Evaluation(options, test_sets, model, ema)]
+    if comm.is_main_process():
+        hooks.append(Progress(Path(options.output_dir), options.images_per_batch, options.log_period))
+    return hooks
 
 
 class EMA(Hook):
-    """Exponential moving average of weights: e <- decay * e + (1 - decay) * w after every step.
+    """An exponential moving average of the weights: e <- decay * e + (1 - decay) * w after every step.
 
-    Floating-point buffers (norm statistics) are averaged too, others copied. Evaluation runs on it.
+    Floating-point buffers, such as the statistics of norms, are averaged too; other buffers are copied.
+
+    Args:
+        model: the model whose weights are averaged.
+        decay: the decay.
+
+    Attributes:
+        average: the averaged state dict.
     """
+
+    checkpoint_key = "ema"
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._model = model
         self.decay = decay
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
 
-    def reset(self) -> None:
-        """Start again from the model's weights (after a checkpoint was loaded)."""
-        self.load_state_dict(self._model.state_dict())
+    def before_train(self) -> None:
+        if self.trainer.start_iter == 0:  # the average starts from weights that may have been loaded
+            self.load_state_dict(self._model.state_dict())
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -70,7 +112,7 @@ class EMA(Hook):
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """The model holds the averaged weights inside this context."""
+        """Give the model the averaged weights inside this context."""
         own = {k: v.detach().clone() for k, v in self._model.state_dict().items()}
         self._model.load_state_dict(self.average)
         try:
@@ -88,76 +130,44 @@ class EMA(Hook):
 
 
 class Checkpoints(Hook):
-    """`model_0004999.pth` every `period` iterations and `model_final.pth`."""
+    """Writes `model_0004999.pth` and so on every `period` iterations, and `model_final.pth` at the end."""
 
     def __init__(self, period: int) -> None:
         self.period = period
 
     def after_step(self) -> None:
-        t = self.trainer
-        if t.iter + 1 < t.max_iter and (t.iter + 1) % self.period == 0:
-            t.save(f"model_{t.iter:07d}")
+        done = self.trainer.iter + 1
+        if done < self.trainer.max_iter and done % self.period == 0:
+            self.trainer.save(f"model_{self.trainer.iter:07d}")
 
     def after_train(self) -> None:
         self.trainer.save("model_final")
 
 
-class BestModel:
-    """Keeps `model_best.pth` by one metric and counts evaluations since it improved.
+class Evaluation(Hook):
+    """Evaluates the model every `options.eval_period` iterations and at the end, and keeps the best model.
 
-    The history of the metric lies in `best_metric.json`, so that a resumed run knows it.
+    Args:
+        options: the options of the run.
+        test_sets: the data sets; without any, nothing is evaluated.
+        model: the model.
+        ema: the moving average that is evaluated in place of the model's weights.
     """
 
-    def __init__(self, metric: str, output_dir: Path, start_iter: int, key: str = "TEST.BEST_METRIC") -> None:
-        self.metric = metric
-        self._key = key
-        self._sign = -1.0 if "loss" in metric else 1.0  # losses: lower is better
-        self._path = output_dir / "best_metric.json"
-        self.history: list[tuple[int, float]] = []
-        if start_iter and self._path.is_file():
-            stored = json.loads(self._path.read_text(encoding="utf-8"))
-            if stored["metric"] == metric:
-                self.history = [(i, v) for i, v in stored["history"] if i < start_iter]
-
-    def update(self, iteration: int, scalars: dict[str, float]) -> bool:
-        """Note an evaluation; True when it is the best so far. A NaN is never best."""
-        if self.metric not in scalars:
-            hint = did_you_mean(self.metric, scalars)
-            raise UserError(f"{self._key}: the evaluation gives no {self.metric!r}{hint}")
-        value = scalars[self.metric]
-        improved = value == value and (not self.history or self._score(value) > self._score(self.best[1]))
-        self.history.append((iteration, value))
-        with atomic_write(self._path) as f:
-            json.dump({"metric": self.metric, "history": self.history}, f)
-        return improved
-
-    def _score(self, value: float) -> float:
-        return self._sign * value if value == value else float("-inf")
-
-    @property
-    def best(self) -> tuple[int, float]:
-        """(iteration, value) of the best evaluation."""
-        return max(self.history, key=lambda entry: self._score(entry[1]))
-
-    @property
-    def evaluations_since(self) -> int:
-        return len(self.history) - 1 - self.history.index(self.best)
-
-
-class Evaluation(Hook):
-    """Evaluates every `options.eval_period` iterations and at the end."""
-
-    def __init__(self, options: RunOptions, test_sets: Sequence[TestSet], model: nn.Module) -> None:
+    def __init__(
+        self, options: RunOptions, test_sets: Sequence[TestSet], model: nn.Module, ema: EMA | None = None
+    ) -> None:
         self.options = options
         self.test_sets = test_sets
         self.model = model
-        self.results: dict[str, Any] = {}
+        self.ema = ema
+        self.best: BestModel | None = None
         self._evaluated_at = -1
 
     def before_train(self) -> None:
         o = self.options
-        best = (o.best_metric, Path(o.output_dir), self.trainer.start_iter, o.key("best_metric"))
-        self.best = BestModel(*best) if o.best_metric else None
+        if o.best_metric:
+            self.best = BestModel(o.best_metric, Path(o.output_dir), self.trainer.start_iter)
 
     def after_step(self) -> None:
         period = self.options.eval_period
@@ -171,27 +181,33 @@ class Evaluation(Hook):
     def _run(self) -> None:
         if not self.test_sets:
             return
-        t, o = self.trainer, self.options
-        self._evaluated_at = t.iter
-        with ExitStack() as stack:
-            if t.ema is not None:
-                stack.enter_context(t.ema.swapped_in())
-            self.results = evaluate(self.test_sets, self.model, o.output_dir)
-            scalars = flatten_results(self.results)
+        trainer, o = self.trainer, self.options
+        self._evaluated_at = trainer.iter
+        with self.ema.swapped_in() if self.ema else nullcontext():
+            trainer.results = evaluate(self.test_sets, self.model, o.output_dir)
+            scalars = flatten_results(trainer.results)
             if o.val_loss:
                 scalars |= validation_losses(self.test_sets, self.model)
-        t.storage.put_rare(scalars)
+        trainer.storage.put_rare(scalars)
         stop = False
         if self.best is not None and comm.is_main_process():
-            if self.best.update(t.iter, scalars):
-                t.save("model_best", remember=False, **{o.best_metric: self.best.best[1]})
+            with argument_names({"metric": o.key("best_metric")}):
+                improved = self.best.update(trainer.iter, scalars)
+            if improved:
+                trainer.save("model_best", remember=False, **{o.best_metric: self.best.best[1]})
             stop = 0 < o.patience <= self.best.evaluations_since
         if comm.broadcast_object(stop):
-            t.stop(f"{o.best_metric} has not improved for {o.patience} evaluations")
+            trainer.stop(f"{o.best_metric} has not improved for {o.patience} evaluations")
 
 
 class Progress(Hook):
-    """Console, metrics.json and TensorBoard, every `period` iterations; main process only."""
+    """Writes metrics to the console, `metrics.json` and TensorBoard every `period` iterations, in the main process.
+
+    Args:
+        output_dir: the folder of the files.
+        images_per_iter: images per iteration, for the speed.
+        period: iterations between two lines.
+    """
 
     def __init__(self, output_dir: Path, images_per_iter: int, period: int = 20) -> None:
         self._dir = output_dir
@@ -209,7 +225,7 @@ class Progress(Hook):
         smoothed = t.storage.smoothed()
         self._console.tick(t.iter, smoothed.get("total_loss", 0.0))
         done = t.iter + 1
-        if done % self._period and done != t.max_iter and done != t.start_iter + 1:
+        if done % self._period and done not in (t.max_iter, t.start_iter + 1):
             return
         smoothed["eta_seconds"] = t.storage.mean("time") * (t.max_iter - done)
         smoothed["peak_memory_mib"] = peak_memory_mib()

@@ -1,4 +1,4 @@
-"""Runs of Python configurations (LazyConfig): their nodes build the parts."""
+"""Runs of Python configurations (LazyConfig): the nodes of the configuration build the parts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from ..config import LazyConfig, instantiate
-from ..config.calls import TARGET, dotted_name, is_list, parameters_of, target_of
+from ..config.calls import TARGET, dotted_name, is_list, target_of
 from ..config.printing import to_yaml
 from ..data import check_num_classes, class_histogram, class_names, get_dataset_dicts, register_custom
 from ..errors import UserError, argument_names, did_you_mean
 from ..modeling.backbone import own_random_stream
 from ..modeling.build import check_device
+from ..signatures import keyword_parameters
 from .options import LAZY_KEYS, check_options, read_options
 from .recipe import Recipe
 from .solver import GradientClipper, LRMultiplier, gradient_clipper
@@ -34,43 +35,40 @@ _PARTS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 
 
 def load_recipe(args: Any) -> LazyRecipe:
-    """The recipe of a command line: the file `--config-file`, changed by `key=value` pairs.
+    """Return the recipe of a command line: the file of `--config-file`, changed by `key=value` pairs.
 
     Raises:
-        UserError: the file does not load, a change does not fit it, or an impossible combination.
+        UserError: the file does not load, a change does not fit it, or values contradict each other.
     """
     try:
         recipe = LazyRecipe(args.config_file, args.opts)
-        _check(recipe, args)
-    except OmegaConfBaseException as e:  # an interpolation that leads nowhere
+        name = dotted_name(target_of(recipe.cfg.model)) if TARGET in recipe.cfg.model else None
+        if name and name.startswith("detectron2."):
+            raise UserError(
+                f"{args.config_file}: its model is Detectron2's own ({name}), which only Detectron2 can train: "
+                "use its tools/lazyconfig_train_net.py"
+            )
+        train = recipe.cfg.dataloader.get("train")
+        has_train = train is not None and set_names(train) != []
+        check_options(recipe.options, args, has_train=has_train, has_test=bool(recipe.test_sets()))
+    except OmegaConfBaseException as e:  # an interpolation names a key that does not exist
         raise UserError(f"{args.config_file}: {str(e).splitlines()[0]}") from e
     return recipe
 
 
-def _check(recipe: LazyRecipe, args: Any) -> None:
-    name = dotted_name(target_of(recipe.cfg.model)) if TARGET in recipe.cfg.model else None
-    if name and name.startswith("detectron2."):
-        raise UserError(
-            f"{args.config_file}: its model is Detectron2's own ({name}), which only Detectron2 can train: "
-            "use its tools/lazyconfig_train_net.py"
-        )
-    loader = recipe.cfg.dataloader
-    has_train = loader.get("train") is not None and set_names(loader.train) != []
-    check_options(recipe.options, args, has_train=has_train, has_test=bool(recipe.test_sets()))
-
-
 class LazyRecipe(Recipe):
-    """The parts that the nodes of a Python configuration describe, in the layout of Detectron2's configs.
+    """The parts that the nodes of a Python configuration describe, in the layout of Detectron2's configurations.
 
-    `model`; `dataloader.train`, `.test`, `.evaluator` (and `.custom`: data sets as in `DATASETS.CUSTOM`);
-    `optimizer`, whose `params.model` is set; `lr_multiplier`, a function of progress; and `train`, options.
+    These are `model`; `dataloader.train`, `.test`, `.evaluator` and, optionally, `.custom` (data sets as in
+    `DATASETS.CUSTOM`); `optimizer`, whose `params.model` is set; `lr_multiplier`, a function of the progress from 0 to
+    1; and `train`, the options of the run.
 
     Args:
-        filename: the configuration.
+        filename: path of the configuration.
         overrides: `key=value` changes.
 
     Raises:
-        UserError: the file does not load, lacks a part, or a change does not fit it.
+        UserError: the file does not load or lacks a part, or a change does not fit it.
     """
 
     def __init__(self, filename: str, overrides: Sequence[str] = ()) -> None:
@@ -82,7 +80,7 @@ class LazyRecipe(Recipe):
         self.options = read_options(self.cfg, LAZY_KEYS)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Other processes load the file themselves: what it defines cannot always be sent."""
+        """Other processes load the file themselves, since what it defines cannot always be pickled."""
         return type(self), self._made_of
 
     def check_data(self, eval_only: bool) -> None:
@@ -105,29 +103,29 @@ class LazyRecipe(Recipe):
             node = OmegaConf.select(cfg, key)
             if isinstance(node, DictConfig) and TARGET in node:
                 with own_random_stream():
-                    part = instantiate(node)
-                node[TARGET] = functools.partial(_built, part)  # its arguments stay: others refer to them
+                    _replace(node, instantiate(node))
         return instantiate(cfg.model).to(device)
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        return instantiate(self._changed("optimizer", {"optimizer.params.model": model}))
+        return instantiate(self._changed("optimizer", {"params.model": model}))
 
     def build_scheduler(self, optimizer: torch.optim.Optimizer) -> LRMultiplier:
         return LRMultiplier(optimizer, instantiate(self.cfg.lr_multiplier), self.options.max_iter)
 
     def build_gradient_clipper(self) -> GradientClipper | None:
         clip = dict(self.cfg.train.get("clip_gradients", {}))
-        return gradient_clipper(**clip, key="train.clip_gradients.clip_type") if clip.pop("enabled", False) else None
+        with argument_names("train.clip_gradients.{}".format):
+            return gradient_clipper(**clip) if clip.pop("enabled", False) else None
 
     def build_train_loader(self, start_iter: int, seed: int) -> Iterable[list[dict[str, Any]]]:
-        known = parameters_of(self.cfg.dataloader.train)
+        node = self.cfg.dataloader.train
+        takes = keyword_parameters(target_of(node)) if TARGET in node else {}
         given = {"start_iter": start_iter, "seed": seed}
-        changes = {f"dataloader.train.{k}": v for k, v in given.items() if k in known}
-        node = self._changed("dataloader.train", changes)
+        node = self._changed("dataloader.train", {k: v for k, v in given.items() if k in takes})
         if names := set_names(node):
             records = instantiate(node.dataset)
-            logger.info("training data %s:\n%s", ", ".join(names), class_histogram(records, class_names(names[0])))
-            node.dataset[TARGET] = functools.partial(_built, records)
+            logger.info("Training data %s:\n%s", ", ".join(names), class_histogram(records, class_names(names[0])))
+            _replace(node.dataset, records)
         return instantiate(node)
 
     def test_sets(self) -> list[TestSet]:
@@ -135,20 +133,10 @@ class LazyRecipe(Recipe):
         if loader.get("test") is None or loader.get("evaluator") is None:
             return []
         names = set_names(loader.test)
-        if names is None:  # of another kind: one set, whatever it is
-            return [
-                TestSet(
-                    "test", functools.partial(self._build_test_loader, {}), functools.partial(self._build_evaluator, {})
-                )
-            ]
-        each = {name: {"dataloader.test.dataset.names": name} for name in names}
+        changes = {"test": {}} if names is None else {name: {"dataset.names": name} for name in names}
         return [
-            TestSet(
-                name,
-                functools.partial(self._build_test_loader, changes),
-                functools.partial(self._build_evaluator, changes),
-            )
-            for name, changes in each.items()
+            TestSet(name, functools.partial(self._test_loader, c), functools.partial(self._evaluator, c))
+            for name, c in changes.items()
         ]
 
     def draw_predictions(self, model: nn.Module, path: Path) -> Path | None:
@@ -162,37 +150,36 @@ class LazyRecipe(Recipe):
     def dump(self) -> str:
         return to_yaml(self.cfg)
 
-    def _build_test_loader(self, changes: dict[str, Any], with_targets: bool = False) -> Iterable[list[dict[str, Any]]]:
-        if with_targets:
-            changes = changes | {"dataloader.test.mapper.with_targets": True}
-        return instantiate(self._changed("dataloader.test", changes))
+    def _test_loader(self, changes: dict[str, Any], with_targets: bool = False) -> Iterable[list[dict[str, Any]]]:
+        targets = {"mapper.with_targets": True} if with_targets else {}
+        return instantiate(self._changed("dataloader.test", changes | targets))
 
-    def _build_evaluator(self, changes: dict[str, Any], folder: Path) -> Any:
-        node = self.cfg.dataloader.evaluator
-        if "output_dir" in parameters_of(node) and node.get("output_dir") is None:
-            changes = changes | {"dataloader.evaluator.output_dir": str(folder)}
-        return instantiate(self._changed("dataloader.evaluator", changes))
+    def _evaluator(self, changes: dict[str, Any], folder: Path) -> Any:
+        node = self._changed("dataloader.test", changes)._get_parent().evaluator
+        if node.get("output_dir") is None and "output_dir" in keyword_parameters(target_of(node)):
+            node.output_dir = str(folder)
+        return instantiate(node)
 
     def _changed(self, key: str, changes: dict[str, Any]) -> DictConfig:
-        """The node at `key` of a copy of the configuration in which some keys have other values."""
+        """Return the node at `key` in a copy of the configuration, in which some keys below it have other values."""
         cfg = copy.deepcopy(self.cfg)
         for changed, value in changes.items():
-            parent, _, leaf = changed.rpartition(".")
-            owner = OmegaConf.select(cfg, parent)
-            if not isinstance(owner, DictConfig):
-                raise UserError(f"{parent}: expected a node, to set its {leaf!r}; found {owner!r}")
-            owner[leaf] = value
+            OmegaConf.update(cfg, f"{key}.{changed}", value, merge=False)
         return OmegaConf.select(cfg, key)
 
 
+def _replace(node: DictConfig, built: Any) -> None:
+    """Let a node build `built`; its arguments stay, since other nodes refer to them."""
+    node[TARGET] = functools.partial(_built, built)
+
+
 def _built(part: Any, **_: Any) -> Any:
-    """Stands for the call that gave `part`."""
     return part
 
 
-def set_names(loader: DictConfig | None) -> list[str] | None:
-    """The data sets that a loader node reads; None when it does not say so in our way."""
-    dataset = loader.get("dataset") if loader is not None else None
+def set_names(loader: DictConfig) -> list[str] | None:
+    """Return the data sets that a loader node reads, or None when it reads them in another way than ours."""
+    dataset = loader.get("dataset")
     if not isinstance(dataset, DictConfig) or TARGET not in dataset or target_of(dataset) is not get_dataset_dicts:
         return None
     names = dataset.names

@@ -1,4 +1,4 @@
-"""The seam of the native engine: train or evaluate in this process what a configuration describes."""
+"""The native engine: it trains or evaluates, in this process, what a configuration describes."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ logger = logging.getLogger(__name__)
 
 
 def load_config(args: Any) -> Any:
-    """The configuration of a command line: a CfgNode, or for a Python file a `LazyRecipe`.
+    """Return the configuration of a command line: a CfgNode, or a `LazyRecipe` for a Python file.
 
     Raises:
-        UserError: see `setup.load_config` and `lazy.load_recipe`.
+        UserError: see `config.load_config` and `lazy.load_recipe`.
     """
     if args.config_file.endswith(".py"):
         from .lazy import load_recipe
 
         return load_recipe(args)
-    from .setup import load_config
+    from .config import load_config
 
     return load_config(args)
 
 
 def device(cfg: Any) -> str:
-    """Where the model of a configuration goes."""
+    """Return the name of the device of a configuration."""
     return cfg.options.device if isinstance(cfg, Recipe) else cfg.MODEL.DEVICE
 
 
 def run(cfg: Any, args: Any, engine: Any = "") -> dict[str, Any]:
-    """Train (`--resume` to go on) or evaluate (`--eval-only`); returns the evaluation's results.
+    """Train or, with `--eval-only`, evaluate a model, and return the results of the evaluation.
 
     Args:
-        cfg: full configuration, or a recipe.
-        args: of `default_argument_parser`.
-        engine: the log's first line.
+        cfg: a full configuration, or a recipe.
+        args: the command line, from `default_argument_parser`.
+        engine: the first line of the log.
     """
     recipe = cfg if isinstance(cfg, Recipe) else CfgRecipe(cfg)
     options = recipe.options
     default_setup(options, recipe.dump(), args, engine)
     recipe.announce()
-    recipe.check_data(args.eval_only)  # before a model is built: hours may pass until the test set is read
+    recipe.check_data(args.eval_only)  # now, since it may take hours until the test set is read
     if args.eval_only:
         model = recipe.build_model()
         with argument_names({"path": options.key("weights"), "average": options.key("ema")}):
@@ -68,7 +68,7 @@ def run(cfg: Any, args: Any, engine: Any = "") -> dict[str, Any]:
 
 
 def _draw(recipe: Recipe, model: Any, curves: bool) -> None:
-    """The pictures of a run: training curves, and predictions beside ground truth."""
+    """Draw the pictures of a run: training curves, and predictions beside the ground truth."""
     from ..visualization import plot_curves
 
     out = Path(recipe.options.output_dir)

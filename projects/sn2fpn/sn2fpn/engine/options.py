@@ -1,4 +1,4 @@
-"""How a run goes on around its model: lengths, periods, precision. The same for YAML and Python configs."""
+"""The options of a run, such as its length, periods and precision, from YAML and Python configurations alike."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config.overrides import fits
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, check_choice
+from ..signatures import fits
 
 __all__ = ["LAZY_KEYS", "YAML_KEYS", "RunOptions", "check_options", "read_options"]
 
@@ -34,7 +34,7 @@ YAML_KEYS = dict(
     val_loss="TEST.VAL_LOSS",
     float32_precision="FLOAT32_PRECISION",
     cudnn_benchmark="CUDNN_BENCHMARK",
-    # named in messages only
+    # these appear in messages only
     lr="SOLVER.BASE_LR",
     warmup_iters="SOLVER.WARMUP_ITERS",
     clip="SOLVER.CLIP_GRADIENTS.ENABLED",
@@ -42,7 +42,7 @@ YAML_KEYS = dict(
     train_sets="DATASETS.TRAIN",
     test_sets="DATASETS.TEST",
 )
-"""Field of `RunOptions` -> its key in a YAML config."""
+"""The key of each field of `RunOptions` in a YAML configuration."""
 
 LAZY_KEYS = dict(
     output_dir="train.output_dir",
@@ -73,58 +73,58 @@ LAZY_KEYS = dict(
     train_sets="dataloader.train.dataset.names",
     test_sets="dataloader.test.dataset.names",
 )
-"""Field of `RunOptions` -> its key in a Python config; Detectron2's where it has one."""
+"""The key of each field of `RunOptions` in a Python configuration; it is Detectron2's key where there is one."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the training loop and its hooks need to know. `key` gives a field's name in the user's configuration."""
+    """The options of the training loop and its hooks."""
 
     output_dir: str = "./output"
-    weights: str = ""  # to start from, or to evaluate; "": fresh
+    weights: str = ""  # the weights to start from or to evaluate; "" for fresh ones
     device: str = "cuda"
-    seed: int = -1  # negative: a random one
+    seed: int = -1  # a negative seed stands for a random one
     max_iter: int = 90000
     images_per_batch: int = 16  # over all processes
-    reference_world_size: int = 0  # see `setup.scale_to_world_size`
+    reference_world_size: int = 0  # see `scale_to_world_size`
     accumulate_steps: int = 1
     checkpoint_period: int = 5000
-    checkpoints_to_keep: int = 0  # 0: all
+    checkpoints_to_keep: int = 0  # 0 keeps all
     log_period: int = 20
     amp: bool = False
     amp_dtype: str = "auto"
     ema: bool = False
     ema_decay: float = 0.999
-    eval_period: int = 0  # 0: at the end only
+    eval_period: int = 0  # with 0, the model is evaluated at the end only
     best_metric: str = ""
     patience: int = 0
     val_loss: bool = False
     float32_precision: str = ""
     cudnn_benchmark: bool = False
-    ddp: Mapping[str, Any] = field(default_factory=lambda: {"broadcast_buffers": False})  # DistributedDataParallel's
+    ddp: Mapping[str, Any] = field(default_factory=lambda: {"broadcast_buffers": False})  # of DistributedDataParallel
     keys: Mapping[str, str] = field(default_factory=lambda: YAML_KEYS, repr=False)
 
     def key(self, name: str) -> str:
-        """The configuration key of a field (or of what else messages name)."""
+        """Return the user's configuration key of a field, or of another value that messages name."""
         return self.keys[name]
 
 
 def read_options(config: Any, keys: Mapping[str, str]) -> RunOptions:
-    """The options that a configuration holds; what it does not hold keeps its default.
+    """Return the options that a configuration holds, with defaults for those that it does not hold.
 
     Args:
-        config: a tree with `in` and `[]`.
+        config: a tree of mappings.
         keys: `YAML_KEYS` or `LAZY_KEYS`.
 
     Raises:
-        UserError: a value of the wrong kind.
+        UserError: a value has the wrong type.
     """
     values: dict[str, Any] = {}
     for name, hint in typing.get_type_hints(RunOptions).items():
-        node = config
-        for part in keys[name].split(".") if name in keys else ():
+        node = config if name in keys else None
+        for part in keys.get(name, "").split("."):
             node = node[part] if isinstance(node, Mapping) and part in node else None
-        if name not in keys or node is None:
+        if node is None:
             continue
         if not fits(node, hint):
             expected = getattr(hint, "__name__", hint)
@@ -134,40 +134,42 @@ def read_options(config: Any, keys: Mapping[str, str]) -> RunOptions:
 
 
 def check_options(o: RunOptions, args: Any, *, has_train: bool, has_test: bool) -> None:
-    """Catch what would otherwise fail hours later.
+    """Check what would otherwise fail hours later.
 
     Args:
-        args: of `default_argument_parser`.
-        has_train, has_test: whether there are data sets for that.
+        o: the options.
+        args: the command line, from `default_argument_parser`.
+        has_train: whether the configuration names data sets to train on.
+        has_test: whether the configuration names data sets to evaluate on.
 
     Raises:
-        UserError: an impossible combination of keys and flags.
+        UserError: keys and flags contradict each other.
     """
-    world = args.num_gpus * args.num_machines
-    if "WORLD_SIZE" in os.environ:
-        world = int(os.environ["WORLD_SIZE"])
-    images = o.images_per_batch
-    if o.reference_world_size:
-        images = round(images * world / o.reference_world_size)
-    if not args.eval_only and images % (world * o.accumulate_steps):
-        raise UserError(
-            f"{o.key('images_per_batch')} {images} does not divide into {world} processes x "
-            f"{o.key('accumulate_steps')} {o.accumulate_steps}; "
-            f"choose a multiple of {world * o.accumulate_steps}"
-        )
-    if o.amp_dtype not in ("auto", "float16", "bfloat16"):
-        hint = did_you_mean(o.amp_dtype, ("auto", "float16", "bfloat16"))
-        raise UserError(f"{o.key('amp_dtype')}: unknown {o.amp_dtype!r}{hint}")
+    check_choice(o.key("amp_dtype"), o.amp_dtype, ("auto", "float16", "bfloat16"))
     for name in ("max_iter", "checkpoint_period", "accumulate_steps", "log_period"):
         if getattr(o, name) <= 0:
             raise UserError(f"{o.key(name)}: expected a positive number, found {getattr(o, name)}")
     if o.patience and not o.best_metric:
-        raise UserError(f"{o.key('patience')} needs {o.key('best_metric')}, e.g. bbox/AP")
+        raise UserError(f"{o.key('patience')} needs a metric in {o.key('best_metric')}, for example bbox/AP")
     if (o.best_metric or o.val_loss) and not has_test:
         raise UserError(f"{o.key('best_metric')} and {o.key('val_loss')} need a data set in {o.key('test_sets')}")
-    if args.eval_only and not o.weights:
-        raise UserError(f"--eval-only: {o.key('weights')} is empty; set it to path/to/model_final.pth")
-    if args.eval_only and not has_test:
-        raise UserError(f"--eval-only: {o.key('test_sets')} is empty; name a data set, e.g. coco_2017_val")
-    if not args.eval_only and not has_train:
+    if args.eval_only:
+        if not o.weights:
+            raise UserError(f"--eval-only: {o.key('weights')} is empty; set it to path/to/model_final.pth")
+        if not has_test:
+            raise UserError(f"--eval-only: {o.key('test_sets')} is empty; name a data set, for example coco_2017_val")
+        return
+    if not has_train:
         raise UserError(f"{o.key('train_sets')} is empty; name at least one data set")
+    _check_batch(o, int(os.environ.get("WORLD_SIZE", args.num_gpus * args.num_machines)))
+
+
+def _check_batch(o: RunOptions, world_size: int) -> None:
+    images, parts = o.images_per_batch, world_size * o.accumulate_steps
+    if o.reference_world_size:
+        images = round(images * world_size / o.reference_world_size)
+    if images % parts:
+        raise UserError(
+            f"{o.key('images_per_batch')}: {images} images cannot be divided among {world_size} processes times "
+            f"{o.key('accumulate_steps')} {o.accumulate_steps}; choose a multiple of {parts}"
+        )

@@ -1,4 +1,4 @@
-"""Start one process per device and join them: by our own spawn, or inside `torchrun`."""
+"""The start of one process per device, which this module spawns or `torchrun` has started."""
 
 from __future__ import annotations
 
@@ -34,19 +34,23 @@ def launch(
     args: tuple[Any, ...] = (),
     device: str = "cuda",
 ) -> None:
-    """Call `main_func(*args)` in every process of the job (Detectron2's `launch`).
+    """Call `main_func(*args)` in every process of the job; the arguments are those of Detectron2's `launch`.
 
-    One process runs in place. Several use torch.distributed: NCCL when `device` is a GPU, gloo on a CPU.
-    Under `torchrun` (RANK and WORLD_SIZE are set) nothing is spawned and its variables decide.
+    A single process runs in place. Several processes use torch.distributed, with NCCL if the model is on a GPU and with
+    gloo on CPUs. Under `torchrun`, where RANK and WORLD_SIZE are set, no process is spawned.
 
     Args:
-        num_gpus_per_machine: processes on this machine.
-        dist_url: `tcp://HOST:PORT` where processes meet; "auto" or None takes a free local port.
-        device: of the model.
+        main_func: the function to call; it can be pickled.
+        num_gpus_per_machine: the number of processes on this machine.
+        num_machines: the number of machines.
+        machine_rank: the rank of this machine, counted from 0.
+        dist_url: the address tcp://HOST:PORT at which processes meet; "auto" or None takes a free local port.
+        args: arguments of `main_func`; they can be pickled.
+        device: the device of the model.
 
     Raises:
-        UserError: more GPUs asked for than present.
-        SystemExit: a child process failed; it has printed why.
+        UserError: more GPUs were requested than there are.
+        SystemExit: another process failed, which has printed why.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         _check_devices(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), device)
@@ -67,7 +71,7 @@ def launch(
 
 
 def _wait(context: Any) -> None:
-    """Join the children; a Ctrl-C reaches them too, so let them save and stop by themselves."""
+    """Wait for the children. Ctrl-C reaches them too, and they save a checkpoint before they end."""
     interrupted = False
     while True:
         try:
@@ -94,7 +98,7 @@ def _child(
     args: tuple[Any, ...],
 ) -> None:
     os.environ["LOCAL_RANK"] = str(local_rank)
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm's notice reaches every process; the first one acts on it
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm sends its notice to all processes; the parent acts on it
     try:
         if device == "cpu":
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // per_machine))
@@ -102,7 +106,7 @@ def _child(
         main_func(*args)
         _leave()
     except UserError as e:
-        if local_rank:  # usually all processes meet the same mistake: let the first say it and end the others
+        if local_rank:  # all processes usually meet the same mistake; the first one reports it and ends the others
             time.sleep(_GRACE_S)
         report(e)
         sys.exit(2)
@@ -122,12 +126,12 @@ def _join(rank: int, world_size: int, local_rank: int, dist_url: str, device: st
             "nccl" if on_gpu else "gloo", init_method=dist_url, world_size=world_size, rank=rank, timeout=_TIMEOUT
         )
     except (dist.DistNetworkError, dist.DistStoreError, ValueError) as e:
-        raise UserError(f"--dist-url {dist_url}: process {rank} of {world_size} could not join: {e}") from e
+        raise UserError(f"--dist-url {dist_url}: process {rank} of {world_size} could not join the others: {e}") from e
     dist.barrier()
 
 
 def _leave() -> None:
-    """End together: gloo's threads do not bear a peer that goes first."""
+    """Leave the group together, since gloo's threads fail if a peer ends first."""
     dist.barrier()
     dist.destroy_process_group()
 
@@ -137,12 +141,9 @@ def _check_devices(wanted: int, device: str) -> None:
         return
     present = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if present == 0:
-        raise UserError(
-            "the model is to run on 'cuda', but no GPU is present; set MODEL.DEVICE (in a .py config "
-            "train.device) to cpu"
-        )
+        raise UserError("MODEL.DEVICE (train.device in a Python config) is 'cuda', but there is no GPU; set it to cpu")
     if wanted > present:
-        raise UserError(f"--num-gpus {wanted}: only {present} present; ask for at most {present}")
+        raise UserError(f"--num-gpus: expected at most {present}, the number of GPUs present; found {wanted}")
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""What a run is made of. The trainer knows recipes only, whatever kind of configuration they come from."""
+"""Recipes, which make the parts of a run. The trainer knows recipes, not the configurations that they come from."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..config import CfgNode
 from ..data import build_test_loader, build_train_loader, check_classes, class_names, register_custom
 from ..evaluation import build_evaluator
 from ..modeling import build_model
+from .config import scale_to_world_size
 from .options import YAML_KEYS, RunOptions, read_options
-from .setup import scale_to_world_size
 from .solver import GradientClipper, LRMultiplier, build_gradient_clipper, build_lr_scheduler, build_optimizer
 from .testing import TestSet
 
@@ -28,55 +28,59 @@ logger = logging.getLogger(__name__)
 
 
 class Recipe(ABC):
-    """Makes the parts of a run when they are asked for: after the processes joined and the seed was set."""
+    """Makes the parts of a run on request, after the processes have joined and the seed has been set.
+
+    Attributes:
+        options: the options of the run.
+    """
 
     options: RunOptions
 
     def announce(self) -> None:  # noqa: B027 - optional
-        """Log what a user should know of the configuration before the run; nothing by default."""
+        """Log what a user should know about the configuration before the run; nothing by default."""
 
     @abstractmethod
     def check_data(self, eval_only: bool) -> None:
-        """Register what is to be registered; raise UserError when the data do not suit the model."""
+        """Register the data sets of the configuration, and raise a UserError if they do not suit the model."""
 
     @abstractmethod
     def build_model(self) -> nn.Module:
-        """The model with fresh weights, on its device, in training mode."""
+        """Return the model with fresh weights, on its device and in training mode."""
 
     @abstractmethod
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer of the model's trainable parameters."""
+        """Return the optimizer of the model's trainable parameters."""
 
     @abstractmethod
     def build_scheduler(self, optimizer: torch.optim.Optimizer) -> LRMultiplier:
-        """The learning-rate schedule, stepped after every iteration."""
+        """Return the learning-rate schedule, which is stepped after every iteration."""
 
     @abstractmethod
     def build_gradient_clipper(self) -> GradientClipper | None:
-        """What clips gradients before a step; None: nothing."""
+        """Return the function that clips gradients before a step, or None."""
 
     @abstractmethod
     def build_train_loader(self, start_iter: int, seed: int) -> Iterable[list[dict[str, Any]]]:
-        """This process's endless batches, from the one of iteration `start_iter` on."""
+        """Return the endless batches of this process, starting with that of iteration `start_iter`."""
 
     @abstractmethod
     def test_sets(self) -> list[TestSet]:
-        """What to evaluate on."""
+        """Return the data sets to evaluate on."""
 
     @abstractmethod
     def draw_predictions(self, model: nn.Module, path: Path) -> Path | None:
-        """Draw predictions beside ground truth; None when there is nothing to draw."""
+        """Draw predictions beside the ground truth and return the picture's path, or None without a data set."""
 
     @abstractmethod
     def dump(self) -> str:
-        """The whole configuration as YAML."""
+        """Return the whole configuration as YAML."""
 
 
 class CfgRecipe(Recipe):
-    """The parts that a YAML configuration names.
+    """The recipe of a YAML configuration.
 
     Args:
-        cfg: the configuration; its schedule is scaled when SOLVER.REFERENCE_WORLD_SIZE asks for it.
+        cfg: the configuration; its schedule is scaled if SOLVER.REFERENCE_WORLD_SIZE is set.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -90,8 +94,8 @@ class CfgRecipe(Recipe):
         given, s = self._given.SOLVER, self.cfg.SOLVER
         if s.REFERENCE_WORLD_SIZE != given.REFERENCE_WORLD_SIZE:
             logger.info(
-                "Schedule scaled from %d to %d processes: %d images per iteration, learning rate %g, %d iterations, "
-                "warm-up %d, steps %s",
+                "The schedule was scaled from %d to %d processes: %d images per iteration, learning rate %g, "
+                "%d iterations, warm-up %d, steps %s",
                 given.REFERENCE_WORLD_SIZE,
                 s.REFERENCE_WORLD_SIZE,
                 s.IMS_PER_BATCH,

@@ -1,9 +1,10 @@
-"""Evaluate a model on data sets."""
+"""The evaluation of a model on data sets."""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -28,12 +29,12 @@ class TestSet:
     """A data set to evaluate on.
 
     Attributes:
-        name: of the set.
-        loader: makes the batches for evaluation; `with_targets=True` adds `instances`, for losses.
-        evaluator: makes the evaluator that writes to a folder.
+        name: name of the data set.
+        loader: makes the batches; `loader(with_targets=True)` adds `instances` to them, for losses.
+        evaluator: makes an evaluator that writes to the given folder.
     """
 
-    __test__ = False  # no test, pytest
+    __test__ = False  # for pytest: this is not a class of tests
 
     name: str
     loader: Callable[..., Iterable[list[dict[str, Any]]]]
@@ -41,9 +42,9 @@ class TestSet:
 
 
 def evaluate(test_sets: Sequence[TestSet], model: nn.Module, output_dir: str | Path) -> dict[str, Any]:
-    """`{data set: {"bbox": {"AP": …}}}` for every set.
+    """Evaluate a model on data sets and return `{data set: {"bbox": {"AP": …}}}`.
 
-    Predictions and tables go to <output_dir>/inference/<data set>. Empty on all but the main process.
+    Predictions and results are written to `<output_dir>/inference/<data set>`. Only the main process returns results.
     """
     results: dict[str, Any] = {}
     for test_set in test_sets:
@@ -60,14 +61,14 @@ def evaluate(test_sets: Sequence[TestSet], model: nn.Module, output_dir: str | P
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: a metric without a value becomes null."""
+    """Replace NaN, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {k: _without_nan(v) for k, v in value.items()}
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def flatten_results(results: dict[str, Any]) -> dict[str, float]:
-    """`{"bbox/AP": …}`; with several data sets `{"<data set>/bbox/AP": …}`. Per-class values are left out."""
+    """Return results as `{"bbox/AP": …}`, or as `{"<data set>/bbox/AP": …}` for several data sets, without classes."""
     flat = {}
     for name, tasks in results.items():
         prefix = f"{name}/" if len(results) > 1 else ""
@@ -78,10 +79,10 @@ def flatten_results(results: dict[str, Any]) -> dict[str, float]:
 
 @torch.no_grad()
 def validation_losses(test_sets: Sequence[TestSet], model: nn.Module) -> dict[str, float]:
-    """Mean training losses on some sets, `{"val/total_loss": …}`.
+    """Return the mean training losses on data sets, `{"val/total_loss": …}`.
 
-    Norms use their running statistics and do not update them; the sampling of anchors and proposals is
-    seeded, and the random state is put back.
+    Batch norms use their running statistics and do not update them. The sampling of anchors and proposals is seeded,
+    and the random state is restored afterwards.
     """
     was_training = model.training
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import inspect
 import logging
-import signal
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -22,10 +20,11 @@ from ..config import CfgNode
 from ..errors import UserError, argument_names
 from ..modeling.metrics import collect_metrics
 from ..modeling.trunk import frozen_norm_warning
-from .hooks import EMA, Checkpoints, Evaluation, Hook, Progress
+from .hooks import Hook, default_hooks
+from .interrupts import Interrupts
 from .options import RunOptions
+from .randomness import Randomness, seed_everything
 from .recipe import CfgRecipe, Recipe
-from .setup import seed_everything
 from .writers import MetricStorage
 
 __all__ = ["Trainer"]
@@ -34,56 +33,52 @@ logger = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Trains what a recipe makes: model, data, optimizer; hooks do what is around the steps.
+    """The loop that trains the model of a recipe on its data; hooks do what happens around the steps.
+
+    Args:
+        recipe: makes the parts of the run; a configuration stands for its `CfgRecipe`.
+
+    Attributes:
+        model: the model itself, also where DistributedDataParallel wraps it.
+        iter: the present iteration, counted from 0.
+        max_iter: the number of iterations.
+        hooks: the hooks; add your own before `train()`.
+        results: the results of the last evaluation, on the main process.
 
     Example:
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=False)
         results = trainer.train()
-
-    Args:
-        recipe: makes the parts; a configuration stands for the `CfgRecipe` of it.
-
-    Attributes:
-        iter: the iteration being done (0-based); max_iter: where training ends.
-        model: the bare model; hooks: extend before `train()` for your own.
     """
 
     def __init__(self, recipe: Recipe | CfgNode) -> None:
         self.recipe = recipe = recipe if isinstance(recipe, Recipe) else CfgRecipe(recipe)
         self.options = o = recipe.options
-        self.seed = seed_everything(o.seed)
+        self._randomness = Randomness(seed_everything(o.seed))
         self.model = recipe.build_model()
         self._wrapped = self.model if comm.get_world_size() == 1 else _distributed(self.model, o)
         self.optimizer = recipe.build_optimizer(self.model)
         self.scheduler = recipe.build_scheduler(self.optimizer)
         self._clip = recipe.build_gradient_clipper()
         self._autocast, self._scaler = _mixed_precision(o)
-        self.ema = EMA(self.model, o.ema_decay) if o.ema else None
+        self.hooks: list[Hook] = default_hooks(o, recipe.test_sets(), self.model)
         self.storage = MetricStorage()
+        self.results: dict[str, Any] = {}
         self.start_iter = self.iter = 0
         self.max_iter = o.max_iter
-        parts: dict[str, Any] = {"optimizer": self.optimizer, "scheduler": self.scheduler, "run": self}
+        parts: dict[str, Any] = {"optimizer": self.optimizer, "scheduler": self.scheduler, "run": self._randomness}
         parts |= {"grad_scaler": self._scaler} if self._scaler.is_enabled() else {}
-        parts |= {"ema": self.ema} if self.ema else {}
+        parts |= {hook.checkpoint_key: hook for hook in self.hooks if hook.checkpoint_key}
         self.checkpointer = Checkpointer(self.model, o.output_dir, **parts)
-        self.hooks = self.build_hooks()
         self._stop_reason = ""
-        self._signals: list[int] = []
         self._last_saved = ""
 
-    def build_hooks(self) -> list[Hook]:
-        """Hooks in the order in which they act after a step; evaluation after the checkpoint is safe."""
-        o = self.options
-        self.evaluation = Evaluation(o, self.recipe.test_sets(), self.model)
-        hooks: list[Hook] = [self.ema] if self.ema else []
-        hooks += [Checkpoints(o.checkpoint_period), self.evaluation]
-        if comm.is_main_process():
-            hooks.append(Progress(Path(o.output_dir), o.images_per_batch, o.log_period))
-        return hooks
-
     def resume_or_load(self, resume: bool = False) -> None:
-        """Continue from the output folder's last checkpoint, or load the weights to start from."""
+        """Continue from the last checkpoint of the output folder, or load the weights to start from.
+
+        Args:
+            resume: whether to continue; without a checkpoint, the run starts afresh.
+        """
         o = self.options
         with argument_names({"path": o.key("weights")}):
             state = self.checkpointer.resume_or_load(o.weights, resume=resume)
@@ -91,50 +86,51 @@ class Trainer:
             self.start_iter = state["iteration"] + 1
             self._last_saved = self.checkpointer.get_checkpoint_file()
             logger.info("Resuming at iteration %d of %d", self.start_iter, self.max_iter)
-        elif self.ema is not None:
-            self.ema.reset()
         report = self.checkpointer.report
         warning = frozen_norm_warning(self.model, report.loaded if report else ())
         if warning:
             logger.warning(warning)
 
     def train(self) -> dict[str, Any]:
-        """Train to `max_iter`; returns the last evaluation's results (main process).
+        """Train up to `max_iter` and return the results of the last evaluation, on the main process.
 
         Raises:
             UserError: a loss is not finite.
-            KeyboardInterrupt: after Ctrl-C or SIGTERM; a checkpoint has been saved.
+            KeyboardInterrupt: the run was interrupted by Ctrl-C or SIGTERM, after a checkpoint was saved.
         """
         if self.start_iter >= self.max_iter:
             logger.info("Nothing to train: the checkpoint is at iteration %d of %d", self.start_iter, self.max_iter)
-        batches = iter(self.recipe.build_train_loader(self.start_iter, self.seed))
-        previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        batches = iter(self.recipe.build_train_loader(self.start_iter, self._randomness.seed))
         self.iter = self.start_iter - 1
-        try:
-            for hook in self.hooks:
-                hook.trainer = self
-                hook.before_train()
-            self.model.train()
-            for iteration in range(self.start_iter, self.max_iter):
-                self.iter = iteration
-                self.run_step(batches)
+        with Interrupts() as interrupts:
+            try:
                 for hook in self.hooks:
-                    hook.after_step()
-                self._obey_signals()
-                if self._stop_reason:
-                    logger.info("Stopped at iteration %d: %s", self.iter + 1, self._stop_reason)
-                    break
+                    hook.trainer = self
+                    hook.before_train()
+                self._run_steps(batches, interrupts)
+                for hook in self.hooks:
+                    hook.after_train()
+            finally:
+                for hook in self.hooks:
+                    hook.close()
+        return self.results
+
+    def _run_steps(self, batches: Iterator[list[dict[str, Any]]], interrupts: Interrupts) -> None:
+        self.model.train()
+        device = next(self.model.parameters()).device
+        for iteration in range(self.start_iter, self.max_iter):
+            self.iter = iteration
+            self.run_step(batches)
             for hook in self.hooks:
-                hook.after_train()
-        finally:
-            for s, handler in previous.items():
-                signal.signal(s, handler)
-            for hook in self.hooks:
-                hook.close()
-        return self.evaluation.results
+                hook.after_step()
+            if interrupts.requested(device) and self.iter + 1 < self.max_iter:
+                self._interrupt()
+            if self._stop_reason:
+                logger.info("Stopped at iteration %d: %s", self.iter + 1, self._stop_reason)
+                break
 
     def run_step(self, batches: Iterator[list[dict[str, Any]]]) -> None:
-        """One optimizer step over `accumulate_steps` parts of a batch."""
+        """Make one step of the optimizer, whose gradients come from `accumulate_steps` parts of the next batch."""
         started = time.perf_counter()
         batch = next(batches)
         data_time = time.perf_counter() - started
@@ -145,13 +141,12 @@ class Trainer:
         with collect_metrics() as metrics:
             for i in range(parts):
                 last = i == parts - 1
-                sync = nullcontext() if last or self._wrapped is self.model else self._wrapped.no_sync()
-                with sync:
+                with nullcontext() if last or self._wrapped is self.model else self._wrapped.no_sync():
                     for name, loss in self._forward_backward(batch[i * size : (i + 1) * size], 1 / parts).items():
                         sums[name] = sums.get(name, 0) + loss.detach() / parts
         self._step_optimizer()
         losses = {k: float(v) for k, v in comm.reduce_mean(sums).items()}
-        # other scalars are this process's own: which there are depends on the images (accuracy needs foreground)
+        # other scalars are of this process alone, since which ones exist depends on the images
         values = losses | {"total_loss": sum(losses.values())} | {k: float(v) for k, v in metrics.items()}
         if not torch.isfinite(torch.stack([v.float() for v in sums.values()])).all():
             self._fail_not_finite(batch, str({k: float(v) for k, v in sums.items()}))
@@ -175,80 +170,58 @@ class Trainer:
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _fail_not_finite(self, batch: list[dict[str, Any]], what: str) -> None:
+    def _fail_not_finite(self, batch: list[dict[str, Any]], what: str) -> NoReturn:
         ids = ", ".join(str(d.get("image_id", d.get("file_name"))) for d in batch)
         safe = f"the last good checkpoint is {self._last_saved}" if self._last_saved else "no checkpoint was saved yet"
         key = self.options.key
         raise UserError(
-            f"training diverged at iteration {self.iter + 1}: {what} on images {ids}; {safe}. Common remedies: a "
-            f"lower {key('lr')}, a longer {key('warmup_iters')}, {key('clip')} True, or {key('trunk_norm')} BN / GN "
-            "when training from scratch (FrozenBN needs pretrained weights)"
+            f"the training diverged at iteration {self.iter + 1}: {what} on images {ids}; {safe}. Common remedies are "
+            f"a lower {key('lr')}, a longer {key('warmup_iters')}, {key('clip')} True, or {key('trunk_norm')} BN or "
+            "GN when training from scratch (FrozenBN needs pretrained weights)"
         )
 
     def save(self, name: str, remember: bool = True, **extra: Any) -> None:
-        """Write `<name>.pth`; `remember` makes it the one that --resume finds."""
-        self._random_states = comm.gather(_random_state())
+        """Write the checkpoint `<name>.pth`.
+
+        Args:
+            name: name of the file without `.pth`.
+            remember: whether `--resume` continues from this file.
+            extra: further values for the file.
+        """
+        self._randomness.record()
         self.checkpointer.save(name, tag_last=remember, iteration=self.iter, **extra)
         self.checkpointer.delete_old(self.options.checkpoints_to_keep)
         comm.barrier()
         self._last_saved = self.checkpointer.get_checkpoint_file()
 
-    def state_dict(self) -> dict[str, Any]:
-        """What makes the stream of data and samples go on: the seed and each process's random state."""
-        return {"seed": self.seed, "random_states": self._random_states}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.seed = state["seed"]
-        states = state["random_states"]
-        if len(states) == comm.get_world_size():
-            _restore_random_state(states[comm.get_rank()])
-        else:
-            logger.warning(
-                "The checkpoint was written by %d processes, this run has %d: random state starts afresh",
-                len(states),
-                comm.get_world_size(),
-            )
-
     def stop(self, reason: str) -> None:
-        """End training after this iteration."""
+        """End the training after this iteration."""
         self._stop_reason = reason
 
-    def _on_signal(self, number: int, _frame: Any) -> None:
-        """The first Ctrl-C or SIGTERM lets the step finish; a second one stops at once."""
-        if self._signals:
-            raise KeyboardInterrupt
-        self._signals.append(number)
-
-    def _obey_signals(self) -> None:
-        """All processes stop after the same iteration, whichever of them was told first."""
-        told = bool(self._signals)
-        if comm.get_world_size() > 1:
-            flag = torch.tensor(float(told), device=next(self.model.parameters()).device)
-            torch.distributed.all_reduce(flag)
-            told = bool(flag)
-        if told and self.iter + 1 < self.max_iter:
-            self.save(f"model_{self.iter:07d}")
-            logger.warning(
-                "Interrupted after iteration %d; saved %s. Add --resume to the same command to go on",
-                self.iter + 1,
-                self._last_saved,
-            )
-            raise KeyboardInterrupt
+    def _interrupt(self) -> NoReturn:
+        self.save(f"model_{self.iter:07d}")
+        logger.warning(
+            "Interrupted after iteration %d; %s was saved. Add --resume to the same command to continue",
+            self.iter + 1,
+            self._last_saved,
+        )
+        raise KeyboardInterrupt
 
 
 def _distributed(model: nn.Module, options: RunOptions) -> DistributedDataParallel:
-    """The model whose gradients are averaged over processes; by default norm statistics stay each process's own."""
+    """Wrap a model so that its gradients are averaged over processes; buffers stay separate by default."""
     ids = [comm.get_local_rank()] if options.device.startswith("cuda") else None
     choices = dict(options.ddp)
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:  # torch's new name for it
         choices["forward_sync_buffers"] = choices.pop("broadcast_buffers", True)
-    # of 1x1 convs in channels_last, whose two layouts are the same numbers in the same order
+    # The gradient of a 1x1 convolution in channels_last has other strides than its weight, with the same numbers in
+    # the same order.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return DistributedDataParallel(model, device_ids=ids, **choices)
 
 
 def _mixed_precision(options: RunOptions) -> tuple[Any, torch.amp.GradScaler]:
-    """(autocast factory, gradient scaler); the scaler only acts for float16."""
+    """Return a factory of autocast contexts and the gradient scaler, which acts in float16 only."""
     device = options.device.split(":")[0]
     auto = "float16" if device == "cuda" else "bfloat16"
     dtype = auto if options.amp_dtype == "auto" else options.amp_dtype
@@ -256,14 +229,3 @@ def _mixed_precision(options: RunOptions) -> tuple[Any, torch.amp.GradScaler]:
     if not options.amp:
         return nullcontext, scaler
     return lambda: torch.autocast(device, getattr(torch, dtype)), scaler
-
-
-def _random_state() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-    return {"torch": torch.get_rng_state(), "cuda": cuda}
-
-
-def _restore_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"].cpu())

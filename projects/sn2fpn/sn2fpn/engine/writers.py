@@ -1,10 +1,11 @@
-"""Where the numbers of a run go: the console, `metrics.json`, TensorBoard."""
+"""The metrics of a run, and the writers that put them on the console, into `metrics.json` and into TensorBoard."""
 
 from __future__ import annotations
 
 import datetime
 import json
 import logging
+import math
 import resource
 import sys
 from collections import defaultdict, deque
@@ -22,9 +23,9 @@ _WINDOW = 20
 
 
 class MetricStorage:
-    """The latest scalars of each name.
+    """The latest values of each metric.
 
-    Scalars of every iteration (losses) are smoothed over a window when read; rare ones (AP) are not.
+    Metrics of every iteration, such as losses, are smoothed over a window; rare ones, such as AP, are not.
     """
 
     def __init__(self) -> None:
@@ -32,35 +33,36 @@ class MetricStorage:
         self._rare: dict[str, float] = {}
 
     def put(self, values: dict[str, float]) -> None:
-        """Scalars of this iteration; smoothed by the median of the last 20."""
+        """Add the metrics of an iteration."""
         for name, value in values.items():
             self._windows[name].append(value)
 
     def put_rare(self, values: dict[str, float]) -> None:
-        """Scalars measured now and then; written once, unsmoothed."""
+        """Add metrics that are measured now and then and that are written once."""
         self._rare.update(values)
 
     def smoothed(self) -> dict[str, float]:
-        """The median over the window of each name; the learning rate as it is."""
+        """Return the median of each metric over the last 20 iterations, but the last value of the learning rate."""
         return {name: window[-1] if name == "lr" else median(window) for name, window in self._windows.items()}
 
     def take_rare(self) -> dict[str, float]:
+        """Return the rare metrics that have not been written yet."""
         rare, self._rare = self._rare, {}
         return rare
 
     def mean(self, name: str) -> float:
+        """Return the mean of a metric over the last 20 iterations."""
         return fmean(self._windows[name]) if self._windows[name] else 0.0
 
 
 class JSONWriter:
-    """Appends one JSON object a line: `{"iteration": …, "total_loss": …}`."""
+    """Appends a JSON object per line to a file: `{"iteration": …, "total_loss": …}`."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, iteration: int, scalars: dict[str, float]) -> None:
-        # JSON has no NaN: a metric without a value is null
-        plain = {k: (v if v == v and abs(v) != float("inf") else None) for k, v in sorted(scalars.items())}
+        plain = {k: v if math.isfinite(v) else None for k, v in sorted(scalars.items())}  # JSON has no NaN
         self._file.write(json.dumps({"iteration": iteration, **plain}) + "\n")
         self._file.flush()
 
@@ -69,7 +71,7 @@ class JSONWriter:
 
 
 class TensorBoardWriter:
-    """Event files in OUTPUT_DIR."""
+    """Writes TensorBoard's event files into the output folder."""
 
     def __init__(self, log_dir: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -85,7 +87,7 @@ class TensorBoardWriter:
 
 
 class ConsoleWriter:
-    """Progress: a line in the log now and then, and on a terminal a live bar below it."""
+    """Shows the progress: a line in the log now and then and, on a terminal, a live bar below."""
 
     def __init__(self, start_iter: int, max_iter: int, images_per_iter: int) -> None:
         self._max_iter = max_iter
@@ -109,6 +111,7 @@ class ConsoleWriter:
         return bar
 
     def tick(self, iteration: int, total_loss: float) -> None:
+        """Move the bar."""
         if self._bar is not None:
             self._bar.update(self._task, completed=iteration + 1, description=f"loss {total_loss:.3f}")
 
@@ -134,7 +137,7 @@ class ConsoleWriter:
 
 
 def peak_memory_mib() -> float:
-    """Peak memory so far: allocated on the GPU, or resident for a CPU process."""
+    """Return the peak memory so far in MiB: allocated on the GPU, or resident if there is none."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

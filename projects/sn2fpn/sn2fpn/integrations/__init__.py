@@ -1,1 +1,1 @@
-"""This package inside other people's programs; each folder needs its program to be installed."""
+"""This package inside other programs. Each folder needs its program to be installed."""

@@ -113,7 +113,7 @@ class _FromConfiguration:
             UserError: a value that the class refuses, under the name of its key, or a key that it would ignore.
         """
         shared, own = cfg.MODEL.FPN, {} if self.group == "FPN" else cfg.MODEL.get(self.group, {})
-        takes = keyword_parameters(self.cls).keys() - ({"upsample"} if own else set())
+        takes = keyword_parameters(self.cls).keys() - self.settings.keys() - ({"upsample"} if own else set())
         if "upsample" not in takes and shared.get("UPSAMPLE", _UPSAMPLE) != _UPSAMPLE:
             advice = f"set MODEL.{self.group}.UPSAMPLE instead" if "UPSAMPLE" in own else f"leave it at {_UPSAMPLE!r}"
             raise UserError(

@@ -1,10 +1,10 @@
-"""Our pyramids, trunks and data sets in Detectron2: importing this module registers them with its registries.
+"""This project's pyramids, trunk and data sets in Detectron2; the import registers them with Detectron2's registries.
 
-Two lines give them to a Detectron2 project of your own; its configs may then say
-`MODEL.BACKBONE.NAME: build_sn2_sni_backbone` and set `MODEL.SNI`, `MODEL.IHP` and `MODEL.ESD`:
+With two lines, a Detectron2 project has them. Its configurations can then set `MODEL.BACKBONE.NAME` to
+`build_sn2_sni_backbone`, for example, and use the keys of `MODEL.SNI`, `MODEL.ESD` and so on:
 
     from sn2fpn.integrations.detectron2 import add_sn2fpn_config
-    add_sn2fpn_config(cfg)  # before files and overrides are merged
+    add_sn2fpn_config(cfg)  # before files and changes are merged
 """
 
 from .backbones import register_backbones

@@ -1,4 +1,4 @@
-"""Pyramids and the trunk under the names that `MODEL.BACKBONE.NAME` may have in Detectron2."""
+"""This project's pyramids and trunk as backbones in Detectron2's registry."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["register_backbones"]
 
 
 def register_backbones() -> None:
-    """Register what Detectron2 does not have yet: every name of `backbone_names`, and `build_sn2_resnet_backbone`.
+    """Register every name of `backbone_names`, and `build_sn2_resnet_backbone`, that Detectron2 does not have yet.
 
-    The latter is the trunk alone, with or without ESD, as a `bottom_up` for pyramids of your own. Call this again
-    after registering a pyramid of your own with `register_pyramid`.
+    The latter is the trunk alone, with or without ESD, for use as `bottom_up` of other pyramids. Call this function
+    again after you have registered a pyramid with `register_pyramid`.
     """
     for name in backbone_names():
         _register(name, lambda cfg, name: build_backbone(cfg, name))
@@ -43,6 +43,6 @@ def _register(name: str, make: Callable[[Any, str], nn.Module]) -> None:
     BACKBONE_REGISTRY.register(build)
 
 
-# Detectron2 asserts that a backbone is a Backbone; ours have its methods, but know nothing of Detectron2.
+# Detectron2 asserts that a backbone is a Backbone. Ours have the methods of one, but do not import Detectron2.
 Backbone.register(Pyramid)
 Backbone.register(ResNet)

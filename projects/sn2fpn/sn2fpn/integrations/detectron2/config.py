@@ -13,18 +13,22 @@ __all__ = ["add_sn2fpn_config", "read_config"]
 
 
 def add_sn2fpn_config(cfg: Any) -> None:
-    """Add the study's keys (`MODEL.SNI`, `MODEL.IHP`, `MODEL.ESD`, `DATASETS.CUSTOM`, …) to Detectron2's `cfg`."""
+    """Add the study's keys, such as `MODEL.SNI`, `MODEL.ESD` and `DATASETS.CUSTOM`, to Detectron2's `cfg`."""
     add_study_config(cfg)
 
 
 def read_config(config_file: str, overrides: Sequence[Any] = ()) -> CfgNode:
-    """Detectron2's defaults and the study's <- a YAML file and its bases <- `["KEY", value, …]`.
+    """Return Detectron2's configuration with the study's keys, changed by a YAML file and by overrides.
 
-    Read by our reader: never executed, an integer for a real number is fine, and mistakes are named with the
-    nearest key. `detectron2.config.CfgNode(result)` is what Detectron2 takes.
+    This project's reader runs no code from the file, accepts integers in place of floats, and names the nearest key
+    for an unknown one. Detectron2 takes the result as `detectron2.config.CfgNode(result)`.
+
+    Args:
+        config_file: path of the YAML file.
+        overrides: a list `["KEY", value, …]`.
 
     Raises:
-        UserError: an unreadable file, an unknown key or a value of the wrong type.
+        UserError: the file is not readable, a key is unknown, or a value has the wrong type.
     """
     cfg = CfgNode(get_cfg())
     add_sn2fpn_config(cfg)

@@ -1,4 +1,4 @@
-"""Our data sets in Detectron2's catalogs."""
+"""This project's data sets in Detectron2's catalogs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["register_custom", "share_dataset"]
 
 
 def register_custom(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Register the sets of `cfg.DATASETS.CUSTOM` with both catalogs; returns their names.
+    """Register the data sets of `cfg.DATASETS.CUSTOM` in both catalogs and return their names.
 
     Raises:
         UserError: see `sn2fpn.data.register_custom`.
@@ -30,9 +30,10 @@ def register_custom(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def share_dataset(name: str) -> None:
-    """Let Detectron2 know our data set `name`, also a slice such as "shapes_train[:16]"; files are read when used.
+    """Register a data set of this project in Detectron2's catalogs, unless they have its name; files are read later.
 
-    A name that Detectron2 has already is left alone.
+    Args:
+        name: name of the data set, or of a slice such as "shapes_train[:16]".
     """
     if name not in TheirCatalog:
         TheirCatalog.register(name, partial(_load, name))
@@ -48,10 +49,10 @@ def _load(name: str) -> list[dict[str, Any]]:
 
 
 def _share_metadata(name: str) -> None:
-    """What is known by now; what depends on files follows when they are read."""
+    """Copy the metadata that are known now; those that depend on files follow when the files are read."""
     known = {k: v for k, v in MetadataCatalog.get(name).as_dict().items() if k != "name"}
     if is_slice(name):
-        known.pop("json_file", None)  # holds the whole set: without it Detectron2 scores the images it has read
-    if "year" in known:  # chooses between two metrics; Detectron2 knows these two years
+        known.pop("json_file", None)  # holds the whole data set; without it, Detectron2 evaluates what it has read
+    if "year" in known:  # chooses one of two metrics; Detectron2 knows these two years only
         known["year"] = 2007 if known["year"] == 2007 else 2012
     TheirMetadata.get(name).set(**known)

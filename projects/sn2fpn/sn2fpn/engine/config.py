@@ -1,0 +1,69 @@
+"""The YAML configuration of a run: reading it, checking it and scaling its schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..config import CfgNode, get_cfg
+from ..errors import UserError
+from .options import YAML_KEYS, check_options, read_options
+from .solver import check_steps
+
+__all__ = ["load_config", "scale_to_world_size", "validate"]
+
+
+def load_config(args: Any) -> CfgNode:
+    """Return the configuration of a command line: the defaults, changed by the file, then by KEY VALUE pairs.
+
+    Raises:
+        UserError: an unknown key, a value of the wrong type, or values that contradict each other.
+    """
+    cfg = get_cfg()
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    validate(cfg, args)
+    return cfg
+
+
+def validate(cfg: CfgNode, args: Any) -> None:
+    """Check what would otherwise fail hours later, in either engine.
+
+    Raises:
+        UserError: keys and flags contradict each other, or a value is out of range.
+    """
+    options = read_options(cfg, YAML_KEYS)
+    check_options(options, args, has_train=bool(cfg.DATASETS.TRAIN), has_test=bool(cfg.DATASETS.TEST))
+    check_steps(cfg.SOLVER.STEPS, "SOLVER.STEPS")
+    for key, value in (
+        ("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH),
+        ("MODEL.FPN.OUT_CHANNELS", cfg.MODEL.FPN.OUT_CHANNELS),
+    ):
+        if value < 1:
+            raise UserError(f"{key}: expected at least 1, found {value}")
+    if cfg.SOLVER.BASE_LR <= 0:
+        raise UserError(f"SOLVER.BASE_LR: expected a positive number, found {cfg.SOLVER.BASE_LR}")
+
+
+def scale_to_world_size(cfg: CfgNode, world_size: int) -> CfgNode:
+    """Return the configuration with its schedule scaled from SOLVER.REFERENCE_WORLD_SIZE to `world_size` processes.
+
+    The images per batch and the learning rate grow in proportion and the iterations shrink, as in Detectron2 (the
+    linear scaling rule of Goyal et al., "Accurate, Large Minibatch SGD", 2017). A reference of 0 means no scaling.
+    """
+    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if reference == 0 or reference == world_size:
+        return cfg
+    scale = world_size / reference
+    cfg = cfg.clone()
+    cfg.defrost()
+    s = cfg.SOLVER
+    s.IMS_PER_BATCH = round(s.IMS_PER_BATCH * scale)
+    s.BASE_LR *= scale
+    s.MAX_ITER = round(s.MAX_ITER / scale)
+    s.WARMUP_ITERS = round(s.WARMUP_ITERS / scale)
+    s.STEPS = tuple(round(x / scale) for x in s.STEPS)
+    s.CHECKPOINT_PERIOD = round(s.CHECKPOINT_PERIOD / scale)
+    cfg.TEST.EVAL_PERIOD = round(cfg.TEST.EVAL_PERIOD / scale)
+    s.REFERENCE_WORLD_SIZE = world_size
+    cfg.freeze()
+    return cfg

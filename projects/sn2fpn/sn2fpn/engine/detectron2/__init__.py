@@ -1,0 +1,131 @@
+"""The Detectron2 engine: Detectron2's trainer on this project's configuration, pyramids and data sets."""
+
+from __future__ import annotations
+
+import logging
+import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.engine import default_setup, hooks
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from ...checkpoint import load_file
+from ...data import DatasetCatalog as OurCatalog
+from ...data import check_classes
+from ...errors import UserError, argument_names, did_you_mean
+from ...integrations.detectron2 import read_config, register_backbones, register_custom, share_dataset
+from ..config import validate
+from ..setup import make_output_dir
+from .checks import check_served
+from .trainer import Trainer
+
+__all__ = ["Trainer", "device", "load_config", "run"]
+
+logger = logging.getLogger(__name__)
+
+
+def load_config(args: Any) -> CfgNode:
+    """Return Detectron2's configuration of a command line, with the study's keys.
+
+    Raises:
+        UserError: an unknown key, a value of the wrong type, or a value that Detectron2 cannot serve.
+    """
+    register_backbones()  # again, since a pyramid may have been registered after the first time
+    cfg = read_config(args.config_file, args.opts)
+    validate(cfg, args)
+    check_served(cfg, args)
+    return CfgNode(cfg)
+
+
+def device(cfg: CfgNode) -> str:
+    """Return the name of the device of a configuration."""
+    return cfg.MODEL.DEVICE
+
+
+def run(cfg: CfgNode, args: Any, engine: Any = "") -> dict[str, Any] | None:
+    """Train or, with `--eval-only`, evaluate a model, as Detectron2's own train_net.py does.
+
+    Args:
+        cfg: the configuration, from `load_config`.
+        args: the command line, from `default_argument_parser`.
+        engine: the first line of the log.
+
+    Returns:
+        The results of the evaluation on the main process, where Detectron2 gives them.
+    """
+    if torch.distributed.is_initialized():
+        comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", args.num_gpus)))
+    with argument_names({"output_dir": "OUTPUT_DIR"}):
+        make_output_dir(cfg.OUTPUT_DIR)
+    if cfg.MODEL.WEIGHTS:
+        with argument_names({"path": "MODEL.WEIGHTS"}):
+            load_file(cfg.MODEL.WEIGHTS)  # refuses pickles whose code Detectron2 would run
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sn2fpn")
+    logger.info("%s", engine)
+    cfg.freeze()
+    default_setup(cfg, args)
+    _register_datasets(cfg)
+    if args.eval_only:
+        return _evaluate(cfg, resume=args.resume)
+    with _refusals():
+        trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    if cfg.TEST.AUG.ENABLED:
+        trainer.register_hooks([hooks.EvalHook(0, lambda: Trainer.test_with_augmentation(cfg, trainer.model))])
+    try:
+        return trainer.train()
+    except FloatingPointError as e:
+        raise UserError(
+            f"the training diverged: {e}. Common remedies are a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_ITERS or "
+            "SOLVER.CLIP_GRADIENTS.ENABLED True"
+        ) from e
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what Detectron2 raises for a configuration that it cannot build into one message."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as e:
+        at = traceback.extract_tb(e.__traceback__)[-1]
+        raise UserError(
+            f"Detectron2 cannot build this configuration: {type(e).__name__} {e} "
+            f"({Path(at.filename).name}, line {at.lineno}; --debug shows more)"
+        ) from e
+
+
+def _evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
+    with _refusals():
+        model = Trainer.build_model(cfg)
+    DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    results = Trainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results.update(Trainer.test_with_augmentation(cfg, model))
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
+
+
+def _register_datasets(cfg: CfgNode) -> None:
+    """Register every data set of the configuration with Detectron2, and check that its classes are the model's."""
+    register_custom(cfg.DATASETS.CUSTOM)
+    for key, names in (("DATASETS.TRAIN", cfg.DATASETS.TRAIN), ("DATASETS.TEST", cfg.DATASETS.TEST)):
+        for name in names:
+            if name not in DatasetCatalog and name not in OurCatalog:
+                raise UserError(f"{key}: unknown data set {name!r}{did_you_mean(name, [*DatasetCatalog, *OurCatalog])}")
+            share_dataset(name)
+    ours = [name for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if name in OurCatalog]
+    if ours and cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN":
+        check_classes(cfg, ours)

@@ -1,0 +1,103 @@
+"""Checks of what Detectron2 can serve, with one message where Detectron2 itself fails with a traceback."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+from detectron2.modeling import (
+    ANCHOR_GENERATOR_REGISTRY,
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    ROI_MASK_HEAD_REGISTRY,
+    RPN_HEAD_REGISTRY,
+)
+
+from ...errors import UserError, argument_names, check_choice
+from ...modeling.build import check_device, check_norms
+from ...pyramids import backbone_names
+
+__all__ = ["check_served"]
+
+_SERVED: dict[str, tuple[Any, ...]] = {
+    "SOLVER.ACCUMULATE_STEPS": (1,),
+    "SOLVER.AMP.DTYPE": ("auto", "float16"),
+    "SOLVER.CHECKPOINTS_TO_KEEP": (0,),
+    "SOLVER.EMA.ENABLED": (False,),
+    "TEST.EVALUATOR": ("auto", "coco", "voc"),
+    "TEST.BEST_METRIC": ("",),
+    "TEST.PATIENCE": (0,),
+    "TEST.VAL_LOSS": (False,),
+}
+"""The values of the native engine's keys that Detectron2 can serve."""
+
+_CHOICES: dict[str, Iterable[str]] = {
+    "DATALOADER.SAMPLER_TRAIN": (
+        "TrainingSampler",
+        "RepeatFactorTrainingSampler",
+        "RandomSubsetTrainingSampler",
+        "WeightedTrainingSampler",
+        "WeightedCategoryTrainingSampler",
+    ),
+    "INPUT.FORMAT": ("BGR", "RGB", "L", "YUV-BT.601"),
+    "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("value", "norm", "full_norm"),
+    "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"),
+    "SOLVER.WARMUP_METHOD": ("linear", "constant"),
+}
+_REGISTRIES: dict[str, Iterable[tuple[str, Any]]] = {
+    "MODEL.ANCHOR_GENERATOR.NAME": ANCHOR_GENERATOR_REGISTRY,
+    "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
+    "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
+    "MODEL.ROI_HEADS.NAME": ROI_HEADS_REGISTRY,
+    "MODEL.ROI_MASK_HEAD.NAME": ROI_MASK_HEAD_REGISTRY,
+    "MODEL.RPN.HEAD_NAME": RPN_HEAD_REGISTRY,
+}
+
+
+def check_served(cfg: Any, args: Any) -> None:
+    """Check that Detectron2 can run a configuration.
+
+    Args:
+        cfg: the configuration.
+        args: the command line, from `default_argument_parser`.
+
+    Raises:
+        UserError: a value that does not exist, or that only the native engine can serve.
+    """
+    for key, served in _SERVED.items():
+        value = _value(cfg, key)
+        if value not in served:
+            raise UserError(
+                f"{key}: Detectron2 serves {' or '.join(map(repr, served))}, found {value!r}; "
+                "add --engine native to use it"
+            )
+    registered = {key: [name for name, _ in registry] for key, registry in _REGISTRIES.items()}
+    for key, choices in (_CHOICES | registered).items():
+        check_choice(key, _value(cfg, key), choices)
+    if cfg.MODEL.BACKBONE.NAME in backbone_names():
+        check_norms(cfg, skip=("ROI_", "SEM_SEG_HEAD"))
+    with argument_names({"device": "MODEL.DEVICE"}):
+        check_device(cfg.MODEL.DEVICE)
+    if cfg.MODEL.DEVICE == "cpu" and not args.eval_only:
+        _check_cpu_training(cfg, args)
+
+
+def _check_cpu_training(cfg: Any, args: Any) -> None:
+    if args.num_gpus * args.num_machines > 1:
+        raise UserError(
+            f"--num-gpus {args.num_gpus}: Detectron2 trains in several processes on GPUs only; "
+            "add --engine native to train in several CPU processes"
+        )
+    if cfg.SOLVER.AMP.ENABLED:
+        raise UserError(
+            "SOLVER.AMP.ENABLED: Detectron2 has mixed precision on GPUs only; set it to False, or add --engine native"
+        )
+
+
+def _value(cfg: Any, key: str) -> Any:
+    return functools.reduce(operator.getitem, key.split("."), cfg)

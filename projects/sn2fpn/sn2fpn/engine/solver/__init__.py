@@ -1,0 +1,20 @@
+"""The optimizer, the learning-rate schedule and gradient clipping of both kinds of configuration.
+
+The `build_*` functions read `SOLVER.*` of a YAML configuration; the other functions take plain arguments.
+"""
+
+from .optimizer import GradientClipper, build_gradient_clipper, build_optimizer, gradient_clipper, parameter_groups
+from .schedule import LRMultiplier, build_lr_scheduler, check_steps, multi_step, with_warmup
+
+__all__ = [
+    "GradientClipper",
+    "LRMultiplier",
+    "build_gradient_clipper",
+    "build_lr_scheduler",
+    "build_optimizer",
+    "check_steps",
+    "gradient_clipper",
+    "multi_step",
+    "parameter_groups",
+    "with_warmup",
+]

@@ -1,0 +1,116 @@
+"""The optimizer and the clipping of gradients, with Detectron2's rules."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from ...errors import UserError, argument_names, check_choice
+
+__all__ = ["GradientClipper", "build_gradient_clipper", "build_optimizer", "gradient_clipper", "parameter_groups"]
+
+GradientClipper = Callable[[list[nn.Parameter]], None]
+
+_NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+
+
+def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
+    """Return SGD over the trainable parameters, in one group per pair of learning rate and weight decay.
+
+    Affine parameters of norms have SOLVER.WEIGHT_DECAY_NORM. Parameters that are named `bias`, also those of norms,
+    have their learning rate multiplied by SOLVER.BIAS_LR_FACTOR and have SOLVER.WEIGHT_DECAY_BIAS unless it is None.
+
+    Raises:
+        UserError: the model has no trainable parameter.
+    """
+    s = cfg.SOLVER
+    params = parameter_groups(
+        model,
+        base_lr=s.BASE_LR,
+        weight_decay=s.WEIGHT_DECAY,
+        weight_decay_norm=s.WEIGHT_DECAY_NORM,
+        weight_decay_bias=s.WEIGHT_DECAY_BIAS,
+        bias_lr_factor=s.BIAS_LR_FACTOR,
+    )
+    return torch.optim.SGD(
+        params, lr=s.BASE_LR, momentum=s.MOMENTUM, nesterov=s.NESTEROV, weight_decay=s.WEIGHT_DECAY, fused=True
+    )
+
+
+def parameter_groups(
+    model: nn.Module,
+    *,
+    base_lr: float,
+    weight_decay: float,
+    weight_decay_norm: float = 0.0,
+    weight_decay_bias: float | None = None,
+    bias_lr_factor: float = 1.0,
+) -> list[dict[str, Any]]:
+    """Return the parameter groups for an optimizer, one per pair of learning rate and weight decay.
+
+    Args:
+        model: the model; only its trainable parameters take part.
+        base_lr: learning rate of all parameters except biases.
+        weight_decay: weight decay of all parameters except those below.
+        weight_decay_norm: weight decay of the affine parameters of norms.
+        weight_decay_bias: weight decay of parameters named `bias`; None treats them like the others.
+        bias_lr_factor: factor on the learning rate of parameters named `bias`.
+
+    Raises:
+        UserError: the model has no trainable parameter.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    seen: set[nn.Parameter] = set()
+    for module in model.modules():
+        for name, p in module.named_parameters(recurse=False):
+            if not p.requires_grad or p in seen:
+                continue
+            seen.add(p)
+            lr, decay = base_lr, weight_decay
+            if isinstance(module, _NORMS):
+                decay = weight_decay_norm
+            if name == "bias":
+                lr *= bias_lr_factor
+                decay = decay if weight_decay_bias is None else weight_decay_bias
+            groups[lr, decay].append(p)
+    if not groups:
+        raise UserError("the model has no trainable parameter; lower freeze_at of its trunk (MODEL.BACKBONE.FREEZE_AT)")
+    return [{"params": ps, "lr": lr, "weight_decay": decay} for (lr, decay), ps in groups.items()]
+
+
+def build_gradient_clipper(cfg: Any) -> GradientClipper | None:
+    """Return the gradient clipping of SOLVER.CLIP_GRADIENTS, or None when it is off."""
+    c = cfg.SOLVER.CLIP_GRADIENTS
+    with argument_names({"clip_type": "SOLVER.CLIP_GRADIENTS.CLIP_TYPE"}):
+        return gradient_clipper(c.CLIP_TYPE, c.CLIP_VALUE, c.NORM_TYPE) if c.ENABLED else None
+
+
+def gradient_clipper(clip_type: str, clip_value: float, norm_type: float = 2.0) -> GradientClipper:
+    """Return a function that clips the gradients of parameters in place.
+
+    Args:
+        clip_type: "value" clamps every entry, "norm" bounds the norm of each parameter's gradient, both as in
+            Detectron2; "full_norm" bounds the norm over all parameters together.
+        clip_value: the largest absolute value or norm.
+        norm_type: the p of the p-norm.
+
+    Raises:
+        ArgumentError: unknown `clip_type`.
+    """
+    check_choice("clip_type", clip_type, ("value", "norm", "full_norm"))
+
+    def clip(params: list[nn.Parameter]) -> None:
+        params = [p for p in params if p.grad is not None]
+        if clip_type == "value":
+            nn.utils.clip_grad_value_(params, clip_value)
+        else:
+            for group in [params] if clip_type == "full_norm" else [[p] for p in params]:
+                nn.utils.clip_grad_norm_(group, clip_value, norm_type)
+
+    return clip
