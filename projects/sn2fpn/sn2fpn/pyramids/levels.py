@@ -55,10 +55,11 @@ class Levels:
                 raise ArgumentError("in_features", f"the trunk has no output {name!r}{did_you_mean(name, maps)}")
         names = tuple(in_features) or tuple(maps)
         strides = tuple(maps[name].stride for name in names)
-        if not names or strides != tuple(strides[0] << i for i in range(len(names))):
+        finest = int(math.log2(strides[0])) if names else 0
+        if not names or strides != tuple(2 ** (finest + i) for i in range(len(names))):
             raise ArgumentError(
                 "in_features" if in_features else "input_shape",
-                f"expected maps whose strides double, from fine to coarse; found {dict(zip(names, strides))}",
+                f"expected strides that double from level to level and are powers of two; found {dict(zip(names, strides))}",
             )
         return cls(names, strides, tuple(maps[name].channels for name in names), width)
 
