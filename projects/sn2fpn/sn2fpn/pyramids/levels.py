@@ -59,7 +59,7 @@ class Levels:
         if not names or strides != tuple(2 ** (finest + i) for i in range(len(names))):
             raise ArgumentError(
                 "in_features" if in_features else "input_shape",
-                f"expected strides that double from level to level and are powers of two; found {dict(zip(names, strides))}",
+                f"expected powers of two that double as the strides, found {dict(zip(names, strides))}",
             )
         return cls(names, strides, tuple(maps[name].channels for name in names), width)
 
