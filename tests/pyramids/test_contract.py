@@ -168,9 +168,9 @@ def test_any_consecutive_levels_and_other_trunks() -> None:
     ("shape", "names", "argument", "words"),
     [
         (TRUNK, ["res2", "res6"], "in_features", "the trunk has no output 'res6'; did you mean 'res"),
-        (TRUNK, ["res2", "res4"], "in_features", r"strides, found \{'res2': 4, 'res4': 16\}"),
-        (TRUNK, ["res5", "res4"], "in_features", "that double"),
-        ({}, [], "input_shape", "that double"),
+        (TRUNK, ["res2", "res4"], "in_features", r"coarse, found \{'res2': 4, 'res4': 16\}"),
+        (TRUNK, ["res5", "res4"], "in_features", "and double"),
+        ({}, [], "input_shape", "and double"),
         ({"c": ShapeSpec(channels=4, stride=6)}, [], "input_shape", "powers of two"),
     ],
 )

@@ -59,7 +59,8 @@ class Levels:
         if not names or strides != tuple(2 ** (finest + i) for i in range(len(names))):
             raise ArgumentError(
                 "in_features" if in_features else "input_shape",
-                f"expected powers of two that double as the strides, found {dict(zip(names, strides))}",
+                "expected maps whose strides are powers of two and double from fine to coarse,"
+                f" found {dict(zip(names, strides))}",
             )
         return cls(names, strides, tuple(maps[name].channels for name in names), width)
 
