@@ -168,9 +168,10 @@ def test_any_consecutive_levels_and_other_trunks() -> None:
     ("shape", "names", "argument", "words"),
     [
         (TRUNK, ["res2", "res6"], "in_features", "the trunk has no output 'res6'; did you mean 'res"),
-        (TRUNK, ["res2", "res4"], "in_features", r"strides double, .* found \{'res2': 4, 'res4': 16\}"),
-        (TRUNK, ["res5", "res4"], "in_features", "strides double"),
-        ({}, [], "input_shape", "strides double"),
+        (TRUNK, ["res2", "res4"], "in_features", r"coarse, found \{'res2': 4, 'res4': 16\}"),
+        (TRUNK, ["res5", "res4"], "in_features", "and double"),
+        ({}, [], "input_shape", "and double"),
+        ({"c": ShapeSpec(channels=4, stride=6)}, [], "input_shape", "powers of two"),
     ],
 )
 def test_inputs_that_make_no_pyramid(shape: dict, names: list[str], argument: str, words: str) -> None:

@@ -55,10 +55,12 @@ class Levels:
                 raise ArgumentError("in_features", f"the trunk has no output {name!r}{did_you_mean(name, maps)}")
         names = tuple(in_features) or tuple(maps)
         strides = tuple(maps[name].stride for name in names)
-        if not names or strides != tuple(strides[0] << i for i in range(len(names))):
+        finest = int(math.log2(strides[0])) if names else 0
+        if not names or strides != tuple(2 ** (finest + i) for i in range(len(names))):
             raise ArgumentError(
                 "in_features" if in_features else "input_shape",
-                f"expected maps whose strides double, from fine to coarse; found {dict(zip(names, strides))}",
+                "expected maps whose strides are powers of two and double from fine to coarse,"
+                f" found {dict(zip(names, strides))}",
             )
         return cls(names, strides, tuple(maps[name].channels for name in names), width)
 
