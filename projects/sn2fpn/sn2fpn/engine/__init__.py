@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
+    "ENGINES": "choice",
     "default_argument_parser": "arguments",
     "environment": "setup",
     "import_files": "imports",
