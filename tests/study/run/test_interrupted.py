@@ -45,6 +45,7 @@ def _study(write_study: WriteStudy, tiny_study: dict[str, Any], iterations: int)
     return write_study(SEEDS=[1], **keys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill -9", "Ctrl-C"])
 def test_an_interrupted_study_goes_on(how: str, write_study: WriteStudy, tiny_study: dict[str, Any]) -> None:
     path = _study(write_study, tiny_study, _LONG)
@@ -81,6 +82,7 @@ def test_an_interrupted_study_goes_on(how: str, write_study: WriteStudy, tiny_st
     assert len(json.loads((cell / "cell.json").read_text())["tries"]) == 2
 
 
+@pytest.mark.slow
 def test_two_runners_share_a_study(write_study: WriteStudy, tiny_study: dict[str, Any]) -> None:
     path = write_study()
     cells = path.parent / "out/tiny/cells"
@@ -93,6 +95,7 @@ def test_two_runners_share_a_study(write_study: WriteStudy, tiny_study: dict[str
         assert len(json.loads((cell / "cell.json").read_text())["tries"]) == 1
 
 
+@pytest.mark.slow
 def test_a_cell_whose_process_dies_is_reported(write_study: WriteStudy, tiny_study: dict[str, Any]) -> None:
     path = _study(write_study, tiny_study, 6)
     (path.parent / "dies.py").write_text(

@@ -46,30 +46,17 @@ class State(str, Enum):
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a cell and how far it has come.
-
-    Attributes:
-        state: What has become of the cell.
-        iteration: Number of training iterations that are logged or finished.
-        eta_seconds: Remaining training time of a running cell, as it was last logged.
-        train_seconds: Training time of a finished cell.
-        note: The headline metric of a finished cell, the process of a running one, the error of a failed one.
-    """
+    """The state of a cell and how far it has come."""
 
     state: State
-    iteration: int = 0
-    eta_seconds: float | None = None
-    train_seconds: float | None = None
-    note: str = ""
+    iteration: int = 0  # training iterations that are logged or finished
+    eta_seconds: float | None = None  # remaining training time of a running cell, as it was last logged
+    train_seconds: float | None = None  # training time of a finished cell
+    note: str = ""  # headline metric of a finished cell, process of a running one, error of a failed one
 
 
 class CellFolder:
-    """The folder of one cell below a study's folder.
-
-    Args:
-        study_folder: The study's folder.
-        cell: The cell. Its name decides the path.
-    """
+    """The folder of one cell, `cells/<variant>/seed<k>` in the study's folder."""
 
     def __init__(self, study_folder: str | Path, cell: Cell) -> None:
         self.cell = cell
@@ -116,11 +103,7 @@ class CellFolder:
             file.write(text.rstrip() + "\n")
 
     def status(self, headline: str = "bbox/AP") -> Status:
-        """Return the cell's status, which follows from its files and its lock alone.
-
-        Args:
-            headline: "task/metric" for the note of a finished cell.
-        """
+        """Return the cell's status, which follows from its files and its lock alone; `headline` is "task/metric"."""
         if self.is_finished:
             result = self.result()
             value = _mean_over_sets(result.get("results", {}), headline)
@@ -138,10 +121,7 @@ class CellFolder:
 
     def _process(self) -> str:
         """Return "pid 7" or "host pid 7" for the process that trains the cell, "" while it is not known."""
-        try:
-            identity = self.identity()
-        except ValueError:
-            return ""
+        identity = self.identity()
         if not identity:
             return ""
         host = "" if identity.get("host") == socket.gethostname() else f"{identity.get('host')} "

@@ -24,53 +24,20 @@ __all__ = ["add_arguments", "main"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    add = parser.add_argument
-    add(
-        "--config-file",
-        required=True,
-        nargs="+",
-        metavar="FILE",
-        help="configurations (.yaml or .py) of the models to compare",
-    )
-    add(
-        "--weights",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="a checkpoint for each configuration (default: those that the configurations name)",
-    )
-    add(
-        "--input",
-        required=True,
-        nargs="+",
-        metavar="PATH",
-        help="images, folders or patterns; - reads such names from standard input, one per line",
-    )
-    add(
-        "--annotations",
-        default="",
-        metavar="FILE",
-        help="COCO file with the objects of the images; without it, measures that need objects are left out",
-    )
-    add(
-        "--output",
-        default="output/features",
-        metavar="FOLDER",
-        help="folder for the drawings and features.json (default %(default)s)",
-    )
-    add(
-        "--drawings",
-        type=int,
-        default=8,
-        metavar="N",
-        help="draw at most N evenly spread images; all images are measured (default %(default)s)",
-    )
-    add(
-        "opts",
-        nargs=argparse.REMAINDER,
-        metavar="KEY VALUE",
-        help="config keys to change in all configurations; they follow after all flags",
-    )
+    add, files = parser.add_argument, {"nargs": "+", "metavar": "FILE"}
+    add("--config-file", required=True, **files, help="configurations (.yaml or .py) of the models to compare")
+    weights = "a checkpoint for each configuration (default: those that the configurations name)"
+    add("--weights", default=[], **files, help=weights)
+    images = "images, folders or patterns; - reads such names from standard input, one per line"
+    add("--input", required=True, nargs="+", metavar="PATH", help=images)
+    annotations = "COCO file with the objects of the images; without it, measures that need objects are left out"
+    add("--annotations", default="", metavar="FILE", help=annotations)
+    output = "folder for the drawings and features.json (default %(default)s)"
+    add("--output", default="output/features", metavar="FOLDER", help=output)
+    drawings = "draw at most N evenly spread images; all images are measured (default %(default)s)"
+    add("--drawings", type=int, default=8, metavar="N", help=drawings)
+    opts = "config keys to change in all configurations; they follow after all flags"
+    add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help=opts)
 
 
 def main(args: argparse.Namespace) -> int:

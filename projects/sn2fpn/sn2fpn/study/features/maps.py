@@ -23,27 +23,16 @@ Measures = dict[str, float | None]
 
 @dataclass(frozen=True)
 class LevelMaps:
-    """The maps of one image at the level of stride 2^l, without the batch axis.
+    """The maps of one image at one level, without the batch axis."""
 
-    Attributes:
-        name: Name of the pyramid's output, for example "p3".
-        stride: Image pixels per map pixel.
-        before: (C_l, H, W), the map that the pyramid receives from the trunk.
-        after: (W, H, W), the pyramid's output.
-        own: (W, H, W), what the output owes to its own and finer levels (`respond`).
-        coarse: (W, H, W), what it owes to coarser levels; None at the coarsest level.
-        boxes: (K, 4) boxes in pixels of the model's input, of the objects that the RoI pooler assigns to the level.
-        where: The areas inside and outside of these boxes for each pixel of the maps.
-    """
-
-    name: str
-    stride: int
-    before: Tensor
-    after: Tensor
-    own: Tensor
-    coarse: Tensor | None
-    boxes: Tensor
-    where: Regions
+    name: str  # of the pyramid's output, for example "p3"
+    stride: int  # image pixels per map pixel
+    before: Tensor  # (C_l, H, W), the map that the pyramid receives from the trunk
+    after: Tensor  # (W, H, W'), the pyramid's output
+    own: Tensor  # what the output owes to its own and finer levels (`respond`)
+    coarse: Tensor | None  # what it owes to coarser levels; None at the coarsest level
+    boxes: Tensor  # (K, 4) in pixels of the model's input, of the objects that the RoI pooler assigns to the level
+    where: Regions  # the areas of the maps' pixels inside and outside of these boxes
 
 
 @torch.no_grad()

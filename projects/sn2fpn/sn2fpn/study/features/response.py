@@ -26,17 +26,11 @@ __all__ = ["Response", "respond"]
 
 
 class Response(NamedTuple):
-    """An output map of a pyramid and its two contributions, all of the same shape (N, W, H, W').
-
-    Attributes:
-        output: The output map.
-        own: What it owes to the trunk's maps of its own and finer levels.
-        coarse: What it owes to coarser maps of the trunk, None where there are none.
-    """
+    """An output map of a pyramid and its two contributions, all of the same shape (N, W, H, W')."""
 
     output: Tensor
-    own: Tensor
-    coarse: Tensor | None
+    own: Tensor  # what the output owes to the trunk's maps of its own and finer levels
+    coarse: Tensor | None  # what it owes to coarser maps of the trunk; None where there are none
 
 
 @torch.no_grad()

@@ -18,32 +18,18 @@ __all__ = ["LevelView", "View", "make_view"]
 
 @dataclass(frozen=True)
 class LevelView:
-    """One level of a view: arrays (H, W), or (H, W, 3) for scores, whose pixels are `stride` image pixels wide.
-
-    Attributes:
-        name: Name of the level, for example "p3".
-        stride: Image pixels per pixel of the arrays.
-        size: (height, width) of the image.
-        energy_before: Energy of the trunk's map.
-        energy_after: Energy of the pyramid's output.
-        scores_before: Principal components of the trunk's map.
-        scores_after: Principal components of the pyramid's output.
-        share: Coarse share at each pixel, None at the coarsest level.
-        cosine: Agreement at each pixel, None at the coarsest level.
-        boxes: (K, 4) boxes of the objects whose size belongs to the level.
-        measures: The measures of the level.
-    """
+    """One level of a view: arrays (H, W), or (H, W, 3) for scores, whose pixels are `stride` image pixels wide."""
 
     name: str
     stride: int
-    size: tuple[int, int]
+    size: tuple[int, int]  # (height, width) of the image
     energy_before: np.ndarray
     energy_after: np.ndarray
-    scores_before: np.ndarray
+    scores_before: np.ndarray  # principal components
     scores_after: np.ndarray
-    share: np.ndarray | None
-    cosine: np.ndarray | None
-    boxes: np.ndarray
+    share: np.ndarray | None  # coarse share at each pixel, None at the coarsest level
+    cosine: np.ndarray | None  # agreement at each pixel, None at the coarsest level
+    boxes: np.ndarray  # (K, 4), of the objects whose size belongs to the level
     measures: Measures
 
 

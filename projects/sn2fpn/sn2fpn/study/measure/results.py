@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import median
@@ -23,19 +23,12 @@ __all__ = ["CellResult", "StudyResults", "load_results", "write_tables"]
 
 @dataclass(frozen=True)
 class CellResult:
-    """One cell of the study and what it left in its folder.
-
-    Attributes:
-        folder: The cell's folder.
-        status: The cell's status.
-        identity: What the cell is and started from, {} if it never started.
-        result: What the cell has measured, {} unless it is finished.
-    """
+    """One cell of the study and what it left in its folder."""
 
     folder: CellFolder
     status: Status
-    identity: dict[str, Any]
-    result: dict[str, Any]
+    identity: dict[str, Any]  # {} if the cell never started
+    result: dict[str, Any]  # {} unless the cell is finished
 
     @property
     def cell(self) -> Cell:
@@ -89,23 +82,14 @@ class CellResult:
 
 @dataclass(frozen=True)
 class StudyResults:
-    """A study with everything that has been measured so far.
-
-    Attributes:
-        folder: The study's folder.
-        study: The study.
-        cells: All cells of the study, in the order of the study file.
-        costs: What `measure_costs` wrote, {} if it has not.
-        speed: What `measure_speed` wrote, {} if it has not.
-        features: What `measure_study` of the features wrote, {} if it has not.
-    """
+    """A study with everything that has been measured so far; what was not measured is {}."""
 
     folder: Path
     study: Study
     cells: tuple[CellResult, ...]
-    costs: dict[str, Any] = field(default_factory=dict)
-    speed: dict[str, Any] = field(default_factory=dict)
-    features: dict[str, Any] = field(default_factory=dict)
+    costs: dict[str, Any]  # written by `measure_costs`
+    speed: dict[str, Any]  # written by `measure_speed`
+    features: dict[str, Any]  # written by the features' `measure_study`
 
     @property
     def variants(self) -> list[str]:

@@ -39,30 +39,19 @@ _NAN = float("nan")
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over seeds and its confidence interval, which is NaN with fewer than two values.
+    """A mean over seeds and its confidence interval, which is NaN with fewer than two values."""
 
-    Attributes:
-        mean: The mean, NaN without a value.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        n: Number of values.
-    """
-
-    mean: float
+    mean: float  # NaN without a value
     low: float
     high: float
-    n: int
+    n: int  # number of values
 
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """A mean of paired differences.
+    """A mean of paired differences."""
 
-    Attributes:
-        p: The p-value of the paired t-test, NaN with fewer than two pairs.
-    """
-
-    p: float
+    p: float  # of the paired t-test, NaN with fewer than two pairs
 
 
 @dataclass(frozen=True)
@@ -77,17 +66,11 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a difference to the baseline is more than noise.
-
-    Attributes:
-        distinguishable: Whether it is.
-        p: The p-value after Holm's correction, NaN when there is none.
-        text: The verdict and its reason as a sentence.
-    """
+    """Whether a difference to the baseline is more than noise."""
 
     distinguishable: bool
-    p: float
-    text: str
+    p: float  # after Holm's correction, NaN when there is none
+    text: str  # the verdict and its reason as a sentence
 
 
 def mean_interval(values: Sequence[float | None], confidence: float = 0.95) -> Interval:
@@ -97,11 +80,7 @@ def mean_interval(values: Sequence[float | None], confidence: float = 0.95) -> I
 
 
 def paired_difference(a: Sequence[float | None], b: Sequence[float | None], confidence: float = 0.95) -> Difference:
-    """Return the mean of a - b, seed by seed; pairs in which a number is missing are left out.
-
-    Raises:
-        ValueError: The two have different lengths.
-    """
+    """Return the mean of a - b, seed by seed; pairs in which a number is missing are left out."""
     return _student([x - y for x, y in zip(a, b, strict=True) if x is not None and y is not None], confidence)
 
 

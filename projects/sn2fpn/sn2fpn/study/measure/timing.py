@@ -21,15 +21,10 @@ def now() -> float:
 
 
 def take_turns(actions: Mapping[str, Callable[[], None]], rounds: int, warm_up: int = 2) -> dict[str, list[float]]:
-    """Return the seconds that each action takes in each round.
+    """Return the seconds that each action takes in each round, after rounds for warming up, which do not count.
 
     Every action runs once per round, so that a machine that slows down slows all actions alike. Every second round has
     the reversed order.
-
-    Args:
-        actions: Functions by name.
-        rounds: Number of rounds that count.
-        warm_up: Number of rounds before them that do not count.
     """
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     for i in range(warm_up + rounds):
@@ -52,12 +47,9 @@ def resident_mib(peak: bool = False) -> float:
 
 
 class Neighbours:
-    """Measures how many cores other processes use from its construction until `stop`.
+    """Measures how many of the machine's `cores` other processes use, from its construction until `stop`.
 
-    Attributes:
-        cores: Number of cores of the machine.
-        used: Number of cores that other processes used on average; set by `stop`.
-        disturb: Whether they left too few cores for the threads of this process; set by `stop`.
+    `stop` sets `used`, the average number of cores, and `disturb`, whether they left this process too few cores.
     """
 
     def __init__(self) -> None:

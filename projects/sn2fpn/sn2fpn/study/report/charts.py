@@ -81,13 +81,8 @@ def plot_curves(
 ) -> Figure:
     """Plot each variant's mean over seeds as a line, in a band from its lowest to its highest seed.
 
-    Args:
-        curves: A curve per seed for each variant. If they have different lengths, as those of a run that has not ended,
-            the part that all of a variant's curves share is shown.
-        style: Look of each variant.
-        y_label: Label of the vertical axis.
-        smoothed: For noisy losses: smooth over a twentieth of the curve, and cut off the spikes at the start.
-            Otherwise every point is marked, since a run has few evaluations.
+    Noisy losses are smoothed over a twentieth of the curve, and the spikes at the start are cut off. Otherwise every
+    point is marked, since a run has few evaluations. Of curves with different lengths the shared part is shown.
     """
     figure, axes = new_figure(3.3)
     highest: list[float] = []

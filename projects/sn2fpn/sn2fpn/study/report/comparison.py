@@ -31,18 +31,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Comparison:
-    """A variant against the baseline on the headline metric.
-
-    Attributes:
-        variant: Name of the variant.
-        seeds: The mean difference over the seeds that both have.
-        images: The same difference over resampled test images, None without predictions or test set.
-        verdict: Whether the difference is more than noise.
-    """
+    """A variant against the baseline on the headline metric."""
 
     variant: str
-    seeds: Difference
-    images: Bootstrap | None
+    seeds: Difference  # over the seeds that both have
+    images: Bootstrap | None  # over resampled test images; None without predictions or test set
     verdict: Verdict
 
     @property
@@ -79,12 +72,7 @@ def best_variant(results: StudyResults, metric: str) -> str | None:
 
 
 def compare(results: StudyResults, test_set: TestSet | None) -> list[Comparison]:
-    """Compare each variant with the baseline on the headline metric, in the study's order.
-
-    Args:
-        results: The results.
-        test_set: The test set of the stored predictions. Without it, images are not resampled.
-    """
+    """Compare each variant with the baseline on the headline metric; without a test set, images are not resampled."""
     resampled = _Resampled(results, test_set)
     found: dict[str, tuple[Difference, Bootstrap | None]] = {}
     for name in results.variants:

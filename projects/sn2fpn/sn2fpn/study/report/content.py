@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,19 +24,12 @@ _WIDEST_PX = 1600
 
 
 class Entry(NamedTuple):
-    """One entry of a table.
-
-    Attributes:
-        text: What is shown.
-        sort: What the column is sorted by. None comes last.
-        bold: Whether this is distinguishably the best of its column.
-        shade: From -1 (much worse than the baseline) to 1 (much better), the colour behind the text.
-    """
+    """One entry of a table."""
 
     text: str
-    sort: float | str | None = None
-    bold: bool = False
-    shade: float = 0.0
+    sort: float | str | None = None  # what the column is sorted by; None comes last
+    bold: bool = False  # whether this is distinguishably the best of its column
+    shade: float = 0.0  # from -1 (much worse than the baseline) to 1 (much better), the colour behind the text
 
 
 @dataclass(frozen=True)
@@ -50,13 +43,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot.
-
-    Attributes:
-        name: Name of its file without the ending.
-        title: Title.
-        svg: The plot as an SVG document.
-    """
+    """A plot as an SVG document; its name is that of its file without the ending."""
 
     name: str
     title: str
@@ -69,14 +56,7 @@ class Plot:
 
 
 class Picture(NamedTuple):
-    """A picture inside an HTML page.
-
-    Attributes:
-        caption: Caption.
-        source: The picture as a data URL.
-        width: Width in pixels.
-        height: Height in pixels.
-    """
+    """A picture inside an HTML page, as a data URL; its size is in pixels."""
 
     caption: str
     source: str
@@ -94,27 +74,16 @@ class Strip:
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the report, whose parts are shown in this order.
+    """A section of the report, whose parts are shown in this order."""
 
-    Attributes:
-        id: Name of the section in links.
-        title: Title.
-        plots: Plots.
-        table: A table.
-        notes: Paragraphs.
-        strips: Pictures, for the HTML page.
-        links: (title, path relative to the report's folder) of the same pictures, for the Markdown file.
-        details: A table that the HTML page shows folded.
-    """
-
-    id: str
+    id: str  # its name in links
     title: str
     plots: Sequence[Plot] = ()
     table: Table | None = None
-    notes: Sequence[str] = ()
-    strips: Sequence[Strip] = ()
-    links: Sequence[tuple[str, str]] = ()
-    details: Table | None = None
+    notes: Sequence[str] = ()  # paragraphs
+    strips: Sequence[Strip] = ()  # pictures, for the HTML page
+    links: Sequence[tuple[str, str]] = ()  # (title, path from the report's folder) of them, for the Markdown file
+    details: Table | None = None  # a table that the HTML page shows folded
 
     @property
     def has_content(self) -> bool:
@@ -124,45 +93,25 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a report shows.
-
-    Attributes:
-        name: Name of the study.
-        lead: What was compared, as a sentence.
-        facts: (label, text) of what the head of the report lists.
-        absent: The cells without a result.
-        absent_note: What their absence means.
-        summary: The conclusion, as a sentence.
-        comparisons: Each variant against the baseline.
-        conclusion_notes: How to read the comparisons.
-        sections: The numbered results and everything that is plotted.
-        fairness_note: What should be equal between the variants.
-        fingerprints: (seeds, lines) that say what was equal.
-        checks: Whether the cells were run alike.
-        study_command: Command that runs the study again.
-        report_command: Command that writes the report again.
-        cell_commands: (cell, command) that trains one cell again.
-        version: Version of this package.
-        looks: How each variant is drawn.
-    """
+    """Everything that a report shows."""
 
     name: str
-    lead: str
-    facts: list[tuple[str, str]]
-    absent: list[CellResult]
+    lead: str  # what was compared, as a sentence
+    facts: list[tuple[str, str]]  # label and text
+    absent: list[CellResult]  # the cells without a result
     absent_note: str
-    summary: str
+    summary: str  # the conclusion, as a sentence
     comparisons: list[Comparison]
     conclusion_notes: list[str]
     sections: list[Section]
     fairness_note: str
-    fingerprints: list[tuple[str, list[str]]]
-    checks: list[Check]
-    study_command: str
-    report_command: str
-    cell_commands: list[tuple[str, str]]
-    version: str
-    looks: Mapping[str, Look] = field(default_factory=dict)
+    fingerprints: list[tuple[str, list[str]]]  # seeds, and what was equal between their variants
+    checks: list[Check]  # whether the cells were run alike
+    study_command: str  # runs the study again
+    report_command: str  # writes the report again
+    cell_commands: list[tuple[str, str]]  # cell, and the command that trains it again
+    version: str  # of this package
+    looks: Mapping[str, Look]  # how each variant is drawn
 
 
 def embed(picture: np.ndarray | Path, caption: str) -> Picture:

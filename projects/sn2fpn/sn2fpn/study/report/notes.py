@@ -9,21 +9,6 @@ from .comparison import Comparison, best_variant
 from .samples import SCORE_THRESHOLD, SampleRow
 from .words import joined, plural
 
-__all__ = [
-    "absent",
-    "classes",
-    "comparisons",
-    "costs",
-    "curves",
-    "fairness",
-    "features",
-    "lead",
-    "results",
-    "samples",
-    "sizes",
-    "summary",
-]
-
 
 def lead(study: StudyResults) -> str:
     seeds = plural(len(study.study.seeds), "seed")
@@ -161,14 +146,7 @@ def classes(study: StudyResults) -> list[str]:
 
 
 def samples(study: StudyResults, shown: Sequence[SampleRow], images: int, trouble: str) -> list[str]:
-    """Return how the images were chosen, or why there are none.
-
-    Args:
-        study: The results.
-        shown: The samples.
-        images: Number of images of the test set.
-        trouble: Why there are no samples.
-    """
+    """Return how the samples were chosen from the test set's `images`, or the `trouble` for which there are none."""
     if not shown:
         return [f"There are no pictures: {trouble}"]
     seeds = joined(cells[0].seed for name in study.variants if (cells := study.of(name)))

@@ -30,26 +30,15 @@ _SIZE_PX = 320
 
 
 class SampleRow(NamedTuple):
-    """One test image.
-
-    Attributes:
-        file_name: Name of the image.
-        captions: "ground truth" and the variants.
-        pictures: A picture for each caption, (H, W, 3) uint8 RGB.
-    """
+    """One test image with its ground truth and the detections of each variant."""
 
     file_name: str
-    captions: list[str]
-    pictures: list[np.ndarray]
+    captions: list[str]  # "ground truth" and the variants
+    pictures: list[np.ndarray]  # one per caption, (H, W, 3) uint8 RGB
 
 
 def draw_samples(test_set: TestSet, cells: Sequence[CellResult], images: int = 4) -> list[SampleRow]:
-    """Draw images that are evenly spread over those of the set with objects, for one cell per variant.
-
-    Args:
-        test_set: The test set.
-        cells: Finished cells, whose stored predictions are drawn.
-        images: Number of images at most.
+    """Draw at most `images` images of the set with the stored predictions of finished cells, one cell per variant.
 
     Raises:
         UserError: Stored predictions or an image are missing or broken.

@@ -93,12 +93,9 @@ def to_svg(figure: Figure) -> str:
 
 
 def inlined(svg: str, name: str, title: str) -> Markup:
-    """Return the SVG as an element of a page: transparent, in the page's text colour, and with ids of its own.
+    """Return an SVG of `to_svg` as an element of a page: transparent, in the page's text colour, with ids of its own.
 
-    Args:
-        svg: What `to_svg` returns.
-        name: A name that no other figure of the page has, of letters, digits, "-" and "_".
-        title: What the figure shows, for screen readers.
+    No other figure of the page may have the same name. The title is for screen readers.
     """
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
     svg = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', svg)

@@ -63,19 +63,12 @@ def cost_table(results: StudyResults) -> Table | None:
 
 
 class _Cost(NamedTuple):
-    """A column of costs.
-
-    Attributes:
-        title: Title.
-        read: Returns the cost of a variant, NaN if it was not measured.
-        digits: Decimals.
-        relative: Whether the ratio to the baseline is also shown.
-    """
+    """A column of costs."""
 
     title: str
-    read: Callable[[StudyResults, str], float]
+    read: Callable[[StudyResults, str], float]  # gives NaN for a variant that was not measured
     digits: int
-    relative: bool = False
+    relative: bool = False  # whether the ratio to the baseline is shown, too
 
     def is_known(self, results: StudyResults) -> bool:
         return any(math.isfinite(self.read(results, name)) for name in results.variants)

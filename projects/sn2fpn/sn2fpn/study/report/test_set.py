@@ -20,14 +20,7 @@ __all__ = ["TestSet", "open_test_set"]
 
 @dataclass(frozen=True)
 class TestSet:
-    """The first set that the cells were evaluated on.
-
-    Attributes:
-        name: Name of the set.
-        records: Data set dicts of its images.
-        class_names: Names of its classes.
-        evaluator: The evaluator of the set.
-    """
+    """The first set that the cells were evaluated on, with the data set dicts of its images."""
 
     __test__ = False  # pytest would take the class for a test
 
@@ -37,11 +30,7 @@ class TestSet:
     evaluator: DetectionEvaluator
 
     def predictions(self, cell: CellResult) -> list[ImageDetections]:
-        """Return what a cell has detected, one entry per image.
-
-        Raises:
-            UserError: The file is missing or does not fit the set.
-        """
+        """Return what a cell has detected in each image; raise a UserError if the file is missing or does not fit."""
         return self.evaluator.read_detections(cell.folder.predictions(self.name))
 
 

@@ -26,96 +26,38 @@ _INTERRUPTED = 130
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    add = parser.add_argument
+    add, number = parser.add_argument, {"type": int, "default": 1, "metavar": "N"}
     add("study", metavar="FILE", help="study file, e.g. studies/quick_shapes.yaml")
-    add(
-        "--output",
-        default="output/studies",
-        metavar="FOLDER",
-        help="folder in which the study's own folder is made (default %(default)s)",
-    )
-    add(
-        "--dry-run",
-        action="store_true",
-        help="check all configurations, build every variant and print its costs, but train nothing",
-    )
-    add(
-        "--only",
-        nargs="+",
-        default=[],
-        metavar="CELL",
-        help="train only these cells; names or patterns, e.g. sni/seed1 'ihp/*'. Several machines can share a study so",
-    )
-    add(
-        "--num-gpus",
-        type=int,
-        default=1,
-        metavar="N",
-        help="number of GPUs of each cell, or of its processes with MODEL.DEVICE cpu (default 1)",
-    )
-    add(
-        "--parallel",
-        type=int,
-        default=1,
-        metavar="N",
-        help="number of cells that run at a time on this machine; each has its share of the cores and GPUs of its own "
-        "(default 1)",
-    )
-    add(
-        "--retry-failed",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="train cells again that failed in an earlier run (default: yes)",
-    )
-    add(
-        "--again",
-        nargs="+",
-        default=[],
-        choices=STEPS,
-        metavar="STEP",
-        help=f"repeat these steps that follow the cells: {', '.join(STEPS)}",
-    )
-    add(
-        "--executor",
-        choices=("local", "slurm"),
-        default="local",
-        help="train cells on this machine (default) or on a Slurm cluster",
-    )
-    _add_slurm_arguments(parser.add_argument_group("on a Slurm cluster"))
+    output = "folder in which the study's own folder is made (default %(default)s)"
+    add("--output", default="output/studies", metavar="FOLDER", help=output)
+    dry_run = "check all configurations, build every variant and print its costs, but train nothing"
+    add("--dry-run", action="store_true", help=dry_run)
+    only = "train only these cells, e.g. sni/seed1 'ihp/*'; in this way several machines can share a study"
+    add("--only", nargs="+", default=[], metavar="CELL", help=only)
+    add("--num-gpus", **number, help="GPUs of each cell, or its processes with MODEL.DEVICE cpu (default 1)")
+    parallel = "cells that run at a time here; they share the cores, and each has GPUs of its own (default 1)"
+    add("--parallel", **number, help=parallel)
+    retry = "train cells again that failed in an earlier run (default: yes)"
+    add("--retry-failed", action=argparse.BooleanOptionalAction, default=True, help=retry)
+    again = f"repeat these steps that follow the cells: {', '.join(STEPS)}"
+    add("--again", nargs="+", default=[], choices=STEPS, metavar="STEP", help=again)
+    executor = "train cells on this machine (default) or on a Slurm cluster"
+    add("--executor", choices=("local", "slurm"), default="local", help=executor)
 
-
-def _add_slurm_arguments(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
+    add = parser.add_argument_group("on a Slurm cluster").add_argument
     add("--partition", default="", help="partition")
-    add(
-        "--time",
-        default="1-00:00:00",
-        metavar="TIME",
-        help="time limit of a job, as Slurm writes it: minutes, h:mm:ss or d-hh:mm:ss. A cell that needs longer saves "
-        "a checkpoint and continues in its next turn (default %(default)s)",
+    time = (
+        "time limit of a job, as Slurm writes it: minutes, h:mm:ss or d-hh:mm:ss. A cell that needs longer saves a "
+        "checkpoint and continues in its next turn (default %(default)s)"
     )
-    add(
-        "--array-parallelism",
-        type=int,
-        default=256,
-        metavar="N",
-        help="number of jobs of the array that run at a time (default %(default)s)",
-    )
+    add("--time", default="1-00:00:00", metavar="TIME", help=time)
+    at_a_time = "jobs of the array that run at a time (default %(default)s)"
+    add("--array-parallelism", type=int, default=256, metavar="N", help=at_a_time)
     add("--mem", type=float, default=0, metavar="GB", help="memory of a job")
-    add(
-        "--cpus",
-        type=int,
-        default=0,
-        metavar="N",
-        help="cores of a job (default: for each GPU its data workers and one more)",
-    )
-    add(
-        "--slurm",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="any other parameter of sbatch, e.g. --slurm qos=high --slurm mail-type=END",
-    )
+    cpus = "cores of a job (default: for each GPU its data workers and one more)"
+    add("--cpus", type=int, default=0, metavar="N", help=cpus)
+    slurm = "any other parameter of sbatch, e.g. --slurm qos=high --slurm mail-type=END"
+    add("--slurm", action="append", default=[], metavar="KEY=VALUE", help=slurm)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -21,15 +21,8 @@ from ..files import read_json, write_json
 
 __all__ = ["Executor", "Local", "Slurm", "SlurmOptions", "minutes"]
 
-_ALIVE = (
-    "PENDING",
-    "RUNNING",
-    "REQUEUED",
-    "COMPLETING",
-    "PREEMPTED",
-    "SUSPENDED",
-    "CONFIGURING",
-)  # states that sacct names
+# States of sacct in which a job will still run.
+_ALIVE = ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "PREEMPTED", "SUSPENDED", "CONFIGURING")
 _FOREVER_MIN = 60 * 24 * 365
 _MAX_TIMEOUTS = 1000  # a time limit is no failure, since the cell continues in its next turn
 
@@ -89,25 +82,15 @@ class Local(Executor):
 
 @dataclass(frozen=True)
 class SlurmOptions:
-    """Parameters of sbatch. An empty text or 0 stands for the cluster's default.
-
-    Attributes:
-        partition: Partition.
-        num_gpus: GPUs of each job.
-        cpus: Cores of each job.
-        mem_gb: Memory of each job in GB.
-        time_min: Time limit of each job in minutes. A cell that needs longer continues in its next turn.
-        array_parallelism: Number of jobs of the array that run at a time.
-        extra: Names and values of any other parameters, e.g. (("qos", "high"), ("mail-type", "END")).
-    """
+    """Parameters of sbatch for each job. An empty text or 0 stands for the cluster's default."""
 
     partition: str = ""
     num_gpus: int = 0
     cpus: int = 0
     mem_gb: float = 0
-    time_min: int = 60 * 24
-    array_parallelism: int = 256
-    extra: tuple[tuple[str, str], ...] = ()
+    time_min: int = 60 * 24  # a cell that needs longer continues in its next turn
+    array_parallelism: int = 256  # jobs of the array that run at a time
+    extra: tuple[tuple[str, str], ...] = ()  # any other parameters, e.g. (("qos", "high"), ("mail-type", "END"))
 
 
 class Slurm(Executor):

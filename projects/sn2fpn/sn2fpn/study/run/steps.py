@@ -61,13 +61,7 @@ def run_steps(study: Study, folder: Path, again: Collection[str] = ()) -> list[s
 
 @dataclass
 class StepsJob:
-    """The steps as a job that runs where the cells ran, so that the speed is that of the cluster's machine.
-
-    Attributes:
-        study_file: The `study.yaml` in the study's folder.
-        folder: The study's folder.
-        again: Names of the steps to repeat.
-    """
+    """The steps as a job that runs where the cells ran, so that the speed is that of the cluster's machine."""
 
     study_file: Path
     folder: Path
