@@ -1,4 +1,4 @@
-"""`features` on pictures and on a study folder: what is written, and what is said about mistakes."""
+"""The features of images and of a study: the files that are written, and the messages about mistakes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def config(name: str) -> CfgNode:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three pictures with annotations in `shapes`, and a study folder whose ihp has not been trained."""
+    """Make three images with annotations in `shapes`, and a study folder in which ihp is not trained."""
     root = tmp_path_factory.mktemp("features")
     write_shapes(root / "shapes", {"train": (1, 1), "val": (3, 2)})
     for name in ("fpn", "sni"):
@@ -77,7 +77,7 @@ def test_with_annotations(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
         assert 0 <= levels["p2"]["localisation"] <= 1
         assert -1 <= levels["p2"]["agreement_inside"] <= 1
         assert levels["p5"]["coarse_share"] is None
-    # The same weights: the trunk gives the same, and at p4 SNI adds a quarter of what FPN adds.
+    # With the same weights, the trunk gives the same maps, and at p4 SNI adds a quarter of what FPN adds.
     assert results["fpn"]["p2"]["localisation_before"] == results["sni"]["p2"]["localisation_before"]
     fpn, sni = (results[name]["p4"]["coarse_share"] for name in ("fpn", "sni"))
     assert sni / (1 - sni) == pytest.approx(0.25 * fpn / (1 - fpn), rel=2e-2)
@@ -86,7 +86,7 @@ def test_with_annotations(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def _objects_by_level(coco: dict[str, Any]) -> dict[str, int]:
-    """By the size of the box where the picture's shorter side is 192 pixels: 112 and more is p3, 224 and more p4 …"""
+    """Count the objects of each level in images whose shorter side is 192 pixels: p3 starts at 112, p4 at 224."""
     scales = {image["id"]: 192 / min(image["height"], image["width"]) for image in coco["images"]}
     sizes = [(a["bbox"][2] * a["bbox"][3]) ** 0.5 * scales[a["image_id"]] for a in coco["annotations"]]
     limits = {"p2": (0, 112), "p3": (112, 224), "p4": (224, 448), "p5": (448, math.inf)}
@@ -142,7 +142,7 @@ def test_models_are_named_by_what_tells_them_apart() -> None:
 
 @dataclass(frozen=True)
 class FakeStudy:
-    """What `measure_study` asks of a study."""
+    """A study with what `measure_study` reads."""
 
     shapes: Path
     names: tuple[str, ...]
@@ -171,7 +171,7 @@ class FakeStudy:
 
 
 def test_variants_may_have_any_name(tmp_path: Path) -> None:
-    """Variants called like the other keys of the file do not collide with them."""
+    """Variants that are called like the other keys of the file do not overwrite them."""
     measures = {name: {"p2": {"boxes": 3}} for name in ("set", "images", "variants")}
     found = write_results(measures, 5, "shapes", tmp_path / "features.json")
     assert found == json.loads((tmp_path / "features.json").read_text())

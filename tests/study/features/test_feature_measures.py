@@ -1,4 +1,4 @@
-"""Localisation, coarse share and agreement where the answer is known."""
+"""Localisation, coarse share and agreement in cases whose answer is known."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def everywhere(height: int, width: int) -> Regions:
 
 
 def test_regions_count_picture_pixels_once_and_no_padding() -> None:
-    """A 10x14 picture in a 3x4 map of stride 4; two boxes that overlap, one past the border."""
+    """A 10x14 image has a 3x4 map with stride 4; two boxes overlap, and one of them crosses the border."""
     boxes = torch.tensor([[1.0, 1.0, 6.0, 5.0], [4.0, 2.6, 9.4, 12.0]])
     where = regions(boxes, (10, 14), (3, 4), 4)
     pixels = torch.zeros(12, 16)
@@ -47,7 +47,7 @@ def test_localisation_at_its_corners() -> None:
 
 
 def test_localisation_is_the_probability_that_inside_outshines_outside() -> None:
-    """Against the definition, pair by pair; cells that a box cuts count on both sides; the scale does not matter."""
+    """The definition holds pair by pair. Cells that a box cuts count on both sides. The scale does not matter."""
     torch.manual_seed(0)
     where = regions(torch.tensor([[3.0, 2.0, 17.0, 13.0]]), (22, 27), (6, 7), 4)
     features = torch.randn(5, 6, 7).round(decimals=0)  # with ties
@@ -76,7 +76,7 @@ def test_coarse_share_leaves_out_padding_and_needs_something() -> None:
 
 
 def test_agreement_inside_and_outside() -> None:
-    """Own points along x; coarse along x inside the box, against it outside, and to nowhere in one column."""
+    """The own map points along x. The coarse map does so inside the box, points against x outside, and is 0 at the end."""
     where = regions(torch.tensor([[0.0, 0.0, 8.0, 16.0]]), (16, 16), (4, 4), 4)
     own, coarse = torch.zeros(2, 4, 4), torch.zeros(2, 4, 4)
     own[0] = 5

@@ -1,4 +1,4 @@
-"""Contributions of coarser levels: exact where pyramids are affine, complete in every registered one."""
+"""Contributions of coarser levels: they are exact in affine pyramids and complete in every registered pyramid."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def maps(channels: list[int], height: int = 64, width: int = 96) -> dict[str, Te
 
 
 def identity(pyramid: Pyramid) -> Pyramid:
-    """All convs pass their input on, plus a bias that must not count."""
+    """Make all convolutions identities plus a bias, which must not count."""
     for module in pyramid.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.dirac_(module.weight)
@@ -42,7 +42,7 @@ def nearest(x: Tensor) -> Tensor:
     ids=["fpn", "sni-area", "sni-0.5"],
 )
 def test_affine_pyramids_are_taken_apart_exactly(pyramid: Pyramid, alpha: float) -> None:
-    """Own: the lateral; coarse: alpha times the upsampled sum of all above it; biases belong to neither."""
+    """The own part is the lateral map, the coarse part alpha times the upsampled sum of all coarser maps."""
     features = maps([WIDTH] * 4)
     responses = respond(identity(pyramid), features)
     c = list(features.values())
@@ -63,7 +63,7 @@ def test_without_fusion_nothing_comes_from_above() -> None:
 
 
 def test_a_nonlinear_pyramid_by_hand() -> None:
-    """p2 = relu(C2 + up(C3)): C2 = 2 and C3 = -1 give 1 together, 2 and 0 alone; so 3/2 and -1/2 (Shapley)."""
+    """With p2 = relu(C2 + up(C3)), C2 = 2 and C3 = -1 give 1 together, 2 and 0 alone, hence the shares 3/2 and -1/2."""
 
     class Rectified(Pyramid):
         def fuse(self, features: list[Tensor]) -> list[Tensor]:
@@ -78,7 +78,7 @@ def test_a_nonlinear_pyramid_by_hand() -> None:
 
 @pytest.mark.parametrize("name", PYRAMIDS)
 def test_every_pyramid_is_fully_explained(name: str) -> None:
-    """Own + coarse = output with all maps - output with none; odd sizes included; the inputs stay as they are."""
+    """The two parts add up to the output with all maps minus that with none, also for odd sizes. Inputs do not change."""
     torch.manual_seed(0)
     cfg = get_cfg()
     cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 16, "MODEL.FPN.IN_FEATURES", list(TRUNK)])

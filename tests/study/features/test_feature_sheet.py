@@ -1,4 +1,4 @@
-"""Colours of feature maps, and the sheet they are drawn on."""
+"""The colours of feature maps, and the sheet on which they are drawn."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_components_that_do_not_exist_are_gray() -> None:
 
 
 def test_rotated_maps_get_the_first_ones_colours() -> None:
-    """Another network's channels may be any rotation of the first one's; its place in the picture decides."""
+    """Channels of another network may be any rotation of the first network's channels, but the pixels correspond."""
     torch.manual_seed(0)
     features = torch.randn(5, 8, 9) * torch.tensor([5.0, 3.0, 2.0, 0.1, 0.1])[:, None, None]
     rotation, _ = torch.linalg.qr(torch.randn(5, 5))
@@ -52,7 +52,7 @@ def _level(name: str, stride: int, share: bool, boxes: int) -> LevelView:
     rng = np.random.default_rng(stride)
     h, w = 60 // stride + 1, 90 // stride + 1
     maps = [rng.random((h, w)) for _ in range(4)]
-    maps[3][0, 0] = np.nan  # the cosine where there is nothing to compare
+    maps[3][0, 0] = np.nan  # the cosine is not defined there
     measures = {
         "localisation": 0.75 if boxes else None,
         "localisation_before": 0.5 if boxes else None,

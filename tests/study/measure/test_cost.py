@@ -1,4 +1,4 @@
-"""The costs of a study's variants."""
+"""The cost of a study's variants."""
 
 from __future__ import annotations
 

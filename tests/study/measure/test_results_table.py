@@ -1,4 +1,4 @@
-"""A study folder as a tidy table: values, states, files that are broken."""
+"""The results of a study as a tidy table: its values, the states of cells, and messages about broken files."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_csv_and_json_hold_the_same_table(study: Path) -> None:
 
 @pytest.mark.parametrize("nested", [True, False], ids=["new layout", "old layout"])
 def test_both_layouts_of_features_are_read(study: Path, nested: bool) -> None:
-    """In files of earlier versions the variants stand beside "images" and "set"."""
+    """Files of earlier versions have the variants beside "images" and "set"."""
     variants = {"fpn": {"p2": {"coarse_share": 0.5}}, "sni": {"p2": {"coarse_share": 0.2}}}
     content = {"images": 64, "set": "shapes"} | ({"variants": variants} if nested else variants)
     (study / "features.json").write_text(json.dumps(content))

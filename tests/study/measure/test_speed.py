@@ -1,4 +1,4 @@
-"""Timing side by side: the structure, that all variants work equally, and that nothing learned changes."""
+"""Timing side by side: all variants do equal work, and no weights change."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_work_is_the_same_whatever_the_weights(weights: str) -> None:
 
 
 def test_made_up_weights_keep_activations_near_one() -> None:
-    """A deep net without normalisation: frozen norms, on which fresh weights explode or fade."""
+    """In a deep network with frozen norms, fresh weights would make activations explode or fade."""
     study = SmallStudy(
         keys={"MODEL.RESNETS.NORM": "FrozenBN", "MODEL.RESNETS.DEPTH": 50, "MODEL.RESNETS.RES2_OUT_CHANNELS": 256}
     )
@@ -60,6 +60,7 @@ def test_made_up_weights_keep_activations_near_one() -> None:
     assert all(0.02 < x.std() < 50 for x in maps.values())
 
 
+@pytest.mark.slow
 def test_variants_are_measured_back_to_back(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,7 +95,7 @@ def test_variants_are_measured_back_to_back(
 
 
 def test_a_variants_own_files_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measuring writes nothing but its result, and no step moves a weight by more than rounding."""
+    """Measuring only writes its result, and no step changes a weight by more than rounding."""
     study = SmallStudy()
     monkeypatch.chdir(tmp_path)
     run = speed._Run(speed._Setup(study.config(study.variants[0], 3), "cpu", None, (64, 96)))

@@ -1,4 +1,4 @@
-"""The report: its numbers, that it stands alone, that names cannot harm it, and studies that are not complete."""
+"""The report: its numbers, a page without other files, names that contain code, and incomplete studies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _T_2 = 4.302653  # 97.5 % quantile of Student's t with 2 degrees of freedom
 
 
 class _Page(HTMLParser):
-    """The elements, the texts of table rows, and all text of a page."""
+    """A parsed page: its elements, the texts of its table rows, and its whole text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ def test_the_page_stands_alone(study: Path, page: _Page) -> None:
     assert page.count("svg") >= 6 and page.count("img") == 4 * 3  # four images: the truth and two variants
     for tag, attributes in page.elements:
         assert tag != "img" or attributes["alt"]
-    assert page.count("script") == 1 and "aria-sort" in html  # tables are sorted by the page's own script
+    assert page.count("script") == 1 and "aria-sort" in html  # the page's own script sorts tables
 
 
 def test_files_of_the_report(study: Path, page: _Page) -> None:
@@ -103,7 +103,7 @@ def test_files_of_the_report(study: Path, page: _Page) -> None:
     links = re.findall(r"\]\(([^)]+)\)", text)
     assert len(links) >= 7 and all((study / "report" / link).is_file() for link in links)
     again = (study / "report" / "report.html").read_bytes()
-    assert write_report(study).read_bytes() == again  # the same data, the same page
+    assert write_report(study).read_bytes() == again  # the same data give the same page
 
 
 def test_names_cannot_harm(tmp_path: Path) -> None:

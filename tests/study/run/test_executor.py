@@ -1,4 +1,4 @@
-"""Jobs as submitit has them: parameters for Slurm, requeueing, a few at a time on this machine."""
+"""Jobs of submitit: their parameters on Slurm, queueing them again, and a few at a time on this machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _job(folder: Path) -> CellJob:
 
 @pytest.fixture
 def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with `sbatch`, `srun` and `sacct` that play a cluster on which every job is running."""
+    """Make `sbatch`, `srun` and `sacct` that imitate a cluster on which every job is running."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name, script in {
@@ -59,7 +59,7 @@ def test_slurm_gets_the_options(fake_slurm: Path, tmp_path: Path) -> None:
         "signal=USR2@90",
     ):
         assert f"#SBATCH --{line}\n" in text
-    # a second run follows the jobs that are queued, and queues what is new
+    # a second run waits for the jobs that are queued, and queues only new ones
     (tmp_path / "submitted.sh").unlink()
     again = Slurm(tmp_path / "jobs", "study-x", options).submit({"b/seed1": _job(tmp_path)})
     assert again["b/seed1"].job_id == "77_1"
@@ -117,7 +117,7 @@ def test_a_preempted_job_saves_and_is_queued_again(
         assert signal.getsignal(signal.SIGUSR2) is submitits_handler
         assert signal.getsignal(signal.SIGTERM) is term
         signal.signal(signal.SIGUSR2, before)
-    assert len(requeued) == (first == signal.SIGUSR2)  # after SIGTERM alone somebody wants it to end
+    assert len(requeued) == (first == signal.SIGUSR2)  # SIGTERM alone means that somebody wants the job to end
     if requeued:
         assert isinstance(requeued[0], submitit.helpers.DelayedSubmission)
         assert requeued[0].function == job

@@ -1,4 +1,4 @@
-"""The runner as a user runs it, really killed and really told to stop: nothing is lost, nothing is trained twice."""
+"""The runner as a user runs it, killed or told to stop: nothing is lost, and nothing is trained twice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _start(study: Path, *flags: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "sn2fpn.study", "run", str(study), "--output", str(study.parent / "out"), *flags]
     return subprocess.Popen(
         command, env=_ENV, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    )  # as a terminal starts it: a process group of its own
+    )  # a process group of its own, as a terminal would start it
 
 
 def _wait(condition: Callable[[], Any], process: subprocess.Popen[str] | None = None, seconds: float = 240) -> None:
@@ -57,7 +57,7 @@ def test_an_interrupted_study_goes_on(how: str, write_study: WriteStudy, tiny_st
     if how == "kill -9":
         runner.kill()
         runner.communicate()
-        _wait(lambda: not is_locked(cell / ".lock"))  # its job notices, saves and stops
+        _wait(lambda: not is_locked(cell / ".lock"))  # the job notices, saves and stops
     else:
         os.killpg(runner.pid, signal.SIGINT)
         said = runner.communicate(timeout=120)[0]
@@ -68,7 +68,7 @@ def test_an_interrupted_study_goes_on(how: str, write_study: WriteStudy, tiny_st
     assert not (cell / "failure.txt").exists()
     assert "Interrupted after iteration" in (cell / "log.txt").read_text()
 
-    # the rest of the study, shortened: the folder must hold the same configuration, so shorten that, too
+    # Shorten the rest of the study. The folder must hold the same configuration, so shorten that as well.
     path = _study(write_study, tiny_study, at + 4)
     config = cell / "config.yaml"
     config.write_text(config.read_text().replace(f"MAX_ITER: {_LONG}", f"MAX_ITER: {at + 4}"))

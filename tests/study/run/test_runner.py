@@ -1,4 +1,4 @@
-"""The runner around cells, with a stand-in for training: what it starts, skips, tries again and refuses."""
+"""The runner with a stand-in for training: what it starts, skips, tries again and refuses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WriteStudy = Callable[..., Path]
 
 
 class InProcess(Local):
-    """Runs jobs when they are submitted."""
+    """An executor that runs jobs as soon as they are submitted."""
 
     def __init__(self) -> None:
         self.slots = 1
@@ -39,7 +39,7 @@ class InProcess(Local):
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Cells that the stand-in trained, in order; those named in `trained.broken` fail."""
+    """Return the list of cells that the stand-in trains, in order; those named in `trained.broken` fail."""
 
     class Trained(list):
         broken: frozenset[str] = frozenset()

@@ -1,4 +1,4 @@
-"""What cells start from: the fingerprint against the trainer's own start, and what its comparison says."""
+"""Fingerprints: they describe what the trainer really starts from, and their comparison says what differs."""
 
 from __future__ import annotations
 

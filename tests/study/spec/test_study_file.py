@@ -1,4 +1,4 @@
-"""Study files: what they expand to, and what is said about mistakes."""
+"""Study files: what they expand to, and the messages about mistakes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sn2fpn.pyramids import PYRAMIDS
 from sn2fpn.study.folder import CellFolder
 from sn2fpn.study.run.command import _dry_run
 from sn2fpn.study.spec.check import check_study
+from sn2fpn.study.spec.keys import flatten, nest
 from sn2fpn.study.spec.study import Cell, Study
 
 WriteStudy = Callable[..., Path]
@@ -28,7 +29,7 @@ def test_variants_are_the_product_of_the_axes(write_study: WriteStudy) -> None:
     study = Study.load(write_study(AXES=axes, EXCLUDE=[{"pyramid": "ihp", "trunk": "esd1"}], SEEDS=[7, 3]))
     assert [v.name for v in study.variants] == ["fpn-plain", "fpn-esd1", "sni-plain", "sni-esd1", "ihp-plain"]
     assert study.variants[3].axes == {"pyramid": "sni", "trunk": "esd1", "conv": "usual"}
-    assert study.baseline is study.variants[0]  # trunk and conv are not named: their first values
+    assert study.baseline is study.variants[0]  # BASELINE does not name trunk and conv, so they have their first values
     assert [c.name for c in study.cells[:5:4]] == ["fpn-plain/seed7", "ihp-plain/seed7"]
     cfg = study.config(study.variants[3], 7)
     assert (cfg.MODEL.BACKBONE.NAME, cfg.MODEL.ESD.MODE, cfg.SEED) == ("build_sn2_sni_backbone", 1, 7)
@@ -100,6 +101,15 @@ def test_mistakes_are_named(changes: dict[str, Any], words: list[str], write_stu
         check_study(Study.load(write_study(**changes)), tmp_path)
     for word in (str(tmp_path / "tiny.yaml"), *words):
         assert word in str(e.value)
+
+
+def test_keys_are_flattened_and_nested() -> None:
+    tree = {"SOLVER": {"MAX_ITER": 9, "AMP.ENABLED": True}, "MODEL.DEVICE": "cpu", "EMPTY": {}}
+    leaves = {"SOLVER.MAX_ITER": 9, "SOLVER.AMP.ENABLED": True, "MODEL.DEVICE": "cpu"}
+    assert flatten(tree) == leaves
+    assert nest(leaves) == {"SOLVER": {"MAX_ITER": 9, "AMP": {"ENABLED": True}}, "MODEL": {"DEVICE": "cpu"}}
+    with pytest.raises(UserError, match="A is given a value in the same place"):
+        nest({"A": 1, "A.B": 2})
 
 
 def test_files_are_read_safely(tmp_path: Path) -> None:

@@ -38,13 +38,7 @@ def build_mapper(model: GeneralizedRCNN, resize: ResizeShortestEdge | None) -> D
 def examine(
     model: GeneralizedRCNN, mapper: DatasetMapper, records: Sequence[dict[str, Any]], drawn: Collection[int]
 ) -> tuple[dict[str, Measures], list[View]]:
-    """Measure a model's feature maps on images.
-
-    Args:
-        model: The model, which keeps its mode.
-        mapper: Makes the model's inputs with targets.
-        records: Data set dicts of the images.
-        drawn: Positions in `records` of the images whose views are wanted.
+    """Measure a model's feature maps on the images of some data set dicts; `drawn` are positions of those to view.
 
     Returns:
         The mean measures of each level by its name, from fine to coarse, and the views in the order of the images.
@@ -77,16 +71,9 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def write_results(
     measures: Mapping[str, Mapping[str, Measures]], images: int, set_name: str | None, path: Path
 ) -> dict[str, Any]:
-    """Write the measures as JSON and return the content of the file.
+    """Write the measures as JSON and return {"images": …, "set": …, "variants": {model: {level: {measure: value}}}}.
 
-    Args:
-        measures: {model: {level: {measure: value or None}}}.
-        images: Number of images that the means are over.
-        set_name: Data set or file that the images come from.
-        path: The file.
-
-    Returns:
-        {"images": …, "set": …, "variants": {model: {level: {measure: value or None}}}}.
+    `images` is the number of images that the means are over, `set_name` the data set or file that they come from.
     """
     results = {"images": images, "set": set_name, "variants": dict(measures)}
     write_json(path, results)

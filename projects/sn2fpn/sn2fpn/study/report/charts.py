@@ -126,17 +126,17 @@ def _draw_groups(
     """Draw means with intervals around the positions 0, 1, … of the groups, upright or across."""
     step = min(widest, 0.8 / max(len(variants), 1))
     for i, name in enumerate(variants):
-        shift, look = (i - (len(variants) - 1) / 2) * step, style[name]
+        shift, look, label = (i - (len(variants) - 1) / 2) * step, style[name], name
         for position, group in enumerate(groups.values()):
             if name not in group:
                 continue
             at, score = position + shift, group[name]
-            label = name if position == 0 else None
             bar, point = ([at, at], [score.low, score.high]), ([at], [score.mean])
             if not math.isnan(score.low):
                 axes.plot(*(bar[::-1] if across else bar), "-", color=look.color, linewidth=1.3, alpha=0.75)
             marker = {"color": look.color, "markersize": 5.5, "markeredgewidth": 0, "label": label}
             axes.plot(*(point[::-1] if across else point), look.marker, **marker)
+            label = None  # the legend names each variant once
 
 
 def _limit_to_percent(axes: Axes) -> None:

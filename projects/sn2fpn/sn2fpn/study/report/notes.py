@@ -13,7 +13,7 @@ from .words import joined, plural
 def lead(study: StudyResults) -> str:
     seeds = plural(len(study.study.seeds), "seed")
     return (
-        f"{plural(len(study.variants), 'variant')} were trained in the same way with {seeds} each: "
+        f"This study trains {plural(len(study.variants), 'variant')} in the same way with {seeds} each: "
         f"{joined(study.variants)}. Scores are in percent."
     )
 
@@ -128,8 +128,8 @@ def costs(study: StudyResults) -> list[str]:
 
 def sizes() -> list[str]:
     return [
-        "The sizes are those of COCO: small objects have an area below 32² pixels, large objects one of at least 96² "
-        "pixels. Bars are 95 % intervals over seeds, where there is more than one seed."
+        "The sizes are those of COCO: small objects have an area below 32² pixels, and large objects have an area of "
+        "at least 96² pixels. Bars are 95 % intervals over seeds, where there is more than one seed."
     ]
 
 

@@ -18,6 +18,7 @@ import submitit
 
 from ...errors import UserError
 from ..files import read_json, write_json
+from .signals import signal_handlers
 
 __all__ = ["Executor", "Local", "Slurm", "SlurmOptions", "minutes"]
 
@@ -69,7 +70,8 @@ class Local(Executor):
             gpus = self._free_gpus()
             if gpus:
                 self._executor.update_parameters(visible_gpus=gpus)
-            with _untouched_by_the_terminal(), _threads(self._threads):
+            # The terminal sends Ctrl-C to all processes, but the runner itself stops its jobs.
+            with signal_handlers({signal.SIGINT: signal.SIG_IGN}), _threads(self._threads):
                 submitted[name] = self._executor.submit(job)
             self._jobs.append((submitted[name], gpus))
         return submitted
@@ -187,16 +189,6 @@ def _visible_gpus(wanted: int) -> list[int]:
     if wanted > len(visible):
         raise UserError(f"--parallel and --num-gpus ask for {wanted} GPUs, but {len(visible)} are visible")
     return visible
-
-
-@contextmanager
-def _untouched_by_the_terminal() -> Iterator[None]:
-    """Let processes that start inside ignore the terminal's Ctrl-C, since the runner itself stops its jobs."""
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 @contextmanager

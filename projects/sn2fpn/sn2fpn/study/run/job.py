@@ -9,8 +9,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -19,6 +17,7 @@ from typing import Any
 from ..folder import CellFolder, State
 from ..locks import is_locked
 from ..spec.study import Study
+from .signals import signal_handlers
 from .training import run_cell
 
 __all__ = ["CellJob"]
@@ -57,7 +56,8 @@ class CellJob:
         if self.runner is not None:
             os.setpgid(0, 0)  # the terminal's Ctrl-C then reaches the runner alone, which stops its jobs once
             threading.Thread(target=_stop_without, args=(self.runner,), daemon=True).start()
-        with _signals() as notice:
+        notice = _Notice(signal.getsignal(signal.SIGUSR2))  # submitit's handler
+        with signal_handlers({signal.SIGTERM: notice.stop, signal.SIGUSR2: notice.preempt}):
             state = run_cell(study, cell, self.folder, self.num_gpus)
             if state is State.INTERRUPTED:
                 notice.requeue_if_preempted(waiting=self.runner is None)
@@ -108,16 +108,3 @@ class _Notice:
             time.sleep(_POLL_S)
         if self._preempted and callable(self._requeue):
             self._requeue(*self._preempted)
-
-
-@contextmanager
-def _signals() -> Iterator[_Notice]:
-    """Replace submitit's handlers of SIGTERM and SIGUSR2 by the job's own inside this context."""
-    notice = _Notice(signal.getsignal(signal.SIGUSR2))
-    handlers = {signal.SIGTERM: notice.stop, signal.SIGUSR2: notice.preempt}
-    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield notice
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

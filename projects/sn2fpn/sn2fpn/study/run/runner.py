@@ -6,8 +6,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -21,6 +21,7 @@ from ..spec.study import Cell, Study
 from .executor import Executor, Local
 from .job import CellJob
 from .progress import Progress
+from .signals import signal_handlers
 
 __all__ = ["Runner"]
 
@@ -65,7 +66,8 @@ class Runner:
         waiting = [cell for cell in cells if statuses[cell].state not in skipped]
         iterations = {c: self.study.config(c.variant, c.seed).SOLVER.MAX_ITER for c in self.study.cells}
         progress = Progress(self.study, iterations, self.executor.slots or max(1, len(waiting)))
-        with ExitStack() as alive, progress, self._signals():
+        handlers = dict.fromkeys((signal.SIGINT, signal.SIGTERM), self._on_signal)
+        with ExitStack() as alive, progress, signal_handlers(handlers):
             alive.enter_context(locked(self._lock))
             alive.callback(self._lock.unlink, missing_ok=True)
             while True:
@@ -123,24 +125,13 @@ class Runner:
             elif not place.is_finished:
                 place.save_failure(f"the process ended without a reason (killed? out of memory?): {_end_of(job)}")
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         """Let the first Ctrl-C or SIGTERM end the loop in good order, and the second one end it at once."""
-
-        def on_signal(_number: int, _frame: FrameType | None) -> None:
-            if self.interrupted:
-                raise KeyboardInterrupt
-            self.interrupted = True
-            local = isinstance(self.executor, Local)
-            what = "waiting for them to save" if local else "they continue on the cluster"
-            print(f"interrupted: {len(self._jobs)} cells are running, {what}", flush=True)
-
-        previous = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        what = "waiting for them to save" if isinstance(self.executor, Local) else "they continue on the cluster"
+        print(f"interrupted: {len(self._jobs)} cells are running, {what}", flush=True)
 
 
 def _end_of(job: submitit.Job[Any]) -> str:

@@ -22,17 +22,11 @@ _NAME = re.compile(r"\w[\w.+=-]*")
 
 @dataclass(frozen=True)
 class Variant:
-    """One combination of axis values.
+    """One combination of axis values."""
 
-    Attributes:
-        name: The axis values joined by "-", over the axes that have more than one value.
-        axes: The value of every axis.
-        overrides: The configuration keys that these values set.
-    """
-
-    name: str
-    axes: dict[str, str] = field(hash=False)
-    overrides: dict[str, Any] = field(hash=False)
+    name: str  # the values joined by "-", over the axes that have more than one value
+    axes: dict[str, str] = field(hash=False)  # the value of every axis
+    overrides: dict[str, Any] = field(hash=False)  # the configuration keys that these values set
 
 
 @dataclass(frozen=True)
@@ -49,11 +43,7 @@ class Cell:
 
 
 def read_axis(axis: str, values: Any, where: str) -> dict[str, dict[str, Any]]:
-    """Return {value: {config key: value}} for an axis as it stands in the file.
-
-    Raises:
-        UserError: The axis does not have that form. The message begins with `where`.
-    """
+    """Return {value: {config key: value}} for an axis of the file; a UserError about its form begins with `where`."""
     if axis == _PYRAMID and isinstance(values, list):
         names = [str(value) for value in values]
         if len(set(names)) < len(names):
