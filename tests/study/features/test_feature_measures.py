@@ -76,7 +76,7 @@ def test_coarse_share_leaves_out_padding_and_needs_something() -> None:
 
 
 def test_agreement_inside_and_outside() -> None:
-    """The own map points along x. The coarse map does so inside the box, points against x outside, and is 0 at the end."""
+    """The own map points along x. The coarse map does so inside the box, against x outside, and is 0 in one column."""
     where = regions(torch.tensor([[0.0, 0.0, 8.0, 16.0]]), (16, 16), (4, 4), 4)
     own, coarse = torch.zeros(2, 4, 4), torch.zeros(2, 4, 4)
     own[0] = 5

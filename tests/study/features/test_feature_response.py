@@ -78,7 +78,7 @@ def test_a_nonlinear_pyramid_by_hand() -> None:
 
 @pytest.mark.parametrize("name", PYRAMIDS)
 def test_every_pyramid_is_fully_explained(name: str) -> None:
-    """The two parts add up to the output with all maps minus that with none, also for odd sizes. Inputs do not change."""
+    """The two parts add up to the output with all maps minus that with none, also for odd sizes; inputs are kept."""
     torch.manual_seed(0)
     cfg = get_cfg()
     cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 16, "MODEL.FPN.IN_FEATURES", list(TRUNK)])
