@@ -136,7 +136,7 @@ def test_the_interval_is_that_of_the_formula(truth: COCOEvaluator) -> None:
 
 
 def test_without_a_classs_boxes(truth: COCOEvaluator) -> None:
-    """Without the boxes of class 1, that class loses its AP on any images, which halves the mean; seeds are averaged."""
+    """Without its boxes, class 1 loses its AP on any images, which halves the mean AP. Seeds are averaged."""
     hits = np.ones((400, 2), bool)
     a, b = _found(hits), _found(hits & [True, False])
     of_a = resample(truth, [a, a], ["bbox/AP", "bbox/AP-left", "bbox/AP-right"], 100)
