@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,23 +31,45 @@ _DPI = 100
 _PERCENTILES = (1, 99)
 
 
-class _Panel(NamedTuple):
-    """How one map is shown: values (H, W) with a colour map and its range, or colours (H, W, 3), and a number."""
+class _Column(NamedTuple):
+    """One of the two columns that a model has in a block."""
 
-    values: np.ndarray
+    title: str
+    array: str  # attribute of a `LevelView`, (H, W), or (H, W, 3) for scores of principal components
+    measure: str = ""  # the number that is written into the panels
     cmap: str | None = None
-    range: tuple[float, float] | None = None
-    number: float | None = None
+    range: tuple[float, float] | None = None  # of the colour map; None scales each panel by its own values
 
 
 class _Block(NamedTuple):
-    """A heading with a note, the titles of each model's two columns, and a function that gives the panels of a row."""
+    """Rows of panels under a heading with a note."""
 
     title: str
     note: str
-    columns: tuple[str, str]
-    panels: Callable[[list[LevelView]], list[_Panel]]
-    scales: tuple[tuple[str, float, float], ...] = ()
+    columns: tuple[_Column, _Column]
+
+
+_ENERGY = _Block(
+    "Energy",
+    "The norm over channels, scaled in each panel. The number is the localisation of the framed objects (0.5: chance).",
+    (
+        _Column("before", "energy_before", "localisation_before", "magma"),
+        _Column("after", "energy_after", "localisation", "magma"),
+    ),
+)
+_COLOURS = _Block(
+    "Principal components",
+    "The first three are shown as red, green and blue. Within a row, similar colours mean similar places.",
+    (_Column("before", "scores_before"), _Column("after", "scores_after")),
+)
+_FUSION = _Block(
+    "What fusion adds",
+    "The share of coarser levels in the output, and its cosine with the rest. The numbers are over the whole image.",
+    (
+        _Column("coarse share", "share", "coarse_share", "viridis", (0.0, 1.0)),
+        _Column("agreement", "cosine", "agreement", "RdBu_r", (-1.0, 1.0)),
+    ),
+)
 
 
 def draw_views(views: Mapping[str, View], path: str | Path, title: str = "") -> Path:
@@ -70,58 +92,10 @@ def draw_views(views: Mapping[str, View], path: str | Path, title: str = "") -> 
     for block, chosen in blocks:
         sheet.head(block)
         for row in chosen:
-            levels = [view.levels[row] for view in views.values()]
-            sheet.row(first.image, levels, block.panels(levels))
+            sheet.row(first.image, [view.levels[row] for view in views.values()], block.columns)
     with atomic_write(path, "wb") as file:
         sheet.figure.savefig(file, format="png", dpi=_DPI)
     return Path(path)
-
-
-def _energy_panels(levels: list[LevelView]) -> list[_Panel]:
-    return [
-        _Panel(values, "magma", tuple(np.percentile(values, _PERCENTILES)), level.measures[key])
-        for level in levels
-        for values, key in ((level.energy_before, "localisation_before"), (level.energy_after, "localisation"))
-    ]
-
-
-def _colour_panels(levels: list[LevelView]) -> list[_Panel]:
-    scores = [s for level in levels for s in (level.scores_before, level.scores_after)]
-    return [_Panel(to_rgb(s)) for s in align(scores)]
-
-
-def _fusion_panels(levels: list[LevelView]) -> list[_Panel]:
-    return [
-        _Panel(values, cmap, limits, level.measures[key])
-        for level in levels
-        for values, cmap, limits, key in (
-            (level.share, _SHARE[0], _SHARE[1:], "coarse_share"),
-            (level.cosine, _COSINE[0], _COSINE[1:], "agreement"),
-        )
-    ]
-
-
-_SHARE = ("viridis", 0.0, 1.0)
-_COSINE = ("RdBu_r", -1.0, 1.0)
-_ENERGY = _Block(
-    "Energy",
-    "The norm over channels, scaled in each panel. The number is the localisation of the framed objects (0.5: chance).",
-    ("before", "after"),
-    _energy_panels,
-)
-_COLOURS = _Block(
-    "Principal components",
-    "The first three are shown as red, green and blue. Within a row, similar colours mean similar places.",
-    ("before", "after"),
-    _colour_panels,
-)
-_FUSION = _Block(
-    "What fusion adds",
-    "The share of coarser levels in the output, and its cosine with the rest. The numbers are over the whole image.",
-    ("coarse share", "agreement"),
-    _fusion_panels,
-    (_SHARE, _COSINE),
-)
 
 
 class _Sheet:
@@ -150,14 +124,16 @@ class _Sheet:
             x = (self._left(2 * k) + self._left(2 * k + 1) + _PANEL) / 2
             self._text(x, self.y + 0.22, name, ha="center", fontsize=10, fontweight="bold")
             for side, column in enumerate(block.columns):
-                self._text(self._left(2 * k + side) + _PANEL / 2, self.y + 0.06, column, ha="center", fontsize=9)
-        for k, (cmap, low, high) in enumerate(reversed(block.scales)):
-            axes = self._axes(right - (k + 1) * 1.35, self.y + 0.63, 1.1, 0.1)
-            scale = ScalarMappable(Normalize(low, high), cmap)
-            self.figure.colorbar(scale, cax=axes, orientation="horizontal", ticks=[low, (low + high) / 2, high])
-            axes.tick_params(labelsize=7, pad=1, length=2)
+                self._text(self._left(2 * k + side) + _PANEL / 2, self.y + 0.06, column.title, ha="center", fontsize=9)
+        for k, column in enumerate(reversed(block.columns)):
+            if column.range is not None:
+                low, high = column.range
+                axes = self._axes(right - (k + 1) * 1.35, self.y + 0.63, 1.1, 0.1)
+                scale = ScalarMappable(Normalize(low, high), column.cmap)
+                self.figure.colorbar(scale, cax=axes, orientation="horizontal", ticks=[low, (low + high) / 2, high])
+                axes.tick_params(labelsize=7, pad=1, length=2)
 
-    def row(self, image: np.ndarray, levels: Sequence[LevelView], panels: Sequence[_Panel]) -> None:
+    def row(self, image: np.ndarray, levels: Sequence[LevelView], columns: Sequence[_Column]) -> None:
         """Add a row with the image and two panels per model."""
         self.y -= self.height + _GAP
         self._text(_LEFT - 0.1, self.y + self.height / 2, levels[0].name, ha="right", va="center", fontsize=12)
@@ -165,20 +141,12 @@ class _Sheet:
         size = image.shape[:2]
         axes.imshow(image, extent=(0, size[1], size[0], 0))
         _frame(axes, levels[0].boxes, size)
-        for column, panel in enumerate(panels):
-            level = levels[column // 2]
-            axes = self._axes(self._left(column), self.y, _PANEL, self.height)
-            rows, columns = panel.values.shape[:2]
-            low, high = panel.range or (None, None)
-            extent = (0, columns * level.stride, rows * level.stride, 0)
-            axes.set_facecolor("0.8")  # shown where a value is not defined
-            axes.imshow(
-                panel.values, panel.cmap, vmin=low, vmax=high, extent=extent, interpolation="nearest", aspect="auto"
-            )
-            _frame(axes, level.boxes, level.size)
-            if panel.number is not None:
-                text, ground = f"{panel.number:.2f}", dict(facecolor="black", alpha=0.65, pad=1.5, linewidth=0)
-                axes.text(0.03, 0.04, text, transform=axes.transAxes, color="white", fontsize=8, bbox=ground)
+        arrays = [getattr(level, column.array) for level in levels for column in columns]
+        if arrays[0].ndim == 3:
+            arrays = [to_rgb(scores) for scores in align(arrays)]
+        for k, values in enumerate(arrays):
+            axes = self._axes(self._left(k), self.y, _PANEL, self.height)
+            _draw_panel(axes, values, levels[k // 2], columns[k % 2])
 
     def _left(self, column: int) -> float:
         """Return the left edge of a panel; the image stands to the left of all panels."""
@@ -194,6 +162,19 @@ class _Sheet:
     def _text(self, x: float, y: float, text: str, **style: object) -> None:
         w, h = self.figure.get_size_inches()
         self.figure.text(x / w, y / h, text, **style)
+
+
+def _draw_panel(axes: Axes, values: np.ndarray, level: LevelView, column: _Column) -> None:
+    rows, columns = values.shape[:2]
+    low, high = column.range or np.percentile(values, _PERCENTILES)
+    extent = (0, columns * level.stride, rows * level.stride, 0)
+    axes.set_facecolor("0.8")  # shown where a value is not defined
+    axes.imshow(values, column.cmap, vmin=low, vmax=high, extent=extent, interpolation="nearest", aspect="auto")
+    _frame(axes, level.boxes, level.size)
+    number = level.measures.get(column.measure)
+    if number is not None:
+        ground = dict(facecolor="black", alpha=0.65, pad=1.5, linewidth=0)
+        axes.text(0.03, 0.04, f"{number:.2f}", transform=axes.transAxes, color="white", fontsize=8, bbox=ground)
 
 
 def _frame(axes: Axes, boxes: np.ndarray, size: tuple[int, int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -73,43 +74,28 @@ def best_variant(results: StudyResults, metric: str) -> str | None:
 
 def compare(results: StudyResults, test_set: TestSet | None) -> list[Comparison]:
     """Compare each variant with the baseline on the headline metric; without a test set, images are not resampled."""
-    resampled = _Resampled(results, test_set)
-    found: dict[str, tuple[Difference, Bootstrap | None]] = {}
-    for name in results.variants:
-        seeds = None if name == results.baseline else difference(results, name, results.baseline, results.headline)
-        if seeds is not None:
-            found[name] = seeds, resampled.difference(name)
-    verdicts = distinguishable(found, results.baseline, results.label(results.headline))
-    return [Comparison(name, *bounds, verdicts[name]) for name, bounds in found.items()]
+    baseline, metric = results.baseline, results.headline
 
+    @cache
+    def resampled(variant: str, seeds: tuple[int, ...]) -> np.ndarray:
+        predictions = [test_set.predictions(cell) for cell in results.of(variant) if cell.seed in seeds]
+        return resample(test_set.evaluator, predictions, [metric])[metric]
 
-class _Resampled:
-    """Scores on resampled test images, which are computed once per variant."""
-
-    def __init__(self, results: StudyResults, test_set: TestSet | None) -> None:
-        self._results = results
-        self._test_set = test_set
-        self._scores: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
-
-    def difference(self, variant: str) -> Bootstrap | None:
-        """Return the difference to the baseline over shared seeds; None, with a warning, if predictions are missing."""
-        if self._test_set is None:
+    def over_images(variant: str) -> Bootstrap | None:
+        if test_set is None:
             return None
-        names = (variant, self._results.baseline)
-        ours, theirs = ({cell.seed for cell in self._results.of(name)} for name in names)
+        ours, theirs = ({cell.seed for cell in results.of(name)} for name in (variant, baseline))
         seeds = tuple(sorted(ours & theirs))
         try:
-            return compare_resampled(*(self._of(self._test_set, name, seeds) for name in names))
+            return compare_resampled(resampled(variant, seeds), resampled(baseline, seeds))
         except UserError as e:
             logger.warning("no bootstrap over images for %s: %s", variant, e)
             return None
 
-    def _of(self, test_set: TestSet, variant: str, seeds: tuple[int, ...]) -> np.ndarray:
-        if (variant, seeds) not in self._scores:
-            metric = self._results.headline
-            predictions = [test_set.predictions(cell) for cell in self._results.of(variant) if cell.seed in seeds]
-            self._scores[variant, seeds] = resample(test_set.evaluator, predictions, [metric])[metric]
-        return self._scores[variant, seeds]
+    over_seeds = {name: difference(results, name, baseline, metric) for name in results.variants if name != baseline}
+    found = {name: (seeds, over_images(name)) for name, seeds in over_seeds.items() if seeds is not None}
+    verdicts = distinguishable(found, baseline, results.label(metric))
+    return [Comparison(name, *bounds, verdicts[name]) for name, bounds in found.items()]
 
 
 def _range(bounds: Interval | Bootstrap) -> str:
