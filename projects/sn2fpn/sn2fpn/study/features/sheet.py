@@ -26,7 +26,7 @@ _MODEL_GAP = 0.22
 _LEFT = 0.5  # width of the levels' names
 _TITLE = 0.4  # height of the sheet's title
 _HEAD = 0.95  # height of a block's heading and of its columns' titles
-_MIN_WIDTH = 8.0  # the lines of notes need this width
+_MIN_WIDTH = 8.2  # the lines of notes need this width
 _DPI = 100
 _PERCENTILES = (1, 99)
 
@@ -128,7 +128,7 @@ class _Sheet:
         for k, column in enumerate(reversed(block.columns)):
             if column.range is not None:
                 low, high = column.range
-                axes = self._axes(right - (k + 1) * 1.35, self.y + 0.63, 1.1, 0.1)
+                axes = self._axes(right - (k + 1) * 1.35, self.y + 0.73, 1.1, 0.1)
                 scale = ScalarMappable(Normalize(low, high), column.cmap)
                 self.figure.colorbar(scale, cax=axes, orientation="horizontal", ticks=[low, (low + high) / 2, high])
                 axes.tick_params(labelsize=7, pad=1, length=2)
@@ -174,7 +174,8 @@ def _draw_panel(axes: Axes, values: np.ndarray, level: LevelView, column: _Colum
     number = level.measures.get(column.measure)
     if number is not None:
         ground = dict(facecolor="black", alpha=0.65, pad=1.5, linewidth=0)
-        axes.text(0.03, 0.04, f"{number:.2f}", transform=axes.transAxes, color="white", fontsize=8, bbox=ground)
+        text = f"{number:.2f}".replace("-", "−")
+        axes.text(0.03, 0.04, text, transform=axes.transAxes, color="white", fontsize=8, bbox=ground)
 
 
 def _frame(axes: Axes, boxes: np.ndarray, size: tuple[int, int]) -> None:

@@ -36,7 +36,7 @@ def summary(study: StudyResults, found: Sequence[Comparison]) -> str:
         return f"Only the baseline {baseline} has finished cells, so there is nothing to compare yet."
     if all(c.seeds.n < 2 for c in found):
         return (
-            f"With one seed each, nobody can say whether {plural(len(found), 'variant')} and {baseline} differ in "
+            f"With one seed each, it cannot be said whether {plural(len(found), 'variant')} and {baseline} differ in "
             f"{headline} by more than the noise between trainings."
         )
     apart = [c for c in found if c.verdict.distinguishable]
@@ -45,10 +45,14 @@ def summary(study: StudyResults, found: Sequence[Comparison]) -> str:
     groups = {
         f"better than {baseline} by more than noise": [c for c in apart if c.seeds.mean > 0],
         f"worse than {baseline} by more than noise": [c for c in apart if c.seeds.mean < 0],
-        "not distinguishable from noise": [c for c in found if not c.verdict.distinguishable],
+        f"not distinguishable from {baseline}": [c for c in found if not c.verdict.distinguishable],
     }
-    parts = [f"{words}: {joined(c.variant for c in group)}" for words, group in groups.items() if group]
-    return f"In {headline}, {'; '.join(parts)}."
+    parts = [
+        f"{joined(c.variant for c in group)} {'is' if len(group) == 1 else 'are'} {words}"
+        for words, group in groups.items()
+        if group
+    ]
+    return f"Measured by {headline}: {'; '.join(parts)}."
 
 
 def comparisons(study: StudyResults, found: Sequence[Comparison]) -> list[str]:
