@@ -98,7 +98,7 @@ def test_a_variants_own_files_are_left_alone(tmp_path: Path, monkeypatch: pytest
     """Measuring only writes its result, and no step changes a weight by more than rounding."""
     study = SmallStudy()
     monkeypatch.chdir(tmp_path)
-    run = speed._Run(speed._Setup(study.config(study.variants[0], 3), "cpu", None, (64, 96)))
+    run = speed._Run(speed._Setup.of(study, study.variants[0], tmp_path, "cpu", (64, 96)))
     before = {k: v.clone() for k, v in run._model.named_parameters()}
     run.train()
     assert all(torch.allclose(v, before[k], atol=1e-8) for k, v in run._model.named_parameters())

@@ -14,7 +14,7 @@ from ...errors import UserError, did_you_mean
 from ...predict.inputs import find_files, is_video
 from ...predict.loading import load_predictor
 from ..images import evenly_spread
-from .examine import build_mapper, examine, measures_table, write_results
+from .examine import examine, measures_table, write_results
 from .maps import Measures
 from .sheet import draw_views
 from .view import View
@@ -62,8 +62,7 @@ def main(args: argparse.Namespace) -> int:
     names = name_models(args.config_file, args.weights)
     for name, config, weights in zip(names, args.config_file, args.weights or [""] * len(names)):
         predictor, _ = load_predictor(config, weights, args.opts)
-        mapper = build_mapper(predictor.model, predictor.resize)
-        measures[name], views[name] = examine(predictor.model, mapper, records, drawn)
+        measures[name], views[name] = examine(predictor, records, drawn)
         if list(measures[name]) != list(measures[names[0]]):
             found, expected = (", ".join(measures[n]) for n in (name, names[0]))
             raise UserError(

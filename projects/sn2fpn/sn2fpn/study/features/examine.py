@@ -11,13 +11,12 @@ import numpy as np
 from tabulate import tabulate
 
 from ...data import DatasetMapper
-from ...data.augmentation import ResizeShortestEdge
-from ...modeling import GeneralizedRCNN
+from ...predict.predictor import Predictor
 from ..files import write_json
 from .maps import Measures, look, measure
 from .view import View, make_view
 
-__all__ = ["build_mapper", "examine", "mean_measures", "measures_table", "write_results"]
+__all__ = ["examine", "mean_measures", "measures_table", "write_results"]
 
 _COLUMNS = {
     "boxes": "objects",
@@ -30,19 +29,18 @@ _COLUMNS = {
 }
 
 
-def build_mapper(model: GeneralizedRCNN, resize: ResizeShortestEdge | None) -> DatasetMapper:
-    """Return a mapper that makes a model's inputs as its evaluation does, but with the boxes of the objects."""
-    return DatasetMapper([] if resize is None else [resize], model.input_format, with_targets=True)
-
-
 def examine(
-    model: GeneralizedRCNN, mapper: DatasetMapper, records: Sequence[dict[str, Any]], drawn: Collection[int]
+    predictor: Predictor, records: Sequence[dict[str, Any]], drawn: Collection[int]
 ) -> tuple[dict[str, Measures], list[View]]:
     """Measure a model's feature maps on the images of some data set dicts; `drawn` are positions of those to view.
+
+    Inputs are made as in the model's evaluation, but with the boxes of the objects.
 
     Returns:
         The mean measures of each level by its name, from fine to coarse, and the views in the order of the images.
     """
+    model, resize = predictor.model, predictor.resize
+    mapper = DatasetMapper([] if resize is None else [resize], model.input_format, with_targets=True)
     per_image: list[dict[str, Measures]] = []
     views = []
     for i, record in enumerate(records):

@@ -12,7 +12,7 @@ from ...predict.predictor import Predictor
 from ..folder import CellFolder
 from ..images import evenly_spread, images_with_objects
 from ..spec.study import Cell, Study
-from .examine import build_mapper, examine, write_results
+from .examine import examine, write_results
 from .maps import Measures
 from .sheet import draw_views
 from .view import View
@@ -55,9 +55,7 @@ def measure_study(study: Study, folder: str | Path, images: int = 64, drawn: int
             continue
         cfg = study.config(variant, seed)
         cfg.MODEL.WEIGHTS = str(weights)
-        predictor = Predictor(cfg)
-        mapper = build_mapper(predictor.model, predictor.resize)
-        measures[variant.name], views[variant.name] = examine(predictor.model, mapper, records, shown)
+        measures[variant.name], views[variant.name] = examine(Predictor(cfg), records, shown)
         logger.info("features: measured %s on %d images", variant.name, len(records))
     if not measures:
         raise UserError(f"{folder}: no variant has trained weights of seed {seed}; run the study first")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from ...config import CfgNode
 from ...engine import Trainer, import_files
 from ..files import write_json
 from ..folder import CellFolder
-from ..spec.study import Cell, Study
+from ..spec.study import Cell, Study, Variant
 from .cost import evaluation_size
 from .timing import Neighbours, resident_mib, take_turns
 from .workload import fill_weights, fix_work, make_images, model_inputs
@@ -61,14 +61,9 @@ def measure_speed(study: Study, folder: str | Path, rounds: int = 7) -> dict[str
     Raises:
         UserError: A variant cannot be built, its weights do not fit, or see `evaluation_size`.
     """
-    folder, seed = Path(folder), study.seeds[0]
-    base = study.config(study.baseline, seed)
+    base = study.config(study.baseline, study.seeds[0])
     device, size = base.MODEL.DEVICE, evaluation_size(base)
-    setups = {}
-    for variant in study.variants:
-        weights = CellFolder(folder, Cell(variant, seed)).weights
-        cfg = study.config(variant, seed).clone()
-        setups[variant.name] = _Setup(cfg, device, weights if weights.is_file() else None, size)
+    setups = {v.name: _Setup.of(study, v, Path(folder), device, size) for v in study.variants}
     with _without_determinism():
         memory = {name: _in_new_process(_peak_memory, setup, study.imports) for name, setup in setups.items()}
         runs = {name: _Run(setup) for name, setup in setups.items()}
@@ -84,10 +79,7 @@ def measure_speed(study: Study, folder: str | Path, rounds: int = 7) -> dict[str
             neighbours.used,
             neighbours.cores,
         )
-    work = {(run.proposals, run.detections) for run in runs.values()}
-    if len(work) > 1:
-        logger.warning("the variants did unequal work (proposals, detections): %s", sorted(work))
-    proposals, detections = max(work)
+    proposals, detections = _work(runs.values())
     speed = {
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
@@ -109,8 +101,16 @@ def measure_speed(study: Study, folder: str | Path, rounds: int = 7) -> dict[str
             for name, setup in setups.items()
         },
     }
-    write_json(folder / "speed.json", speed)
+    write_json(Path(folder) / "speed.json", speed)
     return speed
+
+
+def _work(runs: Iterable[_Run]) -> tuple[int, int]:
+    """Return the numbers of proposals and detections per image, which should be the same in all runs."""
+    work = {(run.proposals, run.detections) for run in runs}
+    if len(work) > 1:
+        logger.warning("the variants did unequal work (proposals, detections): %s", sorted(work))
+    return max(work)
 
 
 @dataclass
@@ -118,14 +118,16 @@ class _Setup:
     """What another process needs to build a `_Run`."""
 
     cfg: CfgNode
-    device: str
     weights: Path | None
     size: tuple[int, int]
 
-    def __post_init__(self) -> None:
-        self.cfg.defrost()
-        keys = _STILL | {"MODEL.DEVICE": self.device}
-        self.cfg.merge_from_list([item for pair in keys.items() for item in pair])
+    @classmethod
+    def of(cls, study: Study, variant: Variant, folder: Path, device: str, size: tuple[int, int]) -> _Setup:
+        cfg = study.config(variant, study.seeds[0]).clone()
+        cfg.defrost()
+        cfg.merge_from_list([item for pair in (_STILL | {"MODEL.DEVICE": device}).items() for item in pair])
+        weights = CellFolder(folder, Cell(variant, study.seeds[0])).weights
+        return cls(cfg, weights if weights.is_file() else None, size)
 
 
 class _Run:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..measure.results import StudyResults
 from .comparison import Comparison, best_variant
 from .samples import SCORE_THRESHOLD, SampleRow
+from .test_set import TestSet
 from .words import joined, plural
 
 
@@ -149,15 +150,15 @@ def classes(study: StudyResults) -> list[str]:
     ]
 
 
-def samples(study: StudyResults, shown: Sequence[SampleRow], images: int, trouble: str) -> list[str]:
-    """Return how the samples were chosen from the test set's `images`, or the `trouble` for which there are none."""
-    if not shown:
+def samples(study: StudyResults, shown: Sequence[SampleRow], test_set: TestSet | None, trouble: str) -> list[str]:
+    """Return how the samples were chosen, or the `trouble` for which there are none."""
+    if not shown or test_set is None:
         return [f"There are no pictures: {trouble}"]
     seeds = joined(cells[0].seed for name in study.variants if (cells := study.of(name)))
     return [
-        f"The same {len(shown)} of the {images:,} test images are shown for all variants. They are evenly spread over "
-        f"the test set and not chosen by their results. The detections are those of seed {seeds} with a score of at "
-        f"least {SCORE_THRESHOLD:g}."
+        f"The same {len(shown)} of the {len(test_set.records):,} test images are shown for all variants. They are "
+        f"evenly spread over the test set and not chosen by their results. The detections are those of seed {seeds} "
+        f"with a score of at least {SCORE_THRESHOLD:g}."
     ]
 
 

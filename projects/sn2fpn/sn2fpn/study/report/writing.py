@@ -45,9 +45,22 @@ def write_report(folder: str | Path) -> Path:
     write_tables(results)
     out = results.folder / "report"
     test_set, samples, trouble = _samples(results)
+    report = _build(results, test_set, samples, trouble)
+    texts = {"report.md": render_markdown(report), "report.html": render_html(report)}
+    texts |= {f"figures/{plot.name}.svg": plot.svg for section in report.sections for plot in section.plots}
+    for name, text in texts.items():
+        with atomic_write(out / name) as file:
+            file.write(text)
+    if samples:
+        save_sheet(samples, out / _SHEET)
+    return out / "report.html"
+
+
+def _build(results: StudyResults, test_set: TestSet | None, samples: list[SampleRow], trouble: str) -> Report:
     style = looks(results.variants, results.baseline)
     comparisons = compare(results, test_set)
-    report = Report(
+    sample_section = _sample_section(samples, notes.samples(results, samples, test_set, trouble))
+    return Report(
         name=results.study.name,
         lead=notes.lead(results),
         facts=heading_facts(results),
@@ -56,13 +69,7 @@ def write_report(folder: str | Path) -> Path:
         summary=notes.summary(results, comparisons),
         comparisons=comparisons,
         conclusion_notes=notes.comparisons(results, comparisons),
-        sections=[
-            *_number_sections(results, style),
-            _sample_section(
-                samples, notes.samples(results, samples, len(test_set.records) if test_set else 0, trouble)
-            ),
-            *_feature_sections(results),
-        ],
+        sections=[*_number_sections(results, style), sample_section, *_feature_sections(results)],
         fairness_note=notes.fairness(results),
         fingerprints=fingerprint_lines(results),
         checks=run_checks(results),
@@ -72,14 +79,6 @@ def write_report(folder: str | Path) -> Path:
         version=__version__,
         looks=style,
     )
-    texts = {"report.md": render_markdown(report), "report.html": render_html(report)}
-    texts |= {f"figures/{plot.name}.svg": plot.svg for section in report.sections for plot in section.plots}
-    for name, text in texts.items():
-        with atomic_write(out / name) as file:
-            file.write(text)
-    if samples:
-        save_sheet(samples, out / _SHEET)
-    return out / "report.html"
 
 
 def _number_sections(results: StudyResults, style: Mapping[str, Look]) -> list[Section]:
