@@ -26,8 +26,8 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from sn2fpn.study.timing import now, resident_mib
-from sn2fpn.study.workload import fill_weights, make_images
+from sn2fpn.study.measure.timing import now, resident_mib
+from sn2fpn.study.measure.workload import fill_weights, make_images
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_CLASSES = 80

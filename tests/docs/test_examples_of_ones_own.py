@@ -13,8 +13,8 @@ from sn2fpn.engine import import_files
 from sn2fpn.modeling import build_backbone
 from sn2fpn.pyramids import PYRAMIDS
 from sn2fpn.pyramids.checks import check_pyramid
-from sn2fpn.study.check import check_study
-from sn2fpn.study.file import Study
+from sn2fpn.study.spec.check import check_study
+from sn2fpn.study.spec.study import Study
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "write_your_own_pyramid.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A study of two pyramids that trains in seconds."""
+"""Fixtures: a study of two pyramids that trains in seconds."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def _runs_leave_no_trace(leave_no_trace: None) -> None:
-    """Every test here may run a trainer."""
+    """Clean up after every test, since each may run a trainer."""
 
 
 @pytest.fixture(scope="session")
 def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The content of a study file on 8 images of shapes: fpn and sni, two seeds, 6 iterations."""
+    """Return the content of a study file: fpn and sni with two seeds, 6 iterations on 8 images of shapes."""
     root = tmp_path_factory.mktemp("tiny_study") / "shapes"
     write_shapes(root, {"train": (8, 1), "val": (4, 2)})
     custom = [
@@ -58,7 +58,7 @@ def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture
 def write_study(tiny_study: dict[str, Any], tmp_path: Path) -> Callable[..., Path]:
-    """`write_study(SEEDS=[1], …)`: the tiny study with changes, as a file; a value of None removes the key."""
+    """Return a function that writes the tiny study with changed keys to a file; a value of None removes the key."""
 
     def write(**changes: Any) -> Path:
         content = {k: v for k, v in (tiny_study | changes).items() if v is not None}

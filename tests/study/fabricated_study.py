@@ -1,4 +1,4 @@
-"""A study folder as the runner leaves it, without training: predictions are jittered ground truth."""
+"""Make a study folder as the runner leaves it, but without training: its predictions are jittered ground truth."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLASSES = ("box", "plate")
 
 
 def write_images(folder: Path, images: int = 6, size: tuple[int, int] = (60, 80)) -> dict[str, str]:
-    """A COCO set of coloured rectangles; returns its entry in DATASETS.CUSTOM."""
+    """Write a COCO set of coloured rectangles and return its entry in DATASETS.CUSTOM."""
     rng = np.random.default_rng(0)
     content: dict[str, Any] = {
         "images": [],
@@ -50,7 +50,7 @@ def write_images(folder: Path, images: int = 6, size: tuple[int, int] = (60, 80)
         Image.fromarray(picture).save(folder / f"{image_id}.png")
         content["images"].append({"id": image_id, "file_name": f"{image_id}.png", "height": size[0], "width": size[1]})
     (folder / "set.json").write_text(json.dumps(content))
-    name = f"fabricated_{zlib.crc32(str(folder).encode())}"  # names are for good, folders differ
+    name = f"fabricated_{zlib.crc32(str(folder).encode())}"  # a registered name cannot be used again
     return {"NAME": name, "FORMAT": "coco", "JSON": str(folder / "set.json"), "IMAGES": str(folder)}
 
 
@@ -68,9 +68,14 @@ def fabricate(
     """Write a study with costs and speed.
 
     Args:
-        variants: name -> share of a box's side by which its predictions are off; the first is the baseline.
-        test_set: a registered set; None: a small one is made.
-        without: cells ("sni/seed2") that never started.
+        folder: Folder of the study.
+        variants: For each variant, the error of its predictions as a part of a box's side. The first is the baseline.
+        seeds: Seeds of the study.
+        test_set: A registered set. None makes a small one.
+        masks: Whether there are predictions of masks.
+        voc: Whether the evaluator is that of VOC.
+        metrics: Metrics of the study.
+        without: Cells that have never started, such as "sni/seed2".
     """
     custom = [] if test_set else [write_images(folder / "images")]
     register_custom(custom)

@@ -1,4 +1,4 @@
-"""A study of two small pyramids, with what measurements read of a `Study`."""
+"""A study of two small pyramids that has what measurements read of a `Study`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SmallVariant:
 
 @dataclass(frozen=True)
 class SmallStudy:
-    keys: dict[str, Any] = field(default_factory=dict)  # on top of `SMALL`, for every variant
+    keys: dict[str, Any] = field(default_factory=dict)  # set after `SMALL` in every variant
     variants: tuple[SmallVariant, ...] = tuple(
         SmallVariant(n, {"MODEL.BACKBONE.NAME": f"build_sn2_{n}_backbone"}) for n in ("fpn", "ihp")
     )

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 _MODULES = {
+    "ENGINES": "choice",
     "default_argument_parser": "arguments",
     "environment": "versions",
     "import_files": "imports",

@@ -1,4 +1,4 @@
-"""`python -m sn2fpn.study`: run a study, report on it, look at features. `--help` needs no torch."""
+"""The command line `python -m sn2fpn.study`, which runs studies, reports on them and looks at features."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..program import run_program
 __all__ = ["main"]
 
 _COMMANDS = {
-    "run": "train the cells of a study file, measure and report; goes on where it was interrupted",
-    "report": "draw the report of a study's folder",
-    "features": "draw and measure what pyramids do to features",
+    "run": "train the cells of a study file, measure them and write the report; an interrupted study is continued",
+    "report": "write the report of a study's folder",
+    "features": "draw and measure what pyramids do to feature maps",
 }
 _EXAMPLES = """
 examples:
@@ -23,12 +23,12 @@ examples:
   python -m sn2fpn.study run studies/coco_1x.yaml --executor slurm --partition gpu --num-gpus 4 --time 12:00:00
   python -m sn2fpn.study report output/studies/quick_shapes
 
-exit codes: 0 done, 1 something failed, 2 a mistake in the command or a file, 130 interrupted
+exit codes: 0 done, 1 something failed, 2 a mistake in the command or in a file, 130 interrupted
 """
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code, see `--help`."""
+    """Run the command line and return its exit code, which `--help` explains."""
     argv = sys.argv[1:] if argv is None else argv
     return run_program(lambda: _run(argv), debug="--debug" in argv)
 
@@ -43,8 +43,8 @@ def _run(argv: list[str]) -> int | None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, words in _COMMANDS.items():
         command = commands.add_parser(name, help=words, description=words)
-        if argv[:1] == [name]:  # the modules of the other commands are not loaded
-            module = import_module(f".{name}", __package__)
+        if argv[:1] == [name]:  # only the module of the chosen command is imported
+            module = import_module(f".{name}.command", __package__)
             module.add_arguments(command)
             command.add_argument("--debug", action="store_true", help="show the traceback of an error")
             command.set_defaults(main=module.main)

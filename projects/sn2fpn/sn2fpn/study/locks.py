@@ -1,4 +1,8 @@
-"""Locks on files that the system lets go of when their process ends, however it ends."""
+"""Locks on files that the operating system releases when their process ends, however it ends.
+
+`filelock` is not used because it cannot ask whether somebody holds a lock without taking it, and because some of its
+versions fall back to lock files that a killed process leaves behind.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +22,20 @@ _POLL_S = 0.5
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of that file; waits while another process, on any machine that shares the folder, holds it.
+    """Hold the lock of a file; wait while another process, on any machine that shares the folder, holds it.
 
     Raises:
-        UserError: the file system has no locks.
+        UserError: The file system does not support locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         while not _try(file, fcntl.LOCK_EX):
-            time.sleep(_POLL_S)  # not a blocking flock: signals are to be heard
+            time.sleep(_POLL_S)  # a blocking flock would delay signal handlers
         yield
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody holds the lock of that file now."""
+    """Return whether some process holds the lock of a file."""
     if not path.exists():
         return False
     with path.open() as file:
@@ -44,5 +48,5 @@ def _try(file: IO[Any], how: int) -> bool:
     except BlockingIOError:
         return False
     except OSError as e:
-        raise UserError(f"{file.name}: the file system cannot lock files ({e}); choose another with --output") from e
+        raise UserError(f"{file.name}: the file system does not support locks ({e}); choose another --output") from e
     return True

@@ -1,4 +1,4 @@
-"""Feature maps as colours: three principal components, turned so that maps side by side can be compared."""
+"""Feature maps as colours: three principal components, rotated so that maps side by side can be compared."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from torch import Tensor
 
 __all__ = ["align", "principal_scores", "to_rgb"]
 
-_FLAT = 1e-5  # a component with less than this part of the first one's deviation is rounding
+_FLAT = 1e-5  # a component whose deviation is this much smaller than the first one's is a rounding error
 
 
 def principal_scores(features: Tensor) -> np.ndarray:
-    """The first three principal components over a map's pixels, each of unit variance.
+    """Return the first three principal components over a map's pixels, each with unit variance.
 
-    The sign of a component is the one that grows with the map's energy, so that a map always gives the same scores.
+    The sign of a component is chosen so that it grows with the map's energy. A map therefore always gives the same
+    scores.
 
     Args:
-        features: (C, H, W).
+        features: The map, (C, H, W).
 
     Returns:
-        (H, W, 3) float64; components that do not exist are 0.
+        Scores, (H, W, 3) float64; components that do not exist are 0.
     """
     pixels = features.cpu().double().flatten(1).T.numpy()  # (H * W, C)
     energy = np.linalg.norm(pixels, axis=1)
@@ -32,7 +33,7 @@ def principal_scores(features: Tensor) -> np.ndarray:
 
 
 def _leading(x: np.ndarray) -> np.ndarray:
-    """Three left singular vectors of (N, C), times sqrt(N); from the smaller of the two Gram matrices."""
+    """Return sqrt(N) times the first three left singular vectors of (N, C), from the smaller Gram matrix."""
     n, c = x.shape
     values, vectors = np.linalg.eigh(x @ x.T if n <= c else x.T @ x)
     values, vectors = values[::-1][:3], vectors[:, ::-1][:, :3]
@@ -44,14 +45,14 @@ def _leading(x: np.ndarray) -> np.ndarray:
 
 
 def align(scores: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Turn maps' scores, so that each agrees with the first as well as a rotation can make it.
+    """Rotate the scores of maps so that each agrees with those of the first map as well as possible.
 
-    Separately trained maps have no common channels, hence no common basis; but their pixels correspond. Scores are
-    free up to rotation and reflection anyway, and the one nearest to the first map's scores, pixel by pixel, is
-    taken (orthogonal Procrustes; Schönemann, 1966). What is alike then has the same colour.
+    Separately trained networks have no common channels, hence no common basis, but their pixels correspond. Scores are
+    only defined up to a rotation or reflection anyway. The one that brings them nearest to the first map's scores,
+    pixel by pixel, is taken (orthogonal Procrustes; Schönemann, 1966). Similar places then have similar colours.
 
     Args:
-        scores: (H, W, 3) each; maps of another size than the first stay as they are.
+        scores: Scores of each map, (H, W, 3). Maps of another size than the first are not rotated.
     """
     first = scores[0]
     turned = [first]
@@ -64,7 +65,7 @@ def align(scores: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def to_rgb(scores: np.ndarray) -> np.ndarray:
-    """(H, W, 3) scores as colours from 0 to 1; each component from its 2nd to its 98th percentile, gray if constant."""
+    """Return scores (H, W, 3) as colours in 0..1, from the 2nd to the 98th percentile of each component."""
     low, high = np.percentile(scores, (2, 98), axis=(0, 1))
     span = high - low
     scaled = (scores - low) / np.where(span > 0, span, 1.0)

@@ -1,82 +1,49 @@
-"""`python -m sn2fpn.study features`: draw and measure the maps of trained models on pictures."""
+"""`python -m sn2fpn.study features` draws and measures the feature maps of trained models on images."""
 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ...data import evenly_spread, load_coco_json, read_image
+from ...data.images import check_image_size
 from ...errors import UserError, did_you_mean
-
-if TYPE_CHECKING:
-    from .look import Measures
-    from .view import View
+from ...predict.inputs import find_files, is_video
+from ...predict.loading import load_predictor
+from .examine import examine, measures_table, write_results
+from .maps import Measures
+from .sheet import draw_views
+from .view import View
 
 __all__ = ["add_arguments", "main"]
 
-logger = logging.getLogger(__name__)
-
-_RESULTS = "features.json"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of this command."""
-    parser.add_argument(
-        "--config-file",
-        required=True,
-        nargs="+",
-        metavar="FILE",
-        help="configurations of the models to compare, .yaml or .py",
-    )
-    parser.add_argument(
-        "--weights",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="a checkpoint per configuration (default: those that the configurations name)",
-    )
-    parser.add_argument(
-        "--input",
-        required=True,
-        nargs="+",
-        metavar="PATH",
-        help="pictures, folders, patterns; - for such names in standard input, one a line",
-    )
-    parser.add_argument(
-        "--annotations",
-        default="",
-        metavar="FILE",
-        help="COCO file with the pictures' objects; without it, what needs objects is left out",
-    )
-    parser.add_argument(
-        "--output",
-        default="output/features",
-        metavar="FOLDER",
-        help="gets the drawings and features.json (default %(default)s)",
-    )
-    parser.add_argument(
-        "--drawings",
-        type=int,
-        default=8,
-        metavar="N",
-        help="draw at most N of the pictures, evenly spread; all are measured (default %(default)s)",
-    )
-    parser.add_argument(
-        "opts",
-        nargs=argparse.REMAINDER,
-        metavar="KEY VALUE",
-        help="config keys to change in all configurations, after all flags",
-    )
+    """Add the arguments of this command."""
+    add, files = parser.add_argument, {"nargs": "+", "metavar": "FILE"}
+    add("--config-file", required=True, **files, help="configurations (.yaml or .py) of the models to compare")
+    weights = "a checkpoint for each configuration (default: those that the configurations name)"
+    add("--weights", default=[], **files, help=weights)
+    images = "images, folders or patterns; - reads such names from standard input, one per line"
+    add("--input", required=True, nargs="+", metavar="PATH", help=images)
+    annotations = "COCO file with the objects of the images; without it, measures that need objects are left out"
+    add("--annotations", default="", metavar="FILE", help=annotations)
+    output = "folder for the drawings and features.json (default %(default)s)"
+    add("--output", default="output/features", metavar="FOLDER", help=output)
+    drawings = "draw at most N evenly spread images; all images are measured (default %(default)s)"
+    add("--drawings", type=int, default=8, metavar="N", help=drawings)
+    opts = "config keys to change in all configurations; they follow after all flags"
+    add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help=opts)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do what the command line says; returns the exit code 0.
+    """Run the command and return 0.
 
     Raises:
-        UserError: mistakes in the arguments, a file that cannot be read, or models without common levels.
+        UserError: A mistake in the arguments, a file that cannot be read, or models that have different levels.
     """
     if args.weights and len(args.weights) != len(args.config_file):
         raise UserError(
@@ -84,23 +51,17 @@ def main(args: argparse.Namespace) -> int:
             f"in the same order, found {len(args.weights)}"
         )
     if args.drawings < 0:
-        raise UserError(f"--drawings {args.drawings}: expected a number of pictures, 0 or more")
-    from ...predict.loading import load_predictor
-    from .drawing import draw_views
-    from .examine import build_mapper, examine, spread
-    from .results import measures_table, write_results
-
-    files = _pictures(args.input)
+        raise UserError(f"--drawings {args.drawings}: expected a number of images, 0 or more")
+    files = _images(args.input)
     records = _records(files, args.annotations)
     outputs = _name_drawings(files, Path(args.output))
-    drawn = spread(len(files), args.drawings)
+    drawn = evenly_spread(range(len(files)), args.drawings)
     measures: dict[str, dict[str, Measures]] = {}
     views: dict[str, list[View]] = {}
     names = name_models(args.config_file, args.weights)
     for name, config, weights in zip(names, args.config_file, args.weights or [""] * len(names)):
         predictor, _ = load_predictor(config, weights, args.opts)
-        mapper = build_mapper(predictor.model, predictor.resize)
-        measures[name], views[name] = examine(predictor.model, mapper, records, drawn)
+        measures[name], views[name] = examine(predictor, records, drawn)
         if list(measures[name]) != list(measures[names[0]]):
             found, expected = (", ".join(measures[n]) for n in (name, names[0]))
             raise UserError(
@@ -110,17 +71,18 @@ def main(args: argparse.Namespace) -> int:
     for k, i in enumerate(drawn):
         draw_views({name: views[name][k] for name in names}, outputs[i], files[i].name)
         print(f"{files[i]} -> {outputs[i]}")
-    write_results(measures, len(records), args.annotations or None, Path(args.output) / _RESULTS)
-    print(f"\nMeans over {len(records)} picture{'s' * (len(records) != 1)}:\n\n{measures_table(measures)}")
+    write_results(measures, len(records), args.annotations or None, Path(args.output) / "features.json")
+    print(f"\nMeans over {len(records)} image{'s' * (len(records) != 1)}:\n\n{measures_table(measures)}")
     if not args.annotations:
-        print("\nWithout --annotations, what needs objects is left out.")
+        print("\nWithout --annotations, measures that need objects are left out.")
     return 0
 
 
 def name_models(configs: Sequence[str], weights: Sequence[str]) -> list[str]:
-    """Short names that tell models apart: the configs' file names, else the folders of the weights, else numbers.
+    """Return short names that tell models apart.
 
-    What all names have in common between underscores is left out: "faster_rcnn_R18_fpn_shapes" and
+    They are the file names of the configurations, or the folders of the weights if those names repeat, or else they are
+    numbered. Words between underscores that all names share are left out: "faster_rcnn_R18_fpn_shapes" and
     "faster_rcnn_R18_sni_shapes" become "fpn" and "sni".
     """
     names = [Path(config).stem for config in configs]
@@ -134,36 +96,31 @@ def name_models(configs: Sequence[str], weights: Sequence[str]) -> list[str]:
     return short if all(short) and len(set(short)) == len(short) else names
 
 
-def _pictures(inputs: Sequence[str]) -> list[Path]:
-    from ...predict.inputs import find_files, is_video
-
+def _images(inputs: Sequence[str]) -> list[Path]:
     files, missing = find_files(inputs, sys.stdin)
     if missing:
         raise UserError(f"--input: no file matches {', '.join(missing)}")
     videos = [str(file) for file in files if is_video(file)]
     if videos:
-        raise UserError(f"--input: expected pictures, found the video {videos[0]}")
+        raise UserError(f"--input: expected images, found the video {videos[0]}")
     return files
 
 
 def _records(files: Sequence[Path], annotations: str) -> list[dict[str, Any]]:
-    """A data set dict per picture; its objects come from the COCO file, where there is one."""
-    from ...data import load_coco_json, read_image
-    from ...data.images import check_image_size
-
+    """Return a data set dict for each image, with its objects if there is a COCO file."""
     known = load_coco_json(annotations, "") if annotations else []
     records = []
     for file in files:
-        picture = read_image(file)  # decoded here, so that a damaged picture is found before any work
-        record = {"height": picture.shape[0], "width": picture.shape[1], "annotations": []}
+        image = read_image(file)  # a damaged image is found before any other work
+        record = {"height": image.shape[0], "width": image.shape[1], "annotations": []}
         record = (_find(file, known, annotations) if annotations else record) | {"file_name": str(file)}
-        check_image_size(record, picture)
+        check_image_size(record, image)
         records.append(record)
     return records
 
 
 def _find(file: Path, known: Sequence[dict[str, Any]], annotations: str) -> dict[str, Any]:
-    """The one image of the COCO file whose name is the end of the picture's path."""
+    """Return the image of the COCO file whose name is the end of the file's path."""
     parts = file.resolve().parts
     matches = [r for r in known if parts[-len(Path(r["file_name"]).parts) :] == Path(r["file_name"]).parts]
     if not matches:
@@ -173,7 +130,7 @@ def _find(file: Path, known: Sequence[dict[str, Any]], annotations: str) -> dict
 
 
 def _name_drawings(files: Sequence[Path], folder: Path) -> list[Path]:
-    """A PNG per picture, numbered where names repeat; none replaces a picture."""
+    """Return the path of a PNG for each image, numbered where names repeat; no drawing may replace an image."""
     inputs = {file.resolve() for file in files}
     taken: set[Path] = set()
     outputs = []

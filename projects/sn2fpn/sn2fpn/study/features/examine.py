@@ -1,66 +1,93 @@
-"""A model on many pictures: mean measures, and views of some of the pictures."""
+"""One model on many images: its mean measures, views of some of the images, and the measures as a table and a file."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tabulate import tabulate
 
 from ...data import DatasetMapper
-from ...data.augmentation import ResizeShortestEdge
-from ...modeling import GeneralizedRCNN
-from .look import Measures, look, measure
+from ...predict.predictor import Predictor
+from ..files import write_json
+from .maps import Measures, look, measure
 from .view import View, make_view
 
-__all__ = ["build_mapper", "examine", "mean_measures", "spread"]
+__all__ = ["examine", "mean_measures", "measures_table", "write_results"]
 
-
-def build_mapper(model: GeneralizedRCNN, resize: ResizeShortestEdge | None) -> DatasetMapper:
-    """Makes a model's inputs as its evaluation does, with the objects' boxes."""
-    return DatasetMapper([] if resize is None else [resize], model.input_format, with_targets=True)
+_COLUMNS = {
+    "boxes": "objects",
+    "localisation_before": "localisation\nbefore",
+    "localisation": "localisation\nafter",
+    "coarse_share": "coarse\nshare",
+    "agreement": "agreement",
+    "agreement_inside": "agreement\ninside",
+    "agreement_outside": "agreement\noutside",
+}
 
 
 def examine(
-    model: GeneralizedRCNN, mapper: DatasetMapper, records: Sequence[dict[str, Any]], drawn: Collection[int]
+    predictor: Predictor, records: Sequence[dict[str, Any]], drawn: Collection[int]
 ) -> tuple[dict[str, Measures], list[View]]:
-    """Measure a model's pyramid on pictures.
+    """Measure a model's feature maps on the images of some data set dicts; `drawn` are positions of those to view.
 
-    Args:
-        model: it keeps its mode.
-        mapper: makes its inputs, with targets.
-        records: data set dicts.
-        drawn: positions in `records` of which views are wanted.
+    Inputs are made as in the model's evaluation, but with the boxes of the objects.
 
     Returns:
-        The means per level by name, fine to coarse; the views, in the records' order.
+        The mean measures of each level by its name, from fine to coarse, and the views in the order of the images.
     """
-    per_picture: list[dict[str, Measures]] = []
+    model, resize = predictor.model, predictor.resize
+    mapper = DatasetMapper([] if resize is None else [resize], model.input_format, with_targets=True)
+    per_image: list[dict[str, Measures]] = []
     views = []
     for i, record in enumerate(records):
         x = mapper(record, np.random.default_rng(0))
         measured = [(maps, measure(maps)) for maps in look(model, x)]
-        per_picture.append({maps.name: measures for maps, measures in measured})
+        per_image.append({maps.name: measures for maps, measures in measured})
         if i in drawn:
             views.append(make_view(x, measured, model.input_format))
-    return mean_measures(per_picture), views
+    return mean_measures(per_image), views
 
 
-def mean_measures(per_picture: Sequence[dict[str, Measures]]) -> dict[str, Measures]:
-    """Per level, the mean of each measure over the pictures where it is defined (nowhere: None); boxes are added."""
+def mean_measures(per_image: Sequence[dict[str, Measures]]) -> dict[str, Measures]:
+    """Return each level's mean measures over the images on which they are defined, or None; boxes are summed up."""
     levels = {}
-    for level, first in per_picture[0].items():
-        levels[level] = {key: _mean([p[level][key] for p in per_picture]) for key in first}
-        levels[level]["boxes"] = sum(p[level]["boxes"] for p in per_picture)
+    for level, first in per_image[0].items():
+        levels[level] = {key: _mean([measures[level][key] for measures in per_image]) for key in first}
+        levels[level]["boxes"] = sum(measures[level]["boxes"] for measures in per_image)
     return levels
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    defined = [v for v in values if v is not None and math.isfinite(v)]  # a diverged model's NaN is no measurement
+    defined = [v for v in values if v is not None and math.isfinite(v)]  # a diverged model measures NaN
     return sum(defined) / len(defined) if defined else None
 
 
-def spread(length: int, count: int) -> list[int]:
-    """At most `count` of the positions 0 … length - 1, evenly spread."""
-    return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int)).tolist()
+def write_results(
+    measures: Mapping[str, Mapping[str, Measures]], images: int, set_name: str | None, path: Path
+) -> dict[str, Any]:
+    """Write the measures as JSON and return {"images": …, "set": …, "variants": {model: {level: {measure: value}}}}.
+
+    `images` is the number of images that the means are over, `set_name` the data set or file that they come from.
+    """
+    results = {"images": images, "set": set_name, "variants": dict(measures)}
+    write_json(path, results)
+    return results
+
+
+def measures_table(measures: Mapping[str, Mapping[str, Measures]]) -> str:
+    """Return a table with a row for each level and model, level by level, so that models stand below each other."""
+    first = next(iter(measures.values()))
+    rows = [(level, name, measures[name][level]) for level in first for name in measures]
+    shown = [key for key in _COLUMNS if any(values[key] is not None for _, _, values in rows)]
+    if not any(values["boxes"] for _, _, values in rows):
+        shown.remove("boxes")
+    return tabulate(
+        [[level, name, *(values[key] for key in shown)] for level, name, values in rows],
+        ["level", "model", *(_COLUMNS[key] for key in shown)],
+        floatfmt=".3f",
+        missingval="–",
+    )

@@ -1,7 +1,7 @@
-"""The numbers: localisation, coarse share and agreement of one level's map on one picture (docs/features.md).
+"""Localisation, coarse share and agreement of one level's map on one image (docs/features.md).
 
-All of them weigh a map's pixels by area: a_in(x) and a_out(x) are the parts of pixel x's cell, in picture pixels,
-that lie inside and outside the objects of the level; padding counts in neither.
+All of them weight the pixels of a map by area. A map's pixel x stands for a cell of image pixels; a_in(x) and a_out(x)
+are the areas of the cell inside and outside the objects of the level. Padding counts in neither.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor
 
 __all__ = ["Regions", "agreement", "coarse_share", "cosine_map", "energy", "localisation", "regions", "share_map"]
 
-# A contribution this much smaller than the other has no direction left in float32.
+# In float32, a contribution that is this much smaller than the other has no direction left.
 _NEGLIGIBLE = 1e-5
 
 
 class Regions(NamedTuple):
-    """Areas (H, W) in square picture pixels, float64, of a map's cells."""
+    """The areas inside and outside objects of each cell of a map, (H, W) float64 in square image pixels."""
 
     inside: Tensor
     outside: Tensor
@@ -30,12 +30,13 @@ class Regions(NamedTuple):
 
 
 def regions(boxes: Tensor, image_size: tuple[int, int], map_size: tuple[int, int], stride: int) -> Regions:
-    """How much of each cell of a map lies in the union of some boxes, and how much in the rest of the picture.
+    """Return how much of each cell of a map lies in the union of some boxes, and how much in the rest of the image.
 
     Args:
-        boxes: (K, 4) `(x1, y1, x2, y2)` in pixels; a pixel is inside with its centre.
-        image_size: (height, width) of the picture without padding.
-        map_size: (H, W); cell (i, j) covers the pixels from (i, j) * stride on.
+        boxes: (K, 4) boxes `(x1, y1, x2, y2)` in pixels. A pixel is inside if its centre is.
+        image_size: (height, width) of the image without padding.
+        map_size: (H, W) of the map. Cell (i, j) starts at the pixel (i, j) * stride.
+        stride: Image pixels per cell.
     """
     height, width = image_size
     canvas = torch.zeros(2, map_size[0] * stride, map_size[1] * stride, dtype=torch.float64)
@@ -47,27 +48,28 @@ def regions(boxes: Tensor, image_size: tuple[int, int], map_size: tuple[int, int
 
 
 def energy(features: Tensor) -> Tensor:
-    """E(x) = ||f(x)||_2 over channels: (C, H, W) -> (H, W) float64, on the CPU."""
+    """Return E(x) = ||f(x)||_2 over the channels of (C, H, W), as (H, W) float64 on the CPU."""
     return features.cpu().double().norm(dim=0)
 
 
 def localisation(features: Tensor, where: Regions) -> float | None:
-    """Area under the ROC curve of a map's energy as a detector of pixels inside boxes.
+    """Return the area under the ROC curve of a map's energy as a detector of pixels inside boxes.
 
-    The probability that of two random picture pixels, one inside and one outside, the one inside has more energy;
-    equal energies count one half. 1: all objects outshine everything else, 1/2: chance, 0: objects are dark.
+    It is the probability that of two random image pixels, one inside and one outside the boxes, the one inside has more
+    energy; equal energies count one half. It is 1 if all objects have more energy than everything else, 1/2 by chance,
+    and 0 if they have less.
 
     Args:
-        features: (C, H, W).
-        where: of the boxes; their areas are (H, W).
+        features: The map, (C, H, W).
+        where: The areas inside and outside the boxes, (H, W) each.
 
     Returns:
-        The area; None without any inside or any outside.
+        The area under the curve, or None if nothing is inside or nothing is outside.
     """
     total_in, total_out = float(where.inside.sum()), float(where.outside.sum())
     if not total_in or not total_out:
         return None
-    _, rank = energy(features).flatten().unique(return_inverse=True)  # ascending
+    _, rank = energy(features).flatten().unique(return_inverse=True)  # ranks grow with energy
     inside, outside = (
         torch.zeros(int(rank.max()) + 1, dtype=torch.float64).index_add_(0, rank, area.flatten()) for area in where
     )
@@ -76,13 +78,17 @@ def localisation(features: Tensor, where: Regions) -> float | None:
 
 
 def coarse_share(own: Tensor, coarse: Tensor, where: Regions) -> float | None:
-    """||coarse|| / (||own|| + ||coarse||), norms over channels and picture: 0 nothing, 1 everything comes from above.
+    """Return ||coarse|| / (||own|| + ||coarse||), with norms over channels and image.
+
+    It is 0 if nothing and 1 if everything comes from coarser levels.
 
     Args:
-        own, coarse: (C, H, W), the contributions (`respond`).
+        own: Contribution of the own and finer levels, (C, H, W) (`respond`).
+        coarse: Contribution of coarser levels, (C, H, W).
+        where: Areas of the pixels.
 
     Returns:
-        The share; None if both vanish.
+        The share, or None if both vanish.
     """
     own_norm, coarse_norm = (float((energy(x).square() * where.whole).sum().sqrt()) for x in (own, coarse))
     total = own_norm + coarse_norm
@@ -90,14 +96,15 @@ def coarse_share(own: Tensor, coarse: Tensor, where: Regions) -> float | None:
 
 
 def agreement(own: Tensor, coarse: Tensor, weights: Tensor) -> float | None:
-    """Mean over pixels of the cosine between the two contributions: 1 they say the same, -1 the opposite.
+    """Return the weighted mean over pixels of the cosine between the two contributions.
 
     Args:
-        own, coarse: (C, H, W), the contributions (`respond`).
-        weights: (H, W), e.g. the areas inside boxes.
+        own: Contribution of the own and finer levels, (C, H, W) (`respond`).
+        coarse: Contribution of coarser levels, (C, H, W).
+        weights: Weights of the pixels, (H, W), for example the areas inside boxes.
 
     Returns:
-        The mean over pixels where the cosine is defined (`cosine_map`); None where there is no such pixel.
+        The mean over the pixels at which the cosine is defined (`cosine_map`), or None if there is no such pixel.
     """
     cosine = cosine_map(own, coarse)
     weights = weights * cosine.isfinite()
@@ -106,7 +113,7 @@ def agreement(own: Tensor, coarse: Tensor, weights: Tensor) -> float | None:
 
 
 def cosine_map(own: Tensor, coarse: Tensor) -> Tensor:
-    """Cosine over channels at each pixel, (H, W); NaN where one of the two is (numerically) nothing."""
+    """Return the cosine over channels at each pixel, (H, W); NaN where one of the two is numerically zero."""
     a, b = own.cpu().double(), coarse.cpu().double()
     norms = a.norm(dim=0), b.norm(dim=0)
     limit = _NEGLIGIBLE * max(float(n.max()) for n in norms)
@@ -115,6 +122,6 @@ def cosine_map(own: Tensor, coarse: Tensor) -> Tensor:
 
 
 def share_map(own: Tensor, coarse: Tensor) -> Tensor:
-    """||coarse(x)|| / (||own(x)|| + ||coarse(x)||) at each pixel, (H, W); NaN where both vanish."""
+    """Return ||coarse(x)|| / (||own(x)|| + ||coarse(x)||) at each pixel, (H, W); NaN where both vanish."""
     a, b = energy(own), energy(coarse)
     return b / (a + b)

@@ -1,14 +1,14 @@
-"""What a pyramid's output map owes to coarser trunk maps, for any pyramid: attribution by its inputs.
+"""What an output map of any pyramid owes to coarser maps of the trunk.
 
-For the output p_l of a pyramid F, the trunk's maps fall into two groups: the coarser ones, C_k with k > l, and the
-others, k <= l. p_l(S) is the output when all maps outside S are zero. The two groups' contributions are
+For the output p_l, the trunk's maps fall into two groups: the coarser ones, C_k with k > l, and the others, k <= l. Let
+p_l(S) be the output when all maps outside S are zero. The contributions of the two groups are
 
     coarse_l = 1/2 [p_l(all) - p_l(others)] + 1/2 [p_l(coarser) - p_l(none)]
     own_l    = 1/2 [p_l(all) - p_l(coarser)] + 1/2 [p_l(others) - p_l(none)]
 
-the Shapley values of a game of two players (Shapley, "A value for n-person games", 1953): they add up to
-p_l(all) - p_l(none) in every pyramid. p_l(none), what biases alone give, belongs to neither. Where F is affine (FPN,
-SNI), both are exact: coarse_l is what the upsampled map adds, own_l what the lateral does.
+They are the Shapley values of a game of two players (Shapley, "A value for n-person games", 1953) and add up to
+p_l(all) - p_l(none) in every pyramid. The output p_l(none), which comes from biases alone, belongs to neither. If the
+pyramid is affine (FPN, SNI), both are exact: coarse_l is what the upsampled map adds, own_l what the lateral map adds.
 """
 
 from __future__ import annotations
@@ -26,26 +26,27 @@ __all__ = ["Response", "respond"]
 
 
 class Response(NamedTuple):
-    """An output map (Tensor[N, W, H, W']), and its two contributions, of the same shape."""
+    """An output map of a pyramid and its two contributions, all of the same shape (N, W, H, W')."""
 
     output: Tensor
-    own: Tensor  # from trunk maps of its own and finer levels
-    coarse: Tensor | None  # from coarser ones; None: the trunk has none
+    own: Tensor  # what the output owes to the trunk's maps of its own and finer levels
+    coarse: Tensor | None  # what it owes to coarser maps of the trunk; None where there are none
 
 
 @torch.no_grad()
 def respond(pyramid: Pyramid, features: Mapping[str, Tensor]) -> list[Response]:
-    """The outputs of a pyramid on the trunk's levels, each with its contributions.
+    """Return the outputs of a pyramid at the trunk's levels, each with its contributions.
 
-    Nothing is asked of the pyramid but its outputs for given maps, so that every one is treated alike; it runs twice
+    Only the pyramid's outputs for given maps are used, so that every pyramid is treated alike. The pyramid runs twice
     per level.
 
     Args:
-        pyramid: in evaluation mode, so that its norms are fixed maps; a trunk attached to it is passed over.
-        features: the trunk's maps by name, (N, C_l, H_l, W_l).
+        pyramid: A pyramid in evaluation mode, so that its norms are fixed maps. A trunk attached to it is not run.
+        features: The trunk's maps by name, (N, C_l, H_l, W_l).
 
     Returns:
-        A response per map that the pyramid reads, fine to coarse; p6, which no trunk map stands beside, has none.
+        A response for each map that the pyramid reads, from fine to coarse. The output p6 has no map of the trunk at
+        its level, hence no response.
     """
     names = pyramid.in_features
 
@@ -68,7 +69,7 @@ def respond(pyramid: Pyramid, features: Mapping[str, Tensor]) -> list[Response]:
 
 @contextmanager
 def _without_trunk(pyramid: Pyramid) -> Iterator[None]:
-    """The pyramid takes maps instead of images."""
+    """Let the pyramid take maps instead of images inside this context."""
     trunk, pyramid.bottom_up = pyramid.bottom_up, None
     try:
         yield

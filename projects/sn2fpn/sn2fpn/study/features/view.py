@@ -1,4 +1,4 @@
-"""What is drawn of one picture in one model, as small arrays: models need not be in memory together."""
+"""What is drawn of one image in one model, as small arrays, so that the models need not be in memory together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from .colour import principal_scores
-from .look import LevelMaps, Measures
+from .maps import LevelMaps, Measures
 from .measures import cosine_map, energy, share_map
 
 __all__ = ["LevelView", "View", "make_view"]
@@ -18,38 +18,38 @@ __all__ = ["LevelView", "View", "make_view"]
 
 @dataclass(frozen=True)
 class LevelView:
-    """Arrays of (H, W) pixels, of (H, W, 3) for scores, each pixel `stride` picture pixels wide."""
+    """One level of a view: arrays (H, W), or (H, W, 3) for scores, whose pixels are `stride` image pixels wide."""
 
     name: str
     stride: int
-    size: tuple[int, int]  # of the picture, (height, width)
+    size: tuple[int, int]  # (height, width) of the image
     energy_before: np.ndarray
     energy_after: np.ndarray
-    scores_before: np.ndarray
+    scores_before: np.ndarray  # principal components
     scores_after: np.ndarray
-    share: np.ndarray | None
-    cosine: np.ndarray | None
-    boxes: np.ndarray  # (K, 4), of this level's size range
+    share: np.ndarray | None  # coarse share at each pixel, None at the coarsest level
+    cosine: np.ndarray | None  # agreement at each pixel, None at the coarsest level
+    boxes: np.ndarray  # (K, 4), of the objects whose size belongs to the level
     measures: Measures
 
 
 @dataclass(frozen=True)
 class View:
-    """A picture as a model sees it, (H, W, 3) uint8 RGB, and its levels, fine to coarse."""
+    """An image as a model sees it, (H, W, 3) uint8 RGB, and its levels from fine to coarse."""
 
-    picture: np.ndarray
+    image: np.ndarray
     levels: list[LevelView]
 
 
 def make_view(x: Mapping[str, Any], levels: Sequence[tuple[LevelMaps, Measures]], input_format: str) -> View:
-    """A view of the model input `x`, whose channels are in `input_format`, and of its maps."""
-    picture = x["image"].permute(1, 2, 0).numpy()
-    picture = np.ascontiguousarray(picture if input_format == "RGB" else picture[:, :, ::-1])
-    return View(picture, [_level(maps, measures, picture.shape[:2]) for maps, measures in levels])
+    """Return the view of a model input, whose channels are in `input_format`, and of its maps."""
+    image = x["image"].permute(1, 2, 0).numpy()
+    image = np.ascontiguousarray(image if input_format == "RGB" else image[:, :, ::-1])
+    return View(image, [_level(maps, measures, image.shape[:2]) for maps, measures in levels])
 
 
 def _level(maps: LevelMaps, measures: Measures, image_size: tuple[int, int]) -> LevelView:
-    rows, columns = (-(-side // maps.stride) for side in image_size)  # the cells that touch the picture
+    rows, columns = (-(-side // maps.stride) for side in image_size)  # pixels of the map that touch the image
 
     def cut(values: Tensor) -> Tensor:
         return values[..., :rows, :columns]

@@ -1,195 +1,184 @@
-"""The report's sentences: what was done, what follows from it, and how to read each part."""
+"""The sentences of the report: what was done, what follows from it, and how to read each section."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..results import StudyResults
+from ..measure.results import StudyResults
 from .comparison import Comparison, best_variant
 from .samples import SCORE_THRESHOLD, SampleRow
-from .stored import TestSet
+from .test_set import TestSet
 from .words import joined, plural
 
-__all__ = ["Notes"]
+
+def lead(study: StudyResults) -> str:
+    seeds = plural(len(study.study.seeds), "seed")
+    return (
+        f"This study trains {plural(len(study.variants), 'variant')} in the same way with {seeds} each: "
+        f"{joined(study.variants)}. Scores are in percent."
+    )
 
 
-class Notes:
-    """Sentences about one study.
+def absent(study: StudyResults) -> str:
+    return (
+        f"{len(study.absent)} of {plural(len(study.cells), 'cell')} gave no result. All numbers below come from the "
+        "finished cells. Differences are taken between seeds that both variants have finished."
+    )
 
-    Args:
-        test_set: behind the stored predictions, if it is on this machine.
-    """
 
-    def __init__(self, results: StudyResults, test_set: TestSet | None) -> None:
-        self._results = results
-        self._test_set = test_set
-        self._headline = results.label(results.headline)
-
-    def lead(self) -> str:
-        study = self._results.study
+def summary(study: StudyResults, found: Sequence[Comparison]) -> str:
+    """Return the conclusion in one sentence."""
+    headline, baseline = study.label(study.headline), study.baseline
+    if not study.finished:
+        return "No cell has finished yet, so nothing can be said."
+    if not study.of(baseline):
+        return f"The baseline {baseline} has no finished cell, so there is nothing to compare with yet."
+    if not found:
+        return f"Only the baseline {baseline} has finished cells, so there is nothing to compare yet."
+    if all(c.seeds.n < 2 for c in found):
         return (
-            f"{plural(len(study.variants), 'variant')} trained alike with {plural(len(study.seeds), 'seed')}: "
-            f"{joined(v.name for v in study.variants)}. Scores are in percent."
+            f"With one seed each, it cannot be said whether {plural(len(found), 'variant')} and {baseline} differ in "
+            f"{headline} by more than the noise between trainings."
         )
+    apart = [c for c in found if c.verdict.distinguishable]
+    if not apart:
+        return f"With these seeds and test images, no variant is distinguishable from {baseline} in {headline}."
+    groups = {
+        f"better than {baseline} by more than noise": [c for c in apart if c.seeds.mean > 0],
+        f"worse than {baseline} by more than noise": [c for c in apart if c.seeds.mean < 0],
+        f"not distinguishable from {baseline}": [c for c in found if not c.verdict.distinguishable],
+    }
+    parts = [
+        f"{joined(c.variant for c in group)} {'is' if len(group) == 1 else 'are'} {words}"
+        for words, group in groups.items()
+        if group
+    ]
+    return f"Measured by {headline}: {'; '.join(parts)}."
 
-    def absent(self) -> str:
-        return (
-            f"{len(self._results.absent)} of {plural(len(self._results.cells), 'cell')} gave no result. All "
-            "numbers below are from the finished cells alone; differences are between seeds that both variants "
-            "finished."
-        )
 
-    def summary(self, comparisons: Sequence[Comparison]) -> str:
-        results = self._results
-        if not results.finished:
-            return "No cell has finished yet: nothing can be said."
-        if not results.of(results.baseline):
-            return f"The baseline {results.baseline} has no finished cell: there is nothing to compare with yet."
-        if not comparisons:
-            return f"Only the baseline {results.baseline} has finished cells: there is nothing to compare yet."
-        if all(c.seeds.n < 2 for c in comparisons):
-            return (
-                f"One seed each: whether {plural(len(comparisons), 'variant')} and {results.baseline} differ in "
-                f"{self._headline} beyond the noise between trainings cannot be said."
-            )
-        apart = [c for c in comparisons if c.verdict.distinguishable]
-        if not apart:
-            return (
-                f"No variant is distinguishable from {results.baseline} in {self._headline} with these seeds and "
-                "test images."
-            )
-        groups = {
-            f"better than {results.baseline} by more than noise": [c for c in apart if c.seeds.mean > 0],
-            f"worse than {results.baseline} by more than noise": [c for c in apart if c.seeds.mean < 0],
-            "not distinguishable from noise": [c for c in comparisons if not c.verdict.distinguishable],
-        }
-        return (
-            f"In {self._headline}, "
-            + "; ".join(f"{words}: {joined(c.variant for c in group)}" for words, group in groups.items() if group)
-            + "."
-        )
-
-    def conclusions(self, comparisons: Sequence[Comparison]) -> list[str]:
-        if not comparisons:
-            return []
-        notes = [
-            f"Differences are in points of {self._headline}, paired by seed. The interval over seeds is Student's t: "
-            "what other seeds might give. The bootstrap resamples the test images, the same for both sides: what other "
-            "images might give. A difference counts when both p-values, corrected for the number of variants (Holm), "
-            "are below 0.05; the intervals are not corrected."
-        ]
-        if any(c.images is None for c in comparisons):
-            notes.append("Without a bootstrap over images, where test set or stored predictions are not at hand.")
-        seeds = max(c.seeds.n for c in comparisons)
-        if 1 < seeds < 5:
-            notes.append(f"{plural(seeds, 'seed')} give wide intervals: what is not distinguishable may still differ.")
-        return notes
-
-    def results(self) -> list[str]:
-        results = self._results
-        several = any(len(results.of(name)) > 1 for name in results.variants)
-        notes = [
-            "Mean ± half of the 95 % confidence interval over seeds (Student's t)."
-            if several
-            else "One seed per variant: there are no intervals, and no number is bold."
-        ]
-        if several:
-            best = [results.label(m) for m in results.metrics if best_variant(results, m)]
-            notes.append(
-                "Bold: the best of its column, where the interval of its paired difference to every other "
-                "variant excludes zero" + (f" ({joined(best)})." if best else "; that is nowhere the case.")
-            )
-        sets = list(dict.fromkeys(name for cell in results.finished for name in cell.test_sets))
-        if len(sets) > 1:
-            notes.append(f"Scores are those on {sets[0]}; results.csv has those on {joined(sets[1:])}, too.")
-        left_out = [m for m in results.study.metrics if m not in results.metrics]
-        if left_out:
-            notes.append(f"The results do not have: {joined(map(results.label, left_out))}.")
-        return notes
-
-    def costs(self) -> list[str]:
-        results, notes = self._results, []
-        sizes = joined(
-            "×".join(map(str, c["size"])) for c in results.costs.values() if isinstance(c, dict) and "size" in c
-        )
-        if results.costs:
-            notes.append(
-                "Parameters and GFLOPs (multiply-adds) are those of the whole detector, for one image of "
-                f"{sizes} pixels (height × width)."
-            )
-        speed = results.speed
-        if not speed:
-            return [*notes, "Speed has not been measured yet."]
-        work = {key: f"{speed[key]:,} {key}" for key in ("proposals", "detections", "rounds") if speed.get(key)}
-        state = joined(
-            (
-                speed.get("device"),
-                plural(speed["threads"], "thread") if speed.get("threads") else "",
-                f"images of {_size(speed.get('image_size'))}" if speed.get("image_size") else "",
-                f"{plural(speed['batch'], 'image')} a training step" if speed.get("batch") else "",
-                *work.values(),
-            )
-        )
+def comparisons(study: StudyResults, found: Sequence[Comparison]) -> list[str]:
+    """Return how to read the comparisons."""
+    if not found:
+        return []
+    notes = [
+        f"Differences are in points of {study.label(study.headline)} and are paired by seed. The interval over seeds "
+        "is Student's t interval and shows what other seeds might give. The bootstrap resamples the test images, the "
+        "same ones for both variants, and shows what other images might give. A difference counts as more than noise "
+        "if both of its p-values are below 0.05 after Holm's correction for the number of variants. The intervals are "
+        "not corrected."
+    ]
+    if any(c.images is None for c in found):
         notes.append(
-            "Times are from one back-to-back run of all variants in one process, in turns, with the same "
-            f"work; medians over rounds ({state}). Latency is inference of one image; in brackets, the ratio "
-            f"to {results.baseline}. Peak memory is what a process that runs one variant alone allocates on "
-            "a GPU, or by how much it grows on a CPU."
+            "There is no bootstrap over images where the test set or stored predictions are not on this machine."
         )
-        if "cores_used_by_others" in speed:
-            load = f"Meanwhile other processes used {speed['cores_used_by_others']:g} of {speed.get('cores')} cores"
-            notes.append(
-                f"{load}."
-                if speed.get("reliable", True)
-                else f"{load}: the times are not reliable, measure again on an idle machine."
-            )
-        made_up = [name for name, v in speed.get("variants", {}).items() if v.get("weights") == "made up"]
-        if made_up:
-            notes.append(f"Timed with made-up weights, as there were no trained ones: {joined(made_up)}.")
-        return notes
+    seeds = max(c.seeds.n for c in found)
+    if 1 < seeds < 5:
+        wide = f"With {plural(seeds, 'seed')} the intervals are wide"
+        notes.append(f"{wide}: variants that are not distinguishable may still differ.")
+    return notes
 
-    def sizes(self) -> str:
+
+def results(study: StudyResults) -> list[str]:
+    if any(len(study.of(name)) > 1 for name in study.variants):
+        best = [study.label(m) for m in study.metrics if best_variant(study, m)]
+        notes = [
+            "Each entry is the mean over seeds ± half of its 95 % confidence interval (Student's t).",
+            "A bold entry is the best of its column, and the interval of its paired difference to every other variant "
+            + (f"excludes zero ({joined(best)})." if best else "excludes zero. No entry is bold here."),
+        ]
+    else:
+        notes = ["There is one seed per variant, hence there are no intervals, and no entry is bold."]
+    sets = list(dict.fromkeys(name for cell in study.finished for name in cell.test_sets))
+    if len(sets) > 1:
+        notes.append(f"The scores are those on {sets[0]}. The file results.csv also has those on {joined(sets[1:])}.")
+    missing = [m for m in study.study.metrics if m not in study.metrics]
+    if missing:
+        notes.append(f"The results do not have these metrics: {joined(map(study.label, missing))}.")
+    return notes
+
+
+def costs(study: StudyResults) -> list[str]:
+    sizes = joined("×".join(map(str, c["size"])) for c in study.costs.values() if "size" in c)
+    counted = [
+        "Parameters and GFLOPs (multiply-adds) are those of the whole detector, for one image of "
+        f"{sizes} pixels (height × width)."
+    ]
+    notes, speed = counted if study.costs else [], study.speed
+    if not speed:
+        return [*notes, "The speed has not been measured yet."]
+    state = joined(
+        (
+            speed.get("device"),
+            plural(speed["threads"], "thread") if speed.get("threads") else "",
+            f"images of {'×'.join(map(str, speed['image_size']))} pixels" if speed.get("image_size") else "",
+            f"{plural(speed['batch'], 'image')} per training step" if speed.get("batch") else "",
+            *(f"{speed[key]:,} {key}" for key in ("proposals", "detections", "rounds") if speed.get(key)),
+        )
+    )
+    notes.append(
+        "Times are medians over the rounds of one run, in which all variants took turns in one process and did the "
+        f"same work ({state}). The latency is the time to detect objects in one image. Ratios to {study.baseline} are "
+        "in brackets. The peak memory is what a process that runs one variant alone allocates on a GPU, or by how much "
+        "it grows on a CPU."
+    )
+    if "cores_used_by_others" in speed:
+        load = f"Meanwhile other processes used {speed['cores_used_by_others']:g} of {speed.get('cores')} cores"
+        unreliable = ", so the times are not reliable. Measure them again on an idle machine."
+        notes.append(load + ("." if speed.get("reliable", True) else unreliable))
+    made_up = [name for name, v in speed.get("variants", {}).items() if v.get("weights") == "made up"]
+    if made_up:
+        notes.append(f"These variants had no trained weights and were timed with made-up ones: {joined(made_up)}.")
+    return notes
+
+
+def sizes() -> list[str]:
+    return [
+        "The sizes are those of COCO: small objects have an area below 32² pixels, and large objects have an area of "
+        "at least 96² pixels. Bars are 95 % intervals over seeds, where there is more than one seed."
+    ]
+
+
+def curves() -> list[str]:
+    return ["Lines are means over seeds. Bands reach from the lowest to the highest seed. Losses are smoothed."]
+
+
+def classes(study: StudyResults) -> list[str]:
+    return [
+        f"Entries are points of AP above (blue) or below (orange) {study.baseline}, paired by seed, ± half of the "
+        "95 % interval where there is more than one seed. Many classes are compared at once, so single classes may "
+        "stand out by chance."
+    ]
+
+
+def samples(study: StudyResults, shown: Sequence[SampleRow], test_set: TestSet | None, trouble: str) -> list[str]:
+    """Return how the samples were chosen, or the `trouble` for which there are none."""
+    if not shown or test_set is None:
+        return [f"There are no pictures: {trouble}"]
+    seeds = joined(cells[0].seed for name in study.variants if (cells := study.of(name)))
+    return [
+        f"The same {len(shown)} of the {len(test_set.records):,} test images are shown for all variants. They are "
+        f"evenly spread over the test set and not chosen by their results. The detections are those of seed {seeds} "
+        f"with a score of at least {SCORE_THRESHOLD:g}."
+    ]
+
+
+def features(study: StudyResults) -> list[str]:
+    found = study.features
+    where = f" on {found['images']} images of {found['set']}" if {"images", "set"} <= found.keys() else ""
+    return [
+        f"The measures say where each level's feature maps respond before and after fusion{where}. "
+        "They are defined in docs/features.md."
+    ]
+
+
+def fairness(study: StudyResults) -> str:
+    if any(cell.identity.get("fingerprint") for cell in study.finished):
         return (
-            "COCO's sizes: small below 32² pixels of area, large from 96² on. Bars are 95 % intervals over seeds, "
-            "where there is more than one."
+            "Everything except the pyramid's own weights and what the axes change should be equal between the "
+            "variants of a seed. The fingerprints of what each cell started from are compared: weights, random "
+            "numbers, the first training batches and the configuration."
         )
-
-    def classes(self) -> str:
-        return (
-            f"Points of AP more (blue) or less (orange) than {self._results.baseline}, paired by seed, ± half of "
-            "the 95 % interval where there is more than one seed. Many classes are compared at once: single ones "
-            "that stand out may do so by chance."
-        )
-
-    def samples(self, samples: Sequence[SampleRow], trouble: str) -> str:
-        if not samples:
-            return f"There are no pictures: {trouble}"
-        seeds = joined(cells[0].seed for name in self._results.variants if (cells := self._results.of(name)))
-        images = f" of the {len(self._test_set.records):,}" if self._test_set else ""
-        return (
-            f"The same {len(samples)}{images} test images for all, spread evenly over the set, not chosen by "
-            f"result; seed {seeds}. Detections scoring {SCORE_THRESHOLD:g} or more are drawn."
-        )
-
-    def features(self) -> str:
-        features = self._results.features
-        known = {"images", "set"} <= features.keys()
-        where = f" over {features['images']} images of {features['set']}" if known else ""
-        return (
-            f"Where each level's feature maps respond before and after fusion, measured{where}; "
-            "docs/features.md defines the measures."
-        )
-
-    def fairness(self) -> str:
-        fingerprints = any(cell.record.get("fingerprint") for cell in self._results.finished)
-        return (
-            "Between the variants of a seed, everything but the pyramid's own weights and what the axes change "
-            "should be equal. Compared are fingerprints of what each cell started from: weights, random numbers, "
-            "the first training batches, configuration."
-            if fingerprints
-            else "The cells have no fingerprints: whether weights, data order and augmentation were equal is not known."
-        )
-
-
-def _size(value: object) -> str:
-    return "×".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return (
+        "The cells have no fingerprints, so it is not known whether weights, data order and augmentation were equal "
+        "between the variants."
+    )

@@ -1,4 +1,4 @@
-"""The templates' engine: names come from files, so everything is escaped, for HTML as for Markdown."""
+"""Rendering of the templates. Names come from files, so all text is escaped, in HTML and in Markdown."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
+from .content import Report
+
 __all__ = ["render_html", "render_markdown"]
 
 _FOLDER = Path(__file__).parent / "templates"
 
 
-def render_html(**content: Any) -> str:
-    """The page, with its style and script inside."""
+def render_html(report: Report) -> str:
+    """Return the HTML page, which contains its style and its script."""
     environment = _environment(autoescape=True)
-    inside = {
-        name: Markup((_FOLDER / file).read_text(encoding="utf-8"))
-        for name, file in (("style", "page.css"), ("script", "sort.js"))
-    }
-    return environment.get_template("report.html").render(content, **inside)
+    style, script = (Markup((_FOLDER / file).read_text(encoding="utf-8")) for file in ("page.css", "sort.js"))
+    return environment.get_template("report.html").render(report=report, style=style, script=script)
 
 
-def render_markdown(**content: Any) -> str:
-    """The Markdown file; figures are links to files beside it."""
+def render_markdown(report: Report) -> str:
+    """Return the Markdown file, which links to pictures beside it."""
     environment = _environment(autoescape=False, finalize=_markdown)
     environment.filters["link"] = lambda name: Markup(quote(name))
-    environment.filters["code"] = Markup  # indented as code, where nothing has a meaning
-    text = environment.get_template("report.md").render(content)
+    environment.filters["code"] = Markup  # indented code needs no escapes
+    text = environment.get_template("report.md").render(report=report)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
@@ -45,7 +44,7 @@ def _environment(**options: Any) -> jinja2.Environment:
 
 
 def _markdown(value: Any) -> Any:
-    """A value as text that Markdown leaves as it is; numbers and macros' output pass."""
+    """Return text so that Markdown shows it as it is; numbers and the output of macros are not changed."""
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
     text = re.sub(r"\s+", " ", value)

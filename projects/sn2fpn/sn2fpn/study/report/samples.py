@@ -1,4 +1,4 @@
-"""The same test images, with their ground truth and with what each variant found in them."""
+"""A few test images with their ground truth and with what each variant has detected in them."""
 
 from __future__ import annotations
 
@@ -8,49 +8,47 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from pycocotools import mask as coco_mask
 
+from ...atomic import atomic_write
 from ...data import read_image
 from ...data.augmentation import TransformList
 from ...data.mapper import annotations_to_instances
 from ...evaluation.detections import ImageDetections
 from ...structures import Boxes, Instances
-from ...visualization import draw_instances, fit_image, scale_instances
-from ..results import CellResult
-from .stored import TestSet
+from ...visualization import draw_instances, fit_image, image_grid, scale_instances
+from ..images import images_with_objects
+from ..measure.results import CellResult
+from .test_set import TestSet
 
-__all__ = ["SCORE_THRESHOLD", "SampleRow", "draw_samples"]
+__all__ = ["SCORE_THRESHOLD", "SampleRow", "draw_samples", "save_sheet"]
 
 SCORE_THRESHOLD = 0.5
 _SIZE_PX = 320
 
 
 class SampleRow(NamedTuple):
-    """One test image: the pictures belong to the captions."""
+    """One test image with its ground truth and the detections of each variant."""
 
     file_name: str
-    captions: list[str]  # "ground truth", then the variants
-    pictures: list[np.ndarray]  # (H, W, 3) uint8 RGB
+    captions: list[str]  # "ground truth" and the variants
+    pictures: list[np.ndarray]  # one per caption, (H, W, 3) uint8 RGB
 
 
 def draw_samples(test_set: TestSet, cells: Sequence[CellResult], images: int = 4) -> list[SampleRow]:
-    """Draw images spread evenly over the set, those with objects first, for one cell per variant.
-
-    Args:
-        cells: finished ones; their stored predictions are drawn.
-        images: how many, at most.
+    """Draw at most `images` images of the set with the stored predictions of finished cells, one cell per variant.
 
     Raises:
-        UserError: stored predictions or an image are missing or broken.
+        UserError: Stored predictions or an image are missing or broken.
     """
-    records = [record for record in test_set.records if record["annotations"]] or test_set.records
-    chosen = np.unique(np.linspace(0, len(records) - 1, min(images, len(records))).round().astype(int))
-    wanted = {records[i]["image_id"] for i in chosen}
+    records = images_with_objects(test_set.records, images)
+    wanted = {record["image_id"] for record in records}
     found = {
         cell.variant: {d.image_id: d for d in test_set.predictions(cell) if d.image_id in wanted} for cell in cells
     }
     rows = []
-    for record in (records[i] for i in chosen):
+    for record in records:
         image = read_image(record["file_name"], "RGB")
         shown = {
             name: _instances(of_variant[record["image_id"]], image.shape[:2]) for name, of_variant in found.items()
@@ -64,8 +62,15 @@ def draw_samples(test_set: TestSet, cells: Sequence[CellResult], images: int = 4
     return rows
 
 
+def save_sheet(rows: Sequence[SampleRow], path: Path) -> None:
+    """Write all samples as one JPEG with a row per image."""
+    sheet = image_grid([row.pictures for row in rows], [row.captions for row in rows])
+    with atomic_write(path, "wb") as file:
+        Image.fromarray(sheet).save(file, format="JPEG", quality=88)
+
+
 def _instances(found: ImageDetections, size: tuple[int, int]) -> Instances:
-    """The detections that are drawn, with `pred_masks` where the model has masks."""
+    """Return the detections to draw, with `pred_masks` if the model has masks."""
     keep = found.scores >= SCORE_THRESHOLD
     instances = Instances(
         size,

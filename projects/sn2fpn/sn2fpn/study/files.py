@@ -1,0 +1,37 @@
+"""Reading and writing the JSON files of a study."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..atomic import atomic_write
+from ..errors import UserError
+
+__all__ = ["read_json", "write_json"]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file, or {} when there is no such file.
+
+    Raises:
+        UserError: The file cannot be read, or it holds something else than a JSON object.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        raise UserError(
+            f"{path}: cannot be read as JSON ({e}); delete the file, and the study writes it again"
+        ) from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file in one step, so that readers find either the old content or the new one."""
+    with atomic_write(path) as file:
+        json.dump(content, file, indent=2)

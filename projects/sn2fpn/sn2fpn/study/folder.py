@@ -1,0 +1,159 @@
+"""The folder of one cell: its paths, its state, and the files that the study reads and writes in it.
+
+cells/<variant>/seed<k>/
+  config.yaml, log.txt, metrics.json, inference/, model_final.pth, …   written by the engine
+  cell.json      the cell's identity: what is trained, from what it starts, where, and how to train it again
+  result.json    what a finished cell has measured; a cell is finished if and only if this file exists
+  failure.txt    why the last try failed
+  .lock          held by the process that trains the cell
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..atomic import atomic_write
+from .files import read_json, write_json
+from .locks import is_locked
+
+if TYPE_CHECKING:
+    from .spec.study import Cell
+
+__all__ = ["CellFolder", "State", "Status", "started_cells"]
+
+_IDENTITY = "cell.json"
+_RESULT = "result.json"
+_TAIL_BYTES = 16384
+
+
+class State(str, Enum):
+    """What has become of a cell."""
+
+    WAITING = "waiting"  # it has not been started
+    RUNNING = "running"  # a process trains it
+    INTERRUPTED = "interrupted"  # it was started, and the next run continues it
+    FAILED = "failed"
+    FINISHED = "finished"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of a cell and how far it has come."""
+
+    state: State
+    iteration: int = 0  # training iterations that are logged or finished
+    eta_seconds: float | None = None  # remaining training time of a running cell, as it was last logged
+    train_seconds: float | None = None  # training time of a finished cell
+    note: str = ""  # headline metric of a finished cell, process of a running one, error of a failed one
+
+
+class CellFolder:
+    """The folder of one cell, `cells/<variant>/seed<k>` in the study's folder."""
+
+    def __init__(self, study_folder: str | Path, cell: Cell) -> None:
+        self.cell = cell
+        self.path = Path(study_folder) / "cells" / cell.name
+        self.lock = self.path / ".lock"
+        self.failure = self.path / "failure.txt"
+        self.log = self.path / "log.txt"
+        self.config = self.path / "config.yaml"
+        self.metrics = self.path / "metrics.json"
+        self.weights = self.path / "model_final.pth"
+
+    @property
+    def result_file(self) -> Path:
+        """The file whose existence means that the cell is finished."""
+        return self.path / _RESULT
+
+    @property
+    def is_finished(self) -> bool:
+        return self.result_file.is_file()
+
+    def predictions(self, test_set: str) -> Path:
+        """Return the file that holds the detections on a test set."""
+        return self.path / "inference" / test_set / "coco_instances_results.json"
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the cell is and started from, {} for a cell that never started; UserError for a broken file."""
+        return read_json(self.path / _IDENTITY)
+
+    def save_identity(self, identity: dict[str, Any]) -> None:
+        write_json(self.path / _IDENTITY, identity)
+
+    def result(self) -> dict[str, Any]:
+        """Return what a finished cell has measured, {} for any other cell; UserError for a broken file."""
+        return read_json(self.result_file)
+
+    def save_result(self, result: dict[str, Any]) -> None:
+        """Make the cell a finished one."""
+        self.failure.unlink(missing_ok=True)
+        write_json(self.result_file, result)
+
+    def save_failure(self, text: str) -> None:
+        """Write down why the last try failed."""
+        with atomic_write(self.failure) as file:
+            file.write(text.rstrip() + "\n")
+
+    def status(self, headline: str = "bbox/AP") -> Status:
+        """Return the cell's status, which follows from its files and its lock alone; `headline` is "task/metric"."""
+        if self.is_finished:
+            result = self.result()
+            value = _mean_over_sets(result.get("results", {}), headline)
+            note = "" if value is None else f"{value:.1f}"
+            return Status(State.FINISHED, result.get("iterations", 0), None, result.get("train_seconds"), note)
+        last = _last_training_line(self.metrics)
+        iteration = last.get("iteration", -1) + 1
+        if is_locked(self.lock):
+            return Status(State.RUNNING, iteration, last.get("eta_seconds"), note=self._process())
+        if self.failure.is_file():
+            lines = self.failure.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
+            return Status(State.FAILED, iteration, note=lines[-1 if lines[0].startswith("Traceback") else 0])
+        started = (self.path / _IDENTITY).is_file()
+        return Status(State.INTERRUPTED if started else State.WAITING, iteration)
+
+    def _process(self) -> str:
+        """Return "pid 7" or "host pid 7" for the process that trains the cell, "" while it is not known."""
+        identity = self.identity()
+        if not identity:
+            return ""
+        host = "" if identity.get("host") == socket.gethostname() else f"{identity.get('host')} "
+        return f"{host}pid {identity.get('pid')}"
+
+
+def started_cells(study_folder: Path) -> list[str]:
+    """Return the sorted names of all cells that were ever started in a study's folder."""
+    paths = [path.parent for path in study_folder.glob(f"cells/*/*/{_IDENTITY}")]
+    return sorted(f"{path.parent.name}/{path.name}" for path in paths)
+
+
+def _mean_over_sets(results: dict[str, Any], metric: str) -> float | None:
+    task, name = metric.split("/", 1)
+    values = [tasks[task][name] for tasks in results.values() if tasks.get(task, {}).get(name) is not None]
+    return sum(values) / len(values) if values else None
+
+
+def _last_training_line(path: Path) -> dict[str, Any]:
+    """Return the last complete line of metrics.json that comes from training, {} where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - _TAIL_BYTES))
+            lines = file.read().decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and "total_loss" in record:
+            return record
+    return {}

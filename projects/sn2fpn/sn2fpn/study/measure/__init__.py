@@ -1,0 +1,1 @@
+"""Measuring: cost, speed, results as a table, and the statistics of differences."""

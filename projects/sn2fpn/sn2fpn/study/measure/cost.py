@@ -1,0 +1,85 @@
+"""The cost of a study's variants: parameters, multiply-adds and activations of their parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ...config import CfgNode
+from ...errors import UserError
+from ...modeling import build_model
+from ...modeling.analysis import Analysis, analyze
+from ..files import write_json
+from ..spec.study import Study
+
+__all__ = ["costs_table", "evaluation_size", "measure_costs"]
+
+
+def measure_costs(study: Study, folder: str | Path) -> dict[str, Any]:
+    """Count the cost of every variant's parts and write `costs.json`.
+
+    Returns:
+        The content of the file, `{"<variant>": {"parameters", "flops", "activations": {"trunk": …, "pyramid": …, …},
+        "size": [height, width]}}`, for one image of that size, padded; `analyze` defines what is counted.
+
+    Raises:
+        UserError: A variant cannot be built, or see `evaluation_size`.
+    """
+    costs = {
+        name: {"parameters": a.parameters, "flops": a.flops, "activations": a.activations, "size": list(a.size)}
+        for name, a in _analyses(study).items()
+    }
+    write_json(Path(folder) / "costs.json", costs)
+    return costs
+
+
+def costs_table(study: Study) -> list[dict[str, Any]]:
+    """Return a row per variant, {column title: value}.
+
+    Raises:
+        UserError: See `measure_costs`.
+    """
+    rows = []
+    for variant, a in zip(study.variants, _analyses(study).values(), strict=True):
+        solver = study.config(variant, study.seeds[0]).SOLVER
+        rows.append(
+            {
+                "variant": variant.name,
+                "parameters (M)": sum(a.parameters.values()) / 1e6,
+                "pyramid (M)": a.parameters["pyramid"] / 1e6,
+                "GFLOPs": sum(a.flops.values()) / 1e9,
+                "pyramid (GFLOPs)": a.flops["pyramid"] / 1e9,
+                "input": f"{a.size[0]}x{a.size[1]}",
+                "iterations": solver.MAX_ITER,
+                "images per iteration": solver.IMS_PER_BATCH,
+            }
+        )
+    return rows
+
+
+def evaluation_size(cfg: CfgNode) -> tuple[int, int]:
+    """Return the (height, width) of the largest image that a configuration evaluates on, before padding.
+
+    Raises:
+        UserError: The configuration does not resize images, so there is no such size.
+    """
+    height, width = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    if height < 1:
+        raise UserError(
+            "INPUT.MIN_SIZE_TEST 0 does not resize images, but costs are counted for one size; "
+            "expected the short edge in pixels"
+        )
+    return height, width
+
+
+def _analyses(study: Study) -> dict[str, Analysis]:
+    out = {}
+    for variant in study.variants:
+        cfg = study.config(variant, study.seeds[0]).clone()
+        cfg.defrost()
+        cfg.MODEL.DEVICE = "cpu"
+        try:
+            out[variant.name] = analyze(build_model(cfg), evaluation_size(cfg))
+        except UserError as e:
+            raise UserError(f"variant {variant.name!r}: {e}") from None
+    return out

@@ -1,0 +1,263 @@
+"""The results of a study as one tidy table: a row for each cell, finished or not."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from ...atomic import atomic_write
+from ...errors import UserError
+from ...visualization.curves import Series, read_metrics
+from ..files import read_json, write_json
+from ..folder import CellFolder, State, Status
+from ..spec.study import Cell, Study
+
+__all__ = ["CellResult", "StudyResults", "load_results", "write_tables"]
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One cell of the study and what it left in its folder."""
+
+    folder: CellFolder
+    status: Status
+    identity: dict[str, Any]  # {} if the cell never started
+    result: dict[str, Any]  # {} unless the cell is finished
+
+    @property
+    def cell(self) -> Cell:
+        return self.folder.cell
+
+    @property
+    def variant(self) -> str:
+        return self.cell.variant.name
+
+    @property
+    def seed(self) -> int:
+        return self.cell.seed
+
+    @property
+    def note(self) -> str:
+        """Why there is no result; "" for a finished cell."""
+        status = self.status
+        reached = f"at iteration {status.iteration:,}" if status.iteration else "before the first iteration was logged"
+        if status.state is State.FAILED:
+            return status.note or "no reason was written"
+        if status.state is State.RUNNING:
+            return f"{reached}, {status.note}".removesuffix(", ")
+        return {State.FINISHED: "", State.WAITING: "never started", State.INTERRUPTED: reached}[status.state]
+
+    @property
+    def test_sets(self) -> list[str]:
+        return list(self.result.get("results", {}))
+
+    @cached_property
+    def scores(self) -> dict[str, float]:
+        """Scores in percent, {"bbox/AP": …, "bbox/AP-circle": …}, NaN where there is no value.
+
+        With several test sets, each set's scores are called "<set>/bbox/AP"; the first set's go by both names.
+        """
+        scores: dict[str, float] = {}
+        for position, (test_set, tasks) in enumerate(self.result.get("results", {}).items()):
+            for task, metrics in tasks.items():
+                for name, value in metrics.items():
+                    score = math.nan if value is None else float(value)
+                    if position == 0:
+                        scores[f"{task}/{name}"] = score
+                    if len(self.test_sets) > 1:
+                        scores[f"{test_set}/{task}/{name}"] = score
+        return scores
+
+    def curves(self) -> Series:
+        """Return losses and scores over iterations, {} if the cell has not written any."""
+        path = self.folder.metrics
+        return read_metrics(path) if path.is_file() and path.stat().st_size else {}
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """A study with everything that has been measured so far; what was not measured is {}."""
+
+    folder: Path
+    study: Study
+    cells: tuple[CellResult, ...]
+    costs: dict[str, Any]  # written by `measure_costs`
+    speed: dict[str, Any]  # written by `measure_speed`
+    features: dict[str, Any]  # written by the features' `measure_study`
+
+    @property
+    def variants(self) -> list[str]:
+        return [variant.name for variant in self.study.variants]
+
+    @property
+    def baseline(self) -> str:
+        return self.study.baseline.name
+
+    @cached_property
+    def finished(self) -> list[CellResult]:
+        return [cell for cell in self.cells if cell.status.state is State.FINISHED]
+
+    @property
+    def absent(self) -> list[CellResult]:
+        """The cells without a result."""
+        return [cell for cell in self.cells if cell.status.state is not State.FINISHED]
+
+    def of(self, variant: str) -> list[CellResult]:
+        """Return the finished cells of a variant, ordered by seed."""
+        return [cell for cell in self.finished if cell.variant == variant]
+
+    def values(self, variant: str, metric: str) -> dict[int, float]:
+        """Return {seed: value} of a variant's finished cells that have the metric."""
+        found = {cell.seed: cell.scores.get(metric, math.nan) for cell in self.of(variant)}
+        return {seed: value for seed, value in found.items() if not math.isnan(value)}
+
+    @cached_property
+    def metrics(self) -> list[str]:
+        """The study's metrics that at least one finished cell has; all of them before any cell has finished."""
+        present = {metric for cell in self.finished for metric, value in cell.scores.items() if not math.isnan(value)}
+        return [metric for metric in self.study.metrics if metric in present or not self.finished]
+
+    @property
+    def headline(self) -> str:
+        """The metric that conclusions are about."""
+        return (self.metrics or list(self.study.metrics))[0]
+
+    def label(self, metric: str) -> str:
+        """Return the name of a metric for readers, for example "AP50", "box AP50" or "mask AP"."""
+        task, _, name = metric.rpartition("/")
+        masks = any(m.startswith("segm/") for m in self.study.metrics)
+        return {"bbox": "box " if masks else "", "segm": "mask "}.get(task, f"{task} ") + name
+
+    def parameters(self, variant: str) -> float:
+        """Return the number of parameters of the detector, NaN if it was not counted."""
+        return _total(self.costs.get(variant, {}).get("parameters"))
+
+    def gflops(self, variant: str) -> float:
+        """Return the GFLOPs of one image of the counted size, NaN if they were not counted."""
+        return _total(self.costs.get(variant, {}).get("flops")) / 1e9
+
+    def latency_ms(self, variant: str) -> float:
+        """Return the median inference time of one image in milliseconds, NaN if it was not measured."""
+        return 1e3 * _median(self._timing(variant, "inference_s"))
+
+    def throughput(self, variant: str) -> float:
+        """Return the training images per second, NaN if they were not measured."""
+        return self.speed.get("batch", math.nan) / _median(self._timing(variant, "train_step_s"))
+
+    def peak_memory_mib(self, variant: str, phase: str) -> float:
+        """Return the peak memory of "inference" or "training" in MiB, NaN if it was not measured."""
+        value = (self._timing(variant, "peak_memory_mib") or {}).get(phase)
+        return math.nan if value is None else float(value)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the tidy table: a dictionary per cell, all with the same keys, with None where there is no value.
+
+        Scores are in percent, `gflops` are those of one image, and the names of times and memory end in their units.
+        """
+        metrics = list(dict.fromkeys(metric for cell in self.finished for metric in cell.scores))
+        return [self._row(cell, metrics) for cell in self.cells]
+
+    def _row(self, cell: CellResult, metrics: list[str]) -> dict[str, Any]:
+        name, result = cell.variant, cell.result
+        measured = {metric: cell.scores.get(metric, math.nan) for metric in metrics} | {
+            "parameters": self.parameters(name),
+            "gflops": self.gflops(name),
+            "latency_ms": self.latency_ms(name),
+            "train_images_per_s": self.throughput(name),
+            "inference_memory_mib": self.peak_memory_mib(name, "inference"),
+            "training_memory_mib": self.peak_memory_mib(name, "training"),
+        }
+        return {
+            "study": self.study.name,
+            "variant": name,
+            **{f"axis:{axis}": value for axis, value in cell.cell.variant.axes.items()},
+            "seed": cell.seed,
+            "state": str(cell.status.state),
+            "note": cell.note or None,
+            "engine": result.get("engine"),
+            "iterations": result.get("iterations"),
+            **{key: None if math.isnan(value) else value for key, value in measured.items()},  # JSON has no NaN
+            "train_seconds": result.get("train_seconds"),
+            "peak_memory_mib": result.get("peak_memory_mib"),
+        }
+
+    def _timing(self, variant: str, key: str) -> Any:
+        return self.speed.get("variants", {}).get(variant, {}).get(key)
+
+
+def load_results(folder: str | Path) -> StudyResults:
+    """Read a study's folder, including the cells that are missing, unfinished or failed.
+
+    Raises:
+        UserError: The folder has no study.yaml, or a file in it is broken; the message names the file.
+    """
+    folder = Path(folder)
+    if not (folder / "study.yaml").is_file():
+        raise UserError(
+            f"{folder}: no study.yaml there; expected the folder of a study that `python -m sn2fpn.study run` has "
+            "written, such as output/studies/quick_shapes"
+        )
+    study = Study.load(folder / "study.yaml")
+    measured = {name: read_json(folder / f"{name}.json") for name in ("costs", "speed", "features")}
+    measured["features"] = _with_nested_variants(measured["features"])
+    return StudyResults(folder, study, tuple(_load_cell(CellFolder(folder, cell)) for cell in study.cells), **measured)
+
+
+def write_tables(results: StudyResults) -> tuple[Path, Path]:
+    """Write the tidy table as results.csv and results.json (a list of rows) into the study's folder."""
+    rows = results.rows()
+    as_csv, as_json = results.folder / "results.csv", results.folder / "results.json"
+    with atomic_write(as_csv) as file:
+        table = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    write_json(as_json, rows)
+    return as_csv, as_json
+
+
+def _with_nested_variants(features: dict[str, Any]) -> dict[str, Any]:
+    """Return features.json with its variants under one key; in older files they stand beside "images" and "set"."""
+    if not features or "variants" in features:
+        return features
+    about = {key: value for key, value in features.items() if not isinstance(value, dict)}
+    return about | {"variants": {name: levels for name, levels in features.items() if isinstance(levels, dict)}}
+
+
+def _load_cell(folder: CellFolder) -> CellResult:
+    identity, result = folder.identity(), folder.result()
+    if folder.is_finished:
+        _check_scores(folder.result_file, result)
+    return CellResult(folder, folder.status(), identity, result)
+
+
+def _check_scores(path: Path, result: dict[str, Any]) -> None:
+    """Raise a UserError unless the result is {"results": {set: {task: {metric: number or null}}}}."""
+    for test_set, tasks in _items(result.get("results"), path, "results"):
+        for task, metrics in _items(tasks, path, f"results/{test_set}"):
+            for metric, value in _items(metrics, path, f"results/{test_set}/{task}"):
+                if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                    where = f"results/{test_set}/{task}/{metric}"
+                    raise UserError(f"{path}: {where}: expected a number or null, found {value!r}")
+
+
+def _items(value: Any, path: Path, where: str) -> Iterable[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: {where}: expected an object, found {type(value).__name__}")
+    return value.items()
+
+
+def _total(parts: dict[str, float] | None) -> float:
+    """Return the sum of a count by parts; the parts may include their "total"."""
+    if not parts:
+        return math.nan
+    return float(parts["total"] if "total" in parts else sum(parts.values()))
+
+
+def _median(values: list[float] | None) -> float:
+    return median(values) if values else math.nan

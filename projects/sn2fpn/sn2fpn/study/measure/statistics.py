@@ -1,0 +1,212 @@
+"""The statistics of a study: means over seeds, differences, and which of these are more than noise.
+
+Two kinds of noise are kept apart. Training with another seed gives another detector, so means have intervals of
+Student's t over the seeds. Other test images give other scores, so differences also have bootstrap intervals over the
+images. The bootstrap is paired: all variants see the same resampled images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats
+
+from ...errors import UserError, did_you_mean
+from ...evaluation import draw_images
+
+if TYPE_CHECKING:
+    from ...evaluation.detections import DetectionEvaluator, ImageDetections
+
+__all__ = [
+    "Bootstrap",
+    "Difference",
+    "Interval",
+    "Verdict",
+    "compare_resampled",
+    "distinguishable",
+    "holm",
+    "mean_interval",
+    "paired_difference",
+    "resample",
+]
+
+ALPHA = 0.05
+_NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds and its confidence interval, which is NaN with fewer than two values."""
+
+    mean: float  # NaN without a value
+    low: float
+    high: float
+    n: int  # number of values
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """A mean of paired differences."""
+
+    p: float  # of the paired t-test, NaN with fewer than two pairs
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """A difference of scores, the percentile interval of its resampled values, and its two-sided p-value."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a difference to the baseline is more than noise."""
+
+    distinguishable: bool
+    p: float  # after Holm's correction, NaN when there is none
+    text: str  # the verdict and its reason as a sentence
+
+
+def mean_interval(values: Sequence[float | None], confidence: float = 0.95) -> Interval:
+    """Return the mean of a score over seeds and its Student-t interval; None and NaN are left out."""
+    found = _student(values, confidence)
+    return Interval(found.mean, found.low, found.high, found.n)
+
+
+def paired_difference(a: Sequence[float | None], b: Sequence[float | None], confidence: float = 0.95) -> Difference:
+    """Return the mean of a - b, seed by seed; pairs in which a number is missing are left out."""
+    return _student([x - y for x, y in zip(a, b, strict=True) if x is not None and y is not None], confidence)
+
+
+def _student(values: Sequence[float | None], confidence: float) -> Difference:
+    """Return the mean, its interval and the p-value of the t-test against 0, which is the paired test of pairs."""
+    found = np.array([v for v in values if v is not None and not np.isnan(v)], dtype=np.float64)
+    n = len(found)
+    mean = float(found.mean()) if n else _NAN
+    if n < 2:
+        return Difference(mean, _NAN, _NAN, n, _NAN)
+    if np.ptp(found) == 0:  # the statistic of the test would be 0 / 0 or infinite
+        return Difference(mean, mean, mean, n, 1.0 if mean == 0 else 0.0)
+    test = stats.ttest_1samp(found, 0)
+    low, high = test.confidence_interval(confidence)
+    return Difference(mean, float(low), float(high), n, float(test.pvalue))
+
+
+def resample(
+    truth: DetectionEvaluator,
+    predictions: Sequence[list[ImageDetections]],
+    metrics: Sequence[str],
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Compute a variant's mean scores over its seeds on the test images and on resampled test images.
+
+    The draws depend only on `resamples`, `seed` and the data set, so those of all variants are paired.
+
+    Args:
+        truth: The evaluator of the test set (`build_evaluator`).
+        predictions: The detections of each seed (`truth.read_detections`).
+        metrics: For example "bbox/AP", "segm/APs" or "bbox/AP-<class>".
+        resamples: Number of resampled sets of images.
+        seed: Seed of the draws.
+
+    Returns:
+        {metric: (1 + resamples,) scores}; the first score is the measured one.
+
+    Raises:
+        UserError: There are no predictions, or the evaluator does not have a metric.
+    """
+    if not predictions:
+        raise UserError("a bootstrap needs the predictions of at least one seed, found none")
+    sums: dict[str, np.ndarray] = {}
+    for of_seed in predictions:
+        judged = truth.judge(of_seed)
+        weights = None
+        for task in dict.fromkeys(m.partition("/")[0] for m in metrics):
+            if task not in judged:
+                raise UserError(f"metric of {task!r}: the predictions only have {' and '.join(judged)}")
+            if weights is None:
+                images = judged[task].num_images
+                weights = np.concatenate([np.ones((1, images)), draw_images(images, resamples, seed)])
+            wanted = [m.partition("/")[2] for m in metrics if m.startswith(f"{task}/")]
+            known = judged[task].metric_names()
+            if unknown := [name for name in wanted if name not in known]:
+                raise UserError(f"unknown metric {task}/{unknown[0]}{did_you_mean(unknown[0], known)}")
+            for name, values in judged[task].scores(weights, wanted).items():
+                sums[f"{task}/{name}"] = sums.get(f"{task}/{name}", 0) + values / len(predictions)
+    return sums
+
+
+def compare_resampled(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Bootstrap:
+    """Return the difference a - b of one metric, from what `resample` gave for two variants.
+
+    The interval holds the middle `confidence` of the B resampled differences. The p-value is twice the share of them on
+    the other side of zero, where one more is counted (Davison and Hinkley, 1997, section 4.2): at least 2 / (B + 1).
+    """
+    difference, *_ = observed = a - b
+    resampled = observed[1:][~np.isnan(observed[1:])]
+    if np.isnan(difference) or not len(resampled):
+        return Bootstrap(float(difference), _NAN, _NAN, _NAN)
+    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
+    tail = min(np.count_nonzero(resampled <= 0), np.count_nonzero(resampled >= 0))
+    return Bootstrap(float(difference), float(low), float(high), min(1.0, 2 * (tail + 1) / (len(resampled) + 1)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number (Holm, 1979). NaN stay NaN, but count as comparisons."""
+    p = np.asarray(p_values, dtype=np.float64)
+    out = np.full(len(p), np.nan)
+    highest = 0.0
+    for rank, i in enumerate(np.argsort(p)):  # NaN come last
+        if not np.isnan(p[i]):
+            out[i] = highest = max(highest, min(1.0, (len(p) - rank) * p[i]))
+    return out.tolist()
+
+
+def distinguishable(
+    comparisons: Mapping[str, tuple[Difference, Bootstrap | None]],
+    baseline: str,
+    metric: str = "AP",
+    alpha: float = ALPHA,
+) -> dict[str, Verdict]:
+    """Judge which variants differ from the baseline by more than noise.
+
+    A difference must survive both kinds of noise: the larger of its p-values over seeds and over images is below
+    `alpha` after Holm's correction for the number of variants that are compared.
+
+    Args:
+        comparisons: For each variant, its difference to the baseline over seeds and over resampled images. The latter
+            is None where there are no predictions to resample.
+        baseline: Name of the baseline in the sentences.
+        metric: Name of the metric in the sentences.
+        alpha: Level of significance.
+    """
+    worst = [max(d.p, b.p) if b is not None and not np.isnan(d.p + b.p) else _NAN for d, b in comparisons.values()]
+    out = {}
+    for (variant, (seeds, images)), p in zip(comparisons.items(), holm(worst)):
+        points = f"{seeds.mean:+.2f}".replace("-", "−")
+        what = f"{variant} − {baseline}: {points} {metric}"
+        corrected = f" (p = {p:.2g}, corrected for {len(worst)} comparisons)" if len(worst) > 1 else f" (p = {p:.2g})"
+        if np.isnan(seeds.mean):
+            reason = "one of the two sides has no value"
+        elif seeds.n < 2:
+            reason = "one seed says nothing about the noise of training"
+        elif images is None or np.isnan(images.p):
+            reason = "there are no stored predictions from which to resample test images"
+        elif p < alpha:
+            out[variant] = Verdict(True, p, f"{what} is more than the noise of seeds and test images{corrected}")
+            continue
+        else:
+            noisy = [name for name, own in (("seeds", seeds.p), ("test images", images.p)) if own >= alpha]
+            reason = (
+                f"it is within the noise of {' and of '.join(noisy)}" if noisy else "the correction makes it too weak"
+            )
+            reason += corrected
+        out[variant] = Verdict(False, p, f"{what} is not distinguishable from noise: {reason}")
+    return out

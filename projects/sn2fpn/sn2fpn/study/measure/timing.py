@@ -1,0 +1,70 @@
+"""Clocks and memory: how several things are measured side by side on a machine whose speed varies."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+__all__ = ["Neighbours", "now", "resident_mib", "take_turns"]
+
+
+def now() -> float:
+    """Return a time in seconds, after everything that was started on a GPU has ended."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def take_turns(actions: Mapping[str, Callable[[], None]], rounds: int, warm_up: int = 2) -> dict[str, list[float]]:
+    """Return the seconds that each action takes in each round, after rounds for warming up, which do not count.
+
+    Every action runs once per round, so that a machine that slows down slows all actions alike. Every second round has
+    the reversed order.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    for i in range(warm_up + rounds):
+        for name in actions if i % 2 == 0 else reversed(actions):
+            started = now()
+            actions[name]()
+            elapsed = now() - started
+            if i >= warm_up:
+                seconds[name].append(elapsed)
+    return seconds
+
+
+def resident_mib(peak: bool = False) -> float:
+    """Return how many MiB of RAM this process uses, now or at its peak.
+
+    `getrusage` is not used because its peak includes that of the parent process before `exec`.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(rf"{'VmHWM' if peak else 'VmRSS'}:\s+(\d+) kB", status)[1]) / 2**10
+
+
+class Neighbours:
+    """Measures how many of the machine's `cores` other processes use, from its construction until `stop`.
+
+    `stop` sets `used`, the average number of cores, and `disturb`, whether they left this process too few cores.
+    """
+
+    def __init__(self) -> None:
+        self.cores = os.cpu_count() or 1
+        self._started = self._read()
+
+    def stop(self) -> None:
+        everyone, own, clock = (b - a for a, b in zip(self._started, self._read()))
+        self.used = max(0.0, everyone - own) / clock
+        threads = min(torch.get_num_threads(), self.cores)
+        self.disturb = self.used > self.cores - threads + 0.1 * threads
+
+    @staticmethod
+    def _read() -> tuple[float, float, float]:
+        """Return the core seconds of all processes and of this one, and the clock."""
+        user, nice, system, _, _, irq, soft_irq, *_ = map(int, Path("/proc/stat").read_text().split()[1:9])
+        everyone = (user + nice + system + irq + soft_irq) / os.sysconf("SC_CLK_TCK")
+        return everyone, time.process_time(), time.perf_counter()

@@ -1,0 +1,185 @@
+"""`python -m sn2fpn.study run` makes trained cells, measurements and a report out of a study file."""
+
+from __future__ import annotations
+
+import argparse
+from fnmatch import fnmatch
+from pathlib import Path
+
+from tabulate import tabulate
+
+from ...errors import UserError, did_you_mean
+from ..folder import CellFolder, State, Status, started_cells
+from ..locks import locked
+from ..measure.cost import costs_table
+from ..spec.check import check_folders, check_study
+from ..spec.fairness import differences_by_seed
+from ..spec.study import Cell, Study
+from .executor import Executor, Local, Slurm, SlurmOptions, minutes
+from .runner import Runner
+from .steps import STEPS, StepsJob, run_steps
+
+__all__ = ["add_arguments", "main"]
+
+_INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    add, number = parser.add_argument, {"type": int, "default": 1, "metavar": "N"}
+    add("study", metavar="FILE", help="study file, e.g. studies/quick_shapes.yaml")
+    output = "folder in which the study's own folder is made (default %(default)s)"
+    add("--output", default="output/studies", metavar="FOLDER", help=output)
+    dry_run = "check all configurations, build every variant and print its costs, but train nothing"
+    add("--dry-run", action="store_true", help=dry_run)
+    only = "train only these cells, e.g. sni/seed1 'ihp/*'; in this way several machines can share a study"
+    add("--only", nargs="+", default=[], metavar="CELL", help=only)
+    add("--num-gpus", **number, help="GPUs of each cell, or its processes with MODEL.DEVICE cpu (default 1)")
+    parallel = "cells that run at a time here; they share the cores, and each has GPUs of its own (default 1)"
+    add("--parallel", **number, help=parallel)
+    retry = "train cells again that failed in an earlier run (default: yes)"
+    add("--retry-failed", action=argparse.BooleanOptionalAction, default=True, help=retry)
+    again = f"repeat these steps that follow the cells: {', '.join(STEPS)}"
+    add("--again", nargs="+", default=[], choices=STEPS, metavar="STEP", help=again)
+    executor = "train cells on this machine (default) or on a Slurm cluster"
+    add("--executor", choices=("local", "slurm"), default="local", help=executor)
+
+    add = parser.add_argument_group("on a Slurm cluster").add_argument
+    add("--partition", default="", help="partition")
+    time = (
+        "time limit of a job, as Slurm writes it: minutes, h:mm:ss or d-hh:mm:ss. A cell that needs longer saves a "
+        "checkpoint and continues in its next turn (default %(default)s)"
+    )
+    add("--time", default="1-00:00:00", metavar="TIME", help=time)
+    at_a_time = "jobs of the array that run at a time (default %(default)s)"
+    add("--array-parallelism", type=int, default=256, metavar="N", help=at_a_time)
+    add("--mem", type=float, default=0, metavar="GB", help="memory of a job")
+    cpus = "cores of a job (default: for each GPU its data workers and one more)"
+    add("--cpus", type=int, default=0, metavar="N", help=cpus)
+    slurm = "any other parameter of sbatch, e.g. --slurm qos=high --slurm mail-type=END"
+    add("--slurm", action="append", default=[], metavar="KEY=VALUE", help=slurm)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run a study and return 0, 1 if a cell or a step failed, or 130 if it was interrupted.
+
+    Raises:
+        UserError: A mistake in the study file or in the command.
+    """
+    for flag in ("num_gpus", "parallel", "array_parallelism"):
+        if getattr(args, flag) < 1:
+            raise UserError(f"--{flag.replace('_', '-')} {getattr(args, flag)}: expected at least 1")
+    study = Study.load(args.study)
+    folder = Path(args.output).resolve() / study.name
+    check_study(study, folder, args.num_gpus)
+    if args.dry_run:
+        _dry_run(study)
+        return 0
+    cells = _selected(study, args.only)
+    check_folders(study, folder)
+    _name_strangers(study, folder)
+    study.save(folder / "study.yaml")
+    executor = _executor(args, study, folder)
+    print(f"Study {study.name}: {len(study.variants)} variants x {len(study.seeds)} seeds in {folder}", flush=True)
+    try:
+        code = _run(args, study, folder, cells, executor)
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    if code == _INTERRUPTED:
+        print("Interrupted; the same command continues from here")
+    return code
+
+
+def _run(args: argparse.Namespace, study: Study, folder: Path, cells: list[Cell], executor: Executor) -> int:
+    runner = Runner(study, folder, executor, args.num_gpus)
+    statuses = runner.run(cells, args.retry_failed)
+    if runner.interrupted:
+        return _INTERRUPTED
+    _print_fairness(study, folder)
+    failed = _print_failures(folder, statuses)
+    remaining = [cell.name for cell, s in statuses.items() if s.state not in (State.FINISHED, State.FAILED)]
+    if remaining:
+        print(
+            f"{len(remaining)} cells are left to others ({', '.join(remaining[:4])}…); "
+            "the measurements and the report follow when all cells are finished"
+        )
+        return int(failed)
+    failed_steps = any(s.state is State.FINISHED for s in statuses.values()) and _follow_up(
+        study, folder, executor, args.again
+    )
+    return int(failed or bool(failed_steps))
+
+
+def _follow_up(study: Study, folder: Path, executor: Executor, again: list[str]) -> list[str]:
+    """Run the steps where the cells ran, and return the names of those that failed."""
+    if isinstance(executor, Local):
+        with locked(folder / "jobs" / "steps.lock"):
+            return run_steps(study, folder, again)
+    job = executor.submit({"steps": StepsJob(folder / "study.yaml", folder, tuple(again))})["steps"]
+    print(f"measurements and report: Slurm job {job.job_id}", flush=True)
+    failed = job.result()
+    print(job.stdout())
+    return failed
+
+
+def _dry_run(study: Study) -> None:
+    rows = [row | {"cells": len(study.seeds)} for row in costs_table(study)]
+    print(tabulate(rows, headers="keys", floatfmt=".2f"))
+    print(f"{len(study.cells)} cells; nothing was trained")
+
+
+def _selected(study: Study, patterns: list[str]) -> list[Cell]:
+    def matches(cell: Cell, pattern: str) -> bool:
+        return fnmatch(cell.name, pattern) or cell.variant.name == pattern
+
+    for pattern in patterns:
+        if not any(matches(cell, pattern) for cell in study.cells):
+            raise UserError(f"--only {pattern}: no such cell{did_you_mean(pattern, [c.name for c in study.cells])}")
+    return [c for c in study.cells if not patterns or any(matches(c, pattern) for pattern in patterns)]
+
+
+def _name_strangers(study: Study, folder: Path) -> None:
+    """Print the cells in the folder that are no longer in the study; they are kept, but the report ignores them."""
+    known = {cell.name for cell in study.cells}
+    strangers = [name for name in started_cells(folder) if name not in known]
+    if strangers:
+        print(f"No longer in {study.path}, kept but ignored: {', '.join(strangers)}")
+
+
+def _executor(args: argparse.Namespace, study: Study, folder: Path) -> Executor:
+    cfg = study.config(study.variants[0], study.seeds[0])
+    gpus = args.num_gpus if cfg.MODEL.DEVICE.startswith("cuda") else 0
+    if args.executor == "local":
+        return Local(folder / "jobs", args.parallel, gpus, args.num_gpus)
+    try:
+        limit = minutes(args.time)
+    except ValueError as e:
+        raise UserError(f"--time: {e}") from None
+    extra = [tuple(pair.split("=", 1)) for pair in args.slurm]
+    for pair in extra:
+        if len(pair) < 2 or not pair[0]:
+            raise UserError(f"--slurm {'='.join(pair)}: expected KEY=VALUE, e.g. qos=high")
+    cpus = args.cpus or args.num_gpus * (cfg.DATALOADER.NUM_WORKERS + 1)
+    options = SlurmOptions(args.partition, gpus, cpus, args.mem, limit, args.array_parallelism, tuple(extra))
+    return Slurm(folder / "jobs", f"study-{study.name}", options)
+
+
+def _print_fairness(study: Study, folder: Path) -> None:
+    """Print what was equal between the variants of each seed, and whether all cells had the same versions."""
+    identities = {cell: CellFolder(folder, cell).identity() for cell in study.cells}
+    for seeds, lines in differences_by_seed(identities):
+        print(f"Seed {', '.join(map(str, seeds))}:", *lines, sep="\n  ")
+    started = [identity for identity in identities.values() if identity]
+    if any((i["commit"], i["versions"]) != (started[0]["commit"], started[0]["versions"]) for i in started):
+        commits = sorted({identity["commit"] or "unknown" for identity in started})
+        print(f"Cells were trained by different versions (commits {', '.join(commits)}); their folders name them")
+
+
+def _print_failures(folder: Path, statuses: dict[Cell, Status]) -> bool:
+    """Print which cells failed and why; return whether any did."""
+    failed = {cell: status for cell, status in statuses.items() if status.state is State.FAILED}
+    for cell, status in failed.items():
+        print(f"FAILED {cell.name}: {status.note}\n  {CellFolder(folder, cell).failure}")
+    if failed:
+        print(f"{len(failed)} of {len(statuses)} cells failed; the same command tries them again")
+    return bool(failed)

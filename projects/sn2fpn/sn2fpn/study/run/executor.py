@@ -1,0 +1,204 @@
+"""Where cells run: on this machine or on a Slurm cluster, in both cases as jobs of submitit."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+from ...errors import UserError
+from ..files import read_json, write_json
+from .signals import signal_handlers
+
+__all__ = ["Executor", "Local", "Slurm", "SlurmOptions", "minutes"]
+
+# States of sacct in which a job will still run.
+_ALIVE = ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "PREEMPTED", "SUSPENDED", "CONFIGURING")
+_FOREVER_MIN = 60 * 24 * 365
+_MAX_TIMEOUTS = 1000  # a time limit is no failure, since the cell continues in its next turn
+
+
+class Executor(ABC):
+    """Starts jobs.
+
+    Attributes:
+        slots: Number of jobs that may run at a time. None means any number, because the cluster queues them.
+    """
+
+    slots: int | None
+
+    @abstractmethod
+    def submit(self, jobs: Mapping[str, Callable[[], Any]]) -> dict[str, submitit.Job[Any]]:
+        """Start or queue callables by name and return their jobs, which have `done()`, `job_id` and `paths`."""
+
+
+class Local(Executor):
+    """Runs jobs on this machine through submitit's local executor, a few at a time.
+
+    Args:
+        folder: Folder for submitit's files and the output of the jobs.
+        parallel: Number of jobs that run at a time.
+        num_gpus: Number of GPUs of each job, 0 on CPUs. Each job sees only GPUs of its own.
+        processes: Number of processes that each job starts. They share the cores of the job.
+
+    Raises:
+        UserError: There are fewer GPUs than the jobs need.
+    """
+
+    def __init__(self, folder: Path, parallel: int = 1, num_gpus: int = 0, processes: int = 1) -> None:
+        self.slots = parallel
+        self._num_gpus = num_gpus
+        self._gpus = _visible_gpus(parallel * num_gpus) if num_gpus else []
+        self._threads = max(1, len(os.sched_getaffinity(0)) // (parallel * processes))
+        self._executor = submitit.LocalExecutor(_fresh(folder))
+        self._executor.update_parameters(timeout_min=_FOREVER_MIN, gpus_per_node=num_gpus, stderr_to_stdout=True)
+        self._jobs: list[tuple[submitit.Job[Any], list[int]]] = []
+
+    def submit(self, jobs: Mapping[str, Callable[[], Any]]) -> dict[str, submitit.Job[Any]]:
+        submitted = {}
+        for name, job in jobs.items():
+            gpus = self._free_gpus()
+            if gpus:
+                self._executor.update_parameters(visible_gpus=gpus)
+            # The terminal sends Ctrl-C to all processes, but the runner itself stops its jobs.
+            with signal_handlers({signal.SIGINT: signal.SIG_IGN}), _threads(self._threads):
+                submitted[name] = self._executor.submit(job)
+            self._jobs.append((submitted[name], gpus))
+        return submitted
+
+    def _free_gpus(self) -> list[int]:
+        self._jobs = [(job, gpus) for job, gpus in self._jobs if not job.done()]
+        taken = {gpu for _, gpus in self._jobs for gpu in gpus}
+        return [gpu for gpu in self._gpus if gpu not in taken][: self._num_gpus]
+
+
+@dataclass(frozen=True)
+class SlurmOptions:
+    """Parameters of sbatch for each job. An empty text or 0 stands for the cluster's default."""
+
+    partition: str = ""
+    num_gpus: int = 0
+    cpus: int = 0
+    mem_gb: float = 0
+    time_min: int = 60 * 24  # a cell that needs longer continues in its next turn
+    array_parallelism: int = 256  # jobs of the array that run at a time
+    extra: tuple[tuple[str, str], ...] = ()  # any other parameters, e.g. (("qos", "high"), ("mail-type", "END"))
+
+
+class Slurm(Executor):
+    """Queues jobs as a job array on a Slurm cluster.
+
+    Args:
+        folder: Folder for submitit's files and the output of the jobs, on a file system that the cluster shares.
+        name: Name of the job array.
+        options: Parameters of sbatch.
+
+    Raises:
+        UserError: This machine has no Slurm.
+    """
+
+    slots = None
+
+    def __init__(self, folder: Path, name: str, options: SlurmOptions) -> None:
+        self._queue = folder / "queued.json"  # {name: [submitit's folder, job id]}
+        try:
+            self._executor = submitit.AutoExecutor(_fresh(folder), cluster="slurm", slurm_max_num_timeout=_MAX_TIMEOUTS)
+        except RuntimeError as e:
+            raise UserError(
+                f"--executor slurm: {e} Run this command on a machine from which jobs are submitted to the cluster"
+            ) from e
+        self._executor.update_parameters(**self._parameters(name, options))
+
+    @staticmethod
+    def _parameters(name: str, o: SlurmOptions) -> dict[str, Any]:
+        """Return the options by submitit's names; submitit leaves out those that are None."""
+        return {
+            "name": name,
+            "stderr_to_stdout": True,
+            "timeout_min": o.time_min,
+            "gpus_per_node": o.num_gpus or None,
+            "cpus_per_task": o.cpus or None,
+            "mem_gb": o.mem_gb or None,
+            "slurm_partition": o.partition or None,
+            "slurm_array_parallelism": o.array_parallelism,
+            "slurm_additional_parameters": dict(o.extra) or None,
+        }
+
+    def submit(self, jobs: Mapping[str, Callable[[], Any]]) -> dict[str, submitit.Job[Any]]:
+        """Queue the jobs that no earlier run has queued, and also return those of earlier runs that are still alive."""
+        queued = read_json(self._queue)
+        submitted = {name: job for name in jobs if name in queued and (job := _alive(*queued[name]))}
+        new = [name for name in jobs if name not in submitted]
+        if not new:
+            return submitted
+        try:
+            submitted |= zip(new, self._executor.submit_array([jobs[name] for name in new]))
+        except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError, OSError) as e:
+            raise UserError(f"--executor slurm: sbatch refused the jobs: {e}") from e
+        write_json(self._queue, queued | {name: [str(self._executor.folder), submitted[name].job_id] for name in new})
+        return submitted
+
+
+def _alive(folder: str, job_id: str) -> submitit.Job[Any] | None:
+    """Return the job if it is still queued or running on the cluster, otherwise None."""
+    job = submitit.SlurmJob(folder=folder, job_id=job_id)
+    state = job.get_info(mode="force").get("State", "")
+    return job if state.split(" ")[0] in _ALIVE else None
+
+
+def minutes(text: str) -> int:
+    """Return a time in Slurm's notation, such as "90", "1:30:00" or "2-12:00:00", as whole minutes, rounded up.
+
+    Raises:
+        ValueError: The text has another form, or the time is 0.
+    """
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d\d)(?::(\d\d))?)?", text)
+    if found is None:
+        raise ValueError(f"expected minutes or [days-]hours:minutes:seconds, found {text!r}")
+    days, first, second, third = (int(part or 0) for part in found.groups())
+    if found[1] is None and found[4] is None:  # minutes[:seconds]
+        total = first + (second > 0)
+    else:
+        total = days * 24 * 60 + first * 60 + second + (third > 0)
+    if total == 0:
+        raise ValueError("expected a time above 0")
+    return total
+
+
+def _fresh(folder: Path) -> Path:
+    """Return a folder for this run alone: submitit names files by process ids, which repeat after a reboot."""
+    return folder / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
+
+
+def _visible_gpus(wanted: int) -> list[int]:
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    numbers = [int(part) for part in named.split(",") if part.strip().isdigit()]
+    visible = numbers or list(range(torch.cuda.device_count()))
+    if wanted > len(visible):
+        raise UserError(f"--parallel and --num-gpus ask for {wanted} GPUs, but {len(visible)} are visible")
+    return visible
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let processes that start inside compute with so many threads, unless the user has chosen a number."""
+    if "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]

@@ -1,0 +1,137 @@
+"""Train and evaluate one cell in this process, wherever the process runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import traceback
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ...engine import environment, main
+from ...errors import UserError
+from ...visualization.curves import read_metrics
+from ..files import read_json
+from ..folder import CellFolder, State
+from ..locks import locked
+from ..spec.fingerprint import fingerprint
+from ..spec.study import Cell, Study
+
+__all__ = ["run_cell"]
+
+logger = logging.getLogger(__name__)
+_INTERRUPTED = 130  # exit code of a training that has saved a checkpoint because it was told to stop
+
+
+def run_cell(study: Study, cell: Cell, folder: Path, num_gpus: int = 1) -> State:
+    """Train and evaluate a cell unless it is finished; wait while another process trains it.
+
+    Returns:
+        FINISHED; FAILED, and the failure is written into the cell's folder; or INTERRUPTED, and a checkpoint is saved.
+    """
+    place = CellFolder(folder, cell)
+    try:
+        with locked(place.lock):
+            if not place.is_finished:
+                _train(study, cell, place, num_gpus)
+    except KeyboardInterrupt:
+        return State.INTERRUPTED
+    except Exception as e:
+        failure = str(e) if isinstance(e, UserError) else traceback.format_exc()
+        logger.error("%s", failure)
+        place.save_failure(failure)
+        return State.FAILED
+    return State.FINISHED
+
+
+def _train(study: Study, cell: Cell, place: CellFolder, num_gpus: int) -> None:
+    study.import_files()
+    arguments = study.training_arguments(cell, place.path, num_gpus)
+    _save_identity(study, cell, place, arguments)
+    try:
+        code = main(["--debug", *arguments])  # with --debug, mistakes are raised instead of printed
+    except SystemExit as e:  # a process that the training started has failed and logged the reason
+        code = e.code
+    if code == _INTERRUPTED:
+        raise KeyboardInterrupt
+    if code:
+        raise UserError(_last_error(place.log) or f"training ended with exit code {code}; see {place.log}")
+    place.save_result(_collect_result(study, cell, place))
+
+
+def _last_error(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    return next((line.split("ERROR: ", 1)[1] for line in reversed(lines) if "ERROR: " in line), "")
+
+
+def _save_identity(study: Study, cell: Cell, place: CellFolder, arguments: list[str]) -> None:
+    """Write down what is needed to train the cell again, and what its training starts from."""
+    before, found, now = place.identity(), environment(), _now()
+    identity = {
+        "variant": cell.variant.name,
+        "axes": cell.variant.axes,
+        "seed": cell.seed,
+        "overrides": study.overrides(cell.variant, cell.seed),
+        "command": ["python", "train_net.py", *arguments],
+        "commit": found.pop("commit"),
+        "versions": found,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": before.get("started", now),
+        "tries": [*before.get("tries", []), now],
+        "fingerprint": before.get("fingerprint", {}),
+    }
+    for key in ("commit", "versions"):
+        if before and before[key] != identity[key]:
+            logger.warning(
+                "%s: %s was %s when the cell started, now it is %s", cell.name, key, before[key], identity[key]
+            )
+    place.save_identity(identity)  # before the fingerprint, which takes a while, so that others see who trains the cell
+    if not identity["fingerprint"]:
+        place.save_identity(identity | {"fingerprint": fingerprint(study.config(cell.variant, cell.seed))})
+
+
+def _collect_result(study: Study, cell: Cell, place: CellFolder) -> dict[str, Any]:
+    """Return the content of result.json.
+
+    Raises:
+        UserError: The training has not evaluated on one of the test sets.
+    """
+    series = read_metrics(place.metrics)
+    test_sets = study.config(cell.variant, cell.seed).DATASETS.TEST
+    iterations, seconds = series["time"]
+    steps = iterations - [-1, *iterations[:-1]]  # interruptions do not count: every line has its own seconds per step
+    memory = series.get("peak_memory_mib")
+    stored = [place.predictions(name).with_name("results.json") for name in test_sets]
+    return {
+        "variant": cell.variant.name,
+        "axes": cell.variant.axes,
+        "seed": cell.seed,
+        "engine": "native" if any(path.is_file() for path in stored) else "detectron2",
+        "iterations": int(series["total_loss"][0][-1]) + 1,
+        "train_seconds": round(float((steps * seconds).sum()), 3),
+        "peak_memory_mib": None if memory is None else round(float(memory[1].max()), 1),
+        "finished": _now(),
+        "results": {
+            name: read_json(path) or _logged_scores(series, f"{name}/" if len(test_sets) > 1 else "", name, place)
+            for name, path in zip(test_sets, stored)
+        },
+    }
+
+
+def _logged_scores(series: Any, prefix: str, test_set: str, place: CellFolder) -> dict[str, dict[str, float]]:
+    """Return {task: {metric: score}} from metrics.json, the only file in which Detectron2 keeps them."""
+    scores: dict[str, dict[str, float]] = {}
+    for key, (_, values) in series.items():
+        task, _, metric = key.removeprefix(prefix).partition("/")
+        if key.startswith(prefix) and task in ("bbox", "segm"):
+            scores.setdefault(task, {})[metric] = float(values[-1])
+    if not scores:
+        raise UserError(f"{place.path}: found no evaluation on {test_set}; DATASETS.TEST and TEST must ask for one")
+    return scores
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,89 @@
+"""Checks before a study runs: every variant's configuration, and whether existing cells fit the study file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...engine import default_argument_parser, prepare
+from ...errors import UserError, did_you_mean
+from ...pyramids import PYRAMIDS, backbone_names
+from ..folder import CellFolder
+from .keys import flatten
+from .study import Cell, Study, Variant
+from .syntax import nearby_files
+
+__all__ = ["check_folders", "check_study"]
+
+_SHOWN = 6  # keys and cells in a message
+
+
+def check_study(study: Study, folder: Path, num_gpus: int = 1) -> None:
+    """Read the configuration of every variant as its training will read it.
+
+    Raises:
+        UserError: The first mistake, and where in the study file it is.
+    """
+    study.import_files()
+    if not study.base.is_file():
+        raise UserError(f"{study.path}: BASE: no such file {study.base}{nearby_files(study.base)}")
+    for variant in study.variants:
+        _check_variant(study, variant, folder, num_gpus)
+
+
+def _check_variant(study: Study, variant: Variant, folder: Path, num_gpus: int) -> None:
+    where = f"{study.path}: variant {variant.name!r}"
+    cfg = study.config(variant, study.seeds[0])
+    backbone, value = cfg.MODEL.BACKBONE.NAME, variant.axes.get("pyramid", "")
+    if backbone not in backbone_names() and study.engine != "detectron2":
+        from_axis = f"build_sn2_{value}_backbone" == backbone
+        named, choices = (value, PYRAMIDS) if from_axis else (backbone, backbone_names())
+        raise UserError(f"{where}: unknown pyramid {named!r}{did_you_mean(named, choices)}")
+    for metric in study.metrics:
+        if metric.startswith("segm/") and not cfg.MODEL.MASK_ON:
+            raise UserError(
+                f"{study.path}: METRICS: {metric} needs masks, but MODEL.MASK_ON is False in variant {variant.name!r}"
+            )
+    cell = Cell(variant, study.seeds[0])
+    arguments = study.training_arguments(cell, CellFolder(folder, cell).path, num_gpus)
+    try:
+        prepare(default_argument_parser().parse_args(arguments))
+    except UserError as e:
+        raise UserError(f"{where}: {e}") from None
+
+
+def check_folders(study: Study, folder: Path) -> None:
+    """Check that no cell in the study's folder was started with another configuration.
+
+    Raises:
+        UserError: The message names such cells, the keys that differ, and what to do.
+    """
+    found = {cell: keys for cell in study.cells if (keys := _differing_keys(study, cell, folder))}
+    if not found:
+        return
+    lines = []
+    for cell, keys in list(found.items())[:_SHOWN]:
+        shown = [f"{key} was {old!r}, now {new!r}" for key, (old, new) in list(keys.items())[:_SHOWN]]
+        more = f"; {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+        lines.append(f"  {cell.name}: {'; '.join(shown)}{more}")
+    if len(found) > _SHOWN:
+        lines.append(f"  … and {len(found) - _SHOWN} more cells")
+    raise UserError(
+        f"{study.path}: these cells in {folder} were started with another configuration:\n"
+        + "\n".join(lines)
+        + "\nThey would not be comparable with new ones. Put the old values back; or keep both, by giving the study "
+        "another NAME or another --output; or remove these cells' folders to train them again"
+    )
+
+
+def _differing_keys(study: Study, cell: Cell, folder: Path) -> dict[str, tuple[Any, Any]]:
+    """Return {config key: (value in the cell's folder, value in the study)} where the two differ."""
+    path = CellFolder(folder, cell).config
+    if not path.is_file():
+        return {}
+    stored = flatten(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    wanted = flatten(yaml.safe_load(study.config(cell.variant, cell.seed).dump()))
+    keys = [key for key in wanted if key in stored and key != "OUTPUT_DIR"]
+    return {key: (stored[key], wanted[key]) for key in keys if stored[key] != wanted[key]}

@@ -1,0 +1,167 @@
+"""The study file: which variants of a configuration are compared, with which seeds and by which metrics."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...atomic import atomic_write
+from ...config import CfgNode, get_cfg
+from ...errors import UserError
+from .keys import flatten, nest
+from .syntax import read_yaml
+from .variants import Axes, Cell, Variant, choose_baseline, expand, read_axis, select
+
+__all__ = ["Cell", "Study", "Variant"]
+
+_METRIC = re.compile(r"(bbox|segm)/\S+")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file that has been read.
+
+    Attributes:
+        name: Name of the study and of its folder.
+        path: The file that was read.
+        base: The YAML configuration that all cells share.
+        settings: Configuration keys that every cell sets on top of `base`.
+        axes: For every axis and value, the configuration keys that the value sets.
+        exclude: Combinations of axis values that are left out.
+        variants: The product of the axes without what `exclude` names.
+        seeds: Every variant is trained once with each of these seeds.
+        baseline: The variant that the others are compared with.
+        metrics: The report's columns, as "task/metric". The first one is the headline, which conclusions are about.
+        engine: "native", "detectron2" or "auto".
+        imports: Python files that are imported before configurations are read.
+    """
+
+    name: str
+    path: Path
+    base: Path
+    settings: dict[str, Any]
+    axes: Axes
+    exclude: tuple[dict[str, str], ...]
+    variants: tuple[Variant, ...]
+    seeds: tuple[int, ...]
+    baseline: Variant
+    metrics: tuple[str, ...]
+    engine: str
+    imports: tuple[Path, ...]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Study:
+        """Read a study file, or the `study.yaml` in a study's folder.
+
+        Only the file itself is checked. `check_study` checks what it refers to.
+
+        Raises:
+            UserError: The file cannot be read, or it has an unknown key, a value of the wrong type or an unknown name.
+        """
+        path = Path(path)
+        raw = read_yaml(path)
+        axes = {axis: read_axis(axis, values, f"{path}: AXES.{axis}") for axis, values in raw["AXES"].items()}
+        exclude = tuple(select(entry, axes, f"{path}: EXCLUDE") for entry in raw["EXCLUDE"])
+        variants = expand(axes, exclude, str(path))
+        for metric in raw["METRICS"]:
+            if not _METRIC.fullmatch(metric):
+                raise UserError(f"{path}: METRICS: expected task/metric, e.g. bbox/AP or segm/AP50, found {metric!r}")
+        return cls(
+            name=raw["NAME"] or path.stem,
+            path=path,
+            base=_beside(path, raw["BASE"]),
+            settings=flatten(raw["SET"]),
+            axes=axes,
+            exclude=exclude,
+            variants=variants,
+            seeds=tuple(raw["SEEDS"]),
+            baseline=choose_baseline(raw["BASELINE"], axes, variants, f"{path}: BASELINE"),
+            metrics=tuple(raw["METRICS"]),
+            engine=raw["ENGINE"],
+            imports=tuple(_beside(path, file) for file in raw["IMPORTS"]),
+        )
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells, seed by seed, so that a study that is cut short has still compared all variants."""
+        return [Cell(variant, seed) for seed in self.seeds for variant in self.variants]
+
+    def overrides(self, variant: Variant, seed: int) -> dict[str, Any]:
+        """Return every configuration key that a cell sets on top of BASE, except OUTPUT_DIR."""
+        return self.settings | variant.overrides | {"SEED": seed}
+
+    def config(self, variant: Variant, seed: int) -> CfgNode:
+        """Return the configuration of a cell without its OUTPUT_DIR: BASE, then SET, then the variant, then SEED.
+
+        Raises:
+            UserError: An unknown key or a value of the wrong type. The message says where in the study file it is.
+        """
+        cfg = get_cfg()
+        cfg.merge_from_file(str(self.base))
+        changes = [("SET", self.settings)]
+        changes += [(f"AXES.{axis}.{value}", self.axes[axis][value]) for axis, value in variant.axes.items()]
+        for where, keys in changes:
+            _refuse_own_keys(keys, f"{self.path}: {where}")
+            try:
+                cfg.merge_from_other_cfg(nest(keys))
+            except UserError as e:
+                raise UserError(f"{self.path}: {where}: {e}") from None
+        cfg.SEED = seed
+        return cfg
+
+    def training_arguments(self, cell: Cell, output: Path, num_gpus: int = 1) -> list[str]:
+        """Return the arguments for train_net.py that train a cell, from its last checkpoint if there is one.
+
+        Args:
+            cell: The cell to train.
+            output: Folder of the training.
+            num_gpus: Number of processes of the training.
+        """
+        flags = ["--engine", self.engine, "--num-gpus", str(num_gpus), "--resume"]
+        flags += [part for file in self.imports for part in ("--import", str(file))]
+        keys = self.overrides(cell.variant, cell.seed) | {"OUTPUT_DIR": str(output)}
+        pairs = [text for key, value in keys.items() for text in (key, str(value))]
+        return [*flags, "--config-file", str(self.base), *pairs]
+
+    def import_files(self) -> None:
+        """Import the files of IMPORTS, which may register pyramids and data sets."""
+        from ...engine import import_files
+
+        import_files(self.imports, f"{self.path}: IMPORTS:")
+
+    def save(self, path: str | Path) -> None:
+        """Write the study with all defaults filled in, so that `load(path)` gives it again; paths become relative."""
+
+        def relative(file: Path) -> str:
+            return os.path.relpath(file, Path(path).parent)
+
+        content = {
+            "NAME": self.name,
+            "BASE": relative(self.base),
+            "SET": self.settings,
+            "AXES": self.axes,
+            "EXCLUDE": list(self.exclude),
+            "SEEDS": list(self.seeds),
+            "BASELINE": self.baseline.axes,
+            "METRICS": list(self.metrics),
+            "ENGINE": self.engine,
+            "IMPORTS": [relative(file) for file in self.imports],
+        }
+        with atomic_write(path) as file:
+            yaml.safe_dump(content, file, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+
+
+def _beside(path: Path, file: str) -> Path:
+    return Path(os.path.normpath(path.parent / Path(file).expanduser()))
+
+
+def _refuse_own_keys(keys: Mapping[str, Any], where: str) -> None:
+    for key, source in (("SEED", "SEEDS"), ("OUTPUT_DIR", "NAME and --output")):
+        if key in keys:
+            raise UserError(f"{where}: {key} follows from {source}; leave it out")

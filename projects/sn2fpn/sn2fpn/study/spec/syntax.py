@@ -1,0 +1,100 @@
+"""The keys of a study file, and how the file is read safely."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...config.arithmetic import ConfigLoader
+from ...engine import ENGINES
+from ...errors import UserError, did_you_mean
+
+__all__ = ["nearby_files", "read_yaml"]
+
+_METRICS = ["bbox/AP", "bbox/AP50", "bbox/AP75", "bbox/APs", "bbox/APm", "bbox/APl"]
+
+# key -> (type, default, type of the items); a key whose default is ... must be given
+_KEYS: dict[str, tuple[type, Any, type | None]] = {
+    "NAME": (str, "", None),
+    "BASE": (str, ..., None),
+    "SET": (dict, {}, None),
+    "AXES": (dict, ..., None),
+    "EXCLUDE": (list, [], dict),
+    "SEEDS": (list, [1], int),
+    "BASELINE": (dict, {}, None),
+    "METRICS": (list, _METRICS, str),
+    "ENGINE": (str, "auto", None),
+    "IMPORTS": (list, [], str),
+}
+_WORDS = {str: "text", dict: "key: value pairs", list: "a list", int: "whole numbers"}
+
+
+class _Loader(ConfigLoader):
+    """The safe loader of configurations, for which a key that is given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the values of all keys of a study file, with defaults for the keys that it leaves out.
+
+    Raises:
+        UserError: The file does not exist or is not YAML, or a key is unknown, missing or has a wrong value.
+    """
+    if not path.is_file():
+        raise UserError(f"study file not found: {path}{nearby_files(path)}")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except yaml.constructor.ConstructorError as e:
+        line = e.problem_mark.line + 1 if e.problem_mark else "?"
+        raise UserError(f"{path}: line {line}: {e.problem} (study files hold plain values only, each once)") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise UserError(f"{path}: cannot be read as YAML: {e}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a mapping with {', '.join(_KEYS)}, found {type(content).__name__}")
+    for key in content:
+        if key not in _KEYS:
+            raise UserError(f"{path}: unknown key {key!r}{did_you_mean(str(key), _KEYS)}")
+    values = {key: _value(content.get(key), key, path) for key in _KEYS}
+    _check_values(values, path)
+    return values
+
+
+def nearby_files(path: Path) -> str:
+    """Return words that suggest a YAML file beside a missing one, "" when there is none."""
+    nearby = [str(file) for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    return did_you_mean(str(path), nearby) if nearby else ""
+
+
+def _value(value: Any, key: str, path: Path) -> Any:
+    kind, default, items = _KEYS[key]
+    if value is None:
+        if default is ...:
+            raise UserError(f"{path}: {key} is missing")
+        return default
+    if type(value) is not kind or (items and any(type(item) is not items for item in value)):
+        of = f" of {_WORDS[items]}" if items else ""
+        raise UserError(f"{path}: {key}: expected {_WORDS[kind]}{of}, found {value!r}")
+    return value
+
+
+def _check_values(values: dict[str, Any], path: Path) -> None:
+    if not values["SEEDS"] or min(values["SEEDS"]) < 0:
+        raise UserError(f"{path}: SEEDS: expected one or more numbers, 0 or greater, found {values['SEEDS']}")
+    for key in ("SEEDS", "METRICS"):
+        for item in values[key]:
+            if values[key].count(item) > 1:
+                raise UserError(f"{path}: {key}: {item!r} is named twice")
+    if not values["METRICS"]:
+        raise UserError(f"{path}: METRICS: expected at least one metric, e.g. bbox/AP")
+    if values["ENGINE"] not in ENGINES:
+        raise UserError(f"{path}: ENGINE: unknown {values['ENGINE']!r}{did_you_mean(values['ENGINE'], ENGINES)}")

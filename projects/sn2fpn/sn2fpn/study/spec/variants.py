@@ -1,0 +1,130 @@
+"""Variants and cells: what the axes of a study file expand to."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...errors import UserError, did_you_mean
+from .keys import flatten
+
+__all__ = ["Axes", "Cell", "Variant", "choose_baseline", "expand", "read_axis", "select"]
+
+Axes = dict[str, dict[str, dict[str, Any]]]
+"""axis -> value -> {config key: value}"""
+
+_PYRAMID = "pyramid"  # the values of this axis may be a list of registered names
+_NAME = re.compile(r"\w[\w.+=-]*")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One combination of axis values."""
+
+    name: str  # the values joined by "-", over the axes that have more than one value
+    axes: dict[str, str] = field(hash=False)  # the value of every axis
+    overrides: dict[str, Any] = field(hash=False)  # the configuration keys that these values set
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A variant that is trained with one seed."""
+
+    variant: Variant
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """For example "sni/seed1", which is also the cell's folder below `cells/`."""
+        return f"{self.variant.name}/seed{self.seed}"
+
+
+def read_axis(axis: str, values: Any, where: str) -> dict[str, dict[str, Any]]:
+    """Return {value: {config key: value}} for an axis of the file; a UserError about its form begins with `where`."""
+    if axis == _PYRAMID and isinstance(values, list):
+        names = [str(value) for value in values]
+        if len(set(names)) < len(names):
+            raise UserError(f"{where}: {next(n for n in names if names.count(n) > 1)!r} is named twice")
+        values = {name: {"MODEL.BACKBONE.NAME": f"build_sn2_{name}_backbone"} for name in names}
+    if not isinstance(values, Mapping) or not values:
+        short = ", or a list of pyramids" if axis == _PYRAMID else ""
+        raise UserError(f"{where}: expected named values with the config keys that they set{short}, found {values!r}")
+    out = {}
+    for value, keys in values.items():
+        if isinstance(value, bool):
+            raise UserError(f"{where}: YAML reads the name {'on/yes' if value else 'off/no'} as {value}; quote it")
+        if keys is not None and not isinstance(keys, Mapping):
+            raise UserError(f"{where}.{value}: expected {{config key: value}}, found {keys!r}")
+        out[str(value)] = flatten(keys or {})
+    return out
+
+
+def select(entry: Mapping[Any, Any], axes: Axes, where: str) -> dict[str, str]:
+    """Return an entry {axis: value, …} of EXCLUDE or BASELINE as text.
+
+    Raises:
+        UserError: The entry is empty, or an axis or a value does not exist. The message begins with `where`.
+    """
+    chosen = {str(axis): str(value) for axis, value in entry.items()}
+    for axis, value in chosen.items():
+        if axis not in axes:
+            raise UserError(f"{where}: unknown axis {axis!r}{did_you_mean(axis, axes)}")
+        if value not in axes[axis]:
+            raise UserError(f"{where}: the axis {axis!r} has no value {value!r}{did_you_mean(value, axes[axis])}")
+    if not chosen:
+        raise UserError(f"{where}: expected {{axis: value, …}}, found an empty entry")
+    return chosen
+
+
+def expand(axes: Axes, exclude: Sequence[Mapping[str, str]], where: str) -> tuple[Variant, ...]:
+    """Return the product of the axes without the combinations that an entry of `exclude` matches.
+
+    Raises:
+        UserError: No variant is left, or a name cannot be a folder's name or is taken twice.
+    """
+    variants = tuple(_product(axes, exclude))
+    if not variants:
+        raise UserError(f"{where}: EXCLUDE leaves no variant")
+    seen: dict[str, Variant] = {}
+    for variant in variants:
+        if not _NAME.fullmatch(variant.name):
+            raise UserError(
+                f"{where}: AXES: {variant.name!r} cannot be the name of a folder; "
+                "use letters, digits and . _ + = - in the names of values"
+            )
+        if variant.name in seen:
+            raise UserError(
+                f"{where}: AXES: two variants are called {variant.name!r}: {seen[variant.name].axes} and "
+                f"{variant.axes}; rename a value"
+            )
+        seen[variant.name] = variant
+    return variants
+
+
+def _product(axes: Axes, exclude: Sequence[Mapping[str, str]]) -> Iterator[Variant]:
+    telling = [axis for axis, values in axes.items() if len(values) > 1] or list(axes)
+    for values in itertools.product(*axes.values()):
+        chosen = dict(zip(axes, values))
+        if any(entry.items() <= chosen.items() for entry in exclude):
+            continue
+        overrides: dict[str, Any] = {}
+        for axis, value in chosen.items():
+            overrides |= axes[axis][value]
+        yield Variant("-".join(chosen[axis] for axis in telling) or "base", chosen, overrides)
+
+
+def choose_baseline(entry: Mapping[Any, Any], axes: Axes, variants: Sequence[Variant], where: str) -> Variant:
+    """Return the variant that an entry {axis: value, …} names; an axis that is left out has its first value.
+
+    Raises:
+        UserError: See `select`; or the combination is excluded.
+    """
+    chosen = {axis: next(iter(values)) for axis, values in axes.items()}
+    chosen |= select(entry, axes, where) if entry else {}
+    for variant in variants:
+        if variant.axes == chosen:
+            return variant
+    raise UserError(f"{where}: EXCLUDE removes {chosen}; name another combination as BASELINE")

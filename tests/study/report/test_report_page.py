@@ -1,0 +1,160 @@
+"""The report: its numbers, a page without other files, names that contain code, and incomplete studies."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+from fabricated_study import CLASSES, fabricate
+
+from sn2fpn.study.report.writing import write_report
+
+_T_2 = 4.302653  # 97.5 % quantile of Student's t with 2 degrees of freedom
+
+
+class _Page(HTMLParser):
+    """A parsed page: its elements, the texts of its table rows, and its whole text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self._in_cell = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self._in_cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self._in_cell = False
+
+    handle_startendtag = handle_starttag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self._in_cell:
+            self.rows[-1][-1] += data.strip()
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.elements)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fabricate(tmp_path_factory.mktemp("page") / "pair", {"fpn": 0.25, "sni": 0.02})
+
+
+@pytest.fixture(scope="module")
+def page(study: Path) -> _Page:
+    return _Page(write_report(study).read_text(encoding="utf-8"))
+
+
+def _aps(study: Path, variant: str) -> list[float]:
+    results = [json.loads((study / "cells" / variant / f"seed{s}" / "result.json").read_text()) for s in (1, 2, 3)]
+    return [next(iter(r["results"].values()))["bbox"]["AP"] for r in results]
+
+
+def test_means_intervals_and_differences(study: Path, page: _Page) -> None:
+    fpn, sni = _aps(study, "fpn"), _aps(study, "sni")
+    for name, values in (("fpn", fpn), ("sni", sni)):
+        text = f"{mean(values):.1f} ± {_T_2 * stdev(values) / math.sqrt(3):.1f}"
+        assert any(row[:3] == [name, "3", text] for row in page.rows), text
+        assert f"| {name} | 3 | " in (study / "report" / "report.md").read_text(encoding="utf-8")
+    differences = [a - b for a, b in zip(sni, fpn)]
+    half = _T_2 * stdev(differences) / math.sqrt(3)
+    low, high = (f"{v:.1f}".replace("-", "−") for v in (mean(differences) - half, mean(differences) + half))
+    assert f"sni − fpn: {mean(differences):+.2f} AP is " in page.text
+    assert "other processes used 1.5 of 4 cores, so the times are not reliable" in page.text
+    assert f"95 % CI {low} … {high} over 3 seeds; " in page.text and "over resampled test images" in page.text
+
+
+def test_the_page_stands_alone(study: Path, page: _Page) -> None:
+    html = (study / "report" / "report.html").read_text(encoding="utf-8")
+    for tag, attributes in page.elements:
+        for key in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
+            value = attributes.get(key)
+            assert value is None or value.startswith(("#", "data:")), f"<{tag} {key}={value}>"
+        assert not [key for key in attributes if key.startswith("on")], tag
+    assert not re.search(r"@import|url\((?!#)|https?://(?!www\.w3\.org/)", html)
+    ids = [attributes["id"] for _, attributes in page.elements if attributes.get("id")]
+    assert len(ids) == len(set(ids))
+    targets = {a["href"] for tag, a in page.elements if tag == "a"}
+    assert targets and {t[1:] for t in targets} <= set(ids)
+    assert page.count("svg") >= 6 and page.count("img") == 4 * 3  # four images: the truth and two variants
+    for tag, attributes in page.elements:
+        assert tag != "img" or attributes["alt"]
+    assert page.count("script") == 1 and "aria-sort" in html  # the page's own script sorts tables
+
+
+def test_files_of_the_report(study: Path, page: _Page) -> None:
+    text = (study / "report" / "report.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(links) >= 7 and all((study / "report" / link).is_file() for link in links)
+    again = (study / "report" / "report.html").read_bytes()
+    assert write_report(study).read_bytes() == again  # the same data give the same page
+
+
+def test_names_cannot_harm(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>\"'|`$x_1$"
+    folder = fabricate(tmp_path / "evil", {"fpn": 0.1, "sni": 0.1}, seeds=(1, 2))
+    for path in folder.glob("cells/*/*/*.json"):
+        if path.name in ("cell.json", "result.json"):
+            text = path.read_text().replace(f"AP-{CLASSES[0]}", f"AP-{json.dumps(evil)[1:-1]}")
+            path.write_text(text.replace('"bench"', json.dumps(evil)))
+    page = _Page(write_report(folder).read_text(encoding="utf-8"))
+    assert page.count("script") == 1 and any(row[:1] == [evil] for row in page.rows)
+    assert "<script" not in (folder / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_single_cell(tmp_path: Path) -> None:
+    folder = fabricate(tmp_path / "single", {"fpn": 0.1, "sni": 0.1}, seeds=(7,), without=["sni/seed7"])
+    for name in ("costs.json", "speed.json"):
+        (folder / name).unlink()
+    page = _Page(write_report(folder).read_text(encoding="utf-8"))
+    assert "sni/seed7: waiting — never started" in re.sub(r"\s+", " ", page.text)
+    assert "there is nothing to compare yet" in page.text and "no intervals" in page.text
+    assert any(row[:2] == ["sni", "0 of 1"] and set(row[2:]) == {"–"} for row in page.rows)
+    assert "Accuracy against cost" not in page.text
+
+
+def test_one_seed_claims_nothing(tmp_path: Path) -> None:
+    folder = fabricate(tmp_path / "oneseed", {"fpn": 0.3, "sni": 0.01}, seeds=(1,))
+    page = _Page(write_report(folder).read_text(encoding="utf-8"))
+    assert "by more than the noise between trainings" in page.text
+    assert page.count("strong") == 0 and "±" not in " ".join(map(" ".join, page.rows))
+
+
+def test_no_cell_and_missing_data(tmp_path: Path) -> None:
+    folder = fabricate(tmp_path / "none", {"fpn": 0.1}, seeds=(1,), without=["fpn/seed1"])
+    assert "No cell has finished yet" in _Page(write_report(folder).read_text(encoding="utf-8")).text
+    folder = fabricate(tmp_path / "nodata", {"fpn": 0.1, "sni": 0.1}, seeds=(1, 2))
+    (folder / "cells" / "sni" / "seed1" / "inference").rename(folder / "gone")
+    page = _Page(write_report(folder).read_text(encoding="utf-8"))
+    assert "There are no pictures" in page.text and "coco_instances_results.json" in page.text
+    assert "There is no bootstrap over images where" in page.text and "over resampled" not in page.text
+
+
+def test_masks_and_voc(tmp_path: Path) -> None:
+    folder = fabricate(
+        tmp_path / "masks", {"fpn": 0.1, "sni": 0.1}, seeds=(1, 2), masks=True, metrics=["segm/AP", "bbox/AP"]
+    )
+    page = _Page(write_report(folder).read_text(encoding="utf-8"))
+    assert any(row[:4] == ["variant", "seeds", "mask AP", "box AP"] for row in page.rows)
+    folder = fabricate(
+        tmp_path / "voc", {"fpn": 0.1, "sni": 0.1}, seeds=(1, 2), voc=True, metrics=["bbox/AP50", "bbox/AP", "bbox/APs"]
+    )
+    page = _Page(write_report(folder).read_text(encoding="utf-8"))
+    assert any(row[:4] == ["variant", "seeds", "AP50", "AP"] for row in page.rows)
+    assert "The results do not have these metrics: APs." in page.text and "Object sizes" not in page.text

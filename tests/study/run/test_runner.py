@@ -1,0 +1,239 @@
+"""The runner with a stand-in for training: what it starts, skips, tries again and refuses."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sn2fpn.engine import default_argument_parser
+from sn2fpn.errors import UserError
+from sn2fpn.study.folder import CellFolder, State, Status
+from sn2fpn.study.locks import is_locked, locked
+from sn2fpn.study.run import command, runner, steps, training
+from sn2fpn.study.run.executor import Local
+from sn2fpn.study.run.progress import Progress, estimate
+from sn2fpn.study.spec.study import Study
+
+WriteStudy = Callable[..., Path]
+
+
+class InProcess(Local):
+    """An executor that runs jobs as soon as they are submitted."""
+
+    def __init__(self) -> None:
+        self.slots = 1
+
+    def submit(self, jobs: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+        for job in jobs.values():
+            training.run_cell(Study.load(job.study_file), Study.load(job.study_file).cells[job.index], job.folder)
+        there = SimpleNamespace(exists=lambda: True)
+        job = SimpleNamespace(done=lambda: True, exception=lambda: None, paths=SimpleNamespace(result_pickle=there))
+        return dict.fromkeys(jobs, job)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the list of cells that the stand-in trains, in order; those named in `trained.broken` fail."""
+
+    class Trained(list):
+        broken: frozenset[str] = frozenset()
+
+    names = Trained()
+
+    def main(argv: list[str]) -> int:
+        args = default_argument_parser().parse_args(argv)
+        keys = dict(zip(args.opts[::2], args.opts[1::2]))
+        out = Path(keys["OUTPUT_DIR"])
+        name = f"{out.parent.name}/{out.name}"
+        names.append(name)
+        if name in names.broken:
+            raise UserError("the loss is not finite")
+        folder = out / "inference/tiny_study_val"
+        folder.mkdir(parents=True)
+        (folder / "results.json").write_text(json.dumps({"bbox": {"AP": 10.0 + len(names)}}))
+        lines = [{"iteration": i, "total_loss": 1.0, "time": 0.5, "peak_memory_mib": 100.0 + i} for i in (0, 5)]
+        (out / "metrics.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return 0
+
+    monkeypatch.setattr(training, "main", main)
+    monkeypatch.setattr(
+        training,
+        "fingerprint",
+        lambda cfg: {"trunk": "same", "pyramid": cfg.MODEL.BACKBONE.NAME, "data order": str(cfg.SEED)},
+    )
+    monkeypatch.setattr(runner, "_POLL_S", 0.01)
+    monkeypatch.setattr(command, "_executor", lambda *_: InProcess())
+    monkeypatch.setattr(steps, "STEPS", {})
+    return names
+
+
+def _args(study: Path, **changes: Any) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    args = parser.parse_args([str(study), "--output", str(study.parent / "out")])
+    return argparse.Namespace(**vars(args) | changes)
+
+
+def test_cells_are_trained_once_and_recorded(
+    trained: list[str], write_study: WriteStudy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_study()
+    assert command.main(_args(path)) == 0
+    assert trained == ["fpn/seed1", "sni/seed1", "fpn/seed2", "sni/seed2"]  # seed by seed
+    said = capsys.readouterr().out
+    for words in (
+        "sni/seed2: finished  AP 14.0",
+        "4 of 4 cells finished",
+        "Seed 1, 2:",
+        "equal in all 2 variants: trunk, data order",
+        "pyramid differs: fpn | sni",
+    ):
+        assert words in said
+    folder = path.parent / "out/tiny"
+    result = json.loads((folder / "cells/sni/seed1/result.json").read_text())
+    assert result["results"] == {"tiny_study_val": {"bbox": {"AP": 12.0}}}
+    assert (result["iterations"], result["train_seconds"], result["peak_memory_mib"]) == (6, 3.0, 105.0)
+    cell = json.loads((folder / "cells/sni/seed1/cell.json").read_text())
+    assert cell["overrides"]["SEED"] == 1
+    assert cell["overrides"]["MODEL.FPN.OUT_CHANNELS"] == 16
+    assert {"variant", "axes", "command", "versions", "commit", "host", "started", "fingerprint"} <= set(cell)
+    assert Study.load(folder / "study.yaml").cells[0].name == "fpn/seed1"
+    command.main(_args(path))
+    assert len(trained) == 4
+
+
+def test_a_failed_cell_does_not_stop_the_others(
+    trained: Any, write_study: WriteStudy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_study()
+    trained.broken = frozenset({"sni/seed1"})
+    assert command.main(_args(path)) == 1
+    assert trained == ["fpn/seed1", "sni/seed1", "fpn/seed2", "sni/seed2"]
+    failure = path.parent / "out/tiny/cells/sni/seed1/failure.txt"
+    assert failure.read_text() == "the loss is not finite\n"
+    assert f"FAILED sni/seed1: the loss is not finite\n  {failure}" in capsys.readouterr().out
+    assert command.main(_args(path, retry_failed=False)) == 1
+    assert len(trained) == 4
+    trained.broken = frozenset()
+    assert command.main(_args(path)) == 0
+    assert trained[4:] == ["sni/seed1"]
+    assert not failure.exists()
+    first = json.loads((failure.parent / "cell.json").read_text())
+    assert len(first["tries"]) == 2
+
+
+def test_only_some_cells(trained: list[str], write_study: WriteStudy, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_study()
+    assert command.main(_args(path, only=["sni/seed2", "f*/seed1"])) == 0
+    assert trained == ["fpn/seed1", "sni/seed2"]
+    assert "2 cells are left to others" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"--only snni/seed2: .*did you mean 'sni/seed2'"):
+        command.main(_args(path, only=["snni/seed2"]))
+
+
+def test_an_edited_study_is_not_mixed_with_its_past(trained: list[str], write_study: WriteStudy) -> None:
+    path = write_study(SEEDS=[1])
+    command.main(_args(path))
+    study = Study.load(path)
+    for cell in study.cells:  # as the engine writes it
+        CellFolder(path.parent / "out/tiny", cell).config.write_text(study.config(cell.variant, 1).dump())
+    assert command.main(_args(write_study(SEEDS=[1, 2], AXES={"pyramid": ["fpn", "ihp"]}))) == 0  # more and other cells
+    with pytest.raises(UserError) as e:
+        command.main(_args(write_study(SEEDS=[1], SET=study.settings | {"SOLVER.MAX_ITER": 9})))
+    for words in ("fpn/seed1: SOLVER.MAX_ITER was 6, now 9", "sni/seed1", "NAME", "--output"):
+        assert words in str(e.value)
+
+
+def test_a_failed_step_does_not_stop_the_others(
+    trained: list[str], write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = []
+
+    def costs(study: Study, folder: Path) -> None:
+        done.append("costs")
+        (folder / "costs.json").write_text("{}")
+
+    def speed(study: Study, folder: Path) -> None:
+        done.append("speed")
+        raise UserError("no clock")
+
+    monkeypatch.setattr(steps, "STEPS", {"costs": ("costs.json", costs), "speed": ("speed.json", speed)})
+    path = write_study(SEEDS=[1])
+    assert command.main(_args(path)) == 1
+    assert "error: the step speed failed" in (said := capsys.readouterr().out)
+    assert "no clock" in said
+    command.main(_args(path))
+    assert done == ["costs", "speed", "speed"]  # costs.json is newer than the cells
+    command.main(_args(path, again=["costs"]))
+    assert done[3:] == ["costs", "speed"]
+
+
+def test_states_follow_from_files_and_locks(write_study: WriteStudy, tmp_path: Path) -> None:
+    place = CellFolder(tmp_path, Study.load(write_study()).cells[0])
+    assert place.path == tmp_path / "cells/fpn/seed1"
+    assert place.status() == Status(State.WAITING)
+    with locked(place.lock):
+        assert is_locked(place.lock)
+        place.save_identity({"host": "elsewhere", "pid": 7})
+        place.metrics.write_text('{"iteration": 19, "total_loss": 1.0, "eta_seconds": 90}\n{"iterat')
+        assert place.status() == Status(State.RUNNING, 20, 90, note="elsewhere pid 7")
+    assert not is_locked(place.lock)
+    assert place.status() == Status(State.INTERRUPTED, 20)
+    place.save_failure("Traceback (most recent call last):\n  File\nValueError: no")
+    assert place.status() == Status(State.FAILED, 20, note="ValueError: no")
+    place.save_result({"iterations": 30, "train_seconds": 4.5, "results": {"a": {"bbox": {"AP": 1.25}}, "b": {}}})
+    assert place.status() == Status(State.FINISHED, 30, train_seconds=4.5, note="1.2")
+    assert not place.failure.exists()
+    assert f"{State.FINISHED}" == str(State.FINISHED) == "finished"
+
+
+def test_the_estimate_knows_pace_and_what_is_left(write_study: WriteStudy) -> None:
+    study = Study.load(write_study())
+    first, second, _, fourth = study.cells  # fpn/1 sni/1 fpn/2 sni/2
+    iterations = dict.fromkeys(study.cells, 100)
+    statuses = dict.fromkeys(study.cells, Status(State.WAITING))
+    assert estimate(statuses, iterations, 1) is None
+    statuses[first] = Status(State.FINISHED, 100, train_seconds=50.0)
+    statuses[second] = Status(State.RUNNING, 50, eta_seconds=100)
+    # fpn 0.5 s and sni 2 s per iteration: 100 s for the rest of sni/1, 50 s for fpn/2, 200 s for sni/2
+    assert estimate(statuses, iterations, 1) == pytest.approx(350)
+    assert estimate(statuses, iterations, 2) == pytest.approx(175)
+    statuses[fourth] = Status(State.FAILED, 3)
+    assert estimate(statuses, iterations, 1) == pytest.approx(150)
+
+
+def test_the_table_shows_every_cell(write_study: WriteStudy) -> None:
+    from rich.console import Console
+
+    study = Study.load(write_study())
+    statuses = dict.fromkeys(study.cells, Status(State.WAITING))
+    statuses[study.cells[1]] = Status(State.RUNNING, 3, 61.2, note="[pid] 7")
+    progress = Progress(study, dict.fromkeys(study.cells, 6), 1)
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(progress._table(statuses, progress._summary(statuses)))
+    text = console.export_text()
+    for words in ("seed 2", "sni", "running 3/6, 0:01:01 left ([pid] 7)", "waiting", "0 of 4 cells finished, 1 run"):
+        assert words in text
+
+
+def test_fairness_is_told_by_seed(write_study: WriteStudy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = Study.load(write_study(AXES={"pyramid": ["fpn", "sni", "ihp"]}))
+    for cell in study.cells:
+        order = "b" if cell.name == "ihp/seed2" else "a"
+        prints = {"trunk": "t", "data order": order}
+        CellFolder(tmp_path, cell).save_identity({"commit": order, "versions": {}, "fingerprint": prints})
+    command._print_fairness(study, tmp_path)
+    assert capsys.readouterr().out.splitlines() == [
+        "Seed 1:",
+        "  equal in all 3 variants: trunk, data order, configuration except for the pyramid",
+        "Seed 2:",
+        "  equal in all 3 variants: trunk, configuration except for the pyramid",
+        "  data order differs: fpn, sni | ihp",
+        "Cells were trained by different versions (commits a, b); their folders name them",
+    ]

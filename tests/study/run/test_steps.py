@@ -1,0 +1,29 @@
+"""The steps after the cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fabricated_study import fabricate
+
+from sn2fpn.study.folder import CellFolder
+from sn2fpn.study.run.steps import STEPS, run_steps
+from sn2fpn.study.spec.study import Study
+
+
+def test_a_step_is_repeated_when_a_cell_is_newer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report is a real step here. A folder that was written by hand in the documented format can be reported."""
+    study = Study.load(fabricate(tmp_path / "pair", {"fpn": 0.1, "sni": 0.1}, seeds=(1,)) / "study.yaml")
+    folder = tmp_path / "pair"
+    monkeypatch.setattr("sn2fpn.study.run.steps.STEPS", {"report": STEPS["report"]})
+    report = folder / STEPS["report"][0]
+    assert run_steps(study, folder) == []
+    written = report.stat().st_mtime_ns
+    assert run_steps(study, folder) == []
+    assert report.stat().st_mtime_ns == written and "up to date" in capsys.readouterr().out
+    CellFolder(folder, study.cells[0]).result_file.touch()
+    assert run_steps(study, folder) == []
+    assert report.stat().st_mtime_ns > written
