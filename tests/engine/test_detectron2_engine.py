@@ -227,15 +227,15 @@ def test_the_same_scores_in_both_engines(masks: bool, command: Command, tmp_path
             {"MODEL.ROI_HEADS.NUM_CLASSES": 7},
             "MODEL.ROI_HEADS.NUM_CLASSES: expected 6, the number of classes of data set 'tiny_train'",
         ),
-        ({"MODEL.WEIGHTS": "nowhere.pth"}, "MODEL.WEIGHTS: no such file: nowhere.pth"),
-        ({"MODEL.FPN.NORM": "BM"}, "MODEL.FPN.NORM: unknown norm 'BM'"),
+        ({"MODEL.WEIGHTS": "nowhere.pth"}, "MODEL.WEIGHTS: there is no file nowhere.pth"),
+        ({"MODEL.FPN.NORM": "BM"}, "MODEL.FPN.NORM: unknown value 'BM'"),
         (
             {"MODEL.ROI_HEADS.NAME": "StandardROIHead"},
             "MODEL.ROI_HEADS.NAME: unknown value .* did you mean 'StandardROIHeads'",
         ),
         ({"MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p9"]}, "cannot build this configuration: KeyError 'p9'"),
         ({"INPUT.MASK_FORMAT": "polygn"}, "INPUT.MASK_FORMAT: unknown value 'polygn'; did you mean 'polygon'"),
-        ({"MODEL.DEVICE": "cdua"}, "MODEL.DEVICE: no such device 'cdua'"),
+        ({"MODEL.DEVICE": "cdua"}, "MODEL.DEVICE: there is no device 'cdua'"),
         ({"MODEL.BACKBONE.NAME": "build_sn2_snii_backbone"}, "MODEL.BACKBONE.NAME.*'build_sn2_sni_backbone'"),
     ],
 )
