@@ -121,7 +121,7 @@ def test_mistakes_are_named(folder: Path, tmp_path: Path) -> None:
         ({"input": [tmp_path / "clip.mp4"]}, "expected images, found the video"),
         ({"annotations": [tmp_path / "none.json"]}, r"none\.json: annotation file does not exist"),
         ({"input": [stranger], "annotations": [val]}, "has no image '000009.jpg'; did you mean '00000"),
-        ({"input": [tmp_path / "000001.jpg"], "annotations": [train]}, "the picture is 64x48"),
+        ({"input": [tmp_path / "000001.jpg"], "annotations": [train]}, "the image is 64x48"),
         ({"output": [tmp_path], "input": [tmp_path / "000001.png"]}, "would replace the input"),
     ]:
         if flags.get("output"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import argparse
 import json
 from collections.abc import Callable, Mapping
@@ -215,7 +216,7 @@ def test_the_table_shows_every_cell(write_study: WriteStudy) -> None:
     statuses = dict.fromkeys(study.cells, Status(State.WAITING))
     statuses[study.cells[1]] = Status(State.RUNNING, 3, 61.2, note="[pid] 7")
     progress = Progress(study, dict.fromkeys(study.cells, 6), 1)
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console = Console(width=120, record=True, file=io.StringIO())
     console.print(progress._table(statuses, progress._summary(statuses)))
     text = console.export_text()
     for words in ("seed 2", "sni", "running 3/6, 0:01:01 left ([pid] 7)", "waiting", "0 of 4 cells finished, 1 run"):

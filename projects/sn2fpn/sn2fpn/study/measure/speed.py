@@ -139,7 +139,8 @@ class _Run:
             self._trainer = Trainer(setup.cfg)
         self._model = self._trainer.model
         if setup.weights:
-            load_trained(self._model, str(setup.weights))
+            with argument_names({"path": "MODEL.WEIGHTS"}):
+                load_trained(self._model, str(setup.weights))
         else:
             self._model.load_state_dict(fill_weights(self._model.state_dict()))
         self._batch = model_inputs(make_images(_BATCH, *setup.size), self._model.roi_heads.num_classes)
