@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import argparse
+import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
