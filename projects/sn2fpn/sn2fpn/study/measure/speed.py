@@ -19,6 +19,7 @@ import torch
 from ...checkpoint import load_trained
 from ...config import CfgNode
 from ...engine import Trainer, import_files
+from ...errors import argument_names
 from ..files import write_json
 from ..folder import CellFolder
 from ..spec.study import Cell, Study, Variant
