@@ -14,7 +14,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..errors import UserError, did_you_mean, failing_line
+from ..errors import UserError, did_you_mean, failing_line, nearby_files
 from .calls import TARGET, as_config
 from .overrides import apply_overrides
 from .printing import save_yaml, to_python
@@ -51,8 +51,7 @@ class LazyConfig:
         if path.suffix not in (".py", ".yaml", ".yml"):
             raise UserError(f"{path}: expected a .py or .yaml file")
         if not path.is_file():
-            nearby = [str(p) for p in path.parent.glob(f"*{path.suffix}")]
-            raise UserError(f"config file not found: {path}" + (did_you_mean(str(path), nearby) if nearby else ""))
+            raise UserError(f"config file not found: {path}{nearby_files(path, f'*{path.suffix}')}")
         found = vars(_execute(path, ())) if path.suffix == ".py" else _read_yaml(path)
         if keys is None and isinstance(found, dict):
             return as_config({k: v for k, v in found.items() if _public(k) and isinstance(v, DictConfig | ListConfig)})

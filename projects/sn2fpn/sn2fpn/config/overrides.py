@@ -86,8 +86,8 @@ def _get(node: Any, key: str | int, rest: list[str], add: bool) -> Any:
         if not isinstance(key, int) or not -len(node) <= key < len(node):
             raise UserError(f"{full_key(node)} is a list of {len(node)} items, so there is no item {str(key)!r}")
     elif key not in node and not add and key not in (arguments := _arguments(node)):
-        known = [full_key(node, k) for k in (*node, *arguments)]
-        raise UserError(f"unknown config key {whole!r}{did_you_mean(name, known)}")
+        near = did_you_mean(str(key), {*node, *arguments}, prefix=name.removesuffix(str(key)))
+        raise UserError(f"unknown config key {whole!r}{near}")
     with omegaconf_errors(name):
         value = node[key] if is_list(node) or key in node else None
     if rest and not OmegaConf.is_config(value) and not (value is None and add):
