@@ -293,6 +293,7 @@ def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., lis
         ({"train.amp.dtype": "float61"}, {}, ["train.amp.dtype", "did you mean 'float16'"]),
         ({"train.max_iter": 0}, {}, ["train.max_iter", "positive"]),
         ({"train.patience": 2}, {}, ["train.patience", "train.best_metric"]),
+        ({"train.ema.decay": 1.5}, {}, ["train.ema.decay: expected a number from 0 to 1, found 1.5"]),
         ({"train.max_iter": "${train.max_itre}"}, {}, ["train.max_it", "max_itre"]),
         (
             {"dataloader.train.total_batch_size": 3},
