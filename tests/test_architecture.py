@@ -7,13 +7,15 @@ functions, and those for type checkers.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "projects/sn2fpn/sn2fpn"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "projects/sn2fpn/sn2fpn"
 
 ROOMS = {
     "errors": "the exceptions for user mistakes",
@@ -73,6 +75,17 @@ def _imports(module: str) -> Iterator[tuple[str, int]]:
 
 def test_the_list_names_the_rooms_on_disk() -> None:
     assert {name.partition(".")[0] for name in MODULES if name} == set(ROOMS)
+
+
+def test_the_trees_in_the_documents_are_the_tree_on_disk() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Where things are")[2].partition("##")[0]
+    folders = set(re.findall(r"^ +([\w.]+)/ ", readme, re.MULTILINE))
+    rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+    assert rooms <= folders
+    assert all((ROOT / folder).is_dir() or (PACKAGE / folder).is_dir() for folder in folders)
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    order = re.findall(r"^    (\w+)(?=  )", contributing, re.MULTILINE)
+    assert [room for room in order if room in ROOMS] == [room for room in ROOMS if room in rooms]
 
 
 @pytest.mark.parametrize("room", ROOMS)
