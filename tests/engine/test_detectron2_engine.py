@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import pickle
@@ -39,6 +40,7 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+        gc.collect()  # Detectron2's trainers leave files open until they are collected
     for name in ("tiny_train", "tiny_val"):
         for catalog in (DatasetCatalog, MetadataCatalog):
             if name in catalog:
@@ -47,6 +49,7 @@ def quiet() -> Iterator[None]:
         logger = logging.getLogger(name)
         for handler in list(logger.handlers):
             logger.removeHandler(handler)
+            handler.close()
         logger.propagate = True
 
 
