@@ -1,4 +1,3 @@
-from .faster_rcnn_R50_fpn import dataloader, lr_multiplier, model, optimizer, train
+from .common import faster_rcnn
 
-model.backbone._target_ = "sn2fpn.pyramids.BiFPN"
-train.output_dir = "output/lazy/faster_rcnn_R50_bifpn"
+model, dataloader, optimizer, lr_multiplier, train = faster_rcnn("bifpn")

@@ -5,7 +5,7 @@ This is the same run as ../quick/faster_rcnn_R18_sni_shapes.yaml.
     python train_net.py --config-file configs/lazy/quick_shapes.py train.max_iter=50 model.backbone.alpha=0.5
 """
 
-from .common.schedule import multi_step_schedule
+from .common import multi_step_schedule
 from .faster_rcnn_R50_sni import dataloader, model, optimizer, train
 
 model.backbone.update(out_channels=64, norm="BN", alpha="area")

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import pytest
 import yaml
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from sn2fpn.config import LazyCall, LazyConfig, instantiate, locate
+from sn2fpn.config.calls import target_of
 from sn2fpn.errors import ArgumentError, UserError
 
 Write = Callable[..., Path]
@@ -215,11 +216,29 @@ def test_saved_yaml_is_plain_and_builds_the_same(tmp_path: Path) -> None:
     yaml.safe_load(text)
     assert "fractions.Fraction" in text and "${n}" in text
     again = LazyConfig.load(tmp_path / "c.yaml")
+    assert again.n == 4
     again.n = 2
     assert instantiate(again.node) == {"items": [Point(1, 2), Size(5), Fraction], "half": Fraction(1, 2)}
     (tmp_path / "bad.yaml").write_text("x: !!python/object/apply:os.system ['touch executed']")
     with pytest.raises(UserError, match=r"bad\.yaml: not readable"):
         LazyConfig.load(tmp_path / "bad.yaml")
+
+
+def test_a_file_that_names_classes_by_their_former_modules_builds_the_same() -> None:
+    """The file was saved when `sn2fpn.modeling` had no packages and IHP's argument `filter` was `filter_name`."""
+    small = (
+        ["model.backbone.out_channels=16", "model.roi_heads.box_head.fc_dims=[32,32]"]
+        + [f"model.backbone.bottom_up.{change}" for change in ("depth=18", "norm=BN", "freeze_at=0")]
+        + [f"model.roi_heads.mask_head.{change}" for change in ("conv_dims=[16]", "deconv_dim=16")]
+    )
+    root = Path(__file__).parents[2]
+    new = LazyConfig.apply_overrides(LazyConfig.load(root / "configs/lazy/mask_rcnn_R50_ihp.py"), small)
+    old = LazyConfig.load(Path(__file__).with_name("saved_mask_rcnn_R50_ihp.yaml"))
+    assert old.model.proposal_generator.head._target_ == "sn2fpn.modeling.rpn_head.RPNHead"
+    theirs, mine = (instantiate(cfg.model).state_dict() for cfg in (old, new))
+    assert {name: w.shape for name, w in theirs.items()} == {name: w.shape for name, w in mine.items()}
+    for key in ("dataloader.train", "dataloader.test", "dataloader.evaluator", "optimizer.params", "lr_multiplier"):
+        assert target_of(OmegaConf.select(old, key)) is target_of(OmegaConf.select(new, key))
 
 
 def test_what_yaml_cannot_hold_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -244,5 +263,5 @@ def test_python_text_reads_like_the_config() -> None:
         "c.node = fractions.Fraction(numerator=fractions.Fraction(numerator=1), denominator=4)",
     ]
     assert lines[4:6] == ["c.long = fractions.Fraction(", "    numerator=["]
-    assert lines[-2:] == ["    denominator={'a': fractions.Fraction},", ")"]
+    assert lines[-2:] == ["    denominator={'a': fractions.Fraction}", ")"]
     compile("\n".join(lines), "text", "exec")

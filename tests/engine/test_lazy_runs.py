@@ -293,6 +293,7 @@ def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., lis
         ({"train.amp.dtype": "float61"}, {}, ["train.amp.dtype", "did you mean 'float16'"]),
         ({"train.max_iter": 0}, {}, ["train.max_iter", "positive"]),
         ({"train.patience": 2}, {}, ["train.patience", "train.best_metric"]),
+        ({"train.ema.decay": 1.5}, {}, ["train.ema.decay: expected a number from 0 to 1, found 1.5"]),
         ({"train.max_iter": "${train.max_itre}"}, {}, ["train.max_it", "max_itre"]),
         (
             {"dataloader.train.total_batch_size": 3},
@@ -312,9 +313,10 @@ def test_mistakes_are_named_in_the_words_of_the_config(
         assert word in str(e.value)
 
 
-def test_a_config_without_its_parts_says_what_it_has() -> None:
-    with pytest.raises(UserError, match=r"train\.py: has no 'model' to train with; choose from: train"):
-        LazyRecipe(str(_LAZY / "common/train.py"))
+def test_a_config_without_its_parts_says_what_it_has(tmp_path: Path) -> None:
+    (tmp_path / "part.py").write_text("train = dict(max_iter=1)")
+    with pytest.raises(UserError, match=r"part\.py: has no 'model' to train with; choose from: train"):
+        LazyRecipe(str(tmp_path / "part.py"))
 
 
 @pytest.mark.slow

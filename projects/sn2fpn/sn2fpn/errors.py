@@ -7,9 +7,19 @@ import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["ArgumentError", "UserError", "argument_names", "check_choice", "did_you_mean", "failing_line", "keys_of"]
+__all__ = [
+    "ArgumentError",
+    "UserError",
+    "argument_names",
+    "check_choice",
+    "did_you_mean",
+    "failing_line",
+    "keys_of",
+    "nearby_files",
+]
 
 T = TypeVar("T")
 
@@ -106,17 +116,30 @@ def check_choice(argument: str, found: T, choices: Iterable[T]) -> T:
     return found
 
 
-def did_you_mean(found: str, choices: Iterable[str], limit: int = 8) -> str:
-    """Return `"; did you mean 'x'?"` for a close match, otherwise a list of the first few valid choices."""
+def did_you_mean(found: str, choices: Iterable[str], limit: int = 8, prefix: str = "") -> str:
+    """Return `"; did you mean 'x'?"` for a close match, otherwise a list of the first few valid choices.
+
+    Args:
+        found: what was given.
+        choices: what is valid.
+        limit: the most choices that are listed.
+        prefix: is put before each choice and takes no part in the comparison, e.g. the group of keys.
+    """
     choices = sorted(map(str, choices))
     lowered = {c.lower(): c for c in choices}
     close = difflib.get_close_matches(str(found).lower(), lowered, n=1, cutoff=0.6)
     if close:
-        return f"; did you mean {lowered[close[0]]!r}?"
+        return f"; did you mean {prefix + lowered[close[0]]!r}?"
     if not choices:
         return "; there is none to choose from"
     more = f", … ({len(choices)} in all)" if len(choices) > limit else ""
-    return "; choose from: " + ", ".join(c or "''" for c in choices[:limit]) + more
+    return "; choose from: " + ", ".join(prefix + c or "''" for c in choices[:limit]) + more
+
+
+def nearby_files(path: Path, pattern: str) -> str:
+    """Return what `did_you_mean` says of a missing file and those in its folder, or "" if none matches a pattern."""
+    nearby = [str(file) for file in path.parent.glob(pattern)]
+    return did_you_mean(str(path), nearby) if nearby else ""
 
 
 def failing_line(error: BaseException, file: str | os.PathLike[str]) -> int | None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import operator
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -32,6 +33,12 @@ __all__ = [
 ]
 
 TARGET = "_target_"
+
+_MOVED = dict.fromkeys(
+    (f"sn2fpn.modeling.{module}" for module in ("anchors", "box_head", "mask_head", "roi_pooler", "rpn_head")),
+    "sn2fpn.modeling",
+)
+"""Modules that saved configurations name, and where their classes are now."""
 
 
 class LazyCall:
@@ -63,6 +70,25 @@ def as_config(values: Mapping[str, Any]) -> DictConfig:
     return DictConfig(values, flags={"allow_objects": True})
 
 
+def is_list(config: Any) -> bool:
+    """Return whether `config` is a list or an omegaconf node of a list or of a tuple."""
+    return isinstance(config, list) or (isinstance(config, Container) and isinstance(config, Sequence))
+
+
+def full_key(config: Any, key: str | int | None = None) -> str:
+    """Return the dotted key, from the root of the configuration, of a node or of `key` in it."""
+    return config._get_full_key(key) if isinstance(config, Container) else str(key or "")
+
+
+@contextmanager
+def omegaconf_errors(where: str) -> Iterator[None]:
+    """Turn omegaconf's errors, e.g. for a reference to a missing key, into a UserError that begins with `where`."""
+    try:
+        yield
+    except OmegaConfBaseException as e:
+        raise UserError(f"{where}: {str(e).splitlines()[0]}") from e
+
+
 def instantiate(config: Any) -> Any:
     """Build what a node describes; its arguments are built first, in their order.
 
@@ -80,10 +106,8 @@ def instantiate(config: Any) -> Any:
     if not (isinstance(config, Mapping) and TARGET in config):
         return config
     key = full_key(config)
-    try:
+    with omegaconf_errors(key or "config"):
         arguments = {name: instantiate(config[name]) for name in config if name != TARGET}
-    except OmegaConfBaseException as e:
-        raise UserError(f"{key or 'config'}: {str(e).splitlines()[0]}") from e
     target = target_of(config)
     name = dotted_name(target) or repr(target)
     try:
@@ -103,11 +127,6 @@ def _problem(error: Exception, target: Callable[..., Any], arguments: Mapping[st
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
-def is_list(config: Any) -> bool:
-    """Return whether `config` is a list or an omegaconf node of a list or of a tuple."""
-    return isinstance(config, list) or (isinstance(config, Container) and isinstance(config, Sequence))
-
-
 def target_of(node: Mapping[str, Any]) -> Callable[..., Any]:
     """Return the callable that a node calls. Raises UserError when there is none."""
     target = instantiate(node[TARGET])
@@ -118,28 +137,20 @@ def target_of(node: Mapping[str, Any]) -> Callable[..., Any]:
     return target
 
 
-def full_key(config: Any, key: str | int | None = None) -> str:
-    """Return the dotted key, from the root of the configuration, of a node or of `key` in it."""
-    if not isinstance(config, Container):
-        return str(key or "")
-    if key is None:
-        config, key = config._get_parent(), config._key()
-    return "" if config is None else config._get_full_key(key)
-
-
 def locate(name: str, where: str = "") -> Any:
     """Return the object with a dotted name, such as "torch.optim.SGD"; the modules on the way are imported.
 
     Args:
-        name: the names of modules, then of attributes.
+        name: the names of modules, then of attributes; a name that a class had before it was moved is found, too.
         where: the key that holds the name, for messages.
 
     Raises:
         UserError: there is no such module or attribute.
     """
     where = f"{where}: " if where else ""
+    module, _, attribute = name.rpartition(".")
     try:
-        return pkgutil.resolve_name(name)
+        return pkgutil.resolve_name(f"{_MOVED[module]}.{attribute}" if module in _MOVED else name)
     except ValueError:
         raise UserError(f"{where}expected a dotted name such as 'torch.optim.SGD', found {name!r}") from None
     except ImportError as e:

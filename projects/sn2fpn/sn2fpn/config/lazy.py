@@ -14,8 +14,8 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..errors import UserError, did_you_mean, failing_line
-from .calls import as_config
+from ..errors import UserError, did_you_mean, failing_line, nearby_files
+from .calls import TARGET, as_config
 from .overrides import apply_overrides
 from .printing import save_yaml, to_python
 
@@ -27,7 +27,7 @@ class LazyConfig:
 
     A file is a program, so load only files that you trust. The configuration consists of the dicts and omegaconf nodes
     that the file leaves in its namespace under names without a leading underscore. Files import each other by
-    relative file names, as in `from .common.models import model`, without packages. Every import runs the file anew, so
+    relative file names, as in `from .common import model`, without packages. Every import runs the file anew, so
     that changes to what was imported have no effect elsewhere.
     """
 
@@ -51,14 +51,15 @@ class LazyConfig:
         if path.suffix not in (".py", ".yaml", ".yml"):
             raise UserError(f"{path}: expected a .py or .yaml file")
         if not path.is_file():
-            nearby = [str(p) for p in path.parent.glob(f"*{path.suffix}")]
-            raise UserError(f"config file not found: {path}" + (did_you_mean(str(path), nearby) if nearby else ""))
-        found = _execute(path, ()) if path.suffix == ".py" else _read_yaml(path)
-        if keys is not None:
-            names = [keys] if isinstance(keys, str) else keys
-            _check_names(found, names, path)
-            return found[keys] if isinstance(keys, str) else tuple(found[name] for name in names)
-        return as_config({k: v for k, v in found.items() if _public(k) and isinstance(v, DictConfig | ListConfig)})
+            raise UserError(f"config file not found: {path}{nearby_files(path, f'*{path.suffix}')}")
+        found = vars(_execute(path, ())) if path.suffix == ".py" else _read_yaml(path)
+        if keys is None and isinstance(found, dict):
+            return as_config({k: v for k, v in found.items() if _public(k) and isinstance(v, DictConfig | ListConfig)})
+        if keys is None:
+            return found
+        names = [keys] if isinstance(keys, str) else keys
+        _check_names(found, names, path)
+        return found[keys] if isinstance(keys, str) else tuple(found[name] for name in names)
 
     @staticmethod
     def load_rel(filename: str | os.PathLike[str], keys: str | Sequence[str] | None = None) -> Any:
@@ -70,47 +71,43 @@ class _ConfigFileError(UserError):
     """An error whose message names the config file already, so that files which import this one add nothing."""
 
 
-def _execute(path: Path, importers: tuple[Path, ...]) -> dict[str, Any]:
-    """Run a config file and return its namespace, in which dicts are DictConfigs."""
+def _execute(path: Path, importers: tuple[Path, ...]) -> ModuleType:
+    """Run a config file and return it as a module, in which dicts are DictConfigs."""
     chain = (*importers, path.resolve())
     if path.resolve() in importers:
         raise _ConfigFileError(f"{path}: config files import each other in a circle: {' -> '.join(map(str, chain))}")
+    module = ModuleType(path.stem)
     # the file has an __import__ of its own; Python's stays as it is for the rest of the process
-    names = {**vars(builtins), "__import__": _importer(path, chain)}
-    found: dict[str, Any] = {
-        "__file__": str(path),
-        "__name__": path.stem,
-        "__package__": "lazy_config",
-        "__builtins__": names,
-    }
+    module.__dict__.update(
+        __file__=str(path), __builtins__={**vars(builtins), "__import__": _importer(path.resolve(), chain)}
+    )
     try:
-        exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), found)
+        exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))
     except _ConfigFileError:
         raise
     except Exception as e:
         problem = str(e) if isinstance(e, UserError) else f"{type(e).__name__}: {getattr(e, 'msg', e)}"
         raise _ConfigFileError(f"{path}: line {failing_line(e, path) or '?'}: {problem}") from e
-    found.update({k: as_config(v) for k, v in found.items() if _public(k) and isinstance(v, dict)})
-    return found
+    vars(module).update({k: as_config(v) for k, v in vars(module).items() if _public(k) and isinstance(v, dict)})
+    return module
 
 
 def _importer(path: Path, chain: tuple[Path, ...]) -> Callable[..., Any]:
     """Return the `__import__` of a config file: relative imports run config files, all others are Python's."""
 
-    def import_(
-        name: str, globals: Any = None, locals: Any = None, fromlist: Sequence[str] | None = (), level: int = 0
-    ) -> Any:
+    def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
         if level == 0:
-            return builtins.__import__(name, globals, locals, fromlist or (), level)
-        folder = path.resolve().parents[level - 1]
-        wanted = folder.joinpath(*name.split(".")).with_suffix(".py") if name else folder
-        if not wanted.is_file():
-            found = "a folder" if wanted.with_suffix("").is_dir() else "no file"
-            near = did_you_mean(wanted.name, [p.name for p in wanted.parent.glob("*.py")]) if name else ""
-            raise UserError(f"relative imports are of config files by name; {wanted} is {found}{near}")
-        module = ModuleType(name)
-        module.__dict__.update(_execute(wanted, chain))
-        _check_names(module.__dict__, [n for n in fromlist or () if n != "*"], wanted)
+            return builtins.__import__(name, globals, locals, fromlist, level)
+        wanted = path.parents[level - 1].joinpath(*name.split("."))
+        file = wanted.with_name(f"{wanted.name}.py")
+        if not name or not file.is_file():
+            found = "a folder" if wanted.is_dir() else "no file"
+            near = did_you_mean(file.name, [p.name for p in file.parent.glob("*.py")]) if name else ""
+            raise UserError(
+                f"relative imports are of config files by name; {file if name else wanted} is {found}{near}"
+            )
+        module = _execute(file, chain)
+        _check_names(vars(module), [n for n in fromlist or () if n != "*"], file)
         return module
 
     return import_
@@ -128,6 +125,10 @@ def _public(name: str) -> bool:
 
 def _read_yaml(path: Path) -> DictConfig:
     try:
-        return as_config(OmegaConf.load(path))
+        config = as_config(OmegaConf.load(path))
+        pyramid = OmegaConf.select(config, "model.backbone")
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as e:
         raise UserError(f"{path}: not readable as a YAML mapping of plain values: {e}") from None
+    if isinstance(pyramid, DictConfig) and pyramid.get(TARGET) == "sn2fpn.pyramids.IHP" and "filter_name" in pyramid:
+        pyramid["filter"] = pyramid.pop("filter_name")  # the argument's name in older configurations
+    return config

@@ -14,7 +14,7 @@ import yaml
 from fvcore.common.config import BASE_KEY
 from fvcore.common.config import CfgNode as _CfgNode
 
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, did_you_mean, nearby_files
 from .arithmetic import ConfigLoader
 
 __all__ = ["CfgNode"]
@@ -89,13 +89,13 @@ class CfgNode(_CfgNode):
 
     def _unknown(self, node: Any, path: tuple[str, ...] | list[str], source: str, full_key: str = "") -> NoReturn:
         """Raise a UserError for an unknown key, with the nearest of the keys beside it."""
-        prefix = ".".join(path[:-1])
-        siblings = [f"{prefix}.{k}" if prefix else k for k in (node if isinstance(node, dict) else ())]
+        siblings = node if isinstance(node, dict) else ()
         where = f"{source}: " if source else ""
         key = full_key or ".".join(path)
         if ".".join(path) in _DETECTRON2_ALONE:
             raise UserError(f"{where}{key} is for a model that only Detectron2 has; add --engine detectron2")
-        raise UserError(f"{where}unknown config key {key!r}{did_you_mean('.'.join(path), siblings)}")
+        near = did_you_mean(path[-1], siblings, prefix="".join(f"{part}." for part in path[:-1]))
+        raise UserError(f"{where}unknown config key {key!r}{near}")
 
 
 def _load_with_base(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
@@ -105,8 +105,17 @@ def _load_with_base(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(f"{path}: _BASE_ leads in a circle: " + " -> ".join(map(str, [*chain, path])))
     if not path.is_file():
         role = f"{chain[-1]}: _BASE_ names a missing file" if chain else "config file not found"
-        nearby = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        raise UserError(f"{role}: {path}" + (did_you_mean(str(path), nearby) if nearby else ""))
+        raise UserError(f"{role}: {path}{nearby_files(path, '*.y*ml')}")
+    content = _read_mapping(path)
+    bases = content.pop(BASE_KEY, [])
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        _merge_dicts(_load_with_base(path.parent / Path(base).expanduser(), (*chain, path.resolve())), merged)
+    _merge_dicts(content, merged)
+    return merged
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), ConfigLoader)
     except yaml.constructor.ConstructorError as e:
@@ -116,16 +125,9 @@ def _load_with_base(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(f"{path}: the file is not readable as YAML: {e}") from None
     except UnicodeDecodeError as e:
         raise UserError(f"{path}: expected a text file: {e}") from None
-    if content is None:
-        content = {}
-    if not isinstance(content, dict):
+    if not isinstance(content, dict | None):
         raise UserError(f"{path}: expected a mapping of configuration keys, found {type(content).__name__}")
-    bases = content.pop(BASE_KEY, [])
-    merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        _merge_dicts(_load_with_base(path.parent / Path(base).expanduser(), (*chain, path.resolve())), merged)
-    _merge_dicts(content, merged)
-    return merged
+    return content or {}
 
 
 def _merge_dicts(a: dict[str, Any], b: dict[str, Any]) -> None:

@@ -16,15 +16,12 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import UserError, did_you_mean
 from ..signatures import fits, keyword_parameters
-from .calls import TARGET, full_key, is_list, target_of
+from .calls import TARGET, full_key, is_list, omegaconf_errors, target_of
 
 __all__ = ["apply_overrides"]
-
-_WHERE = "command line"
 
 
 def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> DictConfig:
@@ -38,80 +35,84 @@ def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> DictConfig:
     """
     for text in overrides:
         key, equals, value = text.partition("=")
-        if not equals or not key.strip("+"):
-            raise UserError(f"{_WHERE}: a .py config is changed by key=value, e.g. train.max_iter=50; found {text!r}")
-        try:  # an empty value is an empty text, as in a shell, where YAML would read null
-            parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"] if value else ""
-        except (yaml.YAMLError, OmegaConfBaseException) as e:
-            problem = str(e).splitlines()[0]
-            raise UserError(f"{_WHERE}: {text!r}: the value is not readable as YAML: {problem}") from None
-        _set(cfg, re.findall(r"[^.\[\]]+", key.lstrip("+")), parsed, add=key.startswith("+"))
+        path = re.findall(r"[^.\[\]]+", key.lstrip("+"))
+        try:
+            if not equals or not path:
+                raise UserError(f"a .py config is changed by key=value, e.g. train.max_iter=50; found {text!r}")
+            _set(cfg, path, _parse(text, value), add=key.startswith("+"))
+        except UserError as e:
+            raise UserError(f"command line: {e}") from e
     return cfg
 
 
-def _set(cfg: DictConfig, path: list[str], value: Any, add: bool) -> None:
-    node: Any = cfg
-    for depth, part in enumerate(path):
-        known = _keys(node)
-        if part not in known and not (add and isinstance(node, DictConfig)):
-            raise UserError(f"{_WHERE}: {_unknown(node, path, depth, known)}")
-        if depth < len(path) - 1:
-            if part not in known:
-                node[part] = {}
-            node = _get(node, part)
-    key = path[-1]
-    old = _get(node, key) if is_list(node) or key in node else None
-    if isinstance(value, dict) and isinstance(old, DictConfig):
+def _parse(text: str, value: str) -> Any:
+    try:  # an empty value is an empty text, as in a shell, where YAML would read null
+        with omegaconf_errors(""):
+            return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"] if value else ""
+    except (yaml.YAMLError, UserError) as e:
+        raise UserError(f"{text!r}: the value is not readable as YAML: {str(e).splitlines()[0]}") from None
+
+
+def _set(node: Any, path: list[str], value: Any, add: bool) -> None:
+    """Set the value at a path below a node, and check its type."""
+    part, *rest = path
+    key = int(part) if is_list(node) and re.fullmatch(r"-?\d+", part) else part
+    old = _get(node, key, rest, add)
+    if rest:
+        if old is None and add:
+            node[key] = {}
+            old = node[key]
+        _set(old, rest, value, add)
+    elif isinstance(value, dict) and isinstance(old, DictConfig):
         for name, item in value.items():
-            _set(cfg, [*path, str(name)], item, add)
-        return
-    try:
-        OmegaConf.update(cfg, ".".join(path), value, merge=False)
-    except TypeError:
-        raise UserError(
-            f"{_WHERE}: {full_key(node)} is a tuple, whose items cannot be changed; set all of it"
-        ) from None
-    _check_type(node, key, old, _get(node, key))
+            _set(old, [str(name)], item, add)
+    else:
+        try:
+            OmegaConf.update(node, str(key), value, merge=False)
+        except TypeError:
+            raise UserError(f"{full_key(node)} is a tuple, whose items cannot be changed; set all of it") from None
+        _check_type(node, key, old)
 
 
-def _keys(node: Any) -> list[str]:
-    """Return what may follow a node's key: a group's keys and its target's arguments, or the numbers of a list."""
+def _get(node: Any, key: str | int, rest: list[str], add: bool) -> Any:
+    """Return what a node holds at a key, or None for an argument that it does not list.
+
+    Raises:
+        UserError: there is no such key, or its value has no keys although `rest` follows.
+    """
+    name = full_key(node, key)
+    whole = ".".join([name, *rest])
     if is_list(node):
-        return [str(i) for i in range(-len(node), len(node))]
-    return [*map(str, node), *_arguments(node)] if isinstance(node, DictConfig) else []
+        if not isinstance(key, int) or not -len(node) <= key < len(node):
+            raise UserError(f"{full_key(node)} is a list of {len(node)} items, so there is no item {str(key)!r}")
+    elif key not in node and not add and key not in (arguments := _arguments(node)):
+        near = did_you_mean(str(key), {*node, *arguments}, prefix=name.removesuffix(str(key)))
+        raise UserError(f"unknown config key {whole!r}{near}")
+    with omegaconf_errors(name):
+        value = node[key] if is_list(node) or key in node else None
+    if rest and not OmegaConf.is_config(value) and not (value is None and add):
+        raise UserError(f"unknown config key {whole!r}: {name} holds {value!r}")
+    return value
 
 
 def _arguments(node: Any) -> dict[str, inspect.Parameter]:
     return keyword_parameters(target_of(node)) if isinstance(node, DictConfig) and TARGET in node else {}
 
 
-def _get(node: Any, key: str) -> Any:
-    index = int(key) if is_list(node) else key
-    try:
-        return node[index]
-    except OmegaConfBaseException as e:
-        raise UserError(f"{_WHERE}: {full_key(node, index)}: {str(e).splitlines()[0]}") from None
-
-
-def _unknown(node: Any, path: list[str], depth: int, known: list[str]) -> str:
-    owner = ".".join(path[:depth])
-    if is_list(node):
-        return f"{owner} is a list of {len(node)} items, so there is no item {path[depth]!r}"
-    near = did_you_mean(".".join(path[: depth + 1]), [f"{owner}.{k}".lstrip(".") for k in known])
-    return f"unknown config key {'.'.join(path)!r}" + (near if known else f": {owner} holds {node!r}")
-
-
-def _check_type(node: Any, key: str, old: Any, value: Any) -> None:
-    """Raise a UserError unless a new value suits the argument's annotation or, without one, the type of the old one."""
-    name, parameter = full_key(node, int(key) if is_list(node) else key), _arguments(node).get(key)
+def _check_type(node: Any, key: str | int, old: Any) -> None:
+    """Raise a UserError unless the new value suits the argument's annotation or, without one, the old value's type."""
+    name = full_key(node, key)
+    with omegaconf_errors(name):
+        value = node[key]
     value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-    like = "" if old is None or isinstance(old, DictConfig) else f" (like {list(old) if is_list(old) else old!r})"
+    parameter = _arguments(node).get(str(key))
     if parameter and not isinstance(parameter.annotation, str) and parameter.annotation is not parameter.empty:
         kind = parameter.annotation
     elif isinstance(old, DictConfig) and not isinstance(value, Mapping) and value is not None:
-        raise UserError(f"{_WHERE}: {name} is a group of keys ({', '.join(map(str, old))}), found {value!r}")
+        raise UserError(f"{name} is a group of keys ({', '.join(map(str, old))}), found {value!r}")
     else:
         kind = list if is_list(old) else type(old) if isinstance(old, bool | int | float | str) else Any
     if not fits(value, kind):
         words = kind.__name__ if type(kind) is type else re.sub(r"(typing|collections\.abc)\.", "", str(kind))
-        raise UserError(f"{_WHERE}: {name} expects {words}{like}, found {type(value).__name__} {value!r}")
+        like = "" if old is None or isinstance(old, DictConfig) else f" (like {list(old) if is_list(old) else old!r})"
+        raise UserError(f"{name} expects {words}{like}, found {type(value).__name__} {value!r}")

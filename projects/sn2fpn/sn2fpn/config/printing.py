@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf, SCMode
-from omegaconf.errors import OmegaConfBaseException
+from rich.pretty import pretty_repr
 
 from ..atomic import atomic_write
-from ..errors import UserError
-from .calls import TARGET, dotted_name
+from .calls import TARGET, dotted_name, omegaconf_errors
 
 __all__ = ["save_yaml", "to_python", "to_yaml"]
 
@@ -48,9 +47,11 @@ def _plain(value: Any, key: str, lost: list[str]) -> Any:
         return value
     if isinstance(value, Mapping):
         return {k: _plain(v, f"{key}.{k}".lstrip("."), lost) for k, v in value.items()}
-    if names := getattr(value, "_fields", ()) or (
-        [f.name for f in fields(value)] if is_dataclass(value) and not isinstance(value, type) else ()
-    ):
+    if is_dataclass(value) and not isinstance(value, type):
+        names: tuple[str, ...] = tuple(f.name for f in fields(value))
+    else:
+        names = getattr(value, "_fields", ())  # of a named tuple
+    if names:
         return {TARGET: dotted_name(type(value)), **{n: _plain(getattr(value, n), f"{key}.{n}", lost) for n in names}}
     if isinstance(value, list | tuple):
         return [_plain(item, f"{key}.{i}", lost) for i, item in enumerate(value)]
@@ -66,36 +67,29 @@ def to_python(cfg: DictConfig, prefix: str = "cfg.") -> str:
     Raises:
         UserError: an interpolation names a key that does not exist.
     """
-    try:
+    with omegaconf_errors("config"):
         plain = OmegaConf.to_container(cfg, resolve=True)
-    except OmegaConfBaseException as e:
-        raise UserError(f"config: {str(e).splitlines()[0]}") from e
-    return "\n".join(_assignments(plain, prefix))
+    return "\n".join(f"{key} = {pretty_repr(_readable(v), max_width=_WIDTH)}" for key, v in _leaves(plain, prefix))
 
 
-def _assignments(group: Mapping[Any, Any], prefix: str) -> list[str]:
-    lines: list[str] = []
+def _leaves(group: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in group.items():
-        nested = isinstance(value, Mapping) and value and TARGET not in value
-        lines += _assignments(value, f"{prefix}{key}.") if nested else [f"{prefix}{key} = {_expression(value)}"]
-    return lines
+        if isinstance(value, Mapping) and value and TARGET not in value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
-def _expression(value: Any, indent: str = "") -> str:
-    """Return a value in Python's notation, on one line where it is short enough."""
-    if isinstance(value, Mapping) and TARGET in value:
+def _readable(value: Any) -> Any:
+    """Return a value whose `pretty_repr` shows nodes as calls, and classes and functions as dotted names."""
+    if isinstance(value, Mapping):
+        items = {k: _readable(v) for k, v in value.items() if k != TARGET}
+        if TARGET not in value:
+            return items
         target = value[TARGET]
-        opening, closing = f"{target if isinstance(target, str) else dotted_name(target) or repr(target)}(", ")"
-        items = [(f"{k}=", v) for k, v in value.items() if k != TARGET]
-    elif isinstance(value, Mapping):
-        opening, closing, items = "{", "}", [(f"{k!r}: ", v) for k, v in value.items()]
-    elif isinstance(value, list | tuple):
-        opening, closing, items = "[", "]", [("", v) for v in value]
-    else:
-        return dotted_name(value) or repr(value)
-    inner = indent + "    "
-    parts = [name + _expression(v, inner) for name, v in items]
-    line = opening + ", ".join(parts) + closing
-    if len(indent) + len(line) <= _WIDTH and "\n" not in line:
-        return line
-    return opening + "".join(f"\n{inner}{part}," for part in parts) + f"\n{indent}{closing}"
+        name = target if isinstance(target, str) else pretty_repr(_readable(target))
+        return type(name, (), {"__rich_repr__": lambda self: iter(items.items())})()
+    if isinstance(value, list | tuple):
+        return [_readable(item) for item in value]
+    name = dotted_name(value)
+    return type(name, (), {"__repr__": lambda self: name})() if name else value

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .. import distributed as comm
 from ..errors import argument_names
@@ -85,7 +86,7 @@ class EMA(Hook):
 
     Args:
         model: the model whose weights are averaged.
-        decay: the decay.
+        decay: the decay, from 0 to 1.
 
     Attributes:
         average: the averaged state dict.
@@ -95,20 +96,18 @@ class EMA(Hook):
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._model = model
-        self.decay = decay
+        self._step_to = get_ema_multi_avg_fn(decay)
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
 
     def before_train(self) -> None:
         if self.trainer.start_iter == 0:  # the average starts from weights that may have been loaded
             self.load_state_dict(self._model.state_dict())
 
-    @torch.no_grad()
     def after_step(self) -> None:
-        for name, value in self._model.state_dict().items():
-            if value.is_floating_point():
-                self.average[name].lerp_(value, 1 - self.decay)
-            else:
-                self.average[name].copy_(value)
+        own = self._model.state_dict()
+        floats = [name for name, value in own.items() if value.is_floating_point()]
+        self._step_to([self.average[name] for name in floats], [own.pop(name) for name in floats], 0)
+        self.load_state_dict(own)  # the others
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:

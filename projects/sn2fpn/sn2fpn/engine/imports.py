@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import UserError, did_you_mean, failing_line
+from ..errors import UserError, failing_line, nearby_files
 
 __all__ = ["import_files"]
 
@@ -35,8 +35,7 @@ def _import(path: Path, where: str) -> None:
     if path.suffix != ".py":
         raise UserError(f"{where}: expected a Python file (.py)")
     if not path.is_file():
-        nearby = [str(p) for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise UserError(f"{where}: there is no such file" + (did_you_mean(str(path), nearby) if nearby else ""))
+        raise UserError(f"{where}: there is no such file{nearby_files(path, '*.py')}")
     name = path.stem if path.stem not in sys.modules else f"{path.stem}_{abs(hash(path)):x}"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)

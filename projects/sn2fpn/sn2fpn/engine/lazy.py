@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import copy
-import functools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from ..config import LazyConfig, instantiate
-from ..config.calls import TARGET, dotted_name, is_list, target_of
+from ..config.calls import TARGET, dotted_name, is_list, omegaconf_errors, target_of
 from ..config.printing import to_yaml
 from ..data import check_num_classes, class_histogram, class_names, get_dataset_dicts, register_custom
 from ..errors import UserError, argument_names, did_you_mean
@@ -31,8 +30,6 @@ __all__ = ["LazyRecipe", "load_recipe", "set_names"]
 
 logger = logging.getLogger(__name__)
 
-_PARTS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
-
 
 def load_recipe(args: Any) -> LazyRecipe:
     """Return the recipe of a command line: the file of `--config-file`, changed by `key=value` pairs.
@@ -40,19 +37,17 @@ def load_recipe(args: Any) -> LazyRecipe:
     Raises:
         UserError: the file does not load, a change does not fit it, or values contradict each other.
     """
-    try:
+    with omegaconf_errors(args.config_file):
         recipe = LazyRecipe(args.config_file, args.opts)
-        name = dotted_name(target_of(recipe.cfg.model)) if TARGET in recipe.cfg.model else None
-        if name and name.startswith("detectron2."):
+        model, train = recipe.cfg.model, recipe.cfg.dataloader.get("train")
+        name = (dotted_name(target_of(model)) if TARGET in model else None) or ""
+        if name.startswith("detectron2."):
             raise UserError(
                 f"{args.config_file}: its model is Detectron2's own ({name}), which only Detectron2 can train: "
                 "use its tools/lazyconfig_train_net.py"
             )
-        train = recipe.cfg.dataloader.get("train")
         has_train = train is not None and set_names(train) != []
         check_options(recipe.options, args, has_train=has_train, has_test=bool(recipe.test_sets()))
-    except OmegaConfBaseException as e:  # an interpolation names a key that does not exist
-        raise UserError(f"{args.config_file}: {str(e).splitlines()[0]}") from e
     return recipe
 
 
@@ -74,7 +69,7 @@ class LazyRecipe(Recipe):
     def __init__(self, filename: str, overrides: Sequence[str] = ()) -> None:
         self._made_of = filename, list(overrides)
         self.cfg = LazyConfig.apply_overrides(LazyConfig.load(filename), overrides)
-        for part in _PARTS:
+        for part in ("model", "dataloader", "optimizer", "lr_multiplier", "train"):
             if not isinstance(self.cfg.get(part), DictConfig):
                 raise UserError(f"{filename}: has no {part!r} to train with{did_you_mean(part, map(str, self.cfg))}")
         self.options = read_options(self.cfg, LAZY_KEYS)
@@ -107,7 +102,7 @@ class LazyRecipe(Recipe):
         return instantiate(cfg.model).to(device)
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        return instantiate(self._changed("optimizer", {"params.model": model}))
+        return instantiate(self._changed({"optimizer.params.model": model}).optimizer)
 
     def build_scheduler(self, optimizer: torch.optim.Optimizer) -> LRMultiplier:
         return LRMultiplier(optimizer, instantiate(self.cfg.lr_multiplier), self.options.max_iter)
@@ -121,7 +116,7 @@ class LazyRecipe(Recipe):
         node = self.cfg.dataloader.train
         takes = keyword_parameters(target_of(node)) if TARGET in node else {}
         given = {"start_iter": start_iter, "seed": seed}
-        node = self._changed("dataloader.train", {k: v for k, v in given.items() if k in takes})
+        node = self._changed({f"dataloader.train.{k}": v for k, v in given.items() if k in takes}).dataloader.train
         if names := set_names(node):
             records = instantiate(node.dataset)
             logger.info("Training data %s:\n%s", ", ".join(names), class_histogram(records, class_names(names[0])))
@@ -133,11 +128,8 @@ class LazyRecipe(Recipe):
         if loader.get("test") is None or loader.get("evaluator") is None:
             return []
         names = set_names(loader.test)
-        changes = {"test": {}} if names is None else {name: {"dataset.names": name} for name in names}
-        return [
-            TestSet(name, functools.partial(self._test_loader, c), functools.partial(self._evaluator, c))
-            for name, c in changes.items()
-        ]
+        changes = {"test": {}} if names is None else {n: {"dataloader.test.dataset.names": n} for n in names}
+        return [TestSet(n, partial(self._test_loader, c), partial(self._evaluator, c)) for n, c in changes.items()]
 
     def draw_predictions(self, model: nn.Module, path: Path) -> Path | None:
         from ..evaluation.predictions import draw_set
@@ -150,31 +142,27 @@ class LazyRecipe(Recipe):
     def dump(self) -> str:
         return to_yaml(self.cfg)
 
-    def _test_loader(self, changes: dict[str, Any], with_targets: bool = False) -> Iterable[list[dict[str, Any]]]:
-        targets = {"mapper.with_targets": True} if with_targets else {}
-        return instantiate(self._changed("dataloader.test", changes | targets))
+    def _test_loader(self, changes: Mapping[str, Any], with_targets: bool = False) -> Iterable[list[dict[str, Any]]]:
+        targets = {"dataloader.test.mapper.with_targets": True} if with_targets else {}
+        return instantiate(self._changed({**changes, **targets}).dataloader.test)
 
-    def _evaluator(self, changes: dict[str, Any], folder: Path) -> Any:
-        node = self._changed("dataloader.test", changes)._get_parent().evaluator
+    def _evaluator(self, changes: Mapping[str, Any], folder: Path) -> Any:
+        node = self._changed(changes).dataloader.evaluator
         if node.get("output_dir") is None and "output_dir" in keyword_parameters(target_of(node)):
             node.output_dir = str(folder)
         return instantiate(node)
 
-    def _changed(self, key: str, changes: dict[str, Any]) -> DictConfig:
-        """Return the node at `key` in a copy of the configuration, in which some keys below it have other values."""
+    def _changed(self, changes: Mapping[str, Any]) -> DictConfig:
+        """Return a copy of the configuration in which some keys have other values."""
         cfg = copy.deepcopy(self.cfg)
-        for changed, value in changes.items():
-            OmegaConf.update(cfg, f"{key}.{changed}", value, merge=False)
-        return OmegaConf.select(cfg, key)
+        for key, value in changes.items():
+            OmegaConf.update(cfg, key, value, merge=False)
+        return cfg
 
 
 def _replace(node: DictConfig, built: Any) -> None:
     """Let a node build `built`; its arguments stay, since other nodes refer to them."""
-    node[TARGET] = functools.partial(_built, built)
-
-
-def _built(part: Any, **_: Any) -> Any:
-    return part
+    node[TARGET] = lambda **_: built
 
 
 def set_names(loader: DictConfig) -> list[str] | None:

@@ -149,6 +149,8 @@ def check_options(o: RunOptions, args: Any, *, has_train: bool, has_test: bool) 
     for name in ("max_iter", "checkpoint_period", "accumulate_steps", "log_period"):
         if getattr(o, name) <= 0:
             raise UserError(f"{o.key(name)}: expected a positive number, found {getattr(o, name)}")
+    if not 0 <= o.ema_decay <= 1:
+        raise UserError(f"{o.key('ema_decay')}: expected a number from 0 to 1, found {o.ema_decay}")
     if o.patience and not o.best_metric:
         raise UserError(f"{o.key('patience')} needs a metric in {o.key('best_metric')}, for example bbox/AP")
     if (o.best_metric or o.val_loss) and not has_test:

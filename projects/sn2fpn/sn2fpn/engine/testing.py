@@ -6,7 +6,8 @@ import json
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,25 @@ def validation_losses(test_sets: Sequence[TestSet], model: nn.Module) -> dict[st
     Batch norms use their running statistics and do not update them. The sampling of anchors and proposals is seeded,
     and the random state is restored afterwards.
     """
-    was_training = model.training
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     sums: dict[str, float] = defaultdict(float)
     batches = 0
+    with _computing_losses(model):
+        for test_set in test_sets:
+            for batch in test_set.loader(with_targets=True):
+                for key, value in model(batch).items():
+                    sums[f"val/{key}"] += float(value)
+                    sums["val/total_loss"] += float(value)
+                batches += 1
+    parts = comm.all_gather((dict(sums), batches))
+    total = max(sum(n for _, n in parts), 1)
+    return {k: sum(s.get(k, 0.0) for s, _ in parts) / total for k in {k for s, _ in parts for k in s}}
+
+
+@contextmanager
+def _computing_losses(model: nn.Module) -> Iterator[None]:
+    """Let a model return losses, with fixed statistics of its batch norms and a seeded random stream."""
+    was_training = model.training
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(0)
         model.train()
@@ -95,14 +111,6 @@ def validation_losses(test_sets: Sequence[TestSet], model: nn.Module) -> dict[st
             if isinstance(module, _BatchNorm):
                 module.eval()
         try:
-            for test_set in test_sets:
-                for batch in test_set.loader(with_targets=True):
-                    for key, value in model(batch).items():
-                        sums[f"val/{key}"] += float(value)
-                        sums["val/total_loss"] += float(value)
-                    batches += 1
+            yield
         finally:
             model.train(was_training)
-    parts = comm.all_gather((dict(sums), batches))
-    total = max(sum(n for _, n in parts), 1)
-    return {k: sum(s.get(k, 0.0) for s, _ in parts) / total for k in {k for s, _ in parts for k in s}}

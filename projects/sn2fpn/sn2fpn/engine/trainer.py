@@ -134,16 +134,9 @@ class Trainer:
         started = time.perf_counter()
         batch = next(batches)
         data_time = time.perf_counter() - started
-        parts = self.options.accumulate_steps
-        size = len(batch) // parts
-        sums: dict[str, torch.Tensor] = {}
         lr = max(group["lr"] for group in self.optimizer.param_groups)
         with collect_metrics() as metrics:
-            for i in range(parts):
-                last = i == parts - 1
-                with nullcontext() if last or self._wrapped is self.model else self._wrapped.no_sync():
-                    for name, loss in self._forward_backward(batch[i * size : (i + 1) * size], 1 / parts).items():
-                        sums[name] = sums.get(name, 0) + loss.detach() / parts
+            sums = self._accumulate_gradients(batch)
         self._step_optimizer()
         losses = {k: float(v) for k, v in comm.reduce_mean(sums).items()}
         # other scalars are of this process alone, since which ones exist depends on the images
@@ -152,6 +145,18 @@ class Trainer:
             self._fail_not_finite(batch, str({k: float(v) for k, v in sums.items()}))
         self.scheduler.step()
         self.storage.put(values | {"lr": lr, "data_time": data_time, "time": time.perf_counter() - started})
+
+    def _accumulate_gradients(self, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Add up the gradients of the parts of a batch, and return the mean losses."""
+        parts = self.options.accumulate_steps
+        size = len(batch) // parts
+        sums: dict[str, torch.Tensor] = {}
+        for i in range(parts):
+            last = i == parts - 1
+            with nullcontext() if last or self._wrapped is self.model else self._wrapped.no_sync():
+                for name, loss in self._forward_backward(batch[i * size : (i + 1) * size], 1 / parts).items():
+                    sums[name] = sums.get(name, 0) + loss.detach() / parts
+        return sums
 
     def _forward_backward(self, part: list[dict[str, Any]], weight: float) -> dict[str, torch.Tensor]:
         try:

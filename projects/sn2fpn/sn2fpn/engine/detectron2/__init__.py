@@ -63,17 +63,7 @@ def run(cfg: CfgNode, args: Any, engine: Any = "") -> dict[str, Any] | None:
     Returns:
         The results of the evaluation on the main process, where Detectron2 gives them.
     """
-    if torch.distributed.is_initialized():
-        comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", args.num_gpus)))
-    with argument_names({"output_dir": "OUTPUT_DIR"}):
-        make_output_dir(cfg.OUTPUT_DIR)
-    if cfg.MODEL.WEIGHTS:
-        with argument_names({"path": "MODEL.WEIGHTS"}):
-            load_file(cfg.MODEL.WEIGHTS)  # refuses pickles whose code Detectron2 would run
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sn2fpn")
-    logger.info("%s", engine)
-    cfg.freeze()
-    default_setup(cfg, args)
+    _set_up(cfg, args, engine)
     _register_datasets(cfg)
     if args.eval_only:
         return _evaluate(cfg, resume=args.resume)
@@ -89,6 +79,20 @@ def run(cfg: CfgNode, args: Any, engine: Any = "") -> dict[str, Any] | None:
             f"the training diverged: {e}. Common remedies are a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_ITERS or "
             "SOLVER.CLIP_GRADIENTS.ENABLED True"
         ) from e
+
+
+def _set_up(cfg: CfgNode, args: Any, engine: Any) -> None:
+    if torch.distributed.is_initialized():
+        comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", args.num_gpus)))
+    with argument_names({"output_dir": "OUTPUT_DIR"}):
+        make_output_dir(cfg.OUTPUT_DIR)
+    if cfg.MODEL.WEIGHTS:
+        with argument_names({"path": "MODEL.WEIGHTS"}):
+            load_file(cfg.MODEL.WEIGHTS)  # refuses pickles whose code Detectron2 would run
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sn2fpn")
+    logger.info("%s", engine)
+    cfg.freeze()
+    default_setup(cfg, args)
 
 
 @contextmanager

@@ -36,15 +36,12 @@ class LRMultiplier(LRScheduler):
         optimizer: the optimizer whose learning rates are set.
         multiplier: function of the progress, which is the iteration divided by `max_iter`.
         max_iter: the number of iterations of the run.
-        last_iter: the last finished iteration; -1 at the start.
     """
 
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, multiplier: ParamScheduler, max_iter: int, last_iter: int = -1
-    ) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, multiplier: ParamScheduler, max_iter: int) -> None:
         self._multiplier = multiplier
         self._max_iter = max_iter
-        super().__init__(optimizer, last_epoch=last_iter)
+        super().__init__(optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         return {"base_lrs": list(self.base_lrs), "last_epoch": self.last_epoch}
