@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..atomic import atomic_write
-from .files import read_json, write_json
-from .locks import is_locked
+from .files import is_locked, read_json, write_json
 
 if TYPE_CHECKING:
     from .spec.study import Cell

@@ -1,7 +1,8 @@
-"""One model on many images: its mean measures, views of some of the images, and the measures as a table and a file."""
+"""Models on many images: their mean measures, views of some images, and the same for all variants of a study."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -10,13 +11,17 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from ...data import DatasetMapper
+from ...data import DatasetMapper, evenly_spread, get_dataset_dicts, images_with_objects, register_custom
+from ...errors import UserError
 from ...predict.predictor import Predictor
 from ..files import write_json
+from ..folder import CellFolder
+from ..spec.study import Cell, Study
 from .maps import Measures, look, measure
+from .sheet import draw_views
 from .view import View, make_view
 
-__all__ = ["examine", "mean_measures", "measures_table", "write_results"]
+__all__ = ["examine", "mean_measures", "measure_study", "measures_table", "write_results"]
 
 _COLUMNS = {
     "boxes": "objects",
@@ -91,3 +96,49 @@ def measures_table(measures: Mapping[str, Mapping[str, Measures]]) -> str:
         floatfmt=".3f",
         missingval="–",
     )
+
+
+logger = logging.getLogger(__name__)
+
+
+def measure_study(study: Study, folder: str | Path, images: int = 64, drawn: int = 2) -> dict[str, Any]:
+    """Measure each variant's feature maps and draw a few images; write features.json and features/*.png.
+
+    The weights are those of the first seed. The images are evenly spread over those of the baseline's test set that
+    have objects, and are the same for all variants. A variant without trained weights is left out with a warning.
+
+    Args:
+        study: The study.
+        folder: The study's folder.
+        images: Number of images to measure at most.
+        drawn: Number of images to draw at most, each with all variants side by side.
+
+    Returns:
+        The content of features.json, see `write_results`.
+
+    Raises:
+        UserError: No variant has weights, or the test set or a configuration cannot be read.
+    """
+    folder, seed = Path(folder), study.seeds[0]
+    base = study.config(study.baseline, seed)
+    register_custom(base.DATASETS.CUSTOM)
+    set_name = base.DATASETS.TEST[0]
+    records = images_with_objects(get_dataset_dicts(set_name, where="DATASETS.TEST"), images)
+    shown = evenly_spread(range(len(records)), drawn)
+    measures: dict[str, dict[str, Measures]] = {}
+    views: dict[str, list[View]] = {}
+    for variant in study.variants:
+        weights = CellFolder(folder, Cell(variant, seed)).weights
+        if not weights.is_file():
+            logger.warning("features: %s is left out because %s does not exist", variant.name, weights)
+            continue
+        cfg = study.config(variant, seed)
+        cfg.MODEL.WEIGHTS = str(weights)
+        measures[variant.name], views[variant.name] = examine(Predictor(cfg), records, shown)
+        logger.info("features: measured %s on %d images", variant.name, len(records))
+    if not measures:
+        raise UserError(f"{folder}: no variant has trained weights of seed {seed}; run the study first")
+    for k, i in enumerate(shown):
+        stem = Path(records[i]["file_name"]).stem
+        draw_views({name: v[k] for name, v in views.items()}, folder / "features" / f"{stem}.png", stem)
+    return write_results(measures, len(records), set_name, folder / "features.json")

@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ...atomic import atomic_write
-from .colour import align, to_rgb
-from .view import LevelView, View
+from .view import LevelView, View, align, to_rgb
 
 __all__ = ["draw_views"]
 

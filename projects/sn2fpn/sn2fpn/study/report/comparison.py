@@ -22,8 +22,8 @@ from ..measure.statistics import (
     paired_difference,
     resample,
 )
-from .test_set import TestSet
-from .words import number, plural
+from .content import number, plural
+from .samples import TestSet
 
 __all__ = ["Comparison", "best_variant", "compare", "difference", "interval"]
 

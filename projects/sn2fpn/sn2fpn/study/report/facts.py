@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..measure.results import CellResult, StudyResults
-from ..spec.fairness import differences_by_seed
-from .words import ABSENT, joined, plural
+from ..spec.fingerprint import differences_by_seed
+from .content import ABSENT, joined, plural
 
 __all__ = ["Check", "cell_commands", "fingerprint_lines", "heading_facts", "run_checks"]
 

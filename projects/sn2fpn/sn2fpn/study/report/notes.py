@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from ..measure.results import StudyResults
 from .comparison import Comparison, best_variant
-from .samples import SCORE_THRESHOLD, SampleRow
-from .test_set import TestSet
-from .words import joined, plural
+from .content import joined, plural
+from .samples import SCORE_THRESHOLD, SampleRow, TestSet
 
 
 def lead(study: StudyResults) -> str:

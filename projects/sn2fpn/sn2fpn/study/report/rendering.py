@@ -1,8 +1,10 @@
-"""Rendering of the templates. Names come from files, so all text is escaped, in HTML and in Markdown."""
+"""A report as HTML and as Markdown. Names come from files, so all text is escaped in both."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,11 +12,38 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
-from .content import Report
+from ..measure.results import CellResult
+from .comparison import Comparison
+from .content import Section
+from .facts import Check
+from .style import Look
 
-__all__ = ["render_html", "render_markdown"]
+__all__ = ["Report", "render_html", "render_markdown"]
 
 _FOLDER = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a report shows."""
+
+    name: str
+    lead: str  # what was compared, as a sentence
+    facts: list[tuple[str, str]]  # label and text
+    absent: list[CellResult]  # the cells without a result
+    absent_note: str
+    summary: str  # the conclusion, as a sentence
+    comparisons: list[Comparison]
+    conclusion_notes: list[str]
+    sections: list[Section]
+    fairness_note: str
+    fingerprints: list[tuple[str, list[str]]]  # seeds, and what was equal between their variants
+    checks: list[Check]  # whether the cells were run alike
+    study_command: str  # runs the study again
+    report_command: str  # writes the report again
+    cell_commands: list[tuple[str, str]]  # cell, and the command that trains it again
+    version: str  # of this package
+    looks: Mapping[str, Look]  # how each variant is drawn
 
 
 def render_html(report: Report) -> str:

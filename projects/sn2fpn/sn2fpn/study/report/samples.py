@@ -1,28 +1,78 @@
-"""A few test images with their ground truth and with what each variant has detected in them."""
+"""The test set, the predictions that the cells stored, and a few test images with what each variant detected."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import yaml
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from ...atomic import atomic_write
-from ...data import read_image
+from ...config import get_cfg
+from ...data import DatasetCatalog, class_names, images_with_objects, read_image, register_custom
 from ...data.augmentation import TransformList
 from ...data.mapper import annotations_to_instances
-from ...evaluation.detections import ImageDetections
+from ...errors import UserError
+from ...evaluation import build_evaluator
+from ...evaluation.detections import DetectionEvaluator, ImageDetections
 from ...structures import Boxes, Instances
 from ...visualization import draw_instances, fit_image, image_grid, scale_instances
-from ..images import images_with_objects
 from ..measure.results import CellResult
-from .test_set import TestSet
 
-__all__ = ["SCORE_THRESHOLD", "SampleRow", "draw_samples", "save_sheet"]
+__all__ = ["SCORE_THRESHOLD", "SampleRow", "TestSet", "draw_samples", "open_test_set", "save_sheet"]
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """The first set that the cells were evaluated on, with the data set dicts of its images."""
+
+    __test__ = False  # pytest would take the class for a test
+
+    name: str
+    records: list[dict[str, Any]]
+    class_names: list[str]
+    evaluator: DetectionEvaluator
+
+    def predictions(self, cell: CellResult) -> list[ImageDetections]:
+        """Return what a cell has detected in each image; raise a UserError if the file is missing or does not fit."""
+        return self.evaluator.read_detections(cell.folder.predictions(self.name))
+
+
+def open_test_set(cell: CellResult) -> TestSet:
+    """Return the first set that a cell was evaluated on.
+
+    Raises:
+        UserError: The set is not known or not on this machine, or the cell's configuration cannot be read.
+    """
+    config = _read(cell.folder.config)
+    register_custom(config.get("DATASETS", {}).get("CUSTOM") or [])
+    cfg = get_cfg()
+    for key in (
+        "EVALUATOR",
+        "DETECTIONS_PER_IMAGE",
+    ):  # evaluators read only these; other keys may be those of another engine
+        cfg.TEST[key] = config.get("TEST", {}).get(key, cfg.TEST[key])
+    name = cell.test_sets[0]
+    records = DatasetCatalog.get(name, where=f"{cell.folder.result_file}: results")
+    return TestSet(name, records, class_names(name), build_evaluator(cfg, name))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a resolved configuration as plain values."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise UserError(f"{path}: cannot be read as YAML: {e}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a configuration, found {type(content).__name__}")
+    return content
+
 
 SCORE_THRESHOLD = 0.5
 _SIZE_PX = 320

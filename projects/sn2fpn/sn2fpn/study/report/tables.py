@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 from ..measure.results import StudyResults
 from ..measure.statistics import Interval
 from .comparison import best_variant, difference, interval
-from .content import Entry, Table
-from .words import ABSENT, number, signed
+from .content import ABSENT, Entry, Table, number, signed
 
 __all__ = [
     "cells_table",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,17 +12,16 @@ from ...atomic import atomic_write
 from ...errors import UserError
 from ..measure.results import StudyResults, load_results, write_tables
 from . import notes
+from .charts import class_plots, cost_plots, curve_plots, size_plots
 from .comparison import compare
-from .content import Report, Section, Strip, embed
+from .content import Section, Strip, embed
 from .facts import cell_commands, fingerprint_lines, heading_facts, run_checks
-from .plots import class_plots, cost_plots, curve_plots, size_plots
-from .rendering import render_html, render_markdown
-from .samples import SampleRow, draw_samples, save_sheet
+from .rendering import Report, render_html, render_markdown
+from .samples import SampleRow, TestSet, draw_samples, open_test_set, save_sheet
 from .style import Look, looks
 from .tables import cells_table, class_differences, class_table, cost_table, feature_table, results_table
-from .test_set import TestSet, open_test_set
 
-__all__ = ["write_report"]
+__all__ = ["add_arguments", "main", "write_report"]
 
 logger = logging.getLogger(__name__)
 _SHEET = "figures/samples.jpg"
@@ -132,3 +132,18 @@ def _samples(results: StudyResults) -> tuple[TestSet | None, list[SampleRow], st
     except UserError as e:
         logger.warning("%s", e)
         return test_set, [], str(e)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.description = (
+        "Write report/report.html, report/report.md, results.csv and results.json of a study from what its cells have "
+        "left in their folders, whether they are finished or not. Nothing is trained."
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="a study's folder, such as output/studies/quick_shapes")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Write the report, print its path and return 0; raise a UserError as `write_report` does."""
+    print(write_report(args.folder))
+    return 0

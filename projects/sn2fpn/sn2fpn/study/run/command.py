@@ -9,11 +9,11 @@ from pathlib import Path
 from tabulate import tabulate
 
 from ...errors import UserError, did_you_mean
+from ..files import locked
 from ..folder import CellFolder, State, Status, started_cells
-from ..locks import locked
 from ..measure.cost import costs_table
 from ..spec.check import check_folders, check_study
-from ..spec.fairness import differences_by_seed
+from ..spec.fingerprint import differences_by_seed
 from ..spec.study import Cell, Study
 from .executor import Executor, Local, Slurm, SlurmOptions, minutes
 from .runner import Runner

@@ -18,7 +18,7 @@ import submitit
 
 from ...errors import UserError
 from ..files import read_json, write_json
-from .signals import signal_handlers
+from .job import signal_handlers
 
 __all__ = ["Executor", "Local", "Slurm", "SlurmOptions", "minutes"]
 

@@ -9,18 +9,19 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ..files import is_locked
 from ..folder import CellFolder, State
-from ..locks import is_locked
 from ..spec.study import Study
-from .signals import signal_handlers
 from .training import run_cell
 
-__all__ = ["CellJob"]
+__all__ = ["CellJob", "signal_handlers"]
 
 _NOTICE_S = 60  # Slurm's pre-emption may send SIGUSR2 within this time after SIGTERM
 _POLL_S = 1.0
@@ -108,3 +109,14 @@ class _Notice:
             time.sleep(_POLL_S)
         if self._preempted and callable(self._requeue):
             self._requeue(*self._preempted)
+
+
+@contextmanager
+def signal_handlers(handlers: Mapping[signal.Signals, Any]) -> Iterator[None]:
+    """Install signal handlers inside this context and the previous ones after it."""
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -15,13 +15,12 @@ from typing import Any
 
 import submitit
 
+from ..files import locked
 from ..folder import CellFolder, State, Status
-from ..locks import locked
 from ..spec.study import Cell, Study
 from .executor import Executor, Local
-from .job import CellJob
+from .job import CellJob, signal_handlers
 from .progress import Progress
-from .signals import signal_handlers
 
 __all__ = ["Runner"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
-from ..features.study import measure_study
+from ..features.examine import measure_study
 from ..folder import CellFolder
 from ..measure.cost import measure_costs
 from ..measure.speed import measure_speed

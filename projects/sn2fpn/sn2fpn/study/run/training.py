@@ -13,9 +13,8 @@ from typing import Any
 from ...engine import environment, main
 from ...errors import UserError
 from ...visualization.curves import read_metrics
-from ..files import read_json
+from ..files import locked, read_json
 from ..folder import CellFolder, State
-from ..locks import locked
 from ..spec.fingerprint import fingerprint
 from ..spec.study import Cell, Study
 

@@ -11,9 +11,8 @@ from ...engine import default_argument_parser, prepare
 from ...errors import UserError, did_you_mean
 from ...pyramids import PYRAMIDS, backbone_names
 from ..folder import CellFolder
-from .keys import flatten
 from .study import Cell, Study, Variant
-from .syntax import nearby_files
+from .syntax import flatten, nearby_files
 
 __all__ = ["check_folders", "check_study"]
 

@@ -14,8 +14,7 @@ import yaml
 from ...atomic import atomic_write
 from ...config import CfgNode, get_cfg
 from ...errors import UserError
-from .keys import flatten, nest
-from .syntax import read_yaml
+from .syntax import flatten, nest, read_yaml
 from .variants import Axes, Cell, Variant, choose_baseline, expand, read_axis, select
 
 __all__ = ["Cell", "Study", "Variant"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import UserError, did_you_mean
-from .keys import flatten
+from .syntax import flatten
 
 __all__ = ["Axes", "Cell", "Variant", "choose_baseline", "expand", "read_axis", "select"]
 
