@@ -13,7 +13,6 @@ from ...errors import UserError
 from ..measure.results import StudyResults
 from ..measure.statistics import (
     Bootstrap,
-    Difference,
     Interval,
     Verdict,
     compare_resampled,
@@ -35,7 +34,7 @@ class Comparison:
     """A variant against the baseline on the headline metric."""
 
     variant: str
-    seeds: Difference  # over the seeds that both have
+    seeds: Interval  # over the seeds that both have
     images: Bootstrap | None  # over resampled test images; None without predictions or test set
     verdict: Verdict
 
@@ -55,7 +54,7 @@ def interval(results: StudyResults, variant: str, metric: str) -> Interval | Non
     return mean_interval(values) if values else None
 
 
-def difference(results: StudyResults, variant: str, baseline: str, metric: str) -> Difference | None:
+def difference(results: StudyResults, variant: str, baseline: str, metric: str) -> Interval | None:
     """Return the mean difference over the seeds that both variants have, or None if there is no such seed."""
     ours, theirs = results.values(variant, metric), results.values(baseline, metric)
     shared = [seed for seed in ours if seed in theirs]

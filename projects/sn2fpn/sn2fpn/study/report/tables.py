@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..measure.results import StudyResults
@@ -65,9 +65,13 @@ class _Cost(NamedTuple):
     """A column of costs."""
 
     title: str
-    read: Callable[[StudyResults, str], float]  # gives NaN for a variant that was not measured
+    name: str  # in `StudyResults.measured`
     digits: int
+    unit: float = 1.0
     relative: bool = False  # whether the ratio to the baseline is shown, too
+
+    def read(self, results: StudyResults, variant: str) -> float:
+        return results.measured(variant)[self.name] / self.unit
 
     def is_known(self, results: StudyResults) -> bool:
         return any(math.isfinite(self.read(results, name)) for name in results.variants)
@@ -80,19 +84,15 @@ class _Cost(NamedTuple):
         return entry
 
 
-def _pyramid(kind: str, unit: float) -> Callable[[StudyResults, str], float]:
-    return lambda results, v: results.costs.get(v, {}).get(kind, {}).get("pyramid", math.nan) / unit
-
-
 _COSTS = (
-    _Cost("parameters (M)", lambda r, v: r.parameters(v) / 1e6, 2),
-    _Cost("GFLOPs", lambda r, v: r.gflops(v), 2),
-    _Cost("latency (ms)", lambda r, v: r.latency_ms(v), 1, relative=True),
-    _Cost("pyramid (M)", _pyramid("parameters", 1e6), 2),
-    _Cost("pyramid (GFLOPs)", _pyramid("flops", 1e9), 2),
-    _Cost("training (images/s)", lambda r, v: r.throughput(v), 2, relative=True),
-    _Cost("inference memory (MiB)", lambda r, v: r.peak_memory_mib(v, "inference"), 0),
-    _Cost("training memory (MiB)", lambda r, v: r.peak_memory_mib(v, "training"), 0),
+    _Cost("parameters (M)", "parameters", 2, 1e6),
+    _Cost("GFLOPs", "gflops", 2),
+    _Cost("latency (ms)", "latency_ms", 1, relative=True),
+    _Cost("pyramid (M)", "pyramid_parameters", 2, 1e6),
+    _Cost("pyramid (GFLOPs)", "pyramid_gflops", 2),
+    _Cost("training (images/s)", "train_images_per_s", 2, relative=True),
+    _Cost("inference memory (MiB)", "inference_memory_mib", 0),
+    _Cost("training memory (MiB)", "training_memory_mib", 0),
 )
 
 

@@ -15,7 +15,7 @@ from ..measure.cost import costs_table
 from ..spec.check import check_folders, check_study
 from ..spec.fingerprint import differences_by_seed
 from ..spec.study import Cell, Study
-from .executor import Executor, Local, Slurm, SlurmOptions, minutes
+from .executor import Executor, Local, Slurm, minutes
 from .runner import Runner
 from .steps import STEPS, StepsJob, run_steps
 
@@ -155,13 +155,20 @@ def _executor(args: argparse.Namespace, study: Study, folder: Path) -> Executor:
         limit = minutes(args.time)
     except ValueError as e:
         raise UserError(f"--time: {e}") from None
-    extra = [tuple(pair.split("=", 1)) for pair in args.slurm]
-    for pair in extra:
-        if len(pair) < 2 or not pair[0]:
-            raise UserError(f"--slurm {'='.join(pair)}: expected KEY=VALUE, e.g. qos=high")
-    cpus = args.cpus or args.num_gpus * (cfg.DATALOADER.NUM_WORKERS + 1)
-    options = SlurmOptions(args.partition, gpus, cpus, args.mem, limit, args.array_parallelism, tuple(extra))
-    return Slurm(folder / "jobs", f"study-{study.name}", options)
+    for pair in args.slurm:
+        if "=" not in pair or pair.startswith("="):
+            raise UserError(f"--slurm {pair}: expected KEY=VALUE, e.g. qos=high")
+    return Slurm(
+        folder / "jobs",
+        f"study-{study.name}",
+        timeout_min=limit,
+        gpus_per_node=gpus,
+        cpus_per_task=args.cpus or args.num_gpus * (cfg.DATALOADER.NUM_WORKERS + 1),
+        mem_gb=args.mem,
+        slurm_partition=args.partition,
+        slurm_array_parallelism=args.array_parallelism,
+        slurm_additional_parameters=dict(pair.split("=", 1) for pair in args.slurm),
+    )
 
 
 def _print_fairness(study: Study, folder: Path) -> None:
