@@ -21,11 +21,7 @@ __all__ = ["is_locked", "locked", "read_json", "write_json"]
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file, or {} when there is no such file.
-
-    Raises:
-        UserError: The file cannot be read, or it holds something else than a JSON object.
-    """
+    """Return the JSON object in a file, or {} when there is no such file; a UserError names a broken file."""
     if not path.is_file():
         return {}
     try:
@@ -50,11 +46,7 @@ _POLL_S = 0.5
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file; wait while another process, on any machine that shares the folder, holds it.
-
-    Raises:
-        UserError: The file system does not support locks.
-    """
+    """Hold the lock of a file; wait while another process, on any machine that shares the folder, holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         while not _try(file, fcntl.LOCK_EX):

@@ -40,11 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the command and return 0.
-
-    Raises:
-        UserError: A mistake in the arguments, a file that cannot be read, or models that have different levels.
-    """
+    """Run the command and return 0."""
     if args.weights and len(args.weights) != len(args.config_file):
         raise UserError(
             f"--weights: {len(args.config_file)} configurations need {len(args.config_file)} checkpoints, "

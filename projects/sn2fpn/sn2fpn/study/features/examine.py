@@ -105,7 +105,8 @@ def measure_study(study: Study, folder: str | Path, images: int = 64, drawn: int
     """Measure each variant's feature maps and draw a few images; write features.json and features/*.png.
 
     The weights are those of the first seed. The images are evenly spread over those of the baseline's test set that
-    have objects, and are the same for all variants. A variant without trained weights is left out with a warning.
+    have objects, and are the same for all variants. A variant without trained weights is left out with a warning; a
+    UserError says that no variant has any.
 
     Args:
         study: The study.
@@ -115,9 +116,6 @@ def measure_study(study: Study, folder: str | Path, images: int = 64, drawn: int
 
     Returns:
         The content of features.json, see `write_results`.
-
-    Raises:
-        UserError: No variant has weights, or the test set or a configuration cannot be read.
     """
     folder, seed = Path(folder), study.seeds[0]
     base = study.config(study.baseline, seed)

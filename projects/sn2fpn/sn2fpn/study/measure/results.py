@@ -183,11 +183,7 @@ class StudyResults:
 
 
 def load_results(folder: str | Path) -> StudyResults:
-    """Read a study's folder, including the cells that are missing, unfinished or failed.
-
-    Raises:
-        UserError: The folder has no study.yaml, or a file in it is broken; the message names the file.
-    """
+    """Read a study's folder, including cells that are missing, unfinished or failed; a UserError names broken files."""
     folder = Path(folder)
     if not (folder / "study.yaml").is_file():
         raise UserError(

@@ -57,9 +57,6 @@ def measure_speed(study: Study, folder: str | Path, rounds: int = 7) -> dict[str
         "detections", "cores", "cores_used_by_others", "reliable", "variants": {"<variant>": {"weights", "inference_s":
         [per round …], "train_step_s": [per round …], "peak_memory_mib": {"inference", "training"}}}}`. Timings are not
         `reliable` when other processes left too few cores. The memory is None where its process died.
-
-    Raises:
-        UserError: A variant cannot be built, its weights do not fit, or see `evaluation_size`.
     """
     base = study.config(study.baseline, study.seeds[0])
     device, size = base.MODEL.DEVICE, evaluation_size(base)

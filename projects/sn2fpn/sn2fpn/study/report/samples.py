@@ -45,11 +45,7 @@ class TestSet:
 
 
 def open_test_set(cell: CellResult) -> TestSet:
-    """Return the first set that a cell was evaluated on.
-
-    Raises:
-        UserError: The set is not known or not on this machine, or the cell's configuration cannot be read.
-    """
+    """Return the first set that a cell was evaluated on; a UserError says that it is not on this machine."""
     config = _read(cell.folder.config)
     register_custom(config.get("DATASETS", {}).get("CUSTOM") or [])
     cfg = get_cfg()
@@ -87,11 +83,7 @@ class SampleRow(NamedTuple):
 
 
 def draw_samples(test_set: TestSet, cells: Sequence[CellResult], images: int = 4) -> list[SampleRow]:
-    """Draw at most `images` images of the set with the stored predictions of finished cells, one cell per variant.
-
-    Raises:
-        UserError: Stored predictions or an image are missing or broken.
-    """
+    """Draw at most `images` images of the set with the stored predictions of finished cells, one cell per variant."""
     records = images_with_objects(test_set.records, images)
     wanted = {record["image_id"] for record in records}
     found = {

@@ -30,16 +30,8 @@ _SHEET = "figures/samples.jpg"
 def write_report(folder: str | Path) -> Path:
     """Write `results.csv`, `results.json` and `report/{report.md,report.html,figures/*}` of a study.
 
-    This works at any time: cells without a result are named, and what is not measured is left out.
-
-    Args:
-        folder: The study's folder.
-
-    Returns:
-        The path of the HTML page.
-
-    Raises:
-        UserError: There is no study, or a file in it is broken; see `load_results`.
+    This works at any time: cells without a result are named, and what is not measured is left out. The path of the HTML
+    page is returned. A UserError says that `folder` is no study's folder, or names a broken file in it.
     """
     results = load_results(folder)
     write_tables(results)

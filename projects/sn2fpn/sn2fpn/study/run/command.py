@@ -61,11 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run a study and return 0, 1 if a cell or a step failed, or 130 if it was interrupted.
-
-    Raises:
-        UserError: A mistake in the study file or in the command.
-    """
+    """Run a study and return 0, 1 if a cell or a step failed, or 130 if it was interrupted."""
     for flag in ("num_gpus", "parallel", "array_parallelism"):
         if getattr(args, flag) < 1:
             raise UserError(f"--{flag.replace('_', '-')} {getattr(args, flag)}: expected at least 1")

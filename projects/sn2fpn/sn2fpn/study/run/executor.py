@@ -132,8 +132,7 @@ def _alive(folder: str, job_id: str) -> submitit.Job[Any] | None:
 def minutes(text: str) -> int:
     """Return a time in Slurm's notation, such as "90", "1:30:00" or "2-12:00:00", as whole minutes, rounded up.
 
-    Raises:
-        ValueError: The text has another form, or the time is 0.
+    A ValueError says that the text has another form, or that the time is 0.
     """
     found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d\d)(?::(\d\d))?)?", text)
     if found is None:

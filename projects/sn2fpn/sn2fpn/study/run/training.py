@@ -27,8 +27,7 @@ _INTERRUPTED = 130  # exit code of a training that has saved a checkpoint becaus
 def run_cell(study: Study, cell: Cell, folder: Path, num_gpus: int = 1) -> State:
     """Train and evaluate a cell unless it is finished; wait while another process trains it.
 
-    Returns:
-        FINISHED; FAILED, and the failure is written into the cell's folder; or INTERRUPTED, and a checkpoint is saved.
+    The state is FINISHED; FAILED, and the failure is in the cell's folder; or INTERRUPTED, and a checkpoint is saved.
     """
     place = CellFolder(folder, cell)
     try:
@@ -93,11 +92,7 @@ def _save_identity(study: Study, cell: Cell, place: CellFolder, arguments: list[
 
 
 def _collect_result(study: Study, cell: Cell, place: CellFolder) -> dict[str, Any]:
-    """Return the content of result.json.
-
-    Raises:
-        UserError: The training has not evaluated on one of the test sets.
-    """
+    """Return the content of result.json; a UserError says that there was no evaluation on one of the test sets."""
     series = read_metrics(place.metrics)
     test_sets = study.config(cell.variant, cell.seed).DATASETS.TEST
     iterations, seconds = series["time"]

@@ -20,11 +20,7 @@ _SHOWN = 6  # keys and cells in a message
 
 
 def check_study(study: Study, folder: Path, num_gpus: int = 1) -> None:
-    """Read the configuration of every variant as its training will read it.
-
-    Raises:
-        UserError: The first mistake, and where in the study file it is.
-    """
+    """Read the configuration of every variant as its training will; a UserError says where the first mistake is."""
     study.import_files()
     if not study.base.is_file():
         raise UserError(f"{study.path}: BASE: no such file {study.base}{nearby_files(study.base)}")
@@ -54,11 +50,7 @@ def _check_variant(study: Study, variant: Variant, folder: Path, num_gpus: int) 
 
 
 def check_folders(study: Study, folder: Path) -> None:
-    """Check that no cell in the study's folder was started with another configuration.
-
-    Raises:
-        UserError: The message names such cells, the keys that differ, and what to do.
-    """
+    """Raise a UserError if cells in the study's folder were started with another configuration, and say what to do."""
     found = {cell: keys for cell in study.cells if (keys := _differing_keys(study, cell, folder))}
     if not found:
         return

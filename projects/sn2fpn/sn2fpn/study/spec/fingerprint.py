@@ -64,8 +64,7 @@ def _weights(cfg: CfgNode) -> dict[str, str]:
 
 def _batches(cfg: CfgNode) -> dict[str, str]:
     register_custom(cfg.DATASETS.CUSTOM)
-    inputs = [x for batch in itertools.islice(build_train_loader(cfg), _BATCHES) for x in batch]
-    content: list[Any] = []
+    inputs, content = [x for batch in itertools.islice(build_train_loader(cfg), _BATCHES) for x in batch], []
     for x in inputs:
         target = x["instances"]
         content += [x["image"], target.gt_boxes.tensor, target.gt_classes]
@@ -99,12 +98,9 @@ def _hash(content: Iterable[Any]) -> str:
 def differences(fingerprints: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Return lines that say what is equal in all variants of a seed, and for everything else which variants agree.
 
-    Args:
-        fingerprints: Fingerprints (see `fingerprint`) of the cells of one seed by the variants' names.
+    `fingerprints` are those of the cells of one seed (see `fingerprint`) by the variants' names.
     """
-    equal, lines = [], []
-    sections = get_cfg()
-    values_differ = False
+    equal, lines, values_differ, sections = [], [], False, get_cfg()
     for key in dict.fromkeys(itertools.chain.from_iterable(fingerprints.values())):
         is_value = key.partition(".")[0] in sections  # a configuration key; all others are hashes
         groups: dict[str, list[str]] = {}
@@ -124,8 +120,7 @@ def differences(fingerprints: Mapping[str, Mapping[str, str]]) -> list[str]:
 def differences_by_seed(identities: Mapping[Cell, Mapping[str, Any]]) -> list[tuple[list[int], list[str]]]:
     """Return the `differences` between the variants of each seed, as [(seeds, lines), …]; equal lines are merged.
 
-    Args:
-        identities: What `CellFolder.identity` returns for each cell. Cells without a fingerprint do not count.
+    `identities` are what `CellFolder.identity` returns for each cell. Cells without a fingerprint do not count.
     """
     by_seed: dict[int, dict[str, Mapping[str, str]]] = {}
     for cell, identity in identities.items():

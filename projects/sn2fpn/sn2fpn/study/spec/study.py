@@ -58,10 +58,7 @@ class Study:
     def load(cls, path: str | Path) -> Study:
         """Read a study file, or the `study.yaml` in a study's folder.
 
-        Only the file itself is checked. `check_study` checks what it refers to.
-
-        Raises:
-            UserError: The file cannot be read, or it has an unknown key, a value of the wrong type or an unknown name.
+        A UserError names the key at fault. `check_study` checks the files and the configurations that it refers to.
         """
         path = Path(path)
         raw = read_yaml(path)
@@ -98,8 +95,7 @@ class Study:
     def config(self, variant: Variant, seed: int) -> CfgNode:
         """Return the configuration of a cell without its OUTPUT_DIR: BASE, then SET, then the variant, then SEED.
 
-        Raises:
-            UserError: An unknown key or a value of the wrong type. The message says where in the study file it is.
+        A UserError about an unknown key or a value of the wrong type says where in the study file it is.
         """
         cfg = get_cfg()
         cfg.merge_from_file(str(self.base))
@@ -115,13 +111,7 @@ class Study:
         return cfg
 
     def training_arguments(self, cell: Cell, output: Path, num_gpus: int = 1) -> list[str]:
-        """Return the arguments for train_net.py that train a cell, from its last checkpoint if there is one.
-
-        Args:
-            cell: The cell to train.
-            output: Folder of the training.
-            num_gpus: Number of processes of the training.
-        """
+        """Return the arguments for train_net.py that train a cell in the folder `output`, from its last checkpoint."""
         flags = ["--engine", self.engine, "--num-gpus", str(num_gpus), "--resume"]
         flags += [part for file in self.imports for part in ("--import", str(file))]
         keys = self.overrides(cell.variant, cell.seed) | {"OUTPUT_DIR": str(output)}

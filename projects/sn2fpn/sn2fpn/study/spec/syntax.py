@@ -46,11 +46,7 @@ class _Loader(ConfigLoader):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the values of all keys of a study file, with defaults for the keys that it leaves out.
-
-    Raises:
-        UserError: The file does not exist or is not YAML, or a key is unknown, missing or has a wrong value.
-    """
+    """Return the values of all keys of a study file, with defaults for others; a UserError names the mistake."""
     if not path.is_file():
         raise UserError(f"study file not found: {path}{nearby_files(path)}")
     try:
@@ -102,10 +98,7 @@ def _check_values(values: dict[str, Any], path: Path) -> None:
 
 
 def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of a tree by their dotted keys.
-
-    Keys may already be dotted: {SOLVER: {MAX_ITER: 9}} and {SOLVER.MAX_ITER: 9} give the same.
-    """
+    """Return a tree's leaves by their dotted keys; {SOLVER: {MAX_ITER: 9}} and {SOLVER.MAX_ITER: 9} give the same."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         leaves |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
@@ -113,11 +106,7 @@ def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def nest(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tree whose leaves have these dotted keys; the inverse of `flatten`.
-
-    Raises:
-        UserError: One key is a value and a group at the same time.
-    """
+    """Return the tree whose leaves have these dotted keys, as the inverse of `flatten`; no key may also be a group."""
     tree: dict[str, Any] = {}
     for key, value in leaves.items():
         *parents, leaf = key.split(".")
