@@ -44,15 +44,11 @@ def respond(pyramid: Pyramid, features: Mapping[str, Tensor]) -> list[Response]:
     """Return the outputs of a pyramid at the trunk's levels, each with its contributions.
 
     Only the pyramid's outputs for given maps are used, so that every pyramid is treated alike. The pyramid runs twice
-    per level.
+    per level. The output p6 has no map of the trunk at its level, hence no response.
 
     Args:
         pyramid: A pyramid in evaluation mode, so that its norms are fixed maps. A trunk attached to it is not run.
-        features: The trunk's maps by name, (N, C_l, H_l, W_l).
-
-    Returns:
-        A response for each map that the pyramid reads, from fine to coarse. The output p6 has no map of the trunk at
-        its level, hence no response.
+        features: The trunk's maps by name, (N, C_l, H_l, W_l), from fine to coarse.
     """
     names = pyramid.in_features
 

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.linalg import orthogonal_procrustes
 from torch import Tensor
 
 from .maps import LevelMaps, Measures
 from .measures import cosine_map, energy, share_map
 
 __all__ = ["LevelView", "View", "align", "make_view", "principal_scores", "to_rgb"]
+
+_FLAT = 1e-5  # a component whose deviation is this much smaller than the first one's is a rounding error
 
 
 @dataclass(frozen=True)
@@ -68,20 +71,11 @@ def _level(maps: LevelMaps, measures: Measures, image_size: tuple[int, int]) -> 
     )
 
 
-_FLAT = 1e-5  # a component whose deviation is this much smaller than the first one's is a rounding error
-
-
 def principal_scores(features: Tensor) -> np.ndarray:
     """Return the first three principal components over a map's pixels, each with unit variance.
 
-    The sign of a component is chosen so that it grows with the map's energy. A map therefore always gives the same
-    scores.
-
-    Args:
-        features: The map, (C, H, W).
-
-    Returns:
-        Scores, (H, W, 3) float64; components that do not exist are 0.
+    For a map (C, H, W) these are (H, W, 3) float64; components that do not exist are 0. The sign of a component is
+    chosen so that it grows with the map's energy. A map therefore always gives the same scores.
     """
     pixels = features.cpu().double().flatten(1).T.numpy()  # (H * W, C)
     energy = np.linalg.norm(pixels, axis=1)
@@ -109,18 +103,14 @@ def align(scores: Sequence[np.ndarray]) -> list[np.ndarray]:
     Separately trained networks have no common channels, hence no common basis, but their pixels correspond. Scores are
     only defined up to a rotation or reflection anyway. The one that brings them nearest to the first map's scores,
     pixel by pixel, is taken (orthogonal Procrustes; Schönemann, 1966). Similar places then have similar colours.
-
-    Args:
-        scores: Scores of each map, (H, W, 3). Maps of another size than the first are not rotated.
+    Scores (H, W, 3) of another size than the first are not rotated.
     """
     first = scores[0]
-    turned = [first]
-    for other in scores[1:]:
-        if other.shape == first.shape:
-            u, _, vt = np.linalg.svd(other.reshape(-1, 3).T @ first.reshape(-1, 3))
-            other = other @ (u @ vt)
-        turned.append(other)
-    return turned
+
+    def rotated(other: np.ndarray) -> np.ndarray:
+        return other @ orthogonal_procrustes(other.reshape(-1, 3), first.reshape(-1, 3))[0]
+
+    return [first, *(rotated(other) if other.shape == first.shape else other for other in scores[1:])]
 
 
 def to_rgb(scores: np.ndarray) -> np.ndarray:

@@ -28,13 +28,9 @@ _MAX_TIMEOUTS = 1000  # a time limit is no failure, since the cell continues in 
 
 
 class Executor(ABC):
-    """Starts jobs.
+    """Starts jobs."""
 
-    Attributes:
-        slots: Number of jobs that may run at a time. None means any number, because the cluster queues them.
-    """
-
-    slots: int | None
+    slots: int | None  # number of jobs that may run at a time; None means any number, because the cluster queues them
 
     @abstractmethod
     def submit(self, jobs: Mapping[str, Callable[[], Any]]) -> dict[str, submitit.Job[Any]]:
@@ -49,9 +45,6 @@ class Local(Executor):
         parallel: Number of jobs that run at a time.
         num_gpus: Number of GPUs of each job, 0 on CPUs. Each job sees only GPUs of its own.
         processes: Number of processes that each job starts. They share the cores of the job.
-
-    Raises:
-        UserError: There are fewer GPUs than the jobs need.
     """
 
     def __init__(self, folder: Path, parallel: int = 1, num_gpus: int = 0, processes: int = 1) -> None:
@@ -89,9 +82,6 @@ class Slurm(Executor):
         name: Name of the job array.
         parameters: Parameters of the jobs by submitit's names, such as `timeout_min`. Those that are empty or 0 are
             left out, so that the cluster's defaults apply.
-
-    Raises:
-        UserError: This machine has no Slurm.
     """
 
     slots = None

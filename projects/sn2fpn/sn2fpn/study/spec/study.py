@@ -24,35 +24,20 @@ _METRIC = re.compile(r"(bbox|segm)/\S+")
 
 @dataclass(frozen=True)
 class Study:
-    """A study file that has been read.
+    """A study file that has been read."""
 
-    Attributes:
-        name: Name of the study and of its folder.
-        path: The file that was read.
-        base: The YAML configuration that all cells share.
-        settings: Configuration keys that every cell sets on top of `base`.
-        axes: For every axis and value, the configuration keys that the value sets.
-        exclude: Combinations of axis values that are left out.
-        variants: The product of the axes without what `exclude` names.
-        seeds: Every variant is trained once with each of these seeds.
-        baseline: The variant that the others are compared with.
-        metrics: The report's columns, as "task/metric". The first one is the headline, which conclusions are about.
-        engine: "native", "detectron2" or "auto".
-        imports: Python files that are imported before configurations are read.
-    """
-
-    name: str
-    path: Path
-    base: Path
-    settings: dict[str, Any]
-    axes: Axes
-    exclude: tuple[dict[str, str], ...]
-    variants: tuple[Variant, ...]
-    seeds: tuple[int, ...]
-    baseline: Variant
-    metrics: tuple[str, ...]
-    engine: str
-    imports: tuple[Path, ...]
+    name: str  # of the study and of its folder
+    path: Path  # the file that was read
+    base: Path  # the YAML configuration that all cells share
+    settings: dict[str, Any]  # configuration keys that every cell sets on top of `base`
+    axes: Axes  # for every axis and value, the configuration keys that the value sets
+    exclude: tuple[dict[str, str], ...]  # combinations of axis values that are left out
+    variants: tuple[Variant, ...]  # the product of the axes without what `exclude` names
+    seeds: tuple[int, ...]  # every variant is trained once with each of these
+    baseline: Variant  # the variant that the others are compared with
+    metrics: tuple[str, ...]  # the report's columns, as "task/metric"; the first is the headline of the conclusions
+    engine: str  # "native", "detectron2" or "auto"
+    imports: tuple[Path, ...]  # Python files that are imported before configurations are read
 
     @classmethod
     def load(cls, path: str | Path) -> Study:
