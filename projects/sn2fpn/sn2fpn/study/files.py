@@ -19,6 +19,8 @@ from ..errors import UserError
 
 __all__ = ["is_locked", "locked", "read_json", "write_json"]
 
+_POLL_S = 0.5
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file, or {} when there is no such file; a UserError names a broken file."""
@@ -39,9 +41,6 @@ def write_json(path: Path, content: Any) -> None:
     """Write a JSON file in one step, so that readers find either the old content or the new one."""
     with atomic_write(path) as file:
         json.dump(content, file, indent=2)
-
-
-_POLL_S = 0.5
 
 
 @contextmanager

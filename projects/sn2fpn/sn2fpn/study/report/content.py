@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 ABSENT = "–"
+_WIDEST_PX = 1600
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -58,9 +59,6 @@ def plural(count: int, thing: str) -> str:
 def joined(values: Iterable[object]) -> str:
     """Return the distinct values in their order, separated by commas, or a dash if there is none."""
     return ", ".join(dict.fromkeys(str(v) for v in values if v not in (None, ""))) or ABSENT
-
-
-_WIDEST_PX = 1600
 
 
 class Entry(NamedTuple):

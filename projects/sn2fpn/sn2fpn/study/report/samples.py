@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import yaml
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -18,7 +17,6 @@ from ...config import get_cfg
 from ...data import DatasetCatalog, class_names, images_with_objects, read_image, register_custom
 from ...data.augmentation import TransformList
 from ...data.mapper import annotations_to_instances
-from ...errors import UserError
 from ...evaluation import build_evaluator
 from ...evaluation.detections import DetectionEvaluator, ImageDetections
 from ...structures import Boxes, Instances
@@ -26,6 +24,9 @@ from ...visualization import draw_instances, fit_image, image_grid, scale_instan
 from ..measure.results import CellResult
 
 __all__ = ["SCORE_THRESHOLD", "SampleRow", "TestSet", "draw_samples", "open_test_set", "save_sheet"]
+
+SCORE_THRESHOLD = 0.5
+_SIZE_PX = 320
 
 
 @dataclass(frozen=True)
@@ -46,32 +47,14 @@ class TestSet:
 
 def open_test_set(cell: CellResult) -> TestSet:
     """Return the first set that a cell was evaluated on; a UserError says that it is not on this machine."""
-    config = _read(cell.folder.config)
+    config = cell.folder.configuration()
     register_custom(config.get("DATASETS", {}).get("CUSTOM") or [])
     cfg = get_cfg()
-    for key in (
-        "EVALUATOR",
-        "DETECTIONS_PER_IMAGE",
-    ):  # evaluators read only these; other keys may be those of another engine
+    for key in ("EVALUATOR", "DETECTIONS_PER_IMAGE"):  # evaluators read only these; others may be another engine's
         cfg.TEST[key] = config.get("TEST", {}).get(key, cfg.TEST[key])
     name = cell.test_sets[0]
     records = DatasetCatalog.get(name, where=f"{cell.folder.result_file}: results")
     return TestSet(name, records, class_names(name), build_evaluator(cfg, name))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return a resolved configuration as plain values."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-        raise UserError(f"{path}: cannot be read as YAML: {e}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a configuration, found {type(content).__name__}")
-    return content
-
-
-SCORE_THRESHOLD = 0.5
-_SIZE_PX = 320
 
 
 class SampleRow(NamedTuple):

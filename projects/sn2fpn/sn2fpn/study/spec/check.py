@@ -71,10 +71,7 @@ def check_folders(study: Study, folder: Path) -> None:
 
 def _differing_keys(study: Study, cell: Cell, folder: Path) -> dict[str, tuple[Any, Any]]:
     """Return {config key: (value in the cell's folder, value in the study)} where the two differ."""
-    path = CellFolder(folder, cell).config
-    if not path.is_file():
-        return {}
-    stored = flatten(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    stored = flatten(CellFolder(folder, cell).configuration())
     wanted = flatten(yaml.safe_load(study.config(cell.variant, cell.seed).dump()))
     keys = [key for key in wanted if key in stored and key != "OUTPUT_DIR"]
     return {key: (stored[key], wanted[key]) for key in keys if stored[key] != wanted[key]}
