@@ -174,9 +174,7 @@ class StudyResults:
             "note": cell.note or None,
             "engine": result.get("engine"),
             "iterations": result.get("iterations"),
-            **{
-                key: None if math.isnan(value) else value for key, value in measured.items() if "pyramid_" not in key
-            },  # JSON has no NaN
+            **{key: None if math.isnan(value) else value for key, value in measured.items()},  # JSON has no NaN
             "train_seconds": result.get("train_seconds"),
             "peak_memory_mib": result.get("peak_memory_mib"),
         }

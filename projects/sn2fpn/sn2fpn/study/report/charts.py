@@ -195,7 +195,7 @@ def _label_points(figure: Figure, axes: Axes, points: Mapping[str, tuple[float, 
         offsets = _offsets(*half)
         boxes = [_around(to_px(at[name]) + offset, *half) for offset in offsets]
         costs = [
-            sum(_area(Bbox.intersection(box, other)) for other in taken)
+            sum(overlap.width * overlap.height for other in taken if (overlap := Bbox.intersection(box, other)))
             + 200 * sum(max(d, 0) for d in (*(panel.min - box.min), *(box.max - panel.max)))
             + 0.4 * rank * half[1]
             for rank, box in enumerate(boxes)
@@ -219,10 +219,6 @@ def _offsets(half_width: float, half_height: float) -> list[tuple[float, float]]
 
 def _around(center: np.ndarray, half_width: float, half_height: float) -> Bbox:
     return Bbox([center, center]).padded(half_width, half_height)
-
-
-def _area(box: Bbox | None) -> float:
-    return 0.0 if box is None else box.width * box.height
 
 
 def _shortened(name: str, letters: int = 22) -> str:

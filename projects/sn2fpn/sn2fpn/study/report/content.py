@@ -16,39 +16,23 @@ from PIL import Image
 
 from .style import inlined
 
-__all__ = [
-    "ABSENT",
-    "Entry",
-    "Picture",
-    "Plot",
-    "Section",
-    "Strip",
-    "Table",
-    "embed",
-    "joined",
-    "number",
-    "plural",
-    "signed",
-]
+__all__ = ["ABSENT", "Entry", "Picture", "Plot", "Section", "Strip", "Table", "embed", "joined", "number", "plural"]
 
 ABSENT = "–"
 _WIDEST_PX = 1600
 
 
-def number(value: float | None, digits: int = 1) -> str:
-    """Return a number with thousands separators and a true minus sign, or a dash where there is no value."""
+def number(value: float | None, digits: int = 1, sign: str = "") -> str:
+    """Return a number with thousands separators and a true minus sign, or a dash where there is no value.
+
+    With the sign "+", numbers above zero have a plus sign.
+    """
     if value is None or not math.isfinite(value):
         return ABSENT
-    text = f"{value:,.{digits}f}"
-    if float(text.replace(",", "")) == 0:
-        text = text.lstrip("-")  # avoids "-0.0"
+    text = f"{value:{sign},.{digits}f}"
+    if not any(digit in "123456789" for digit in text):
+        text = text.lstrip("+-")  # avoids "-0.0"
     return text.replace("-", "−")
-
-
-def signed(value: float | None, digits: int = 1) -> str:
-    """Return the same as `number`, with a plus sign before numbers above zero."""
-    text = number(value, digits)
-    return f"+{text}" if value is not None and value > 0 and any(d in "123456789" for d in text) else text
 
 
 def plural(count: int, thing: str) -> str:

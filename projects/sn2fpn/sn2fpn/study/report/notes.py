@@ -171,28 +171,29 @@ def results(study: StudyResults) -> list[str]:
 
 def costs(study: StudyResults) -> list[str]:
     sizes = joined("×".join(map(str, c["size"])) for c in study.costs.values() if "size" in c)
-    counted = [
+    counted = (
         "Parameters and GFLOPs (multiply-adds) are those of the whole detector, for one image of "
         f"{sizes} pixels (height × width)."
+    )
+    speed = _speed(study) if study.speed else ["The speed has not been measured yet."]
+    return [counted, *speed] if study.costs else speed
+
+
+def _speed(study: StudyResults) -> list[str]:
+    speed = study.speed
+    state = [
+        speed.get("device"),
+        plural(speed["threads"], "thread") if speed.get("threads") else "",
+        f"images of {'×'.join(map(str, speed['image_size']))} pixels" if speed.get("image_size") else "",
+        f"{plural(speed['batch'], 'image')} per training step" if speed.get("batch") else "",
+        *(f"{speed[key]:,} {key}" for key in ("proposals", "detections", "rounds") if speed.get(key)),
     ]
-    notes, speed = counted if study.costs else [], study.speed
-    if not speed:
-        return [*notes, "The speed has not been measured yet."]
-    state = joined(
-        (
-            speed.get("device"),
-            plural(speed["threads"], "thread") if speed.get("threads") else "",
-            f"images of {'×'.join(map(str, speed['image_size']))} pixels" if speed.get("image_size") else "",
-            f"{plural(speed['batch'], 'image')} per training step" if speed.get("batch") else "",
-            *(f"{speed[key]:,} {key}" for key in ("proposals", "detections", "rounds") if speed.get(key)),
-        )
-    )
-    notes.append(
+    notes = [
         "Times are medians over the rounds of one run, in which all variants took turns in one process and did the "
-        f"same work ({state}). The latency is the time to detect objects in one image. Ratios to {study.baseline} are "
-        "in brackets. The peak memory is what a process that runs one variant alone allocates on a GPU, or by how much "
-        "it grows on a CPU."
-    )
+        f"same work ({joined(state)}). The latency is the time to detect objects in one image. Ratios to "
+        f"{study.baseline} are in brackets. The peak memory is what a process that runs one variant alone allocates on "
+        "a GPU, or by how much it grows on a CPU."
+    ]
     if "cores_used_by_others" in speed:
         load = f"Meanwhile other processes used {speed['cores_used_by_others']:g} of {speed.get('cores')} cores"
         unreliable = ", so the times are not reliable. Measure them again on an idle machine."
@@ -203,15 +204,11 @@ def costs(study: StudyResults) -> list[str]:
     return notes
 
 
-def sizes() -> list[str]:
-    return [
-        "The sizes are those of COCO: small objects have an area below 32² pixels, and large objects have an area of "
-        "at least 96² pixels. Bars are 95 % intervals over seeds, where there is more than one seed."
-    ]
-
-
-def curves() -> list[str]:
-    return ["Lines are means over seeds. Bands reach from the lowest to the highest seed. Losses are smoothed."]
+SIZES = (
+    "The sizes are those of COCO: small objects have an area below 32² pixels, and large objects have an area of at "
+    "least 96² pixels. Bars are 95 % intervals over seeds, where there is more than one seed."
+)
+CURVES = "Lines are means over seeds. Bands reach from the lowest to the highest seed. Losses are smoothed."
 
 
 def classes(study: StudyResults) -> list[str]:

@@ -82,7 +82,9 @@ def draw_samples(test_set: TestSet, cells: Sequence[CellResult], images: int = 4
         truth = annotations_to_instances(
             record["annotations"], TransformList([]), image.shape[:2], "bitmask" if masks else None
         )
-        pictures = [_picture(image, instances, test_set.class_names) for instances in (truth, *shown.values())]
+        small, _ = fit_image(image, _SIZE_PX)
+        scaled = [scale_instances(instances, small.shape[:2]) for instances in (truth, *shown.values())]
+        pictures = [draw_instances(small, instances, test_set.class_names, font_size_px=12) for instances in scaled]
         rows.append(SampleRow(Path(record["file_name"]).name, ["ground truth", *shown], pictures))
     return rows
 
@@ -107,8 +109,3 @@ def _instances(found: ImageDetections, size: tuple[int, int]) -> Instances:
         masks = [coco_mask.decode(mask).astype(bool) for mask, kept in zip(found.masks, keep, strict=True) if kept]
         instances.pred_masks = torch.from_numpy(np.stack(masks) if masks else np.zeros((0, *size), dtype=bool))
     return instances
-
-
-def _picture(image: np.ndarray, instances: Instances, names: Sequence[str]) -> np.ndarray:
-    small, _ = fit_image(image, _SIZE_PX)
-    return draw_instances(small, scale_instances(instances, small.shape[:2]), names, font_size_px=12)

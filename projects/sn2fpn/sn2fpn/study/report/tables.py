@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ..measure.results import StudyResults
 from ..measure.statistics import Interval
 from .comparison import best_variant, difference, interval
-from .content import ABSENT, Entry, Table, number, signed
+from .content import ABSENT, Entry, Table, number
 
 __all__ = [
     "cells_table",
@@ -122,7 +122,7 @@ def class_table(results: StudyResults, differences: Mapping[str, Mapping[str, In
         base = interval(results, results.baseline, metrics[class_name])
         entries = [_name(class_name), Entry(number(base.mean) + _half(base), base.mean) if base else Entry(ABSENT)]
         for bounds in map(row.get, variants):
-            text = ABSENT if bounds is None else signed(bounds.mean) + _half(bounds)
+            text = ABSENT if bounds is None else number(bounds.mean, sign="+") + _half(bounds)
             shade = 0.0 if bounds is None else bounds.mean / strongest
             entries.append(Entry(text, bounds and bounds.mean, shade=shade))
         rows.append(entries)

@@ -149,8 +149,8 @@ def _number_sections(results: StudyResults, style: Mapping[str, Look]) -> list[S
     differences = class_differences(results)
     others = [
         Section("cost", "Accuracy against cost", cost_plots(results, style), cost_table(results), notes.costs(results)),
-        Section("sizes", "Object sizes", size_plots(results, style), notes=notes.sizes()),
-        Section("curves", "Training curves", curve_plots(results, style), notes=notes.curves()),
+        Section("sizes", "Object sizes", size_plots(results, style), notes=[notes.SIZES]),
+        Section("curves", "Training curves", curve_plots(results, style), notes=[notes.CURVES]),
         Section(
             "classes",
             "Classes",

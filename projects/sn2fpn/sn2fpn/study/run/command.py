@@ -100,10 +100,9 @@ def _run(args: argparse.Namespace, study: Study, folder: Path, cells: list[Cell]
             "the measurements and the report follow when all cells are finished"
         )
         return int(failed)
-    failed_steps = any(s.state is State.FINISHED for s in statuses.values()) and _follow_up(
-        study, folder, executor, args.again
-    )
-    return int(failed or bool(failed_steps))
+    if any(status.state is State.FINISHED for status in statuses.values()):
+        failed |= bool(_follow_up(study, folder, executor, args.again))
+    return int(failed)
 
 
 def _follow_up(study: Study, folder: Path, executor: Executor, again: list[str]) -> list[str]:
