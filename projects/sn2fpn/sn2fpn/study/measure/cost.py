@@ -64,8 +64,7 @@ def evaluation_size(cfg: CfgNode) -> tuple[int, int]:
 def _analyses(study: Study) -> dict[str, Analysis]:
     out = {}
     for variant in study.variants:
-        cfg = study.config(variant, study.seeds[0]).clone()
-        cfg.defrost()
+        cfg = study.config(variant, study.seeds[0])
         cfg.MODEL.DEVICE = "cpu"
         try:
             out[variant.name] = analyze(build_model(cfg), evaluation_size(cfg))

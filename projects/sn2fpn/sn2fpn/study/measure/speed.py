@@ -101,8 +101,7 @@ class _Setup(NamedTuple):
 
     @classmethod
     def of(cls, study: Study, variant: Variant, folder: Path, device: str, size: tuple[int, int]) -> _Setup:
-        cfg = study.config(variant, study.seeds[0]).clone()
-        cfg.defrost()
+        cfg = study.config(variant, study.seeds[0])
         cfg.merge_from_list([item for pair in (_STILL | {"MODEL.DEVICE": device}).items() for item in pair])
         weights = CellFolder(folder, Cell(variant, study.seeds[0])).weights
         return cls(cfg, weights if weights.is_file() else None, size)

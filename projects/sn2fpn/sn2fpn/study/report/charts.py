@@ -145,7 +145,7 @@ def _aligned(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
 
 def _scores(results: StudyResults, metric: str) -> dict[str, Interval]:
     found = {name: interval(results, name, metric) for name in results.variants}
-    return {name: bounds for name, bounds in found.items() if bounds is not None}
+    return {name: bounds for name, bounds in found.items() if bounds.n}
 
 
 def _variants(groups: Mapping[str, Scores]) -> list[str]:

@@ -48,27 +48,25 @@ class Comparison:
         return "; ".join(parts)
 
 
-def interval(results: StudyResults, variant: str, metric: str) -> Interval | None:
-    """Return the mean over seeds with its 95 % interval, or None without a value."""
-    values = list(results.values(variant, metric).values())
-    return mean_interval(values) if values else None
+def interval(results: StudyResults, variant: str, metric: str) -> Interval:
+    """Return the mean over seeds with its 95 % interval."""
+    return mean_interval(list(results.values(variant, metric).values()))
 
 
-def difference(results: StudyResults, variant: str, baseline: str, metric: str) -> Interval | None:
-    """Return the mean difference over the seeds that both variants have, or None if there is no such seed."""
+def difference(results: StudyResults, variant: str, baseline: str, metric: str) -> Interval:
+    """Return the mean difference over the seeds that both variants have, with its 95 % interval."""
     ours, theirs = results.values(variant, metric), results.values(baseline, metric)
     shared = [seed for seed in ours if seed in theirs]
-    return paired_difference([ours[s] for s in shared], [theirs[s] for s in shared]) if shared else None
+    return paired_difference([ours[seed] for seed in shared], [theirs[seed] for seed in shared])
 
 
 def best_variant(results: StudyResults, metric: str) -> str | None:
     """Return the variant with the highest mean if its differences to all others have intervals above zero."""
-    means = {name: found.mean for name in results.variants if (found := interval(results, name, metric))}
+    means = {name: found.mean for name in results.variants if (found := interval(results, name, metric)).n}
     if len(means) < 2:
         return None
     best = max(means, key=means.__getitem__)
-    found = [difference(results, best, other, metric) for other in means if other != best]
-    return best if all(d is not None and d.low > 0 for d in found) else None
+    return best if all(difference(results, best, other, metric).low > 0 for other in means if other != best) else None
 
 
 def compare(results: StudyResults, test_set: TestSet | None) -> list[Comparison]:
@@ -92,7 +90,7 @@ def compare(results: StudyResults, test_set: TestSet | None) -> list[Comparison]
             return None
 
     over_seeds = {name: difference(results, name, baseline, metric) for name in results.variants if name != baseline}
-    found = {name: (seeds, over_images(name)) for name, seeds in over_seeds.items() if seeds is not None}
+    found = {name: (seeds, over_images(name)) for name, seeds in over_seeds.items() if seeds.n}
     verdicts = distinguishable(found, baseline, results.label(metric))
     return [Comparison(name, *bounds, verdicts[name]) for name, bounds in found.items()]
 

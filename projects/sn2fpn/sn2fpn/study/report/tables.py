@@ -31,9 +31,7 @@ def results_table(results: StudyResults) -> Table:
         done, asked = len(results.of(name)), len(results.study.seeds)
         row = [_name(name), Entry(str(done) if done == asked else f"{done} of {asked}", done)]
         for metric in results.metrics:
-            bounds = interval(results, name, metric)
-            text = ABSENT if bounds is None else number(bounds.mean) + _half(bounds)
-            row.append(Entry(text, bounds and bounds.mean, bold=best[metric] == name))
+            row.append(_mean(interval(results, name, metric))._replace(bold=best[metric] == name))
         rows.append(row + [_number(column.read(results, name), column.digits) for column in costs])
     labels = map(results.label, results.metrics)
     return Table("Results", ["variant", "seeds", *labels, *(column.title for column in costs)], rows)
@@ -103,12 +101,12 @@ def class_differences(results: StudyResults) -> dict[str, dict[str, Interval]]:
     has it.
     """
     others = [name for name in results.variants if name != results.baseline]
-    found = {}
-    for class_name, metric in _per_class_metrics(results).items():
-        row = {name: difference(results, name, results.baseline, metric) for name in others}
-        if row := {name: bounds for name, bounds in row.items() if bounds is not None}:
-            found[class_name] = row
-    return found
+    found = {
+        class_name: {name: difference(results, name, results.baseline, metric) for name in others}
+        for class_name, metric in _per_class_metrics(results).items()
+    }
+    known = {class_name: {name: d for name, d in row.items() if d.n} for class_name, row in found.items()}
+    return {class_name: row for class_name, row in known.items() if row}
 
 
 def class_table(results: StudyResults, differences: Mapping[str, Mapping[str, Interval]]) -> Table | None:
@@ -119,13 +117,11 @@ def class_table(results: StudyResults, differences: Mapping[str, Mapping[str, In
     strongest = max(abs(bounds.mean) for row in differences.values() for bounds in row.values()) or 1.0
     metrics, rows = _per_class_metrics(results), []
     for class_name, row in differences.items():
-        base = interval(results, results.baseline, metrics[class_name])
-        entries = [_name(class_name), Entry(number(base.mean) + _half(base), base.mean) if base else Entry(ABSENT)]
-        for bounds in map(row.get, variants):
-            text = ABSENT if bounds is None else number(bounds.mean, sign="+") + _half(bounds)
-            shade = 0.0 if bounds is None else bounds.mean / strongest
-            entries.append(Entry(text, bounds and bounds.mean, shade=shade))
-        rows.append(entries)
+        entries = [
+            _mean(row[name], sign="+")._replace(shade=row[name].mean / strongest) if name in row else Entry(ABSENT)
+            for name in variants
+        ]
+        rows.append([_name(class_name), _mean(interval(results, results.baseline, metrics[class_name])), *entries])
     titles = [f"{results.baseline} {class_label(results)}", *(f"{name} − {results.baseline}" for name in variants)]
     return Table("Differences by class", ["class", *titles], rows)
 
@@ -171,6 +167,7 @@ def _number(value: float | None, digits: int) -> Entry:
     return Entry(number(value, 0 if isinstance(value, int) else digits), value if known else None)
 
 
-def _half(bounds: Interval) -> str:
-    """Return half of the interval, for example " ± 0.8", or "" without an interval."""
-    return "" if math.isnan(bounds.low) else f" ± {number((bounds.high - bounds.low) / 2)}"
+def _mean(bounds: Interval, sign: str = "") -> Entry:
+    """Return a mean with half of its interval as far as they are known, for example "41.2 ± 0.8"."""
+    half = "" if math.isnan(bounds.low) else f" ± {number((bounds.high - bounds.low) / 2)}"
+    return Entry(number(bounds.mean, sign=sign) + half, bounds.mean if bounds.n else None)
