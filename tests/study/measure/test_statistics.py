@@ -213,7 +213,7 @@ def test_a_difference_must_survive_both_kinds_of_noise() -> None:
             "both": case(0.3, 0.3),
             "barely": case(0.04, 0.004),
             "single": case(NAN, 0.004, n=1),
-            "unseen": (case(0.001, 1)[0], None),
+            "unseen": (case(0.001, 1)[0], Bootstrap()),
         },
         "fpn",
     )

@@ -49,12 +49,15 @@ class Interval:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """A difference of scores, the percentile interval of its resampled values, and its two-sided p-value."""
+    """A difference of scores, the percentile interval of its resampled values, and its two-sided p-value.
 
-    difference: float
-    low: float
-    high: float
-    p: float
+    All of them are NaN where there are no predictions to resample.
+    """
+
+    difference: float = _NAN
+    low: float = _NAN
+    high: float = _NAN
+    p: float = _NAN
 
 
 @dataclass(frozen=True)
@@ -157,10 +160,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def distinguishable(
-    comparisons: Mapping[str, tuple[Interval, Bootstrap | None]],
-    baseline: str,
-    metric: str = "AP",
-    alpha: float = ALPHA,
+    comparisons: Mapping[str, tuple[Interval, Bootstrap]], baseline: str, metric: str = "AP", alpha: float = ALPHA
 ) -> dict[str, Verdict]:
     """Judge which variants differ from the baseline by more than noise.
 
@@ -168,13 +168,12 @@ def distinguishable(
     `alpha` after Holm's correction for the number of variants that are compared.
 
     Args:
-        comparisons: For each variant, its difference to the baseline over seeds and over resampled images. The latter
-            is None where there are no predictions to resample.
+        comparisons: For each variant, its difference to the baseline over seeds and over resampled images.
         baseline: Name of the baseline in the sentences.
         metric: Name of the metric in the sentences.
         alpha: Level of significance.
     """
-    worst = [max(s.p, i.p) if i is not None and not np.isnan(s.p + i.p) else _NAN for s, i in comparisons.values()]
+    worst = [float(np.max((seeds.p, images.p))) for seeds, images in comparisons.values()]  # NaN if one of them is
     number = f", corrected for {len(worst)} comparisons" if len(worst) > 1 else ""
     verdicts = {}
     for (variant, (seeds, images)), p in zip(comparisons.items(), holm(worst)):
@@ -189,13 +188,13 @@ def distinguishable(
     return verdicts
 
 
-def _reason(seeds: Interval, images: Bootstrap | None, alpha: float) -> str:
+def _reason(seeds: Interval, images: Bootstrap, alpha: float) -> str:
     """Return why a difference is not distinguishable from noise."""
     if np.isnan(seeds.mean):
         return "one of the two sides has no value"
     if seeds.n < 2:
         return "one seed says nothing about the noise of training"
-    if images is None or np.isnan(images.p):
+    if np.isnan(images.p):
         return "there are no stored predictions from which to resample test images"
     noisy = [name for name, p in (("seeds", seeds.p), ("test images", images.p)) if p >= alpha]
     return f"it is within the noise of {' and of '.join(noisy)}" if noisy else "the correction makes it too weak"

@@ -35,7 +35,7 @@ class Comparison:
 
     variant: str
     seeds: Interval  # over the seeds that both have
-    images: Bootstrap | None  # over resampled test images; None without predictions or test set
+    images: Bootstrap  # over resampled test images; NaN without predictions or test set
     verdict: Verdict
 
     @property
@@ -43,7 +43,7 @@ class Comparison:
         """The intervals, for example "95 % CI −0.5 … 2.1 over 3 seeds; 0.2 … 1.4 over resampled test images"."""
         over = plural(self.seeds.n, "seed")
         parts = [f"{over}, hence no interval" if self.seeds.n < 2 else f"95 % CI {_range(self.seeds)} over {over}"]
-        if self.images is not None and math.isfinite(self.images.low):
+        if math.isfinite(self.images.low):
             parts.append(f"{_range(self.images)} over resampled test images (paired bootstrap)")
         return "; ".join(parts)
 
@@ -78,16 +78,16 @@ def compare(results: StudyResults, test_set: TestSet | None) -> list[Comparison]
         predictions = [test_set.predictions(cell) for cell in results.of(variant) if cell.seed in seeds]
         return resample(test_set.evaluator, predictions, [metric])[metric]
 
-    def over_images(variant: str) -> Bootstrap | None:
+    def over_images(variant: str) -> Bootstrap:
         if test_set is None:
-            return None
+            return Bootstrap()
         ours, theirs = ({cell.seed for cell in results.of(name)} for name in (variant, baseline))
         seeds = tuple(sorted(ours & theirs))
         try:
             return compare_resampled(resampled(variant, seeds), resampled(baseline, seeds))
         except UserError as e:
             logger.warning("no bootstrap over images for %s: %s", variant, e)
-            return None
+            return Bootstrap()
 
     over_seeds = {name: difference(results, name, baseline, metric) for name in results.variants if name != baseline}
     found = {name: (seeds, over_images(name)) for name, seeds in over_seeds.items() if seeds.n}

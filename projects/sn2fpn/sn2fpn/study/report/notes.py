@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -139,7 +140,7 @@ def comparisons(study: StudyResults, found: Sequence[Comparison]) -> list[str]:
         "if both of its p-values are below 0.05 after Holm's correction for the number of variants. The intervals are "
         "not corrected."
     ]
-    if any(c.images is None for c in found):
+    if any(math.isnan(c.images.p) for c in found):
         notes.append(
             "There is no bootstrap over images where the test set or stored predictions are not on this machine."
         )
