@@ -107,32 +107,30 @@ def curve_plots(results: StudyResults, style: Looks) -> list[Plot]:
             for variant in results.variants
         }
         if any(len(iterations) > 1 for seeds in curves.values() for iterations, _ in seeds):
-            figure = _draw_curves({variant: seeds for variant, seeds in curves.items() if seeds}, style, label)
+            figure, axes = new_figure(3.3, "iteration", label)
+            _draw_curves(axes, {v: seeds for v, seeds in curves.items() if seeds}, style, metric == "total_loss")
+            legend(figure, axes)
             plots.append(Plot(f"training_{name}", title, to_svg(figure)))
     return plots
 
 
-def _draw_curves(curves: Mapping[str, Sequence[Curve]], style: Looks, label: str) -> Figure:
+def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[Curve]], style: Looks, smoothed: bool) -> None:
     """Draw each variant's mean over seeds as a line, in a band from its lowest to its highest seed.
 
-    Noisy losses are smoothed over a twentieth of the curve, and the spikes at the start are cut off. Of scores every
+    Noisy losses are smoothed over a twentieth of the curve, and the spikes at the start are cut off. Otherwise every
     point is marked, since a run has few evaluations. Of curves with different lengths the shared part is shown.
     """
-    is_loss = label.endswith("loss")
-    figure, axes = new_figure(3.3, "iteration", label)
     highest: list[float] = []
     for name, seeds in curves.items():
-        at, values = _aligned([(x, smooth(y) if is_loss else y) for x, y in seeds])
+        at, values = _aligned([(x, smooth(y) if smoothed else y) for x, y in seeds])
         look = style[name]
-        line = {"color": look.color, "linewidth": 1.6, "marker": None if is_loss else look.marker, "markersize": 5}
+        line = {"color": look.color, "linewidth": 1.6, "marker": None if smoothed else look.marker, "markersize": 5}
         axes.plot(at, values.mean(axis=0), look.dash, label=name, **line)
         if len(values) > 1:
             axes.fill_between(at, values.min(axis=0), values.max(axis=0), color=look.color, alpha=0.18, linewidth=0)
         highest.append(float(np.percentile(values, 97)))
-    axes.set_ylim(0, 1.15 * max(*highest, 1e-12) if is_loss else None)
+    axes.set_ylim(0, 1.15 * max(*highest, 1e-12) if smoothed else None)
     axes.set_xlim(left=0)
-    legend(figure, axes)
-    return figure
 
 
 def _aligned(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:

@@ -65,7 +65,7 @@ def styled(draw: Callable[..., T]) -> Callable[..., T]:
 
 
 def new_figure(height_in: float, x_label: str = "", y_label: str = "") -> tuple[Figure, Axes]:
-    """Return a figure with one panel, without a frame above and to the right, with a faint grid behind the data."""
+    """Return a figure with one panel with labelled axes, no frame above and to the right, and a faint grid."""
     figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
