@@ -18,6 +18,13 @@ if _workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):  # the worke
     torch.set_num_threads(_threads)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Ignore warnings in the tests that run Detectron2, whose own code causes many of them."""
+    for item in items:
+        if item.get_closest_marker("detectron2"):
+            item.add_marker(pytest.mark.filterwarnings("ignore"))
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The folder of the golden numbers."""

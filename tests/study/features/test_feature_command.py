@@ -22,8 +22,7 @@ from sn2fpn.data.shapes import write_shapes
 from sn2fpn.errors import UserError
 from sn2fpn.modeling import build_model
 from sn2fpn.study.features.command import add_arguments, main, name_models
-from sn2fpn.study.features.examine import write_results
-from sn2fpn.study.features.study import measure_study
+from sn2fpn.study.features.examine import measure_study, write_results
 
 CONFIGS = Path(__file__).parents[3] / "configs/quick"
 KEYS: list[Any] = ["MODEL.FPN.OUT_CHANNELS", 16, "MODEL.ROI_BOX_HEAD.FC_DIM", 16]

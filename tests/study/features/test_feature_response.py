@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sn2fpn.config import get_cfg
 from sn2fpn.pyramids import FPN, IHP, PYRAMIDS, SNIFPN, Pyramid
 from sn2fpn.structures import ShapeSpec
-from sn2fpn.study.features.response import respond
+from sn2fpn.study.features.maps import respond
 
 WIDTH = 8
 TRUNK = {f"res{i}": ShapeSpec(channels=c, stride=2**i) for i, c in enumerate((8, 12, 16, 24), start=2)}

@@ -9,9 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sn2fpn.study.features.colour import align, principal_scores, to_rgb
 from sn2fpn.study.features.sheet import draw_views
-from sn2fpn.study.features.view import LevelView, View
+from sn2fpn.study.features.view import LevelView, View, align, principal_scores, to_rgb
 
 
 @pytest.mark.parametrize("shape", [(5, 6, 7), (64, 3, 4)], ids=["more pixels", "more channels"])

@@ -17,7 +17,7 @@ from sn2fpn.evaluation.detections import ImageDetections
 from sn2fpn.structures import BoxMode
 from sn2fpn.study.measure.statistics import (
     Bootstrap,
-    Difference,
+    Interval,
     compare_resampled,
     distinguishable,
     holm,
@@ -53,7 +53,7 @@ def test_pairs_take_the_noise_that_both_share_out() -> None:
     t = 1 / (0.1 / 3**0.5)
     assert d.p == pytest.approx(1 - t / (2 + t**2) ** 0.5)  # Student's distribution with 2 degrees, in closed form
     assert paired_difference(b, a).mean == -d.mean and mean_interval(a).high - mean_interval(a).mean > 20
-    assert paired_difference([1, None, 4, 5], [1, 2, NAN, 5]) == Difference(0, 0, 0, 2, 1.0)
+    assert paired_difference([1, None, 4, 5], [1, 2, NAN, 5]) == Interval(0, 0, 0, 2, 1.0)
     assert paired_difference([2, 3], [1, 2]).p == 0 and np.isnan(paired_difference([2], [1]).p)
 
 
@@ -202,8 +202,8 @@ def test_metrics_that_are_not_there(metric: str, words: str, truth: COCOEvaluato
 
 
 def test_a_difference_must_survive_both_kinds_of_noise() -> None:
-    def case(p_seeds: float, p_images: float, n: int = 3) -> tuple[Difference, Bootstrap]:
-        return Difference(1.234, 0.2, 2.2, n, p_seeds), Bootstrap(1.234, 0.1, 2.3, p_images)
+    def case(p_seeds: float, p_images: float, n: int = 3) -> tuple[Interval, Bootstrap]:
+        return Interval(1.234, 0.2, 2.2, n, p_seeds), Bootstrap(1.234, 0.1, 2.3, p_images)
 
     verdicts = distinguishable(
         {
@@ -213,7 +213,7 @@ def test_a_difference_must_survive_both_kinds_of_noise() -> None:
             "both": case(0.3, 0.3),
             "barely": case(0.04, 0.004),
             "single": case(NAN, 0.004, n=1),
-            "unseen": (case(0.001, 1)[0], None),
+            "unseen": (case(0.001, 1)[0], Bootstrap()),
         },
         "fpn",
     )

@@ -14,7 +14,7 @@ import submitit
 from sn2fpn.errors import UserError
 from sn2fpn.study.folder import State
 from sn2fpn.study.run import job as job_module
-from sn2fpn.study.run.executor import Local, Slurm, SlurmOptions, minutes
+from sn2fpn.study.run.executor import Local, Slurm, minutes
 from sn2fpn.study.run.job import CellJob
 
 
@@ -40,8 +40,16 @@ def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_slurm_gets_the_options(fake_slurm: Path, tmp_path: Path) -> None:
-    options = SlurmOptions("gpu", 4, 20, 96, 90, 3, (("qos", "high"), ("mail-type", "END")))
-    jobs = Slurm(tmp_path / "jobs", "study-x", options).submit({"a/seed1": _job(tmp_path), "b/seed1": _job(tmp_path)})
+    options = {
+        "slurm_partition": "gpu",
+        "gpus_per_node": 4,
+        "cpus_per_task": 20,
+        "mem_gb": 96,
+        "timeout_min": 90,
+        "slurm_array_parallelism": 3,
+        "slurm_additional_parameters": {"qos": "high", "mail-type": "END"},
+    }
+    jobs = Slurm(tmp_path / "jobs", "study-x", **options).submit({"a/seed1": _job(tmp_path), "b/seed1": _job(tmp_path)})
     assert {name: job.job_id for name, job in jobs.items()} == {"a/seed1": "77_0", "b/seed1": "77_1"}
     text = (tmp_path / "submitted.sh").read_text()
     for line in (
@@ -59,7 +67,7 @@ def test_slurm_gets_the_options(fake_slurm: Path, tmp_path: Path) -> None:
         assert f"#SBATCH --{line}\n" in text
     # a second run waits for the jobs that are queued, and queues only new ones
     (tmp_path / "submitted.sh").unlink()
-    again = Slurm(tmp_path / "jobs", "study-x", options).submit({"b/seed1": _job(tmp_path)})
+    again = Slurm(tmp_path / "jobs", "study-x", **options).submit({"b/seed1": _job(tmp_path)})
     assert again["b/seed1"].job_id == "77_1"
     assert not (tmp_path / "submitted.sh").exists()
 
@@ -67,7 +75,7 @@ def test_slurm_gets_the_options(fake_slurm: Path, tmp_path: Path) -> None:
 def test_without_slurm_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="--executor slurm"):
-        Slurm(tmp_path, "x", SlurmOptions())
+        Slurm(tmp_path, "x")
 
 
 @pytest.mark.parametrize(

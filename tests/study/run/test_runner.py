@@ -14,8 +14,8 @@ import pytest
 
 from sn2fpn.engine import default_argument_parser
 from sn2fpn.errors import UserError
+from sn2fpn.study.files import is_locked, locked
 from sn2fpn.study.folder import CellFolder, State, Status
-from sn2fpn.study.locks import is_locked, locked
 from sn2fpn.study.run import command, runner, steps, training
 from sn2fpn.study.run.executor import Local
 from sn2fpn.study.run.progress import Progress, estimate

@@ -15,8 +15,7 @@ from sn2fpn.data.shapes import write_shapes
 from sn2fpn.engine import Trainer
 from sn2fpn.errors import UserError
 from sn2fpn.study.spec import fingerprint as module
-from sn2fpn.study.spec.fairness import differences
-from sn2fpn.study.spec.fingerprint import fingerprint
+from sn2fpn.study.spec.fingerprint import differences, fingerprint
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from sn2fpn.pyramids import PYRAMIDS
 from sn2fpn.study.folder import CellFolder
 from sn2fpn.study.run.command import _dry_run
 from sn2fpn.study.spec.check import check_study
-from sn2fpn.study.spec.keys import flatten, nest
 from sn2fpn.study.spec.study import Cell, Study
+from sn2fpn.study.spec.syntax import flatten, nest
 
 WriteStudy = Callable[..., Path]
 _STUDIES = sorted((Path(__file__).parents[3] / "studies").glob("*.yaml"))

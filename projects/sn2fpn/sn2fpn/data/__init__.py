@@ -8,7 +8,7 @@ from .custom import register_custom
 from .images import read_image
 from .loader import BatchLoader, build_test_loader, build_train_loader, make_test_loader, make_train_loader
 from .mapper import DatasetMapper, build_mapper
-from .selection import check_classes, check_num_classes, evenly_spread, get_dataset_dicts
+from .selection import check_classes, check_num_classes, evenly_spread, get_dataset_dicts, images_with_objects
 from .statistics import class_histogram
 from .voc import VOC_CLASSES, load_voc_instances, register_pascal_voc
 
@@ -28,6 +28,7 @@ __all__ = [
     "data_root",
     "evenly_spread",
     "get_dataset_dicts",
+    "images_with_objects",
     "known_categories",
     "load_coco_json",
     "load_voc_instances",

@@ -16,6 +16,7 @@ __all__ = [
     "check_num_classes",
     "evenly_spread",
     "get_dataset_dicts",
+    "images_with_objects",
     "keep_learnable",
     "keep_masked",
     "mask_format_of",
@@ -174,3 +175,8 @@ def evenly_spread(items: Sequence[T], count: int) -> list[T]:
     """
     chosen = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[i] for i in chosen]
+
+
+def images_with_objects(records: DatasetDicts, count: int) -> DatasetDicts:
+    """Return at most `count` evenly spread data set dicts with objects; if none has objects, of all data set dicts."""
+    return evenly_spread([record for record in records if record["annotations"]] or records, count)

@@ -10,10 +10,14 @@ from ..program import run_program
 
 __all__ = ["main"]
 
+# name -> (module, help)
 _COMMANDS = {
-    "run": "train the cells of a study file, measure them and write the report; an interrupted study is continued",
-    "report": "write the report of a study's folder",
-    "features": "draw and measure what pyramids do to feature maps",
+    "run": (
+        "run.command",
+        "train the cells of a study file, measure them and write the report; an interrupted study is continued",
+    ),
+    "report": ("report.writing", "write the report of a study's folder"),
+    "features": ("features.command", "draw and measure what pyramids do to feature maps"),
 }
 _EXAMPLES = """
 examples:
@@ -41,10 +45,10 @@ def _run(argv: list[str]) -> int | None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, words in _COMMANDS.items():
+    for name, (module_name, words) in _COMMANDS.items():
         command = commands.add_parser(name, help=words, description=words)
         if argv[:1] == [name]:  # only the module of the chosen command is imported
-            module = import_module(f".{name}.command", __package__)
+            module = import_module(f".{module_name}", __package__)
             module.add_arguments(command)
             command.add_argument("--debug", action="store_true", help="show the traceback of an error")
             command.set_defaults(main=module.main)

@@ -15,11 +15,14 @@ import socket
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from ..atomic import atomic_write
-from .files import read_json, write_json
-from .locks import is_locked
+from ..errors import UserError
+from .files import is_locked, read_json, write_json
 
 if TYPE_CHECKING:
     from .spec.study import Cell
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["CellFolder", "State", "Status", "started_cells"]
 
 _IDENTITY = "cell.json"
-_RESULT = "result.json"
 _TAIL_BYTES = 16384
 
 
@@ -63,15 +65,11 @@ class CellFolder:
         self.path = Path(study_folder) / "cells" / cell.name
         self.lock = self.path / ".lock"
         self.failure = self.path / "failure.txt"
+        self.result_file = self.path / "result.json"  # its existence means that the cell is finished
         self.log = self.path / "log.txt"
         self.config = self.path / "config.yaml"
         self.metrics = self.path / "metrics.json"
         self.weights = self.path / "model_final.pth"
-
-    @property
-    def result_file(self) -> Path:
-        """The file whose existence means that the cell is finished."""
-        return self.path / _RESULT
 
     @property
     def is_finished(self) -> bool:
@@ -80,6 +78,18 @@ class CellFolder:
     def predictions(self, test_set: str) -> Path:
         """Return the file that holds the detections on a test set."""
         return self.path / "inference" / test_set / "coco_instances_results.json"
+
+    def configuration(self) -> dict[str, Any]:
+        """Return the configuration that the cell was started with as plain values, {} for a cell that never started."""
+        if not self.config.is_file():
+            return {}
+        try:
+            content = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+            raise UserError(f"{self.config}: cannot be read as YAML: {e}") from None
+        if not isinstance(content, dict):
+            raise UserError(f"{self.config}: expected a configuration, found {type(content).__name__}")
+        return content
 
     def identity(self) -> dict[str, Any]:
         """Return what the cell is and started from, {} for a cell that never started; UserError for a broken file."""
@@ -106,8 +116,10 @@ class CellFolder:
         """Return the cell's status, which follows from its files and its lock alone; `headline` is "task/metric"."""
         if self.is_finished:
             result = self.result()
-            value = _mean_over_sets(result.get("results", {}), headline)
-            note = "" if value is None else f"{value:.1f}"
+            task, name = headline.split("/", 1)
+            scores = [tasks.get(task, {}).get(name) for tasks in result.get("results", {}).values()]
+            known = [score for score in scores if score is not None]
+            note = f"{fmean(known):.1f}" if known else ""
             return Status(State.FINISHED, result.get("iterations", 0), None, result.get("train_seconds"), note)
         last = _last_training_line(self.metrics)
         iteration = last.get("iteration", -1) + 1
@@ -132,12 +144,6 @@ def started_cells(study_folder: Path) -> list[str]:
     """Return the sorted names of all cells that were ever started in a study's folder."""
     paths = [path.parent for path in study_folder.glob(f"cells/*/*/{_IDENTITY}")]
     return sorted(f"{path.parent.name}/{path.name}" for path in paths)
-
-
-def _mean_over_sets(results: dict[str, Any], metric: str) -> float | None:
-    task, name = metric.split("/", 1)
-    values = [tasks[task][name] for tasks in results.values() if tasks.get(task, {}).get(name) is not None]
-    return sum(values) / len(values) if values else None
 
 
 def _last_training_line(path: Path) -> dict[str, Any]:

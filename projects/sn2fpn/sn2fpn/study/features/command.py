@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from ...data import evenly_spread, load_coco_json, read_image
 from ...data.images import check_image_size
-from ...errors import UserError, did_you_mean
+from ...errors import UserError, argument_names, did_you_mean
 from ...predict.inputs import find_files, is_video
 from ...predict.loading import load_predictor
-from .examine import examine, measures_table, write_results
-from .maps import Measures
-from .sheet import draw_views
-from .view import View
+from .examine import compare_models, measures_table
 
 __all__ = ["add_arguments", "main"]
 
@@ -40,11 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the command and return 0.
-
-    Raises:
-        UserError: A mistake in the arguments, a file that cannot be read, or models that have different levels.
-    """
+    """Run the command and return 0."""
     if args.weights and len(args.weights) != len(args.config_file):
         raise UserError(
             f"--weights: {len(args.config_file)} configurations need {len(args.config_file)} checkpoints, "
@@ -55,24 +49,16 @@ def main(args: argparse.Namespace) -> int:
     files = _images(args.input)
     records = _records(files, args.annotations)
     outputs = _name_drawings(files, Path(args.output))
-    drawn = evenly_spread(range(len(files)), args.drawings)
-    measures: dict[str, dict[str, Measures]] = {}
-    views: dict[str, list[View]] = {}
-    names = name_models(args.config_file, args.weights)
-    for name, config, weights in zip(names, args.config_file, args.weights or [""] * len(names)):
-        predictor, _ = load_predictor(config, weights, args.opts)
-        measures[name], views[name] = examine(predictor, records, drawn)
-        if list(measures[name]) != list(measures[names[0]]):
-            found, expected = (", ".join(measures[n]) for n in (name, names[0]))
-            raise UserError(
-                f"--config-file: {config} has levels {found}, {args.config_file[0]} has {expected}; "
-                "compare models with the same MODEL.FPN.IN_FEATURES"
-            )
-    for k, i in enumerate(drawn):
-        draw_views({name: views[name][k] for name in names}, outputs[i], files[i].name)
-        print(f"{files[i]} -> {outputs[i]}")
-    write_results(measures, len(records), args.annotations or None, Path(args.output) / "features.json")
-    print(f"\nMeans over {len(records)} image{'s' * (len(records) != 1)}:\n\n{measures_table(measures)}")
+    drawings = {i: outputs[i] for i in evenly_spread(range(len(files)), args.drawings)}
+    models = zip(name_models(args.config_file, args.weights), args.config_file, args.weights or repeat(""))
+    with argument_names({"predictors": "--config-file"}):
+        predictors = ((name, load_predictor(config, weights, args.opts)[0]) for name, config, weights in models)
+        path = Path(args.output) / "features.json"
+        results = compare_models(predictors, records, drawings, args.annotations or None, path)
+    for i, output in drawings.items():
+        print(f"{files[i]} -> {output}")
+    table = measures_table(results["variants"])
+    print(f"\nMeans over {len(records)} image{'s' * (len(records) != 1)}:\n\n{table}")
     if not args.annotations:
         print("\nWithout --annotations, measures that need objects are left out.")
     return 0

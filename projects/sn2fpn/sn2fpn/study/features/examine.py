@@ -1,22 +1,29 @@
-"""One model on many images: its mean measures, views of some of the images, and the measures as a table and a file."""
+"""Models on many images: their mean measures, views of some images, and the same for all variants of a study."""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tabulate import tabulate
 
-from ...data import DatasetMapper
+from ...data import DatasetMapper, evenly_spread, get_dataset_dicts, images_with_objects, register_custom
+from ...errors import ArgumentError, UserError, argument_names
 from ...predict.predictor import Predictor
 from ..files import write_json
+from ..folder import CellFolder
+from ..spec.study import Cell, Study, Variant
 from .maps import Measures, look, measure
+from .sheet import draw_views
 from .view import View, make_view
 
-__all__ = ["examine", "mean_measures", "measures_table", "write_results"]
+__all__ = ["compare_models", "examine", "mean_measures", "measure_study", "measures_table", "write_results"]
+
+logger = logging.getLogger(__name__)
 
 _COLUMNS = {
     "boxes": "objects",
@@ -27,6 +34,40 @@ _COLUMNS = {
     "agreement_inside": "agreement\ninside",
     "agreement_outside": "agreement\noutside",
 }
+
+
+def compare_models(
+    predictors: Iterable[tuple[str, Predictor]],
+    records: Sequence[dict[str, Any]],
+    drawings: Mapping[int, Path],
+    set_name: str | None,
+    path: Path,
+) -> dict[str, Any]:
+    """Measure the feature maps of models on images, draw some of the images and write the measures as JSON.
+
+    Args:
+        predictors: Names and models, which are taken one after the other.
+        records: Data set dicts of the images.
+        drawings: For the positions of some images, the PNG that shows all models.
+        set_name: The data set or file that the images come from.
+        path: The JSON file.
+
+    Returns:
+        The content of the file, see `write_results`.
+    """
+    measures: dict[str, dict[str, Measures]] = {}
+    views: dict[str, list[View]] = {}
+    for name, predictor in predictors:
+        measures[name], views[name] = examine(predictor, records, drawings)
+        first = next(iter(measures))
+        if list(measures[name]) != list(measures[first]):
+            found, expected = (", ".join(measures[n]) for n in (name, first))
+            problem = f"{name} has levels {found}, {first} has {expected}; compare models with the same IN_FEATURES"
+            raise ArgumentError("predictors", problem)
+        logger.info("features: measured %s on %d images", name, len(records))
+    for k, (i, file) in enumerate(drawings.items()):
+        draw_views({name: views[name][k] for name in views}, file, Path(records[i]["file_name"]).name)
+    return write_results(measures, len(records), set_name, path)
 
 
 def examine(
@@ -91,3 +132,39 @@ def measures_table(measures: Mapping[str, Mapping[str, Measures]]) -> str:
         floatfmt=".3f",
         missingval="–",
     )
+
+
+def measure_study(study: Study, folder: str | Path, images: int = 64, drawn: int = 2) -> dict[str, Any]:
+    """Measure each variant's feature maps and draw a few images; write features.json and features/*.png.
+
+       The weights are those of the first seed. The images are evenly spread over those of the baseline's test set that
+       have objects, and are the same for all variants. A variant without trained weights is left out with a warning; a
+       UserError says that no variant has any.
+    At most
+       `images` images are measured and `drawn` images are drawn. The content of features.json is returned.
+    """
+    folder, seed = Path(folder), study.seeds[0]
+    base = study.config(study.baseline, seed)
+    register_custom(base.DATASETS.CUSTOM)
+    set_name = base.DATASETS.TEST[0]
+    records = images_with_objects(get_dataset_dicts(set_name, where="DATASETS.TEST"), images)
+    drawings = {
+        i: folder / "features" / f"{Path(records[i]['file_name']).stem}.png"
+        for i in evenly_spread(range(len(records)), drawn)
+    }
+    weights = [(variant, CellFolder(folder, Cell(variant, seed)).weights) for variant in study.variants]
+    for variant, file in weights:
+        if not file.is_file():
+            logger.warning("features: %s is left out because %s does not exist", variant.name, file)
+    trained = [(variant, file) for variant, file in weights if file.is_file()]
+    if not trained:
+        raise UserError(f"{folder}: no variant has trained weights of seed {seed}; run the study first")
+
+    def predictor(variant: Variant, file: Path) -> Predictor:
+        cfg = study.config(variant, seed)
+        cfg.MODEL.WEIGHTS = str(file)
+        return Predictor(cfg)
+
+    with argument_names({"predictors": "AXES"}):
+        predictors = ((variant.name, predictor(variant, file)) for variant, file in trained)
+        return compare_models(predictors, records, drawings, set_name, folder / "features.json")

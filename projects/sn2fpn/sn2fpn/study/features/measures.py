@@ -57,14 +57,7 @@ def localisation(features: Tensor, where: Regions) -> float | None:
 
     It is the probability that of two random image pixels, one inside and one outside the boxes, the one inside has more
     energy; equal energies count one half. It is 1 if all objects have more energy than everything else, 1/2 by chance,
-    and 0 if they have less.
-
-    Args:
-        features: The map, (C, H, W).
-        where: The areas inside and outside the boxes, (H, W) each.
-
-    Returns:
-        The area under the curve, or None if nothing is inside or nothing is outside.
+    and 0 if they have less. For a map (C, H, W) it is None if nothing is inside or nothing is outside.
     """
     total_in, total_out = float(where.inside.sum()), float(where.outside.sum())
     if not total_in or not total_out:
@@ -78,17 +71,10 @@ def localisation(features: Tensor, where: Regions) -> float | None:
 
 
 def coarse_share(own: Tensor, coarse: Tensor, where: Regions) -> float | None:
-    """Return ||coarse|| / (||own|| + ||coarse||), with norms over channels and image.
+    """Return ||coarse|| / (||own|| + ||coarse||), with norms over channels and image; None if both vanish.
 
-    It is 0 if nothing and 1 if everything comes from coarser levels.
-
-    Args:
-        own: Contribution of the own and finer levels, (C, H, W) (`respond`).
-        coarse: Contribution of coarser levels, (C, H, W).
-        where: Areas of the pixels.
-
-    Returns:
-        The share, or None if both vanish.
+    It is 0 if nothing and 1 if everything comes from coarser levels. `respond` gives the contributions of the own and
+    finer levels and of the coarser ones, (C, H, W) each.
     """
     own_norm, coarse_norm = (float((energy(x).square() * where.whole).sum().sqrt()) for x in (own, coarse))
     total = own_norm + coarse_norm
@@ -96,15 +82,9 @@ def coarse_share(own: Tensor, coarse: Tensor, where: Regions) -> float | None:
 
 
 def agreement(own: Tensor, coarse: Tensor, weights: Tensor) -> float | None:
-    """Return the weighted mean over pixels of the cosine between the two contributions.
+    """Return the mean over pixels of the cosine between two contributions (C, H, W), with weights (H, W).
 
-    Args:
-        own: Contribution of the own and finer levels, (C, H, W) (`respond`).
-        coarse: Contribution of coarser levels, (C, H, W).
-        weights: Weights of the pixels, (H, W), for example the areas inside boxes.
-
-    Returns:
-        The mean over the pixels at which the cosine is defined (`cosine_map`), or None if there is no such pixel.
+    Pixels at which the cosine is not defined (`cosine_map`) do not count; the mean of no pixel is None.
     """
     cosine = cosine_map(own, coarse)
     weights = weights * cosine.isfinite()

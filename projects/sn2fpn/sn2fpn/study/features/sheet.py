@@ -10,23 +10,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 
 from ...atomic import atomic_write
-from .colour import align, to_rgb
-from .view import LevelView, View
+from .view import LevelView, View, align, to_rgb
 
 __all__ = ["draw_views"]
 
-# All lengths are in inches.
-_PANEL = 1.7  # width of a map
-_GAP = 0.06
-_MODEL_GAP = 0.22
-_LEFT = 0.5  # width of the levels' names
-_TITLE = 0.4  # height of the sheet's title
-_HEAD = 0.95  # height of a block's heading and of its columns' titles
-_MIN_WIDTH = 8.2  # the lines of notes need this width
+_PANEL_IN = 1.8  # width of a map with the gap beside it
+_HEAD_IN = 1.0  # height of a block's heading, titles and note
+_BAR_IN = 0.2  # height of colour bars
+_MIN_WIDTH_IN = 8.2  # the notes need this width
 _DPI = 100
 _PERCENTILES = (1, 99)
 
@@ -88,80 +83,47 @@ def draw_views(views: Mapping[str, View], path: str | Path, title: str = "") -> 
     rows = range(len(first.levels))
     fused = [row for row in rows if first.levels[row].share is not None]
     blocks = [(block, chosen) for block, chosen in ((_ENERGY, rows), (_COLOURS, rows), (_FUSION, fused)) if chosen]
-    sheet = _Sheet(list(views), first.image.shape, sum(len(chosen) for _, chosen in blocks), len(blocks), title)
-    for block, chosen in blocks:
-        sheet.head(block)
-        for row in chosen:
-            sheet.row(first.image, [view.levels[row] for view in views.values()], block.columns)
+    columns = 1.3 + 2 * len(views)  # the image and the levels' names, and two for each model
+    width = max(_MIN_WIDTH_IN, columns * _PANEL_IN)
+    panel = width / columns * first.image.shape[0] / first.image.shape[1]
+    heights = [_HEAD_IN + len(chosen) * panel for _, chosen in blocks]
+    heights[-1] += _BAR_IN * bool(fused)
+    figure = Figure(figsize=(width, sum(heights) + 0.4 * bool(title)), dpi=_DPI, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.04, wspace=0, hspace=0)
+    figure.suptitle(title, fontsize=13, fontweight="bold")
+    parts = figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, (block, chosen) in zip(parts, blocks):
+        _draw_block(part, block, views, chosen)
     with atomic_write(path, "wb") as file:
-        sheet.figure.savefig(file, format="png", dpi=_DPI)
+        figure.savefig(file, format="png")
     return Path(path)
 
 
-class _Sheet:
-    """A figure that is filled from the top to the bottom."""
-
-    def __init__(self, names: Sequence[str], image_size: tuple[int, ...], rows: int, blocks: int, title: str) -> None:
-        self.names = names
-        self.height = _PANEL * image_size[0] / image_size[1]
-        size = (
-            max(self._left(2 * len(names)) + _LEFT / 2, _MIN_WIDTH),
-            (_TITLE if title else 0) + blocks * _HEAD + rows * (self.height + _GAP) + _GAP,
-        )
-        self.figure = Figure(figsize=size, dpi=_DPI)
-        self.y = size[1]  # top of the part that is still empty, measured from below
-        if title:
-            self._text(_LEFT, self.y - 0.25, title, fontsize=13, fontweight="bold")
-            self.y -= _TITLE
-
-    def head(self, block: _Block) -> None:
-        """Add the heading of a block and, below it, the models' names, each above its two columns."""
-        self.y -= _HEAD
-        self._text(_LEFT, self.y + 0.62, block.title, fontsize=12, fontweight="bold")
-        right = self._left(2 * len(self.names)) - _MODEL_GAP
-        self._text(_LEFT, self.y + 0.42, block.note, fontsize=9, color="0.35")
-        for k, name in enumerate(self.names):
-            x = (self._left(2 * k) + self._left(2 * k + 1) + _PANEL) / 2
-            self._text(x, self.y + 0.22, name, ha="center", fontsize=10, fontweight="bold")
-            for side, column in enumerate(block.columns):
-                self._text(self._left(2 * k + side) + _PANEL / 2, self.y + 0.06, column.title, ha="center", fontsize=9)
-        for k, column in enumerate(reversed(block.columns)):
-            if column.range is not None:
-                low, high = column.range
-                axes = self._axes(right - (k + 1) * 1.35, self.y + 0.73, 1.1, 0.1)
-                scale = ScalarMappable(Normalize(low, high), column.cmap)
-                self.figure.colorbar(scale, cax=axes, orientation="horizontal", ticks=[low, (low + high) / 2, high])
-                axes.tick_params(labelsize=7, pad=1, length=2)
-
-    def row(self, image: np.ndarray, levels: Sequence[LevelView], columns: Sequence[_Column]) -> None:
-        """Add a row with the image and two panels per model."""
-        self.y -= self.height + _GAP
-        self._text(_LEFT - 0.1, self.y + self.height / 2, levels[0].name, ha="right", va="center", fontsize=12)
-        axes = self._axes(_LEFT, self.y, _PANEL, self.height)
-        size = image.shape[:2]
-        axes.imshow(image, extent=(0, size[1], size[0], 0))
-        _frame(axes, levels[0].boxes, size)
-        arrays = [getattr(level, column.array) for level in levels for column in columns]
+def _draw_block(part: SubFigure, block: _Block, views: Mapping[str, View], chosen: Sequence[int]) -> None:
+    """Draw a block: a row per level with the image and two panels per model, and a note below."""
+    part.suptitle(block.title, fontsize=12, fontweight="bold")
+    part.supxlabel(block.note, fontsize=9, color="0.35")
+    panels = part.subplots(len(chosen), 1 + 2 * len(views), squeeze=False)
+    for axes in panels.flat:
+        axes.set(xticks=[], yticks=[])
+    for row, position in zip(panels, chosen):
+        levels = [view.levels[position] for view in views.values()]
+        row[0].set_ylabel(levels[0].name, rotation=0, ha="right", va="center", fontsize=12)
+        row[0].imshow(next(iter(views.values())).image)
+        _frame(row[0], levels[0])
+        arrays = [getattr(level, column.array) for level in levels for column in block.columns]
         if arrays[0].ndim == 3:
             arrays = [to_rgb(scores) for scores in align(arrays)]
         for k, values in enumerate(arrays):
-            axes = self._axes(self._left(k), self.y, _PANEL, self.height)
-            _draw_panel(axes, values, levels[k // 2], columns[k % 2])
-
-    def _left(self, column: int) -> float:
-        """Return the left edge of a panel; the image stands to the left of all panels."""
-        return _LEFT + (column + 1) * (_PANEL + _GAP) + (column // 2 + 1) * _MODEL_GAP
-
-    def _axes(self, x: float, y: float, width: float, height: float) -> Axes:
-        w, h = self.figure.get_size_inches()
-        axes = self.figure.add_axes((x / w, y / h, width / w, height / h))
-        axes.set_xticks([])
-        axes.set_yticks([])
-        return axes
-
-    def _text(self, x: float, y: float, text: str, **style: object) -> None:
-        w, h = self.figure.get_size_inches()
-        self.figure.text(x / w, y / h, text, **style)
+            _draw_panel(row[1 + k], values, levels[k // 2], block.columns[k % 2])
+    for k, axes in enumerate(panels[0, 1:]):
+        axes.set_title(f"{list(views)[k // 2]}\n{block.columns[k % 2].title}", fontsize=9)
+    for axes, column in zip(panels[-1, 1:], block.columns * len(views)):
+        if column.range is not None:
+            scale = ScalarMappable(Normalize(*column.range), column.cmap)
+            ticks = (column.range[0], sum(column.range) / 2, column.range[1])
+            bar = part.colorbar(scale, ax=axes, location="bottom", ticks=ticks, aspect=15, pad=0.03)
+            bar.ax.tick_params(labelsize=7, pad=1, length=2)
 
 
 def _draw_panel(axes: Axes, values: np.ndarray, level: LevelView, column: _Column) -> None:
@@ -169,8 +131,8 @@ def _draw_panel(axes: Axes, values: np.ndarray, level: LevelView, column: _Colum
     low, high = column.range or np.percentile(values, _PERCENTILES)
     extent = (0, columns * level.stride, rows * level.stride, 0)
     axes.set_facecolor("0.8")  # shown where a value is not defined
-    axes.imshow(values, column.cmap, vmin=low, vmax=high, extent=extent, interpolation="nearest", aspect="auto")
-    _frame(axes, level.boxes, level.size)
+    axes.imshow(values, column.cmap, vmin=low, vmax=high, extent=extent, interpolation="nearest")
+    _frame(axes, level)
     number = level.measures.get(column.measure)
     if number is not None:
         ground = dict(facecolor="black", alpha=0.65, pad=1.5, linewidth=0)
@@ -178,10 +140,9 @@ def _draw_panel(axes: Axes, values: np.ndarray, level: LevelView, column: _Colum
         axes.text(0.03, 0.04, text, transform=axes.transAxes, color="white", fontsize=8, bbox=ground)
 
 
-def _frame(axes: Axes, boxes: np.ndarray, size: tuple[int, int]) -> None:
-    """Draw frames that are visible on any background, and limit the view to the image."""
-    for x1, y1, x2, y2 in boxes:
+def _frame(axes: Axes, level: LevelView) -> None:
+    """Draw frames that are visible on any background around the level's objects, and limit the view to the image."""
+    for x1, y1, x2, y2 in level.boxes:
         for color, width in (("black", 2.4), ("white", 1.2)):
             axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=width))
-    axes.set_xlim(0, size[1])
-    axes.set_ylim(size[0], 0)
+    axes.set(xlim=(0, level.size[1]), ylim=(level.size[0], 0))

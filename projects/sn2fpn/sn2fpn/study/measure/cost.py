@@ -21,9 +21,6 @@ def measure_costs(study: Study, folder: str | Path) -> dict[str, Any]:
     Returns:
         The content of the file, `{"<variant>": {"parameters", "flops", "activations": {"trunk": …, "pyramid": …, …},
         "size": [height, width]}}`, for one image of that size, padded; `analyze` defines what is counted.
-
-    Raises:
-        UserError: A variant cannot be built, or see `evaluation_size`.
     """
     costs = {
         name: {"parameters": a.parameters, "flops": a.flops, "activations": a.activations, "size": list(a.size)}
@@ -34,11 +31,7 @@ def measure_costs(study: Study, folder: str | Path) -> dict[str, Any]:
 
 
 def costs_table(study: Study) -> list[dict[str, Any]]:
-    """Return a row per variant, {column title: value}.
-
-    Raises:
-        UserError: See `measure_costs`.
-    """
+    """Return a row per variant, {column title: value}."""
     rows = []
     for variant, a in zip(study.variants, _analyses(study).values(), strict=True):
         solver = study.config(variant, study.seeds[0]).SOLVER
@@ -58,11 +51,7 @@ def costs_table(study: Study) -> list[dict[str, Any]]:
 
 
 def evaluation_size(cfg: CfgNode) -> tuple[int, int]:
-    """Return the (height, width) of the largest image that a configuration evaluates on, before padding.
-
-    Raises:
-        UserError: The configuration does not resize images, so there is no such size.
-    """
+    """Return the (height, width) of the largest image of an evaluation before padding; a UserError if there is none."""
     height, width = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
     if height < 1:
         raise UserError(
@@ -75,8 +64,7 @@ def evaluation_size(cfg: CfgNode) -> tuple[int, int]:
 def _analyses(study: Study) -> dict[str, Analysis]:
     out = {}
     for variant in study.variants:
-        cfg = study.config(variant, study.seeds[0]).clone()
-        cfg.defrost()
+        cfg = study.config(variant, study.seeds[0])
         cfg.MODEL.DEVICE = "cpu"
         try:
             out[variant.name] = analyze(build_model(cfg), evaluation_size(cfg))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -134,26 +133,25 @@ class StudyResults:
         masks = any(m.startswith("segm/") for m in self.study.metrics)
         return {"bbox": "box " if masks else "", "segm": "mask "}.get(task, f"{task} ") + name
 
-    def parameters(self, variant: str) -> float:
-        """Return the number of parameters of the detector, NaN if it was not counted."""
-        return _total(self.costs.get(variant, {}).get("parameters"))
+    def measured(self, variant: str) -> dict[str, float]:
+        """Return costs, speed and memory of a variant, NaN where one was not measured.
 
-    def gflops(self, variant: str) -> float:
-        """Return the GFLOPs of one image of the counted size, NaN if they were not counted."""
-        return _total(self.costs.get(variant, {}).get("flops")) / 1e9
-
-    def latency_ms(self, variant: str) -> float:
-        """Return the median inference time of one image in milliseconds, NaN if it was not measured."""
-        return 1e3 * _median(self._timing(variant, "inference_s"))
-
-    def throughput(self, variant: str) -> float:
-        """Return the training images per second, NaN if they were not measured."""
-        return self.speed.get("batch", math.nan) / _median(self._timing(variant, "train_step_s"))
-
-    def peak_memory_mib(self, variant: str, phase: str) -> float:
-        """Return the peak memory of "inference" or "training" in MiB, NaN if it was not measured."""
-        value = (self._timing(variant, "peak_memory_mib") or {}).get(phase)
-        return math.nan if value is None else float(value)
+        Parameters and GFLOPs are those of the detector and of its pyramid for one image of the counted size. Times are
+        medians over the rounds, and memory is that of the peak.
+        """
+        costs, timing = self.costs.get(variant, {}), self.speed.get("variants", {}).get(variant, {})
+        parameters, flops, memory = costs.get("parameters", {}), costs.get("flops", {}), timing.get("peak_memory_mib")
+        values = {
+            "parameters": _total(parameters),
+            "gflops": _total(flops) / 1e9,
+            "latency_ms": 1e3 * _median(timing.get("inference_s")),
+            "train_images_per_s": self.speed.get("batch", math.nan) / _median(timing.get("train_step_s")),
+            "inference_memory_mib": (memory or {}).get("inference"),
+            "training_memory_mib": (memory or {}).get("training"),
+            "pyramid_parameters": parameters.get("pyramid"),
+            "pyramid_gflops": flops.get("pyramid", math.nan) / 1e9,
+        }
+        return {name: math.nan if value is None else float(value) for name, value in values.items()}
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the tidy table: a dictionary per cell, all with the same keys, with None where there is no value.
@@ -165,14 +163,8 @@ class StudyResults:
 
     def _row(self, cell: CellResult, metrics: list[str]) -> dict[str, Any]:
         name, result = cell.variant, cell.result
-        measured = {metric: cell.scores.get(metric, math.nan) for metric in metrics} | {
-            "parameters": self.parameters(name),
-            "gflops": self.gflops(name),
-            "latency_ms": self.latency_ms(name),
-            "train_images_per_s": self.throughput(name),
-            "inference_memory_mib": self.peak_memory_mib(name, "inference"),
-            "training_memory_mib": self.peak_memory_mib(name, "training"),
-        }
+        measured = {metric: cell.scores.get(metric, math.nan) for metric in metrics} | self.measured(name)
+        del measured["pyramid_parameters"], measured["pyramid_gflops"]  # these are columns of the report alone
         return {
             "study": self.study.name,
             "variant": name,
@@ -187,16 +179,9 @@ class StudyResults:
             "peak_memory_mib": result.get("peak_memory_mib"),
         }
 
-    def _timing(self, variant: str, key: str) -> Any:
-        return self.speed.get("variants", {}).get(variant, {}).get(key)
-
 
 def load_results(folder: str | Path) -> StudyResults:
-    """Read a study's folder, including the cells that are missing, unfinished or failed.
-
-    Raises:
-        UserError: The folder has no study.yaml, or a file in it is broken; the message names the file.
-    """
+    """Read a study's folder, including cells that are missing, unfinished or failed; a UserError names broken files."""
     folder = Path(folder)
     if not (folder / "study.yaml").is_file():
         raise UserError(
@@ -232,31 +217,24 @@ def _with_nested_variants(features: dict[str, Any]) -> dict[str, Any]:
 def _load_cell(folder: CellFolder) -> CellResult:
     identity, result = folder.identity(), folder.result()
     if folder.is_finished:
-        _check_scores(folder.result_file, result)
+        _check_scores(result.get("results"), folder.result_file)
     return CellResult(folder, folder.status(), identity, result)
 
 
-def _check_scores(path: Path, result: dict[str, Any]) -> None:
-    """Raise a UserError unless the result is {"results": {set: {task: {metric: number or null}}}}."""
-    for test_set, tasks in _items(result.get("results"), path, "results"):
-        for task, metrics in _items(tasks, path, f"results/{test_set}"):
-            for metric, value in _items(metrics, path, f"results/{test_set}/{task}"):
-                if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                    where = f"results/{test_set}/{task}/{metric}"
-                    raise UserError(f"{path}: {where}: expected a number or null, found {value!r}")
-
-
-def _items(value: Any, path: Path, where: str) -> Iterable[tuple[str, Any]]:
-    if not isinstance(value, dict):
+def _check_scores(value: Any, path: Path, where: str = "results", depth: int = 3) -> None:
+    """Raise a UserError unless the value is {set: {task: {metric: number or null}}}, that is objects in objects."""
+    if depth and not isinstance(value, dict):
         raise UserError(f"{path}: {where}: expected an object, found {type(value).__name__}")
-    return value.items()
+    if depth:
+        for key, child in value.items():
+            _check_scores(child, path, f"{where}/{key}", depth - 1)
+    elif value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        raise UserError(f"{path}: {where}: expected a number or null, found {value!r}")
 
 
-def _total(parts: dict[str, float] | None) -> float:
-    """Return the sum of a count by parts; the parts may include their "total"."""
-    if not parts:
-        return math.nan
-    return float(parts["total"] if "total" in parts else sum(parts.values()))
+def _total(parts: dict[str, float]) -> float:
+    """Return the sum of a count by parts, which may include their "total"; NaN without parts."""
+    return parts["total"] if "total" in parts else sum(parts.values()) if parts else math.nan
 
 
 def _median(values: list[float] | None) -> float:

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -58,9 +57,6 @@ def measure_speed(study: Study, folder: str | Path, rounds: int = 7) -> dict[str
         "detections", "cores", "cores_used_by_others", "reliable", "variants": {"<variant>": {"weights", "inference_s":
         [per round …], "train_step_s": [per round …], "peak_memory_mib": {"inference", "training"}}}}`. Timings are not
         `reliable` when other processes left too few cores. The memory is None where its process died.
-
-    Raises:
-        UserError: A variant cannot be built, its weights do not fit, or see `evaluation_size`.
     """
     base = study.config(study.baseline, study.seeds[0])
     device, size = base.MODEL.DEVICE, evaluation_size(base)
@@ -72,50 +68,31 @@ def measure_speed(study: Study, folder: str | Path, rounds: int = 7) -> dict[str
         neighbours = Neighbours()
         inference = take_turns({name: run.infer for name, run in runs.items()}, rounds)
         training = take_turns({name: run.train for name, run in runs.items()}, rounds)  # last: it moves norm statistics
-        neighbours.stop()
-    if neighbours.disturb:
-        logger.warning(
-            "other processes used %.1f of the %d cores meanwhile, so these timings are unreliable; "
-            "measure again when the machine is idle",
-            neighbours.used,
-            neighbours.cores,
-        )
-    proposals, detections = _work(runs.values())
-    speed = {
-        "device": _device_name(device),
-        "threads": torch.get_num_threads(),
-        "rounds": rounds,
-        "image_size": list(size),
-        "batch": _BATCH,
-        "proposals": proposals,
-        "detections": detections,
-        "cores": neighbours.cores,
-        "cores_used_by_others": round(neighbours.used, 2),
-        "reliable": not neighbours.disturb,
-        "variants": {
-            name: {
-                "weights": "trained" if setup.weights else "made up",
-                "inference_s": inference[name],
-                "train_step_s": training[name],
-                "peak_memory_mib": memory[name],
-            }
-            for name, setup in setups.items()
-        },
+        load = neighbours.stop()
+    about = {"device": _device_name(device), "threads": torch.get_num_threads(), "rounds": rounds}
+    speed = about | {"image_size": list(size), "batch": _BATCH} | _work(runs.values()) | load
+    speed["variants"] = {
+        name: {
+            "weights": "trained" if setup.weights else "made up",
+            "inference_s": inference[name],
+            "train_step_s": training[name],
+            "peak_memory_mib": memory[name],
+        }
+        for name, setup in setups.items()
     }
     write_json(Path(folder) / "speed.json", speed)
     return speed
 
 
-def _work(runs: Iterable[_Run]) -> tuple[int, int]:
+def _work(runs: Iterable[_Run]) -> dict[str, int]:
     """Return the numbers of proposals and detections per image, which should be the same in all runs."""
     work = {(run.proposals, run.detections) for run in runs}
     if len(work) > 1:
         logger.warning("the variants did unequal work (proposals, detections): %s", sorted(work))
-    return max(work)
+    return dict(zip(("proposals", "detections"), max(work)))
 
 
-@dataclass
-class _Setup:
+class _Setup(NamedTuple):
     """What another process needs to build a `_Run`."""
 
     cfg: CfgNode
@@ -124,8 +101,7 @@ class _Setup:
 
     @classmethod
     def of(cls, study: Study, variant: Variant, folder: Path, device: str, size: tuple[int, int]) -> _Setup:
-        cfg = study.config(variant, study.seeds[0]).clone()
-        cfg.defrost()
+        cfg = study.config(variant, study.seeds[0])
         cfg.merge_from_list([item for pair in (_STILL | {"MODEL.DEVICE": device}).items() for item in pair])
         weights = CellFolder(folder, Cell(variant, study.seeds[0])).weights
         return cls(cfg, weights if weights.is_file() else None, size)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bootstrap",
-    "Difference",
     "Interval",
     "Verdict",
     "compare_resampled",
@@ -45,23 +44,20 @@ class Interval:
     low: float
     high: float
     n: int  # number of values
-
-
-@dataclass(frozen=True)
-class Difference(Interval):
-    """A mean of paired differences."""
-
-    p: float  # of the paired t-test, NaN with fewer than two pairs
+    p: float  # of the t-test against 0, which is the paired test for paired differences; NaN like the interval
 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """A difference of scores, the percentile interval of its resampled values, and its two-sided p-value."""
+    """A difference of scores, the percentile interval of its resampled values, and its two-sided p-value.
 
-    difference: float
-    low: float
-    high: float
-    p: float
+    All of them are NaN where there are no predictions to resample.
+    """
+
+    difference: float = _NAN
+    low: float = _NAN
+    high: float = _NAN
+    p: float = _NAN
 
 
 @dataclass(frozen=True)
@@ -75,27 +71,21 @@ class Verdict:
 
 def mean_interval(values: Sequence[float | None], confidence: float = 0.95) -> Interval:
     """Return the mean of a score over seeds and its Student-t interval; None and NaN are left out."""
-    found = _student(values, confidence)
-    return Interval(found.mean, found.low, found.high, found.n)
-
-
-def paired_difference(a: Sequence[float | None], b: Sequence[float | None], confidence: float = 0.95) -> Difference:
-    """Return the mean of a - b, seed by seed; pairs in which a number is missing are left out."""
-    return _student([x - y for x, y in zip(a, b, strict=True) if x is not None and y is not None], confidence)
-
-
-def _student(values: Sequence[float | None], confidence: float) -> Difference:
-    """Return the mean, its interval and the p-value of the t-test against 0, which is the paired test of pairs."""
     found = np.array([v for v in values if v is not None and not np.isnan(v)], dtype=np.float64)
     n = len(found)
     mean = float(found.mean()) if n else _NAN
     if n < 2:
-        return Difference(mean, _NAN, _NAN, n, _NAN)
+        return Interval(mean, _NAN, _NAN, n, _NAN)
     if np.ptp(found) == 0:  # the statistic of the test would be 0 / 0 or infinite
-        return Difference(mean, mean, mean, n, 1.0 if mean == 0 else 0.0)
+        return Interval(mean, mean, mean, n, 1.0 if mean == 0 else 0.0)
     test = stats.ttest_1samp(found, 0)
     low, high = test.confidence_interval(confidence)
-    return Difference(mean, float(low), float(high), n, float(test.pvalue))
+    return Interval(mean, float(low), float(high), n, float(test.pvalue))
+
+
+def paired_difference(a: Sequence[float | None], b: Sequence[float | None], confidence: float = 0.95) -> Interval:
+    """Return the mean of a - b, seed by seed, and its interval; pairs in which a number is missing are left out."""
+    return mean_interval([x - y for x, y in zip(a, b, strict=True) if x is not None and y is not None], confidence)
 
 
 def resample(
@@ -124,23 +114,23 @@ def resample(
     """
     if not predictions:
         raise UserError("a bootstrap needs the predictions of at least one seed, found none")
-    sums: dict[str, np.ndarray] = {}
+    by_task: dict[str, list[str]] = {}
+    for metric in metrics:
+        task, _, name = metric.partition("/")
+        by_task.setdefault(task, []).append(name)
+    means: dict[str, np.ndarray] = {}
     for of_seed in predictions:
         judged = truth.judge(of_seed)
-        weights = None
-        for task in dict.fromkeys(m.partition("/")[0] for m in metrics):
+        for task, names in by_task.items():
             if task not in judged:
                 raise UserError(f"metric of {task!r}: the predictions only have {' and '.join(judged)}")
-            if weights is None:
-                images = judged[task].num_images
-                weights = np.concatenate([np.ones((1, images)), draw_images(images, resamples, seed)])
-            wanted = [m.partition("/")[2] for m in metrics if m.startswith(f"{task}/")]
-            known = judged[task].metric_names()
-            if unknown := [name for name in wanted if name not in known]:
+            known, images = judged[task].metric_names(), judged[task].num_images
+            if unknown := [name for name in names if name not in known]:
                 raise UserError(f"unknown metric {task}/{unknown[0]}{did_you_mean(unknown[0], known)}")
-            for name, values in judged[task].scores(weights, wanted).items():
-                sums[f"{task}/{name}"] = sums.get(f"{task}/{name}", 0) + values / len(predictions)
-    return sums
+            weights = np.concatenate([np.ones((1, images)), draw_images(images, resamples, seed)])
+            for name, values in judged[task].scores(weights, names).items():
+                means[f"{task}/{name}"] = means.get(f"{task}/{name}", 0) + values / len(predictions)
+    return means
 
 
 def compare_resampled(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Bootstrap:
@@ -170,10 +160,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def distinguishable(
-    comparisons: Mapping[str, tuple[Difference, Bootstrap | None]],
-    baseline: str,
-    metric: str = "AP",
-    alpha: float = ALPHA,
+    comparisons: Mapping[str, tuple[Interval, Bootstrap]], baseline: str, metric: str = "AP", alpha: float = ALPHA
 ) -> dict[str, Verdict]:
     """Judge which variants differ from the baseline by more than noise.
 
@@ -181,32 +168,33 @@ def distinguishable(
     `alpha` after Holm's correction for the number of variants that are compared.
 
     Args:
-        comparisons: For each variant, its difference to the baseline over seeds and over resampled images. The latter
-            is None where there are no predictions to resample.
+        comparisons: For each variant, its difference to the baseline over seeds and over resampled images.
         baseline: Name of the baseline in the sentences.
         metric: Name of the metric in the sentences.
         alpha: Level of significance.
     """
-    worst = [max(d.p, b.p) if b is not None and not np.isnan(d.p + b.p) else _NAN for d, b in comparisons.values()]
-    out = {}
+    worst = [float(np.max((seeds.p, images.p))) for seeds, images in comparisons.values()]  # NaN if one of them is
+    number = f", corrected for {len(worst)} comparisons" if len(worst) > 1 else ""
+    verdicts = {}
     for (variant, (seeds, images)), p in zip(comparisons.items(), holm(worst)):
         points = f"{seeds.mean:+.2f}".replace("-", "−")
-        what = f"{variant} − {baseline}: {points} {metric}"
-        corrected = f" (p = {p:.2g}, corrected for {len(worst)} comparisons)" if len(worst) > 1 else f" (p = {p:.2g})"
-        if np.isnan(seeds.mean):
-            reason = "one of the two sides has no value"
-        elif seeds.n < 2:
-            reason = "one seed says nothing about the noise of training"
-        elif images is None or np.isnan(images.p):
-            reason = "there are no stored predictions from which to resample test images"
-        elif p < alpha:
-            out[variant] = Verdict(True, p, f"{what} is more than the noise of seeds and test images{corrected}")
-            continue
+        what = f"{variant} − {baseline}: {points} {metric} is"
+        if p < alpha:
+            text = f"{what} more than the noise of seeds and test images (p = {p:.2g}{number})"
         else:
-            noisy = [name for name, own in (("seeds", seeds.p), ("test images", images.p)) if own >= alpha]
-            reason = (
-                f"it is within the noise of {' and of '.join(noisy)}" if noisy else "the correction makes it too weak"
-            )
-            reason += corrected
-        out[variant] = Verdict(False, p, f"{what} is not distinguishable from noise: {reason}")
-    return out
+            text = f"{what} not distinguishable from noise: {_reason(seeds, images, alpha)}"
+            text += "" if np.isnan(p) else f" (p = {p:.2g}{number})"
+        verdicts[variant] = Verdict(p < alpha, p, text)
+    return verdicts
+
+
+def _reason(seeds: Interval, images: Bootstrap, alpha: float) -> str:
+    """Return why a difference is not distinguishable from noise."""
+    if np.isnan(seeds.mean):
+        return "one of the two sides has no value"
+    if seeds.n < 2:
+        return "one seed says nothing about the noise of training"
+    if np.isnan(images.p):
+        return "there are no stored predictions from which to resample test images"
+    noisy = [name for name, p in (("seeds", seeds.p), ("test images", images.p)) if p >= alpha]
+    return f"it is within the noise of {' and of '.join(noisy)}" if noisy else "the correction makes it too weak"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 __all__ = ["Neighbours", "now", "resident_mib", "take_turns"]
+
+logger = logging.getLogger(__name__)
 
 
 def now() -> float:
@@ -47,20 +51,25 @@ def resident_mib(peak: bool = False) -> float:
 
 
 class Neighbours:
-    """Measures how many of the machine's `cores` other processes use, from its construction until `stop`.
-
-    `stop` sets `used`, the average number of cores, and `disturb`, whether they left this process too few cores.
-    """
+    """Measures how many of the machine's cores other processes use, from its construction until `stop`."""
 
     def __init__(self) -> None:
-        self.cores = os.cpu_count() or 1
         self._started = self._read()
 
-    def stop(self) -> None:
+    def stop(self) -> dict[str, Any]:
+        """Return "cores", "cores_used_by_others" and "reliable", and warn if others left this process too few cores."""
         everyone, own, clock = (b - a for a, b in zip(self._started, self._read()))
-        self.used = max(0.0, everyone - own) / clock
-        threads = min(torch.get_num_threads(), self.cores)
-        self.disturb = self.used > self.cores - threads + 0.1 * threads
+        cores, used = os.cpu_count() or 1, max(0.0, everyone - own) / clock
+        threads = min(torch.get_num_threads(), cores)
+        reliable = used <= cores - threads + 0.1 * threads
+        if not reliable:
+            logger.warning(
+                "other processes used %.1f of the %d cores meanwhile, so these timings are unreliable; "
+                "measure again when the machine is idle",
+                used,
+                cores,
+            )
+        return {"cores": cores, "cores_used_by_others": round(used, 2), "reliable": reliable}
 
     @staticmethod
     def _read() -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""The report's charts: scores against cost, by object size and by class, and curves over training."""
+"""The plots that a study's results allow: scores against cost, by size and by class, and curves over training."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from ...visualization.curves import smooth
+from ..measure.results import StudyResults
 from ..measure.statistics import Interval
-from .style import Look, legend, new_figure, styled
+from .comparison import interval
+from .content import Plot
+from .style import Look, legend, new_figure, styled, to_svg
+from .tables import class_label
 
-__all__ = ["plot_against_cost", "plot_by_size", "plot_class_differences", "plot_curves"]
+__all__ = ["class_plots", "cost_plots", "curve_plots", "size_plots"]
 
+_SIZES = {"small": "s", "medium": "m", "large": "l"}
 _CLASSES = 24  # more rows are not readable, and the table shows all classes
 
+Looks = Mapping[str, Look]
+"""variant -> how it is drawn"""
 Scores = Mapping[str, Interval]
 """variant -> mean score or difference with its interval"""
 Curve = tuple[np.ndarray, np.ndarray]
@@ -25,82 +32,105 @@ Curve = tuple[np.ndarray, np.ndarray]
 
 
 @styled
-def plot_against_cost(
-    scores: Scores, costs: Mapping[str, float], style: Mapping[str, Look], x_label: str, y_label: str
-) -> Figure:
-    """Plot mean scores with confidence intervals over a cost, with a labelled point per variant that has a cost."""
-    figure, axes = new_figure(3.3)
-    shown = {name: (costs[name], scores[name]) for name in scores if name in costs}
-    for name, (x, score) in shown.items():
-        if not math.isnan(score.low):
-            axes.plot([x] * 2, [score.low, score.high], color=style[name].color, linewidth=1.3, alpha=0.75)
-        axes.plot(x, score.mean, style[name].marker, color=style[name].color, markersize=7, markeredgewidth=0)
-    axes.margins(x=0.14, y=0.10)
-    _limit_to_percent(axes)
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    _label_points(figure, axes, shown, style)
-    return figure
+def cost_plots(results: StudyResults, style: Looks) -> list[Plot]:
+    """Plot the headline against parameters, latency and GFLOPs, as far as they were measured."""
+    scores, label = _scores(results, results.headline), results.label(results.headline)
+    plots = []
+    for name, title, measure, unit in (
+        ("parameters", "parameters (million)", "parameters", 1e6),
+        ("latency", "inference time (ms per image)", "latency_ms", 1.0),
+        ("gflops", "GFLOPs per image", "gflops", 1.0),
+    ):
+        costs = {variant: results.measured(variant)[measure] / unit for variant in scores}
+        points = {variant: (cost, scores[variant]) for variant, cost in costs.items() if math.isfinite(cost)}
+        if not points:
+            continue
+        figure, axes = new_figure(3.3, title, f"{label} (%)")
+        for variant, (cost, score) in points.items():
+            _draw_means(axes, [cost], [score], style[variant])
+        axes.margins(x=0.14, y=0.10)
+        _limit_to_percent(axes)
+        _label_points(figure, axes, points, style)
+        file = f"{results.headline.split('/')[-1]}_against_{name}"
+        plots.append(Plot(file, f"{label} against {title.partition(' (')[0]}", to_svg(figure)))
+    return plots
 
 
 @styled
-def plot_by_size(scores: Mapping[str, Scores], style: Mapping[str, Look], y_label: str) -> Figure:
-    """Plot the mean scores of each object size, {"small": scores, …}, with the variants side by side."""
-    figure, axes = new_figure(3.3)
-    variants = _variants(scores)
-    _draw_groups(axes, scores, variants, style, widest=0.16)
+def size_plots(results: StudyResults, style: Looks) -> list[Plot]:
+    """Plot the scores by object size with the variants side by side, if the metric has such scores."""
+    task = results.headline.rpartition("/")[0]
+    scores = {size: _scores(results, f"{task}/AP{letter}") for size, letter in _SIZES.items()}
+    scores = {size: of_size for size, of_size in scores.items() if of_size}
+    if not scores:
+        return []
+    label = results.label(f"{task}/AP")
+    figure, axes = new_figure(3.3, "", f"{label} (%)")
+    _draw_groups(axes, scores, style, widest=0.16)
     axes.set_xticks(range(len(scores)), list(scores))
     axes.set_xlim(-0.5, len(scores) - 0.5)
     axes.grid(visible=False, axis="x")
     _limit_to_percent(axes)
-    axes.set_ylabel(y_label)
-    legend(figure, axes, len(variants))
-    return figure
+    legend(figure, axes)
+    return [Plot("AP_by_size", f"{label} by object size", to_svg(figure))]
 
 
 @styled
-def plot_class_differences(differences: Mapping[str, Scores], style: Mapping[str, Look], x_label: str) -> Figure:
-    """Plot the differences to the baseline with a row per class; of many classes, those that change most."""
+def class_plots(results: StudyResults, style: Looks, differences: Mapping[str, Scores]) -> list[Plot]:
+    """Plot the differences to the baseline with a row per class, if there are any; of many classes, the largest."""
+    if not differences:
+        return []
     strongest = sorted(differences, key=lambda c: -max((abs(d.mean) for d in differences[c].values()), default=0.0))
     rows = {name: differences[name] for name in differences if name in strongest[:_CLASSES]}
-    variants = _variants(rows)
-    figure, axes = new_figure(1.0 + max(0.24, 0.085 * len(variants) + 0.1) * len(rows))
+    height = 1.0 + max(0.24, 0.085 * len(_variants(rows)) + 0.1) * len(rows)
+    figure, axes = new_figure(height, f"difference to {results.baseline} (points of {class_label(results)})")
     axes.axvline(0, linewidth=1.0, color=axes.spines["left"].get_edgecolor())
-    _draw_groups(axes, rows, variants, style, widest=0.2, across=True)
+    _draw_groups(axes, rows, style, widest=0.2, across=True)
     axes.set_yticks(range(len(rows)), [_shortened(name) for name in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel(x_label)
-    legend(figure, axes, len(variants))
-    return figure
+    legend(figure, axes)
+    return [Plot("class_differences", f"Difference to {results.baseline} by class", to_svg(figure))]
 
 
 @styled
-def plot_curves(
-    curves: Mapping[str, Sequence[Curve]], style: Mapping[str, Look], y_label: str, smoothed: bool
-) -> Figure:
-    """Plot each variant's mean over seeds as a line, in a band from its lowest to its highest seed.
+def curve_plots(results: StudyResults, style: Looks) -> list[Plot]:
+    """Plot the loss and the headline over training, if more than one point was recorded."""
+    recorded = {cell.cell: cell.curves() for cell in results.finished}
+    headline, plots = results.label(results.headline), []
+    for name, title, label, metric in (
+        ("loss", "Training loss", "total loss", "total_loss"),
+        ("score", f"{headline} during training", f"{headline} (%)", results.headline),
+    ):
+        curves = {
+            variant: [recorded[c.cell][metric] for c in results.of(variant) if metric in recorded[c.cell]]
+            for variant in results.variants
+        }
+        if any(len(iterations) > 1 for seeds in curves.values() for iterations, _ in seeds):
+            figure, axes = new_figure(3.3, "iteration", label)
+            _draw_curves(axes, {v: seeds for v, seeds in curves.items() if seeds}, style, metric == "total_loss")
+            legend(figure, axes)
+            plots.append(Plot(f"training_{name}", title, to_svg(figure)))
+    return plots
+
+
+def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[Curve]], style: Looks, smoothed: bool) -> None:
+    """Draw each variant's mean over seeds as a line, in a band from its lowest to its highest seed.
 
     Noisy losses are smoothed over a twentieth of the curve, and the spikes at the start are cut off. Otherwise every
     point is marked, since a run has few evaluations. Of curves with different lengths the shared part is shown.
     """
-    figure, axes = new_figure(3.3)
     highest: list[float] = []
     for name, seeds in curves.items():
         at, values = _aligned([(x, smooth(y) if smoothed else y) for x, y in seeds])
         look = style[name]
-        marker = None if smoothed else look.marker
-        line = {"color": look.color, "linewidth": 1.6, "marker": marker, "markersize": 5}
+        line = {"color": look.color, "linewidth": 1.6, "marker": None if smoothed else look.marker, "markersize": 5}
         axes.plot(at, values.mean(axis=0), look.dash, label=name, **line)
         if len(values) > 1:
             axes.fill_between(at, values.min(axis=0), values.max(axis=0), color=look.color, alpha=0.18, linewidth=0)
         highest.append(float(np.percentile(values, 97)))
-    axes.set_ylim(0, 1.15 * max(max(highest), 1e-12) if smoothed else None)
+    axes.set_ylim(0, 1.15 * max(*highest, 1e-12) if smoothed else None)
     axes.set_xlim(left=0)
-    axes.set_xlabel("iteration")
-    axes.set_ylabel(y_label)
-    legend(figure, axes, len(curves))
-    return figure
 
 
 def _aligned(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
@@ -111,32 +141,33 @@ def _aligned(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
     return at, np.stack([np.interp(at, x, y) for x, y in curves])
 
 
+def _scores(results: StudyResults, metric: str) -> dict[str, Interval]:
+    found = {name: interval(results, name, metric) for name in results.variants}
+    return {name: bounds for name, bounds in found.items() if bounds.n}
+
+
 def _variants(groups: Mapping[str, Scores]) -> list[str]:
     return list(dict.fromkeys(name for group in groups.values() for name in group))
 
 
-def _draw_groups(
-    axes: Axes,
-    groups: Mapping[str, Scores],
-    variants: Sequence[str],
-    style: Mapping[str, Look],
-    widest: float,
-    across: bool = False,
-) -> None:
+def _draw_groups(axes: Axes, groups: Mapping[str, Scores], style: Looks, widest: float, across: bool = False) -> None:
     """Draw means with intervals around the positions 0, 1, … of the groups, upright or across."""
-    step = min(widest, 0.8 / max(len(variants), 1))
+    variants = _variants(groups)
+    step = min(widest, 0.8 / len(variants))
     for i, name in enumerate(variants):
-        shift, look, label = (i - (len(variants) - 1) / 2) * step, style[name], name
-        for position, group in enumerate(groups.values()):
-            if name not in group:
-                continue
-            at, score = position + shift, group[name]
-            bar, point = ([at, at], [score.low, score.high]), ([at], [score.mean])
-            if not math.isnan(score.low):
-                axes.plot(*(bar[::-1] if across else bar), "-", color=look.color, linewidth=1.3, alpha=0.75)
-            marker = {"color": look.color, "markersize": 5.5, "markeredgewidth": 0, "label": label}
-            axes.plot(*(point[::-1] if across else point), look.marker, **marker)
-            label = None  # the legend names each variant once
+        found = {position: group[name] for position, group in enumerate(groups.values()) if name in group}
+        at = [position + (i - (len(variants) - 1) / 2) * step for position in found]
+        _draw_means(axes, at, list(found.values()), style[name], name, across)
+
+
+def _draw_means(
+    axes: Axes, at: Sequence[float], scores: Sequence[Interval], look: Look, label: str = "", across: bool = False
+) -> None:
+    """Draw means at some positions with their intervals, as far as these are known."""
+    mean, low, high = np.array([(score.mean, score.low, score.high) for score in scores]).T
+    x, y, error = (mean, at, "xerr") if across else (at, mean, "yerr")
+    shape = {"fmt": look.marker, "color": look.color, "markersize": 6, "markeredgewidth": 0, "elinewidth": 1.2}
+    axes.errorbar(x, y, **{error: (mean - low, high - mean)}, **shape, label=label)
 
 
 def _limit_to_percent(axes: Axes) -> None:
@@ -145,9 +176,7 @@ def _limit_to_percent(axes: Axes) -> None:
     axes.set_ylim(max(low, 0.0), min(high, 100.0))
 
 
-def _label_points(
-    figure: Figure, axes: Axes, points: Mapping[str, tuple[float, Interval]], style: Mapping[str, Look]
-) -> None:
+def _label_points(figure: Figure, axes: Axes, points: Mapping[str, tuple[float, Interval]], style: Looks) -> None:
     """Write each name beside its point where it covers least of other names, points and intervals."""
     figure.draw_without_rendering()  # settles the layout, so that data can be converted to pixels
     to_px = axes.transData.transform
@@ -164,7 +193,7 @@ def _label_points(
         offsets = _offsets(*half)
         boxes = [_around(to_px(at[name]) + offset, *half) for offset in offsets]
         costs = [
-            sum(_area(Bbox.intersection(box, other)) for other in taken)
+            sum(overlap.width * overlap.height for other in taken if (overlap := Bbox.intersection(box, other)))
             + 200 * sum(max(d, 0) for d in (*(panel.min - box.min), *(box.max - panel.max)))
             + 0.4 * rank * half[1]
             for rank, box in enumerate(boxes)
@@ -188,10 +217,6 @@ def _offsets(half_width: float, half_height: float) -> list[tuple[float, float]]
 
 def _around(center: np.ndarray, half_width: float, half_height: float) -> Bbox:
     return Bbox([center, center]).padded(half_width, half_height)
-
-
-def _area(box: Bbox | None) -> float:
-    return 0.0 if box is None else box.width * box.height
 
 
 def _shortened(name: str, letters: int = 22) -> str:

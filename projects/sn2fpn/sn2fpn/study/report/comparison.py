@@ -13,7 +13,6 @@ from ...errors import UserError
 from ..measure.results import StudyResults
 from ..measure.statistics import (
     Bootstrap,
-    Difference,
     Interval,
     Verdict,
     compare_resampled,
@@ -22,8 +21,8 @@ from ..measure.statistics import (
     paired_difference,
     resample,
 )
-from .test_set import TestSet
-from .words import number, plural
+from .content import number, plural
+from .samples import TestSet
 
 __all__ = ["Comparison", "best_variant", "compare", "difference", "interval"]
 
@@ -35,8 +34,8 @@ class Comparison:
     """A variant against the baseline on the headline metric."""
 
     variant: str
-    seeds: Difference  # over the seeds that both have
-    images: Bootstrap | None  # over resampled test images; None without predictions or test set
+    seeds: Interval  # over the seeds that both have
+    images: Bootstrap  # over resampled test images; NaN without predictions or test set
     verdict: Verdict
 
     @property
@@ -44,32 +43,30 @@ class Comparison:
         """The intervals, for example "95 % CI −0.5 … 2.1 over 3 seeds; 0.2 … 1.4 over resampled test images"."""
         over = plural(self.seeds.n, "seed")
         parts = [f"{over}, hence no interval" if self.seeds.n < 2 else f"95 % CI {_range(self.seeds)} over {over}"]
-        if self.images is not None and math.isfinite(self.images.low):
+        if math.isfinite(self.images.low):
             parts.append(f"{_range(self.images)} over resampled test images (paired bootstrap)")
         return "; ".join(parts)
 
 
-def interval(results: StudyResults, variant: str, metric: str) -> Interval | None:
-    """Return the mean over seeds with its 95 % interval, or None without a value."""
-    values = list(results.values(variant, metric).values())
-    return mean_interval(values) if values else None
+def interval(results: StudyResults, variant: str, metric: str) -> Interval:
+    """Return the mean over seeds with its 95 % interval."""
+    return mean_interval(list(results.values(variant, metric).values()))
 
 
-def difference(results: StudyResults, variant: str, baseline: str, metric: str) -> Difference | None:
-    """Return the mean difference over the seeds that both variants have, or None if there is no such seed."""
+def difference(results: StudyResults, variant: str, baseline: str, metric: str) -> Interval:
+    """Return the mean difference over the seeds that both variants have, with its 95 % interval."""
     ours, theirs = results.values(variant, metric), results.values(baseline, metric)
     shared = [seed for seed in ours if seed in theirs]
-    return paired_difference([ours[s] for s in shared], [theirs[s] for s in shared]) if shared else None
+    return paired_difference([ours[seed] for seed in shared], [theirs[seed] for seed in shared])
 
 
 def best_variant(results: StudyResults, metric: str) -> str | None:
     """Return the variant with the highest mean if its differences to all others have intervals above zero."""
-    means = {name: found.mean for name in results.variants if (found := interval(results, name, metric))}
+    means = {name: found.mean for name in results.variants if (found := interval(results, name, metric)).n}
     if len(means) < 2:
         return None
     best = max(means, key=means.__getitem__)
-    found = [difference(results, best, other, metric) for other in means if other != best]
-    return best if all(d is not None and d.low > 0 for d in found) else None
+    return best if all(difference(results, best, other, metric).low > 0 for other in means if other != best) else None
 
 
 def compare(results: StudyResults, test_set: TestSet | None) -> list[Comparison]:
@@ -81,19 +78,19 @@ def compare(results: StudyResults, test_set: TestSet | None) -> list[Comparison]
         predictions = [test_set.predictions(cell) for cell in results.of(variant) if cell.seed in seeds]
         return resample(test_set.evaluator, predictions, [metric])[metric]
 
-    def over_images(variant: str) -> Bootstrap | None:
+    def over_images(variant: str) -> Bootstrap:
         if test_set is None:
-            return None
+            return Bootstrap()
         ours, theirs = ({cell.seed for cell in results.of(name)} for name in (variant, baseline))
         seeds = tuple(sorted(ours & theirs))
         try:
             return compare_resampled(resampled(variant, seeds), resampled(baseline, seeds))
         except UserError as e:
             logger.warning("no bootstrap over images for %s: %s", variant, e)
-            return None
+            return Bootstrap()
 
     over_seeds = {name: difference(results, name, baseline, metric) for name in results.variants if name != baseline}
-    found = {name: (seeds, over_images(name)) for name, seeds in over_seeds.items() if seeds is not None}
+    found = {name: (seeds, over_images(name)) for name, seeds in over_seeds.items() if seeds.n}
     verdicts = distinguishable(found, baseline, results.label(metric))
     return [Comparison(name, *bounds, verdicts[name]) for name, bounds in found.items()]
 

@@ -1,10 +1,11 @@
-"""What a report consists of; the two templates show these objects."""
+"""What a report consists of: numbers, tables, plots, pictures and sections."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,14 +14,35 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from ..measure.results import CellResult
-from .comparison import Comparison
-from .facts import Check
-from .style import Look, inlined
+from .style import inlined
 
-__all__ = ["Entry", "Picture", "Plot", "Report", "Section", "Strip", "Table", "embed"]
+__all__ = ["ABSENT", "Entry", "Picture", "Plot", "Section", "Strip", "Table", "embed", "joined", "number", "plural"]
 
+ABSENT = "–"
 _WIDEST_PX = 1600
+
+
+def number(value: float | None, digits: int = 1, sign: str = "") -> str:
+    """Return a number with thousands separators and a true minus sign, or a dash where there is no value.
+
+    With the sign "+", numbers above zero have a plus sign.
+    """
+    if value is None or not math.isfinite(value):
+        return ABSENT
+    text = f"{value:{sign},.{digits}f}"
+    if not any(digit in "123456789" for digit in text):
+        text = text.lstrip("+-")  # avoids "-0.0"
+    return text.replace("-", "−")
+
+
+def plural(count: int, thing: str) -> str:
+    """Return for example "1 seed" or "3 seeds"."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
+
+
+def joined(values: Iterable[object]) -> str:
+    """Return the distinct values in their order, separated by commas, or a dash if there is none."""
+    return ", ".join(dict.fromkeys(str(v) for v in values if v not in (None, ""))) or ABSENT
 
 
 class Entry(NamedTuple):
@@ -89,29 +111,6 @@ class Section:
     def has_content(self) -> bool:
         """Whether there is something besides notes."""
         return bool(self.plots or self.table or self.links)
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything that a report shows."""
-
-    name: str
-    lead: str  # what was compared, as a sentence
-    facts: list[tuple[str, str]]  # label and text
-    absent: list[CellResult]  # the cells without a result
-    absent_note: str
-    summary: str  # the conclusion, as a sentence
-    comparisons: list[Comparison]
-    conclusion_notes: list[str]
-    sections: list[Section]
-    fairness_note: str
-    fingerprints: list[tuple[str, list[str]]]  # seeds, and what was equal between their variants
-    checks: list[Check]  # whether the cells were run alike
-    study_command: str  # runs the study again
-    report_command: str  # writes the report again
-    cell_commands: list[tuple[str, str]]  # cell, and the command that trains it again
-    version: str  # of this package
-    looks: Mapping[str, Look]  # how each variant is drawn
 
 
 def embed(picture: np.ndarray | Path, caption: str) -> Picture:

@@ -1,14 +1,87 @@
-"""The sentences of the report: what was done, what follows from it, and how to read each section."""
+"""The words of the report: facts, sentences on what was done and what follows from it, and how to read each section."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import shlex
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from ..measure.results import StudyResults
+from ..measure.results import CellResult, StudyResults
+from ..spec.fingerprint import differences_by_seed
 from .comparison import Comparison, best_variant
-from .samples import SCORE_THRESHOLD, SampleRow
-from .test_set import TestSet
-from .words import joined, plural
+from .content import ABSENT, joined, plural
+from .samples import SCORE_THRESHOLD, SampleRow, TestSet
+
+
+class Check(NamedTuple):
+    """Whether the cells agree in something."""
+
+    what: str
+    equal: bool
+    detail: str
+
+
+def heading_facts(results: StudyResults) -> list[tuple[str, str]]:
+    """Return (label, text) of the facts at the head of the report."""
+    study, finished = results.study, results.finished
+    iterations = [cell.result.get("iterations") for cell in finished]
+    started = sorted(str(c.identity["started"]) for c in results.cells if c.identity.get("started"))
+    ended = sorted(str(c.result["finished"]) for c in finished if c.result.get("finished"))
+    facts = {axis: joined(variant.axes[axis] for variant in study.variants) for axis in study.axes} | {
+        "baseline": results.baseline,
+        "base config": study.base.name,
+        "settings for all": joined(f"{key} {value}" for key, value in study.settings.items()),
+        "test sets": joined(name for cell in finished for name in cell.test_sets),
+        "seeds": joined(study.seeds),
+        "iterations": joined(f"{n:,}" for n in iterations if isinstance(n, int)),
+        "engine": joined(cell.result.get("engine") for cell in finished),
+        "commit": joined(cell.identity.get("commit") for cell in finished),
+        "machine": joined(cell.identity.get("host") for cell in finished),
+        "versions": joined(_versions(cell) for cell in finished),
+        "dates": " to ".join(dict.fromkeys(t[:16].replace("T", " ") for t in [*started[:1], *ended[-1:]])),
+        "cells": f"{len(finished)} of {plural(len(results.cells), 'cell')} finished",
+    }
+    return [(label, text) for label, text in facts.items() if text not in ("", ABSENT)]
+
+
+def fingerprint_lines(results: StudyResults) -> list[tuple[str, list[str]]]:
+    """Return ("seed 1, 2", lines) that say what was equal between the variants of these seeds and what differed."""
+    found = differences_by_seed({cell.cell: cell.identity for cell in results.cells})
+    return [(f"seed {joined(seeds)}", lines) for seeds, lines in found]
+
+
+def run_checks(results: StudyResults) -> list[Check]:
+    """Check that software, commit, machine, engine and iterations are the same in all finished cells."""
+    checks = []
+    for what, read in _SHARED.items():
+        groups: dict[str, list[str]] = {}
+        for cell in results.finished:
+            groups.setdefault(str(read(cell) or "unknown"), []).append(cell.cell.name)
+        if groups and list(groups) != ["unknown"]:
+            detail = "; ".join(f"{value}: {', '.join(names)}" for value, names in groups.items())
+            checks.append(Check(what, len(groups) == 1, detail if len(groups) > 1 else next(iter(groups))))
+    return checks
+
+
+def cell_commands(results: StudyResults) -> list[tuple[str, str]]:
+    """Return (cell, command line) of the cells that were started."""
+    commands = {cell.cell.name: cell.identity.get("command") for cell in results.cells}
+    return [(name, shlex.join(map(str, words))) for name, words in commands.items() if isinstance(words, list)]
+
+
+def _versions(cell: CellResult) -> str | None:
+    versions = cell.identity.get("versions")
+    return ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else versions
+
+
+_SHARED: dict[str, Callable[[CellResult], Any]] = {
+    "software versions": _versions,
+    "commit": lambda cell: cell.identity.get("commit"),
+    "machine": lambda cell: cell.identity.get("host"),
+    "engine": lambda cell: cell.result.get("engine"),
+    "iterations": lambda cell: cell.result.get("iterations"),
+}
 
 
 def lead(study: StudyResults) -> str:
@@ -67,7 +140,7 @@ def comparisons(study: StudyResults, found: Sequence[Comparison]) -> list[str]:
         "if both of its p-values are below 0.05 after Holm's correction for the number of variants. The intervals are "
         "not corrected."
     ]
-    if any(c.images is None for c in found):
+    if any(math.isnan(c.images.p) for c in found):
         notes.append(
             "There is no bootstrap over images where the test set or stored predictions are not on this machine."
         )
@@ -99,28 +172,29 @@ def results(study: StudyResults) -> list[str]:
 
 def costs(study: StudyResults) -> list[str]:
     sizes = joined("×".join(map(str, c["size"])) for c in study.costs.values() if "size" in c)
-    counted = [
+    counted = (
         "Parameters and GFLOPs (multiply-adds) are those of the whole detector, for one image of "
         f"{sizes} pixels (height × width)."
+    )
+    speed = _speed(study) if study.speed else ["The speed has not been measured yet."]
+    return [counted, *speed] if study.costs else speed
+
+
+def _speed(study: StudyResults) -> list[str]:
+    speed = study.speed
+    state = [
+        speed.get("device"),
+        plural(speed["threads"], "thread") if speed.get("threads") else "",
+        f"images of {'×'.join(map(str, speed['image_size']))} pixels" if speed.get("image_size") else "",
+        f"{plural(speed['batch'], 'image')} per training step" if speed.get("batch") else "",
+        *(f"{speed[key]:,} {key}" for key in ("proposals", "detections", "rounds") if speed.get(key)),
     ]
-    notes, speed = counted if study.costs else [], study.speed
-    if not speed:
-        return [*notes, "The speed has not been measured yet."]
-    state = joined(
-        (
-            speed.get("device"),
-            plural(speed["threads"], "thread") if speed.get("threads") else "",
-            f"images of {'×'.join(map(str, speed['image_size']))} pixels" if speed.get("image_size") else "",
-            f"{plural(speed['batch'], 'image')} per training step" if speed.get("batch") else "",
-            *(f"{speed[key]:,} {key}" for key in ("proposals", "detections", "rounds") if speed.get(key)),
-        )
-    )
-    notes.append(
+    notes = [
         "Times are medians over the rounds of one run, in which all variants took turns in one process and did the "
-        f"same work ({state}). The latency is the time to detect objects in one image. Ratios to {study.baseline} are "
-        "in brackets. The peak memory is what a process that runs one variant alone allocates on a GPU, or by how much "
-        "it grows on a CPU."
-    )
+        f"same work ({joined(state)}). The latency is the time to detect objects in one image. Ratios to "
+        f"{study.baseline} are in brackets. The peak memory is what a process that runs one variant alone allocates on "
+        "a GPU, or by how much it grows on a CPU."
+    ]
     if "cores_used_by_others" in speed:
         load = f"Meanwhile other processes used {speed['cores_used_by_others']:g} of {speed.get('cores')} cores"
         unreliable = ", so the times are not reliable. Measure them again on an idle machine."
@@ -131,15 +205,11 @@ def costs(study: StudyResults) -> list[str]:
     return notes
 
 
-def sizes() -> list[str]:
-    return [
-        "The sizes are those of COCO: small objects have an area below 32² pixels, and large objects have an area of "
-        "at least 96² pixels. Bars are 95 % intervals over seeds, where there is more than one seed."
-    ]
-
-
-def curves() -> list[str]:
-    return ["Lines are means over seeds. Bands reach from the lowest to the highest seed. Losses are smoothed."]
+SIZES = (
+    "The sizes are those of COCO: small objects have an area below 32² pixels, and large objects have an area of at "
+    "least 96² pixels. Bars are 95 % intervals over seeds, where there is more than one seed."
+)
+CURVES = "Lines are means over seeds. Bands reach from the lowest to the highest seed. Losses are smoothed."
 
 
 def classes(study: StudyResults) -> list[str]:

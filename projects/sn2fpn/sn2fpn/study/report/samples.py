@@ -1,10 +1,11 @@
-"""A few test images with their ground truth and with what each variant has detected in them."""
+"""The test set, the predictions that the cells stored, and a few test images with what each variant detected."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,20 +13,48 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from ...atomic import atomic_write
-from ...data import read_image
+from ...config import get_cfg
+from ...data import DatasetCatalog, class_names, images_with_objects, read_image, register_custom
 from ...data.augmentation import TransformList
 from ...data.mapper import annotations_to_instances
-from ...evaluation.detections import ImageDetections
+from ...evaluation import build_evaluator
+from ...evaluation.detections import DetectionEvaluator, ImageDetections
 from ...structures import Boxes, Instances
 from ...visualization import draw_instances, fit_image, image_grid, scale_instances
-from ..images import images_with_objects
 from ..measure.results import CellResult
-from .test_set import TestSet
 
-__all__ = ["SCORE_THRESHOLD", "SampleRow", "draw_samples", "save_sheet"]
+__all__ = ["SCORE_THRESHOLD", "SampleRow", "TestSet", "draw_samples", "open_test_set", "save_sheet"]
 
 SCORE_THRESHOLD = 0.5
 _SIZE_PX = 320
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """The first set that the cells were evaluated on, with the data set dicts of its images."""
+
+    __test__ = False  # pytest would take the class for a test
+
+    name: str
+    records: list[dict[str, Any]]
+    class_names: list[str]
+    evaluator: DetectionEvaluator
+
+    def predictions(self, cell: CellResult) -> list[ImageDetections]:
+        """Return what a cell has detected in each image; raise a UserError if the file is missing or does not fit."""
+        return self.evaluator.read_detections(cell.folder.predictions(self.name))
+
+
+def open_test_set(cell: CellResult) -> TestSet:
+    """Return the first set that a cell was evaluated on; a UserError says that it is not on this machine."""
+    config = cell.folder.configuration()
+    register_custom(config.get("DATASETS", {}).get("CUSTOM") or [])
+    cfg = get_cfg()
+    for key in ("EVALUATOR", "DETECTIONS_PER_IMAGE"):  # evaluators read only these; others may be another engine's
+        cfg.TEST[key] = config.get("TEST", {}).get(key, cfg.TEST[key])
+    name = cell.test_sets[0]
+    records = DatasetCatalog.get(name, where=f"{cell.folder.result_file}: results")
+    return TestSet(name, records, class_names(name), build_evaluator(cfg, name))
 
 
 class SampleRow(NamedTuple):
@@ -37,11 +66,7 @@ class SampleRow(NamedTuple):
 
 
 def draw_samples(test_set: TestSet, cells: Sequence[CellResult], images: int = 4) -> list[SampleRow]:
-    """Draw at most `images` images of the set with the stored predictions of finished cells, one cell per variant.
-
-    Raises:
-        UserError: Stored predictions or an image are missing or broken.
-    """
+    """Draw at most `images` images of the set with the stored predictions of finished cells, one cell per variant."""
     records = images_with_objects(test_set.records, images)
     wanted = {record["image_id"] for record in records}
     found = {
@@ -57,7 +82,9 @@ def draw_samples(test_set: TestSet, cells: Sequence[CellResult], images: int = 4
         truth = annotations_to_instances(
             record["annotations"], TransformList([]), image.shape[:2], "bitmask" if masks else None
         )
-        pictures = [_picture(image, instances, test_set.class_names) for instances in (truth, *shown.values())]
+        small, _ = fit_image(image, _SIZE_PX)
+        scaled = [scale_instances(instances, small.shape[:2]) for instances in (truth, *shown.values())]
+        pictures = [draw_instances(small, instances, test_set.class_names, font_size_px=12) for instances in scaled]
         rows.append(SampleRow(Path(record["file_name"]).name, ["ground truth", *shown], pictures))
     return rows
 
@@ -82,8 +109,3 @@ def _instances(found: ImageDetections, size: tuple[int, int]) -> Instances:
         masks = [coco_mask.decode(mask).astype(bool) for mask, kept in zip(found.masks, keep, strict=True) if kept]
         instances.pred_masks = torch.from_numpy(np.stack(masks) if masks else np.zeros((0, *size), dtype=bool))
     return instances
-
-
-def _picture(image: np.ndarray, instances: Instances, names: Sequence[str]) -> np.ndarray:
-    small, _ = fit_image(image, _SIZE_PX)
-    return draw_instances(small, scale_instances(instances, small.shape[:2]), names, font_size_px=12)

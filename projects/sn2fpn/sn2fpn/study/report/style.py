@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import matplotlib
 from markupsafe import Markup, escape
@@ -13,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 __all__ = ["Look", "inlined", "legend", "looks", "new_figure", "styled", "to_svg"]
+
+T = TypeVar("T")
 
 _WIDTH_IN = 4.1  # about the width of a phone, so that text stays readable there
 _BASELINE_COLOR = "#7a7a7a"
@@ -56,27 +59,28 @@ def looks(variants: Sequence[str], baseline: str) -> dict[str, Look]:
     return chosen
 
 
-def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Decorate a function so that it draws in the report's style."""
+def styled(draw: Callable[..., T]) -> Callable[..., T]:
+    """Decorate a function so that it draws and writes figures in the report's style."""
     return matplotlib.rc_context(_RC)(draw)
 
 
-def new_figure(height_in: float) -> tuple[Figure, Axes]:
-    """Return a figure with one panel, without a frame above and to the right, with a faint grid behind the data."""
+def new_figure(height_in: float, x_label: str = "", y_label: str = "") -> tuple[Figure, Axes]:
+    """Return a figure with one panel with labelled axes, no frame above and to the right, and a faint grid."""
     figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.22, linewidth=0.6, color=_INK)
     axes.set_axisbelow(True)
     axes.patch.set_visible(False)
+    axes.set(xlabel=x_label, ylabel=y_label)
     return figure, axes
 
 
-def legend(figure: Figure, axes: Axes, entries: int) -> None:
+def legend(figure: Figure, axes: Axes) -> None:
     """Add the variants above the panel, in as few rows as fit."""
     handles, labels = axes.get_legend_handles_labels()
-    longest = max((len(label) for label in labels), default=1)
-    columns = max(1, min(entries, int(10 * figure.get_figwidth() / (longest + 5))))
+    longest = max(map(len, labels), default=1)
+    columns = max(1, min(len(labels), int(10 * figure.get_figwidth() / (longest + 5))))
     shape = {"frameon": False, "handlelength": 1.6, "columnspacing": 1.2, "borderpad": 0.1}
     figure.legend(handles, labels, loc="outside upper left", ncols=columns, **shape)
 
@@ -85,10 +89,8 @@ def to_svg(figure: Figure) -> str:
     """Return the figure as an SVG document on white; the same data give the same bytes."""
     figure.patch.set_facecolor("white")
     out = io.StringIO()
-    with matplotlib.rc_context(_RC):
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    svg = out.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", svg, flags=re.DOTALL)
+    figure.savefig(out, format="svg", metadata={"Date": None})
+    svg = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", out.getvalue(), flags=re.DOTALL)
     return svg[svg.index("<svg") :]
 
 

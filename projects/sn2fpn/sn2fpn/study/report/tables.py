@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..measure.results import StudyResults
 from ..measure.statistics import Interval
 from .comparison import best_variant, difference, interval
-from .content import Entry, Table
-from .words import ABSENT, number, signed
+from .content import ABSENT, Entry, Table, number
 
 __all__ = [
     "cells_table",
@@ -32,9 +31,7 @@ def results_table(results: StudyResults) -> Table:
         done, asked = len(results.of(name)), len(results.study.seeds)
         row = [_name(name), Entry(str(done) if done == asked else f"{done} of {asked}", done)]
         for metric in results.metrics:
-            bounds = interval(results, name, metric)
-            text = ABSENT if bounds is None else number(bounds.mean) + _half(bounds)
-            row.append(Entry(text, bounds and bounds.mean, bold=best[metric] == name))
+            row.append(_mean(interval(results, name, metric))._replace(bold=best[metric] == name))
         rows.append(row + [_number(column.read(results, name), column.digits) for column in costs])
     labels = map(results.label, results.metrics)
     return Table("Results", ["variant", "seeds", *labels, *(column.title for column in costs)], rows)
@@ -66,9 +63,13 @@ class _Cost(NamedTuple):
     """A column of costs."""
 
     title: str
-    read: Callable[[StudyResults, str], float]  # gives NaN for a variant that was not measured
+    name: str  # in `StudyResults.measured`
     digits: int
+    unit: float = 1.0
     relative: bool = False  # whether the ratio to the baseline is shown, too
+
+    def read(self, results: StudyResults, variant: str) -> float:
+        return results.measured(variant)[self.name] / self.unit
 
     def is_known(self, results: StudyResults) -> bool:
         return any(math.isfinite(self.read(results, name)) for name in results.variants)
@@ -81,19 +82,15 @@ class _Cost(NamedTuple):
         return entry
 
 
-def _pyramid(kind: str, unit: float) -> Callable[[StudyResults, str], float]:
-    return lambda results, v: results.costs.get(v, {}).get(kind, {}).get("pyramid", math.nan) / unit
-
-
 _COSTS = (
-    _Cost("parameters (M)", lambda r, v: r.parameters(v) / 1e6, 2),
-    _Cost("GFLOPs", lambda r, v: r.gflops(v), 2),
-    _Cost("latency (ms)", lambda r, v: r.latency_ms(v), 1, relative=True),
-    _Cost("pyramid (M)", _pyramid("parameters", 1e6), 2),
-    _Cost("pyramid (GFLOPs)", _pyramid("flops", 1e9), 2),
-    _Cost("training (images/s)", lambda r, v: r.throughput(v), 2, relative=True),
-    _Cost("inference memory (MiB)", lambda r, v: r.peak_memory_mib(v, "inference"), 0),
-    _Cost("training memory (MiB)", lambda r, v: r.peak_memory_mib(v, "training"), 0),
+    _Cost("parameters (M)", "parameters", 2, 1e6),
+    _Cost("GFLOPs", "gflops", 2),
+    _Cost("latency (ms)", "latency_ms", 1, relative=True),
+    _Cost("pyramid (M)", "pyramid_parameters", 2, 1e6),
+    _Cost("pyramid (GFLOPs)", "pyramid_gflops", 2),
+    _Cost("training (images/s)", "train_images_per_s", 2, relative=True),
+    _Cost("inference memory (MiB)", "inference_memory_mib", 0),
+    _Cost("training memory (MiB)", "training_memory_mib", 0),
 )
 
 
@@ -104,12 +101,12 @@ def class_differences(results: StudyResults) -> dict[str, dict[str, Interval]]:
     has it.
     """
     others = [name for name in results.variants if name != results.baseline]
-    found = {}
-    for class_name, metric in _per_class_metrics(results).items():
-        row = {name: difference(results, name, results.baseline, metric) for name in others}
-        if row := {name: bounds for name, bounds in row.items() if bounds is not None}:
-            found[class_name] = row
-    return found
+    found = {
+        class_name: {name: difference(results, name, results.baseline, metric) for name in others}
+        for class_name, metric in _per_class_metrics(results).items()
+    }
+    known = {class_name: {name: d for name, d in row.items() if d.n} for class_name, row in found.items()}
+    return {class_name: row for class_name, row in known.items() if row}
 
 
 def class_table(results: StudyResults, differences: Mapping[str, Mapping[str, Interval]]) -> Table | None:
@@ -120,13 +117,11 @@ def class_table(results: StudyResults, differences: Mapping[str, Mapping[str, In
     strongest = max(abs(bounds.mean) for row in differences.values() for bounds in row.values()) or 1.0
     metrics, rows = _per_class_metrics(results), []
     for class_name, row in differences.items():
-        base = interval(results, results.baseline, metrics[class_name])
-        entries = [_name(class_name), Entry(number(base.mean) + _half(base), base.mean) if base else Entry(ABSENT)]
-        for bounds in map(row.get, variants):
-            text = ABSENT if bounds is None else signed(bounds.mean) + _half(bounds)
-            shade = 0.0 if bounds is None else bounds.mean / strongest
-            entries.append(Entry(text, bounds and bounds.mean, shade=shade))
-        rows.append(entries)
+        entries = [
+            _mean(row[name], sign="+")._replace(shade=row[name].mean / strongest) if name in row else Entry(ABSENT)
+            for name in variants
+        ]
+        rows.append([_name(class_name), _mean(interval(results, results.baseline, metrics[class_name])), *entries])
     titles = [f"{results.baseline} {class_label(results)}", *(f"{name} − {results.baseline}" for name in variants)]
     return Table("Differences by class", ["class", *titles], rows)
 
@@ -172,6 +167,7 @@ def _number(value: float | None, digits: int) -> Entry:
     return Entry(number(value, 0 if isinstance(value, int) else digits), value if known else None)
 
 
-def _half(bounds: Interval) -> str:
-    """Return half of the interval, for example " ± 0.8", or "" without an interval."""
-    return "" if math.isnan(bounds.low) else f" ± {number((bounds.high - bounds.low) / 2)}"
+def _mean(bounds: Interval, sign: str = "") -> Entry:
+    """Return a mean with half of its interval as far as they are known, for example "41.2 ± 0.8"."""
+    half = "" if math.isnan(bounds.low) else f" ± {number((bounds.high - bounds.low) / 2)}"
+    return Entry(number(bounds.mean, sign=sign) + half, bounds.mean if bounds.n else None)

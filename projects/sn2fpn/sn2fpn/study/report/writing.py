@@ -1,27 +1,96 @@
-"""Put a study's report together and write it: a Markdown file, an HTML page, and the plots as files."""
+"""Put a study's report together and write it: a Markdown file, an HTML page, and the plots as files.
+
+Names come from files, so all text is escaped, in HTML and in Markdown.
+"""
 
 from __future__ import annotations
 
+import argparse
 import logging
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+from markupsafe import Markup
 
 from ... import __version__
 from ...atomic import atomic_write
 from ...errors import UserError
-from ..measure.results import StudyResults, load_results, write_tables
+from ..measure.results import CellResult, StudyResults, load_results, write_tables
 from . import notes
-from .comparison import compare
-from .content import Report, Section, Strip, embed
-from .facts import cell_commands, fingerprint_lines, heading_facts, run_checks
-from .plots import class_plots, cost_plots, curve_plots, size_plots
-from .rendering import render_html, render_markdown
-from .samples import SampleRow, draw_samples, save_sheet
+from .charts import class_plots, cost_plots, curve_plots, size_plots
+from .comparison import Comparison, compare
+from .content import Section, Strip, embed
+from .samples import SampleRow, TestSet, draw_samples, open_test_set, save_sheet
 from .style import Look, looks
 from .tables import cells_table, class_differences, class_table, cost_table, feature_table, results_table
-from .test_set import TestSet, open_test_set
 
-__all__ = ["write_report"]
+__all__ = ["Report", "add_arguments", "main", "render_html", "render_markdown", "write_report"]
+
+_FOLDER = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a report shows."""
+
+    name: str
+    lead: str  # what was compared, as a sentence
+    facts: list[tuple[str, str]]  # label and text
+    absent: list[CellResult]  # the cells without a result
+    absent_note: str
+    summary: str  # the conclusion, as a sentence
+    comparisons: list[Comparison]
+    conclusion_notes: list[str]
+    sections: list[Section]
+    fairness_note: str
+    fingerprints: list[tuple[str, list[str]]]  # seeds, and what was equal between their variants
+    checks: list[notes.Check]  # whether the cells were run alike
+    study_command: str  # runs the study again
+    report_command: str  # writes the report again
+    cell_commands: list[tuple[str, str]]  # cell, and the command that trains it again
+    version: str  # of this package
+    looks: Mapping[str, Look]  # how each variant is drawn
+
+
+def render_html(report: Report) -> str:
+    """Return the HTML page, which contains its style and its script."""
+    environment = _environment(autoescape=True)
+    style, script = (Markup((_FOLDER / file).read_text(encoding="utf-8")) for file in ("page.css", "sort.js"))
+    return environment.get_template("report.html").render(report=report, style=style, script=script)
+
+
+def render_markdown(report: Report) -> str:
+    """Return the Markdown file, which links to pictures beside it."""
+    environment = _environment(autoescape=False, finalize=_markdown)
+    environment.filters["link"] = lambda name: Markup(quote(name))
+    environment.filters["code"] = Markup  # indented code needs no escapes
+    text = environment.get_template("report.md").render(report=report)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _environment(**options: Any) -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **options,
+    )
+
+
+def _markdown(value: Any) -> Any:
+    """Return text so that Markdown shows it as it is; numbers and the output of macros are not changed."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    text = re.sub(r"\s+", " ", value)
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", text)
+
 
 logger = logging.getLogger(__name__)
 _SHEET = "figures/samples.jpg"
@@ -30,16 +99,8 @@ _SHEET = "figures/samples.jpg"
 def write_report(folder: str | Path) -> Path:
     """Write `results.csv`, `results.json` and `report/{report.md,report.html,figures/*}` of a study.
 
-    This works at any time: cells without a result are named, and what is not measured is left out.
-
-    Args:
-        folder: The study's folder.
-
-    Returns:
-        The path of the HTML page.
-
-    Raises:
-        UserError: There is no study, or a file in it is broken; see `load_results`.
+    This works at any time: cells without a result are named, and what is not measured is left out. The path of the HTML
+    page is returned. A UserError says that `folder` is no study's folder, or names a broken file in it.
     """
     results = load_results(folder)
     write_tables(results)
@@ -63,7 +124,7 @@ def _build(results: StudyResults, test_set: TestSet | None, samples: list[Sample
     return Report(
         name=results.study.name,
         lead=notes.lead(results),
-        facts=heading_facts(results),
+        facts=notes.heading_facts(results),
         absent=results.absent,
         absent_note=notes.absent(results),
         summary=notes.summary(results, comparisons),
@@ -71,11 +132,11 @@ def _build(results: StudyResults, test_set: TestSet | None, samples: list[Sample
         conclusion_notes=notes.comparisons(results, comparisons),
         sections=[*_number_sections(results, style), sample_section, *_feature_sections(results)],
         fairness_note=notes.fairness(results),
-        fingerprints=fingerprint_lines(results),
-        checks=run_checks(results),
+        fingerprints=notes.fingerprint_lines(results),
+        checks=notes.run_checks(results),
         study_command=f"python -m sn2fpn.study run {results.folder / 'study.yaml'}",
         report_command=f"python -m sn2fpn.study report {results.folder}",
-        cell_commands=cell_commands(results),
+        cell_commands=notes.cell_commands(results),
         version=__version__,
         looks=style,
     )
@@ -88,8 +149,8 @@ def _number_sections(results: StudyResults, style: Mapping[str, Look]) -> list[S
     differences = class_differences(results)
     others = [
         Section("cost", "Accuracy against cost", cost_plots(results, style), cost_table(results), notes.costs(results)),
-        Section("sizes", "Object sizes", size_plots(results, style), notes=notes.sizes()),
-        Section("curves", "Training curves", curve_plots(results, style), notes=notes.curves()),
+        Section("sizes", "Object sizes", size_plots(results, style), notes=[notes.SIZES]),
+        Section("curves", "Training curves", curve_plots(results, style), notes=[notes.CURVES]),
         Section(
             "classes",
             "Classes",
@@ -132,3 +193,18 @@ def _samples(results: StudyResults) -> tuple[TestSet | None, list[SampleRow], st
     except UserError as e:
         logger.warning("%s", e)
         return test_set, [], str(e)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.description = (
+        "Write report/report.html, report/report.md, results.csv and results.json of a study from what its cells have "
+        "left in their folders, whether they are finished or not. Nothing is trained."
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="a study's folder, such as output/studies/quick_shapes")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Write the report, print its path and return 0; raise a UserError as `write_report` does."""
+    print(write_report(args.folder))
+    return 0

@@ -9,13 +9,13 @@ from pathlib import Path
 from tabulate import tabulate
 
 from ...errors import UserError, did_you_mean
+from ..files import locked
 from ..folder import CellFolder, State, Status, started_cells
-from ..locks import locked
 from ..measure.cost import costs_table
 from ..spec.check import check_folders, check_study
-from ..spec.fairness import differences_by_seed
+from ..spec.fingerprint import differences_by_seed
 from ..spec.study import Cell, Study
-from .executor import Executor, Local, Slurm, SlurmOptions, minutes
+from .executor import Executor, Local, Slurm, minutes
 from .runner import Runner
 from .steps import STEPS, StepsJob, run_steps
 
@@ -61,11 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run a study and return 0, 1 if a cell or a step failed, or 130 if it was interrupted.
-
-    Raises:
-        UserError: A mistake in the study file or in the command.
-    """
+    """Run a study and return 0, 1 if a cell or a step failed, or 130 if it was interrupted."""
     for flag in ("num_gpus", "parallel", "array_parallelism"):
         if getattr(args, flag) < 1:
             raise UserError(f"--{flag.replace('_', '-')} {getattr(args, flag)}: expected at least 1")
@@ -104,10 +100,9 @@ def _run(args: argparse.Namespace, study: Study, folder: Path, cells: list[Cell]
             "the measurements and the report follow when all cells are finished"
         )
         return int(failed)
-    failed_steps = any(s.state is State.FINISHED for s in statuses.values()) and _follow_up(
-        study, folder, executor, args.again
-    )
-    return int(failed or bool(failed_steps))
+    if any(status.state is State.FINISHED for status in statuses.values()):
+        failed |= bool(_follow_up(study, folder, executor, args.again))
+    return int(failed)
 
 
 def _follow_up(study: Study, folder: Path, executor: Executor, again: list[str]) -> list[str]:
@@ -155,13 +150,20 @@ def _executor(args: argparse.Namespace, study: Study, folder: Path) -> Executor:
         limit = minutes(args.time)
     except ValueError as e:
         raise UserError(f"--time: {e}") from None
-    extra = [tuple(pair.split("=", 1)) for pair in args.slurm]
-    for pair in extra:
-        if len(pair) < 2 or not pair[0]:
-            raise UserError(f"--slurm {'='.join(pair)}: expected KEY=VALUE, e.g. qos=high")
-    cpus = args.cpus or args.num_gpus * (cfg.DATALOADER.NUM_WORKERS + 1)
-    options = SlurmOptions(args.partition, gpus, cpus, args.mem, limit, args.array_parallelism, tuple(extra))
-    return Slurm(folder / "jobs", f"study-{study.name}", options)
+    for pair in args.slurm:
+        if "=" not in pair or pair.startswith("="):
+            raise UserError(f"--slurm {pair}: expected KEY=VALUE, e.g. qos=high")
+    return Slurm(
+        folder / "jobs",
+        f"study-{study.name}",
+        timeout_min=limit,
+        gpus_per_node=gpus,
+        cpus_per_task=args.cpus or args.num_gpus * (cfg.DATALOADER.NUM_WORKERS + 1),
+        mem_gb=args.mem,
+        slurm_partition=args.partition,
+        slurm_array_parallelism=args.array_parallelism,
+        slurm_additional_parameters=dict(pair.split("=", 1) for pair in args.slurm),
+    )
 
 
 def _print_fairness(study: Study, folder: Path) -> None:

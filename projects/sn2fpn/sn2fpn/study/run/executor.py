@@ -9,7 +9,6 @@ import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ import submitit
 
 from ...errors import UserError
 from ..files import read_json, write_json
-from .signals import signal_handlers
+from .job import signal_handlers
 
-__all__ = ["Executor", "Local", "Slurm", "SlurmOptions", "minutes"]
+__all__ = ["Executor", "Local", "Slurm", "minutes"]
 
 # States of sacct in which a job will still run.
 _ALIVE = ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "PREEMPTED", "SUSPENDED", "CONFIGURING")
@@ -29,13 +28,9 @@ _MAX_TIMEOUTS = 1000  # a time limit is no failure, since the cell continues in 
 
 
 class Executor(ABC):
-    """Starts jobs.
+    """Starts jobs."""
 
-    Attributes:
-        slots: Number of jobs that may run at a time. None means any number, because the cluster queues them.
-    """
-
-    slots: int | None
+    slots: int | None  # number of jobs that may run at a time; None means any number, because the cluster queues them
 
     @abstractmethod
     def submit(self, jobs: Mapping[str, Callable[[], Any]]) -> dict[str, submitit.Job[Any]]:
@@ -50,9 +45,6 @@ class Local(Executor):
         parallel: Number of jobs that run at a time.
         num_gpus: Number of GPUs of each job, 0 on CPUs. Each job sees only GPUs of its own.
         processes: Number of processes that each job starts. They share the cores of the job.
-
-    Raises:
-        UserError: There are fewer GPUs than the jobs need.
     """
 
     def __init__(self, folder: Path, parallel: int = 1, num_gpus: int = 0, processes: int = 1) -> None:
@@ -82,34 +74,19 @@ class Local(Executor):
         return [gpu for gpu in self._gpus if gpu not in taken][: self._num_gpus]
 
 
-@dataclass(frozen=True)
-class SlurmOptions:
-    """Parameters of sbatch for each job. An empty text or 0 stands for the cluster's default."""
-
-    partition: str = ""
-    num_gpus: int = 0
-    cpus: int = 0
-    mem_gb: float = 0
-    time_min: int = 60 * 24  # a cell that needs longer continues in its next turn
-    array_parallelism: int = 256  # jobs of the array that run at a time
-    extra: tuple[tuple[str, str], ...] = ()  # any other parameters, e.g. (("qos", "high"), ("mail-type", "END"))
-
-
 class Slurm(Executor):
     """Queues jobs as a job array on a Slurm cluster.
 
     Args:
         folder: Folder for submitit's files and the output of the jobs, on a file system that the cluster shares.
         name: Name of the job array.
-        options: Parameters of sbatch.
-
-    Raises:
-        UserError: This machine has no Slurm.
+        parameters: Parameters of the jobs by submitit's names, such as `timeout_min`. Those that are empty or 0 are
+            left out, so that the cluster's defaults apply.
     """
 
     slots = None
 
-    def __init__(self, folder: Path, name: str, options: SlurmOptions) -> None:
+    def __init__(self, folder: Path, name: str, **parameters: Any) -> None:
         self._queue = folder / "queued.json"  # {name: [submitit's folder, job id]}
         try:
             self._executor = submitit.AutoExecutor(_fresh(folder), cluster="slurm", slurm_max_num_timeout=_MAX_TIMEOUTS)
@@ -117,22 +94,8 @@ class Slurm(Executor):
             raise UserError(
                 f"--executor slurm: {e} Run this command on a machine from which jobs are submitted to the cluster"
             ) from e
-        self._executor.update_parameters(**self._parameters(name, options))
-
-    @staticmethod
-    def _parameters(name: str, o: SlurmOptions) -> dict[str, Any]:
-        """Return the options by submitit's names; submitit leaves out those that are None."""
-        return {
-            "name": name,
-            "stderr_to_stdout": True,
-            "timeout_min": o.time_min,
-            "gpus_per_node": o.num_gpus or None,
-            "cpus_per_task": o.cpus or None,
-            "mem_gb": o.mem_gb or None,
-            "slurm_partition": o.partition or None,
-            "slurm_array_parallelism": o.array_parallelism,
-            "slurm_additional_parameters": dict(o.extra) or None,
-        }
+        given = {key: value for key, value in parameters.items() if value}
+        self._executor.update_parameters(name=name, stderr_to_stdout=True, **given)
 
     def submit(self, jobs: Mapping[str, Callable[[], Any]]) -> dict[str, submitit.Job[Any]]:
         """Queue the jobs that no earlier run has queued, and also return those of earlier runs that are still alive."""
@@ -159,8 +122,7 @@ def _alive(folder: str, job_id: str) -> submitit.Job[Any] | None:
 def minutes(text: str) -> int:
     """Return a time in Slurm's notation, such as "90", "1:30:00" or "2-12:00:00", as whole minutes, rounded up.
 
-    Raises:
-        ValueError: The text has another form, or the time is 0.
+    A ValueError says that the text has another form, or that the time is 0.
     """
     found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d\d)(?::(\d\d))?)?", text)
     if found is None:

@@ -9,18 +9,21 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import submitit
+
+from ..files import is_locked
 from ..folder import CellFolder, State
-from ..locks import is_locked
 from ..spec.study import Study
-from .signals import signal_handlers
 from .training import run_cell
 
-__all__ = ["CellJob"]
+__all__ = ["CellJob", "signal_handlers"]
 
 _NOTICE_S = 60  # Slurm's pre-emption may send SIGUSR2 within this time after SIGTERM
 _POLL_S = 1.0
@@ -31,21 +34,14 @@ class CellJob:
     """A cell as a submitit job: calling it trains the cell, and submitit queues what `checkpoint` returns again.
 
     Pre-emption, time limits (SIGUSR2) and a request to stop (SIGTERM) all make the trainer save a checkpoint, from
-    which the next run of the job continues.
-
-    Attributes:
-        study_file: The `study.yaml` in the study's folder.
-        index: Position of the cell in `Study.cells`.
-        folder: The study's folder.
-        num_gpus: Number of processes of the training.
-        runner: A file that the runner has locked. When the lock is released, because the runner was told to stop or
-            was killed, the job saves and stops as well. None means that the job outlives the runner.
+    which the next run of the job continues. When the lock on the file `runner` is released, because the runner was told
+    to stop or was killed, the job saves and stops as well; with None, the job outlives the runner.
     """
 
-    study_file: Path
-    index: int
-    folder: Path
-    num_gpus: int = 1
+    study_file: Path  # the `study.yaml` in the study's folder
+    index: int  # position of the cell in `Study.cells`
+    folder: Path  # the study's folder
+    num_gpus: int = 1  # processes of the training
     runner: Path | None = None
 
     def __call__(self) -> State:
@@ -65,8 +61,6 @@ class CellJob:
 
     def checkpoint(self) -> Any:
         """Return the job to queue again, which is the same job because a cell resumes by itself."""
-        import submitit
-
         return submitit.helpers.DelayedSubmission(self)
 
 
@@ -79,11 +73,7 @@ def _stop_without(runner: Path) -> None:
 
 
 class _Notice:
-    """What signals have told a job.
-
-    Args:
-        requeue: submitit's handler of SIGUSR2, which calls `checkpoint`, queues the job again and exits.
-    """
+    """What signals have told a job; `requeue` is submitit's handler of SIGUSR2, which queues the job again."""
 
     def __init__(self, requeue: Any) -> None:
         self._requeue = requeue
@@ -108,3 +98,14 @@ class _Notice:
             time.sleep(_POLL_S)
         if self._preempted and callable(self._requeue):
             self._requeue(*self._preempted)
+
+
+@contextmanager
+def signal_handlers(handlers: Mapping[signal.Signals, Any]) -> Iterator[None]:
+    """Install signal handlers inside this context and the previous ones after it."""
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -15,13 +15,12 @@ from typing import Any
 
 import submitit
 
+from ..files import locked
 from ..folder import CellFolder, State, Status
-from ..locks import locked
 from ..spec.study import Cell, Study
 from .executor import Executor, Local
-from .job import CellJob
+from .job import CellJob, signal_handlers
 from .progress import Progress
-from .signals import signal_handlers
 
 __all__ = ["Runner"]
 
@@ -41,9 +40,6 @@ class Runner:
         folder: The study's folder, which holds `study.yaml`.
         executor: Starts the jobs.
         num_gpus: Number of processes of each cell.
-
-    Attributes:
-        interrupted: Whether a signal has ended the run early.
     """
 
     def __init__(self, study: Study, folder: Path, executor: Executor, num_gpus: int = 1) -> None:
@@ -51,15 +47,14 @@ class Runner:
         self.folder = folder
         self.executor = executor
         self.num_gpus = num_gpus
-        self.interrupted = False
+        self.interrupted = False  # whether a signal has ended the run early
         self._lock = folder / "jobs" / f"runner-{socket.gethostname()}-{os.getpid()}.lock"
         self._jobs: dict[Cell, submitit.Job[Any]] = {}
 
     def run(self, cells: Sequence[Cell], retry_failed: bool = True) -> dict[Cell, Status]:
         """Train every given cell that is not finished, and return the status of all cells of the study.
 
-        Raises:
-            KeyboardInterrupt: After a second Ctrl-C or SIGTERM. The jobs go on saving, and stop by themselves.
+        A second Ctrl-C or SIGTERM raises KeyboardInterrupt. The jobs go on saving, and stop by themselves.
         """
         statuses = self._statuses()
         skipped = {State.FINISHED} if retry_failed else {State.FINISHED, State.FAILED}
@@ -104,13 +99,9 @@ class Runner:
         if not chosen:
             return waiting
         runner = self._lock if isinstance(self.executor, Local) else None
-        order = {cell: i for i, cell in enumerate(self.study.cells)}
-        submitted = self.executor.submit(
-            {
-                cell.name: CellJob(self.folder / "study.yaml", order[cell], self.folder, self.num_gpus, runner)
-                for cell in chosen
-            }
-        )
+        study_file, order = self.folder / "study.yaml", self.study.cells.index
+        jobs = {c.name: CellJob(study_file, order(c), self.folder, self.num_gpus, runner) for c in chosen}
+        submitted = self.executor.submit(jobs)
         self._jobs |= {cell: submitted[cell.name] for cell in chosen}
         return [cell for cell in waiting if cell not in self._jobs]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
-from ..features.study import measure_study
+from ..features.examine import measure_study
 from ..folder import CellFolder
 from ..measure.cost import measure_costs
 from ..measure.speed import measure_speed
@@ -31,12 +31,9 @@ STEPS: dict[str, tuple[str, Callable[[Study, Path], Any]]] = {
 
 
 def run_steps(study: Study, folder: Path, again: Collection[str] = ()) -> list[str]:
-    """Do every step that is missing, older than a cell's result or named in `again`.
+    """Do every step that is missing, older than a cell's result or named in `again`, and return those that failed.
 
     The report is also written again after any other step. A step that fails does not stop the others.
-
-    Returns:
-        The names of the steps that failed.
     """
     results = [place.result_file for cell in study.cells if (place := CellFolder(folder, cell)).is_finished]
     newest = max((path.stat().st_mtime for path in results), default=0.0)

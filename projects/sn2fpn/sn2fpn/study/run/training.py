@@ -13,9 +13,8 @@ from typing import Any
 from ...engine import environment, main
 from ...errors import UserError
 from ...visualization.curves import read_metrics
-from ..files import read_json
+from ..files import locked, read_json
 from ..folder import CellFolder, State
-from ..locks import locked
 from ..spec.fingerprint import fingerprint
 from ..spec.study import Cell, Study
 
@@ -28,14 +27,13 @@ _INTERRUPTED = 130  # exit code of a training that has saved a checkpoint becaus
 def run_cell(study: Study, cell: Cell, folder: Path, num_gpus: int = 1) -> State:
     """Train and evaluate a cell unless it is finished; wait while another process trains it.
 
-    Returns:
-        FINISHED; FAILED, and the failure is written into the cell's folder; or INTERRUPTED, and a checkpoint is saved.
+    The state is FINISHED; FAILED, and the failure is in the cell's folder; or INTERRUPTED, and a checkpoint is saved.
     """
     place = CellFolder(folder, cell)
     try:
         with locked(place.lock):
             if not place.is_finished:
-                _train(study, cell, place, num_gpus)
+                _train(study, place, num_gpus)
     except KeyboardInterrupt:
         return State.INTERRUPTED
     except Exception as e:
@@ -46,10 +44,10 @@ def run_cell(study: Study, cell: Cell, folder: Path, num_gpus: int = 1) -> State
     return State.FINISHED
 
 
-def _train(study: Study, cell: Cell, place: CellFolder, num_gpus: int) -> None:
+def _train(study: Study, place: CellFolder, num_gpus: int) -> None:
     study.import_files()
-    arguments = study.training_arguments(cell, place.path, num_gpus)
-    _save_identity(study, cell, place, arguments)
+    arguments = study.training_arguments(place.cell, place.path, num_gpus)
+    _save_identity(study, place, arguments)
     try:
         code = main(["--debug", *arguments])  # with --debug, mistakes are raised instead of printed
     except SystemExit as e:  # a process that the training started has failed and logged the reason
@@ -58,7 +56,7 @@ def _train(study: Study, cell: Cell, place: CellFolder, num_gpus: int) -> None:
         raise KeyboardInterrupt
     if code:
         raise UserError(_last_error(place.log) or f"training ended with exit code {code}; see {place.log}")
-    place.save_result(_collect_result(study, cell, place))
+    place.save_result(_collect_result(study, place))
 
 
 def _last_error(log: Path) -> str:
@@ -66,13 +64,10 @@ def _last_error(log: Path) -> str:
     return next((line.split("ERROR: ", 1)[1] for line in reversed(lines) if "ERROR: " in line), "")
 
 
-def _save_identity(study: Study, cell: Cell, place: CellFolder, arguments: list[str]) -> None:
+def _save_identity(study: Study, place: CellFolder, arguments: list[str]) -> None:
     """Write down what is needed to train the cell again, and what its training starts from."""
-    before, found, now = place.identity(), environment(), _now()
-    identity = {
-        "variant": cell.variant.name,
-        "axes": cell.variant.axes,
-        "seed": cell.seed,
+    cell, before, found, now = place.cell, place.identity(), environment(), _now()
+    identity = _about(cell) | {
         "overrides": study.overrides(cell.variant, cell.seed),
         "command": ["python", "train_net.py", *arguments],
         "commit": found.pop("commit"),
@@ -85,30 +80,22 @@ def _save_identity(study: Study, cell: Cell, place: CellFolder, arguments: list[
     }
     for key in ("commit", "versions"):
         if before and before[key] != identity[key]:
-            logger.warning(
-                "%s: %s was %s when the cell started, now it is %s", cell.name, key, before[key], identity[key]
-            )
+            change = (cell.name, key, before[key], identity[key])
+            logger.warning("%s: %s was %s when the cell started, now it is %s", *change)
     place.save_identity(identity)  # before the fingerprint, which takes a while, so that others see who trains the cell
     if not identity["fingerprint"]:
         place.save_identity(identity | {"fingerprint": fingerprint(study.config(cell.variant, cell.seed))})
 
 
-def _collect_result(study: Study, cell: Cell, place: CellFolder) -> dict[str, Any]:
-    """Return the content of result.json.
-
-    Raises:
-        UserError: The training has not evaluated on one of the test sets.
-    """
+def _collect_result(study: Study, place: CellFolder) -> dict[str, Any]:
+    """Return the content of result.json; a UserError says that there was no evaluation on one of the test sets."""
     series = read_metrics(place.metrics)
-    test_sets = study.config(cell.variant, cell.seed).DATASETS.TEST
+    test_sets = study.config(place.cell.variant, place.cell.seed).DATASETS.TEST
     iterations, seconds = series["time"]
     steps = iterations - [-1, *iterations[:-1]]  # interruptions do not count: every line has its own seconds per step
     memory = series.get("peak_memory_mib")
     stored = [place.predictions(name).with_name("results.json") for name in test_sets]
-    return {
-        "variant": cell.variant.name,
-        "axes": cell.variant.axes,
-        "seed": cell.seed,
+    return _about(place.cell) | {
         "engine": "native" if any(path.is_file() for path in stored) else "detectron2",
         "iterations": int(series["total_loss"][0][-1]) + 1,
         "train_seconds": round(float((steps * seconds).sum()), 3),
@@ -131,6 +118,10 @@ def _logged_scores(series: Any, prefix: str, test_set: str, place: CellFolder) -
     if not scores:
         raise UserError(f"{place.path}: found no evaluation on {test_set}; DATASETS.TEST and TEST must ask for one")
     return scores
+
+
+def _about(cell: Cell) -> dict[str, Any]:
+    return {"variant": cell.variant.name, "axes": cell.variant.axes, "seed": cell.seed}
 
 
 def _now() -> str:

@@ -11,9 +11,8 @@ from ...engine import default_argument_parser, prepare
 from ...errors import UserError, did_you_mean
 from ...pyramids import PYRAMIDS, backbone_names
 from ..folder import CellFolder
-from .keys import flatten
 from .study import Cell, Study, Variant
-from .syntax import nearby_files
+from .syntax import flatten, nearby_files
 
 __all__ = ["check_folders", "check_study"]
 
@@ -21,11 +20,7 @@ _SHOWN = 6  # keys and cells in a message
 
 
 def check_study(study: Study, folder: Path, num_gpus: int = 1) -> None:
-    """Read the configuration of every variant as its training will read it.
-
-    Raises:
-        UserError: The first mistake, and where in the study file it is.
-    """
+    """Read the configuration of every variant as its training will; a UserError says where the first mistake is."""
     study.import_files()
     if not study.base.is_file():
         raise UserError(f"{study.path}: BASE: no such file {study.base}{nearby_files(study.base)}")
@@ -55,11 +50,7 @@ def _check_variant(study: Study, variant: Variant, folder: Path, num_gpus: int) 
 
 
 def check_folders(study: Study, folder: Path) -> None:
-    """Check that no cell in the study's folder was started with another configuration.
-
-    Raises:
-        UserError: The message names such cells, the keys that differ, and what to do.
-    """
+    """Raise a UserError if cells in the study's folder were started with another configuration, and say what to do."""
     found = {cell: keys for cell in study.cells if (keys := _differing_keys(study, cell, folder))}
     if not found:
         return
@@ -80,10 +71,7 @@ def check_folders(study: Study, folder: Path) -> None:
 
 def _differing_keys(study: Study, cell: Cell, folder: Path) -> dict[str, tuple[Any, Any]]:
     """Return {config key: (value in the cell's folder, value in the study)} where the two differ."""
-    path = CellFolder(folder, cell).config
-    if not path.is_file():
-        return {}
-    stored = flatten(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    stored = flatten(CellFolder(folder, cell).configuration())
     wanted = flatten(yaml.safe_load(study.config(cell.variant, cell.seed).dump()))
     keys = [key for key in wanted if key in stored and key != "OUTPUT_DIR"]
     return {key: (stored[key], wanted[key]) for key in keys if stored[key] != wanted[key]}

@@ -1,10 +1,10 @@
-"""What a cell's training starts from, as short hashes: with them, anybody can check that variants compare fairly."""
+"""What a cell's training starts from, as short hashes, and whether variants were compared on equal terms."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,10 @@ from ...errors import UserError, argument_names
 from ...modeling import build_model
 from ...modeling.analysis import PARTS
 from ...pyramids import PYRAMIDS
-from .keys import flatten
+from .syntax import flatten
+from .variants import Cell
 
-__all__ = ["fingerprint"]
+__all__ = ["differences", "differences_by_seed", "fingerprint"]
 
 _BATCHES = 2
 
@@ -63,8 +64,7 @@ def _weights(cfg: CfgNode) -> dict[str, str]:
 
 def _batches(cfg: CfgNode) -> dict[str, str]:
     register_custom(cfg.DATASETS.CUSTOM)
-    inputs = [x for batch in itertools.islice(build_train_loader(cfg), _BATCHES) for x in batch]
-    content: list[Any] = []
+    inputs, content = [x for batch in itertools.islice(build_train_loader(cfg), _BATCHES) for x in batch], []
     for x in inputs:
         target = x["instances"]
         content += [x["image"], target.gt_boxes.tensor, target.gt_classes]
@@ -93,3 +93,41 @@ def _hash(content: Iterable[Any]) -> str:
         array = np.asarray(item.detach() if isinstance(item, Tensor) else item)
         digest.update(f"{array.dtype} {array.shape} ".encode() + array.tobytes())
     return digest.hexdigest()[:16]
+
+
+def differences(fingerprints: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return lines that say what is equal in all variants of a seed, and for everything else which variants agree.
+
+    `fingerprints` are those of the cells of one seed (see `fingerprint`) by the variants' names.
+    """
+    equal, lines, values_differ, sections = [], [], False, get_cfg()
+    for key in dict.fromkeys(itertools.chain.from_iterable(fingerprints.values())):
+        is_value = key.partition(".")[0] in sections  # a configuration key; all others are hashes
+        groups: dict[str, list[str]] = {}
+        for variant, values in fingerprints.items():
+            groups.setdefault(values.get(key, "default" if is_value else "none"), []).append(variant)
+        if len(groups) > 1:
+            values_differ |= is_value
+            named = [f"{v} in {', '.join(names)}" if is_value else ", ".join(names) for v, names in groups.items()]
+            lines.append(f"{key} differs: {' | '.join(named)}")
+        elif not is_value:
+            equal.append(key)
+    if not values_differ:
+        equal.append("configuration except for the pyramid")
+    return [f"equal in all {len(fingerprints)} variants: {', '.join(equal) or 'nothing'}", *lines]
+
+
+def differences_by_seed(identities: Mapping[Cell, Mapping[str, Any]]) -> list[tuple[list[int], list[str]]]:
+    """Return the `differences` between the variants of each seed, as [(seeds, lines), …]; equal lines are merged.
+
+    `identities` are what `CellFolder.identity` returns for each cell. Cells without a fingerprint do not count.
+    """
+    by_seed: dict[int, dict[str, Mapping[str, str]]] = {}
+    for cell, identity in identities.items():
+        if identity.get("fingerprint"):
+            by_seed.setdefault(cell.seed, {})[cell.variant.name] = identity["fingerprint"]
+    merged: dict[tuple[str, ...], list[int]] = {}
+    for seed, fingerprints in by_seed.items():
+        if len(fingerprints) > 1:
+            merged.setdefault(tuple(differences(fingerprints)), []).append(seed)
+    return [(seeds, list(lines)) for lines, seeds in merged.items()]

@@ -14,8 +14,7 @@ import yaml
 from ...atomic import atomic_write
 from ...config import CfgNode, get_cfg
 from ...errors import UserError
-from .keys import flatten, nest
-from .syntax import read_yaml
+from .syntax import flatten, nest, read_yaml
 from .variants import Axes, Cell, Variant, choose_baseline, expand, read_axis, select
 
 __all__ = ["Cell", "Study", "Variant"]
@@ -25,44 +24,26 @@ _METRIC = re.compile(r"(bbox|segm)/\S+")
 
 @dataclass(frozen=True)
 class Study:
-    """A study file that has been read.
+    """A study file that has been read."""
 
-    Attributes:
-        name: Name of the study and of its folder.
-        path: The file that was read.
-        base: The YAML configuration that all cells share.
-        settings: Configuration keys that every cell sets on top of `base`.
-        axes: For every axis and value, the configuration keys that the value sets.
-        exclude: Combinations of axis values that are left out.
-        variants: The product of the axes without what `exclude` names.
-        seeds: Every variant is trained once with each of these seeds.
-        baseline: The variant that the others are compared with.
-        metrics: The report's columns, as "task/metric". The first one is the headline, which conclusions are about.
-        engine: "native", "detectron2" or "auto".
-        imports: Python files that are imported before configurations are read.
-    """
-
-    name: str
-    path: Path
-    base: Path
-    settings: dict[str, Any]
-    axes: Axes
-    exclude: tuple[dict[str, str], ...]
-    variants: tuple[Variant, ...]
-    seeds: tuple[int, ...]
-    baseline: Variant
-    metrics: tuple[str, ...]
-    engine: str
-    imports: tuple[Path, ...]
+    name: str  # of the study and of its folder
+    path: Path  # the file that was read
+    base: Path  # the YAML configuration that all cells share
+    settings: dict[str, Any]  # configuration keys that every cell sets on top of `base`
+    axes: Axes  # for every axis and value, the configuration keys that the value sets
+    exclude: tuple[dict[str, str], ...]  # combinations of axis values that are left out
+    variants: tuple[Variant, ...]  # the product of the axes without what `exclude` names
+    seeds: tuple[int, ...]  # every variant is trained once with each of these
+    baseline: Variant  # the variant that the others are compared with
+    metrics: tuple[str, ...]  # the report's columns, as "task/metric"; the first is the headline of the conclusions
+    engine: str  # "native", "detectron2" or "auto"
+    imports: tuple[Path, ...]  # Python files that are imported before configurations are read
 
     @classmethod
     def load(cls, path: str | Path) -> Study:
         """Read a study file, or the `study.yaml` in a study's folder.
 
-        Only the file itself is checked. `check_study` checks what it refers to.
-
-        Raises:
-            UserError: The file cannot be read, or it has an unknown key, a value of the wrong type or an unknown name.
+        A UserError names the key at fault. `check_study` checks the files and the configurations that it refers to.
         """
         path = Path(path)
         raw = read_yaml(path)
@@ -99,8 +80,7 @@ class Study:
     def config(self, variant: Variant, seed: int) -> CfgNode:
         """Return the configuration of a cell without its OUTPUT_DIR: BASE, then SET, then the variant, then SEED.
 
-        Raises:
-            UserError: An unknown key or a value of the wrong type. The message says where in the study file it is.
+        A UserError about an unknown key or a value of the wrong type says where in the study file it is.
         """
         cfg = get_cfg()
         cfg.merge_from_file(str(self.base))
@@ -116,13 +96,7 @@ class Study:
         return cfg
 
     def training_arguments(self, cell: Cell, output: Path, num_gpus: int = 1) -> list[str]:
-        """Return the arguments for train_net.py that train a cell, from its last checkpoint if there is one.
-
-        Args:
-            cell: The cell to train.
-            output: Folder of the training.
-            num_gpus: Number of processes of the training.
-        """
+        """Return the arguments for train_net.py that train a cell in the folder `output`, from its last checkpoint."""
         flags = ["--engine", self.engine, "--num-gpus", str(num_gpus), "--resume"]
         flags += [part for file in self.imports for part in ("--import", str(file))]
         keys = self.overrides(cell.variant, cell.seed) | {"OUTPUT_DIR": str(output)}

@@ -1,7 +1,8 @@
-"""The keys of a study file, and how the file is read safely."""
+"""The keys of a study file, how the file is read safely, and the dotted configuration keys in it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ...config.arithmetic import ConfigLoader
 from ...engine import ENGINES
 from ...errors import UserError, did_you_mean
 
-__all__ = ["nearby_files", "read_yaml"]
+__all__ = ["flatten", "nearby_files", "nest", "read_yaml"]
 
 _METRICS = ["bbox/AP", "bbox/AP50", "bbox/AP75", "bbox/APs", "bbox/APm", "bbox/APl"]
 
@@ -45,11 +46,7 @@ class _Loader(ConfigLoader):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the values of all keys of a study file, with defaults for the keys that it leaves out.
-
-    Raises:
-        UserError: The file does not exist or is not YAML, or a key is unknown, missing or has a wrong value.
-    """
+    """Return the values of all keys of a study file, with defaults for others; a UserError names the mistake."""
     if not path.is_file():
         raise UserError(f"study file not found: {path}{nearby_files(path)}")
     try:
@@ -98,3 +95,25 @@ def _check_values(values: dict[str, Any], path: Path) -> None:
         raise UserError(f"{path}: METRICS: expected at least one metric, e.g. bbox/AP")
     if values["ENGINE"] not in ENGINES:
         raise UserError(f"{path}: ENGINE: unknown {values['ENGINE']!r}{did_you_mean(values['ENGINE'], ENGINES)}")
+
+
+def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a tree's leaves by their dotted keys; {SOLVER: {MAX_ITER: 9}} and {SOLVER.MAX_ITER: 9} give the same."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return leaves
+
+
+def nest(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tree whose leaves have these dotted keys, as the inverse of `flatten`; no key may also be a group."""
+    tree: dict[str, Any] = {}
+    for key, value in leaves.items():
+        *parents, leaf = key.split(".")
+        node = tree
+        for part in parents:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise UserError(f"{key}: {part} is given a value in the same place, so it cannot be a group of keys")
+        node[leaf] = value
+    return tree

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import UserError, did_you_mean
-from .keys import flatten
+from .syntax import flatten
 
 __all__ = ["Axes", "Cell", "Variant", "choose_baseline", "expand", "read_axis", "select"]
 
@@ -63,11 +63,7 @@ def read_axis(axis: str, values: Any, where: str) -> dict[str, dict[str, Any]]:
 
 
 def select(entry: Mapping[Any, Any], axes: Axes, where: str) -> dict[str, str]:
-    """Return an entry {axis: value, …} of EXCLUDE or BASELINE as text.
-
-    Raises:
-        UserError: The entry is empty, or an axis or a value does not exist. The message begins with `where`.
-    """
+    """Return an entry {axis: value, …} of EXCLUDE or BASELINE as text; a UserError about it begins with `where`."""
     chosen = {str(axis): str(value) for axis, value in entry.items()}
     for axis, value in chosen.items():
         if axis not in axes:
@@ -82,8 +78,7 @@ def select(entry: Mapping[Any, Any], axes: Axes, where: str) -> dict[str, str]:
 def expand(axes: Axes, exclude: Sequence[Mapping[str, str]], where: str) -> tuple[Variant, ...]:
     """Return the product of the axes without the combinations that an entry of `exclude` matches.
 
-    Raises:
-        UserError: No variant is left, or a name cannot be a folder's name or is taken twice.
+    A UserError says that no variant is left, or that a name cannot be a folder's name or is taken twice.
     """
     variants = tuple(_product(axes, exclude))
     if not variants:
@@ -117,11 +112,7 @@ def _product(axes: Axes, exclude: Sequence[Mapping[str, str]]) -> Iterator[Varia
 
 
 def choose_baseline(entry: Mapping[Any, Any], axes: Axes, variants: Sequence[Variant], where: str) -> Variant:
-    """Return the variant that an entry {axis: value, …} names; an axis that is left out has its first value.
-
-    Raises:
-        UserError: See `select`; or the combination is excluded.
-    """
+    """Return the variant that an entry {axis: value, …} names; a missing axis has its first value."""
     chosen = {axis: next(iter(values)) for axis, values in axes.items()}
     chosen |= select(entry, axes, where) if entry else {}
     for variant in variants:
