@@ -29,6 +29,7 @@ __all__ = [
     "instantiate",
     "is_list",
     "locate",
+    "omegaconf_errors",
     "target_of",
 ]
 
