@@ -8,12 +8,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, nearby_files
 from ..structures import BoxMode
 from .catalog import DatasetCatalog, DatasetDicts, MetadataCatalog
 from .images import read_image_size
 from .masks import check_segmentation
-from .problems import Problems
+from .problems import BUILT_IN_HINT, Problems
 
 __all__ = ["load_coco_json", "read_categories", "register_coco_instances", "clip_box"]
 
@@ -88,10 +88,7 @@ def read_categories(json_file: str | Path) -> tuple[dict[int, int], list[str]]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        nearby = [str(p) for p in path.parent.glob("*.json")] if path.parent.is_dir() else []
-        hint = " (built-in data sets are read from $DETECTRON2_DATASETS, default ./datasets; see datasets/README.md)"
-        if nearby:
-            hint = did_you_mean(str(path), nearby)
+        hint = nearby_files(path, "*.json") or BUILT_IN_HINT
         raise UserError(f"{path}: annotation file does not exist{hint}")
     try:
         content = json.loads(path.read_bytes())

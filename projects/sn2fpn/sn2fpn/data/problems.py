@@ -16,7 +16,10 @@ from typing import NamedTuple
 
 from ..errors import UserError
 
-__all__ = ["Problem", "Problems", "collect_problems"]
+__all__ = ["BUILT_IN_HINT", "Problem", "Problems", "collect_problems"]
+
+BUILT_IN_HINT = " (built-in data sets are read from $DETECTRON2_DATASETS, default ./datasets; see datasets/README.md)"
+"""What the message of a missing annotation file ends with, where no similar file lies beside it."""
 
 logger = logging.getLogger(__name__)
 

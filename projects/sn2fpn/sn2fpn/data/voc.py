@@ -18,7 +18,7 @@ from ..structures import BoxMode
 from .catalog import DatasetCatalog, DatasetDicts, MetadataCatalog
 from .coco import clip_box
 from .images import read_image_size
-from .problems import Problems
+from .problems import BUILT_IN_HINT, Problems
 
 __all__ = ["VOC_CLASSES", "load_voc_instances", "find_voc_classes", "register_pascal_voc"]
 
@@ -138,10 +138,8 @@ def find_voc_classes(dirname: str | Path) -> list[str]:
 def _read_split(root: Path, split: str) -> list[str]:
     path = root / "ImageSets" / "Main" / f"{split}.txt"
     if not path.is_file():
-        splits = [p.stem for p in path.parent.glob("*.txt")] if path.parent.is_dir() else []
-        hint = " (built-in data sets are read from $DETECTRON2_DATASETS, default ./datasets; see datasets/README.md)"
-        if splits:
-            hint = did_you_mean(split, splits)
+        splits = [p.stem for p in path.parent.glob("*.txt")]
+        hint = did_you_mean(split, splits) if splits else BUILT_IN_HINT
         raise UserError(f"{path}: list of the VOC split does not exist{hint}")
     # A line is "<id>", or "<id> <-1|0|1>" in the lists of single classes.
     ids = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

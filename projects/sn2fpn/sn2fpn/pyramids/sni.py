@@ -75,7 +75,6 @@ class SNIFPN(FPN):
         check_choice("order", order, ("pass_sum", "pass_smoothed"))
         learned = alpha == "learned"
         super().__init__(*inputs, upsample=lambda _: SNI(alpha=1.0 if learned else alpha, interp=interp), **shared)
-        self.alpha, self.interp, self.order = alpha, interp, order
         self.pass_smoothed = order == "pass_smoothed"
         if learned:
             for level in self.levels[:-1]:

@@ -8,11 +8,11 @@ from typing import Any
 import yaml
 
 from ...engine import default_argument_parser, prepare
-from ...errors import UserError, did_you_mean
+from ...errors import UserError, did_you_mean, nearby_files
 from ...pyramids import PYRAMIDS, backbone_names
 from ..folder import CellFolder
 from .study import Cell, Study, Variant
-from .syntax import flatten, nearby_files
+from .syntax import flatten
 
 __all__ = ["check_folders", "check_study"]
 
@@ -23,7 +23,7 @@ def check_study(study: Study, folder: Path, num_gpus: int = 1) -> None:
     """Read the configuration of every variant as its training will; a UserError says where the first mistake is."""
     study.import_files()
     if not study.base.is_file():
-        raise UserError(f"{study.path}: BASE: no such file {study.base}{nearby_files(study.base)}")
+        raise UserError(f"{study.path}: BASE: no such file {study.base}{nearby_files(study.base, '*.y*ml')}")
     for variant in study.variants:
         _check_variant(study, variant, folder, num_gpus)
 

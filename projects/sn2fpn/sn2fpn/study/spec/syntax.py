@@ -10,9 +10,9 @@ import yaml
 
 from ...config.arithmetic import ConfigLoader
 from ...engine import ENGINES
-from ...errors import UserError, did_you_mean
+from ...errors import UserError, did_you_mean, nearby_files
 
-__all__ = ["flatten", "nearby_files", "nest", "read_yaml"]
+__all__ = ["flatten", "nest", "read_yaml"]
 
 _METRICS = ["bbox/AP", "bbox/AP50", "bbox/AP75", "bbox/APs", "bbox/APm", "bbox/APl"]
 
@@ -48,7 +48,7 @@ class _Loader(ConfigLoader):
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the values of all keys of a study file, with defaults for others; a UserError names the mistake."""
     if not path.is_file():
-        raise UserError(f"study file not found: {path}{nearby_files(path)}")
+        raise UserError(f"study file not found: {path}{nearby_files(path, '*.y*ml')}")
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except yaml.constructor.ConstructorError as e:
@@ -64,12 +64,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     values = {key: _value(content.get(key), key, path) for key in _KEYS}
     _check_values(values, path)
     return values
-
-
-def nearby_files(path: Path) -> str:
-    """Return words that suggest a YAML file beside a missing one, "" when there is none."""
-    nearby = [str(file) for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-    return did_you_mean(str(path), nearby) if nearby else ""
 
 
 def _value(value: Any, key: str, path: Path) -> Any:
