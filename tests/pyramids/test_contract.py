@@ -170,7 +170,7 @@ def test_any_consecutive_levels_and_other_trunks() -> None:
         (TRUNK, ["res2", "res6"], "in_features", "the trunk has no output 'res6'; did you mean 'res"),
         (TRUNK, ["res2", "res4"], "in_features", r"coarse, found \{'res2': 4, 'res4': 16\}"),
         (TRUNK, ["res5", "res4"], "in_features", "and double"),
-        ({}, [], "input_shape", "and double"),
+        ({}, [], "input_shape", "at least one map"),
         ({"c": ShapeSpec(channels=4, stride=6)}, [], "input_shape", "powers of two"),
     ],
 )

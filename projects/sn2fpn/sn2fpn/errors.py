@@ -125,13 +125,13 @@ def did_you_mean(found: str, choices: Iterable[str], limit: int = 8, prefix: str
         limit: the most choices that are listed.
         prefix: is put before each choice and takes no part in the comparison, e.g. the group of keys.
     """
-    choices = sorted(map(str, choices))
+    choices = sorted(map(str, choices), key=lambda c: (int(c) if c.isdecimal() else 0, c))
     lowered = {c.lower(): c for c in choices}
     close = difflib.get_close_matches(str(found).lower(), lowered, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {prefix + lowered[close[0]]!r}?"
     if not choices:
-        return "; there is none to choose from"
+        return "; there is nothing to choose from"
     more = f", … ({len(choices)} in all)" if len(choices) > limit else ""
     return "; choose from: " + ", ".join(prefix + c or "''" for c in choices[:limit]) + more
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, did_you_mean
 from ..layers import Conv2d, c2_xavier_fill
 from ..layers.norm import Norm
+from ..signatures import keyword_parameters
 from ..structures import ShapeSpec
 from .levels import InputShape, Levels, named_maps
 
@@ -47,6 +49,7 @@ class Pyramid(nn.Module):
 
     Raises:
         ArgumentError: neither maps nor a trunk, a feature that the trunk does not have, or strides that do not double.
+        TypeError: an argument that the pyramid does not take.
     """
 
     def __init__(
@@ -56,9 +59,16 @@ class Pyramid(nn.Module):
         *,
         in_features: Sequence[str] = (),
         bottom_up: nn.Module | None = None,
+        **unknown: Any,
     ) -> None:
         super().__init__()
+        for name in unknown:  # what no constructor of a subclass took
+            choices = did_you_mean(name, keyword_parameters(type(self)))
+            raise TypeError(f"{type(self).__name__} takes no argument {name!r}{choices}")
         if bottom_up is not None:
+            if not hasattr(bottom_up, "output_shape"):
+                problem = f"expected a trunk with a method `output_shape`, found {type(bottom_up).__name__}"
+                raise ArgumentError("bottom_up", problem)
             input_shape = bottom_up.output_shape()
         if input_shape is None:
             raise ArgumentError("input_shape", "expected the channels of a trunk's maps, or a trunk as `bottom_up`")
@@ -86,7 +96,9 @@ class Pyramid(nn.Module):
         if self.bottom_up is not None:
             x = self.bottom_up(x)
         if not isinstance(x, Mapping):
-            raise ValueError("a pyramid without a trunk (`bottom_up`) expects a dict of maps, but found a tensor")
+            raise ValueError(
+                f"a pyramid without a trunk (`bottom_up`) expects a dict of maps, but found a {type(x).__name__}"
+            )
         missing = [name for name in self.in_features if name not in x]
         if missing:
             raise ValueError(f"the pyramid needs the maps {self.in_features}; missing: {missing}")

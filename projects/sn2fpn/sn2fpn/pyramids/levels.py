@@ -47,16 +47,21 @@ class Levels:
             in_features: names of the maps to use, from fine to coarse. All maps are used when it is empty.
 
         Raises:
-            ArgumentError: a name in `in_features` that the trunk does not have, or strides that do not double.
+            ArgumentError: a width that is no positive whole number, a name in `in_features` that the trunk does not
+                have, no map at all, or strides that do not double.
         """
+        if not isinstance(width, int) or width < 1:
+            raise ArgumentError("out_channels", f"expected a whole number of at least 1, found {width!r}")
         maps = named_maps(input_shape)
         for name in in_features:
             if name not in maps:
                 raise ArgumentError("in_features", f"the trunk has no output {name!r}{did_you_mean(name, maps)}")
         names = tuple(in_features) or tuple(maps)
         strides = tuple(maps[name].stride for name in names)
-        finest = int(math.log2(strides[0])) if names else 0
-        if not names or strides != tuple(2 ** (finest + i) for i in range(len(names))):
+        if not names:
+            raise ArgumentError("input_shape", "expected at least one map of the trunk, found none")
+        finest = int(math.log2(strides[0]))
+        if strides != tuple(2 ** (finest + i) for i in range(len(names))):
             raise ArgumentError(
                 "in_features" if in_features else "input_shape",
                 "expected maps whose strides are powers of two and double from fine to coarse,"
@@ -71,7 +76,17 @@ class Levels:
 
 
 def named_maps(input_shape: InputShape) -> dict[str, ShapeSpec]:
-    """Return the description of a trunk's maps by name; bare channels get the names res2, res3, …"""
-    if isinstance(input_shape, Mapping):
-        return dict(input_shape)
+    """Return the description of a trunk's maps by name; bare channels get the names res2, res3, …
+
+    Raises:
+        ArgumentError: something else than a mapping to `ShapeSpec` or a sequence of whole numbers.
+    """
+    if isinstance(input_shape, Mapping) and all(hasattr(spec, "stride") for spec in input_shape.values()):
+        return dict(input_shape)  # of this project's ShapeSpec or of Detectron2's
+    if not isinstance(input_shape, Sequence) or not all(isinstance(channels, int) for channels in input_shape):
+        raise ArgumentError(
+            "input_shape",
+            "expected the channels of a trunk's maps, such as [256, 512, 1024, 2048], or the description that a trunk's"
+            f" `output_shape()` returns; found {input_shape!r}",
+        )
     return {f"res{i}": ShapeSpec(channels=c, stride=2**i) for i, c in enumerate(input_shape, start=2)}
