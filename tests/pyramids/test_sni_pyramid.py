@@ -172,3 +172,10 @@ def test_fpn_with_sni_is_the_same_pyramid() -> None:
     maps = {f"res{i}": torch.randn(2, i + 1, *size) for i, size in [(2, (17, 23)), (3, (9, 12)), (4, (5, 6))]}
     for name, expected in fpn(maps).items():
         assert torch.equal(sni(maps)[name], expected)
+
+
+def test_alpha_can_be_read_but_not_set() -> None:
+    pyramid = SNIFPN([8, 16], 4, alpha=0.5)
+    assert pyramid.alpha == 0.5 and SNIFPN([8, 16], 4, alpha="learned").alpha == "learned"
+    with pytest.raises(AttributeError):  # a value that the steps would not read
+        pyramid.alpha = 1.0

@@ -75,7 +75,7 @@ class SNIFPN(FPN):
         check_choice("order", order, ("pass_sum", "pass_smoothed"))
         learned = alpha == "learned"
         super().__init__(*inputs, upsample=lambda _: SNI(alpha=1.0 if learned else alpha, interp=interp), **shared)
-        self.pass_smoothed = order == "pass_smoothed"
+        self._alpha, self.pass_smoothed = alpha, order == "pass_smoothed"
         if learned:
             for level in self.levels[:-1]:
                 self.register_parameter(f"sni_alpha{level}", nn.Parameter(torch.tensor(0.25)))
@@ -84,6 +84,11 @@ class SNIFPN(FPN):
             for conv in self.modules():
                 if isinstance(conv, Conv2d):
                     nn.init.normal_(conv.weight, std=0.01)
+
+    @property
+    def alpha(self) -> float | str:
+        """The factor on the upsampled map as it was given; it cannot be set, as each step holds its own."""
+        return self._alpha
 
     def step(self, level: int, fine: Tensor, coarse: Tensor) -> Tensor:
         """Compute the top-down step; a learned factor goes in at the coarse size, as interpolation is linear."""
