@@ -57,4 +57,4 @@ def test_check_choice_suggests_the_nearest_choice() -> None:
 def test_did_you_mean_lists_a_few_choices_when_none_is_close() -> None:
     assert did_you_mean("x", "abcdefghij", limit=2) == "; choose from: a, b, … (10 in all)"
     assert did_you_mean("19", ["101", "18", "34"], limit=3) == "; choose from: 18, 34, 101"  # in the order of numbers
-    assert did_you_mean("x", []) == "; there is nothing to choose from"
+    assert did_you_mean("x", []) == ""

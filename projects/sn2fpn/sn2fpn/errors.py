@@ -117,7 +117,7 @@ def check_choice(argument: str, found: T, choices: Iterable[T]) -> T:
 
 
 def did_you_mean(found: str, choices: Iterable[str], limit: int = 8, prefix: str = "") -> str:
-    """Return `"; did you mean 'x'?"` for a close match, otherwise a list of the first few valid choices.
+    """Return `"; did you mean 'x'?"` for a close match, otherwise a list of the first few valid choices, if any.
 
     Args:
         found: what was given.
@@ -131,7 +131,7 @@ def did_you_mean(found: str, choices: Iterable[str], limit: int = 8, prefix: str
     if close:
         return f"; did you mean {prefix + lowered[close[0]]!r}?"
     if not choices:
-        return "; there is nothing to choose from"
+        return ""
     more = f", … ({len(choices)} in all)" if len(choices) > limit else ""
     return "; choose from: " + ", ".join(prefix + c or "''" for c in choices[:limit]) + more
 

@@ -131,7 +131,7 @@ def build_train_loader(
                 cfg.DATASETS.TRAIN, c.FILTER_EMPTY_ANNOTATIONS, "DATASETS.TRAIN", mask_format_of(cfg)
             )
         names = check_classes(cfg, cfg.DATASETS.TRAIN)
-        logger.info("training data %s:\n%s", ", ".join(cfg.DATASETS.TRAIN), class_histogram(dataset_dicts, names))
+        logger.info("Training data %s:\n%s", ", ".join(cfg.DATASETS.TRAIN), class_histogram(dataset_dicts, names))
     else:
         dataset_dicts = keep_learnable(cfg, dataset_dicts, "the training data")
     with argument_names({"total_batch_size": "SOLVER.IMS_PER_BATCH", "sampler": "DATALOADER.SAMPLER_TRAIN"}):
