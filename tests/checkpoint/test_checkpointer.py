@@ -105,7 +105,7 @@ def test_without_resume_only_weights_are_loaded(tmp_path: Path) -> None:
 def test_wrapped_models_have_bare_names(tmp_path: Path) -> None:
     model = _Detector()
     Checkpointer(nn.DataParallel(model), tmp_path).save("a")
-    assert torch.load(tmp_path / "a.pth")["model"].keys() == model.state_dict().keys()
+    assert torch.load(tmp_path / "a.pth", weights_only=True)["model"].keys() == model.state_dict().keys()
 
 
 def test_the_best_is_not_what_resume_finds(tmp_path: Path) -> None:

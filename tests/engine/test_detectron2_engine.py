@@ -141,7 +141,7 @@ def test_a_run_changes_engines_twice(command: Command, tmp_path: Path) -> None:
     keys = dict(DATASETS__TEST=(), SOLVER__MAX_ITER=6)
     args = command("sni", **keys)
     native.run(native.load_config(args), args)
-    before = torch.load(tmp_path / "out" / "model_final.pth")
+    before = torch.load(tmp_path / "out" / "model_final.pth", weights_only=True)
 
     args = command("sni", "--resume", **keys)
     trainer = _their_trainer(args)
@@ -161,7 +161,7 @@ def test_a_run_changes_engines_twice(command: Command, tmp_path: Path) -> None:
     args = command("sni", "--resume", DATASETS__TEST=(), SOLVER__MAX_ITER=9)
     engine.run(engine.load_config(args), args, "Engine: detectron2")
     assert "Engine: detectron2" in (tmp_path / "out" / "log.txt").read_text()
-    after = torch.load(tmp_path / "out" / "model_final.pth")
+    after = torch.load(tmp_path / "out" / "model_final.pth", weights_only=True)
     assert after["iteration"] == 8
     args = command("sni", "--resume", DATASETS__TEST=(), SOLVER__MAX_ITER=12)
     ours = NativeTrainer(native.load_config(args))
@@ -169,7 +169,7 @@ def test_a_run_changes_engines_twice(command: Command, tmp_path: Path) -> None:
     assert ours.start_iter == 9 and ours.scheduler.last_epoch == 9
     assert all(torch.equal(ours.model.state_dict()[k], v) for k, v in after["model"].items() if "num_batches" not in k)
     ours.train()
-    assert torch.load(tmp_path / "out" / "model_final.pth")["iteration"] == 11
+    assert torch.load(tmp_path / "out" / "model_final.pth", weights_only=True)["iteration"] == 11
 
 
 @pytest.mark.parametrize("backbone", ["build_sn2_fpn_backbone", "build_resnet_fpn_backbone"])
@@ -307,7 +307,7 @@ def test_retinanet_of_the_model_zoo_trains(pyramid: str, command: Command, tmp_p
     engine.run(engine.load_config(args), args)
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.json").read_text().splitlines()]
     assert {"loss_cls", "loss_box_reg"} <= set(lines[-1] | lines[0])
-    names = set(torch.load(tmp_path / "out" / "model_final.pth")["model"])
+    names = set(torch.load(tmp_path / "out" / "model_final.pth", weights_only=True)["model"])
     if pyramid == "fpn":
         assert {"backbone.top_block.p6.weight", "backbone.top_block.p7.bias", "backbone.fpn_lateral3.weight"} <= names
 
