@@ -60,7 +60,7 @@ def test_one_file_and_one_registration(one_new_file: None) -> None:
 
 
 def test_a_name_is_registered_once_and_forgotten_after_removal() -> None:
-    with pytest.raises(KeyError, match="'fpn' is registered already"):
+    with pytest.raises(ArgumentError, match=r"^name: the pyramid 'fpn' is registered already; choose another name"):
         register_pyramid("fpn")(FPN)
     with pytest.raises(UserError, match="unknown backbone"):
         pyramid_from_backbone_name("build_sn2_laterals_only_backbone")

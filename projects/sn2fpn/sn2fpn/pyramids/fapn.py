@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..errors import ArgumentError, check_choice
 from ..layers import Conv2d, DeformConv2d, Upsampling, c2_xavier_fill, get_upsample
 from ..layers.norm import Norm
+from ..ranges import check_count
 from .base import Pyramid
 from .registry import register_pyramid
 
@@ -67,7 +68,7 @@ class FaPN(Pyramid):
         super().__init__(*inputs, **shared)
         width = self.out_channels
         aligns = check_choice("align", align, ("deform", "none")) == "deform"
-        if aligns and (groups < 1 or width % groups):
+        if aligns and width % check_count("groups", groups):
             raise ArgumentError("groups", f"expected a divisor of the pyramid's width {width}, found {groups}")
         *fused, coarsest = self.levels
         for level, channels in zip(fused, self.in_channels):
