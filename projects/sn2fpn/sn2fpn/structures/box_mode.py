@@ -44,9 +44,9 @@ class BoxMode(IntEnum):
             to_mode: the wanted format.
 
         Returns:
-            The boxes as a list, tuple, array or tensor like `box`. Arrays and tensors keep their dtype, so those of whole
-            numbers lose the halves of a centre. Lists and tuples are computed in float64, or as whole numbers if they
-            hold nothing else and no box is rotated.
+            The boxes as a list, tuple, array or tensor like `box`. Arrays and tensors keep their dtype, so those of
+            whole numbers lose the halves of a centre. Lists and tuples are computed in float64, or as whole numbers if
+            they hold nothing else and no box is rotated.
 
         Raises:
             ArgumentError: there is no such format, the conversion needs the size of the image, or `box` does not hold
