@@ -87,7 +87,7 @@ def test_the_first_item_at_fault_is_named(items: list[int], length: int | None) 
 
 @pytest.mark.parametrize("found", [3, None, "abc", b"abc", {"a": 1}])
 def test_what_is_no_list_is_refused(found: Any) -> None:
-    with pytest.raises(ArgumentError, match="^sizes: expected a list, found "):
+    with pytest.raises(ArgumentError, match=r"^sizes: expected a list, found "):
         check_each("sizes", found, check_count)
 
 

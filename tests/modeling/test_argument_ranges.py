@@ -19,14 +19,18 @@ from sn2fpn.modeling import (
     BoxCoder,
     BoxHead,
     BoxPredictor,
+    GeneralizedRCNN,
     MaskHead,
     Matcher,
     ROIPooler,
     RPNHead,
     StandardROIHeads,
+    build_backbone,
     build_model,
 )
 from sn2fpn.modeling.features import pick_shapes
+from sn2fpn.modeling.roi_heads import build_roi_heads
+from sn2fpn.modeling.rpn import build_rpn
 from sn2fpn.structures import ShapeSpec
 
 BOX, MASK, HEADS, ANCHORS = (
@@ -71,6 +75,8 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     f"{MASK}.NUM_CONV": (-1,),
     f"{MASK}.CONV_DIM": (0, -1),
     "TEST.DETECTIONS_PER_IMAGE": (0,),
+    "MODEL.PIXEL_STD": ([1.0, 0.0, 1.0], [1.0, -1.0, 1.0], [1.0, 1.0]),
+    "MODEL.PIXEL_MEAN": ([math.nan, 0.0, 0.0],),
 }
 ACCEPTED: dict[str, tuple[Any, ...]] = {  # as in Detectron2
     "MODEL.RPN.BOUNDARY_THRESH": (-1, 0, 100),
@@ -199,6 +205,28 @@ def heads(**changes: Any) -> Any:
 def test_parts_that_do_not_fit_each_other(node: Any, words: str) -> None:
     with pytest.raises(ArgumentError, match=f"^{words}"):
         instantiate(node)
+
+
+@pytest.mark.parametrize(
+    ("part", "head", "key"),
+    [
+        ("proposal_generator", {"rpn_head": RPNHead(11, 3)}, "proposal_generator.head.in_channels"),
+        ("roi_heads", {"box_head": BoxHead(11, 7)}, "roi_heads.box_head.in_channels"),
+        ("roi_heads", {"mask_head": MaskHead(11, 3)}, "roi_heads.mask_head.in_channels"),
+    ],
+)
+def test_heads_for_other_channels_than_the_backbones(part: str, head: dict[str, Any], key: str) -> None:
+    with torch.device("meta"):
+        cfg = config(CASES["train_faster_r18"])
+        cfg.merge_from_list(["MODEL.MASK_ON", True])
+        backbone = build_backbone(cfg)
+        shapes = backbone.output_shape()
+        parts = {"proposal_generator": build_rpn(cfg, shapes), "roi_heads": build_roi_heads(cfg, shapes)}
+    for name, module in head.items():
+        setattr(parts[part], name, module)
+    width = cfg.MODEL.FPN.OUT_CHANNELS
+    with pytest.raises(ArgumentError, match=rf"^{key}: expected {width} like the map 'p2', found 11$"):
+        GeneralizedRCNN(backbone, **parts, pixel_mean=[0.0] * 3, pixel_std=[1.0] * 3)
 
 
 def test_parts_that_fit_and_masks_of_one_class_for_all() -> None:
