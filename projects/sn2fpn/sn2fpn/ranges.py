@@ -51,9 +51,12 @@ def check_number(
 
 
 def _is_finite(found: object) -> bool:
-    if isinstance(found, bool) or not isinstance(found, Real):
-        return False
-    return isinstance(found, Integral) or math.isfinite(found)  # `isfinite` overflows on whole numbers of 400 digits
+    # `isfinite` overflows on whole numbers of 400 digits.
+    return _is_whole(found) or (isinstance(found, Real) and not isinstance(found, bool) and math.isfinite(found))
+
+
+def _is_whole(found: object) -> bool:
+    return isinstance(found, Integral) and not isinstance(found, bool)
 
 
 def check_count(argument: str, found: T, at_least: int = 1) -> T:
@@ -66,7 +69,7 @@ def check_count(argument: str, found: T, at_least: int = 1) -> T:
         >>> check_count("num_classes", 80)
         80
     """
-    if not isinstance(found, Integral) or isinstance(found, bool) or found < at_least:
+    if not _is_whole(found) or found < at_least:
         raise ArgumentError(argument, f"expected a whole number of at least {at_least}, found {found!r}")
     return found
 
@@ -77,7 +80,7 @@ def check_odd(argument: str, found: T) -> T:
     Raises:
         ArgumentError: it is not.
     """
-    if not isinstance(found, Integral) or found < 1 or found % 2 == 0:
+    if not _is_whole(found) or found < 1 or found % 2 == 0:
         raise ArgumentError(argument, f"expected an odd number of at least 1, found {found!r}")
     return found
 
