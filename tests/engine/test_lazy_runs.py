@@ -267,16 +267,28 @@ def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., lis
         ),
         ({"model.backbone.out_channels": -3}, {}, ["model.backbone.out_channels", "at least 1", "-3"]),
         ({"model.input_format": "BRG"}, {}, ["model.input_format (", "'BRG'", "did you mean 'RGB'"]),
-        ({"model.roi_heads.in_features": ["p2", "p9"]}, {}, ["model.roi_heads.in_features (", "no output 'p9'"]),
+        (
+            {"model.roi_heads.in_features": ["p2", "p3", "p4", "p9"]},
+            {},
+            ["model.roi_heads.in_features (", "no output 'p9'"],
+        ),
         (
             {"model.proposal_generator.in_features": ["p3", "p4", "p5", "p6"]},
             {},
-            ["model.proposal_generator (", "): AnchorGenerator has strides [4, 8, 16, 32, 64]", "[8, 16, 32, 64]"],
+            [
+                "model.proposal_generator.in_features (",
+                "each stride of anchor_generator (4, 8, 16, 32, 64), found ['p3'",
+            ],
+        ),
+        (
+            {"model.proposal_generator.anchor_generator.strides": [8, 16, 32, 64, 128]},
+            {},
+            ["model.proposal_generator (", "): AnchorGenerator has strides [8, 16, 32, 64, 128]", "[4, 8, 16, 32, 64]"],
         ),
         (
             {"model.proposal_generator.matcher.thresholds": [0.7, 0.3]},
             {},
-            ["model.proposal_generator.matcher.thresholds (", "): expected rising numbers above 0, found [0.7, 0.3]"],
+            ["model.proposal_generator.matcher.thresholds (", "): expected one or more rising IoUs, found [0.7, 0.3]"],
         ),
         ({"optimizer.lr": -1}, {}, ["optimizer (torch.optim.SGD): ", "-1"]),
         (

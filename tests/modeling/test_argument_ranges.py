@@ -173,11 +173,17 @@ def heads(**changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("node", "words"),
     [
-        (rpn(in_features=["p2"]), r"anchor_generator \(.*RPN\): it has 2 levels, but in_features are \['p2'\]"),
+        (
+            rpn(in_features=["p2"]),
+            r"in_features \(.*RPN\): expected one for each stride of anchor_generator \(4, 8\), found",
+        ),
         (rpn(head=L(RPNHead)(in_channels=8, num_anchors=4)), r"head \(.*RPN\): it predicts 4 anchors"),
         (rpn(post_nms_topk=(1000, 0)), r"post_nms_topk\[1\] \(.*RPN\): expected a whole number of at least 1, found 0"),
         (rpn(pre_nms_topk=100), r"pre_nms_topk \(.*RPN\): expected 2 numbers, found 100"),
-        (heads(in_features=["p2"]), r"box_pooler.strides \(.*\): expected one for each of \['p2'\], found \[4, 8\]"),
+        (
+            heads(in_features=["p2"]),
+            r"in_features \(.*Heads\): expected one for each stride of box_pooler \(4, 8\), found \['p2'\]",
+        ),
         (
             heads(box_head=L(BoxHead)(in_channels=8, resolution=8, fc_dims=[16])),
             r"box_head.resolution \(.*\): expected 7 like box_pooler.output_size, found 8",

@@ -109,8 +109,8 @@ class StandardROIHeads(nn.Module):
         """Check that the parts fit each other, which a configuration that lists them may get wrong."""
         pooler, classes = self.box_pooler, self.num_classes
         if len(pooler.strides) != len(self.in_features):
-            problem = f"expected one for each of {list(self.in_features)}, found {list(pooler.strides)}"
-            raise ArgumentError("box_pooler.strides", problem)
+            problem = f"expected one for each stride of box_pooler {pooler.strides}, found {list(self.in_features)}"
+            raise ArgumentError("in_features", problem)
         if (self.mask_pooler is None) != (self.mask_head is None):
             missing = "mask_pooler" if self.mask_pooler is None else "mask_head"
             raise ArgumentError(missing, "the mask branch needs both a mask_pooler and a mask_head, found None")

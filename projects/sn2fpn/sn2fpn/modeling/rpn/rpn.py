@@ -195,9 +195,10 @@ class RPN(nn.Module):
 
 def _check_parts(in_features: Sequence[str], head: RPNHead, anchor_generator: AnchorGenerator) -> None:
     """Check that there are anchors for each map, and as many per position as the head predicts."""
-    levels, counts = len(anchor_generator.strides), anchor_generator.num_anchors
-    if levels != len(in_features):
-        raise ArgumentError("anchor_generator", f"it has {levels} levels, but in_features are {list(in_features)}")
+    strides, counts = anchor_generator.strides, anchor_generator.num_anchors
+    if len(strides) != len(in_features):
+        problem = f"expected one for each stride of anchor_generator {strides}, found {list(in_features)}"
+        raise ArgumentError("in_features", problem)
     if set(counts) != {head.num_anchors}:
         raise ArgumentError(
             "head",
