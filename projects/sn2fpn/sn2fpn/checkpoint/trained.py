@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 from torch import nn
@@ -11,6 +12,9 @@ from .checkpointer import Checkpointer
 from .matching import MatchReport
 
 __all__ = ["load_trained"]
+
+_NOT_IN_A_LINE = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode's categories of control characters, of characters that cannot be encoded, and of ends of lines."""
 
 
 def load_trained(model: nn.Module, path: str, average: bool = False) -> MatchReport | None:
@@ -42,4 +46,4 @@ def _class_names(found: Any) -> list[str]:
     """Return the class names of a file in one line each, or [] if there are none that could be used."""
     if not isinstance(found, list | tuple) or not all(isinstance(name, str) for name in found):
         return []
-    return ["".join(c if c.isprintable() else " " for c in name) for name in found]
+    return ["".join(" " if unicodedata.category(c) in _NOT_IN_A_LINE else c for c in name) for name in found]
