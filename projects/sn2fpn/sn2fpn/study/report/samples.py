@@ -78,7 +78,7 @@ def draw_samples(test_set: TestSet, cells: Sequence[CellResult], images: int = 4
         shown = {name: _shown(of_variant[record["image_id"]], image.shape[:2]) for name, of_variant in found.items()}
         masks = any(of_variant.instances.has("pred_masks") for of_variant in shown.values())
         truth = annotations_to_instances(
-            record["annotations"], TransformList([]), image.shape[:2], "bitmask" if masks else None
+            record.get("annotations", []), TransformList([]), image.shape[:2], "bitmask" if masks else None
         )
         small, _ = fit_image(image, _SIZE_PX)
         size, names = small.shape[:2], test_set.class_names
