@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -55,6 +56,25 @@ def test_gray_cmyk_alpha_and_palette_become_rgb(tmp_path: Path) -> None:
     flat = Image.new("P", (8, 8), 3)
     flat.putpalette([v for i in range(256) for v in (i * 10 % 256, i * 20 % 256, 200)])
     assert (read_image(save(tmp_path / "palette.png", flat), "RGB") == [30, 60, 200]).all()
+
+
+@pytest.mark.parametrize("name", ["gray.png", "gray.tif", "gray.pgm", "color.png", "color.tif", "color.ppm"])
+def test_dark_16_bit_pictures_are_warned_about_in_each_folder_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """12-bit numbers in 16 bits are nearly black; full 16-bit pictures and dark 8-bit ones are as they should be."""
+    shape = (8, 8) if name.startswith("gray") else (8, 8, 3)
+    good, dark = np.full(shape, 40000, np.uint16), np.full(shape, 4095, np.uint16)
+    (tmp_path / "dark").mkdir()
+    for path, pixels in ((tmp_path / name, good), (tmp_path / f"8_bits_{name}", np.full(shape, 9, np.uint8))):
+        cv2.imwrite(str(path), pixels)
+        read_image(path)
+    assert not caplog.records
+    for path in (tmp_path / "dark" / name, tmp_path / "dark" / f"b_{name}"):
+        cv2.imwrite(str(path), dark)
+        assert abs(int(read_image(path).max()) - 16) <= 1
+    assert len(caplog.records) == 1
+    assert f"dark/{name}: the 16-bit pixels are at most about" in caplog.text
 
 
 def test_16_bits_are_scaled_not_clipped(tmp_path: Path) -> None:

@@ -15,12 +15,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
+from sn2fpn.checkpoint import Checkpointer
 from sn2fpn.config import CfgNode
 from sn2fpn.data import read_image
+from sn2fpn.modeling import build_model
 from sn2fpn.predict import Predictor
 from sn2fpn.predict.__main__ import main
 from sn2fpn.predict.inputs import Video
@@ -85,6 +88,223 @@ def test_the_threshold_decides_what_is_drawn_but_not_what_is_written(
     assert predict([pictures / "gray.png"], score_threshold=0) == 0
     drawn = np.asarray(Image.open(tmp_path / "out/gray.png"))
     assert not (drawn == drawn[:, :, :1]).all()
+
+
+def test_the_best_few_are_drawn_in_gray_and_said_once(
+    predict: Predict, pictures: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The note at the bottom of the drawing is white on black, and what is drawn is gray."""
+    assert predict([pictures / "gray.png", pictures / "color.jpg", video], score_threshold=1) == 0
+    said = capsys.readouterr().err
+    assert "No detection reaches --score-threshold 1 in 3 of 3 inputs (0 of 10 in " in said and "gray.png, 0 of" in said
+    assert said.count("No detection") == 1
+    drawn = np.asarray(Image.open(tmp_path / "out/gray.png"))
+    assert (drawn == drawn[:, :, :1]).all() and (drawn[-2:, :100] == 0).all()
+    assert predict([pictures / "gray.png"], score_threshold=0) == 0
+    said = capsys.readouterr().err
+    assert (
+        "No detection" not in said and "TEST.DETECTIONS_PER_IMAGE (max_detections of the RoI heads) allows (10)" in said
+    )
+
+
+def test_class_names_of_the_checkpoint_are_drawn_and_written(
+    predict: Predict, small_cfg: Callable[..., CfgNode], pictures: Path, tmp_path: Path
+) -> None:
+    """The data set of the training is not on this machine."""
+    names = ["bolt", "nut", "washer", "cog", "two\nlines", "\x1b[31m"]
+    data = torch.load(small_cfg().MODEL.WEIGHTS, weights_only=True)
+    torch.save(data | {"class_names": names}, tmp_path / "named.pth")
+    keys = {"DATASETS.TEST": "('elsewhere',)", "DATASETS.TRAIN": "('elsewhere',)"}
+    flags = {"config_file": CONFIG, "weights": tmp_path / "named.pth", "output": tmp_path / "out"}
+    assert predict([pictures / "gray.png"], keys, **flags) == 0
+    content = json.loads((tmp_path / "out/predictions.json").read_text())
+    expected = ["bolt", "nut", "washer", "cog", "two lines", " [31m"]
+    assert content["categories"] == [{"id": i, "name": name} for i, name in enumerate(expected)]
+
+
+def _odd_files(folder: Path, good: Path) -> dict[str, bytes]:
+    """Write a good picture under odd names and return the names as bytes."""
+    names = {
+        "long": b"l" * 251 + b".png",
+        "latin": "Küche".encode("latin-1") + b".png",
+        "lines": b"two\nlines.png",
+        "escape": b"\x1b[31mred\x7f.png",
+        "wide": "写真".encode() * 41 + b".png",
+    }
+    for name in names.values():
+        (folder / os.fsdecode(name)).write_bytes(good.read_bytes())
+    return names
+
+
+def test_odd_names(predict: Predict, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names that are long, not UTF-8 or not printable are read; outputs and messages have clean names."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    names = _odd_files(folder, pictures / "tiny.png")
+    (folder / os.fsdecode(b"broken\n\xff.jpg")).write_bytes(b"noise")
+    assert predict([folder]) == 1
+    said = capsys.readouterr().err
+    assert r"broken\n\xff.jpg: not decodable as an image" in said and "\x1b[31m" not in said
+    content = json.loads((tmp_path / "out/predictions.json").read_text())
+    content["images"][0]["file_name"].encode()  # Every text is valid Unicode.
+    files = [Path(image["file_name"]).name.encode() for image in content["images"]]
+    assert sorted(files) == sorted([*(names[k] for k in names if k != "latin"), b"K\\xfcche.png"])
+    drawings = {p.name for p in (tmp_path / "out").iterdir()} - {"predictions.json"}
+    assert {image["drawing"] for image in content["images"]} == drawings and len(drawings) == len(names)
+    assert all(name.isprintable() and len(name.encode()) <= 210 for name in drawings)
+
+
+def test_names_that_cannot_be_looked_up_are_said_and_others_go_on(
+    predict: Predict,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = [
+        "x" * 5000,
+        "~nosuchuser/a.jpg",
+        "nul\0.jpg",
+        str(pictures / "tiny.png"),
+        str(pictures / "gray.png") + "\r",
+    ]
+    stdin = io.TextIOWrapper(io.BytesIO("\n".join(names).encode() + b"\nno\xff.png"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert predict(["-"]) == 1
+    said = capsys.readouterr().err
+    assert "(File name too long)" in said and "~nosuchuser/a.jpg (Could not determine home directory" in said
+    assert r"no file matches nul\x00.jpg" in said and r"no file matches no\xff.png" in said
+    assert max(map(len, said.splitlines())) < 800 and "4 of 6 inputs could not be read" in said
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"gray.png", "tiny.png", "predictions.json"}
+
+
+def test_files_that_are_no_pictures(
+    predict: Predict, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pipe would block for ever. Folders that are called like pictures are passed over. Broken links are named."""
+    folder = tmp_path / "kinds"
+    folder.mkdir()
+    os.mkfifo(folder / "pipe.jpg")
+    os.mkfifo(folder / "pipe.mp4")
+    (folder / "folder.jpg").mkdir()
+    (folder / "link.jpg").symlink_to("nowhere.jpg")
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "text.png").write_text("a text")
+    shutil.copy(pictures / "tiny.png", folder / "a.png")
+    assert predict([folder, "/dev/zero"]) == 1
+    said = capsys.readouterr().err
+    for words in (
+        "pipe.jpg: expected a regular file",
+        "pipe.mp4: expected a regular file",
+        "/dev/zero: expected a reg",
+    ):
+        assert words in said
+    for words in ("link.jpg: image file does not exist", "text.png: not decodable as an image", "6 of 7 inputs"):
+        assert words in said
+    assert said.count("WARNING") == 7 and "loop.png" in said  # six files, and the remark that nothing is sure
+
+
+def test_pictures_of_all_modes_and_sizes(predict: Predict, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "modes"
+    folder.mkdir()
+    color = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 31, 3)).astype(np.uint8))
+    for mode in ("1", "L", "LA", "P", "RGBA"):
+        color.convert(mode).save(folder / f"{mode}.png")
+    color.convert("P").save(folder / "clear.png", transparency=b"\0\x80\xff")
+    color.convert("CMYK").save(folder / "CMYK.tif")
+    color.save(folder / "animated.gif", save_all=True, append_images=[color.rotate(90)])
+    color.save(folder / "lossless.webp", lossless=True)
+    Image.fromarray(np.full((9, 9), 300, np.uint16)).save(folder / "dark16.png")
+    Image.fromarray(np.full((9, 9), 0.5, np.float32)).save(folder / "float.tif")
+    for size in ((1, 1), (1, 3000), (3000, 1), (9000, 2)):
+        color.resize(size).save(folder / f"{size[0]}x{size[1]}.png")
+    assert predict([folder]) == 1
+    said = capsys.readouterr().err
+    assert "float.tif: 'F' pixels beyond 16 bits have no defined brightness" in said and "1 of 15 inputs" in said
+    assert "dark16.png: the 16-bit pixels are at most about 257 of 65,535" in said
+    images = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
+    assert {Path(i["file_name"]).stem: (i["width"], i["height"]) for i in images}["9000x2"] == (9000, 2)
+    assert len(images) == 14
+
+
+def test_pictures_beyond_the_limit_of_pixels(
+    predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pillow warns about pictures that are larger than its limit, and refuses those that are twice as large."""
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 15000)
+    Image.new("L", (200, 100)).save(tmp_path / "large.png")
+    Image.new("L", (400, 100)).save(tmp_path / "huge.png")
+    assert predict([tmp_path / "large.png", tmp_path / "huge.png"]) == 1
+    said = capsys.readouterr().err
+    assert "large.png: Image size (20000 pixels) exceeds limit of 15000 pixels" in said
+    assert "huge.png: not decodable as an image: Image size (40000 pixels)" in said and "1 of 2 inputs" in said
+
+
+def test_too_little_memory_for_a_picture(
+    predict: Predict, pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = Predictor.__call__
+    errors = iter(
+        [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: no")]
+    )
+
+    def full(self: Predictor, image: np.ndarray) -> dict[str, Any]:
+        if error := next(errors, None):
+            raise error
+        return whole(self, image)
+
+    monkeypatch.setattr(Predictor, "__call__", full)
+    assert predict([pictures / name for name in ("color.jpg", "turned.jpg", "tiny.png", "gray.png")]) == 1
+    said = capsys.readouterr().err
+    assert said.count("there is not enough memory to predict on it") == 3 and "3 of 4 inputs" in said
+    errors = iter([RuntimeError("a fault of the program")])
+    with pytest.raises(RuntimeError, match="a fault of the program"):
+        predict([pictures / "gray.png"])
+
+
+def test_many_inputs_of_one_name_and_folders_in_the_way(
+    predict: Predict, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [
+        tmp_path / str(i) / name for i in range(2) for name in ("A.png", "a.png", "a-2.png", "predictions.json.png")
+    ]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        shutil.copy(pictures / "tiny.png", file)
+    (tmp_path / "out/a.png").mkdir(parents=True)
+    assert predict(files) == 0
+    drawings = [i["drawing"] for i in json.loads((tmp_path / "out/predictions.json").read_text())["images"]]
+    assert drawings[:2] == ["A.png", "a-2.png"] or drawings[:2] == ["A-2.png", "a-3.png"]
+    assert len({d.casefold() for d in drawings}) == 8 and all((tmp_path / "out" / d).is_file() for d in drawings)
+    capsys.readouterr()
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "out/predictions.json").mkdir(parents=True)
+    assert predict(files) == 2
+    assert "out: a folder has the place of the file predictions.json" in capsys.readouterr().err
+
+
+def test_a_video_whose_name_is_not_utf8(
+    predict: Predict, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """OpenCV would end the process with a segmentation fault."""
+    odd = tmp_path / os.fsdecode(b"clip\xff.avi")
+    video.rename(odd)
+    assert predict([odd]) == 1
+    assert r"clip\xff.avi: OpenCV reads and writes videos only under names in UTF-8" in capsys.readouterr().err
+
+
+def test_a_model_of_other_pictures_is_refused(
+    predict: Predict,
+    small_cfg: Callable[..., CfgNode],
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    keys = {"MODEL.PIXEL_MEAN": "[1.0]", "MODEL.PIXEL_STD": "[1.0]"}
+    Checkpointer(build_model(small_cfg(keys)), tmp_path).save("gray")
+    assert predict([pictures], keys, weights=tmp_path / "gray.pth") == 2
+    said = capsys.readouterr().err
+    assert "expected a model of pictures with 3 channels, as files have, found 1 in MODEL.PIXEL_MEAN" in said
 
 
 def test_a_video(predict: Predict, small_cfg: Callable[..., CfgNode], video: Path, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
+from typing import Any
+
 from torch import nn
 
 from ..errors import ArgumentError
@@ -9,6 +12,9 @@ from .checkpointer import Checkpointer
 from .matching import MatchReport
 
 __all__ = ["load_trained"]
+
+_NOT_IN_A_LINE = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode's categories of control characters, of characters that cannot be encoded, and of ends of lines."""
 
 
 def load_trained(model: nn.Module, path: str, average: bool = False) -> MatchReport | None:
@@ -20,7 +26,7 @@ def load_trained(model: nn.Module, path: str, average: bool = False) -> MatchRep
         average: whether to take the moving average of the weights, which training keeps beside them.
 
     Returns:
-        What matched, or None without a path.
+        What matched and the names of the classes, or None without a path.
 
     Raises:
         ArgumentError: see `Checkpointer.load`; or the file holds no average.
@@ -31,4 +37,13 @@ def load_trained(model: nn.Module, path: str, average: bool = False) -> MatchRep
         if "ema" not in rest:
             raise ArgumentError("average", f"{path} holds no averaged weights; set it to False")
         model.load_state_dict(rest["ema"])
+    if checkpointer.report is not None:
+        checkpointer.report.class_names = _class_names(rest.get("class_names"))
     return checkpointer.report
+
+
+def _class_names(found: Any) -> list[str]:
+    """Return the class names of a file in one line each, or [] if there are none that could be used."""
+    if not isinstance(found, list | tuple) or not all(isinstance(name, str) for name in found):
+        return []
+    return ["".join(" " if unicodedata.category(c) in _NOT_IN_A_LINE else c for c in name) for name in found]

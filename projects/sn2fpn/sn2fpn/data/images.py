@@ -15,6 +15,8 @@ __all__ = ["FORMATS", "check_image_size", "read_image", "read_image_size"]
 logger = logging.getLogger(__name__)
 
 FORMATS = ("BGR", "RGB", "L")
+_DARK = 64
+"""A 16-bit picture whose 8-bit values stay below this probably holds numbers of 14 bits or fewer."""
 
 
 def read_image(file_name: str | Path, format: str = "BGR") -> np.ndarray:
@@ -36,12 +38,15 @@ def read_image(file_name: str | Path, format: str = "BGR") -> np.ndarray:
     check_choice("format", format, FORMATS)
     path = Path(file_name)
     with _open(path) as image:
+        deep = _has_16_bits(image)
         try:
             image.load()
             upright = ImageOps.exif_transpose(image) if _orientation(image, path) > 1 else image
         except Exception as e:  # decoders raise errors of many types for damaged files
             raise _undecodable(path, e) from None
         pixels = np.asarray(_to_8_bits(upright, path).convert("L" if format == "L" else "RGB"))
+    if deep and pixels.max() < _DARK:
+        _warn_dark(path, int(pixels.max()))
     if format == "L":
         return pixels[:, :, None]
     return np.ascontiguousarray(pixels[:, :, ::-1]) if format == "BGR" else pixels
@@ -92,6 +97,31 @@ def _orientation(image: Image.Image, path: Path) -> int:
     except Exception as e:  # PIL raises errors of many types for damaged EXIF data
         logger.warning("%s: the EXIF data cannot be read (%s), so the image is taken as upright", path, e)
         return 1
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    """Return whether the pixels in a file have 16 bits. It must be asked before they are loaded."""
+    if image.mode.startswith("I"):
+        return True
+    # Colours are loaded with 8 bits each, and only the raw format, such as "RGB;16B" or ("RGB", 65535), tells.
+    raw = [str(tile[3]) for tile in getattr(image, "tile", ())]
+    return any(";16" in args or "65535" in args for args in raw)
+
+
+_dark_folders: set[Path] = set()
+
+
+def _warn_dark(path: Path, brightest: int) -> None:
+    """Warn about a dark 16-bit picture, once in each folder, because training reads it again in every epoch."""
+    if path.parent in _dark_folders:
+        return
+    _dark_folders.add(path.parent)
+    logger.warning(
+        "%s: the 16-bit pixels are at most about %d of 65,535, so the image is nearly black (as others in its folder "
+        "may be); if they hold numbers of fewer bits, scale them to 16 bits or save them with 8",
+        path,
+        brightest * 257,
+    )
 
 
 def _to_8_bits(image: Image.Image, path: Path) -> Image.Image:

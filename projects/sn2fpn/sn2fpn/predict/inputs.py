@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import glob
+import logging
 import math
+import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -14,8 +17,11 @@ import numpy as np
 
 from ..data import read_image
 from ..errors import UserError
+from .names import shown
 
-__all__ = ["Unreadable", "Video", "find_files", "is_video", "read_picture"]
+__all__ = ["Unreadable", "Video", "check_utf8", "find_files", "is_video", "read_picture"]
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
@@ -37,16 +43,19 @@ def find_files(inputs: Sequence[str], names: IO[str]) -> tuple[list[Path], list[
         names: the standard input.
 
     Returns:
-        The files, and the inputs that match no file.
+        The files, and the inputs that match no file, each with the reason if there is a special one.
 
     Raises:
         UserError: there is no file at all, or there are configuration keys among the inputs.
     """
-    given = [name for item in inputs for name in (names.read().splitlines() if item == "-" else [item]) if name.strip()]
+    given = [name for item in inputs for name in (_read_names(names) if item == "-" else [item]) if name.strip()]
     found: dict[Path, None] = {}
     missing: list[str] = []
     for name in given:
-        files = _match(name)
+        try:
+            files, reason = _match(name), ""
+        except (OSError, ValueError, RuntimeError) as e:  # The name is too long, its folder is not readable, ...
+            files, reason = [], getattr(e, "strerror", None) or str(e)
         found |= dict.fromkeys(files)
         if not files:
             if name in inputs and _CONFIG_KEY.fullmatch(name):
@@ -54,22 +63,31 @@ def find_files(inputs: Sequence[str], names: IO[str]) -> tuple[list[Path], list[
                     f"--input: expected files, found the configuration key {name!r}; changes of keys come last, after "
                     "another flag, e.g. --input a.jpg --output out MODEL.DEVICE cpu"
                 )
-            missing.append(name)
+            missing.append(shown(name) + (f" ({reason})" if reason else ""))
     if not found:
-        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        if shown:
-            raise UserError(f"--input: no file matches {shown}")
+        examples = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        if examples:
+            raise UserError(f"--input: no file matches {examples}")
         raise UserError("--input -: the standard input holds no file names")
     return list(found), missing
+
+
+def _read_names(names: IO[str] | None) -> list[str]:
+    """Return the lines of the standard input. They are file names, which may be in any encoding."""
+    if names is None:  # The standard input is closed.
+        return []
+    text = os.fsdecode(names.buffer.read()) if hasattr(names, "buffer") else names.read()
+    return [line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n")]
 
 
 def _match(name: str) -> list[Path]:
     path = Path(name).expanduser()
     if path.is_dir():
-        return sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES)
+        inside = (p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES)
+        return sorted(p for p in inside if not p.is_dir())
     if path.exists():  # This comes before patterns because the name of a file may hold brackets.
         return [path]
-    return sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())  # noqa: PTH207
+    return sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if not p.is_dir())  # noqa: PTH207
 
 
 def is_video(path: Path) -> bool:
@@ -78,15 +96,27 @@ def is_video(path: Path) -> bool:
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """Return a picture upright in BGR order (array [H, W, 3] of uint8).
+    """Return a picture upright in BGR order (array [H, W, 3] of uint8). What is odd about it is logged.
 
     Raises:
         Unreadable: the file cannot be decoded.
     """
-    try:
-        return read_image(path, "BGR")
-    except UserError as e:
-        raise Unreadable(str(e)) from None
+    _check_kind(path)
+    with warnings.catch_warnings(record=True) as odd:  # Pillow warns about very large and damaged files.
+        warnings.simplefilter("always")
+        try:
+            image = read_image(path, "BGR")
+        except UserError as e:
+            raise Unreadable(str(e).replace(str(path), shown(path))) from None
+    for message in dict.fromkeys(str(w.message) for w in odd):
+        logger.warning("%s: %s", path, message)
+    return image
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse devices and pipes, which may have no end."""
+    if path.exists() and not path.is_file():
+        raise Unreadable(f"{shown(path)}: expected a regular file, found a device or a pipe")
 
 
 class Video:
@@ -102,16 +132,18 @@ class Video:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, name = path, shown(path)
+        _check_kind(path)
         if not path.is_file() or path.stat().st_size == 0:
-            raise Unreadable(f"{path}: the video file is {'empty (0 bytes)' if path.is_file() else 'missing'}")
+            raise Unreadable(f"{name}: the video file is {'empty (0 bytes)' if path.is_file() else 'missing'}")
+        check_utf8(path)
         self._capture = cv2.VideoCapture(str(path))
         fps, count = (self._capture.get(p) for p in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
         self.fps = fps if math.isfinite(fps) and fps > 0 else 25.0
         self.frames_read = 0
         self.frames = int(count) if math.isfinite(count) and count > 0 else None
         if not self._capture.isOpened():
-            raise Unreadable(f"{path}: cannot be decoded as a video; it is damaged, or OpenCV lacks a decoder for it")
+            raise Unreadable(f"{name}: cannot be decoded as a video; it is damaged, or OpenCV lacks a decoder for it")
 
     def __iter__(self) -> Iterator[np.ndarray]:
         while (answer := self._capture.read())[0]:
@@ -125,6 +157,22 @@ class Video:
         A few frames fewer are accepted because containers do not count exactly.
         """
         if self.frames_read == 0:
-            raise Unreadable(f"{self.path}: no frame of the video can be decoded")
+            raise Unreadable(f"{shown(self.path)}: no frame of the video can be decoded")
         if self.frames is not None and self.frames_read < 0.95 * self.frames:
-            raise Unreadable(f"{self.path}: the video breaks off after {self.frames_read} of {self.frames} frames")
+            raise Unreadable(
+                f"{shown(self.path)}: the video breaks off after {self.frames_read} of {self.frames} frames"
+            )
+
+
+def check_utf8(path: Path) -> None:
+    """Refuse a video whose name is not UTF-8, because OpenCV ends the whole process over it.
+
+    Raises:
+        Unreadable: the name is not UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise Unreadable(
+            f"{shown(path)}: OpenCV reads and writes videos only under names in UTF-8; rename it"
+        ) from None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -19,10 +20,19 @@ from ..data.categories import Category
 from ..errors import UserError
 from ..evaluation.detections import ImageDetections, to_coco_results
 from ..structures import Instances
-from ..visualization import draw_instances, scale_instances
-from .inputs import is_video
+from ..visualization import Shown, draw_shown
+from .inputs import check_utf8, is_video
+from .names import free_names, in_json, shown
 
-__all__ = ["CocoWriter", "coco_writer", "draw_detections", "name_outputs", "save_picture", "VideoWriter"]
+__all__ = [
+    "CocoWriter",
+    "check_inputs_stay",
+    "coco_writer",
+    "draw_detections",
+    "name_outputs",
+    "save_picture",
+    "VideoWriter",
+]
 
 PREDICTIONS = "predictions.json"
 _MIN_LONG_PX, _MIN_SHORT_PX, _MAX_LONG_PX = 320, 64, 4000
@@ -40,49 +50,54 @@ def name_outputs(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
     Raises:
         UserError: a drawing would replace an input.
     """
-    inputs = {file.resolve() for file in files}
-    outputs: dict[Path, Path] = {}
-    taken = {PREDICTIONS}
-    for file in files:
-        jpeg = file.suffix.lower() in (".jpg", ".jpeg")
-        suffix = ".mp4" if is_video(file) else file.suffix if jpeg else ".png"
-        name, number = file.stem + suffix, 2
-        while name in taken:
-            name, number = f"{file.stem}-{number}{suffix}", number + 1
-        taken.add(name)
-        outputs[file] = folder / name
-        if outputs[file].resolve() in inputs:
-            raise UserError(
-                f"--output {folder}: the drawing of {file} would replace the input {outputs[file]}; "
-                "choose another folder"
-            )
+    outputs = dict(zip(files, free_names(files, folder, _suffix, {PREDICTIONS})))
+    check_inputs_stay(outputs)
     return outputs
 
 
-def draw_detections(
-    image: np.ndarray, instances: Instances, class_names: Sequence[str], score_threshold: float
-) -> np.ndarray:
-    """Draw the detections that score at least `score_threshold` on a picture. Small pictures are enlarged first.
+def check_inputs_stay(outputs: Mapping[Path, Path]) -> None:
+    """Check that no output replaces an input.
+
+    Args:
+        outputs: the output of each input.
+
+    Raises:
+        UserError: one does.
+    """
+    inputs = {os.path.realpath(file) for file in outputs}
+    for file, output in outputs.items():
+        if os.path.realpath(output) in inputs:
+            raise UserError(
+                f"--output {output.parent}: the drawing of {shown(file)} would replace the input {shown(output)}; "
+                "choose another folder"
+            )
+
+
+def _suffix(file: Path) -> str:
+    jpeg = file.suffix.lower() in (".jpg", ".jpeg")
+    return ".mp4" if is_video(file) else file.suffix if jpeg else ".png"
+
+
+def draw_detections(image: np.ndarray, detections: Shown, class_names: Sequence[str]) -> np.ndarray:
+    """Draw chosen detections on a picture. Small pictures are enlarged first.
 
     Args:
         image: the picture in BGR order (array [H, W, 3] of uint8).
-        instances: the detections, in the pixels of the picture.
+        detections: the detections to draw, in the pixels of the picture.
         class_names: the name of each class.
-        score_threshold: the lowest score to draw.
 
     Returns:
         The drawing in RGB order (array [s * H, s * W, 3] of uint8), where s is the factor of enlargement.
     """
     image = image[:, :, ::-1]
-    instances = instances[instances.scores >= score_threshold].to("cpu")
     long, short = max(image.shape[:2]), min(image.shape[:2])
     factor = max(math.ceil(_MIN_LONG_PX / long), min(math.ceil(_MIN_SHORT_PX / short), _MAX_LONG_PX // long))
     if factor > 1:
         height, width = (factor * side for side in image.shape[:2])
         picture = Image.fromarray(np.ascontiguousarray(image))
         image = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
-        instances = scale_instances(instances, (height, width))
-    return draw_instances(image, instances, class_names)
+        detections = detections.scaled((height, width))
+    return draw_shown(image, detections, class_names)
 
 
 def save_picture(image: np.ndarray, path: Path) -> None:
@@ -114,6 +129,7 @@ class VideoWriter:
             UserError: this OpenCV cannot write MP4.
         """
         if not self._writer.isOpened():
+            check_utf8(self._path)
             name = str(self._file.enter_context(atomic_path(self._path, ".part.mp4")))
             if not self._writer.open(name, cv2.VideoWriter.fourcc(*_CODEC), self._fps, frame.shape[1::-1]):
                 raise UserError(
@@ -154,13 +170,13 @@ class CocoWriter:
         """
         height, width = instances.image_size
         image_id = len(self._images) + 1
-        self._images.append({"id": image_id, "file_name": str(file_name), "height": height, "width": width, **more})
+        self._images.append({"id": image_id, "file_name": in_json(file_name), "height": height, "width": width, **more})
         for result in to_coco_results([ImageDetections.from_instances(image_id, instances)], self._category_ids):
             self.detections += 1
             mask, (_, _, w, h) = result.get("segmentation"), result["bbox"]
             area = float(mask_utils.area(mask)) if mask else w * h
             entry = {"id": self.detections, **result, "area": area, "iscrowd": 0}
-            self._file.write(",\n" * (self.detections > 1) + json.dumps(entry))
+            self._file.write(",\n" * (self.detections > 1) + json.dumps(entry, allow_nan=False))
 
     def finish(self) -> None:
         """Write the end of the file, which lists the pictures."""

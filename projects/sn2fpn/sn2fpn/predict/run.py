@@ -11,14 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..errors import UserError
+from ..visualization import Shown, shown_detections
 from .inputs import Unreadable, Video, find_files, is_video, read_picture
 from .loading import load_predictor
+from .names import printable, shown
 from .outputs import PREDICTIONS, CocoWriter, VideoWriter, coco_writer, draw_detections, name_outputs, save_picture
 from .predictor import Predictor
+from .remarks import Remarks
 
 __all__ = ["run"]
 
@@ -36,16 +40,19 @@ def run(args: Any) -> int:
     _log_to(progress.console)
     folder = Path(args.output)
     files, missing = find_files(args.input, sys.stdin)
-    outputs = name_outputs(files, folder)
     with _writing_to(folder):
+        outputs = name_outputs(files, folder)
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
+        if (folder / PREDICTIONS).is_dir():
+            raise UserError(f"--output {shown(folder)}: a folder has the place of the file {PREDICTIONS}")
     for name in missing:
         logger.warning("--input: no file matches %s", name)
     predictor, categories = load_predictor(args.config_file, args.weights, args.opts)
     with _writing_to(folder), coco_writer(folder / PREDICTIONS, categories) as coco, progress:
-        job = _Job(predictor, coco, [c["name"] for c in categories], args.score_threshold, progress)
+        job = _Job(predictor, coco, args.score_threshold, progress)
         failed, interrupted = job.run(outputs)
+    job.remarks.log()
     logger.info("Wrote %d detections to %s", coco.detections, folder / PREDICTIONS)
     failed += len(missing)
     if failed:
@@ -72,9 +79,12 @@ class _Job:
 
     predictor: Predictor
     coco: CocoWriter
-    class_names: list[str]
     score_threshold: float
     progress: Progress
+
+    def __post_init__(self) -> None:
+        limit = getattr(self.predictor.model.roi_heads, "max_detections", -1)
+        self.remarks = Remarks(self.score_threshold, limit)
 
     def run(self, outputs: Mapping[Path, Path]) -> tuple[int, bool]:
         """Predict on all files, and keep the results so far if Ctrl-C interrupts that.
@@ -95,24 +105,35 @@ class _Job:
             except KeyboardInterrupt:
                 logger.error("Interrupted at %s", file)
                 return failed, True
+            except (MemoryError, RuntimeError) as e:
+                if not _is_out_of_memory(e):
+                    raise
+                logger.warning("%s: there is not enough memory to predict on it", file)
+                failed += 1
         return failed, False
 
     def picture(self, file: Path, output: Path) -> None:
-        """Predict on a picture."""
+        """Predict on a picture. If no detection reaches the threshold, the best few are drawn in gray."""
         image = read_picture(file)
-        instances = self.predictor(image)["instances"]
-        save_picture(draw_detections(image, instances, self.class_names, self.score_threshold), output)
+        instances = self.predictor(image)["instances"].to("cpu")
+        detections = shown_detections(instances, self.score_threshold)
+        save_picture(draw_detections(image, detections, self.predictor.class_names), output)
         self.coco.add(file, instances, drawing=output.name)
+        self.remarks.add(file, [detections.reach], len(instances))
 
     def video(self, file: Path, output: Path) -> None:
         """Predict on a video frame by frame. A video that breaks off is drawn as far as it goes."""
         video = Video(file)
-        task = self.progress.add_task(f"  {file.name}", total=video.frames)
+        task = self.progress.add_task(f"  {shown(file.name)}", total=video.frames)
+        reach, found = [], self.coco.detections
         with VideoWriter(output, video.fps) as writer:
             for number, image in enumerate(self.progress.track(video, task_id=task)):
-                instances = self.predictor(image)["instances"]
-                writer.write(draw_detections(image, instances, self.class_names, self.score_threshold))
+                instances = self.predictor(image)["instances"].to("cpu")
+                sure = instances[instances.scores >= self.score_threshold]
+                reach.append(len(sure))
+                writer.write(draw_detections(image, Shown(sure, len(sure), ""), self.predictor.class_names))
                 self.coco.add(file, instances, drawing=output.name, frame=number)
+        self.remarks.add(file, reach, self.coco.detections - found)
         self.progress.remove_task(task)
         video.check_complete()
 
@@ -123,7 +144,12 @@ def _writing_to(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        raise UserError(f"--output {folder}: cannot be written: {e}") from None
+        raise UserError(f"--output {shown(folder)}: cannot be written: {e}") from None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that the memory of the machine or of the GPU is used up."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _log_to(console: Console) -> None:
@@ -140,5 +166,5 @@ class _ConsoleHandler(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = f"{record.levelname}: {self.format(record)}"
+        text = printable(f"{record.levelname}: {self.format(record)}", keep="\n")
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

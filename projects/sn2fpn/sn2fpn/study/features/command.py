@@ -14,6 +14,8 @@ from ...data.images import check_image_size
 from ...errors import UserError, argument_names, did_you_mean
 from ...predict.inputs import find_files, is_video
 from ...predict.loading import load_predictor
+from ...predict.names import free_names
+from ...predict.outputs import check_inputs_stay
 from .examine import compare_models, measures_table
 
 __all__ = ["add_arguments", "main"]
@@ -48,7 +50,8 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"--drawings {args.drawings}: expected a number of images, 0 or more")
     files = _images(args.input)
     records = _records(files, args.annotations)
-    outputs = _name_drawings(files, Path(args.output))
+    outputs = list(free_names(files, Path(args.output), lambda _: ".png"))
+    check_inputs_stay(dict(zip(files, outputs)))
     drawings = {i: outputs[i] for i in evenly_spread(range(len(files)), args.drawings)}
     models = zip(name_models(args.config_file, args.weights), args.config_file, args.weights or repeat(""))
     with argument_names({"predictors": "--config-file"}):
@@ -113,21 +116,3 @@ def _find(file: Path, known: Sequence[dict[str, Any]], annotations: str) -> dict
         names = {Path(r["file_name"]).name for r in known}
         raise UserError(f"--annotations {annotations}: has no image {file.name!r}{did_you_mean(file.name, names)}")
     return max(matches, key=lambda r: len(Path(r["file_name"]).parts))
-
-
-def _name_drawings(files: Sequence[Path], folder: Path) -> list[Path]:
-    """Return the path of a PNG for each image, numbered where names repeat; no drawing may replace an image."""
-    inputs = {file.resolve() for file in files}
-    taken: set[Path] = set()
-    outputs = []
-    for file in files:
-        output, number = folder / f"{file.stem}.png", 2
-        while output in taken:
-            output, number = folder / f"{file.stem}-{number}.png", number + 1
-        if output.resolve() in inputs:
-            raise UserError(
-                f"--output {folder}: the drawing of {file} would replace the input {output}; choose another folder"
-            )
-        taken.add(output)
-        outputs.append(output)
-    return outputs

@@ -228,7 +228,8 @@ def samples(study: StudyResults, shown: Sequence[SampleRow], test_set: TestSet |
     return [
         f"The same {len(shown)} of the {len(test_set.records):,} test images are shown for all variants. They are "
         f"evenly spread over the test set and not chosen by their results. The detections are those of seed {seeds} "
-        f"with a score of at least {SCORE_THRESHOLD:g}."
+        f"with a score of at least {SCORE_THRESHOLD:g}. Where none has, the best few are drawn in gray, and the "
+        "picture says so."
     ]
 
 
