@@ -21,6 +21,7 @@ ROOMS = {
     "errors": "the exceptions for user mistakes",
     "signatures": "the arguments of callables",
     "registry": "objects by name",
+    "trust": "whether code that came with a file may be run",
     "atomic": "files that are written completely or not at all",
     "distributed": "the exchange between processes",
     "program": "the exit codes of all command lines",

@@ -42,7 +42,7 @@ def run(args: Any) -> int:
         tempfile.TemporaryFile(dir=folder).close()
     for name in missing:
         logger.warning("--input: no file matches %s", name)
-    predictor, categories = load_predictor(args.config_file, args.weights, args.opts)
+    predictor, categories = load_predictor(args.config_file, args.weights, args.opts, args.trust)
     with _writing_to(folder), coco_writer(folder / PREDICTIONS, categories) as coco, progress:
         job = _Job(predictor, coco, [c["name"] for c in categories], args.score_threshold, progress)
         failed, interrupted = job.run(outputs)
