@@ -194,8 +194,8 @@ def _locate_building_block(name: str, where: str = "") -> Any:
     found = locate(name, where) if _is_building_block(name) and not any(p.startswith("_") for p in parts) else None
     if not _is_building_block(getattr(found, "__module__", None) or ""):
         raise UserError(
-            f"{where or 'name'}: {name!r} is refused, because a YAML file is data and may name parts of models, data and "
-            f"schedules only (from {', '.join(_BUILDING_BLOCKS[:3])}, torch.nn, …); "
+            f"{where or 'name'}: {name!r} is refused, because a YAML file is data and may name parts of models, data "
+            f"and schedules only (from {', '.join(_BUILDING_BLOCKS[:3])}, torch.nn, …); "
             "LazyConfig.load(filename, trust=True) allows all names"
         )
     return found
