@@ -121,8 +121,8 @@ def _read(file: Path) -> Any:
     except RefusedGlobal as error:
         raise ArgumentError(
             "path",
-            f"{file} is refused because it names {error}, and weights need only arrays and plain types. Nothing in it "
-            "was executed. Save the weights as a plain dict of tensors",
+            f"{file} is refused because it names {_shown(error)}, and weights need only arrays and plain types. "
+            "Nothing in it was executed. Save the weights as a plain dict of tensors",
         ) from error
     except Exception as error:  # A broken stream may lead the readers to any error.
         reason = _shown(re.split(r"\n|\. ", str(error).strip())[0]) or type(error).__name__
