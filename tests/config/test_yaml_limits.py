@@ -55,8 +55,9 @@ def test_texts_that_ask_for_too_much(kind: str, read: Callable[[Path], Any], tmp
     text, words = _TEXTS[kind]
     file, start = tmp_path / "bomb.yaml", time.perf_counter()
     file.write_text(text)
-    if kind == "date" and read == LazyConfig.load:
-        return  # omegaconf reads dates as texts
+    if kind == "date" and read == LazyConfig.load:  # omegaconf reads dates as texts
+        assert read(file).A == "2026-13-45"
+        return
     with pytest.raises(UserError, match=words) as error:
         read(file)
     assert time.perf_counter() - start < _SECONDS
