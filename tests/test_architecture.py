@@ -22,6 +22,7 @@ ROOMS = {
     "ranges": "checks that numbers are in their ranges",
     "signatures": "the arguments of callables",
     "registry": "objects by name",
+    "trust": "whether code that came with a file may be run",
     "atomic": "files that are written completely or not at all",
     "distributed": "the exchange between processes",
     "program": "the exit codes of all command lines",

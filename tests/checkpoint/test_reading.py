@@ -212,28 +212,11 @@ def test_missing_files_name_the_argument_and_the_nearest_file(tmp_path: Path) ->
         load_file(tmp_path)
 
 
-def test_detectron2_addresses_are_fetched_once_and_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
-    cached = tmp_path / "detectron2/ImageNetPretrained/MSRA/R-50.pkl"
-    cached.parent.mkdir(parents=True)
-    _write_pickle(cached, {"model": WEIGHTS, "__author__": "x", "matching_heuristics": True})
-    checkpoint = load_file("detectron2://ImageNetPretrained/MSRA/R-50.pkl")
-    assert checkpoint.path == cached
-    _assert_weights(checkpoint.model)
-
-
-def test_addresses_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_network(url: str, folder: str, filename: str) -> str:
-        raise OSError("Name or service not known")
-
-    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
-    monkeypatch.setattr("iopath.common.file_io.download", no_network)
-    with pytest.raises(UserError) as error:
-        load_file("detectron2://a/model.pkl")
-    for part in ("path: ", "https://dl.fbaipublicfiles.com/detectron2/a/model.pkl", "local file"):
-        assert part in str(error.value)
-    with pytest.raises(UserError, match=r"s3://bucket/model\.pkl"):
-        load_file("s3://bucket/model.pkl")
+def test_names_with_control_characters_are_shown_escaped(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"name has control characters: 'a\\x1b\[31m'"):
+        load_file(_write_pickle(tmp_path / "w.pkl", {"a\x1b[31m": np.zeros(1)}))
+    with pytest.raises(UserError, match=r"found 'a\\x1b\[31m'"):
+        load_file(_write_pickle(tmp_path / "w.pkl", {"a\x1b[31m": 1}))
 
 
 # ------------------------------------------------------------------ files of the sample data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -215,13 +216,45 @@ def test_saved_yaml_is_plain_and_builds_the_same(tmp_path: Path) -> None:
     text = (tmp_path / "c.yaml").read_text()
     yaml.safe_load(text)
     assert "fractions.Fraction" in text and "${n}" in text
-    again = LazyConfig.load(tmp_path / "c.yaml")
+    again = LazyConfig.load(tmp_path / "c.yaml", trust=True)
     assert again.n == 4
     again.n = 2
     assert instantiate(again.node) == {"items": [Point(1, 2), Size(5), Fraction], "half": Fraction(1, 2)}
     (tmp_path / "bad.yaml").write_text("x: !!python/object/apply:os.system ['touch executed']")
     with pytest.raises(UserError, match=r"bad\.yaml: not readable"):
         LazyConfig.load(tmp_path / "bad.yaml")
+
+
+_NAMES_OTHERS = """
+system: {_target_: os.system, command: touch executed}
+through_module: {_target_: sn2fpn.modeling.build.torch.hub.load, repo_or_dir: x}
+through_globals: {_target_: torch.nn.Linear.__init__.__globals__.clear}
+located: {_target_: {_target_: sn2fpn.config.locate, name: os.system}, command: touch executed}
+argument: {_target_: torch.nn.Module.apply, self: 1, fn: {_target_: sn2fpn.config.locate, name: os.system}}
+reference: {_target_: "${system._target_}", command: touch executed}
+runs_files: {_target_: sn2fpn.engine.import_files, files: [evil.py]}
+loads_files: {_target_: sn2fpn.config.LazyConfig.load, filename: evil.py}
+unpickles: {_target_: torch.load, f: evil.pth, weights_only: false}
+in_list: [null, {_target_: os.system, command: touch executed}]
+"""
+
+
+@pytest.mark.parametrize("name", yaml.safe_load(_NAMES_OTHERS))
+def test_a_yaml_file_names_building_blocks_only(name: str, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write("c.yaml", f"{_NAMES_OTHERS}\nlinear: {{_target_: torch.nn.Linear, in_features: 2, out_features: 3}}")
+    monkeypatch.chdir(path.parent)
+    cfg = LazyConfig.load(path)
+    other = DictConfig({"system": cfg.system, "moved": cfg[name]}, flags={"allow_objects": True})
+    for node in (cfg[name], copy.deepcopy(cfg)[name], other.moved, OmegaConf.merge({}, cfg)[name]):
+        with pytest.raises(UserError, match=r"'[\w.]+' is refused, .* trust=True"):
+            instantiate(node)
+    with pytest.raises(UserError, match="is refused"):
+        LazyConfig.apply_overrides(cfg, ["linear._target_=os.system", "linear.command=ls"])
+    assert instantiate(LazyConfig.load(path).linear).out_features == 3
+    assert not (path.parent / "executed").exists()
+    if name == "system":
+        assert instantiate(LazyConfig.load(path, trust=True).system) == 0
+        assert (path.parent / "executed").exists()
 
 
 def test_a_file_that_names_classes_by_their_former_modules_builds_the_same() -> None:

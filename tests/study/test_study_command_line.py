@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from sn2fpn.predict.__main__ import main as predict
 from sn2fpn.study.__main__ import main
 
 
@@ -24,9 +27,22 @@ def test_help_needs_no_torch() -> None:
 @pytest.mark.parametrize(
     ("command", "flags"),
     [
-        ("run", ["FILE", "--output", "--dry-run", "--only", "--parallel", "--retry-failed", "--again", "--slurm"]),
-        ("report", ["FOLDER", "--debug"]),
-        ("features", ["--config-file", "--weights", "--input", "--annotations", "--output", "--drawings"]),
+        (
+            "run",
+            [
+                "FILE",
+                "--output",
+                "--dry-run",
+                "--only",
+                "--parallel",
+                "--retry-failed",
+                "--again",
+                "--slurm",
+                "--trust",
+            ],
+        ),
+        ("report", ["FOLDER", "--debug", "--trust"]),
+        ("features", ["--trust", "--config-file", "--weights", "--input", "--annotations", "--output", "--drawings"]),
     ],
 )
 def test_each_command_has_its_own_help(command: str, flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,3 +56,48 @@ def test_each_command_has_its_own_help(command: str, flags: list[str], capsys: p
 def test_a_mistake_ends_with_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 2
     assert "no study.yaml there" in capsys.readouterr().err
+
+
+_LEAVES_A_MARK = "from pathlib import Path\nPath(__file__).with_name('executed').touch()\n"
+
+
+@pytest.mark.parametrize("whose", ["mine.py", "tiny.yaml"])
+def test_imports_of_others_are_run_only_with_trust(
+    whose: str, write_study: Callable[..., Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(_LEAVES_A_MARK)
+    study = write_study(IMPORTS=["mine.py"], AXES={"pyramid": ["fpn"]})
+    (tmp_path / whose).chmod(0o666)  # anybody may have written it
+    assert main(["run", str(study), "--dry-run", "--output", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    for words in (str(study), "IMPORTS would run", str(tmp_path / "mine.py"), str(tmp_path / whose), "--trust"):
+        assert words in said
+    assert not (tmp_path / "executed").exists()
+    assert main(["run", str(study), "--dry-run", "--trust", "--output", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "executed").exists()
+
+
+def test_ones_own_imports_are_run(write_study: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "my_own.py").write_text(_LEAVES_A_MARK)
+    study = write_study(IMPORTS=["my_own.py"], AXES={"pyramid": ["fpn"]})
+    assert main(["run", str(study), "--dry-run", "--output", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "executed").exists()
+
+
+def test_python_configurations_of_others_are_run_only_with_trust(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config, image = tmp_path / "theirs.py", tmp_path / "image.png"
+    config.write_text(_LEAVES_A_MARK)
+    config.chmod(0o666)
+    Image.new("RGB", (32, 32)).save(image)
+    for command in (main, predict):
+        first = ["features"] if command is main else []
+        arguments = ["--config-file", str(config), "--input", str(image), "--output", str(tmp_path / "out")]
+        assert command([*first, *arguments]) == 2
+        said = capsys.readouterr().err.replace("\n", " ")
+        assert "is a program that would be run" in said and "--trust" in said
+        assert not (tmp_path / "executed").exists()
+        assert command([*first, "--trust", *arguments]) == 2  # it is run, and it has no model
+        assert "has no 'model'" in capsys.readouterr().err.replace("\n", " ")
+        (tmp_path / "executed").unlink()

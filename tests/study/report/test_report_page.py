@@ -158,3 +158,16 @@ def test_masks_and_voc(tmp_path: Path) -> None:
     page = _Page(write_report(folder).read_text(encoding="utf-8"))
     assert any(row[:4] == ["variant", "seeds", "AP50", "AP"] for row in page.rows)
     assert "The results do not have these metrics: APs." in page.text and "Object sizes" not in page.text
+
+
+def test_the_report_on_somebody_elses_study_runs_none_of_their_code(tmp_path: Path) -> None:
+    folder = fabricate(tmp_path / "theirs", {"fpn": 0.25, "sni": 0.02})
+    mark = tmp_path / "executed"
+    (folder / "theirs.py").write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\n")
+    (folder / "theirs.py").chmod(0o666)
+    with (folder / "study.yaml").open("a") as file:
+        file.write("IMPORTS: [theirs.py]\n")
+    page = _Page(write_report(folder).read_text(encoding="utf-8"))
+    assert "IMPORTS would run" in page.text and "--trust" in page.text and not mark.exists()
+    assert "IMPORTS would run" not in _Page(write_report(folder, trust=True).read_text(encoding="utf-8")).text
+    assert mark.exists()

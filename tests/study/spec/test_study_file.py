@@ -94,6 +94,17 @@ def test_a_cell_is_trained_with_the_configuration_that_was_checked(write_study: 
         ({"SET": {"SOLVER.MAX_ITER": 0}}, ["variant 'fpn'", "SOLVER.MAX_ITER", "positive"]),
         ({"BASE": "nowhere.yaml"}, ["BASE", "nowhere.yaml"]),
         ({"IMPORTS": ["nowhere.py"]}, ["IMPORTS", "nowhere.py"]),
+        ({"NAME": "../other"}, ["NAME", "'../other'", "another folder"]),
+        ({"NAME": "/tmp/other"}, ["NAME", "another folder"]),
+        ({"NAME": ".."}, ["NAME", "another folder"]),
+        ({"NAME": "a\x1b[31mb"}, ["NAME", r"'a\x1b[31mb'", "control characters"]),
+        ({"NAME": "a\nb"}, ["NAME", r"'a\nb'", "control characters"]),
+        ({"NAME": "a\u202eb"}, ["NAME", "control characters"]),
+        ({"NAME": "é" * 101}, ["NAME", "202 bytes", "200 are allowed"]),
+        ({"AXES": {"a": {"x" * 120: {}, "y": {}}, "b": {"z" * 120: {}, "w": {}}}}, ["241 bytes", "200 are allowed"]),
+        ({"AXES": {"a": {"..": {}, "y": {}}}}, ["AXES", "'..'", "another folder"]),
+        ({"AXES": {f"axis{i}": {str(j): {} for j in range(10)} for i in range(20)}}, ["at most 10000 combinations"]),
+        ({"METRICS": ["bbox/AP\x1b[31m"]}, ["METRICS", r"\x1b"]),
     ],
 )
 def test_mistakes_are_named(changes: dict[str, Any], words: list[str], write_study: WriteStudy, tmp_path: Path) -> None:

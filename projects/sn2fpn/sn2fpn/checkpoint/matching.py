@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import ArgumentError
 from .reading import Checkpoint
 
-__all__ = ["MatchReport", "Mismatch", "compact_names", "load_weights"]
+__all__ = ["MatchReport", "Mismatch", "check_finite", "compact_names", "load_weights"]
 
 
 class Mismatch(NamedTuple):
@@ -90,7 +90,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> MatchReport:
     `backbone.bottom_up.stem.conv1.weight`). Of several names that fit, the longest wins.
 
     Raises:
-        ArgumentError: no tensor of `checkpoint` fits.
+        ArgumentError: no tensor of `checkpoint` fits, or some that fit hold NaN or infinite values.
     """
     state = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
     places, ambiguous = _places(state, checkpoint.model)
@@ -105,6 +105,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> MatchReport:
             report.mismatched.append(Mismatch(name, *shapes, _shape_reason(name, *shapes)))
     if not new:
         raise ArgumentError("checkpoint", _nothing_fits(checkpoint, state, report))
+    check_finite(new, checkpoint.path)
     report.loaded = set(new)
     for name in state.keys() - places.keys():
         module, _, kind = name.rpartition(".")
@@ -121,6 +122,37 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> MatchReport:
             report.unused[original] = _unused_reason(source, ambiguous.get(source))
     model.load_state_dict(new, strict=False)
     return report
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Refuse weights with which a model computes nothing but NaN.
+
+    Args:
+        tensors: the weights by their names in the model.
+        path: the file that they are from.
+
+    Raises:
+        ArgumentError: some values are NaN or infinite; the message names the first tensors and counts all.
+    """
+    broken = {name: count for name, tensor in tensors.items() if (count := _count_not_finite(tensor))}
+    if broken:
+        named = [f"{name} ({n} of {tensors[name].numel()} values)" for name, n in list(broken.items())[:_NAMED]]
+        more = ", …" if len(broken) > _NAMED else ""
+        raise ArgumentError(
+            "checkpoint",
+            f"{len(broken)} of {len(tensors)} tensors of {path} hold NaN or infinite values: {', '.join(named)}{more}. "
+            "The training that wrote the file has diverged, so use an earlier checkpoint",
+        )
+
+
+_NAMED = 3  # tensors in a message
+
+
+def _count_not_finite(tensor: Tensor) -> int:
+    if not tensor.is_floating_point() and not tensor.is_complex():
+        return 0
+    wide = tensor.float() if tensor.element_size() < 2 else tensor  # torch cannot test 8-bit floats
+    return int(wide.numel() - torch.isfinite(wide).sum())
 
 
 _IDENTITY = {"running_mean": 0.0, "running_var": 1.0}

@@ -89,7 +89,7 @@ def to_detectron2_names(weights: Mapping[str, Tensor], naming: str) -> tuple[dic
             continue  # Caffe2's training files hold buffers of the optimizer.
         name = _rename(original, naming)
         if name in renamed:
-            raise UserError(f"{originals[name]!r} and {original!r} in the checkpoint both stand for {name!r}")
+            raise UserError(f"{originals[name]!r} and {original!r} both stand for {name!r}")
         renamed[name] = _background_last(name, tensor) if naming == "caffe2" else tensor
         originals[name] = original
     return renamed, originals
@@ -109,6 +109,8 @@ def _background_last(name: str, tensor: Tensor) -> Tensor:
 
     The box and mask weights of the background, which mean nothing, are dropped.
     """
+    if tensor.ndim == 0:  # It has no classes, and will not fit the model either.
+        return tensor
     if name.startswith("box_predictor.cls_score."):
         return torch.cat([tensor[1:], tensor[:1]])
     if name.startswith("box_predictor.bbox_pred."):

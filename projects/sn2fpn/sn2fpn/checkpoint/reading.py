@@ -5,19 +5,18 @@ from __future__ import annotations
 import pickle
 import re
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from ..errors import ArgumentError, did_you_mean
+from ..errors import ArgumentError, UserError, did_you_mean
+from .download import fetch
 from .names import detect_format, to_detectron2_names
 from .unpickle import RefusedGlobal, safe_torch_load, safe_unpickle
 
 __all__ = ["Checkpoint", "find_file", "load_file"]
 
-_DETECTRON2_URL = "https://dl.fbaipublicfiles.com/detectron2/"
 _LEGACY_TORCH = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 """The number that starts the files of older versions of torch."""
 
@@ -47,10 +46,11 @@ def load_file(path: str | Path) -> Checkpoint:
     The format is found from the content, not from the name of the file.
 
     Args:
-        path: a file, or a URL (`detectron2://`, `https://`), which is fetched once and then cached.
+        path: a file, or an address (`detectron2://`, `https://`), which is fetched once, see `download.fetch`.
 
     Raises:
-        ArgumentError: there is no such file, or it is damaged, asks for code to be run, or holds no weights.
+        ArgumentError: there is no such file, or it is damaged, asks for code to be run or for much more memory or time
+            than its size explains, or holds no weights.
     """
     file = find_file(path)
     data = _read(file)
@@ -63,25 +63,37 @@ def load_file(path: str | Path) -> Checkpoint:
         weights = data["blobs"]
     tensors = {str(k): v for k, v in weights.items() if isinstance(v, Tensor)}
     if not tensors:
-        keys = ", ".join(map(str, list(data)[:8])) or "nothing"
+        keys = ", ".join(_shown(key) for key in list(data)[:8]) or "nothing"
         raise ArgumentError("path", f"{file} holds no weights; expected named tensors, found {keys}")
+    for name in tensors:
+        if not name.isprintable():
+            raise ArgumentError("path", f"{file} holds a tensor whose name has control characters: {_shown(name)}")
     if all(name.startswith("module.") for name in tensors):  # It was saved from inside DistributedDataParallel.
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    naming = detect_format(tensors, str(data.get("__author__", "")))
-    model, originals = to_detectron2_names(tensors, naming)
+    author = data.get("__author__")
+    naming = detect_format(tensors, author if isinstance(author, str) else "")
+    try:
+        model, originals = to_detectron2_names(tensors, naming)
+    except UserError as error:
+        raise ArgumentError("path", f"{file}: {error}") from None
     rest = {} if weights is data else {k: v for k, v in data.items() if v is not weights}
     return Checkpoint(file, naming, model, originals, rest)
 
 
+def _shown(name: Any) -> str:
+    """Return a key of a file for a message: short, and with control characters escaped."""
+    text = str(name)
+    return (text if text.isprintable() else repr(text))[:200]
+
+
 def find_file(path: str | Path) -> Path:
-    """Return the local file for a path or URL.
+    """Return the local file for a path or an address.
 
     Raises:
         ArgumentError: there is no such file, or it cannot be fetched.
     """
-    scheme = re.match(r"([A-Za-z0-9+]+)://", str(path))
-    if scheme:
-        return _fetch(str(path), scheme.group(1).lower())
+    if re.match(r"[A-Za-z0-9+.-]+://", str(path)):
+        return fetch(str(path))
     file = Path(path).expanduser()
     if file.is_file():
         return file
@@ -94,42 +106,24 @@ def find_file(path: str | Path) -> Path:
     raise ArgumentError("path", f"there is no file {file}{did_you_mean(file.name, inside)}")
 
 
-def _fetch(url: str, scheme: str) -> Path:
-    from iopath.common.file_io import HTTPURLHandler, PathManager
-
-    known = ("detectron2", "http", "https")
-    if scheme not in known:
-        raise ArgumentError("path", f"cannot read the address {url}{did_you_mean(scheme, known)}")
-    address = _DETECTRON2_URL + url[len("detectron2://") :] if scheme == "detectron2" else url
-    manager = PathManager()
-    manager.register_handler(HTTPURLHandler())
-    try:
-        return Path(manager.get_local_path(address))
-    except (OSError, HTTPException) as error:
-        raise ArgumentError(
-            "path", f"cannot fetch {address}: {error}. Download the file by other means and give the local file instead"
-        ) from error
-
-
 def _read(file: Path) -> Any:
     """Return the content of a file, which consists of tensors, arrays and plain types."""
     try:
         with file.open("rb") as stream:
             start = stream.read(len(_LEGACY_TORCH))
-            stream.seek(0)
-            if not start:
-                raise EOFError("the file is empty")
-            if start.startswith(b"PK") or start == _LEGACY_TORCH:
-                return safe_torch_load(file)
-            return safe_unpickle(stream)
+        if not start:
+            raise EOFError("the file is empty")
+        if start.startswith(b"PK") or start == _LEGACY_TORCH:
+            return safe_torch_load(file, legacy=start == _LEGACY_TORCH)
+        return safe_unpickle(file)
     except OSError as error:
         raise ArgumentError("path", f"cannot read {file}: {error.strerror or error}") from error
     except RefusedGlobal as error:
         raise ArgumentError(
             "path",
-            f"{file} is refused because it names {error}, and weights need only arrays and plain types. Nothing in it "
-            "was executed. Save the weights as a plain dict of tensors",
+            f"{file} is refused because it names {_shown(error)}, and weights need only arrays and plain types. "
+            "Nothing in it was executed. Save the weights as a plain dict of tensors",
         ) from error
     except Exception as error:  # A broken stream may lead the readers to any error.
-        reason = re.split(r"\n|\. ", str(error).strip())[0][:200] or type(error).__name__
+        reason = _shown(re.split(r"\n|\. ", str(error).strip())[0]) or type(error).__name__
         raise ArgumentError("path", f"{file} is damaged or is not a checkpoint: {reason}") from error

@@ -5,11 +5,11 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, argument_names
 from .checkpointer import Checkpointer
-from .matching import MatchReport
+from .matching import MatchReport, check_finite
 
 __all__ = ["load_trained"]
 
@@ -29,14 +29,12 @@ def load_trained(model: nn.Module, path: str, average: bool = False) -> MatchRep
         What matched and the names of the classes, or None without a path.
 
     Raises:
-        ArgumentError: see `Checkpointer.load`; or the file holds no average.
+        ArgumentError: see `Checkpointer.load`; or the file holds no average, or one with NaN or infinite values.
     """
     checkpointer = Checkpointer(model)
     rest = checkpointer.load(path)
     if average and path:
-        if "ema" not in rest:
-            raise ArgumentError("average", f"{path} holds no averaged weights; set it to False")
-        model.load_state_dict(rest["ema"])
+        _load_average(model, rest, path)
     if checkpointer.report is not None:
         checkpointer.report.class_names = _class_names(rest.get("class_names"))
     return checkpointer.report
@@ -47,3 +45,17 @@ def _class_names(found: Any) -> list[str]:
     if not isinstance(found, list | tuple) or not all(isinstance(name, str) for name in found):
         return []
     return ["".join(" " if unicodedata.category(c) in _NOT_IN_A_LINE else c for c in name) for name in found]
+
+
+def _load_average(model: nn.Module, rest: dict[str, Any], path: str) -> None:
+    if "ema" not in rest:
+        raise ArgumentError("average", f"{path} holds no averaged weights; set it to False")
+    state = rest["ema"]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ArgumentError("path", f"{path}: expected named tensors as averaged weights")
+    with argument_names({"checkpoint": "path"}):
+        check_finite(state, path)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ArgumentError("path", f"{path}: the averaged weights do not fit the model: {error}") from error

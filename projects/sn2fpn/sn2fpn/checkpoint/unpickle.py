@@ -7,39 +7,58 @@ therefore consists of plain types and tensors, whatever the file holds.
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from .limits import DEEPEST, allowance, check_archive, check_pickle
 
 __all__ = ["RefusedGlobal", "safe_torch_load", "safe_unpickle"]
+
+_LEGACY_PICKLES = 5
+"""A file of an older version of torch holds a number, a version, the system, the content and the storages' names."""
 
 
 class RefusedGlobal(Exception):
     """A pickle names something that arrays and containers do not need; `str(error)` is that name."""
 
 
-def safe_unpickle(file: IO[bytes]) -> Any:
-    """Return the pickled value with numpy arrays as tensors. Strings of Python 2 are read as Latin-1.
+def safe_unpickle(path: Path) -> Any:
+    """Return the pickled value in a file with numpy arrays as tensors. Strings of Python 2 are read as Latin-1.
 
     Raises:
         RefusedGlobal: the pickle names a function or class that weights do not need.
-        Exception: the pickle is damaged; the type of the error varies.
+        Exception: the pickle is damaged or asks for too much (see `limits`); the type of the error varies.
     """
-    return _finished(_SafeUnpickler(file, encoding="latin1").load(), {})
+    content = path.read_bytes()
+    check_pickle(io.BytesIO(content), len(content))
+    return _Finisher(len(content)).finish(_SafeUnpickler(io.BytesIO(content), encoding="latin1").load())
 
 
-def safe_torch_load(path: Path) -> Any:
+def safe_torch_load(path: Path, legacy: bool = False) -> Any:
     """Return what `torch.save` wrote, with all tensors on the CPU and numpy arrays as tensors.
 
     torch's own safe reader does the work, with the same substitutes for numpy. Errors are those of `safe_unpickle`.
+
+    Args:
+        path: the file.
+        legacy: whether it has the format of older versions of torch, and is no archive.
     """
+    if legacy:
+        content = io.BytesIO(path.read_bytes())
+        for _ in range(_LEGACY_PICKLES):
+            check_pickle(content, len(content.getbuffer()))
+    else:
+        check_archive(path)
     known: list[Any] = [(kind, f"{__name__}.{kind.__name__}") for kind in (_Array, _DType)]
     for (module, name), stand in _ALLOWED.items():
         if module.startswith("numpy"):
@@ -47,13 +66,14 @@ def safe_torch_load(path: Path) -> Any:
             known += [(stand, f"{spelling}.{name}") for spelling in modules]
     try:
         with torch.serialization.safe_globals(known):
-            return _finished(torch.load(path, map_location="cpu", weights_only=True), {})
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
         if refused:
             raise RefusedGlobal(refused.group(1)) from error
         cause = re.search(r"WeightsUnpickler error: (.*)", str(error))
         raise ValueError(cause.group(1) if cause else str(error)) from error
+    return _Finisher(path.stat().st_size).finish(loaded)
 
 
 class _SafeUnpickler(pickle.Unpickler):
@@ -83,7 +103,9 @@ class _DType:
     """The substitute for `numpy.dtype` in a pickle. It accepts numbers only."""
 
     def __init__(self, name: Any) -> None:
-        self.dtype = np.dtype(str(name))
+        if not isinstance(name, str):
+            raise ValueError(f"expected the name of a dtype, found a {type(name).__name__}")
+        self.dtype = np.dtype(name)
         if self.dtype.kind not in "biuf":
             raise ValueError(f"expected arrays of numbers, found dtype {name!r}")
 
@@ -137,19 +159,49 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-def _finished(value: Any, seen: dict[int, Any]) -> Any:
-    """Return `value` with substitutes replaced; `seen` keeps shared containers from being walked twice."""
-    if isinstance(value, _Array):
-        if value.tensor is None:
-            raise ValueError("an array has no data")
-        return value.tensor
-    if isinstance(value, _DType | _Substitute):
-        raise ValueError("one of the values is a type")
-    if isinstance(value, dict | list | tuple | set | frozenset):
-        if id(value) not in seen:
-            if isinstance(value, dict):
-                seen[id(value)] = {k: _finished(v, seen) for k, v in value.items()}
-            else:
-                seen[id(value)] = type(value)(_finished(v, seen) for v in value)
-        return seen[id(value)]
-    return value
+class _Finisher:
+    """Replaces substitutes by what they stand for, and checks tensors.
+
+    Args:
+        size: bytes of the file.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._left = allowance(size)
+        self._size = size
+        self._seen: dict[int, Any] = {}  # keeps shared containers from being walked twice
+
+    def finish(self, value: Any, depth: int = 0) -> Any:
+        """Return a value with tensors in place of arrays.
+
+        Raises:
+            ValueError: values are nested too deeply, an array has no data, a tensor is of an unusual kind, or the
+                tensors claim more bytes than a file of this size can hold.
+        """
+        if depth > DEEPEST:
+            raise ValueError(f"its containers are nested more than {DEEPEST} deep")
+        if isinstance(value, _Array):
+            if value.tensor is None:
+                raise ValueError("an array has no data")
+            return value.tensor
+        if isinstance(value, _DType | _Substitute):
+            raise ValueError("one of the values is a type")
+        if isinstance(value, Tensor | dict | list | tuple | set | frozenset) and id(value) not in self._seen:
+            self._seen[id(value)] = self._finish_new(value, depth + 1)
+        return self._seen.get(id(value), value)
+
+    def _finish_new(self, value: Any, depth: int) -> Any:
+        if isinstance(value, Tensor):
+            return self._checked(value)
+        if isinstance(value, dict):
+            return {k: self.finish(v, depth) for k, v in value.items()}
+        return type(value)(self.finish(v, depth) for v in value)
+
+    def _checked(self, tensor: Tensor) -> Tensor:
+        if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            kind = "quantized" if tensor.is_quantized else f"{tensor.layout} on {tensor.device.type}"
+            raise ValueError(f"expected plain dense tensors, found one that is {kind}")
+        self._left -= tensor.numel() * tensor.element_size()  # A view may repeat a few bytes without end.
+        if self._left < 0:
+            raise ValueError(f"its tensors claim many times more than the {self._size} bytes of the file")
+        return tensor

@@ -24,6 +24,7 @@ __all__ = [
     "TARGET",
     "LazyCall",
     "as_config",
+    "restrict_targets",
     "dotted_name",
     "full_key",
     "instantiate",
@@ -40,6 +41,17 @@ _MOVED = dict.fromkeys(
     "sn2fpn.modeling",
 )
 """Modules that saved configurations name, and where their classes are now."""
+
+_RESTRICTED = "restricted_targets"
+"""The flag of nodes from files that are data, whose targets may come from these packages only."""
+
+_BUILDING_BLOCKS = (
+    *(f"sn2fpn.{room}" for room in ("layers", "pyramids", "modeling", "data", "evaluation", "engine.solver")),
+    *(f"detectron2.{part}" for part in ("layers", "modeling", "data", "evaluation", "solver", "structures")),
+    "torch.nn",
+    "torch.optim",
+    "fvcore.common.param_scheduler",
+)
 
 
 class LazyCall:
@@ -71,6 +83,18 @@ def as_config(values: Mapping[str, Any]) -> DictConfig:
     return DictConfig(values, flags={"allow_objects": True})
 
 
+def restrict_targets(config: Any) -> None:
+    """Let all nodes in a configuration name as targets only what models, data and schedules are built from.
+
+    Each node keeps the restriction when it is moved into another configuration.
+    """
+    if isinstance(config, Container):
+        config._set_flag(_RESTRICTED, True)
+        values = config.values() if isinstance(config, DictConfig) else config
+        for value in values if not config._is_none() else ():
+            restrict_targets(value)
+
+
 def is_list(config: Any) -> bool:
     """Return whether `config` is a list or an omegaconf node of a list or of a tuple."""
     return isinstance(config, list) or (isinstance(config, Container) and isinstance(config, Sequence))
@@ -86,7 +110,7 @@ def omegaconf_errors(where: str) -> Iterator[None]:
     """Turn omegaconf's errors, e.g. for a reference to a missing key, into a UserError that begins with `where`."""
     try:
         yield
-    except OmegaConfBaseException as e:
+    except (OmegaConfBaseException, RecursionError) as e:  # omegaconf follows nested references by recursion
         raise UserError(f"{where}: {str(e).splitlines()[0]}") from e
 
 
@@ -132,7 +156,8 @@ def target_of(node: Mapping[str, Any]) -> Callable[..., Any]:
     """Return the callable that a node calls. Raises UserError when there is none."""
     target = instantiate(node[TARGET])
     if isinstance(target, str):
-        target = locate(target, where=full_key(node, TARGET))
+        restricted = isinstance(node, Container) and node._get_flag(_RESTRICTED)
+        target = (_locate_building_block if restricted else locate)(target, where=full_key(node, TARGET))
     if not callable(target):
         raise UserError(f"{full_key(node, TARGET)}: expected something that can be called, found {target!r}")
     return target
@@ -158,6 +183,26 @@ def locate(name: str, where: str = "") -> Any:
         raise UserError(f"{where}cannot import {name!r}: {e}") from e
     except AttributeError as e:
         raise UserError(f"{where}{name!r} does not exist: {e}{did_you_mean(str(e.name), dir(e.obj))}") from e
+
+
+def _locate_building_block(name: str, where: str = "") -> Any:
+    """Return what `locate` does if it is a class or a function of `_BUILDING_BLOCKS`; UserError otherwise."""
+    if name == f"{__package__}.{locate.__name__}":  # how YAML files write a class that is an argument
+        return _locate_building_block
+    # Both the name and what it leads to count, since a module also has the modules that it imports as attributes.
+    parts = name.split(".")
+    found = locate(name, where) if _is_building_block(name) and not any(p.startswith("_") for p in parts) else None
+    if not _is_building_block(getattr(found, "__module__", None) or ""):
+        raise UserError(
+            f"{where or 'name'}: {name!r} is refused, because a YAML file is data and may name parts of models, data "
+            f"and schedules only (from {', '.join(_BUILDING_BLOCKS[:3])}, torch.nn, …); "
+            "LazyConfig.load(filename, trust=True) allows all names"
+        )
+    return found
+
+
+def _is_building_block(name: str) -> bool:
+    return f"{name}.".startswith(tuple(f"{package}." for package in _BUILDING_BLOCKS))
 
 
 def dotted_name(obj: Any) -> str | None:

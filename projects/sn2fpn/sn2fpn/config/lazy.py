@@ -15,9 +15,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import UserError, did_you_mean, failing_line, nearby_files
-from .calls import TARGET, as_config
+from .calls import TARGET, as_config, restrict_targets
 from .overrides import apply_overrides
 from .printing import save_yaml, to_python
+from .yaml_limits import check_yaml
 
 __all__ = ["LazyConfig"]
 
@@ -36,13 +37,15 @@ class LazyConfig:
     to_py = staticmethod(to_python)
 
     @staticmethod
-    def load(filename: str | os.PathLike[str], keys: str | Sequence[str] | None = None) -> Any:
-        """Load a `.py` file, or a `.yaml` file that `save` wrote.
+    def load(filename: str | os.PathLike[str], keys: str | Sequence[str] | None = None, *, trust: bool = False) -> Any:
+        """Load a `.py` file, which is run, or a `.yaml` file that `save` wrote, which is data.
 
         Args:
             filename: path of the file.
             keys: a name, to return the object of this name, of whatever type; several names, to return a tuple of
                 objects; None, to return the whole configuration.
+            trust: whether the nodes of a `.yaml` file may call any function. By default, `instantiate` refuses
+                targets that models, data and schedules are not built from.
 
         Raises:
             UserError: the file is missing, is of another kind, has no such name, or fails when it is run.
@@ -52,7 +55,7 @@ class LazyConfig:
             raise UserError(f"{path}: expected a .py or .yaml file")
         if not path.is_file():
             raise UserError(f"config file not found: {path}{nearby_files(path, f'*{path.suffix}')}")
-        found = vars(_execute(path, ())) if path.suffix == ".py" else _read_yaml(path)
+        found = vars(_execute(path, ())) if path.suffix == ".py" else _read_yaml(path, trust)
         if keys is None and isinstance(found, dict):
             return as_config({k: v for k, v in found.items() if _public(k) and isinstance(v, DictConfig | ListConfig)})
         if keys is None:
@@ -123,12 +126,15 @@ def _public(name: str) -> bool:
     return not name.startswith("_")
 
 
-def _read_yaml(path: Path) -> DictConfig:
+def _read_yaml(path: Path, trust: bool) -> DictConfig:
     try:
+        check_yaml(path.read_text(encoding="utf-8"))
         config = as_config(OmegaConf.load(path))
         pyramid = OmegaConf.select(config, "model.backbone")
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as e:
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError, RecursionError) as e:
         raise UserError(f"{path}: not readable as a YAML mapping of plain values: {e}") from None
     if isinstance(pyramid, DictConfig) and pyramid.get(TARGET) == "sn2fpn.pyramids.IHP" and "filter_name" in pyramid:
         pyramid["filter"] = pyramid.pop("filter_name")  # the argument's name in older configurations
+    if not trust:
+        restrict_targets(config)
     return config

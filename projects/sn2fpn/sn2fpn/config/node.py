@@ -139,7 +139,10 @@ def _merge_dicts(a: dict[str, Any], b: dict[str, Any]) -> None:
 
 
 def _decode(value: Any) -> Any:
-    return _CfgNode._decode_cfg_value(value)
+    try:
+        return _CfgNode._decode_cfg_value(value)
+    except (RecursionError, MemoryError):  # a text of thousands of brackets or signs stays a text
+        return value
 
 
 def _checked(value: Any, old: Any, full_key: str, source: str) -> Any:

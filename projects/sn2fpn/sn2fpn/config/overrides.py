@@ -20,8 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from ..errors import UserError, did_you_mean
 from ..signatures import fits, keyword_parameters
 from .calls import TARGET, full_key, is_list, omegaconf_errors, target_of
+from .yaml_limits import check_yaml
 
 __all__ = ["apply_overrides"]
+
+_DEEPEST = 50  # parts of a key
 
 
 def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> DictConfig:
@@ -37,7 +40,7 @@ def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> DictConfig:
         key, equals, value = text.partition("=")
         path = re.findall(r"[^.\[\]]+", key.lstrip("+"))
         try:
-            if not equals or not path:
+            if not equals or not 0 < len(path) <= _DEEPEST:
                 raise UserError(f"a .py config is changed by key=value, e.g. train.max_iter=50; found {text!r}")
             _set(cfg, path, _parse(text, value), add=key.startswith("+"))
         except UserError as e:
@@ -47,6 +50,7 @@ def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> DictConfig:
 
 def _parse(text: str, value: str) -> Any:
     try:  # an empty value is an empty text, as in a shell, where YAML would read null
+        check_yaml(value)
         with omegaconf_errors(""):
             return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"] if value else ""
     except (yaml.YAMLError, UserError) as e:

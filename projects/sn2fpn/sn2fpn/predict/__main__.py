@@ -55,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="draw the detections that score at least S (default: 0.5)",
     )
+    parser.add_argument(
+        "--trust", action="store_true", help="run a Python configuration (.py) also if it belongs to somebody else"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of a mistake")
     parser.add_argument(
         "opts",

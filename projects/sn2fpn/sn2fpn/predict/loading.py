@@ -14,26 +14,32 @@ from ..data.augmentation import ResizeShortestEdge, build_augmentations
 from ..data.categories import Category
 from ..errors import UserError, argument_names
 from ..modeling.build import build_model
+from ..trust import check_own
 from .predictor import Predictor, load_whole
 
 __all__ = ["load_predictor", "evaluation_resize"]
 
 
-def load_predictor(config_file: str, weights: str, opts: Sequence[str]) -> tuple[Predictor, list[Category]]:
+def load_predictor(
+    config_file: str, weights: str, opts: Sequence[str], trust: bool = False
+) -> tuple[Predictor, list[Category]]:
     """Build the model of a YAML or Python configuration and load its weights.
 
     Args:
         config_file: the configuration, whose name ends with .py if it is a Python one.
         weights: the checkpoint; "" means the one that the configuration names.
         opts: changes of the configuration, as KEY VALUE ... for YAML or key=value ... for Python.
+        trust: whether a Python configuration may be run although somebody else may have written it, see `trust.py`.
 
     Returns:
         The predictor and its classes, ordered by contiguous id.
 
     Raises:
-        UserError: the configuration is broken, a change does not fit it, or weights are missing or belong to another
-            model, or the model reads pictures of other than three channels.
+        UserError: the configuration is broken or is somebody else's code, a change does not fit it, or weights are
+            missing or belong to another model, or the model reads pictures of other than three channels.
     """
+    if config_file.endswith(".py") and not trust:
+        check_own([config_file], f"--config-file {config_file} is a program that would be run")
     load = _from_python if config_file.endswith(".py") else _from_yaml
     loaded = load(config_file, weights, opts)
     if (channels := len(loaded.model.pixel_mean)) != 3:

@@ -48,7 +48,7 @@ def run(args: Any) -> int:
             raise UserError(f"--output {shown(folder)}: a folder has the place of the file {PREDICTIONS}")
     for name in missing:
         logger.warning("--input: no file matches %s", name)
-    predictor, categories = load_predictor(args.config_file, args.weights, args.opts)
+    predictor, categories = load_predictor(args.config_file, args.weights, args.opts, args.trust)
     with _writing_to(folder), coco_writer(folder / PREDICTIONS, categories) as coco, progress:
         job = _Job(predictor, coco, args.score_threshold, progress)
         failed, interrupted = job.run(outputs)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ..atomic import atomic_write
+from ..config.yaml_limits import LimitedLoader
 from ..errors import UserError
 from .files import is_locked, read_json, write_json
 
@@ -84,7 +85,7 @@ class CellFolder:
         if not self.config.is_file():
             return {}
         try:
-            content = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            content = yaml.load(self.config.read_text(encoding="utf-8"), LimitedLoader)
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
             raise UserError(f"{self.config}: cannot be read as YAML: {e}") from None
         if not isinstance(content, dict):
@@ -158,7 +159,7 @@ def _last_training_line(path: Path) -> dict[str, Any]:
     for line in reversed(lines):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict) and "total_loss" in record:
             return record

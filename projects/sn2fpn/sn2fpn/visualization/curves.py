@@ -44,7 +44,7 @@ def read_metrics(path: str | Path) -> Series:
         try:
             record = json.loads(line)
             iteration = float(record["iteration"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             broken.append(number)
             continue
         for name, value in record.items():

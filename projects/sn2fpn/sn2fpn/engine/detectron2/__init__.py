@@ -20,6 +20,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ...checkpoint import load_file
+from ...checkpoint.matching import check_finite
 from ...data import DatasetCatalog as OurCatalog
 from ...data import check_classes
 from ...errors import UserError, argument_names, did_you_mean
@@ -87,12 +88,17 @@ def _set_up(cfg: CfgNode, args: Any, engine: Any) -> None:
     with argument_names({"output_dir": "OUTPUT_DIR"}):
         make_output_dir(cfg.OUTPUT_DIR)
     if cfg.MODEL.WEIGHTS:
-        with argument_names({"path": "MODEL.WEIGHTS"}):
-            load_file(cfg.MODEL.WEIGHTS)  # refuses pickles whose code Detectron2 would run
+        with argument_names({"path": "MODEL.WEIGHTS", "checkpoint": "MODEL.WEIGHTS"}):
+            checkpoint = load_file(cfg.MODEL.WEIGHTS)  # refuses pickles whose code Detectron2 would run
+            check_finite(checkpoint.model, checkpoint.path)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sn2fpn")
     logger.info("%s", engine)
     cfg.freeze()
     default_setup(cfg, args)
+    if cfg.MODEL.WEIGHTS:  # Detectron2 reads the file that was checked, and does not fetch another
+        cfg.defrost()
+        cfg.MODEL.WEIGHTS = str(checkpoint.path)
+        cfg.freeze()
 
 
 @contextmanager

@@ -35,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", default="output/features", metavar="FOLDER", help=output)
     drawings = "draw at most N evenly spread images; all images are measured (default %(default)s)"
     add("--drawings", type=int, default=8, metavar="N", help=drawings)
+    trust = "run Python configurations (.py) also if they belong to somebody else"
+    add("--trust", action="store_true", help=trust)
     opts = "config keys to change in all configurations; they follow after all flags"
     add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help=opts)
 
@@ -55,7 +57,9 @@ def main(args: argparse.Namespace) -> int:
     drawings = {i: outputs[i] for i in evenly_spread(range(len(files)), args.drawings)}
     models = zip(name_models(args.config_file, args.weights), args.config_file, args.weights or repeat(""))
     with argument_names({"predictors": "--config-file"}):
-        predictors = ((name, load_predictor(config, weights, args.opts)[0]) for name, config, weights in models)
+        predictors = (
+            (name, load_predictor(config, weights, args.opts, args.trust)[0]) for name, config, weights in models
+        )
         path = Path(args.output) / "features.json"
         results = compare_models(predictors, records, drawings, args.annotations or None, path)
     for i, output in drawings.items():

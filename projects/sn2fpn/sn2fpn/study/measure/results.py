@@ -180,15 +180,18 @@ class StudyResults:
         }
 
 
-def load_results(folder: str | Path) -> StudyResults:
-    """Read a study's folder, including cells that are missing, unfinished or failed; a UserError names broken files."""
+def load_results(folder: str | Path, trust: bool = False) -> StudyResults:
+    """Read a study's folder, including cells that are missing, unfinished or failed; a UserError names broken files.
+
+    No code is run. `trust` says whether `study.import_files` may run somebody else's.
+    """
     folder = Path(folder)
     if not (folder / "study.yaml").is_file():
         raise UserError(
             f"{folder}: no study.yaml there; expected the folder of a study that `python -m sn2fpn.study run` has "
             "written, such as output/studies/quick_shapes"
         )
-    study = Study.load(folder / "study.yaml")
+    study = Study.load(folder / "study.yaml", trust)
     measured = {name: read_json(folder / f"{name}.json") for name in ("costs", "speed", "features")}
     measured["features"] = _with_nested_variants(measured["features"])
     return StudyResults(folder, study, tuple(_load_cell(CellFolder(folder, cell)) for cell in study.cells), **measured)

@@ -96,13 +96,16 @@ logger = logging.getLogger(__name__)
 _SHEET = "figures/samples.jpg"
 
 
-def write_report(folder: str | Path) -> Path:
+def write_report(folder: str | Path, trust: bool = False) -> Path:
     """Write `results.csv`, `results.json` and `report/{report.md,report.html,figures/*}` of a study.
 
     This works at any time: cells without a result are named, and what is not measured is left out. The path of the HTML
     page is returned. A UserError says that `folder` is no study's folder, or names a broken file in it.
+
+    The Python files that the study imports may be needed to find its pictures. If they are not the user's own, they are
+    run only with `trust`; without them the report says why it has no pictures.
     """
-    results = load_results(folder)
+    results = load_results(folder, trust)
     write_tables(results)
     out = results.folder / "report"
     test_set, samples, trouble = _samples(results)
@@ -202,9 +205,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "left in their folders, whether they are finished or not. Nothing is trained."
     )
     parser.add_argument("folder", metavar="FOLDER", help="a study's folder, such as output/studies/quick_shapes")
+    trust = (
+        "run the Python files of the study's IMPORTS, to draw sample predictions, also if they belong to somebody else"
+    )
+    parser.add_argument("--trust", action="store_true", help=trust)
 
 
 def main(args: argparse.Namespace) -> int:
     """Write the report, print its path and return 0; raise a UserError as `write_report` does."""
-    print(write_report(args.folder))
+    print(write_report(args.folder, args.trust))
     return 0

@@ -39,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--parallel", **number, help=parallel)
     retry = "train cells again that failed in an earlier run (default: yes)"
     add("--retry-failed", action=argparse.BooleanOptionalAction, default=True, help=retry)
+    trust = "run the Python files of IMPORTS also if they or the study file belong to somebody else"
+    add("--trust", action="store_true", help=trust)
     again = f"repeat these steps that follow the cells: {', '.join(STEPS)}"
     add("--again", nargs="+", default=[], choices=STEPS, metavar="STEP", help=again)
     executor = "train cells on this machine (default) or on a Slurm cluster"
@@ -65,7 +67,7 @@ def main(args: argparse.Namespace) -> int:
     for flag in ("num_gpus", "parallel", "array_parallelism"):
         if getattr(args, flag) < 1:
             raise UserError(f"--{flag.replace('_', '-')} {getattr(args, flag)}: expected at least 1")
-    study = Study.load(args.study)
+    study = Study.load(args.study, args.trust)
     folder = Path(args.output).resolve() / study.name
     check_study(study, folder, args.num_gpus)
     if args.dry_run:

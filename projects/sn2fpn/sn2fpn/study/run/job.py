@@ -45,7 +45,7 @@ class CellJob:
     runner: Path | None = None
 
     def __call__(self) -> State:
-        study = Study.load(self.study_file)
+        study = Study.load(self.study_file, trust=True)  # the command that made the job has checked it
         cell = study.cells[self.index]
         arguments = study.training_arguments(cell, CellFolder(self.folder, cell).path, self.num_gpus)
         print(shlex.join(["python", "train_net.py", *arguments]))

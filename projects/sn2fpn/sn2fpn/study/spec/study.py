@@ -14,8 +14,9 @@ import yaml
 from ...atomic import atomic_write
 from ...config import CfgNode, get_cfg
 from ...errors import UserError
+from ...trust import check_own
 from .syntax import flatten, nest, read_yaml
-from .variants import Axes, Cell, Variant, choose_baseline, expand, read_axis, select
+from .variants import Axes, Cell, Variant, choose_baseline, expand, folder_name_problem, read_axis, select
 
 __all__ = ["Cell", "Study", "Variant"]
 
@@ -38,23 +39,27 @@ class Study:
     metrics: tuple[str, ...]  # the report's columns, as "task/metric"; the first is the headline of the conclusions
     engine: str  # "native", "detectron2" or "auto"
     imports: tuple[Path, ...]  # Python files that are imported before configurations are read
+    trust: bool = False  # whether these may be imported although somebody else may have written them
 
     @classmethod
-    def load(cls, path: str | Path) -> Study:
-        """Read a study file, or the `study.yaml` in a study's folder.
+    def load(cls, path: str | Path, trust: bool = False) -> Study:
+        """Read a study file, or the `study.yaml` in a study's folder. No code is run.
 
         A UserError names the key at fault. `check_study` checks the files and the configurations that it refers to.
         """
         path = Path(path)
         raw = read_yaml(path)
+        name = raw["NAME"] or path.stem
+        if problem := folder_name_problem(name):
+            raise UserError(f"{path}: NAME: {name!r} cannot be the name of a folder, because {problem}")
         axes = {axis: read_axis(axis, values, f"{path}: AXES.{axis}") for axis, values in raw["AXES"].items()}
         exclude = tuple(select(entry, axes, f"{path}: EXCLUDE") for entry in raw["EXCLUDE"])
         variants = expand(axes, exclude, str(path))
         for metric in raw["METRICS"]:
-            if not _METRIC.fullmatch(metric):
+            if not _METRIC.fullmatch(metric) or not metric.isprintable():
                 raise UserError(f"{path}: METRICS: expected task/metric, e.g. bbox/AP or segm/AP50, found {metric!r}")
         return cls(
-            name=raw["NAME"] or path.stem,
+            name=name,
             path=path,
             base=_beside(path, raw["BASE"]),
             settings=flatten(raw["SET"]),
@@ -66,6 +71,7 @@ class Study:
             metrics=tuple(raw["METRICS"]),
             engine=raw["ENGINE"],
             imports=tuple(_beside(path, file) for file in raw["IMPORTS"]),
+            trust=trust,
         )
 
     @property
@@ -104,9 +110,15 @@ class Study:
         return [*flags, "--config-file", str(self.base), *pairs]
 
     def import_files(self) -> None:
-        """Import the files of IMPORTS, which may register pyramids and data sets."""
+        """Import the files of IMPORTS, which may register pyramids and data sets.
+
+        A UserError says that a file fails, or that the study file or one of these is not the user's own, see `trust`.
+        """
         from ...engine import import_files
 
+        if self.imports and not self.trust:
+            names = ", ".join(map(str, self.imports))
+            check_own([self.path, *self.imports], f"{self.path}: IMPORTS would run {names}")
         import_files(self.imports, f"{self.path}: IMPORTS:")
 
     def save(self, path: str | Path) -> None:

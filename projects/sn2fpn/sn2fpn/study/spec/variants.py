@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,13 +12,15 @@ from typing import Any
 from ...errors import UserError, did_you_mean
 from .syntax import flatten
 
-__all__ = ["Axes", "Cell", "Variant", "choose_baseline", "expand", "read_axis", "select"]
+__all__ = ["Axes", "Cell", "Variant", "choose_baseline", "expand", "folder_name_problem", "read_axis", "select"]
 
 Axes = dict[str, dict[str, dict[str, Any]]]
 """axis -> value -> {config key: value}"""
 
 _PYRAMID = "pyramid"  # the values of this axis may be a list of registered names
 _NAME = re.compile(r"\w[\w.+=-]*")
+_LONGEST_NAME = 200  # bytes; file systems allow 255
+_MOST_VARIANTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,16 @@ def expand(axes: Axes, exclude: Sequence[Mapping[str, str]], where: str) -> tupl
 
     A UserError says that no variant is left, or that a name cannot be a folder's name or is taken twice.
     """
+    count = math.prod(map(len, axes.values()))
+    if count > _MOST_VARIANTS:
+        raise UserError(f"{where}: AXES: expected at most {_MOST_VARIANTS} combinations of values, found {count}")
     variants = tuple(_product(axes, exclude))
     if not variants:
         raise UserError(f"{where}: EXCLUDE leaves no variant")
     seen: dict[str, Variant] = {}
     for variant in variants:
+        if problem := folder_name_problem(variant.name):
+            raise UserError(f"{where}: AXES: {variant.name!r} cannot be the name of a folder, because {problem}")
         if not _NAME.fullmatch(variant.name):
             raise UserError(
                 f"{where}: AXES: {variant.name!r} cannot be the name of a folder; "
@@ -97,6 +105,16 @@ def expand(axes: Axes, exclude: Sequence[Mapping[str, str]], where: str) -> tupl
             )
         seen[variant.name] = variant
     return variants
+
+
+def folder_name_problem(name: str) -> str:
+    """Return why a name cannot be that of a folder in another folder, or "" if it can."""
+    if not name.isprintable():
+        return "it has control characters"
+    if "/" in name or name in (".", ".."):
+        return "it leads to another folder"
+    length = len(name.encode())
+    return f"it has {length} bytes, and {_LONGEST_NAME} are allowed" if length > _LONGEST_NAME else ""
 
 
 def _product(axes: Axes, exclude: Sequence[Mapping[str, str]]) -> Iterator[Variant]:
