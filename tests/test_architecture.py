@@ -22,6 +22,7 @@ ROOMS = {
     "signatures": "the arguments of callables",
     "registry": "objects by name",
     "atomic": "files that are written completely or not at all",
+    "locks": "locks on files, by which processes know of each other",
     "distributed": "the exchange between processes",
     "program": "the exit codes of all command lines",
     "structures": "boxes, masks and other values that later rooms exchange",
