@@ -23,6 +23,7 @@ __all__ = ["Checkpointer"]
 
 logger = logging.getLogger(__name__)
 _PERIODIC = re.compile(r"model_\d+")
+_OTHER_MODEL = "Resume with the run's own configuration, or start a new run with this file as its initial weights"
 _LIST = "periodic_checkpoints"
 
 
@@ -31,9 +32,9 @@ class Checkpointer:
 
     A file is `{"model": state dict, "trainer": {...}, <checkpointable>: its state dict, ..., "iteration": n, ...}`. It
     holds tensors and plain types only, so that it loads in torch's safe mode. `trainer` holds the states of the
-    optimizer, the learning-rate schedule and the gradient scaler, see `trainer_state`. torch's format stores a CRC-32 sum
-    of each tensor, which is checked when a file is loaded. The file `last_checkpoint` in the same folder holds the name
-    of the newest file. Only the main process writes.
+    optimizer, the learning-rate schedule and the gradient scaler, see `trainer_state`. torch's format stores a CRC-32
+    sum of each tensor, which is checked when a file is loaded. The file `last_checkpoint` in the same folder holds the
+    name of the newest file. Only the main process writes.
 
     Args:
         model: the model whose parameters and buffers are saved and loaded. DistributedDataParallel is unwrapped.
@@ -89,13 +90,13 @@ class Checkpointer:
         if tag_last:
             write_last(self.save_dir, file.name)
 
-    def delete_old(self, keep: int) -> None:
-        """Delete all but the newest `keep` periodic checkpoints (`model_0004999.pth`) of this run; 0 keeps all.
+    def delete_old(self, keep: int | None) -> None:
+        """Delete all but the newest `keep` periodic checkpoints (`model_0004999.pth`) of this run; 0 and None keep all.
 
         Checkpoints hold the list of those that were written before them, so that the files of a resumed run are known.
         Other files are never deleted, whatever their names are, and neither is the one that `last_checkpoint` names.
         """
-        if keep <= 0 or not self.save_dir or not is_main_process():
+        if not keep or keep < 0 or not self.save_dir or not is_main_process():
             return
         last = read_last(self.save_dir)
         old = [name for name in self._periodic[:-keep] if name != last]
@@ -104,7 +105,7 @@ class Checkpointer:
             (Path(self.save_dir) / name).unlink(missing_ok=True)
 
     def load(
-        self, path: str | Path, checkpointables: list[str] | None = None, *, complete: bool = False
+        self, path: str | Path, checkpointables: list[str] | None = None, *, complete: bool = False, advice: str = ""
     ) -> dict[str, Any]:
         """Load a file of any known format into the model and log what matched.
 
@@ -113,6 +114,7 @@ class Checkpointer:
             checkpointables: names of the checkpointables to restore too. None restores all that the file has, and []
                 loads the model only.
             complete: whether every tensor of the model must come from the file.
+            advice: what the message says to do if the file is not complete.
 
         Returns:
             Everything else that the file holds, such as `iteration`.
@@ -130,7 +132,8 @@ class Checkpointer:
             self.report = load_weights(self.model, checkpoint)
         if complete and not self.report.complete:
             raise ArgumentError(
-                "path", f"{checkpoint.path} belongs to another model than the configuration describes: {self.report}"
+                "path",
+                f"{checkpoint.path} belongs to another model than the configuration describes: {self.report}\n{advice}",
             )
         log = logger.info if self.report.complete else logger.warning
         log("Weights from %s", self.report)
@@ -168,13 +171,8 @@ class Checkpointer:
                 logger.info("There is nothing to resume in %s", self.save_dir or "the (empty) output folder")
             self.load(path, checkpointables=[])
             return {}
-        try:
-            with argument_names({"path": f"--resume ({Path(self.save_dir) / LAST})"}):
-                rest = self.load(last, complete=True)
-        except UserError as e:
-            raise UserError(
-                f"{e}\nResume with the run's own configuration, or start a new run with this file as its initial weights"
-            ) from e
+        with argument_names({"path": f"--resume ({Path(self.save_dir) / LAST})"}):
+            rest = self.load(last, complete=True, advice=_OTHER_MODEL)
         self._periodic = list(rest.pop(_LIST, []))
         return rest
 

@@ -62,7 +62,8 @@ def good_checkpoint(folder: str | Path) -> str:
     found = "\n  ".join(problems)
     if not whole:
         raise UserError(
-            f"--resume: {folder} has no checkpoint to continue from:\n  {found}\nMove these files away to start again"
+            f"--resume ({folder / LAST}): there is no whole checkpoint to continue from: {found}\nMove these files away "
+            "to start again"
         )
     newest = max(whole, key=lambda file: whole[file])
     logger.warning("The run continues from %s, the newest whole checkpoint, because\n  %s", newest, found)

@@ -61,7 +61,7 @@ def _run(recipe: Recipe, args: Any, engine: Any, notes: list[str]) -> dict[str, 
     if args.eval_only:
         model = recipe.build_model()
         with argument_names({"path": options.key("weights"), "average": options.key("ema")}):
-            load_trained(model, options.weights, options.ema)
+            load_trained(model, options.weights, options.ema, complete=not getattr(args, "allow_partial", False))
         results = evaluate(recipe.test_sets(), model, options.output_dir)
     else:
         trainer = Trainer(recipe)

@@ -78,7 +78,7 @@ def _setup_logger(out: Path) -> None:
 class _LogFile(logging.FileHandler):
     """A log file that a full disk ends with one line on the console; the run itself goes on or says more."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is that of the base class
+    def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)

@@ -21,7 +21,15 @@ import torch
 
 from ..atomic import atomic_write, storage_errors
 
-__all__ = ["ConsoleWriter", "JSONWriter", "MetricStorage", "TensorBoardWriter", "lacks_row", "peak_memory_mib"]
+__all__ = [
+    "ConsoleWriter",
+    "JSONWriter",
+    "MetricStorage",
+    "TensorBoardWriter",
+    "cut_rows",
+    "lacks_row",
+    "peak_memory_mib",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -81,28 +89,37 @@ class JSONWriter:
 
     def __init__(self, path: Path, start_iter: int = 0) -> None:
         self._path = path
-        rows = _rows(path)
-        if rows and start_iter == 0:
-            path.rename(next(free for n in range(1, 10**6) if not (free := Path(f"{path}.{n}")).exists()))
-        rows = [row for row in rows if row["iteration"] < start_iter]
+        rows = cut_rows(path, start_iter)
         self._last: dict[str, Any] = rows[-1] if rows else {"iteration": -1}
-        self._rewrite(rows)
 
     def write(self, iteration: int, scalars: dict[str, float]) -> None:
         """Add a row, or add the scalars to the last row if it is of the same iteration."""
         plain = {k: v if math.isfinite(v) else None for k, v in scalars.items()}  # JSON has no NaN
         if iteration == self._last["iteration"]:
             self._last |= plain
-            self._rewrite([*_rows(self._path)[:-1], self._last])
+            _write_rows(self._path, [*_rows(self._path)[:-1], self._last])
             return
         self._last = {"iteration": iteration, **plain}
-        with storage_errors(self._path):
-            with self._path.open("ab", buffering=0) as file:
-                file.write(_line(self._last).encode())
+        with storage_errors(self._path), self._path.open("ab", buffering=0) as file:
+            file.write(_line(self._last).encode())
 
-    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
-        with atomic_write(self._path) as file:
-            file.writelines(map(_line, rows))
+
+def cut_rows(path: Path, start_iter: int) -> list[dict[str, Any]]:
+    """Remove the rows of iterations from `start_iter` on from a file of metrics, and return the others.
+
+    If `start_iter` is 0, a file with rows is kept as `<name>.1` and so on, and a new one is made.
+    """
+    rows = _rows(path)
+    if rows and start_iter == 0:
+        path.rename(next(free for n in range(1, 10**6) if not (free := Path(f"{path}.{n}")).exists()))
+    rows = [row for row in rows if row["iteration"] < start_iter]
+    _write_rows(path, rows)
+    return rows
+
+
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    with atomic_write(path) as file:
+        file.writelines(map(_line, rows))
 
 
 def lacks_row(path: Path, iteration: int) -> bool:
