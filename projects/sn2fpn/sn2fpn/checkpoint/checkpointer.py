@@ -15,7 +15,7 @@ from ..distributed import call_on_main, is_main_process
 from ..errors import ArgumentError, UserError, argument_names
 from .last import LAST, check_sums, good_checkpoint, read_last, write_last
 from .matching import MatchReport, load_weights
-from .reading import load_file
+from .reading import find_file, load_file
 from .trainer_state import check_optimizer, from_detectron2, reordered, to_detectron2
 from .writing import atomic_save
 
@@ -126,8 +126,9 @@ class Checkpointer:
         if not path:
             logger.info("No weights file is given, so the model keeps its initial weights")
             return {}
-        checkpoint = load_file(path)
-        check_sums(checkpoint)
+        file = find_file(path)
+        check_sums(file)
+        checkpoint = load_file(file)
         with argument_names({"checkpoint": "path"}):
             self.report = load_weights(self.model, checkpoint)
         if complete and not self.report.complete:

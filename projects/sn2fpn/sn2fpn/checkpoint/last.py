@@ -8,13 +8,14 @@ from pathlib import Path
 
 from ..atomic import atomic_write
 from ..errors import ArgumentError, UserError
-from .reading import Checkpoint, load_file
+from .reading import find_file, load_file
 
 __all__ = ["LAST", "check_sums", "good_checkpoint", "read_last", "write_last"]
 
 logger = logging.getLogger(__name__)
 LAST = "last_checkpoint"
 """The file that holds the name of the checkpoint that was written last."""
+_LONGEST_NAME = 255  # bytes, on the usual file systems
 
 
 def read_last(folder: str | Path) -> str:
@@ -23,7 +24,7 @@ def read_last(folder: str | Path) -> str:
         name = Path((Path(folder) / LAST).read_text(encoding="utf-8").strip()).name
     except (OSError, UnicodeDecodeError):
         return ""
-    return name if name.isprintable() else ""
+    return name if name.isprintable() and len(name.encode()) <= _LONGEST_NAME else ""
 
 
 def write_last(folder: str | Path, name: str) -> None:
@@ -62,8 +63,8 @@ def good_checkpoint(folder: str | Path) -> str:
     found = "\n  ".join(problems)
     if not whole:
         raise UserError(
-            f"--resume ({folder / LAST}): there is no whole checkpoint to continue from: {found}\nMove these files away "
-            "to start again"
+            f"--resume ({folder / LAST}): there is no whole checkpoint to continue from: {found}\n"
+            "Move these files away to start again"
         )
     newest = max(whole, key=lambda file: whole[file])
     logger.warning("The run continues from %s, the newest whole checkpoint, because\n  %s", newest, found)
@@ -73,32 +74,36 @@ def good_checkpoint(folder: str | Path) -> str:
 
 def _iteration(file: Path) -> int:
     """Return the iteration of a checkpoint of a run; an ArgumentError says that the file is damaged or is none."""
-    checkpoint = load_file(file)
-    check_sums(checkpoint)
-    iteration = checkpoint.rest.get("iteration")
+    check_sums(find_file(file))
+    iteration = load_file(file).rest.get("iteration")
     if not isinstance(iteration, int):
         raise ArgumentError("path", f"{file} holds weights but no iteration to continue from")
     return iteration
 
 
-def check_sums(checkpoint: Checkpoint) -> None:
+def check_sums(file: Path) -> None:
     """Check the sums (CRC-32) that torch stores with each tensor in a file and does not read again itself.
 
-    Files whose sums are all wrong were saved without (`torch.serialization.set_crc32_options(False)`) and pass.
+    Files whose sums are all wrong were saved without (`torch.serialization.set_crc32_options(False)`) and pass, as do
+    pickles and files of old versions of torch, which have no sums.
 
     Raises:
-        ArgumentError: the content of the file has changed since it was written.
+        ArgumentError: the content of the file has changed since it was written, or its end is missing.
     """
-    if not zipfile.is_zipfile(checkpoint.path):  # a pickle or a file of an old version of torch, which have no sums
-        return
-    with zipfile.ZipFile(checkpoint.path) as archive:
-        names = archive.namelist()
-        changed = [name for name in names if not _is_as_written(archive, name)]
+    with file.open("rb") as stream:
+        if stream.read(2) != b"PK":
+            return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+            changed = [name for name in names if not _is_as_written(archive, name)]
+    except zipfile.BadZipFile as e:
+        raise ArgumentError("path", f"{file} is damaged: its end is missing") from e
     if 0 < len(changed) < len(names):
         raise ArgumentError(
             "path",
-            f"{checkpoint.path} is damaged: {len(changed)} of its {len(names)} parts have changed since they were "
-            f"written ({changed[0]})",
+            f"{file} is damaged: {len(changed)} of its {len(names)} parts have changed since they were written "
+            f"({changed[0]})",
         )
 
 

@@ -55,9 +55,9 @@ class Checkpointer(DetectionCheckpointer):
         if self._complete and lacking:
             raise ArgumentError(
                 "path",
-                f"the checkpoint belongs to another model than the configuration describes: it lacks {len(lacking)} of "
-                f"the model's tensors or has them in other shapes ({', '.join(lacking[:3])}, ...). Name a checkpoint of this model, or add "
-                "--allow-partial to go on with random values for the missing weights",
+                "the checkpoint belongs to another model than the configuration describes: it lacks "
+                f"{len(lacking)} of the model's tensors or has them in other shapes ({', '.join(lacking[:3])}, ...). Name a "
+                "checkpoint of this model, or add --allow-partial to go on with random values for the missing weights",
             )
         return found
 
