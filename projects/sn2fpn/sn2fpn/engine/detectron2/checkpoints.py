@@ -56,8 +56,9 @@ class Checkpointer(DetectionCheckpointer):
             raise ArgumentError(
                 "path",
                 "the checkpoint belongs to another model than the configuration describes: it lacks "
-                f"{len(lacking)} of the model's tensors or has them in other shapes ({', '.join(lacking[:3])}, ...). Name a "
-                "checkpoint of this model, or add --allow-partial to go on with random values for the missing weights",
+                f"{len(lacking)} of the model's tensors or has them in other shapes ({', '.join(lacking[:3])}, ...). "
+                "Name a checkpoint of this model, or add --allow-partial to go on with random values for the missing "
+                "weights",
             )
         return found
 
