@@ -140,8 +140,8 @@ def _kill_in(trainer: Trainer, kind: type, method: str, iteration: int, monkeypa
         ((Checkpoints, "after_step"), 4),  # after a row that no checkpoint covers
         ((Evaluation, "_run"), 3),  # between a checkpoint and its evaluation
         ((Progress, "after_step"), 3),  # between an evaluation and its row
-        ((Evaluation, "_run"), 7),  # in the last evaluation
-        ((Checkpoints, "after_train"), 7),
+        pytest.param((Evaluation, "_run"), 7, marks=pytest.mark.slow),  # in the last evaluation
+        pytest.param((Checkpoints, "after_train"), 7, marks=pytest.mark.slow),
     ],
 )
 def test_no_row_is_lost_or_doubled_wherever_a_run_is_killed(
