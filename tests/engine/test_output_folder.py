@@ -71,6 +71,18 @@ def test_a_second_run_is_refused_and_names_the_first(
     assert {p.name for p in tmp_path.iterdir()} == {".run.lock"}
 
 
+@pytest.mark.slow
+def test_a_second_run_of_several_processes_is_refused_with_one_message(
+    tmp_path: Path, tiny_keys: dict[str, Any]
+) -> None:
+    command = [sys.executable, str(_ROOT / "train_net.py"), *_arguments(["--num-gpus", "2"], tiny_keys)]
+    with only_user(tmp_path / ".run.lock"):
+        done = subprocess.run([*command, "OUTPUT_DIR", str(tmp_path)], capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 2, said
+    assert said.count("is in use by another run") == 1 and "Traceback" not in said
+
+
 def test_a_new_run_moves_an_earlier_one_and_loses_nothing(
     tmp_path: Path, tiny_keys: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
