@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from .errors import UserError
 
-__all__ = ["atomic_path", "atomic_write", "remove_leftovers", "storage_errors"]
+__all__ = ["StorageError", "atomic_path", "atomic_write", "remove_leftovers", "storage_errors"]
 
 _STORAGE = {
     errno.ENOSPC,
@@ -34,6 +34,10 @@ _LEFTOVER = re.compile(r"\..+\.[a-z0-9_]{8}\.part(\.\w+)?")
 _LONGEST_PREFIX = 48  # characters of the target's name in a temporary name, which stays within 255 bytes
 
 
+class StorageError(UserError, OSError):
+    """A file cannot be written, for instance because the disk is full. It is an OSError for those who handle these."""
+
+
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file that replaces `path` when the block ends without an error.
@@ -45,7 +49,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         mode: "w" for text in UTF-8, "wb" for bytes.
 
     Raises:
-        UserError: the file cannot be written, for instance because the disk is full.
+        StorageError: the file cannot be written, for instance because the disk is full.
     """
     encoding = None if "b" in mode else "utf-8"
     with atomic_path(path) as temporary, temporary.open(mode, encoding=encoding) as file:
@@ -62,7 +66,7 @@ def atomic_path(path: str | Path, ending: str = ".part") -> Iterator[Path]:
             the format.
 
     Raises:
-        UserError: the file cannot be written, for instance because the disk is full.
+        StorageError: the file cannot be written, for instance because the disk is full.
     """
     path = Path(path)
     with storage_errors(path, "An older file of this name is intact"):
@@ -94,14 +98,14 @@ def remove_leftovers(folder: str | Path) -> list[Path]:
 
 @contextmanager
 def storage_errors(path: str | Path = "", consequence: str = "") -> Iterator[None]:
-    """Turn what the operating system refuses inside this context, such as writing to a full disk, into a UserError.
+    """Turn what the operating system refuses inside this context, such as writing to a full disk, into a StorageError.
 
     Args:
         path: the file that is written; without it, the message names the file that the error names, if any.
         consequence: a sentence for the message.
 
     Raises:
-        UserError: names the file and the cause, such as "no space left on device".
+        StorageError: names the file and the cause, such as "no space left on device".
     """
     try:
         yield
@@ -112,7 +116,7 @@ def storage_errors(path: str | Path = "", consequence: str = "") -> Iterator[Non
         reason = os.strerror(cause.errno)
         where = f"cannot write {path}" if path else str(cause.filename or "cannot write a file")
         end = f". {consequence}" if consequence else ""
-        raise UserError(f"{where}: {reason[:1].lower()}{reason[1:]}{end}") from error
+        raise StorageError(f"{where}: {reason[:1].lower()}{reason[1:]}{end}") from error
 
 
 def _cause(error: BaseException | None) -> OSError | None:
