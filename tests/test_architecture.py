@@ -24,6 +24,7 @@ ROOMS = {
     "registry": "objects by name",
     "trust": "whether code that came with a file may be run",
     "atomic": "files that are written completely or not at all",
+    "locks": "locks on files, by which processes know of each other",
     "distributed": "the exchange between processes",
     "program": "the exit codes of all command lines",
     "structures": "boxes, masks and other values that later rooms exchange",

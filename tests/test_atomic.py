@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from sn2fpn.atomic import atomic_write
+from sn2fpn.atomic import atomic_path, atomic_write, remove_leftovers, storage_errors
+from sn2fpn.errors import UserError
 
 
 def test_replaces_and_makes_folders(tmp_path: Path) -> None:
@@ -30,3 +33,53 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file.bin"]
+
+
+@pytest.mark.parametrize("code", ["ENOSPC", "EROFS", "EDQUOT", "EFBIG", "EACCES"])
+@pytest.mark.parametrize("where", ["tempfile.mkstemp", "os.fsync"])
+def test_the_message_names_the_file_and_the_cause(
+    code: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    number = getattr(errno, code)
+
+    def refuse(*_args: object, **_more: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(where, refuse)
+    with pytest.raises(UserError) as error, atomic_write(path) as file:
+        file.write("new")
+    assert str(error.value).lower().startswith(f"cannot write {path}: {os.strerror(number)}".lower())
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / ("x" * 255)) as file:
+        file.write("The longest name is fine, although the temporary file adds to it.")
+    with pytest.raises(UserError, match="file name too long"), atomic_write(tmp_path / ("x" * 256)):
+        pass
+    with pytest.raises(UserError, match="file exists"), atomic_write(tmp_path / ("x" * 255) / "file"):
+        pass
+
+
+def test_other_errors_pass(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), storage_errors():
+        (tmp_path / "nothing").read_text()
+    with pytest.raises(RuntimeError, match="a bug"), storage_errors():
+        raise RuntimeError("a bug")
+
+
+def test_only_leftovers_are_removed(tmp_path: Path) -> None:
+    with contextlib.suppress(KeyboardInterrupt), atomic_path(tmp_path / "video.mp4", ".part.mp4") as temporary:
+        (tmp_path / "left").write_bytes(b"")
+        leftovers = [tmp_path / temporary.name, tmp_path / ".model_final.pth.ab_12xyz.part"]
+        raise KeyboardInterrupt
+    for file in leftovers:
+        file.write_bytes(b"half")
+    mine = [tmp_path / name for name in ("notes.part", ".hidden", ".draft.part", "model.pth.abcdefgh.part", "left")]
+    for file in mine:
+        file.write_bytes(b"mine")
+    assert sorted(remove_leftovers(tmp_path)) == sorted(leftovers)
+    assert sorted(tmp_path.iterdir()) == sorted(mine)

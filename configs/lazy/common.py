@@ -121,7 +121,7 @@ train = dict(  # the keys of Detectron2's configs/common/train.py, and the nativ
     max_iter=90000,
     device="cuda",
     seed=-1,  # a negative seed stands for a random one; with any other seed, a run on CPUs is reproducible
-    checkpointer=dict(period=5000, max_to_keep=None),  # max_to_keep None keeps all checkpoints
+    checkpointer=dict(period=5000, max_to_keep=3),  # max_to_keep: the newest periodic ones; None keeps all
     log_period=20,
     eval_period=0,  # in iterations; with 0, the model is evaluated at the end only
     best_metric="",  # for example "bbox/AP50", to keep the best model as model_best.pth

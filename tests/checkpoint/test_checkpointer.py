@@ -115,20 +115,27 @@ def test_the_best_is_not_what_resume_finds(tmp_path: Path) -> None:
     assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000001.pth")
 
 
-def test_old_periodic_files_are_deleted_and_no_others(tmp_path: Path) -> None:
+def test_old_periodic_files_of_the_run_are_deleted_and_no_others(tmp_path: Path) -> None:
+    (tmp_path / "model_0000005.pth").write_bytes(b"a file of the user")
     checkpointer = Checkpointer(_Detector(), tmp_path)
-    for name in ("model_best", "model_final", *(f"model_{i:07d}" for i in (9, 19, 29, 39))):
-        checkpointer.save(name)
+    for name in ("model_best", "model_final", *(f"model_{i:07d}" for i in (9, 19, 29))):
+        checkpointer.save(name, iteration=int(name[-2:]) if name[-2:].isdigit() else 0)
     checkpointer.delete_old(0)
+    checkpointer.delete_old(None)
     assert len(list(tmp_path.glob("*.pth"))) == 6
+    checkpointer = Checkpointer(_Detector(), tmp_path)  # a resumed run knows the files of the run before it
+    assert checkpointer.resume_or_load("")["iteration"] == 29
+    checkpointer.save("model_0000039", iteration=39)
     checkpointer.delete_old(2)
     assert sorted(p.stem for p in tmp_path.glob("*.pth")) == [
+        "model_0000005",
         "model_0000029",
         "model_0000039",
         "model_best",
         "model_final",
     ]
-    checkpointer.save("model_0000029")
+    checkpointer.save("model_0000029", iteration=29)
+    checkpointer.save("model_0000040", iteration=40, tag_last=False)
     checkpointer.delete_old(1)
     assert (tmp_path / "model_0000029.pth").exists()  # It is the last checkpoint, which is resumed.
 
@@ -150,7 +157,8 @@ def test_a_failing_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setattr("os.fsync", full)
     else:
         monkeypatch.setattr("torch.save", half)
-    with pytest.raises(UserError, match=rf"cannot write {file}: .*intact"):
+    cause = "no space left on device" if failure == "fsync" else "PytorchStreamWriter"
+    with pytest.raises(UserError, match=rf"cannot write {file}: {cause}.*intact"):
         atomic_save({"a": torch.zeros(9)}, file)
     assert file.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["model.pth"]
@@ -187,12 +195,84 @@ def test_momentum_goes_by_name(tmp_path: Path) -> None:
         assert torch.equal(backwards.state[param]["momentum_buffer"], optimizer.state[param]["momentum_buffer"])
 
 
-def test_a_last_checkpoint_that_is_gone(tmp_path: Path) -> None:
-    checkpointer = Checkpointer(_Detector(), tmp_path)
-    checkpointer.save("model_0000001")
-    (tmp_path / "model_0000001.pth").rename(tmp_path / "model_0000002.pth")
-    with pytest.raises(UserError, match=r"--resume .*last_checkpoint.*did you mean 'model_0000002.pth'"):
+def _two_checkpoints(folder: Path) -> Checkpointer:
+    """Write the checkpoints of iterations 4 and 9, whose numbers are 4 and 9 too, and an older best one."""
+    model = _Detector()
+    checkpointer = Checkpointer(model, folder)
+    for iteration, name in ((2, "model_best"), (4, "model_0000004"), (9, "model_final")):
+        with torch.no_grad():
+            model.roi_heads["box_predictor"]["cls_score"].bias.fill_(iteration)
+        checkpointer.save(name, iteration=iteration)
+    return checkpointer
+
+
+def _flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    at = content.index(torch.full((4,), 9.0).numpy().tobytes())
+    content[at] ^= 1
+    file.write_bytes(content)
+
+
+_DAMAGES = {
+    "cut": lambda file: file.write_bytes(file.read_bytes()[:-200]),
+    "half": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "empty": lambda file: file.write_bytes(b""),
+    "text": lambda file: file.write_text("<html>404</html>"),
+    "gone": lambda file: file.unlink(),
+    "bit": _flip_a_bit,
+}
+
+
+@pytest.mark.parametrize("damage", _DAMAGES)
+def test_a_damaged_checkpoint_gives_way_to_the_newest_whole_one(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpointer = _two_checkpoints(tmp_path)
+    newest = tmp_path / "model_final.pth"
+    _DAMAGES[damage](newest)
+    before = newest.read_bytes() if newest.exists() else None
+    assert checkpointer.resume_or_load("")["iteration"] == 4
+    assert checkpointer.model.roi_heads["box_predictor"]["cls_score"].bias[0] == 4
+    assert f"continues from {tmp_path / 'model_0000004.pth'}" in caplog.text and str(newest) in caplog.text
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000004.pth")
+    assert (newest.read_bytes() if newest.exists() else None) == before  # Nothing of the user's is deleted.
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"\x00", b"gone.pth", b"a" * 300, None])
+def test_any_last_checkpoint_leads_to_the_newest_file(content: bytes | None, tmp_path: Path) -> None:
+    checkpointer = _two_checkpoints(tmp_path)
+    tag = tmp_path / "last_checkpoint"
+    tag.unlink()
+    if content is not None:
+        tag.write_bytes(content)
+    assert checkpointer.resume_or_load("")["iteration"] == 9
+    assert tag.read_text() == "model_final.pth"
+
+
+def test_nothing_whole_is_an_error_and_never_a_new_start(tmp_path: Path) -> None:
+    checkpointer = _two_checkpoints(tmp_path)
+    for file in tmp_path.glob("*.pth"):
+        file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"--resume .*last_checkpoint.*no whole checkpoint") as error:
         checkpointer.resume_or_load("")
+    for name in ("model_best.pth", "model_0000004.pth", "model_final.pth"):
+        assert f"{tmp_path / name} is damaged" in str(error.value)
+
+
+def test_a_changed_bit_in_initial_weights_is_an_error(tmp_path: Path) -> None:
+    checkpointer = _two_checkpoints(tmp_path)
+    _flip_a_bit(tmp_path / "model_final.pth")
+    with pytest.raises(UserError, match=r"model_final.pth is damaged: 1 of its \d+ parts have changed"):
+        checkpointer.load(tmp_path / "model_final.pth")
+
+
+def test_files_without_sums_are_read(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        checkpointer = _two_checkpoints(tmp_path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert checkpointer.resume_or_load("")["iteration"] == 9
 
 
 # ------------------------------------------------------------------ matching

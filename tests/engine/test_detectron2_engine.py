@@ -328,3 +328,45 @@ def test_the_visualisation_period(command: Command, tmp_path: Path) -> None:
     engine.run(engine.load_config(args), args)
     assert comm.get_world_size() == 1
     assert list((tmp_path / "out").glob("events.out.tfevents.*"))
+
+
+def test_a_resumed_run_of_detectron2_doubles_no_row_and_outlives_a_damaged_file(
+    command: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = dict(DATASETS__TEST=(), SOLVER__CHECKPOINT_PERIOD=20)
+    args = command("sni", SOLVER__MAX_ITER=41, **keys)
+    engine.run(engine.load_config(args), args)
+    out = tmp_path / "out"
+    saved = torch.load(out / "model_0000019.pth", weights_only=True)
+    assert len(saved["class_names"]) == 6 and "BASE_LR: 0.02" in saved["config"]
+    for name in ("model_final.pth", "model_0000039.pth"):
+        (out / name).write_bytes((out / name).read_bytes()[:-100])
+    args = command("sni", "--resume", SOLVER__MAX_ITER=42, SOLVER__BASE_LR=0.01, **keys)
+    engine.run(engine.load_config(args), args)
+    log = (out / "log.txt").read_text()
+    assert f"continues from {out / 'model_0000019.pth'}" in log and "SOLVER.BASE_LR: 0.02 -> 0.01" in log
+    rows = [json.loads(line)["iteration"] for line in (out / "metrics.json").read_text().splitlines()]
+    assert rows == [19, 39, 41]
+    args = command("sni", SOLVER__MAX_ITER=1, **keys)
+    engine.run(engine.load_config(args), args)
+    assert (out / "earlier_1" / "model_0000019.pth").is_file() and not (out / "model_0000019.pth").exists()
+
+
+def test_detectron2_keeps_the_newest_checkpoints(command: Command, tmp_path: Path) -> None:
+    keys = dict(DATASETS__TEST=(), SOLVER__CHECKPOINT_PERIOD=1, SOLVER__CHECKPOINTS_TO_KEEP=2)
+    args = command("sni", SOLVER__MAX_ITER=5, **keys)
+    engine.run(engine.load_config(args), args)
+    names = sorted(p.name for p in (tmp_path / "out").glob("*.pth"))
+    assert names == ["model_0000003.pth", "model_0000004.pth", "model_final.pth"]
+
+
+def test_detectron2_refuses_to_evaluate_another_models_checkpoint(command: Command, tmp_path: Path) -> None:
+    args = command("sni", SOLVER__MAX_ITER=1, DATASETS__TEST=())
+    engine.run(engine.load_config(args), args)
+    keys = {"MODEL.WEIGHTS": str(tmp_path / "out/model_final.pth"), "OUTPUT_DIR": str(tmp_path / "evaluated")}
+    args = command("pafpn", "--eval-only", config=QUICK / "faster_rcnn_R18_sni_shapes.yaml", **keys)
+    args.opts += ["MODEL.BACKBONE.NAME", "build_sn2_pafpn_backbone"]
+    with pytest.raises(UserError, match=r"MODEL.WEIGHTS: .*another model.*--allow-partial"):
+        engine.run(engine.load_config(args), args)
+    args.allow_partial = True
+    assert "bbox" in engine.run(engine.load_config(args), args)

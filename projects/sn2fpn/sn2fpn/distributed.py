@@ -6,7 +6,8 @@ Without an initialised process group every helper answers as the only process.
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,8 +21,11 @@ __all__ = [
     "all_gather",
     "gather",
     "broadcast_object",
+    "call_on_main",
     "reduce_mean",
 ]
+
+T = TypeVar("T")
 
 
 def _active() -> bool:
@@ -92,6 +96,21 @@ def broadcast_object(obj: Any, src: int = 0) -> Any:
     box = [obj if get_rank() == src else None]
     dist.broadcast_object_list(box, src=src, group=_object_group())
     return box[0]
+
+
+def call_on_main(function: Callable[[], T]) -> T:
+    """Call a function on the main process only, and return its result, or raise its error, on every process."""
+    result: Any = None
+    error: Exception | None = None
+    if is_main_process():
+        try:
+            result = function()
+        except Exception as e:
+            error = e
+    result, error = broadcast_object((result, error))
+    if error is not None:
+        raise error
+    return result
 
 
 def reduce_mean(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

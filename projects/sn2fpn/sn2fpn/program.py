@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 
+from .atomic import storage_errors
 from .errors import UserError
 
 __all__ = ["report", "run_program"]
@@ -19,10 +20,12 @@ def run_program(command: Callable[[], int | None], *, debug: bool = False) -> in
         debug: raise user mistakes with their traceback instead of reporting them.
 
     Returns:
-        The command's own exit code, 2 after a user mistake (`UserError`), which is reported, or 130 after Ctrl-C.
+        The command's own exit code, 2 after a user mistake (`UserError`) or when files cannot be written, for instance
+        on a full disk, which is reported, or 130 after Ctrl-C.
     """
     try:
-        return command() or 0
+        with storage_errors():
+            return command() or 0
     except UserError as e:
         if debug:
             raise

@@ -11,20 +11,20 @@ import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from ..atomic import atomic_write
-from ..distributed import is_main_process
+from ..distributed import call_on_main, is_main_process
 from ..errors import ArgumentError, UserError, argument_names
+from .last import LAST, check_sums, good_checkpoint, read_last, write_last
 from .matching import MatchReport, load_weights
-from .reading import load_file
+from .reading import find_file, load_file
 from .trainer_state import check_optimizer, from_detectron2, reordered, to_detectron2
 from .writing import atomic_save
 
 __all__ = ["Checkpointer"]
 
 logger = logging.getLogger(__name__)
-_LAST = "last_checkpoint"
-_PERIODIC = re.compile(r"model_\d+\.pth")
-"""The names of the files that `delete_old` may delete."""
+_PERIODIC = re.compile(r"model_\d+")
+_OTHER_MODEL = "Resume with the run's own configuration, or start a new run with this file as its initial weights"
+_LIST = "periodic_checkpoints"
 
 
 class Checkpointer:
@@ -32,13 +32,15 @@ class Checkpointer:
 
     A file is `{"model": state dict, "trainer": {...}, <checkpointable>: its state dict, ..., "iteration": n, ...}`. It
     holds tensors and plain types only, so that it loads in torch's safe mode. `trainer` holds the states of the
-    optimizer, the learning-rate schedule and the gradient scaler, see `trainer_state`. The file `last_checkpoint` in
-    the same folder holds the name of the newest file. Only the main process writes.
+    optimizer, the learning-rate schedule and the gradient scaler, see `trainer_state`. torch's format stores a CRC-32
+    sum of each tensor, which is checked when a file is loaded. The file `last_checkpoint` in the same folder holds the
+    name of the newest file. Only the main process writes.
 
     Args:
         model: the model whose parameters and buffers are saved and loaded. DistributedDataParallel is unwrapped.
         save_dir: the folder of the files; with "" nothing is saved.
-        checkpointables: objects with `state_dict()` and `load_state_dict()`, by their name in the file.
+        checkpointables: objects with `state_dict()` and `load_state_dict()`, by their name in the file. A state that is
+            None is left out.
 
     Attributes:
         report: what matched in the last `load`, or None before the first.
@@ -59,6 +61,7 @@ class Checkpointer:
         self.save_dir = str(save_dir)
         self.checkpointables = checkpointables
         self.report: MatchReport | None = None
+        self._periodic: list[str] = []  # the periodic files of this run that were not deleted, the newest last
 
     def save(self, name: str, *, tag_last: bool = True, **extra: Any) -> None:
         """Write `{save_dir}/{name}.pth` completely or not at all.
@@ -73,28 +76,36 @@ class Checkpointer:
         """
         if not self.save_dir or not is_main_process():
             return
-        states = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
+        states = {k: s for k, obj in self.checkpointables.items() if (s := obj.state_dict()) is not None}
         if "optimizer" in states and "iteration" in extra:
             states = to_detectron2(states, extra["iteration"])
         data = {"model": dict(self.model.state_dict())} | states
         file = Path(self.save_dir) / f"{name}.pth"
+        if _PERIODIC.fullmatch(name):
+            self._periodic = [other for other in self._periodic if other != file.name] + [file.name]
+        if self._periodic:
+            extra[_LIST] = self._periodic
         logger.info("Saving %s", file)
         atomic_save(data | extra, file)
         if tag_last:
-            with atomic_write(file.with_name(_LAST)) as stream:
-                stream.write(file.name)
+            write_last(self.save_dir, file.name)
 
-    def delete_old(self, keep: int) -> None:
-        """Delete all but the newest `keep` periodic checkpoints (`model_0004999.pth`); 0 keeps all."""
-        if keep <= 0 or not self.save_dir or not is_main_process():
+    def delete_old(self, keep: int | None) -> None:
+        """Delete all but the newest `keep` periodic checkpoints (`model_0004999.pth`) of this run; 0 and None keep all.
+
+        Checkpoints hold the list of those that were written before them, so that the files of a resumed run are known.
+        Other files are never deleted, whatever their names are, and neither is the one that `last_checkpoint` names.
+        """
+        if not keep or keep < 0 or not self.save_dir or not is_main_process():
             return
-        periodic = sorted(p for p in Path(self.save_dir).glob("model_*.pth") if _PERIODIC.fullmatch(p.name))
-        for file in periodic[:-keep]:
-            if str(file) != self.get_checkpoint_file():
-                file.unlink(missing_ok=True)
+        last = read_last(self.save_dir)
+        old = [name for name in self._periodic[:-keep] if name != last]
+        self._periodic = [name for name in self._periodic if name not in old]
+        for name in old:
+            (Path(self.save_dir) / name).unlink(missing_ok=True)
 
     def load(
-        self, path: str | Path, checkpointables: list[str] | None = None, *, complete: bool = False
+        self, path: str | Path, checkpointables: list[str] | None = None, *, complete: bool = False, advice: str = ""
     ) -> dict[str, Any]:
         """Load a file of any known format into the model and log what matched.
 
@@ -103,6 +114,7 @@ class Checkpointer:
             checkpointables: names of the checkpointables to restore too. None restores all that the file has, and []
                 loads the model only.
             complete: whether every tensor of the model must come from the file.
+            advice: what the message says to do if the file is not complete.
 
         Returns:
             Everything else that the file holds, such as `iteration`.
@@ -114,14 +126,15 @@ class Checkpointer:
         if not path:
             logger.info("No weights file is given, so the model keeps its initial weights")
             return {}
-        checkpoint = load_file(path)
+        file = find_file(path)
+        check_sums(file)
+        checkpoint = load_file(file)
         with argument_names({"checkpoint": "path"}):
             self.report = load_weights(self.model, checkpoint)
         if complete and not self.report.complete:
             raise ArgumentError(
                 "path",
-                f"{checkpoint.path} belongs to another model than the configuration describes: {self.report}\n"
-                "Resume with the run's own configuration, or start a new run with this file as its initial weights",
+                f"{checkpoint.path} belongs to another model than the configuration describes: {self.report}\n{advice}",
             )
         log = logger.info if self.report.complete else logger.warning
         log("Weights from %s", self.report)
@@ -139,7 +152,7 @@ class Checkpointer:
         return rest
 
     def resume_or_load(self, path: str | Path, resume: bool = True) -> dict[str, Any]:
-        """Continue from the last checkpoint in `save_dir`, or load weights.
+        """Continue from the last good checkpoint in `save_dir`, see `good_checkpoint`, or load weights.
 
         Args:
             path: the weights to load when nothing is resumed.
@@ -151,14 +164,18 @@ class Checkpointer:
 
         Raises:
             ArgumentError: see `load`; or the last checkpoint belongs to another model.
+            UserError: there are checkpoints, but all of them are damaged.
         """
-        if not (resume and self.has_checkpoint()):
+        last = call_on_main(lambda: good_checkpoint(self.save_dir)) if resume and self.save_dir else ""
+        if not last:
             if resume:
                 logger.info("There is nothing to resume in %s", self.save_dir or "the (empty) output folder")
             self.load(path, checkpointables=[])
             return {}
-        with argument_names({"path": f"--resume ({Path(self.save_dir) / _LAST})"}):
-            return self.load(self.get_checkpoint_file(), complete=True)
+        with argument_names({"path": f"--resume ({Path(self.save_dir) / LAST})"}):
+            rest = self.load(last, complete=True, advice=_OTHER_MODEL)
+        self._periodic = list(rest.pop(_LIST, []))
+        return rest
 
     def has_checkpoint(self) -> bool:
         """Return whether `save_dir` names a last checkpoint."""
@@ -166,9 +183,8 @@ class Checkpointer:
 
     def get_checkpoint_file(self) -> str:
         """Return the path of the last checkpoint, or "" if there is none."""
-        tag = Path(self.save_dir) / _LAST
-        name = tag.read_text().strip() if self.save_dir and tag.is_file() else ""
-        return str(tag.with_name(Path(name).name)) if name else ""
+        name = read_last(self.save_dir) if self.save_dir else ""
+        return str(Path(self.save_dir) / name) if name else ""
 
 
 _TORCHVISION_INPUT = (

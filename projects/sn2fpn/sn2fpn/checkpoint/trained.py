@@ -16,14 +16,17 @@ __all__ = ["load_trained"]
 _NOT_IN_A_LINE = ("Cc", "Cs", "Zl", "Zp")
 """Unicode's categories of control characters, of characters that cannot be encoded, and of ends of lines."""
 
+_ADVICE = "Name a checkpoint of this model, or add --allow-partial to go on with random values for the missing weights"
 
-def load_trained(model: nn.Module, path: str, average: bool = False) -> MatchReport | None:
+
+def load_trained(model: nn.Module, path: str, average: bool = False, complete: bool = False) -> MatchReport | None:
     """Load the weights of a checkpoint into a model and log what matched.
 
     Args:
         model: the model.
         path: a file or URL; with "" nothing is loaded.
         average: whether to take the moving average of the weights, which training keeps beside them.
+        complete: whether every tensor of the model must come from the file.
 
     Returns:
         What matched and the names of the classes, or None without a path.
@@ -32,7 +35,7 @@ def load_trained(model: nn.Module, path: str, average: bool = False) -> MatchRep
         ArgumentError: see `Checkpointer.load`; or the file holds no average, or one with NaN or infinite values.
     """
     checkpointer = Checkpointer(model)
-    rest = checkpointer.load(path)
+    rest = checkpointer.load(path, complete=complete, advice=_ADVICE)
     if average and path:
         _load_average(model, rest, path)
     if checkpointer.report is not None:

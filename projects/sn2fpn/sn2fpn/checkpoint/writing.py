@@ -28,8 +28,8 @@ def atomic_save(data: Any, path: str | Path) -> None:
     try:
         with atomic_write(path, "wb") as file:
             torch.save(plain, file)
-    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError.
-        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+    except RuntimeError as error:  # from torch's writer, and no error of the operating system is behind it
+        reason = str(error).split("\n")[0]
         raise UserError(f"cannot write {path}: {reason}. An older file of this name is intact") from error
 
 

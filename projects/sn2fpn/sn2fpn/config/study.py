@@ -36,8 +36,9 @@ def add_study_config(cfg: Any) -> None:
     cfg.SOLVER.ACCUMULATE_STEPS = 1
     # "float16", "bfloat16", or "auto" for bfloat16 on a CPU and float16 on a GPU.
     cfg.SOLVER.AMP.DTYPE = "auto"
-    # The number of the newest periodic checkpoints that are kept; 0 keeps all.
-    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0
+    # The number of the newest periodic checkpoints that are kept, besides model_final.pth and model_best.pth; 0 keeps
+    # all.
+    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 3
     # The moving average of the weights, which is evaluated in their place when it is on.
     cfg.SOLVER.EMA = node({"ENABLED": False, "DECAY": 0.999})
 

@@ -60,6 +60,11 @@ def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParse
     )
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS and do not train")
     parser.add_argument(
+        "--allow-partial",
+        action="store_true",
+        help="with --eval-only, also evaluate a checkpoint that lacks some of the model's weights, which stay random",
+    )
+    parser.add_argument(
         "--num-gpus",
         type=int,
         default=1,

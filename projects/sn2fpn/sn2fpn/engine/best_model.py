@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from ..atomic import atomic_write
-from ..errors import check_choice
+from ..errors import UserError, check_choice
 
 __all__ = ["BestModel"]
 
@@ -29,17 +30,20 @@ class BestModel:
         self._path = output_dir / "best_metric.json"
         self.history: list[tuple[int, float]] = []
         if start_iter and self._path.is_file():
-            stored = json.loads(self._path.read_text(encoding="utf-8"))
+            stored = _read(self._path)
             if stored["metric"] == metric:
                 self.history = [(i, v) for i, v in stored["history"] if i < start_iter]
 
     def update(self, iteration: int, scalars: dict[str, float]) -> bool:
         """Add an evaluation to the history and return whether it is the best one so far.
 
+        An evaluation that is made up for, because the run was killed in it, replaces its own entry and later ones.
+
         Raises:
             ArgumentError: the evaluation does not give the metric.
         """
         value = scalars[check_choice("metric", self.metric, scalars)]
+        self.history = [entry for entry in self.history if entry[0] < iteration]
         improved = not math.isnan(value) and (not self.history or self._score(value) > self._score(self.best[1]))
         self.history.append((iteration, value))
         with atomic_write(self._path) as f:
@@ -58,3 +62,12 @@ class BestModel:
     def evaluations_since(self) -> int:
         """The number of evaluations after the best one."""
         return len(self.history) - 1 - self.history.index(self.best)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise UserError(
+            f"{path}: the history of the best metric cannot be read ({e}); without this file, the history starts anew"
+        ) from e

@@ -6,6 +6,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+from ..atomic import storage_errors
 from ..errors import UserError
 from ..program import run_program
 from .arguments import default_argument_parser
@@ -60,7 +61,8 @@ def prepare(args: Any) -> tuple[Engine, Any]:
 
 def _run(engine: Engine, cfg: Any, args: Any) -> None:
     import_files(args.imports)  # this may be a spawned process
-    _module(engine).run(cfg, args, engine)
+    with storage_errors():
+        _module(engine).run(cfg, args, engine)
 
 
 def _module(engine: Engine) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -16,9 +17,12 @@ from ..errors import argument_names
 from .best_model import BestModel
 from .options import RunOptions
 from .testing import TestSet, evaluate, flatten_results, validation_losses
-from .writers import ConsoleWriter, JSONWriter, MetricStorage, TensorBoardWriter, peak_memory_mib
+from .writers import ConsoleWriter, JSONWriter, MetricStorage, TensorBoardWriter, lacks_row, peak_memory_mib
 
 __all__ = ["EMA", "Checkpoints", "Evaluation", "Hook", "Progress", "Run", "default_hooks"]
+
+logger = logging.getLogger(__name__)
+_METRICS = "metrics.json"
 
 
 class Run(Protocol):
@@ -26,7 +30,7 @@ class Run(Protocol):
 
     Attributes:
         start_iter: the first iteration, counted from 0.
-        iter: the present iteration.
+        iter: the present iteration; before the training starts, the last one of the checkpoint that is resumed, or -1.
         max_iter: the number of iterations.
         storage: the latest metrics.
         results: the results of the last evaluation, on the main process.
@@ -98,16 +102,24 @@ class EMA(Hook):
         self._model = model
         self._step_to = get_ema_multi_avg_fn(decay)
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        self._restored = False
 
     def before_train(self) -> None:
-        if self.trainer.start_iter == 0:  # the average starts from weights that may have been loaded
-            self.load_state_dict(self._model.state_dict())
+        if self._restored:
+            return
+        self._copy(self._model.state_dict())  # the average starts from weights that may have been loaded
+        if self.trainer.start_iter:
+            logger.warning(
+                "The checkpoint holds no moving average of the weights, so the average starts at iteration %d from the "
+                "weights of the checkpoint",
+                self.trainer.start_iter,
+            )
 
     def after_step(self) -> None:
         own = self._model.state_dict()
         floats = [name for name, value in own.items() if value.is_floating_point()]
         self._step_to([self.average[name] for name in floats], [own.pop(name) for name in floats], 0)
-        self.load_state_dict(own)  # the others
+        self._copy(own)  # the others
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
@@ -123,6 +135,10 @@ class EMA(Hook):
         return self.average
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        self._copy(state)
+        self._restored = True
+
+    def _copy(self, state: dict[str, torch.Tensor]) -> None:
         for name, value in state.items():
             if name in self.average:
                 self.average[name].copy_(value)
@@ -167,11 +183,22 @@ class Evaluation(Hook):
         o = self.options
         if o.best_metric:
             self.best = BestModel(o.best_metric, Path(o.output_dir), self.trainer.start_iter)
+        if 0 < self.trainer.start_iter < self.trainer.max_iter and self._is_due() and self._is_missing():
+            logger.info("The evaluation after iteration %d is made up for", self.trainer.start_iter)
+            self._run()
 
     def after_step(self) -> None:
-        period = self.options.eval_period
-        if period > 0 and (self.trainer.iter + 1) % period == 0:
+        if self._is_due():
             self._run()
+
+    def _is_due(self) -> bool:
+        period = self.options.eval_period
+        return period > 0 and (self.trainer.iter + 1) % period == 0
+
+    def _is_missing(self) -> bool:
+        """Return whether the run was killed between a checkpoint and the row with the results that should follow."""
+        file = Path(self.options.output_dir) / _METRICS
+        return comm.call_on_main(lambda: lacks_row(file, self.trainer.iter))
 
     def after_train(self) -> None:
         if self._evaluated_at != self.trainer.iter:
@@ -213,35 +240,47 @@ class Progress(Hook):
         self._images = images_per_iter
         self._period = period
         self._console: ConsoleWriter | None = None
-        self._files: list[JSONWriter | TensorBoardWriter] = []
+        self._rows: JSONWriter | None = None
+        self._events: TensorBoardWriter | None = None
 
     def before_train(self) -> None:
-        self._console = ConsoleWriter(self.trainer.start_iter, self.trainer.max_iter, self._images)
-        self._files = [JSONWriter(self._dir / "metrics.json"), TensorBoardWriter(self._dir)]
+        t = self.trainer
+        self._console = ConsoleWriter(t.start_iter, t.max_iter, self._images)
+        missing = 0 < t.start_iter < t.max_iter and lacks_row(self._dir / _METRICS, t.iter)
+        self._rows = JSONWriter(self._dir / _METRICS, t.start_iter)
+        self._events = TensorBoardWriter(self._dir, t.start_iter)
+        if missing:  # the run was killed between the checkpoint and this row
+            self._write(self._smoothed() if self._is_due() else {})
 
     def after_step(self) -> None:
         t = self.trainer
-        smoothed = t.storage.smoothed()
+        smoothed = self._smoothed()
         self._console.tick(t.iter, smoothed.get("total_loss", 0.0))
-        done = t.iter + 1
-        if done % self._period and done not in (t.max_iter, t.start_iter + 1):
-            return
-        smoothed["eta_seconds"] = t.storage.mean("time") * (t.max_iter - done)
-        smoothed["peak_memory_mib"] = peak_memory_mib()
-        self._console.write(t.iter, smoothed)
-        self._write(smoothed)
+        due = self._is_due()
+        if due or t.iter == t.start_iter:
+            self._console.write(t.iter, smoothed)
+        self._write(smoothed if due else {})
 
     def after_train(self) -> None:
         self._write({})
 
+    def _is_due(self) -> bool:
+        done = self.trainer.iter + 1
+        return done % self._period == 0 or done in (1, self.trainer.max_iter)
+
+    def _smoothed(self) -> dict[str, float]:
+        t = self.trainer
+        remaining = t.storage.mean("time") * (t.max_iter - t.iter - 1)
+        return t.storage.smoothed() | {"eta_seconds": remaining, "peak_memory_mib": peak_memory_mib()}
+
     def _write(self, scalars: dict[str, float]) -> None:
         scalars = scalars | self.trainer.storage.take_rare()
-        for writer in self._files if scalars else ():
-            writer.write(self.trainer.iter, scalars)
+        if scalars:
+            self._rows.write(self.trainer.iter, scalars)
+            self._events.write(self.trainer.iter, scalars)
 
     def close(self) -> None:
         if self._console is not None:
             self._console.close()
-        for writer in self._files:
-            writer.close()
-        self._files = []
+        if self._events is not None:
+            self._events.close()

@@ -90,6 +90,10 @@ class LazyRecipe(Recipe):
         if names and "num_classes" in heads:
             check_num_classes(heads.num_classes, names, "model.roi_heads.num_classes")
 
+    def class_names(self) -> list[str]:
+        names = set_names(self.cfg.dataloader.train) if self.cfg.dataloader.get("train") is not None else None
+        return class_names(names[0]) if names else []
+
     def build_model(self) -> nn.Module:
         with argument_names({"device": self.options.key("device")}):
             device = check_device(self.options.device)

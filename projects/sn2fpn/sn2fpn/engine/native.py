@@ -9,6 +9,7 @@ from typing import Any
 from .. import distributed as comm
 from ..checkpoint import load_trained
 from ..errors import argument_names
+from .folder import run_folder
 from .recipe import CfgRecipe, Recipe
 from .setup import default_setup
 from .testing import evaluate
@@ -48,14 +49,19 @@ def run(cfg: Any, args: Any, engine: Any = "") -> dict[str, Any]:
         engine: the first line of the log.
     """
     recipe = cfg if isinstance(cfg, Recipe) else CfgRecipe(cfg)
+    with run_folder(recipe.options, args) as notes:
+        return _run(recipe, args, engine, notes)
+
+
+def _run(recipe: Recipe, args: Any, engine: Any, notes: list[str]) -> dict[str, Any]:
     options = recipe.options
-    default_setup(options, recipe.dump(), args, engine)
+    default_setup(options, recipe.dump(), args, engine, notes)
     recipe.announce()
     recipe.check_data(args.eval_only)  # now, since it may take hours until the test set is read
     if args.eval_only:
         model = recipe.build_model()
         with argument_names({"path": options.key("weights"), "average": options.key("ema")}):
-            load_trained(model, options.weights, options.ema)
+            load_trained(model, options.weights, options.ema, complete=not getattr(args, "allow_partial", False))
         results = evaluate(recipe.test_sets(), model, options.output_dir)
     else:
         trainer = Trainer(recipe)

@@ -75,6 +75,8 @@ LAZY_KEYS = dict(
 )
 """The key of each field of `RunOptions` in a Python configuration; it is Detectron2's key where there is one."""
 
+_MISSING = object()
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -89,7 +91,7 @@ class RunOptions:
     reference_world_size: int = 0  # see `scale_to_world_size`
     accumulate_steps: int = 1
     checkpoint_period: int = 5000
-    checkpoints_to_keep: int = 0  # 0 keeps all
+    checkpoints_to_keep: int | None = 3  # the newest periodic ones; 0 and None keep all
     log_period: int = 20
     amp: bool = False
     amp_dtype: str = "auto"
@@ -121,10 +123,10 @@ def read_options(config: Any, keys: Mapping[str, str]) -> RunOptions:
     """
     values: dict[str, Any] = {}
     for name, hint in typing.get_type_hints(RunOptions).items():
-        node = config if name in keys else None
+        node = config if name in keys else _MISSING
         for part in keys.get(name, "").split("."):
-            node = node[part] if isinstance(node, Mapping) and part in node else None
-        if node is None:
+            node = node[part] if isinstance(node, Mapping) and part in node else _MISSING
+        if node is _MISSING or (node is None and not fits(None, hint)):
             continue
         if not fits(node, hint):
             expected = getattr(hint, "__name__", hint)

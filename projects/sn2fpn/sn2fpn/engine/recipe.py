@@ -43,6 +43,10 @@ class Recipe(ABC):
     def check_data(self, eval_only: bool) -> None:
         """Register the data sets of the configuration, and raise a UserError if they do not suit the model."""
 
+    def class_names(self) -> list[str]:
+        """Return the names of the classes of the training data, or an empty list if they are not known."""
+        return []
+
     @abstractmethod
     def build_model(self) -> nn.Module:
         """Return the model with fresh weights, on its device and in training mode."""
@@ -114,6 +118,9 @@ class CfgRecipe(Recipe):
             for name in datasets[key]:
                 class_names(name, f"DATASETS.{key}")
         check_classes(self.cfg, datasets.TEST if eval_only else (*datasets.TRAIN, *datasets.TEST))
+
+    def class_names(self) -> list[str]:
+        return class_names(self.cfg.DATASETS.TRAIN[0]) if self.cfg.DATASETS.TRAIN else []
 
     def build_model(self) -> nn.Module:
         return build_model(self.cfg)

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import distributed as comm
-from ..atomic import atomic_write
-from ..errors import ArgumentError, argument_names
+from ..atomic import atomic_write, storage_errors
+from ..errors import argument_names
+from .folder import make_output_dir
 from .options import RunOptions
 from .versions import environment_summary
 
-__all__ = ["default_setup", "make_output_dir"]
+__all__ = ["default_setup"]
 
 logger = logging.getLogger(__name__)
 
 
-def default_setup(options: RunOptions, config_text: str, args: Any, engine: Any = "") -> None:
+def default_setup(
+    options: RunOptions, config_text: str, args: Any, engine: Any = "", notes: Iterable[str] = ()
+) -> None:
     """Open the log, write the environment to it, and write `config.yaml` to the output folder.
 
     Args:
@@ -28,15 +32,18 @@ def default_setup(options: RunOptions, config_text: str, args: Any, engine: Any 
         config_text: the configuration as YAML.
         args: the command line, from `default_argument_parser`.
         engine: the first line of the log, which names the engine.
+        notes: what else the user should know, from `run_folder`.
 
     Raises:
-        UserError: the output folder cannot be created.
+        UserError: the output folder cannot be created or written.
     """
     with argument_names({"output_dir": options.key("output_dir")}):
         out = make_output_dir(options.output_dir)
     _setup_logger(out)
     if engine:
         logger.info("%s", engine)
+    for note in notes:
+        logger.warning("%s", note)
     logger.info("Environment:\n%s", environment_summary())
     logger.info("Command line: %s", " ".join(sys.argv))
     torch.backends.cudnn.benchmark = options.cudnn_benchmark and not args.eval_only
@@ -49,20 +56,6 @@ def default_setup(options: RunOptions, config_text: str, args: Any, engine: Any 
         logger.info("The full configuration was written to %s", path)
 
 
-def make_output_dir(output_dir: str) -> Path:
-    """Create the output folder of a run and return its path.
-
-    Raises:
-        ArgumentError: the folder cannot be created.
-    """
-    out = Path(output_dir)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise ArgumentError("output_dir", f"the folder {out} cannot be created: {e}") from e
-    return out
-
-
 def _setup_logger(out: Path) -> None:
     """Log to a file in every process, and to the console in the main process."""
     root = logging.getLogger("sn2fpn")
@@ -73,12 +66,25 @@ def _setup_logger(out: Path) -> None:
         handler.close()
     rank = comm.get_rank()
     file_name = "log.txt" if rank == 0 else f"log.txt.rank{rank}"
-    handlers: list[logging.Handler] = [logging.FileHandler(out / file_name, encoding="utf-8")]
+    with storage_errors(out / file_name):
+        handlers: list[logging.Handler] = [_LogFile(out / file_name, encoding="utf-8")]
     if rank == 0:
         handlers.append(_StdoutHandler())
     for handler in handlers:
         handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s: %(message)s", "%m/%d %H:%M:%S"))
         root.addHandler(handler)
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that a full disk ends with one line on the console; the run itself goes on or says more."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        print(f"error: {self.baseFilename} ends here: {error.strerror}", file=sys.stderr)
+        self.setLevel(logging.CRITICAL + 1)
 
 
 class _StdoutHandler(logging.StreamHandler):

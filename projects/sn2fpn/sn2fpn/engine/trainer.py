@@ -25,11 +25,13 @@ from .interrupts import Interrupts
 from .options import RunOptions
 from .randomness import Randomness, seed_everything
 from .recipe import CfgRecipe, Recipe
+from .record import ClassNames, Configuration
 from .writers import MetricStorage
 
 __all__ = ["Trainer"]
 
 logger = logging.getLogger(__name__)
+_KEPT_ON_RESUME = "the seed and the optimizer's settings other than the learning rate"
 
 
 class Trainer:
@@ -67,6 +69,8 @@ class Trainer:
         self.start_iter = self.iter = 0
         self.max_iter = o.max_iter
         parts: dict[str, Any] = {"optimizer": self.optimizer, "scheduler": self.scheduler, "run": self._randomness}
+        parts |= {"metrics": self.storage, "class_names": ClassNames(recipe.class_names)}
+        parts["config"] = Configuration(recipe.dump(), o.keys, _KEPT_ON_RESUME)
         parts |= {"grad_scaler": self._scaler} if self._scaler.is_enabled() else {}
         parts |= {hook.checkpoint_key: hook for hook in self.hooks if hook.checkpoint_key}
         self.checkpointer = Checkpointer(self.model, o.output_dir, **parts)
@@ -82,7 +86,7 @@ class Trainer:
         o = self.options
         with argument_names({"path": o.key("weights")}):
             state = self.checkpointer.resume_or_load(o.weights, resume=resume)
-        if resume and self.checkpointer.has_checkpoint():
+        if "iteration" in state:
             self.start_iter = state["iteration"] + 1
             self._last_saved = self.checkpointer.get_checkpoint_file()
             logger.info("Resuming at iteration %d of %d", self.start_iter, self.max_iter)

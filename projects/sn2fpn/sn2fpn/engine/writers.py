@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import logging
 import math
+import os
 import resource
+import socket
 import sys
+import time
 from collections import defaultdict, deque
 from pathlib import Path
 from statistics import fmean, median
@@ -15,15 +19,26 @@ from typing import Any
 
 import torch
 
-__all__ = ["ConsoleWriter", "JSONWriter", "MetricStorage", "TensorBoardWriter", "peak_memory_mib"]
+from ..atomic import atomic_write, storage_errors
+
+__all__ = [
+    "ConsoleWriter",
+    "JSONWriter",
+    "MetricStorage",
+    "TensorBoardWriter",
+    "cut_rows",
+    "lacks_row",
+    "peak_memory_mib",
+]
 
 logger = logging.getLogger(__name__)
 
 _WINDOW = 20
+_numbers = itertools.count()
 
 
 class MetricStorage:
-    """The latest values of each metric.
+    """The latest values of each metric, which are a part of a checkpoint.
 
     Metrics of every iteration, such as losses, are smoothed over a window; rare ones, such as AP, are not.
     """
@@ -54,36 +69,121 @@ class MetricStorage:
         """Return the mean of a metric over the last 20 iterations."""
         return fmean(self._windows[name]) if self._windows[name] else 0.0
 
+    def state_dict(self) -> dict[str, list[float]]:
+        """Return the windows, so that the smoothed values of a resumed run go on."""
+        return {name: list(window) for name, window in self._windows.items()}
+
+    def load_state_dict(self, state: dict[str, list[float]]) -> None:
+        for name, values in state.items():
+            self._windows[name] = deque(values, maxlen=_WINDOW)
+
 
 class JSONWriter:
-    """Appends a JSON object per line to a file: `{"iteration": …, "total_loss": …}`."""
+    """Writes a JSON object per line, `{"iteration": …, "total_loss": …}`, with rising iterations.
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
+    Args:
+        path: the file.
+        start_iter: the first iteration of this run. Rows of an earlier run that start here or later are removed,
+            because this run writes them again. If this is 0, an earlier file is kept as `<name>.1` and so on.
+    """
+
+    def __init__(self, path: Path, start_iter: int = 0) -> None:
+        self._path = path
+        rows = cut_rows(path, start_iter)
+        self._last: dict[str, Any] = rows[-1] if rows else {"iteration": -1}
 
     def write(self, iteration: int, scalars: dict[str, float]) -> None:
-        plain = {k: v if math.isfinite(v) else None for k, v in sorted(scalars.items())}  # JSON has no NaN
-        self._file.write(json.dumps({"iteration": iteration, **plain}) + "\n")
-        self._file.flush()
+        """Add a row, or add the scalars to the last row if it is of the same iteration."""
+        plain = {k: v if math.isfinite(v) else None for k, v in scalars.items()}  # JSON has no NaN
+        if iteration == self._last["iteration"]:
+            self._last |= plain
+            _write_rows(self._path, [*_rows(self._path)[:-1], self._last])
+            return
+        self._last = {"iteration": iteration, **plain}
+        with storage_errors(self._path), self._path.open("ab", buffering=0) as file:
+            file.write(_line(self._last).encode())
 
-    def close(self) -> None:
-        self._file.close()
+
+def cut_rows(path: Path, start_iter: int) -> list[dict[str, Any]]:
+    """Remove the rows of iterations from `start_iter` on from a file of metrics, and return the others.
+
+    If `start_iter` is 0, a file with rows is kept as `<name>.1` and so on, and a new one is made.
+    """
+    rows = _rows(path)
+    if rows and start_iter == 0:
+        path.rename(next(free for n in range(1, 10**6) if not (free := Path(f"{path}.{n}")).exists()))
+    rows = [row for row in rows if row["iteration"] < start_iter]
+    _write_rows(path, rows)
+    return rows
+
+
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    with atomic_write(path) as file:
+        file.writelines(map(_line, rows))
+
+
+def lacks_row(path: Path, iteration: int) -> bool:
+    """Return whether a run was killed between the checkpoint of an iteration and the row of this iteration."""
+    return path.is_file() and all(row["iteration"] != iteration for row in _rows(path))
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps({"iteration": row["iteration"], **dict(sorted(row.items()))}) + "\n"
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Return the whole rows of a file; a killed run may leave half a row at the end."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    rows = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("iteration"), int):
+            rows.append(row)
+    return rows
 
 
 class TensorBoardWriter:
-    """Writes TensorBoard's event files into the output folder."""
+    """Writes one of TensorBoard's event files.
 
-    def __init__(self, log_dir: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+    torch's own `SummaryWriter` writes in a thread, in which a full disk ends with a traceback and no error.
 
-        self._writer = SummaryWriter(str(log_dir))
+    Args:
+        log_dir: the folder of the file.
+        start_iter: the first iteration of this run. TensorBoard hides what earlier files say from here on.
+    """
+
+    def __init__(self, log_dir: Path, start_iter: int = 0) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        now, me = time.time(), f"{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        self._path = log_dir / f"events.out.tfevents.{now:010.0f}.{me}"
+        with storage_errors(self._path):
+            self._file = self._path.open("wb", buffering=0)
+        self._records = RecordWriter(self._file)
+        self._add(Event(wall_time=now, file_version="brain.Event:2"))
+        if start_iter:
+            self._add(Event(wall_time=now, step=start_iter, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, iteration: int, scalars: dict[str, float]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from torch.utils.tensorboard.summary import scalar
+
         for name, value in scalars.items():
-            self._writer.add_scalar(name, value, iteration)
+            self._add(Event(wall_time=time.time(), step=iteration, summary=scalar(name, value)))
+
+    def _add(self, event: Any) -> None:
+        with storage_errors(self._path):
+            self._records.write(event.SerializeToString())
 
     def close(self) -> None:
-        self._writer.close()
+        self._file.close()
 
 
 class ConsoleWriter:

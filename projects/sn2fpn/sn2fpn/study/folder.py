@@ -11,6 +11,7 @@ cells/<variant>/seed<k>/
 from __future__ import annotations
 
 import json
+import logging
 import socket
 from dataclasses import dataclass
 from enum import Enum
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CellFolder", "State", "Status", "started_cells"]
 
+logger = logging.getLogger(__name__)
 _IDENTITY = "cell.json"
 _TAIL_BYTES = 16384
 
@@ -109,9 +111,12 @@ class CellFolder:
         write_json(self.result_file, result)
 
     def save_failure(self, text: str) -> None:
-        """Write down why the last try failed."""
-        with atomic_write(self.failure) as file:
-            file.write(text.rstrip() + "\n")
+        """Write down why the last try failed. On a full disk, for instance, it is logged."""
+        try:
+            with atomic_write(self.failure) as file:
+                file.write(text.rstrip() + "\n")
+        except UserError as e:
+            logger.error("%s", e)
 
     def status(self, headline: str = "bbox/AP") -> Status:
         """Return the cell's status, which follows from its files and its lock alone; `headline` is "task/metric"."""

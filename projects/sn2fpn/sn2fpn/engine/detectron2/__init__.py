@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.engine import default_setup, hooks
@@ -26,7 +25,9 @@ from ...data import check_classes
 from ...errors import UserError, argument_names, did_you_mean
 from ...integrations.detectron2 import read_config, register_backbones, register_custom, share_dataset
 from ..config import validate
-from ..setup import make_output_dir
+from ..folder import run_folder
+from ..options import YAML_KEYS, read_options
+from .checkpoints import Checkpointer, choose_last
 from .checks import check_served
 from .trainer import Trainer
 
@@ -64,10 +65,17 @@ def run(cfg: CfgNode, args: Any, engine: Any = "") -> dict[str, Any] | None:
     Returns:
         The results of the evaluation on the main process, where Detectron2 gives them.
     """
-    _set_up(cfg, args, engine)
+    with run_folder(read_options(cfg, YAML_KEYS), args) as notes:
+        return _run(cfg, args, engine, notes)
+
+
+def _run(cfg: CfgNode, args: Any, engine: Any, notes: list[str]) -> dict[str, Any] | None:
+    _set_up(cfg, args, engine, notes)
     _register_datasets(cfg)
+    if args.resume:
+        choose_last(cfg.OUTPUT_DIR, train=not args.eval_only)
     if args.eval_only:
-        return _evaluate(cfg, resume=args.resume)
+        return _evaluate(cfg, resume=args.resume, complete=not args.allow_partial)
     with _refusals():
         trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
@@ -82,17 +90,17 @@ def run(cfg: CfgNode, args: Any, engine: Any = "") -> dict[str, Any] | None:
         ) from e
 
 
-def _set_up(cfg: CfgNode, args: Any, engine: Any) -> None:
+def _set_up(cfg: CfgNode, args: Any, engine: Any, notes: list[str]) -> None:
     if torch.distributed.is_initialized():
         comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", args.num_gpus)))
-    with argument_names({"output_dir": "OUTPUT_DIR"}):
-        make_output_dir(cfg.OUTPUT_DIR)
     if cfg.MODEL.WEIGHTS:
         with argument_names({"path": "MODEL.WEIGHTS", "checkpoint": "MODEL.WEIGHTS"}):
             checkpoint = load_file(cfg.MODEL.WEIGHTS)  # refuses pickles whose code Detectron2 would run
             check_finite(checkpoint.model, checkpoint.path)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sn2fpn")
     logger.info("%s", engine)
+    for note in notes:
+        logger.warning("%s", note)
     cfg.freeze()
     default_setup(cfg, args)
     if cfg.MODEL.WEIGHTS:  # Detectron2 reads the file that was checked, and does not fetch another
@@ -116,10 +124,12 @@ def _refusals() -> Iterator[None]:
         ) from e
 
 
-def _evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
+def _evaluate(cfg: CfgNode, resume: bool, complete: bool) -> dict[str, Any]:
     with _refusals():
         model = Trainer.build_model(cfg)
-    DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, complete=complete)
+    with argument_names({"path": "MODEL.WEIGHTS"}):
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     results = Trainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results.update(Trainer.test_with_augmentation(cfg, model))

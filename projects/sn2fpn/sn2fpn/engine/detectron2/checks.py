@@ -25,7 +25,6 @@ __all__ = ["check_served"]
 _SERVED: dict[str, tuple[Any, ...]] = {
     "SOLVER.ACCUMULATE_STEPS": (1,),
     "SOLVER.AMP.DTYPE": ("auto", "float16"),
-    "SOLVER.CHECKPOINTS_TO_KEEP": (0,),
     "SOLVER.EMA.ENABLED": (False,),
     "TEST.EVALUATOR": ("auto", "coco", "voc"),
     "TEST.BEST_METRIC": ("",),

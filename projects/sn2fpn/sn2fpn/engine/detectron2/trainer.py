@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, build_detection_train_loader, get_detection_dataset_dicts
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.engine import DefaultTrainer
+from detectron2.engine.hooks import PeriodicCheckpointer
 from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.solver import build_optimizer
@@ -18,6 +20,7 @@ from ...data.catalog import is_slice
 from ...data.loader import check_files_exist
 from ...data.selection import keep_learnable
 from ...errors import UserError
+from .checkpoints import Checkpointer, records
 
 __all__ = ["Trainer"]
 
@@ -27,6 +30,16 @@ _EVALUATORS = {"coco": "coco", "pascal_voc": "voc"}
 
 class Trainer(DefaultTrainer):
     """Detectron2's trainer for a configuration that has the study's keys."""
+
+    def build_hooks(self) -> list[Any]:
+        """Return Detectron2's hooks. Checkpoints are written by this project's class, and the newest ones are kept."""
+        parts = {"trainer": weakref.proxy(self), **records(self.cfg)}
+        self.checkpointer = Checkpointer(self.checkpointer.model, self.cfg.OUTPUT_DIR, **parts)
+        found = super().build_hooks()
+        for hook in found:
+            if isinstance(hook, PeriodicCheckpointer):
+                hook.max_to_keep = self.cfg.SOLVER.CHECKPOINTS_TO_KEEP or None
+        return found
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:

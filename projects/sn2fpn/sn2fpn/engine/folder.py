@@ -1,0 +1,117 @@
+"""The output folder of a run: one run at a time writes into it, and a new run never mixes with an earlier one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from .. import distributed as comm
+from ..atomic import remove_leftovers, storage_errors
+from ..errors import ArgumentError, UserError, argument_names
+from ..locks import LockedError, LocksUnsupportedError, only_user
+from .options import RunOptions
+
+__all__ = ["make_output_dir", "run_folder"]
+
+logger = logging.getLogger(__name__)
+_LOCK = ".run.lock"
+_RESULTS = ("last_checkpoint", "model_*.pth", "metrics.json")
+"""The files by which an earlier run is known."""
+_OTHERS = (
+    *("metrics.json.*", "best_metric.json", "config.yaml", "log.txt*", "events.out.tfevents.*"),
+    *("inference", "inference_TTA", "curves.png", "predictions.png"),
+)
+"""What else a run leaves in its folder."""
+
+
+@contextmanager
+def run_folder(options: RunOptions, args: Any) -> Iterator[list[str]]:
+    """Make the output folder of a run and hold it for this run alone.
+
+    Temporary files that a killed run left are removed. A training without `--resume` in the folder of an earlier run
+    moves the files of that run into a folder of their own, `earlier_1` and so on.
+
+    Args:
+        options: the options of the run, which name the folder and the initial weights.
+        args: the command line, from `default_argument_parser`.
+
+    Yields:
+        What the user should know; it belongs in the log, which is not open yet.
+
+    Raises:
+        UserError: the folder cannot be created or written, or another run uses it; or the initial weights are a file
+            that would be moved.
+    """
+    with ExitStack() as held:
+        with argument_names({name: options.key(name) for name in ("output_dir", "weights")}):
+            out = make_output_dir(options.output_dir)
+            notes = comm.call_on_main(lambda: _take(out, args, options.weights, held))
+        yield notes
+
+
+def make_output_dir(output_dir: str) -> Path:
+    """Create the output folder of a run and return its path.
+
+    Raises:
+        ArgumentError: the folder cannot be created.
+    """
+    out = Path(output_dir)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise ArgumentError("output_dir", f"the folder {out} cannot be created: {e}") from e
+    return out
+
+
+def _take(out: Path, args: Any, weights: str, held: ExitStack) -> list[str]:
+    """Lock the folder until `held` is closed, tidy it, and return what the user should know."""
+    notes = []
+    try:
+        held.enter_context(only_user(out / _LOCK))
+    except LockedError as e:
+        raise ArgumentError(
+            "output_dir", f"{out} is in use by another run ({e}); wait for its end, or choose another folder"
+        ) from e
+    except LocksUnsupportedError:
+        notes.append(f"The file system of {out} has no locks, so nothing keeps a second run from writing into it")
+    except UserError as e:
+        raise ArgumentError("output_dir", str(e)) from e
+    for folder in (out, *out.glob("inference/*")):
+        notes += [f"Removed {path}, which a killed run left" for path in remove_leftovers(folder)]
+    if args.resume:
+        notes += _earlier(out)
+    elif not args.eval_only:
+        notes += _set_aside(out, weights)
+    return notes
+
+
+def _results(out: Path) -> list[Path]:
+    return [path for pattern in _RESULTS for path in sorted(out.glob(pattern)) if path.stat().st_size]
+
+
+def _earlier(out: Path) -> list[str]:
+    """Return a line that names earlier runs if there is nothing to resume but them."""
+    places = [] if _results(out) else sorted(map(str, out.glob("earlier_*")))
+    return [f"There is nothing to resume in {out}, but there are earlier runs: {', '.join(places)}"] if places else []
+
+
+def _set_aside(out: Path, weights: str) -> list[str]:
+    """Move the files of an earlier run into a folder of their own."""
+    results = _results(out)
+    if not results:
+        return []
+    if weights and Path(weights).resolve() in (path.resolve() for path in results):
+        raise ArgumentError(
+            "weights",
+            f"{weights} belongs to the earlier run in {out}, whose place the new run would take; add --resume to "
+            "continue the earlier run, or choose another output folder",
+        )
+    place = next(free for n in range(1, 10**6) if not (free := out / f"earlier_{n}").exists())
+    with storage_errors(place):
+        place.mkdir()
+        for path in [*results, *(path for pattern in _OTHERS for path in sorted(out.glob(pattern)))]:
+            path.rename(place / path.name)
+    return [f"{out} held an earlier run, whose files are now in {place}. To continue a run, add --resume"]

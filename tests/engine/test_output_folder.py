@@ -1,0 +1,312 @@
+"""Tests of the output folder of a run: locks, earlier runs, resumed metrics, checkpoints, and disks that are full."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sn2fpn.config import CfgNode
+from sn2fpn.data import register_custom
+from sn2fpn.engine import Trainer, main
+from sn2fpn.engine.hooks import EMA, Checkpoints, Evaluation, Progress
+from sn2fpn.engine.record import changes
+from sn2fpn.engine.writers import JSONWriter, TensorBoardWriter
+from sn2fpn.errors import UserError
+from sn2fpn.locks import only_user
+
+MakeCfg = Callable[..., CfgNode]
+_ROOT = Path(__file__).parents[2]
+_CONFIG = str(_ROOT / "configs/quick/faster_rcnn_R18_sni_shapes.yaml")
+_VOLATILE = {"time", "data_time", "eta_seconds", "peak_memory_mib"}
+
+
+@pytest.fixture(autouse=True)
+def _close_the_log() -> Iterator[None]:
+    yield
+    logger = logging.getLogger("sn2fpn")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def _arguments(flags: list[str], keys: dict[str, Any]) -> list[str]:
+    opts = [str(x) for pair in keys.items() for x in pair]
+    return ["--engine", "native", "--config-file", _CONFIG, *flags, *opts]
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+
+
+def _lasting(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k not in _VOLATILE} for row in rows]
+
+
+# ------------------------------------------------------------------ one run at a time
+
+
+def test_a_second_run_is_refused_and_names_the_first(
+    tmp_path: Path, tiny_keys: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = tiny_keys | {"OUTPUT_DIR": tmp_path}
+    weights = {"MODEL.WEIGHTS": tmp_path / "model_final.pth"}
+    with only_user(tmp_path / ".run.lock"):
+        for flags, more in (([], {}), (["--resume"], {}), (["--eval-only"], weights)):
+            assert main(_arguments(flags, keys | more)) == 2
+            said = capsys.readouterr().err
+            assert (
+                f"OUTPUT_DIR: {tmp_path} is in use by another run (pid {os.getpid()} on {socket.gethostname()}" in said
+            )
+    assert {p.name for p in tmp_path.iterdir()} == {".run.lock"}
+
+
+@pytest.mark.slow
+def test_a_second_run_of_several_processes_is_refused_with_one_message(
+    tmp_path: Path, tiny_keys: dict[str, Any]
+) -> None:
+    command = [sys.executable, str(_ROOT / "train_net.py"), *_arguments(["--num-gpus", "2"], tiny_keys)]
+    with only_user(tmp_path / ".run.lock"):
+        done = subprocess.run([*command, "OUTPUT_DIR", str(tmp_path)], capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 2, said
+    assert said.count("is in use by another run") == 1 and "Traceback" not in said
+
+
+def test_a_new_run_moves_an_earlier_one_and_loses_nothing(
+    tmp_path: Path, tiny_keys: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = tiny_keys | {"OUTPUT_DIR": tmp_path, "SOLVER.MAX_ITER": 2, "DATASETS.TEST": "()"}
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / ".model_final.pth.ab_12xyz.part").write_bytes(b"half of a file")
+    assert main(_arguments([], keys)) == 0
+    assert "Removed" in capsys.readouterr().out and not list(tmp_path.glob(".*.part"))
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file() and p.name != "notes.txt"}
+    assert main(_arguments([], keys)) == 0
+    assert f"files are now in {tmp_path / 'earlier_1'}" in capsys.readouterr().out
+    kept = {p.name: p.read_bytes() for p in (tmp_path / "earlier_1").iterdir()}
+    assert kept == {name: content for name, content in before.items() if name != ".run.lock"}
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert [row["iteration"] for row in _rows(tmp_path)] == [0, 1]
+
+    weights = {"MODEL.WEIGHTS": tmp_path / "model_final.pth"}
+    assert main(_arguments([], keys | weights)) == 2
+    said = "".join(capsys.readouterr())
+    assert "MODEL.WEIGHTS: " in said and "add --resume" in said
+    assert main(_arguments(["--resume"], keys | {"SOLVER.MAX_ITER": 4})) == 0
+    assert [row["iteration"] for row in _rows(tmp_path)] == [0, 1, 3]
+
+
+def test_a_trainer_without_the_command_line_keeps_earlier_metrics(tmp_path: Path) -> None:
+    for _ in range(3):
+        writer = JSONWriter(tmp_path / "metrics.json", 0)
+        writer.write(0, {"total_loss": 1.0})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.json", "metrics.json.1", "metrics.json.2"]
+
+
+# ------------------------------------------------------------------ resuming
+
+
+def _trainer(cfg: CfgNode, resume: bool = False) -> Trainer:
+    register_custom(cfg.DATASETS.CUSTOM)
+    Path(cfg.OUTPUT_DIR).mkdir(exist_ok=True, parents=True)
+    trainer = Trainer(cfg)
+    for hook in trainer.hooks:
+        if isinstance(hook, Progress):
+            hook._period = 2
+    trainer.resume_or_load(resume)
+    return trainer
+
+
+class _Killed(BaseException):
+    """Stands for SIGKILL at a certain place."""
+
+
+def _kill_in(trainer: Trainer, kind: type, method: str, iteration: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = getattr(kind, method)
+
+    def stop(self: Any, *args: Any, **more: Any) -> Any:
+        if trainer.iter == iteration:
+            raise _Killed
+        return real(self, *args, **more)
+
+    monkeypatch.setattr(kind, method, stop)
+    with pytest.raises(_Killed):
+        trainer.train()
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("where", "iteration"),
+    [
+        ((Checkpoints, "after_step"), 4),  # after a row that no checkpoint covers
+        ((Evaluation, "_run"), 3),  # between a checkpoint and its evaluation
+        ((Progress, "after_step"), 3),  # between an evaluation and its row
+        pytest.param((Evaluation, "_run"), 7, marks=pytest.mark.slow),  # in the last evaluation
+        pytest.param((Checkpoints, "after_train"), 7, marks=pytest.mark.slow),
+    ],
+)
+def test_no_row_is_lost_or_doubled_wherever_a_run_is_killed(
+    where: tuple[type, str], iteration: int, tiny_cfg: MakeCfg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {
+        "SEED": 3,
+        "SOLVER.MAX_ITER": 8,
+        "SOLVER.CHECKPOINT_PERIOD": 4,
+        "TEST.EVAL_PERIOD": 4,
+        "TEST.BEST_METRIC": "bbox/AP",
+    }
+    straight, cut = tmp_path / "straight", tmp_path / "cut"
+    _trainer(tiny_cfg(keys | {"OUTPUT_DIR": str(straight)})).train()
+    cfg = tiny_cfg(keys | {"OUTPUT_DIR": str(cut)})
+    _kill_in(_trainer(cfg), *where, iteration, monkeypatch)
+    with (cut / "metrics.json").open("a") as file:
+        file.write('{"iteration": 5, "total_lo')  # the half of a row
+    _trainer(cfg, resume=True).train()
+    rows = _rows(cut)
+    assert [row["iteration"] for row in rows] == [0, 1, 3, 5, 7]
+    assert _lasting(rows) == _lasting(_rows(straight))  # bit by bit, also the values that are smoothed over a window
+    assert "bbox/AP" in rows[2] and "bbox/AP" in rows[4]
+    assert (cut / "best_metric.json").read_text() == (straight / "best_metric.json").read_text()
+
+
+def test_a_finished_run_can_be_resumed_without_new_rows(tiny_cfg: MakeCfg, tmp_path: Path) -> None:
+    cfg = tiny_cfg({"SOLVER.MAX_ITER": 2})
+    _trainer(cfg).train()
+    before = _rows(tmp_path / "out")
+    _trainer(cfg, resume=True).train()
+    after = _rows(tmp_path / "out")
+    assert [row["iteration"] for row in after] == [0, 1]
+    assert _lasting(after) == _lasting(before) and "bbox/AP" in after[1]
+
+
+def test_every_evaluation_has_its_own_row(tiny_cfg: MakeCfg, tmp_path: Path) -> None:
+    trainer = _trainer(tiny_cfg({"SOLVER.MAX_ITER": 6, "TEST.EVAL_PERIOD": 3}))
+    for hook in trainer.hooks:
+        if isinstance(hook, Progress):
+            hook._period = 20
+    trainer.train()
+    assert [(r["iteration"], "bbox/AP" in r) for r in _rows(tmp_path / "out")] == [(0, False), (2, True), (5, True)]
+
+
+def test_a_resumed_run_says_what_changed(tiny_cfg: MakeCfg, caplog: pytest.LogCaptureFixture) -> None:
+    keys = {"SOLVER.MAX_ITER": 1, "DATASETS.TEST": []}
+    _trainer(tiny_cfg(keys)).train()
+    _trainer(tiny_cfg(keys | {"DATALOADER.NUM_WORKERS": 2, "SOLVER.CHECKPOINT_PERIOD": 7}), resume=True)
+    assert "configuration is not that" not in caplog.text
+    _trainer(tiny_cfg(keys | {"SOLVER.BASE_LR": 0.5, "SOLVER.IMS_PER_BATCH": 4, "SEED": 9}), resume=True)
+    lines = next(r.getMessage() for r in caplog.records if "configuration is not that" in r.getMessage()).splitlines()
+    assert lines[1:4] == ["  SEED: 1 -> 9", "  SOLVER.BASE_LR: 0.02 -> 0.5", "  SOLVER.IMS_PER_BATCH: 2 -> 4"]
+    assert "the seed and the optimizer's settings other than the learning rate go on as in the checkpoint" in lines[4]
+
+
+def test_changes_of_configurations() -> None:
+    old = "a: {b: 1, c: [1, 2]}\nf: <function <lambda> at 0x7f01>\ngone: x"
+    new = "a: {b: 2, c: [1, 2]}\nf: <function <lambda> at 0x8a22>\nmore: {}"
+    assert changes(old, new) == [("a.b", 1, 2), ("gone", "x", "(none)"), ("more", "(none)", {})]
+
+
+def test_a_moving_average_that_starts_at_a_resume(tiny_cfg: MakeCfg, caplog: pytest.LogCaptureFixture) -> None:
+    _trainer(tiny_cfg({"SOLVER.MAX_ITER": 3, "DATASETS.TEST": []})).train()
+    keys = {"SOLVER.MAX_ITER": 3, "DATASETS.TEST": [], "SOLVER.EMA.ENABLED": True}
+    trainer = _trainer(tiny_cfg(keys), resume=True)
+    loaded = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    trainer.train()
+    (ema,) = (hook for hook in trainer.hooks if isinstance(hook, EMA))
+    assert all(torch.equal(ema.average[k], v) for k, v in loaded.items())
+    assert "average starts at iteration 3 from the weights of the checkpoint" in caplog.text
+
+
+# ------------------------------------------------------------------ checkpoints
+
+
+def test_checkpoints_name_the_classes(tiny_cfg: MakeCfg, tmp_path: Path) -> None:
+    _trainer(tiny_cfg({"SOLVER.MAX_ITER": 1, "DATASETS.TEST": []})).train()
+    saved = torch.load(tmp_path / "out" / "model_final.pth", weights_only=True)
+    assert len(saved["class_names"]) == 6 and {"circle", "square"} <= set(saved["class_names"])
+
+
+def test_by_default_a_long_run_keeps_three_checkpoints(tiny_cfg: MakeCfg, tmp_path: Path) -> None:
+    keys = {"SOLVER.MAX_ITER": 9, "SOLVER.CHECKPOINT_PERIOD": 1, "DATASETS.TEST": []}
+    trainer = _trainer(tiny_cfg(keys))
+    _trainer(tiny_cfg(keys)).train()
+    assert trainer.options.checkpoints_to_keep == 3
+    names = sorted(p.name for p in (tmp_path / "out").glob("*.pth"))
+    assert names == ["model_0000005.pth", "model_0000006.pth", "model_0000007.pth", "model_final.pth"]
+
+
+def test_evaluating_another_models_checkpoint_is_refused_unless_it_is_allowed(
+    tiny_cfg: MakeCfg, tiny_keys: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _trainer(tiny_cfg({"SOLVER.MAX_ITER": 1, "DATASETS.TEST": []})).train()
+    weights = {"MODEL.WEIGHTS": tmp_path / "out/model_final.pth", "OUTPUT_DIR": tmp_path / "evaluated"}
+    other = {"MODEL.BACKBONE.NAME": "build_sn2_pafpn_backbone"}
+    assert main(_arguments(["--eval-only"], tiny_keys | weights | other)) == 2
+    said = capsys.readouterr().out
+    for word in ("MODEL.WEIGHTS", "another model", "not in the file", "--allow-partial"):
+        assert word in said
+    assert not (tmp_path / "evaluated/inference").exists()
+    assert main(_arguments(["--eval-only", "--allow-partial"], tiny_keys | weights | other)) == 0
+    assert (tmp_path / "evaluated/inference/tiny_val/results.json").is_file()
+
+
+# ------------------------------------------------------------------ full disks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [3_000, 2_000_000])  # in config.yaml at the start, in the checkpoint
+def test_a_full_disk_ends_a_run_with_one_message(limit: int, tmp_path: Path, tiny_keys: dict[str, Any]) -> None:
+    (tmp_path / "model_best.pth").write_bytes(b"")
+    keys = tiny_keys | {"OUTPUT_DIR": tmp_path, "DATASETS.TEST": "()", "SOLVER.MAX_ITER": 1}
+    done = subprocess.run(
+        [sys.executable, str(_ROOT / "train_net.py"), *_arguments([], keys)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 2, said
+    name = "config.yaml" if limit < 10_000 else "model_final.pth"
+    assert f"cannot write {tmp_path / name}: file too large. An older file of this name is intact" in said
+    assert "Traceback" not in said and "unexpected pos" not in said
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_writers_name_the_file_and_the_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    rows = JSONWriter(tmp_path / "metrics.json")
+    rows._path = full
+    with pytest.raises(UserError, match="cannot write /dev/full: no space left on device"):
+        rows.write(0, {"total_loss": 1.0})
+    events = TensorBoardWriter(tmp_path)
+    with full.open("wb", buffering=0) as file:
+        monkeypatch.setattr(events._records, "_writer", file)
+        with pytest.raises(UserError, match=r"cannot write .*tfevents.*: no space left on device"):
+            events.write(0, {"total_loss": 1.0})
+    events.close()
+
+
+def test_event_files_are_those_of_tensorboard(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for start, values in ((0, [5.0, 4.0, 3.0]), (1, [2.0, 1.0])):
+        events = TensorBoardWriter(tmp_path, start)
+        for i, value in enumerate(values):
+            events.write(start + i, {"total_loss": value, "bbox/AP": value})
+        events.close()
+    accumulator = EventAccumulator(str(tmp_path)).Reload()
+    assert [(e.step, e.value) for e in accumulator.Scalars("total_loss")] == [(0, 5.0), (1, 2.0), (2, 1.0)]
+    assert accumulator.Tags()["scalars"] == ["total_loss", "bbox/AP"]
