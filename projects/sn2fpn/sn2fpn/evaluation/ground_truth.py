@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from ..data.masks import check_segmentation
+from ..errors import UserError
 from ..structures import BoxMode
 
 __all__ = ["coco_ground_truth"]
@@ -27,6 +29,9 @@ def coco_ground_truth(
         dataset_dicts: the images with their annotations.
         category_ids: the category ids in the order of the contiguous class ids.
         class_names: the class names in the order of the contiguous class ids.
+
+    Raises:
+        UserError: a mask is malformed, which can only be in a data set that no reader of this project has read.
     """
     images, annotations = [], []
     for record in dataset_dicts:
@@ -48,11 +53,21 @@ def coco_ground_truth(
                     "bbox": BoxMode.convert(found["bbox"], found["bbox_mode"], BoxMode.XYWH_ABS).tolist(),
                     "area": _area(found),
                     "iscrowd": int(found.get("iscrowd", 0)),
-                    "segmentation": found.get("segmentation", []),
+                    "segmentation": _segmentation(found, record),
                 }
             )
     categories = [{"id": i, "name": n} for i, n in zip(category_ids, class_names, strict=True)]
     return {"images": images, "categories": categories, "annotations": annotations}
+
+
+def _segmentation(annotation: dict[str, Any], record: dict[str, Any]) -> Any:
+    """Return the mask of an object, which is checked because a wrong one can crash pycocotools."""
+    if not annotation.get("segmentation"):
+        return []
+    try:
+        return check_segmentation(annotation["segmentation"], record["height"], record["width"])
+    except ValueError as e:
+        raise UserError(f"{record['file_name']}: {e}") from None
 
 
 def _area(annotation: dict[str, Any]) -> float:
