@@ -130,17 +130,16 @@ def explain_missing(missing: Sequence[Path], total: int) -> str:
 
 def _what_would_fit(missing: Sequence[Path]) -> str:
     first = missing[0]
+    absent = next((p for p in reversed(first.parents) if not p.exists()), None)
+    said = "" if absent is None else f"; the folder {absent} does not exist"
     change = next((change for file, change in _candidates(first) if file.is_file()), None)
     if change is not None:
         tried = missing[:_TRIED]
         fitting = [next((f for f, c in _candidates(path) if c == change), path) for path in tried]
         found = [file for file in fitting if file.is_file()]
-        return f"; {len(found)} of {len(tried)} that were looked for are found {change}, such as {found[0]}"
-    absent = next((p for p in reversed(first.parents) if not p.exists()), None)
-    if absent is None:
-        return ""
-    folders = [p.name for p in _folders(absent.parent)]
-    return f"; the folder {absent} does not exist{did_you_mean(absent.name, folders) if folders else ''}"
+        return f"{said}; {len(found)} of {len(tried)} that were looked for are found {change}, such as {found[0]}"
+    folders = [] if absent is None else [p.name for p in _folders(absent.parent)]
+    return said + (did_you_mean(absent.name, folders) if absent and folders else "")
 
 
 def _candidates(path: Path) -> Iterator[tuple[Path, str]]:
