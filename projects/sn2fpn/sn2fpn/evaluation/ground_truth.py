@@ -43,7 +43,8 @@ def coco_ground_truth(
                 "file_name": record["file_name"],
             }
         )
-        for found in record.get("annotations", ()):
+        for annotation in record.get("annotations", ()):
+            found = {**annotation, "segmentation": _segmentation(annotation, record)}
             annotations.append(
                 {
                     # Ids start at 1, because pycocotools uses the id 0 for "no match".
@@ -53,7 +54,7 @@ def coco_ground_truth(
                     "bbox": BoxMode.convert(found["bbox"], found["bbox_mode"], BoxMode.XYWH_ABS).tolist(),
                     "area": _area(found),
                     "iscrowd": int(found.get("iscrowd", 0)),
-                    "segmentation": _segmentation(found, record),
+                    "segmentation": found["segmentation"],
                 }
             )
     categories = [{"id": i, "name": n} for i, n in zip(category_ids, class_names, strict=True)]
