@@ -140,8 +140,10 @@ def test_refused_files(coco_set: Any) -> None:
     refuse(r"instances\.json.*line 1, column \d+")
     coco_set.json.write_text("[]")
     refuse("expected a COCO file")
-    coco_set.json.write_text('{"images": [], "categories": []}')
+    coco_set.json.write_text('{"images": [], "annotations": {}, "categories": []}')
     refuse("list 'annotations'")
+    coco_set.json.write_text('{"images": ' + "9" * 5000 + "}")
+    refuse(r"instances\.json: not readable as JSON: .*digits")
     coco_set.json.write_bytes(b"\xff\xfe\x00")
     refuse(r"instances\.json")
     coco_set.json.write_text("[" * 100_000)
@@ -154,7 +156,9 @@ def test_refused_files(coco_set: Any) -> None:
     ("part", "index", "change", "pattern"),
     [
         ("images", 2, {"id": 2}, r"image id 2.*2\.jpg.*3\.jpg"),
-        ("images", 1, {"width": -3}, "image 2.*-3"),
+        ("images", 1, {"id": 1.5}, "images.1. needs 'id'.*1.5"),
+        ("images", 1, {"id": "two"}, "the id 'two', but the first id is 1"),
+        ("images", 1, {"width": 10**6, "height": 10**6}, "image 2 has 1000000x1000000 pixels"),
         ("images", 1, {"file_name": None}, "file_name"),
         ("categories", 1, {"id": 7}, "category id 7.*'dog'.*'cat'"),
         ("categories", 1, {"name": None}, r"categories\[1\]"),

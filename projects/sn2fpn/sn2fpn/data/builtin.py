@@ -13,7 +13,17 @@ from .voc import VOC_CLASSES, load_voc_instances
 
 __all__ = ["register_builtin"]
 
-_COCO = {"coco_2017_train": ("train2017", "instances_train2017"), "coco_2017_val": ("val2017", "instances_val2017")}
+_COCO = {  # name -> (folder of the images, annotation file); the test sets have no annotations
+    "coco_2014_train": ("train2014", "instances_train2014"),
+    "coco_2014_val": ("val2014", "instances_val2014"),
+    "coco_2014_minival": ("val2014", "instances_minival2014"),
+    "coco_2014_valminusminival": ("val2014", "instances_valminusminival2014"),
+    "coco_2017_train": ("train2017", "instances_train2017"),
+    "coco_2017_val": ("val2017", "instances_val2017"),
+    "coco_2017_val_100": ("val2017", "instances_val2017_100"),
+    "coco_2017_test": ("test2017", "image_info_test2017"),
+    "coco_2017_test-dev": ("test2017", "image_info_test-dev2017"),
+}
 _VOC = {2007: ("train", "val", "trainval", "test"), 2012: ("train", "val", "trainval")}
 _SHAPES = ("train", "val")
 

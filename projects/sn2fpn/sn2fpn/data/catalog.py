@@ -10,12 +10,13 @@ from typing import Any
 
 from ..errors import ArgumentError, UserError
 from ..registry import Registry
+from .values import clean_name
 
 __all__ = ["DatasetCatalog", "MetadataCatalog", "Metadata", "as_names", "class_names", "data_root", "is_slice"]
 
 DatasetDicts = list[dict[str, Any]]
 
-_SLICE = re.compile(r"(?P<name>.+)\[(?P<start>\d*):(?P<stop>\d*)\]")
+_SLICE = re.compile(r"(?P<name>.+)\[(?P<start>\d{0,18}):(?P<stop>\d{0,18})\]")
 
 
 def data_root() -> Path:
@@ -69,10 +70,22 @@ class _DatasetCatalog(Registry):
 
     A data set dict describes one image: `file_name`, `height`, `width`, `image_id` and `annotations`. The annotations
     are a list of dicts with `bbox`, `bbox_mode`, `category_id` (contiguous) and, if the files have them, `iscrowd`,
-    `segmentation`, `area` and `difficult`.
+    `segmentation`, `area` and `difficult`. Without the key `annotations`, an image is good for prediction only.
 
     A slice of a data set is a data set too: "coco_2017_train[:16]" holds its first 16 images.
     """
+
+    def register(self, name: str, obj: Any = None) -> Any:
+        """Register a function as the data set `name`, which names a folder of results; see `Registry.register`.
+
+        Raises:
+            ArgumentError: the name cannot name a folder inside another one.
+            KeyError: the name is taken.
+        """
+        if not name.strip(" .") or name != clean_name(name) or set("/\\") & set(name) or len(name.encode()) > 200:
+            expected = "expected at most 200 characters on one line, without slashes and not only dots"
+            raise ArgumentError("name", f"{name!r} cannot be the name of a data set, which names a folder; {expected}")
+        return super().register(name, obj)
 
     def get(self, name: str, where: str = "") -> DatasetDicts:  # type: ignore[override]
         """Read the data set `name`; `where` is the key or flag that the name came from.
@@ -110,7 +123,14 @@ def class_names(name: str, where: str = "") -> list[str]:
     """Return the class names of a data set by contiguous id. The data set is read if they are not known yet."""
     if MetadataCatalog.get(name).get("thing_classes") is None or name not in DatasetCatalog:
         DatasetCatalog.get(name, where)
-    return list(MetadataCatalog.get(name).thing_classes)
+    names = MetadataCatalog.get(name).get("thing_classes")
+    if names is None:
+        source = f"{where}: " if where else ""
+        raise UserError(
+            f"{source}the class names of data set {name!r} are not known; "
+            f"set them with MetadataCatalog.get({name!r}).set(thing_classes=[…])"
+        )
+    return [clean_name(n) for n in names]
 
 
 def as_names(names: str | Sequence[str], where: str = "") -> list[str]:

@@ -103,6 +103,6 @@ def _categories(name: str) -> list[Category]:
     if names:
         ids = sorted(own_ids, key=own_ids.__getitem__) if own_ids else range(len(names))
         return [{"id": i, "name": n} for i, n in zip(ids, names, strict=True)]
-    if name.startswith("coco_2017_"):
+    if name.startswith(("coco_2014_", "coco_2017_")):
         return [{"id": i, "name": n} for i, n in COCO_CATEGORIES.items()]
     return []

@@ -1,7 +1,8 @@
 """The check of data sets, `python -m sn2fpn.data.check NAME …`, to be run before a long training.
 
 The check reads all annotations, decodes every image, and prints counts, tables by class and by size, and every problem
-with its file and reason. The exit code is 0 if the data are valid, 1 if there are problems, and 2 for wrong usage.
+with its file and reason. Notes name what may be intended but is often a mistake. The exit code is 0 if the data are
+valid, 1 if there are problems, and 2 for wrong usage.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from ..structures import box_of
 from ..visualization import class_color, draw_boxes, fit_image, image_grid, save_png
 from .catalog import DatasetCatalog, DatasetDicts, class_names
 from .custom import register_custom
+from .files import explain_missing, find_missing
 from .images import check_image_size, read_image
+from .plausible import find_doubts, find_notes
 from .problems import Problem, collect_problems
 from .selection import check_classes, evenly_spread, keep_learnable
 from .statistics import class_histogram, size_histogram
@@ -51,8 +54,14 @@ def check_dataset(name: str) -> tuple[DatasetDicts, list[Problem]]:
     with collect_problems() as found:
         try:
             records = DatasetCatalog.get(name)
+            missing = find_missing(records)
         except UserError as e:
             return [], [*found, Problem(name, str(e))]
+    found += [Problem(name, doubt) for doubt in find_doubts(records) if doubt not in {p.reason for p in found}]
+    if missing:
+        file, _, reason = explain_missing(missing, len(records)).partition(": ")
+        found.append(Problem(file, reason))
+        records = [r for r in records if Path(r["file_name"]) not in set(missing)]
     problems = list(dict.fromkeys(found))
     valid: DatasetDicts = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -86,9 +95,12 @@ def _check(args: argparse.Namespace) -> int:
         records, problems = check_dataset(name)
         if cfg is not None and records:
             problems += _model_problems(cfg, name, records)
+        if records:
+            limit = (cfg or get_cfg()).TEST.DETECTIONS_PER_IMAGE
+            problems += [Problem(name, note, is_note=True) for note in find_notes(records, class_names(name), limit)]
         _report(name, records, problems)
-        found += len(problems)
-        annotated = [r for r in records if r["annotations"]] or records
+        found += sum(not p.is_note for p in problems)
+        annotated = [r for r in records if r.get("annotations")] or records
         samples += [(name, record) for record in evenly_spread(annotated, args.images)]
     if args.plot and samples:
         print(f"picture: {_plot(samples, args.plot)}")
@@ -160,23 +172,26 @@ def _report(name: str, records: DatasetDicts, problems: list[Problem]) -> None:
     print(f"== {name}")
     if records:
         print(class_histogram(records, class_names(name)), size_histogram(records), _summary(records), sep="\n\n")
-    for problem in problems:
-        print(f"problem: {problem}")
-    print(f"{name}: {len(records)} valid images, {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}\n")
+    for problem in sorted(problems, key=lambda p: not p.is_note):
+        print(f"{'note' if problem.is_note else 'problem'}: {problem}")
+    count = sum(not p.is_note for p in problems)
+    print(f"{name}: {len(records)} valid images, {count or 'no'} problem{'' if count == 1 else 's'}\n")
 
 
 def _summary(records: DatasetDicts) -> str:
     def spread(values: list[int]) -> str:
         return f"{min(values)} to {max(values)}, median {int(np.median(values))}"
 
-    counts = [sum(not a.get("iscrowd", 0) for a in r["annotations"]) for r in records]
-    masks = sum(bool(a.get("segmentation")) for r in records for a in r["annotations"])
-    difficult = sum(a.get("difficult", 0) for r in records for a in r["annotations"])
+    found = [r.get("annotations", []) for r in records]
+    counts = [sum(not a.get("iscrowd", 0) for a in annotations) for annotations in found]
+    masks = sum(bool(a.get("segmentation")) for annotations in found for a in annotations)
+    difficult = sum(a.get("difficult", 0) for annotations in found for a in annotations)
     return (
         f"width {spread([r['width'] for r in records])}; height {spread([r['height'] for r in records])}; "
         f"boxes per image {spread(counts)}; {counts.count(0)} images without boxes"
         + (f"; {masks} masks" if masks else "")
         + (f"; {difficult} difficult objects" if difficult else "")
+        + ("" if all("annotations" in r for r in records) else "; no annotations, for prediction only")
     )
 
 
@@ -185,7 +200,7 @@ def _plot(samples: list[tuple[str, dict[str, Any]]], path: str) -> Path:
     cells, titles = [], []
     for name, record in samples:
         image, factor = fit_image(read_image(record["file_name"], "RGB"), 400)
-        annotations = record["annotations"]
+        annotations = record.get("annotations", [])
         boxes = [box_of(a) * factor for a in annotations]
         ids = [a["category_id"] for a in annotations]
         names = class_names(name)

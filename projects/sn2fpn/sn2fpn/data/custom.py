@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, argument_names, did_you_mean
 from .catalog import DatasetCatalog, DatasetDicts, MetadataCatalog
 from .coco import register_coco_instances
+from .values import clean_name
 from .voc import find_voc_classes, load_voc_instances
 
 __all__ = ["register_custom"]
@@ -16,6 +17,7 @@ _KEYS = {  # format -> key -> (type, required)
     "coco": {"JSON": (str, True), "IMAGES": (str, True)},
     "voc": {"ROOT": (str, True), "SPLIT": (str, True), "CLASSES": (list, False), "YEAR": (int, False)},
 }
+_MAY_BE_FALSE = ("YEAR", "ALLOW_OUTSIDE")
 _registered: dict[str, dict[str, Any]] = {}  # by name, to tell a repeated registration from a name that is taken
 
 
@@ -28,8 +30,8 @@ def register_custom(entries: Sequence[Mapping[str, Any]], key: str = "DATASETS.C
         entries: mappings with NAME, FORMAT and the keys of the format. The format `coco` has JSON (the annotation file)
             and IMAGES (the folder of the images). The format `voc` has ROOT (the folder with Annotations, ImageSets and
             JPEGImages), SPLIT (a list in ImageSets/Main), CLASSES (class names in order; by default all names in the
-            folder, sorted) and YEAR (2007 selects the 11-point metric; default 2012). Paths are relative to the working
-            directory.
+            folder, sorted) and YEAR (2007 selects the 11-point metric; default 2012). With ALLOW_OUTSIDE True, file
+            names and ids may lead outside of these folders. Paths are relative to the working directory.
         key: the key that lists the entries, for messages.
 
     Returns:
@@ -45,7 +47,8 @@ def register_custom(entries: Sequence[Mapping[str, Any]], key: str = "DATASETS.C
             continue
         if name in DatasetCatalog:
             raise UserError(f"{key}[{i}]: the NAME {name!r} is taken by another data set; choose another one")
-        (_register_coco if entry["FORMAT"] == "coco" else _register_voc)(entry)
+        with argument_names({"name": f"{key}[{i}]: NAME"}):
+            (_register_coco if entry["FORMAT"] == "coco" else _register_voc)(entry)
         _registered[name] = entry
     return [entry["NAME"] for entry in entries]
 
@@ -59,26 +62,28 @@ def _checked(entry: Any, where: str) -> dict[str, Any]:
     if data_format not in _KEYS:
         found = f"unknown FORMAT {data_format!r}" if "FORMAT" in entry else f"no FORMAT in {sorted(map(str, entry))}"
         raise UserError(f"{where}: {found}{did_you_mean(str(data_format), _KEYS)}")
-    keys = {"NAME": (str, True), "FORMAT": (str, True), **_KEYS[data_format]}
+    keys = {"NAME": (str, True), "FORMAT": (str, True), "ALLOW_OUTSIDE": (bool, False), **_KEYS[data_format]}
     for key, value in entry.items():
         if key not in keys:
             raise UserError(f"{where}: unknown key {key!r} for format {data_format!r}{did_you_mean(key, keys)}")
         expected = keys[key][0]
         if isinstance(value, tuple):
             value = entry[key] = list(value)
-        if type(value) is not expected or not (value or key == "YEAR"):
+        if type(value) is not expected or not (value or key in _MAY_BE_FALSE):
             raise UserError(f"{where}: {key}: expected a non-empty {expected.__name__}, found {value!r}")
     missing = [key for key, (_, required) in keys.items() if required and key not in entry]
     if missing:
         raise UserError(f"{where} ({entry.get('NAME', 'unnamed')}): format {data_format!r} needs {', '.join(missing)}")
     classes = entry.get("CLASSES", [])
-    if not all(isinstance(c, str) for c in classes) or len(set(classes)) != len(classes):
+    cleaned = [clean_name(c) if isinstance(c, str) else "" for c in classes]
+    if not all(cleaned) or len(set(cleaned)) != len(cleaned):
         raise UserError(f"{where}: CLASSES: expected different names, found {classes}")
-    return entry
+    return entry | {"CLASSES": cleaned} if cleaned else entry
 
 
 def _register_coco(entry: dict[str, Any]) -> None:
-    register_coco_instances(entry["NAME"], {}, entry["JSON"], entry["IMAGES"])
+    outside = entry.get("ALLOW_OUTSIDE", False)
+    register_coco_instances(entry["NAME"], {}, entry["JSON"], entry["IMAGES"], allow_outside=outside)
 
 
 def _register_voc(entry: dict[str, Any]) -> None:
@@ -87,7 +92,7 @@ def _register_voc(entry: dict[str, Any]) -> None:
     def load() -> DatasetDicts:
         classes = entry.get("CLASSES") or find_voc_classes(root)
         MetadataCatalog.get(name).set(thing_classes=classes)
-        return load_voc_instances(root, split, classes, name)
+        return load_voc_instances(root, split, classes, name, allow_outside=entry.get("ALLOW_OUTSIDE", False))
 
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(evaluator_type="pascal_voc", dirname=root, split=split, year=entry.get("YEAR", 2012))

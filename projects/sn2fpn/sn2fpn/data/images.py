@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -84,10 +85,11 @@ def _open(path: Path) -> Image.Image:
 
 
 def _undecodable(path: Path, error: Exception) -> UserError:
-    if not path.exists():
-        return UserError(f"{path}: image file does not exist")
-    if path.is_file() and path.stat().st_size == 0:
-        return UserError(f"{path}: image file is empty (0 bytes)")
+    with suppress(OSError, ValueError):  # the name is too long or has a zero byte
+        if not path.exists():
+            return UserError(f"{path}: image file does not exist")
+        if path.is_file() and path.stat().st_size == 0:
+            return UserError(f"{path}: image file is empty (0 bytes)")
     return UserError(f"{path}: not decodable as an image: {str(error) or type(error).__name__}")
 
 

@@ -6,7 +6,6 @@ import logging
 import pickle
 import signal
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from .. import distributed
 from ..errors import ArgumentError, UserError, argument_names, check_choice
 from .catalog import DatasetDicts
+from .files import check_files_exist
 from .mapper import DatasetMapper, build_mapper
 from .samplers import (
     BatchStream,
@@ -26,17 +26,10 @@ from .samplers import (
     repeat_factors,
     sample_rng,
 )
-from .selection import MASK_KEYS, check_classes, get_dataset_dicts, keep_learnable, mask_format_of
+from .selection import MASK_KEYS, check_classes, get_dataset_dicts, keep_learnable, mask_format_of, require_annotations
 from .statistics import class_histogram
 
-__all__ = [
-    "BatchLoader",
-    "build_test_loader",
-    "build_train_loader",
-    "check_files_exist",
-    "make_test_loader",
-    "make_train_loader",
-]
+__all__ = ["BatchLoader", "build_test_loader", "build_train_loader", "make_test_loader", "make_train_loader"]
 
 logger = logging.getLogger(__name__)
 
@@ -191,6 +184,7 @@ def make_train_loader(
         expected = f"expected a multiple of the number of processes ({world_size})"
         raise ArgumentError("total_batch_size", f"{expected}, found {total_batch_size}")
     check_choice("sampler", sampler, ("TrainingSampler", "RepeatFactorTrainingSampler"))
+    require_annotations(dataset, "the training data")
     check_files_exist(dataset)
     seed = _resolve_seed(seed)
     if sampler == "RepeatFactorTrainingSampler":
@@ -227,6 +221,8 @@ def make_test_loader(dataset: DatasetDicts, mapper: DatasetMapper, *, num_worker
 
     See `make_train_loader` for the arguments.
     """
+    if getattr(mapper, "with_targets", False):
+        require_annotations(dataset, "the data for losses")
     check_files_exist(dataset)
     sampler = InferenceSampler(len(dataset), distributed.get_rank(), distributed.get_world_size())
     batches = [[s] for s in sampler]
@@ -240,33 +236,14 @@ def _resolve_seed(seed: int) -> int:
     return distributed.broadcast_object(int(np.random.SeedSequence().generate_state(1)[0]))
 
 
-def check_files_exist(dataset_dicts: DatasetDicts) -> None:
-    """Check that all image files exist, so that a missing file does not stop a run after hours.
-
-    Each folder is listed once, which is fast also on network file systems.
-
-    Raises:
-        UserError: files are missing; the message names the first one.
-    """
-    wanted: dict[Path, list[str]] = {}
-    for path in (Path(d["file_name"]) for d in dataset_dicts):
-        wanted.setdefault(path.parent, []).append(path.name)
-    missing: list[Path] = []
-    for folder, names in wanted.items():
-        existing = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
-        missing += [folder / name for name in names if name not in existing]
-    if missing:
-        raise UserError(
-            f"{missing[0]}: image file does not exist ({len(missing)} of {len(dataset_dicts)} images are missing)"
-        )
-
-
 def _without_unused_masks(dataset: DatasetDicts, mapper: DatasetMapper) -> DatasetDicts:
     """Drop the masks if the mapper does not use them, because they take most of the memory."""
     if not isinstance(mapper, DatasetMapper) or (mapper.with_targets and mapper.mask_format):
         return dataset
     return [
         {**d, "annotations": [{k: v for k, v in a.items() if k != "segmentation"} for a in d["annotations"]]}
+        if "annotations" in d
+        else d
         for d in dataset
     ]
 

@@ -8,41 +8,80 @@ import numpy as np
 from pycocotools import mask as mask_api
 
 from ..structures import polygons_to_bitmask
-from .transforms import TransformList
+from .transforms import TransformList, clip_polygon
 
-__all__ = ["MASK_FORMATS", "check_segmentation", "draw_segmentation", "move_polygons"]
+__all__ = [
+    "BORDER_TOLERANCE_PX",
+    "MASK_FORMATS",
+    "check_and_clip",
+    "check_segmentation",
+    "draw_segmentation",
+    "move_polygons",
+]
 
 MASK_FORMATS = ("polygon", "bitmask")
 
+# Annotations often cross the border by a rounding error. Only what is further outside is clipped.
+BORDER_TOLERANCE_PX = 1.0
+_FAR = 1e9
+MAX_PIXELS = 2**31 - 1  # pycocotools counts the pixels of a mask in 32 bits
+
 
 def check_segmentation(segmentation: Any, height: int, width: int) -> Any:
-    """Check a segmentation and return it in a form that is ready for use.
+    """Return a segmentation in a form that is ready for use; see `check_and_clip` for the arguments and errors."""
+    return check_and_clip(segmentation, height, width)[0]
+
+
+def check_and_clip(segmentation: Any, height: int, width: int) -> tuple[Any, bool]:
+    """Check a segmentation, and clip polygons that reach further beyond the image than by a rounding error.
 
     Args:
-        segmentation: a list of polygons `[x0, y0, x1, y1, …]`, or COCO's RLE dict, compressed or not.
+        segmentation: a list of polygons `[x0, y0, x1, y1, …]`, a single polygon, or COCO's RLE dict, compressed or not.
         height: height of the image.
         width: width of the image; run lengths must fill the image exactly.
 
     Returns:
-        The polygons that have at least three points, or the compressed RLE.
+        The polygons that have at least three points, or the compressed RLE; and whether a polygon was clipped.
 
     Raises:
-        ValueError: the segmentation is malformed.
+        ValueError: the segmentation is malformed, or no part of it lies in the image.
     """
+    if not 0 < height * width <= MAX_PIXELS:
+        raise ValueError(f"an image of {width}x{height} pixels cannot have masks")
     if isinstance(segmentation, dict):
-        return _check_rle(segmentation, height, width)
+        return _check_rle(segmentation, height, width), False
     if not isinstance(segmentation, list):
         raise ValueError(f"segmentation is {type(segmentation).__name__}, expected polygons or RLE")
-    for polygon in segmentation:
-        numbers = np.array(polygon if isinstance(polygon, list) else "")  # ragged lists raise ValueError by themselves
-        if numbers.ndim != 1 or numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
-            raise ValueError("segmentation has a polygon that is not a list of finite numbers")
-    kept = [p for p in segmentation if len(p) % 2 == 0 and len(p) >= 6]
+    if segmentation and all(isinstance(v, (int, float)) for v in segmentation):
+        segmentation = [segmentation]  # a single polygon that is not in a list
+    arrays = [_as_array(polygon) for polygon in segmentation]
+    kept = [(p, a) for p, a in zip(segmentation, arrays) if len(a) % 2 == 0 and len(a) >= 6]
     if not kept:
+        lengths = [len(a) for a in arrays]
+        raise ValueError(f"segmentation has no polygon with at least 3 points (numbers: {lengths})")
+    clipped = [_clip(a, height, width) for _, a in kept]
+    inside = [p if c is None else c.tolist() for (p, _), c in zip(kept, clipped) if c is None or len(c) >= 6]
+    if not inside:
+        raise ValueError(f"segmentation lies outside the {width}x{height} image")
+    return inside, any(c is not None for c in clipped)
+
+
+def _as_array(polygon: Any) -> np.ndarray:
+    numbers = np.array(polygon if isinstance(polygon, list) else "")  # ragged lists raise ValueError by themselves
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
         raise ValueError(
-            f"segmentation has no polygon with at least 3 points (numbers: {[len(p) for p in segmentation]})"
+            "segmentation has a polygon that is not a list of finite numbers; expected [[x0, y0, x1, y1, …], …]"
         )
-    return kept
+    return numbers
+
+
+def _clip(polygon: np.ndarray, height: int, width: int) -> np.ndarray | None:
+    """Clip a polygon, (2 K,), to its image; return None if it lies in the image up to a rounding error."""
+    points, t = polygon.reshape(-1, 2), BORDER_TOLERANCE_PX
+    if polygon.min() >= -t and (points.max(0) <= (width + t, height + t)).all():
+        return None
+    points = points.astype(np.float64).clip(-_FAR, _FAR)  # the products of larger numbers overflow
+    return clip_polygon(points, (height, width)).reshape(-1)
 
 
 def move_polygons(
@@ -88,7 +127,7 @@ def _check_rle(rle: dict[str, Any], height: int, width: int) -> dict[str, Any]:
         raise ValueError(f"RLE has size {size}, the image is {[height, width]} (height, width)")
     if isinstance(counts, list):
         runs = counts
-        if not all(isinstance(c, int) and c >= 0 for c in runs):
+        if not all(type(c) is int and c >= 0 for c in runs):
             raise ValueError("RLE counts must be integers >= 0")
     elif isinstance(counts, (str, bytes)):
         runs = _decode_counts(counts)
@@ -104,7 +143,9 @@ def _decode_counts(text: str | bytes) -> list[int]:
 
     Each character holds 5 bits, and the runs after the second are stored as differences to the run before the last.
     """
-    data = text.encode("ascii", "replace") if isinstance(text, str) else text
+    if isinstance(text, str) and not text.isascii():
+        raise ValueError("RLE counts string is malformed")
+    data = text.encode("ascii") if isinstance(text, str) else text
     runs: list[int] = []
     value = shift = 0
     for byte in data:

@@ -1,13 +1,14 @@
 """How readers report broken data: they skip a single object with a warning, and refuse an image or a file.
 
-Readers report what they find to a `Problems` object. Normally the skipped items are summarised in one warning, and
-the first refused item raises an error. Inside `collect_problems()` every problem is collected instead, so that
-`python -m sn2fpn.data.check` can list all of them.
+Readers report what they find to a `Problems` object. Normally the items that are left out or changed are summarised in
+one warning, with their number by kind, and the first refused item raises an error. Inside `collect_problems()` every
+problem is collected instead, so that `python -m sn2fpn.data.check` can list all of them.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 from ..errors import UserError
 
-__all__ = ["BUILT_IN_HINT", "Problem", "Problems", "collect_problems"]
+__all__ = ["BUILT_IN_HINT", "Problem", "Problems", "Unusable", "collect_problems", "count_left_out", "log_once"]
 
 BUILT_IN_HINT = " (built-in data sets are read from $DETECTRON2_DATASETS, default ./datasets; see datasets/README.md)"
 """What the message of a missing annotation file ends with, where no similar file lies beside it."""
@@ -29,12 +30,28 @@ class Problem(NamedTuple):
 
     file: str
     reason: str
+    is_note: bool = False  # True for what may be intended, so that it does not make the data invalid
 
     def __str__(self) -> str:
         return f"{self.file}: {self.reason}"
 
 
+class Unusable(ValueError):
+    """The reason why an object is left out.
+
+    Args:
+        kind: the kind of the reason, which completes "3 objects …", e.g. "without area".
+        reason: what was found and what was expected.
+    """
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
 _collected: ContextVar[list[Problem] | None] = ContextVar("collected_problems", default=None)
+_left_out: ContextVar[Counter[str] | None] = ContextVar("left_out", default=None)
+_logged: set[str] = set()
 
 
 @contextmanager
@@ -48,23 +65,57 @@ def collect_problems() -> Iterator[list[Problem]]:
         _collected.reset(token)
 
 
+@contextmanager
+def count_left_out() -> Iterator[Counter[str]]:
+    """Count the objects that readers leave out inside this context, by kind (see `Unusable`)."""
+    counts = Counter[str]()
+    token = _left_out.set(counts)
+    try:
+        yield counts
+    finally:
+        _left_out.reset(token)
+
+
+def log_once(logger: logging.Logger, text: str) -> None:
+    """Log the size of a data set, unless this process has logged it already: a run reads a data set several times."""
+    if text not in _logged:
+        _logged.add(text)
+        logger.info("%s", text)
+
+
 class Problems:
     """The problems that are found while one data set is read; a context manager around the reading.
 
     Args:
         what: what is being read, for the summary, e.g. "data set 'voc_2007_train'".
+
+    Attributes:
+        objects: the number of objects in the files, for the summary.
     """
 
     SHOWN = 5  # number of items in the summary, so that 10,000 bad boxes make one warning
 
     def __init__(self, what: str) -> None:
         self.what = what
-        self._skipped: list[Problem] = []
+        self.objects = 0
+        self._found: list[Problem] = []
+        self._kinds = Counter[str](), Counter[str]()  # of what is left out, and of what is changed
 
-    def skip(self, file: str | Path, reason: str) -> None:
-        """Report an item that is left out or repaired while everything else is kept."""
-        collected = _collected.get()
-        (self._skipped if collected is None else collected).append(Problem(str(file), reason))
+    def leave_out(self, file: str | Path, label: str, reason: Unusable) -> None:
+        """Report an object that is left out while everything else is kept."""
+        self._kinds[0][reason.kind] += 1
+        if (counts := _left_out.get()) is not None:
+            counts[reason.kind] += 1
+        self._add(Problem(str(file), f"{label} skipped: {reason}"))
+
+    def change(self, file: str | Path, reason: str, kind: str) -> None:
+        """Report an object that is kept but not as annotated; `kind` completes "3 objects …", e.g. "clipped"."""
+        self._kinds[1][kind] += 1
+        self._add(Problem(str(file), reason))
+
+    def remark(self, file: str | Path, reason: str, is_note: bool = False) -> None:
+        """Report something about the whole data set, which the summary says before all items."""
+        self._add(Problem(str(file), reason, is_note), 0)
 
     def refuse(self, file: str | Path, reason: str) -> None:
         """Raise an error for an item that makes its image or file unusable, or collect it.
@@ -77,14 +128,29 @@ class Problems:
             raise UserError(str(problem))
         collected.append(problem)
 
+    def _add(self, problem: Problem, position: int | None = None) -> None:
+        collected = _collected.get()
+        found = self._found if collected is None else collected
+        found.insert(len(found) if position is None else position, problem)
+
     def __enter__(self) -> Problems:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if not self._skipped:
+        if not self._found:
             return
-        lines = [f"  {p}" for p in self._skipped[: self.SHOWN]]
-        rest = len(self._skipped) - len(lines)
-        if rest:
+        totals = [
+            f"{sum(kinds.values())} of {self.objects} objects are {what} ({_list_kinds(kinds)})"
+            for what, kinds in zip(("left out", "changed"), self._kinds)
+            if kinds
+        ]
+        first = f"{self.what}: {len(self._found)} problem(s) in the annotations"
+        lines = [": ".join([first, *(["; ".join(totals)] if totals else [])])]
+        lines += [f"  {p}" for p in self._found[: self.SHOWN]]
+        if (rest := len(self._found) - self.SHOWN) > 0:
             lines.append(f"  … and {rest} more (python -m sn2fpn.data.check lists all)")
-        logger.warning("%s: %d problem(s) in the annotations:\n%s", self.what, len(self._skipped), "\n".join(lines))
+        logger.warning("%s", "\n".join(lines))
+
+
+def _list_kinds(kinds: Counter[str]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())

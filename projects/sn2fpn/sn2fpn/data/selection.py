@@ -10,6 +10,8 @@ import numpy as np
 
 from ..errors import ArgumentError, UserError, argument_names
 from .catalog import DatasetCatalog, DatasetDicts, as_names, class_names
+from .plausible import find_doubts
+from .problems import count_left_out
 
 __all__ = [
     "check_classes",
@@ -20,6 +22,7 @@ __all__ = [
     "keep_learnable",
     "keep_masked",
     "mask_format_of",
+    "require_annotations",
 ]
 
 logger = logging.getLogger(__name__)
@@ -43,13 +46,16 @@ def get_dataset_dicts(
 
     Raises:
         ArgumentError: there is no name, the masks do not fit `mask_format`, or `filter_empty` leaves no image.
-        UserError: a name is unknown, a data set cannot be read or has no image, or the classes differ.
+        UserError: a name is unknown, a data set cannot be read or has no image, or the classes differ; or a data set
+            without annotations is asked for objects by `filter_empty` or `mask_format`.
     """
     names = as_names(names, where)
     dicts = []
     for name in names:
-        records = DatasetCatalog.get(name, where)
-        dicts += records if mask_format is None else keep_masked(records, mask_format, f"data set {name!r}")
+        if filter_empty or mask_format is not None:
+            dicts += _read_for_training(name, where, mask_format)
+        else:
+            dicts += DatasetCatalog.get(name, where)
     _check_same_classes(names)
     listed = f"data set {', '.join(names)}"
     if not dicts:
@@ -58,10 +64,48 @@ def get_dataset_dicts(
         return dicts
     usable = [d for d in dicts if any(not a.get("iscrowd", 0) for a in d["annotations"])]
     if not usable:
-        raise ArgumentError("filter_empty", f"none of the {len(dicts)} images of {listed} has a box to train on")
+        reasons = "".join(f"; {doubt}" for doubt in find_doubts(dicts))
+        none = f"none of the {len(dicts)} images of {listed} has a box to train on"
+        raise ArgumentError("filter_empty", none + reasons)
     if len(usable) < len(dicts):
         logger.info("%d of %d images have no box and are left out", len(dicts) - len(usable), len(dicts))
     return usable
+
+
+def _read_for_training(name: str, where: str, mask_format: str | None) -> DatasetDicts:
+    """Read a data set, and log in one line how many of its objects are not trained on, by kind."""
+    what = f"data set {name!r}"
+    with count_left_out() as left_out:
+        records = DatasetCatalog.get(name, where)
+    require_annotations(records, what)
+    kept = records if mask_format is None else keep_masked(records, mask_format, what)
+    objects = sum(len(r["annotations"]) for r in records)
+    crowds = sum(bool(a.get("iscrowd", 0)) for r in records for a in r["annotations"])
+    total = objects + sum(left_out.values())
+    left_out["crowd regions"] += crowds
+    left_out["without a mask"] += objects - sum(len(r["annotations"]) for r in kept)
+    if kinds := [f"{count} {kind}" for kind, count in left_out.most_common() if count]:
+        count = sum(left_out.values())
+        logger.info("%s: %d of %d objects are not trained on (%s)", what, count, total, ", ".join(kinds))
+    return kept
+
+
+def require_annotations(dataset_dicts: DatasetDicts, what: str) -> None:
+    """Check that all images have a list of annotations, which may be empty.
+
+    Args:
+        dataset_dicts: the images.
+        what: the name of the data, for messages.
+
+    Raises:
+        UserError: an image has none, so that the data set is good for prediction only.
+    """
+    without = [d for d in dataset_dicts if "annotations" not in d]
+    if without:
+        raise UserError(
+            f"{what}: {len(without)} of {len(dataset_dicts)} images have no 'annotations', the first one "
+            f"{without[0].get('file_name')!r}; such data can only be predicted on, not trained on or evaluated"
+        )
 
 
 def mask_format_of(cfg: Any) -> str | None:
@@ -90,7 +134,9 @@ def keep_masked(dataset_dicts: DatasetDicts, mask_format: str, what: str) -> Dat
 
     Raises:
         ArgumentError: no object has a mask, or `mask_format` is "polygon" and an object has RLE.
+        UserError: an image has no list of annotations.
     """
+    require_annotations(dataset_dicts, what)
     kept: DatasetDicts = []
     total = left_out = 0
     example = ""
@@ -179,4 +225,4 @@ def evenly_spread(items: Sequence[T], count: int) -> list[T]:
 
 def images_with_objects(records: DatasetDicts, count: int) -> DatasetDicts:
     """Return at most `count` evenly spread data set dicts with objects; if none has objects, of all data set dicts."""
-    return evenly_spread([record for record in records if record["annotations"]] or records, count)
+    return evenly_spread([record for record in records if record.get("annotations")] or records, count)

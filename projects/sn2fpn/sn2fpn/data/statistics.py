@@ -22,8 +22,9 @@ def class_histogram(dataset_dicts: DatasetDicts, names: Sequence[str], columns: 
     boxes, images = Counter[int](), Counter[int]()
     crowds = 0
     for record in dataset_dicts:
-        ids = [a["category_id"] for a in record["annotations"] if not a.get("iscrowd", 0)]
-        crowds += len(record["annotations"]) - len(ids)
+        annotations = record.get("annotations", ())
+        ids = [a["category_id"] for a in annotations if not a.get("iscrowd", 0)]
+        crowds += len(annotations) - len(ids)
         boxes.update(ids)
         images.update(set(ids))
     cells = [(name, boxes[i], images[i]) for i, name in enumerate(names)]
@@ -37,7 +38,7 @@ def class_histogram(dataset_dicts: DatasetDicts, names: Sequence[str], columns: 
 
 def size_histogram(dataset_dicts: DatasetDicts) -> str:
     """Return a table of the boxes in each of COCO's size ranges."""
-    areas = [box_area(a) for record in dataset_dicts for a in record["annotations"] if not a.get("iscrowd", 0)]
+    areas = [box_area(a) for record in dataset_dicts for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
     rows = []
     for name, (low, high) in SIZE_BINS.items():
         count = sum(low <= a < high for a in areas)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-__all__ = ["Crop", "Flip", "Resize", "Size", "Transform", "TransformList"]
+__all__ = ["Crop", "Flip", "Resize", "Size", "Transform", "TransformList", "clip_polygon"]
 
 Size = tuple[int, int]  # (height, width)
 Polygons = list[np.ndarray]  # each (K, 2), (x, y) in pixels
@@ -125,7 +125,7 @@ class Crop:
 
     def apply_polygons(self, polygons: Polygons) -> Polygons:
         """Clip polygons to the window; polygons outside the window are dropped."""
-        moved = [_clip_polygon(p - np.array([self.x0, self.y0]), self.size) for p in polygons]
+        moved = [clip_polygon(p - np.array([self.x0, self.y0]), self.size) for p in polygons]
         return [p for p in moved if len(p) >= 3]
 
 
@@ -158,8 +158,8 @@ class TransformList(list[Any]):
         return polygons
 
 
-def _clip_polygon(polygon: np.ndarray, size: Size) -> np.ndarray:
-    """Clip a polygon to [0, width] x [0, height], one edge after the other (Sutherland and Hodgman, 1974)."""
+def clip_polygon(polygon: np.ndarray, size: Size) -> np.ndarray:
+    """Clip a polygon (K, 2) to [0, width] x [0, height], one edge after the other (Sutherland and Hodgman, 1974)."""
     for axis, limit, sign in ((0, 0, 1), (0, size[1], -1), (1, 0, 1), (1, size[0], -1)):
         kept: list[np.ndarray] = []
         for a, b in zip(np.roll(polygon, 1, 0), polygon):

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
-import math
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import Element, ParseError
-
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import fromstring
+from xml.etree.ElementTree import Element
 
 from ..errors import UserError, did_you_mean
 from ..structures import BoxMode
 from .catalog import DatasetCatalog, DatasetDicts, MetadataCatalog
-from .coco import clip_box
+from .coco_objects import clip_box
+from .files import PictureFolder, path_inside
 from .images import read_image_size
-from .problems import BUILT_IN_HINT, Problems
+from .masks import MAX_PIXELS
+from .plausible import find_doubts
+from .problems import BUILT_IN_HINT, Problems, Unusable, log_once
+from .voc_xml import VocObject, count_ignored, parse_xml, read_objects, read_size, text_of
 
 __all__ = ["VOC_CLASSES", "load_voc_instances", "find_voc_classes", "register_pascal_voc"]
 
@@ -49,7 +50,13 @@ VOC_CLASSES = (
 
 
 def register_pascal_voc(
-    name: str, dirname: str | Path, split: str, year: int, class_names: Sequence[str] = VOC_CLASSES
+    name: str,
+    dirname: str | Path,
+    split: str,
+    year: int,
+    class_names: Sequence[str] = VOC_CLASSES,
+    *,
+    allow_outside: bool = False,
 ) -> None:
     """Register a data set in Pascal VOC's format. Its files are read when the data set is used.
 
@@ -59,18 +66,27 @@ def register_pascal_voc(
         split: the name of the list in `ImageSets/Main`, without `.txt`.
         year: 2007 selects the 11-point metric, every other year the area metric.
         class_names: the class names by contiguous id.
+        allow_outside: accept ids that lead outside of the folders.
 
     Raises:
+        ArgumentError: the name is not usable as the name of a folder.
         KeyError: the name is taken.
     """
-    DatasetCatalog.register(name, lambda: load_voc_instances(dirname, split, class_names, name))
+    DatasetCatalog.register(
+        name, lambda: load_voc_instances(dirname, split, class_names, name, allow_outside=allow_outside)
+    )
     MetadataCatalog.get(name).set(
         thing_classes=list(class_names), dirname=str(dirname), split=split, year=year, evaluator_type="pascal_voc"
     )
 
 
 def load_voc_instances(
-    dirname: str | Path, split: str, class_names: Sequence[str], dataset_name: str | None = None
+    dirname: str | Path,
+    split: str,
+    class_names: Sequence[str],
+    dataset_name: str | None = None,
+    *,
+    allow_outside: bool = False,
 ) -> DatasetDicts:
     """Read one split of a VOC folder.
 
@@ -79,37 +95,51 @@ def load_voc_instances(
     them. Objects without a valid box and objects whose class is not in `class_names` are skipped with a warning. A
     missing or broken XML file is refused.
 
+    The image of an id is `<id>.jpg`. If this file does not exist, it is the file that the XML file names, or else
+    `<id>` with another ending. An image size that is missing or not positive is read from the image.
+
     Args:
         dirname: the folder with `Annotations`, `ImageSets/Main` and `JPEGImages`.
         split: the name of the list in `ImageSets/Main`, without `.txt`.
         class_names: the class names by contiguous id.
         dataset_name: the name of the data set, for messages.
+        allow_outside: accept ids that lead outside of the folders.
 
     Raises:
-        UserError: the list is missing, an XML file is missing or broken, or no object of the split is usable.
+        UserError: the list is missing, an XML file is missing or broken, an id leads outside of the folders, or no
+            object of the split is usable.
     """
     root = Path(dirname)
     class_ids = {c: i for i, c in enumerate(class_names)}
     records: DatasetDicts = []
-    objects = 0
+    ignored = Counter[str]()
     with Problems(f"data set {dataset_name or f'{root.name} {split}'!r}") as problems:
+        pictures = PictureFolder(root / "JPEGImages", allow_outside)
         for file_id in _read_split(root, split):
             xml_file = root / "Annotations" / f"{file_id}.xml"
             try:
-                tree = _parse_xml(xml_file)
-                record, found = _image(tree, root, file_id, xml_file, class_ids, problems)
-            except UserError as e:
+                path_inside(root / "Annotations", f"{file_id}.xml", allow_outside)
+                tree = parse_xml(xml_file)
+                record = _image(tree, pictures.find(file_id, text_of(tree, "filename")), file_id)
+            except ValueError as e:
                 problems.refuse(xml_file, str(e).removeprefix(f"{xml_file}: "))
                 continue
-            objects += found
+            record["annotations"] = _annotations(tree, record, xml_file, class_ids, problems)
+            ignored += count_ignored(tree)
             records.append(record)
+        if ignored:
+            shown = ", ".join(f"{tag!r} ({count})" for tag, count in ignored.most_common(5))
+            problems.remark(root / "Annotations", f"XML elements that are not read: {shown}", is_note=True)
+        for doubt in find_doubts(records):
+            problems.remark(root, doubt)
     kept = sum(len(r["annotations"]) for r in records)
-    if objects and not kept:
+    if problems.objects and not kept:
         raise UserError(
-            f"{root}, split {split!r}: none of its {objects} objects is usable with the classes "
+            f"{root}, split {split!r}: none of its {problems.objects} objects is usable with the classes "
             f"{', '.join(class_names)}; check that these are the classes of this data set"
         )
-    logger.info("%s %s: %d images, %d objects, %d classes", root, split, len(records), kept, len(class_ids))
+    found = f"{len(records)} images, {kept} objects, {len(class_ids)} classes"
+    log_once(logger, f"{root} {split}: {found}")
     return records
 
 
@@ -126,7 +156,7 @@ def find_voc_classes(dirname: str | Path) -> list[str]:
     with Problems(f"classes of {dirname}") as problems:
         for xml_file in sorted(folder.glob("*.xml")):
             try:
-                found.update(_text(obj, "name") or "" for obj in _parse_xml(xml_file).iter("object"))
+                found.update(text_of(obj, "name") or "" for obj in parse_xml(xml_file).iter("object"))
             except UserError as e:
                 problems.refuse(xml_file, str(e).removeprefix(f"{xml_file}: "))
     found.discard("")
@@ -141,8 +171,11 @@ def _read_split(root: Path, split: str) -> list[str]:
         splits = [p.stem for p in path.parent.glob("*.txt")]
         hint = did_you_mean(split, splits) if splits else BUILT_IN_HINT
         raise UserError(f"{path}: list of the VOC split does not exist{hint}")
-    # A line is "<id>", or "<id> <-1|0|1>" in the lists of single classes.
-    ids = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # -sig: some editors put a mark before the text
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"{path}: the list is not readable as UTF-8 text: {e}") from None
+    ids = [_split_id(line.strip(), root / "Annotations") for line in lines if line.strip()]
     if not ids:
         raise UserError(f"{path}: the list is empty")
     repeated = [file_id for file_id, times in Counter(ids).items() if times > 1]
@@ -154,91 +187,55 @@ def _read_split(root: Path, split: str) -> list[str]:
     return ids
 
 
-def _parse_xml(path: Path) -> Element:
-    try:
-        return fromstring(path.read_bytes(), forbid_dtd=False, forbid_entities=True, forbid_external=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: annotation file does not exist") from None
-    except ParseError as e:
-        raise UserError(f"{path}: not readable as XML: {e}") from None  # the message has line and column
-    except DefusedXmlException as e:
-        raise UserError(f"{path}: entity declarations are not allowed in annotation files ({e})") from None
-    except (ValueError, LookupError) as e:  # the encoding does not exist or does not fit
-        raise UserError(f"{path}: not readable as XML: {e}") from None
+def _split_id(line: str, annotations: Path) -> str:
+    """Return the id of a line, which is "<id>", or "<id> <-1|0|1>" in the lists of single classes.
+
+    An id may contain spaces, so that a last number is only removed if no file has the whole line as its name.
+    """
+    with_flag = re.fullmatch(r"(.*\S)\s+(-1|0|1)", line)
+    return with_flag[1] if with_flag and not (annotations / f"{line}.xml").is_file() else line
 
 
-def _image(
-    tree: Element, root: Path, file_id: str, xml_file: Path, class_ids: dict[str, int], problems: Problems
-) -> tuple[dict[str, Any], int]:
-    """Return the data set dict of one image, and the number of objects in its file."""
-    file_name = root / "JPEGImages" / f"{file_id}.jpg"
-    height, width = _size(tree, file_name, xml_file)
-    annotations: list[dict[str, Any]] = []
-    objects = tree.findall("object")
-    for i, obj in enumerate(objects, 1):
-        label = f"object {i} ({_text(obj, 'name') or 'no name'})"
+def _image(tree: Element, file_name: str, file_id: str) -> dict[str, Any]:
+    """Return the data set dict of an image without its annotations."""
+    height, width = read_size(tree) or read_image_size(file_name)
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"size is {width}x{height} pixels, expected at most {MAX_PIXELS}")
+    return {"file_name": file_name, "image_id": file_id, "height": height, "width": width}
+
+
+def _annotations(
+    tree: Element, record: Mapping[str, Any], xml_file: Path, class_ids: Mapping[str, int], problems: Problems
+) -> list[dict[str, Any]]:
+    annotations = []
+    height, width = record["height"], record["width"]
+    for label, found in read_objects(tree):
+        problems.objects += 1
         try:
-            class_id, box = _class_id(obj, class_ids), _box(obj)
+            class_id, box, difficult = _known(found, class_ids)
             clipped = clip_box(box, height, width)
-        except ValueError as e:
-            problems.skip(xml_file, f"{label} skipped: {e}")
+        except Unusable as e:
+            problems.leave_out(xml_file, label, e)
             continue
         if clipped != box:
-            beyond = f"box {list(box)} reaches beyond the {width}x{height} image"
-            problems.skip(xml_file, f"{label}: {beyond} and is clipped to {list(clipped)}")
+            beyond = f"box {list(box)} reaches beyond the {width}x{height} image and is clipped to {list(clipped)}"
+            problems.change(xml_file, f"{label}: {beyond}", "with a clipped box")
         annotations.append(
             {
                 "category_id": class_id,
                 "bbox": [float(v) for v in clipped],
                 "bbox_mode": BoxMode.XYXY_ABS,
-                "difficult": int(_text(obj, "difficult") == "1"),
+                "difficult": int(difficult),
             }
         )
-    record = {"file_name": str(file_name), "image_id": file_id, "height": height, "width": width}
-    return record | {"annotations": annotations}, len(objects)
+    return annotations
 
 
-def _size(tree: Element, file_name: Path, xml_file: Path) -> tuple[int, int]:
-    """Return the (height, width) from the XML file, or from the image if the XML file does not give it."""
-    size = tree.find("size")
-    if size is None:
-        return read_image_size(file_name)
-    try:
-        height, width = int(_text(size, "height") or ""), int(_text(size, "width") or "")
-    except ValueError:
-        height = width = 0
-    if height < 1 or width < 1:
-        raise UserError(
-            f"{xml_file}: size has width {_text(size, 'width')!r} and height {_text(size, 'height')!r}, "
-            "expected positive integers"
-        )
-    return height, width
-
-
-def _class_id(obj: Element, class_ids: dict[str, int]) -> int:
-    """Return the contiguous class id of an object. A ValueError says that its class is unknown."""
-    name = _text(obj, "name")
-    if name not in class_ids:
-        raise ValueError(f"unknown class {name!r}{did_you_mean(name or '', class_ids)}")
-    return class_ids[name]
-
-
-def _box(obj: Element) -> tuple[float, ...]:
-    """Return the 0-based box (x1, y1, x2, y2) of an object. A ValueError says why it is unusable."""
-    bndbox = obj.find("bndbox")
-    if bndbox is None:
-        raise ValueError("it has no bndbox")
-    texts = [_text(bndbox, key) for key in ("xmin", "ymin", "xmax", "ymax")]
-    try:
-        xmin, ymin, xmax, ymax = (float(t or "") for t in texts)
-    except ValueError:
-        raise ValueError(f"bndbox {texts} (xmin, ymin, xmax, ymax) is not four numbers") from None
-    if not all(map(math.isfinite, (xmin, ymin, xmax, ymax))) or xmax <= xmin - 1 or ymax <= ymin - 1:
-        raise ValueError(f"bndbox {texts} (xmin, ymin, xmax, ymax) has no area")
-    return xmin - 1.0, ymin - 1.0, xmax, ymax
-
-
-def _text(element: Element, tag: str) -> str | None:
-    """Return the stripped text of a child, or None if the child or its text is missing."""
-    text = element.findtext(tag)
-    return text.strip() or None if text is not None else None
+def _known(found: VocObject | Unusable, class_ids: Mapping[str, int]) -> tuple[int, tuple[float, ...], bool]:
+    """Return the class id, the box and the flag of an object. An Unusable says why it is left out."""
+    if isinstance(found, Unusable):
+        raise found
+    if found.name not in class_ids:
+        unknown = f"unknown class {found.name or None!r}{did_you_mean(found.name, class_ids)}"
+        raise Unusable("of an unknown class", unknown)
+    return class_ids[found.name], found.box, found.difficult

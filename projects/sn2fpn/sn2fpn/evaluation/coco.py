@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval, Params
 
 from ..errors import ArgumentError, check_choice
-from .detections import DetectionEvaluator, ImageDetections, to_coco_results
+from .detections import DetectionEvaluator, ImageDetections, ImageId, to_coco_results
 from .evaluator import Results
 from .ground_truth import coco_ground_truth
 from .resampling import JudgedDetections, Ranking
@@ -74,6 +74,13 @@ class COCOEvaluator(DetectionEvaluator):
     @cached_property
     def _truth(self) -> dict[str, Any]:
         return coco_ground_truth(self._records, self._dataset_category_ids(), self._class_names)
+
+    @cached_property
+    def _sortable(self) -> dict[ImageId, ImageId]:
+        """The image ids by themselves, or positions instead if some are text and some numbers; COCOeval sorts them."""
+        ids = [record["image_id"] for record in self._records]
+        mixed = len({isinstance(i, str) for i in ids}) > 1
+        return dict(zip(ids, range(len(ids)) if mixed else ids))
 
     def _score(self, detections: list[ImageDetections]) -> Results:
         results = to_coco_results(detections, self._dataset_category_ids())
@@ -138,15 +145,25 @@ class COCOEvaluator(DetectionEvaluator):
                 logger.warning("%d objects of %r have no mask and do not count for segm", without, self._dataset_name)
         else:
             areas = [r["bbox"][2] * r["bbox"][3] for r in results]
-        found = [{**r, "id": n, "area": area, "iscrowd": 0} for n, (r, area) in enumerate(zip(results, areas), start=1)]
+        truth, found, images = (self._with_sortable(x) for x in (truth, results, self._truth["images"]))
+        found = [{**r, "id": n, "area": area, "iscrowd": 0} for n, (r, area) in enumerate(zip(found, areas), start=1)]
         logger.info("scoring %d detections with pycocotools (%s)", len(found), task)
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints progress
             evaluation = COCOeval(
-                _index({**self._truth, "annotations": truth}), _index({**self._truth, "annotations": found}), task
+                _index({**self._truth, "images": images, "annotations": truth}),
+                _index({**self._truth, "images": images, "annotations": found}),
+                task,
             )
             evaluation.params.maxDets = [self._max_dets]
             evaluation.evaluate()
         return evaluation
+
+    def _with_sortable(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return images, objects or results with image ids that COCOeval can sort."""
+        if all(i == number for i, number in self._sortable.items()):
+            return items
+        key = "image_id" if items and "image_id" in items[0] else "id"
+        return [{**item, key: self._sortable[item[key]]} for item in items]
 
     def _derive(self, precision: np.ndarray | None) -> dict[str, float]:
         if precision is None:

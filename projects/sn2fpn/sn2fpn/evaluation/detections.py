@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from ..atomic import atomic_write
 from ..data.catalog import DatasetCatalog, MetadataCatalog, class_names
+from ..data.masks import check_segmentation
+from ..data.selection import require_annotations
+from ..data.values import is_number
 from ..distributed import gather, is_main_process
 from ..errors import UserError
 from ..structures import Instances, masks_to_rle
@@ -83,48 +87,63 @@ class DetectionEvaluator(DatasetEvaluator):
         else:
             gathered = [self._detections]
         detections = self._in_dataset_order([d for share in gathered for d in share])
-        if self._output_dir is not None:
-            path = self._output_dir / "coco_instances_results.json"
+        path = None if self._output_dir is None else self._output_dir / "coco_instances_results.json"
+        if path is not None:
             results = to_coco_results(detections, self._dataset_category_ids())
             with atomic_write(path) as file:
                 json.dump(results, file)
             logger.info("%d detections written to %s", len(results), path)
+        if not all("annotations" in record for record in self._records):
+            return self._without_truth(path)
         if not any(len(d.scores) for d in detections):
             logger.warning(
                 "the model detected nothing in the %d processed images of %r", len(detections), self._dataset_name
             )
         return self._score(detections)
 
+    def _without_truth(self, path: Path | None) -> Results:
+        """Return no score, because a data set has no annotations; a UserError says so if no file was written."""
+        without = f"data set {self._dataset_name!r} has no annotations, so that no score can be computed"
+        if path is None:
+            raise UserError(f"{without}; evaluate on another data set, or give output_dir to keep the detections")
+        logger.warning("%s; the detections are in %s", without, path)
+        return {}
+
     def judge(self, detections: list[ImageDetections]) -> dict[str, JudgedDetections]:
         """Match detections with objects and return the judged detections of each task.
 
         Their method `scores` computes the metric for any resampling of the images; with each image once, it returns the
         scores of `evaluate`.
+
+        Raises:
+            UserError: the data set has no annotations, or the detections belong to another one.
         """
+        require_annotations(self._records, f"data set {self._dataset_name!r}")
         return self._judge(self._in_dataset_order(detections))
 
     def read_detections(self, path: str | Path) -> list[ImageDetections]:
         """Read the detections in a `coco_instances_results.json`, one entry per image of the data set.
 
         Raises:
-            UserError: the file is missing, is not a list of results, or belongs to another data set.
+            UserError: the file is missing, is not a list of valid results, or belongs to another data set.
         """
         path = Path(path)
         try:
-            results = json.loads(path.read_text(encoding="utf-8"))
+            results = json.loads(path.read_bytes())
             by_image: dict[ImageId, list[dict[str, Any]]] = {record["image_id"]: [] for record in self._records}
             for result in results:
                 by_image[result["image_id"]].append(result)
             class_of = {own: c for c, own in enumerate(self._dataset_category_ids())}
             with_masks = any("segmentation" in result for result in results)
-            return [_from_coco_results(i, found, class_of, with_masks) for i, found in by_image.items()]
+            found = zip(self._records, by_image.values())
+            return [_from_coco_results(record, of_image, class_of, with_masks) for record, of_image in found]
         except FileNotFoundError:
             raise UserError(f"{path}: file of predictions does not exist; an evaluation writes it") from None
         except KeyError as e:
             raise UserError(
                 f"{path}: expected COCO results for data set {self._dataset_name!r}, which does not have {e.args[0]!r}"
             ) from None
-        except (TypeError, ValueError) as e:
+        except (AttributeError, OSError, RecursionError, TypeError, ValueError) as e:
             raise UserError(f"{path}: expected a list of COCO results: {e}") from None
 
     @cached_property
@@ -203,13 +222,39 @@ def to_coco_results(detections: Sequence[ImageDetections], category_ids: Sequenc
 
 
 def _from_coco_results(
-    image_id: ImageId, results: list[dict[str, Any]], class_of: dict[int, int], with_masks: bool
+    record: dict[str, Any], results: list[dict[str, Any]], class_of: dict[int, int], with_masks: bool
 ) -> ImageDetections:
-    """Invert `to_coco_results` for one image. Boxes are float64, so that the sums of corners and sizes are exact."""
+    """Invert `to_coco_results` for one image. Boxes are float64, so that the sums of corners and sizes are exact.
+
+    Raises:
+        ValueError: a result has no valid box, score or mask.
+    """
+    for result in results:
+        if not (isinstance(result["bbox"], list) and len(result["bbox"]) == 4 and all(map(is_number, result["bbox"]))):
+            bbox = str(result["bbox"])[:200]
+            raise ValueError(f"image {record['image_id']!r} has the bbox {bbox}, expected four finite numbers")
+        if not is_number(result["score"]):
+            raise ValueError(f"image {record['image_id']!r} has the score {result['score']!r}, expected a number")
     xywh = np.array([r["bbox"] for r in results], dtype=np.float64).reshape(-1, 4)
     boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
     scores = np.array([r["score"] for r in results], dtype=np.float64)
     classes = np.array([class_of[r["category_id"]] for r in results], dtype=np.int64)
-    return ImageDetections(
-        image_id, boxes, scores, classes, [r["segmentation"] for r in results] if with_masks else None
-    )
+    masks = [_as_rle(r["segmentation"], record) for r in results] if with_masks else None
+    return ImageDetections(record["image_id"], boxes, scores, classes, masks)
+
+
+def _as_rle(segmentation: Any, record: dict[str, Any]) -> dict[str, Any]:
+    """Check a mask, which may be given as polygons, and return its run lengths.
+
+    Raises:
+        ValueError: the mask is malformed or does not fit the image.
+    """
+    height, width = record["height"], record["width"]
+    try:
+        checked = check_segmentation(segmentation, height, width)
+    except ValueError as e:
+        raise ValueError(f"image {record['image_id']!r}: {e}") from None
+    if isinstance(checked, dict):
+        return checked
+    rle = coco_mask.merge(coco_mask.frPyObjects(checked, height, width))
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}

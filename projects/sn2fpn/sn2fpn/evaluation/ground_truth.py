@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from ..data.masks import check_segmentation
 from ..errors import UserError
 from ..structures import BoxMode, box_of
 
@@ -28,6 +29,9 @@ def coco_ground_truth(
         dataset_dicts: the images with their annotations.
         category_ids: the category ids in the order of the contiguous class ids.
         class_names: the class names in the order of the contiguous class ids.
+
+    Raises:
+        UserError: a mask is malformed, which can only be in a data set that no reader of this project has read.
     """
     images, annotations = [], []
     for record in dataset_dicts:
@@ -39,7 +43,8 @@ def coco_ground_truth(
                 "file_name": record["file_name"],
             }
         )
-        for found in record.get("annotations", ()):
+        for annotation in record.get("annotations", ()):
+            found = {**annotation, "segmentation": _segmentation(annotation, record)}
             annotations.append(
                 {
                     # Ids start at 1, because pycocotools uses the id 0 for "no match".
@@ -49,7 +54,7 @@ def coco_ground_truth(
                     "bbox": _box(found, record),
                     "area": _area(found),
                     "iscrowd": int(found.get("iscrowd", 0)),
-                    "segmentation": found.get("segmentation", []),
+                    "segmentation": found["segmentation"],
                 }
             )
     categories = [{"id": i, "name": n} for i, n in zip(category_ids, class_names, strict=True)]
@@ -60,6 +65,16 @@ def _box(annotation: dict[str, Any], record: dict[str, Any]) -> list[float]:
     """Return the box (x, y, w, h) of an object."""
     try:
         return box_of(annotation, BoxMode.XYWH_ABS).tolist()
+    except ValueError as e:
+        raise UserError(f"{record['file_name']}: {e}") from None
+
+
+def _segmentation(annotation: dict[str, Any], record: dict[str, Any]) -> Any:
+    """Return the mask of an object, which is checked because a wrong one can crash pycocotools."""
+    if not annotation.get("segmentation"):
+        return []
+    try:
+        return check_segmentation(annotation["segmentation"], record["height"], record["width"])
     except ValueError as e:
         raise UserError(f"{record['file_name']}: {e}") from None
 

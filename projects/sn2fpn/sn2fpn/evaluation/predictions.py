@@ -57,7 +57,7 @@ def draw_set(
         `path`.
     """
     records = get_dataset_dicts(name)
-    records = [record for record in records if record["annotations"]] or records
+    records = [record for record in records if record.get("annotations")] or records
     samples = []
     with evaluation_mode(model), torch.no_grad():
         for record in evenly_spread(records, images):
@@ -65,7 +65,8 @@ def draw_set(
             (output,) = model([mapper(record, np.random.default_rng(0))])
             found = output["instances"].to("cpu")
             mask_format = "bitmask" if found.has("pred_masks") else None
-            truth = annotations_to_instances(record["annotations"], TransformList(), image.shape[:2], mask_format)
+            objects = record.get("annotations", [])
+            truth = annotations_to_instances(objects, TransformList(), image.shape[:2], mask_format)
             samples.append(Sample(image, truth, found, Path(record["file_name"]).name))
     _report(samples, path, score_threshold, limit)
     return predictions_beside_ground_truth(samples, path, class_names(name), score_threshold)

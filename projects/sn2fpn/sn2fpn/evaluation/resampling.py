@@ -115,8 +115,12 @@ def average_precision(recall: np.ndarray, precision: np.ndarray, recall_points: 
     Returns:
         An array of shape (B,).
     """
-    for after, before in zip(precision[::-1], precision[-2::-1]):
-        np.maximum(before, after, out=before)  # the best precision from here on
+    # Each precision becomes the best one from there on.
+    if precision.shape[1] == 1:  # for a single curve, one call for all rows is faster than one per row
+        np.maximum.accumulate(precision[::-1], axis=0, out=precision[::-1])
+    else:
+        for after, before in zip(precision[::-1], precision[-2::-1]):
+            np.maximum(before, after, out=before)
     reached = recall if recall_points is None else _points_reached(recall, recall_points)
     total = precision[0] * reached[0] + (precision[1:] * (reached[1:] - reached[:-1])).sum(axis=0)
     return total if recall_points is None else total / len(recall_points)
@@ -162,10 +166,12 @@ def _of_ranking(ranking: Ranking, by_image: np.ndarray, recall_points: np.ndarra
 def _totals(by_image: np.ndarray, image: np.ndarray, added: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Sum the weights of the detections `added`, (D,) bool, up to each of the detections `wanted`, (D,) bool.
 
-    The sums have the shape (wanted, B). They are computed row by row, which is several times faster than np.cumsum over
-    the first axis and needs no array of shape (D, B).
+    The sums have the shape (wanted, B). For several samples they are computed row by row, which is several times faster
+    than np.cumsum over the first axis and needs no array of shape (D, B).
     """
     ends = np.flatnonzero(wanted)
+    if by_image.shape[1] == 1:
+        return np.cumsum(np.where(added, by_image[image, 0], 0), dtype=by_image.dtype)[ends, None]
     out = np.empty((len(ends), by_image.shape[1]), by_image.dtype)
     if not len(ends):
         return out

@@ -16,6 +16,8 @@ from .boxes import Boxes
 
 __all__ = ["BitMasks", "PolygonMasks", "masks_to_rle", "polygons_to_bitmask"]
 
+_FAR_PX = 1e6  # pycocotools walks along the edges in 32-bit steps, and crashes where they are too long
+
 Index = int | slice | list[int] | Tensor
 
 
@@ -185,10 +187,17 @@ class BitMasks:
 
 
 def polygons_to_bitmask(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
-    """Draw the union of polygons `[x0, y0, x1, y1, ...]` as COCO's tools do (array [height, width] of bool)."""
+    """Draw the union of polygons `[x0, y0, x1, y1, ...]` as COCO's tools do (array [height, width] of bool).
+
+    Raises:
+        ValueError: a coordinate is not finite.
+    """
     if not len(polygons):
         return np.zeros((height, width), dtype=bool)  # pycocotools takes no empty list.
-    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(list(polygons), height, width))).astype(bool)
+    near = [np.clip(p, -_FAR_PX, _FAR_PX) for p in polygons]
+    if not all(np.isfinite(p).all() for p in near):
+        raise ValueError("polygons: expected finite coordinates")
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(near, height, width))).astype(bool)
 
 
 def masks_to_rle(masks: Tensor) -> list[dict[str, Any]]:

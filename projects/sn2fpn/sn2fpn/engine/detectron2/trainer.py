@@ -17,8 +17,8 @@ from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.solver import build_optimizer
 
 from ...data.catalog import is_slice
-from ...data.loader import check_files_exist
-from ...data.selection import keep_learnable
+from ...data.files import check_files_exist
+from ...data.selection import keep_learnable, require_annotations
 from ...errors import UserError
 from .checkpoints import Checkpointer, records
 
@@ -70,6 +70,7 @@ class Trainer(DefaultTrainer):
             min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
             proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
         )
+        require_annotations(records, f"data set {', '.join(cfg.DATASETS.TRAIN)}")
         check_files_exist(records)
         records = keep_learnable(cfg, records, f"data set {', '.join(cfg.DATASETS.TRAIN)}")
         if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:

@@ -44,7 +44,10 @@ def _load(name: str) -> list[dict[str, Any]]:
     records = DatasetCatalog.get(name)
     _share_metadata(name)
     return [
-        {**r, "annotations": [a | {"bbox_mode": BoxMode(a["bbox_mode"])} for a in r["annotations"]]} for r in records
+        {**r, "annotations": [a | {"bbox_mode": BoxMode(a["bbox_mode"])} for a in r["annotations"]]}
+        if "annotations" in r
+        else r
+        for r in records
     ]
 
 

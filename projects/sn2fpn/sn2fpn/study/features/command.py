@@ -101,7 +101,7 @@ def _images(inputs: Sequence[str]) -> list[Path]:
 
 def _records(files: Sequence[Path], annotations: str) -> list[dict[str, Any]]:
     """Return a data set dict for each image, with its objects if there is a COCO file."""
-    known = load_coco_json(annotations, "") if annotations else []
+    known = load_coco_json(annotations, "", allow_outside=True) if annotations else []
     records = []
     for file in files:
         image = read_image(file)  # a damaged image is found before any other work

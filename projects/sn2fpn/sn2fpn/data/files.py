@@ -1,0 +1,165 @@
+"""The files of a data set's images: paths that stay in their folder, and explanations for missing files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..errors import UserError, did_you_mean
+from .catalog import DatasetDicts
+
+__all__ = ["PictureFolder", "check_files_exist", "explain_missing", "find_missing", "path_inside"]
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+_ENDINGS = (*_SUFFIXES, *map(str.upper, _SUFFIXES))  # of the names of image files, in the order of preference
+_TRIED = 5  # number of missing files that a possible explanation is tried on
+_LISTED = 50  # number of folders in which a missing file is looked for
+_LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes that file systems allow
+
+
+def path_inside(root: Path, name: str, allow_outside: bool = False) -> str:
+    """Return the path of a file that an annotation file names, which must not leave the folder `root`.
+
+    Only the text of the path counts: symbolic links in the folder are followed, because its owner has made them.
+
+    Args:
+        root: the folder.
+        name: the name in the annotation file, relative to `root` or absolute.
+        allow_outside: accept names that lead outside of the folder.
+
+    Raises:
+        ValueError: the name leads outside of the folder, has control characters or is too long for a file.
+    """
+    if any(ord(c) < 32 or "\ud800" <= c <= "\udfff" for c in name):
+        raise ValueError(f"the name {name!r} has control characters")
+    path = root / name
+    if len(name.encode()) > _LONGEST_PATH or any(len(part.encode()) > _LONGEST_NAME for part in path.parts):
+        raise ValueError(f"the name {name[:40]!r}… has {len(name)} characters, which is too long for a file")
+    if allow_outside:
+        return str(path)
+    plain = os.path.normpath(path)  # without "..", so that the path that is checked is the path that is opened
+    folder = os.path.normpath(root.absolute())
+    if os.path.commonpath([folder, os.path.normpath(path.absolute())]) != folder:
+        raise ValueError(
+            f"the name {name!r} leads outside of the folder {root}; if it should, "
+            "set ALLOW_OUTSIDE for this data set (in Python: allow_outside=True)"
+        )
+    return plain if ".." in path.parts else str(path)
+
+
+class PictureFolder:
+    """The images of a folder, which are found by the beginnings of their names. Each folder is listed once.
+
+    Args:
+        folder: the folder.
+        allow_outside: see `path_inside`.
+    """
+
+    def __init__(self, folder: Path, allow_outside: bool = False) -> None:
+        self._folder, self._allow_outside = folder, allow_outside
+        self._names: dict[Path, set[str]] = {}
+
+    def find(self, stem: str, named: str | None = None) -> str:
+        """Return the path of an image, whose file need not exist.
+
+        It is `<stem>.jpg`, or else the file `named` in the same folder, or else `<stem>` with another ending.
+
+        Raises:
+            ValueError: the stem leads outside of the folder.
+            UserError: the folder may not be read.
+        """
+        usual = path_inside(self._folder, f"{stem}.jpg", self._allow_outside)
+        path = Path(usual)
+        if path.parent not in self._names:
+            self._names[path.parent] = _list_names(path.parent)
+        names = self._names[path.parent]
+        choices = [path.name, re.split(r"[\\/]", named or "")[-1], *(path.stem + ending for ending in _ENDINGS)]
+        name = next((name for name in choices if name in names), path.name)
+        return usual if name == path.name else str(path.parent / name)
+
+
+def check_files_exist(dataset_dicts: DatasetDicts) -> None:
+    """Check that all image files exist, so that a missing file does not stop a run after hours.
+
+    Raises:
+        UserError: files are missing; the message names the first one and, if one is found, a common reason.
+    """
+    missing = find_missing(dataset_dicts)
+    if missing:
+        raise UserError(explain_missing(missing, len(dataset_dicts)))
+
+
+def find_missing(dataset_dicts: DatasetDicts) -> list[Path]:
+    """Return the image files that do not exist. Each folder is listed once, which is fast on network file systems.
+
+    Raises:
+        UserError: a folder may not be read.
+    """
+    wanted: dict[Path, list[str]] = {}
+    for path in (Path(d["file_name"]) for d in dataset_dicts):
+        wanted.setdefault(path.parent, []).append(path.name)
+    existing = {folder: _list_names(folder) for folder in wanted}
+    return [folder / name for folder, names in wanted.items() for name in names if name not in existing[folder]]
+
+
+def _list_names(folder: Path) -> set[str]:
+    """Return the names of the files in a folder; there are none if the folder does not exist.
+
+    Raises:
+        UserError: the folder may not be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except (OSError, ValueError) as e:
+        raise UserError(f"{folder}: the folder cannot be read: {e}") from None
+
+
+def explain_missing(missing: Sequence[Path], total: int) -> str:
+    """Return one line that says which of `total` files are missing and, if one is found, what would fit instead."""
+    line = f"{missing[0]}: image file does not exist ({len(missing)} of {total} images are missing)"
+    try:
+        return line + _what_would_fit(missing)
+    except (OSError, ValueError):  # a folder may not be read, or a name is too long or has a zero byte
+        return line
+
+
+def _what_would_fit(missing: Sequence[Path]) -> str:
+    first = missing[0]
+    absent = next((p for p in reversed(first.parents) if not p.exists()), None)
+    said = "" if absent is None else f"; the folder {absent} does not exist"
+    change = next((change for file, change in _candidates(first) if file.is_file()), None)
+    if change is not None:
+        tried = missing[:_TRIED]
+        fitting = [next((f for f, c in _candidates(path) if c == change), path) for path in tried]
+        found = [file for file in fitting if file.is_file()]
+        return f"{said}; {len(found)} of {len(tried)} that were looked for are found {change}, such as {found[0]}"
+    folders = [] if absent is None else [p.name for p in _folders(absent.parent)]
+    return said + (did_you_mean(absent.name, folders) if absent and folders else "")
+
+
+def _candidates(path: Path) -> Iterator[tuple[Path, str]]:
+    """Yield where a missing file may lie instead, and by which change of its path."""
+    parts = [part for part in re.split(r"[\\/]", str(path.absolute())) if part]
+    slashes = ["with slashes instead of backslashes"] if "\\" in str(path) else []
+    folders = [i for i in range(len(parts) - 1, -1, -1) if Path("/", *parts[:i]).is_dir()]
+    for i in folders:
+        folder = Path("/", *parts[:i])
+        for j in range(i, len(parts)):
+            without = [f"without {'/'.join(parts[i:j])!r} after {folder}"] if j > i else []
+            if slashes or without:
+                yield folder.joinpath(*parts[j:]), " and ".join(slashes + without)
+    for folder in (Path("/", *parts[:i]) for i in folders[:2]):  # the nearest folder and its neighbours
+        for suffix in _ENDINGS:
+            yield (folder / parts[-1]).with_suffix(suffix), f"with the ending {suffix}"
+        for sub in _folders(folder):
+            yield sub / parts[-1], f"in the folder {sub}"
+
+
+def _folders(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return [folder / name for name in sorted(e.name for e in entries if e.is_dir())[:_LISTED]]

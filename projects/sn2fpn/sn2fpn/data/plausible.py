@@ -1,0 +1,74 @@
+"""Remarks on data sets whose items are valid, but which hardly mean what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..structures import BoxMode
+from .catalog import DatasetDicts
+
+__all__ = ["find_doubts", "find_notes"]
+
+_SHOWN = 10  # number of class names in a line
+
+
+def find_doubts(records: DatasetDicts) -> Iterator[str]:
+    """Yield one line for each reason why a model cannot learn from a data set, although its objects are valid."""
+    objects = [a for record in records for a in record.get("annotations", ())]
+    if not objects:
+        return
+    if all(a.get("iscrowd", 0) for a in objects):
+        yield (
+            f"all {len(objects)} objects are crowd regions (iscrowd is 1), which no model is trained on; "
+            "set iscrowd to 0 for single objects"
+        )
+    if all(corners.max() <= 1 for corners in _boxes(objects)) and any(max(_size(r)) > 1 for r in records):
+        yield (
+            f"all coordinates of the {len(objects)} boxes are at most 1, so that they look like fractions of the "
+            "image; boxes are expected in pixels"
+        )
+    elif all((b[2:] - b[:2]).min() < 1 for b in _boxes(objects)) and any(min(_size(r)) > 1 for r in records):
+        yield f"all {len(objects)} boxes are less than a pixel wide or high; check the unit of the boxes"
+
+
+def _boxes(objects: Iterable[dict[str, Any]]) -> Iterator[np.ndarray]:
+    """Yield the boxes (x1, y1, x2, y2) one by one, because in most data sets the first box answers the question."""
+    return (BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in objects)
+
+
+def _size(record: dict[str, Any]) -> tuple[int, int]:
+    return record["height"], record["width"]
+
+
+def find_notes(records: DatasetDicts, class_names: Sequence[str], detections_per_image: int) -> Iterator[str]:
+    """Yield one line for each property of a data set that may be intended, but is often a mistake.
+
+    Args:
+        records: the images.
+        class_names: the class names by contiguous id.
+        detections_per_image: the largest number of objects that a detector finds in an image.
+    """
+    counts = [len(record.get("annotations", ())) for record in records]
+    there = {a["category_id"] for record in records for a in record.get("annotations", ())}
+    absent = [name for i, name in enumerate(class_names) if i not in there]
+    if there and absent:
+        shown = ", ".join(map(repr, absent[:_SHOWN])) + (", …" if len(absent) > _SHOWN else "")
+        yield (
+            f"{len(absent)} of {len(class_names)} classes have no object: {shown}; to drop a class, remove it from "
+            "'categories' (COCO) or CLASSES (VOC) in all sets, and lower MODEL.ROI_HEADS.NUM_CLASSES"
+        )
+    empty = counts.count(0)
+    if 2 * empty > len(counts):
+        yield (
+            f"{empty} of {len(counts)} images have no object; training leaves them out unless "
+            "DATALOADER.FILTER_EMPTY_ANNOTATIONS is False"
+        )
+    crowded = sum(count > detections_per_image for count in counts)
+    if crowded:
+        yield (
+            f"{crowded} of {len(counts)} images have more than {detections_per_image} objects, the most {max(counts)}; "
+            "a detector finds at most TEST.DETECTIONS_PER_IMAGE objects in an image"
+        )
