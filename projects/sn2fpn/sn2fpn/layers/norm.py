@@ -26,7 +26,8 @@ class FrozenBatchNorm2d(nn.Module):
     neither an optimizer nor the training mode changes them. A fresh layer is the identity up to rounding. It is meant
     to be loaded from a checkpoint: a deep network with fresh frozen norms diverges in training.
 
-    State dicts of `nn.BatchNorm2d` load as well; their `num_batches_tracked` is dropped.
+    State dicts of `nn.BatchNorm2d` load as well. A layer that was made from a batch norm by `convert_frozen_batchnorm`
+    keeps its `num_batches_tracked` in the state dict, as in Detectron2, but does not need it; other layers drop it.
 
     Args:
         num_features: number of channels C.
@@ -43,6 +44,7 @@ class FrozenBatchNorm2d(nn.Module):
     bias: Tensor
     running_mean: Tensor
     running_var: Tensor
+    num_batches_tracked: Tensor | None
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -52,6 +54,7 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("bias", torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features) - eps)
+        self.register_buffer("num_batches_tracked", None)
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """Return scale and shift (Tensor[C] each) of y = x * scale + shift."""
@@ -64,7 +67,11 @@ class FrozenBatchNorm2d(nn.Module):
         return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.to(x.dtype).view(1, -1, 1, 1)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
-        state_dict.pop(prefix + "num_batches_tracked", None)
+        counter = prefix + "num_batches_tracked"
+        if self.num_batches_tracked is None:
+            state_dict.pop(counter, None)
+        else:
+            state_dict.setdefault(counter, self.num_batches_tracked)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
@@ -82,6 +89,8 @@ class FrozenBatchNorm2d(nn.Module):
                 value = getattr(module, name)
                 if value is not None:  # None with affine=False or track_running_stats=False; the default stays
                     buffer.copy_(value.detach())
+            if module.num_batches_tracked is not None:
+                frozen.num_batches_tracked = module.num_batches_tracked.clone()
             device = next((t.device for t in module.state_dict().values()), None)
             return frozen.to(device) if device is not None else frozen
         for name, child in module.named_children():
