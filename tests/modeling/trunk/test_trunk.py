@@ -17,7 +17,7 @@ from torch import nn
 from sn2fpn.checkpoint import Checkpointer
 from sn2fpn.config import CfgNode, get_cfg
 from sn2fpn.errors import UserError
-from sn2fpn.layers import FrozenBatchNorm2d
+from sn2fpn.layers import FrozenBatchNorm2d, GroupNorm
 from sn2fpn.modeling.backbone import build_backbone
 from sn2fpn.modeling.trunk import ResNet, build_trunk, frozen_norm_warning
 
@@ -155,7 +155,7 @@ def test_freezing(norm: str) -> None:
     for name, parameter in trunk.named_parameters():
         assert parameter.requires_grad == name.startswith(("res4", "res5")), name
     frozen = [type(m) for n, m in trunk.named_modules() if "norm" in n and n.startswith(("stem", "res2", "res3"))]
-    assert set(frozen) == {FrozenBatchNorm2d if norm == "BN" else nn.GroupNorm}
+    assert set(frozen) == {FrozenBatchNorm2d if norm == "BN" else GroupNorm}
     before = {k: v.clone() for k, v in trunk.state_dict().items()}
     sum(x.square().mean() for x in trunk(torch.rand(2, 3, 64, 64)).values()).backward()
     changed = {k.split(".")[0] for k, v in trunk.state_dict().items() if not torch.equal(v, before[k])}
@@ -363,9 +363,7 @@ def test_maps_and_gradients_are_detectron2s(depth: int, overrides: dict[str, Any
     theirs_cfg.MODEL.BACKBONE.FREEZE_AT = cfg.MODEL.BACKBONE.FREEZE_AT
     theirs, ours = build_d2_backbone(theirs_cfg).double(), build_trunk(cfg).double()
     randomise(theirs)
-    # Batch norms that Detectron2 freezes keep a counter that is not used any more.
-    expected_names = {n for n in theirs.state_dict() if not n.endswith("num_batches_tracked")}
-    assert {n for n in ours.state_dict() if not n.endswith("num_batches_tracked")} == expected_names
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
     assert [n for n, _ in ours.named_parameters()] == [n for n, _ in theirs.named_parameters()]
     ours.load_state_dict(theirs.state_dict())
     x = torch.rand(2, 3, 64, 96, dtype=torch.float64)
@@ -378,3 +376,39 @@ def test_maps_and_gradients_are_detectron2s(depth: int, overrides: dict[str, Any
         assert a.requires_grad == b.requires_grad, name
         if b.grad is not None:
             assert (a.grad - b.grad).norm() <= 1e-8 * b.grad.norm() + 1e-12, name
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("freeze_at", range(6))
+@pytest.mark.parametrize("norm", ["", "BN", "SyncBN", "FrozenBN", "GN"])
+def test_names_and_trainability_are_detectron2s_for_every_norm(norm: str, freeze_at: int) -> None:
+    pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+    from detectron2.config import get_cfg as get_d2_cfg
+    from detectron2.modeling import build_backbone as build_d2_backbone
+
+    for depth in (18, 50):
+        cfg, theirs_cfg = make_cfg(depth, RESNETS__NORM=norm, BACKBONE__FREEZE_AT=freeze_at), get_d2_cfg()
+        theirs_cfg.MODEL.RESNETS.update(cfg.MODEL.RESNETS)
+        theirs_cfg.MODEL.BACKBONE.FREEZE_AT = freeze_at
+        ours, theirs = build_trunk(cfg), build_d2_backbone(theirs_cfg)
+        shapes = [{n: (t.shape, t.dtype) for n, t in m.state_dict().items()} for m in (ours, theirs)]
+        assert shapes[0] == shapes[1]
+        trainable = [{n: p.requires_grad for n, p in m.named_parameters()} for m in (ours, theirs)]
+        assert trainable[0] == trainable[1]
+        ours.load_state_dict(theirs.state_dict())
+        theirs.load_state_dict(ours.state_dict())
+
+
+def test_old_checkpoints_without_counters_of_frozen_norms_load() -> None:
+    trunk = build_trunk(make_cfg(18, BACKBONE__FREEZE_AT=2))
+    state = trunk.state_dict()
+    counters = {n for n in state if n.startswith(("stem", "res2")) and n.endswith("num_batches_tracked")}
+    assert len(counters) == 5  # Detectron2 keeps them as well
+    old = {n: t for n, t in state.items() if n not in counters}
+    assert trunk.load_state_dict(old) == ([], [])
+    assert counters.isdisjoint(old)  # the caller's dict stays as it was
+
+
+def test_convolutions_without_norms_have_no_biases() -> None:
+    names = build_trunk(make_cfg(50, RESNETS__NORM="")).state_dict()
+    assert names and all(name.endswith("weight") for name in names)

@@ -11,7 +11,7 @@ from .esd import ESD1, ESD2, check_esd1_channels, esd_fuse, esd_fuse_conv
 from .gsconv import GSConv, GSConvE1, GSConvE2
 from .init import c2_msra_fill, c2_xavier_fill, kaiming_normal_per_group
 from .integrated_norm import integrated_norm_relu
-from .norm import FrozenBatchNorm2d, Norm, SyncBatchNorm, get_norm
+from .norm import BatchNorm2d, FrozenBatchNorm2d, GroupNorm, Norm, SyncBatchNorm, get_norm
 from .pconv import SEPC, PConv, SharedConv
 from .upsample import (
     CARAFE,
@@ -29,6 +29,7 @@ from .upsample import (
 
 __all__ = [
     "Activation",
+    "BatchNorm2d",
     "Bilinear",
     "C3",
     "CARAFE",
@@ -43,6 +44,7 @@ __all__ = [
     "GSConv",
     "GSConvE1",
     "GSConvE2",
+    "GroupNorm",
     "Nearest",
     "Norm",
     "PConv",

@@ -9,9 +9,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..errors import ArgumentError, check_choice
+from .cpu import channels_last_norm
 from .cpu.sync_batch_norm import sync_batch_norm
 
-__all__ = ["FrozenBatchNorm2d", "Norm", "SyncBatchNorm", "get_norm"]
+__all__ = ["BatchNorm2d", "FrozenBatchNorm2d", "GroupNorm", "Norm", "SyncBatchNorm", "get_norm"]
 
 Norm = str | Callable[[int], nn.Module] | None
 """How callers ask for a norm: a name of `get_norm`, a callable that makes the module from the number of channels, or ""
@@ -25,7 +26,8 @@ class FrozenBatchNorm2d(nn.Module):
     neither an optimizer nor the training mode changes them. A fresh layer is the identity up to rounding. It is meant
     to be loaded from a checkpoint: a deep network with fresh frozen norms diverges in training.
 
-    State dicts of `nn.BatchNorm2d` load as well; their `num_batches_tracked` is dropped.
+    State dicts of `nn.BatchNorm2d` load as well. A layer that was made from a batch norm by `convert_frozen_batchnorm`
+    keeps its `num_batches_tracked` in the state dict, as in Detectron2, but does not need it; other layers drop it.
 
     Args:
         num_features: number of channels C.
@@ -42,6 +44,7 @@ class FrozenBatchNorm2d(nn.Module):
     bias: Tensor
     running_mean: Tensor
     running_var: Tensor
+    num_batches_tracked: Tensor | None
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -51,6 +54,7 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("bias", torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features) - eps)
+        self.register_buffer("num_batches_tracked", None)
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """Return scale and shift (Tensor[C] each) of y = x * scale + shift."""
@@ -63,7 +67,11 @@ class FrozenBatchNorm2d(nn.Module):
         return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.to(x.dtype).view(1, -1, 1, 1)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
-        state_dict.pop(prefix + "num_batches_tracked", None)
+        counter = prefix + "num_batches_tracked"
+        if self.num_batches_tracked is None:
+            state_dict.pop(counter, None)
+        else:
+            state_dict.setdefault(counter, self.num_batches_tracked)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
@@ -81,6 +89,8 @@ class FrozenBatchNorm2d(nn.Module):
                 value = getattr(module, name)
                 if value is not None:  # None with affine=False or track_running_stats=False; the default stays
                     buffer.copy_(value.detach())
+            if module.num_batches_tracked is not None:
+                frozen.num_batches_tracked = module.num_batches_tracked.clone()
             device = next((t.device for t in module.state_dict().values()), None)
             return frozen.to(device) if device is not None else frozen
         for name, child in module.named_children():
@@ -90,11 +100,47 @@ class FrozenBatchNorm2d(nn.Module):
         return module
 
 
+class BatchNorm2d(nn.BatchNorm2d):
+    """PyTorch's batch norm, with exact statistics in training where PyTorch's are not.
+
+    For channels-last maps on a CPU it takes `sn2fpn.layers.cpu.channels_last_norm`; elsewhere nothing differs.
+
+    Example:
+        >>> import torch
+        >>> from sn2fpn.layers import BatchNorm2d
+        >>> BatchNorm2d(8)(torch.randn(2, 8, 5, 7)).shape
+        torch.Size([2, 8, 5, 7])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised map, with the shape (Tensor[N, C, H, W]) and dtype of `x`."""
+        exact = self.training and self.affine and channels_last_norm.suits(x)
+        return channels_last_norm.batch_norm(x, self) if exact else super().forward(x)
+
+
+class GroupNorm(nn.GroupNorm):
+    """PyTorch's group norm, with exact statistics where PyTorch's are not.
+
+    For channels-last maps on a CPU it takes `sn2fpn.layers.cpu.channels_last_norm`; elsewhere nothing differs.
+
+    Example:
+        >>> import torch
+        >>> from sn2fpn.layers import GroupNorm
+        >>> GroupNorm(4, 8)(torch.randn(2, 8, 5, 7)).shape
+        torch.Size([2, 8, 5, 7])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised map, with the shape (Tensor[N, C, H, W]) and dtype of `x`."""
+        exact = self.affine and channels_last_norm.suits(x)
+        return channels_last_norm.group_norm(x, self) if exact else super().forward(x)
+
+
 class SyncBatchNorm(nn.SyncBatchNorm):
     """A batch norm with statistics over all processes. Unlike PyTorch's class it also runs on CPUs, with gloo.
 
     Mean and variance are those of all pixels of all processes, whatever the sizes of their batches are. In a single
-    process this is a plain batch norm.
+    process this is a plain batch norm, with the statistics of `BatchNorm2d`.
 
     Example:
         >>> import torch
@@ -105,18 +151,21 @@ class SyncBatchNorm(nn.SyncBatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised map, with the shape (Tensor[N, C, H, W]) and dtype of `x`."""
-        synced = self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        return sync_batch_norm(x, self) if synced and x.is_cpu else super().forward(x)
+        if not (self.training and self.affine and x.is_cpu):
+            return super().forward(x)
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            return sync_batch_norm(x, self)
+        return channels_last_norm.batch_norm(x, self) if channels_last_norm.suits(x) else super().forward(x)
 
 
 def _group_norm(channels: int, eps: float, momentum: float) -> nn.Module:
     if channels % 32:
         raise ArgumentError("norm", f"'GN' makes 32 groups, so channels must be divisible by 32, found {channels}")
-    return nn.GroupNorm(32, channels, eps=eps)
+    return GroupNorm(32, channels, eps=eps)
 
 
 _NORMS: dict[str, Callable[[int, float, float], nn.Module]] = {
-    "BN": lambda channels, eps, momentum: nn.BatchNorm2d(channels, eps, momentum),
+    "BN": lambda channels, eps, momentum: BatchNorm2d(channels, eps, momentum),
     "SyncBN": lambda channels, eps, momentum: SyncBatchNorm(channels, eps, momentum),
     "FrozenBN": lambda channels, eps, momentum: FrozenBatchNorm2d(channels, eps),
     "GN": _group_norm,

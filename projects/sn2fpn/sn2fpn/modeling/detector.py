@@ -136,7 +136,8 @@ class GeneralizedRCNN(nn.Module):
                 )
         images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
         batch = ImageList.from_tensors(images, self.backbone.size_divisibility)
-        batch.tensor = channels_last_on_cpu(batch.tensor)
+        if not (self.training and _has_statistics(self.backbone)):
+            batch.tensor = channels_last_on_cpu(batch.tensor)
         return batch
 
     def _target(self, x: dict[str, Any]) -> Instances:
@@ -166,6 +167,16 @@ class GeneralizedRCNN(nn.Module):
         if self.roi_heads.mask_head is not None and len(boxes):
             _check_masks(x, target)
         return target.to(self.device)
+
+
+def _has_statistics(module: nn.Module) -> bool:
+    """Return whether norms in `module` compute statistics of their maps in training.
+
+    Such norms amplify the rounding of the layers before them. In contiguous layout PyTorch's 3x3 convolutions round
+    less than in channels-last layout, and as Detectron2's, so that training follows Detectron2's. Frozen norms do not
+    amplify, and channels-last is faster.
+    """
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm | nn.GroupNorm) for m in module.modules())
 
 
 def _check_strides(argument: str, part: Any, user: Any, shapes: dict[str, ShapeSpec]) -> None:

@@ -1,7 +1,8 @@
 """The memory layout that suits the CPU.
 
 The detector converts its input images, and the mask head its input features, to channels-last on a CPU. All later maps
-inherit the layout; convolutions and RoIAlign are faster in it there (the mask head by a quarter).
+inherit the layout; convolutions and RoIAlign are faster in it there (the mask head by a quarter). The exception is
+training with norms that compute statistics: the maps of the backbone stay contiguous then, see `GeneralizedRCNN`.
 """
 
 from __future__ import annotations

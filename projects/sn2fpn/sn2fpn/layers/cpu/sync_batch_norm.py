@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from .channels_last_norm import update_running_statistics
+
 __all__ = ["sync_batch_norm"]
 
 
@@ -23,11 +25,7 @@ def sync_batch_norm(x: Tensor, norm: nn.SyncBatchNorm) -> Tensor:
     mean = total / n
     deviation = x32 - mean.view(1, -1, 1, 1)
     var = _SumOverProcesses.apply(deviation.square().sum((0, 2, 3))) / n
-    with torch.no_grad():
-        norm.num_batches_tracked.add_(1)
-        rate = norm.momentum if norm.momentum is not None else 1.0 / float(norm.num_batches_tracked)
-        norm.running_mean.lerp_(mean, rate)
-        norm.running_var.lerp_(var * n / (n - 1), rate)
+    update_running_statistics(norm, mean, var, n)
     scale = norm.weight * (var + norm.eps).rsqrt()
     return (deviation * scale.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)).to(x.dtype)
 

@@ -1,6 +1,7 @@
 """The parts of a ResNet: stems and residual blocks, with or without ESD downsampling.
 
 They follow Deep Residual Learning for Image Recognition (He et al., CVPR 2016) and have Detectron2's parameter names.
+As there, their convolutions have no biases, with or without a norm.
 ESD (extended-spatial-window downsampling, Li, ECCV 2024) replaces a stride-2 convolution by three views of its input:
 the convolution itself (D), a 4x4 average (G) and a 4x4 maximum (M); see `sn2fpn.layers.esd`. The paper does not say
 where ESD goes in a ResNet; that is this project's design. Strides and channels stay the same, and everything that a
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from ...errors import check_choice
 from ...layers import ESD1, ESD2, Conv2d, FrozenBatchNorm2d, c2_msra_fill, esd_fuse, esd_fuse_conv
+from ...layers.cpu.layout import channels_last_on_cpu
 from ...layers.norm import Norm
 
 __all__ = ["BasicBlock", "BasicStem", "BottleneckBlock", "DeepESDStem", "ESDOptions", "TrunkPart"]
@@ -84,7 +86,7 @@ class BasicStem(TrunkPart):
     ) -> None:
         super().__init__()
         self.out_channels = out_channels
-        self.conv1 = Conv2d(in_channels, out_channels, 7, stride=2, padding=3, norm=norm)
+        self.conv1 = Conv2d(in_channels, out_channels, 7, stride=2, padding=3, bias=False, norm=norm)
         c2_msra_fill(self.conv1)
         self.esd = None if esd is None else _esd(out_channels, out_channels, norm, esd)
         if self.esd is not None:
@@ -95,7 +97,11 @@ class BasicStem(TrunkPart):
         x = self.conv1(x)
         if self.esd is not None:
             return self.esd(F.relu_(x))
-        return F.relu_(F.max_pool2d(x, 3, stride=2, padding=1))  # The order does not matter; this ReLU is cheaper.
+        y = F.max_pool2d(
+            channels_last_on_cpu(x), 3, stride=2, padding=1
+        )  # Contiguous maps take ten times as long there.
+        y = y.contiguous() if x.is_contiguous() else y
+        return F.relu_(y)  # The order of pooling and ReLU does not matter; this ReLU is cheaper.
 
 
 class DeepESDStem(TrunkPart):
@@ -141,7 +147,8 @@ class _ResidualBlock(TrunkPart):
         self.shortcut_pool = nn.AvgPool2d(4, stride=2, padding=1, ceil_mode=True) if pooled else None
         self.shortcut: Conv2d | None = None
         if in_channels != out_channels:
-            self.shortcut = Conv2d(in_channels, out_channels, 1, stride=1 if pooled else stride, norm=norm)
+            step = 1 if pooled else stride
+            self.shortcut = Conv2d(in_channels, out_channels, 1, step, bias=False, norm=norm)
             c2_msra_fill(self.shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -185,8 +192,8 @@ class BasicBlock(_ResidualBlock):
         self, in_channels: int, out_channels: int, *, stride: int = 1, norm: Norm = "BN", esd: ESDOptions | None = None
     ) -> None:
         super().__init__(in_channels, out_channels, stride, norm, esd)
-        self.conv1 = Conv2d(in_channels, out_channels, 3, stride, padding=1, norm=norm, activation="relu")
-        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1, norm=norm)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False, norm=norm, activation="relu")
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1, bias=False, norm=norm)
         self._finish(self.conv1)
 
     def residual(self, x: Tensor) -> Tensor:
@@ -225,7 +232,7 @@ class BottleneckBlock(_ResidualBlock):
         super().__init__(in_channels, out_channels, stride, norm, esd)
         stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 and esd is None else (1, stride)
         width = bottleneck_channels
-        self.conv1 = Conv2d(in_channels, width, 1, stride_1x1, norm=norm, activation="relu")
+        self.conv1 = Conv2d(in_channels, width, 1, stride_1x1, bias=False, norm=norm, activation="relu")
         self.conv2 = Conv2d(
             width,
             width,
@@ -234,10 +241,11 @@ class BottleneckBlock(_ResidualBlock):
             padding=dilation,
             dilation=dilation,
             groups=num_groups,
+            bias=False,
             norm=norm,
             activation="relu",
         )
-        self.conv3 = Conv2d(width, out_channels, 1, norm=norm)
+        self.conv3 = Conv2d(width, out_channels, 1, bias=False, norm=norm)
         self._finish(self.conv2)
 
     def residual(self, x: Tensor) -> Tensor:
