@@ -21,6 +21,7 @@ from ..folder import CellFolder
 from ..spec.check import check_folders
 from ..spec.study import Study
 from ..spec.syntax import flatten, nest
+from ..spec.tuning import TUNING_FOLDER
 from .pack import ENDING, opened, pack
 
 __all__ = ["add_arguments", "main", "merge"]
@@ -122,6 +123,10 @@ def _check_data(sources: Sequence[_Source]) -> None:
 
 def _write(sources: Sequence[_Source], folder: Path, name: str) -> None:
     folder.mkdir(parents=True)
+    tuning = [_load(s.name, t) for s in sources if (t := s.folder / TUNING_FOLDER).is_dir()]
+    if tuning:
+        _check_together(tuning)
+        _write(tuning, folder / TUNING_FOLDER, f"{name}-tuning")
     _write_study(sources, folder, name)
     chosen: dict[str, CellFolder] = {}
     for place in itertools.chain.from_iterable(source.places() for source in sources):
@@ -159,6 +164,7 @@ def _write_study(sources: Sequence[_Source], folder: Path, name: str) -> None:
     (folder / "base.yaml").write_text(base.dump(), encoding="utf-8")
     same = all(source.study.axes == first.axes and source.study.exclude == first.exclude for source in sources)
     variants = _variants(sources)
+    tune = {key: sorted({v for s in sources for v in s.study.tune.get(key, [])}, key=str) for key in first.tune}
     content = {
         "NAME": name,
         "BASE": "base.yaml",
@@ -168,10 +174,24 @@ def _write_study(sources: Sequence[_Source], folder: Path, name: str) -> None:
         "BASELINE": first.baseline.axes if same else {"variant": first.baseline.name},
         "METRICS": list(first.metrics),
         "ENGINE": first.engine,
+        "TUNE": tune,
+        "TUNE_SETS": list(first.tune_sets),
+        "TUNE_SEED": first.tune_seed,
+        "TUNED": _joined_choices(sources) if same else {},
         "IMPORTS": sorted({file.name for source in sources for file in source.study.imports}),
     }
     with (folder / "study.yaml").open("w", encoding="utf-8") as file:
         yaml.safe_dump(content, file, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+
+
+def _joined_choices(sources: Sequence[_Source]) -> dict[str, Any]:
+    """Return the tuned values of all studies; a UserError names a variant for which they differ."""
+    joined: dict[str, Any] = {}
+    for source in sources:
+        for variant, keys in source.study.tuned.items():
+            if joined.setdefault(variant, keys) != keys:
+                raise UserError(f"TUNED.{variant} is {keys} in {source.name} and {joined[variant]} in another study")
+    return joined
 
 
 def _variants(sources: Sequence[_Source]) -> dict[str, dict[str, Any]]:

@@ -21,6 +21,7 @@ from ...data import register_custom
 from ...errors import UserError
 from ..folder import CellFolder
 from ..spec.study import Study
+from ..spec.tuning import TUNING_FOLDER
 from .test_sets import save_test_set, test_set_file
 
 __all__ = ["ENDING", "add_arguments", "main", "opened", "pack"]
@@ -58,6 +59,8 @@ def pack(folder: Path, output: Path, exact: bool = False) -> Path:
         stage = Path(scratch)
         _write_study(study, stage)
         names = {name for cell in study.cells for name in _stage_cell(CellFolder(folder, cell), stage, folder)}
+        if (folder / TUNING_FOLDER / "study.yaml").is_file():
+            _stage_tuning(folder / TUNING_FOLDER, stage / TUNING_FOLDER)
         for pattern in _OF_STUDY:
             for path in folder.glob(pattern):
                 _copy(path, stage / path.relative_to(folder))
@@ -93,10 +96,21 @@ def _stage_cell(place: CellFolder, stage: Path, folder: Path) -> list[str]:
     return list(place.result().get("results", {}))
 
 
+def _stage_tuning(folder: Path, stage: Path) -> None:
+    """Stage the tuning study without detections, since only its scores are shown."""
+    stage.mkdir()
+    study = Study.load(folder / "study.yaml")
+    _write_study(study, stage)
+    for cell in study.cells:
+        _stage_cell(CellFolder(folder, cell), stage, folder)
+    for path in stage.glob(f"cells/*/*/{_DETECTIONS}"):
+        path.unlink()
+
+
 def _make_relative(stage: Path, folder: Path) -> None:
     """Let texts that name files in the study's folder name them relative to it."""
-    for pattern in ("*.yaml", "cells/*/*/*.yaml", "cells/*/*/cell.json", "cells/*/*/failure.txt"):
-        for path in stage.glob(pattern):
+    for pattern in ("*.yaml", "config.yaml", "cell.json", "failure.txt"):
+        for path in stage.rglob(pattern):
             text = path.read_text(encoding="utf-8")
             path.write_text(text.replace(f"{folder.resolve()}/", ""), encoding="utf-8")
 

@@ -22,12 +22,12 @@ from ...atomic import atomic_write
 from ...errors import UserError
 from ..measure.results import CellResult, StudyResults, load_results, write_tables
 from . import notes
-from .charts import class_plots, cost_plots, curve_plots, size_plots
+from .charts import class_plots, cost_plots, curve_plots, size_plots, tuning_plots
 from .comparison import Comparison, compare
 from .content import Section, Strip, embed
 from .samples import SampleRow, TestSet, draw_samples, open_test_set, save_sheet
 from .style import Look, looks
-from .tables import cells_table, class_differences, class_table, cost_table, feature_table, results_table
+from .tables import cells_table, class_differences, class_table, cost_table, feature_table, results_table, tuning_table
 
 __all__ = ["Report", "add_arguments", "main", "render_html", "render_markdown", "write_report"]
 
@@ -159,6 +159,12 @@ def _number_sections(results: StudyResults, style: Mapping[str, Look]) -> list[S
             notes.classes(results),
         ),
     ]
+    if results.tuning:
+        others.append(
+            Section(
+                "tuning", "Tuned settings", tuning_plots(results, style), tuning_table(results), notes.tuning(results)
+            )
+        )
     return [table, *(section for section in others if section.has_content)]
 
 
