@@ -90,6 +90,24 @@ def test_stored_annotations_serve_without_the_data_set(study: Path, tmp_path: Pa
     assert stored[0]["file_name"] == Path(records[0]["file_name"]).name
 
 
+def test_the_report_of_an_archive_is_that_of_the_folder(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = pack(study, tmp_path / "one.study.zip", exact=True)
+    for name, source, flags in (("a", study, []), ("b", archive, []), ("c", archive, ["--no-pictures"])):
+        assert main(["report", str(source), "--output", str(tmp_path / name), *flags]) == 0
+    texts = {name: (tmp_path / name / "report.md").read_text() for name in "abc"}
+    for section in ("Conclusions", "Results"):
+        parts = {text.partition(f"## {section}")[2].partition("##")[0] for text in texts.values()}
+        assert len(parts) == 1 and "sni" in parts.pop()
+    assert "resampled test images" in texts["c"]
+    assert (tmp_path / "b/figures/samples.jpg").is_file()  # the data set is on this machine
+    assert (
+        not list((tmp_path / "c").rglob("*.jpg")) and "data:image/jpeg" not in (tmp_path / "c/report.html").read_text()
+    )
+    assert (tmp_path / "b/results.csv").read_text() == (tmp_path / "a/results.csv").read_text()
+
+
 def test_merge_joins_seeds(study: Path, tmp_path: Path) -> None:
     test_set = load_results(study).finished[0].test_sets[0]
     other = _fabricate(tmp_path / "two", {"fpn": 0.2, "sni": 0.1}, seeds=(2, 3), test_set=test_set)

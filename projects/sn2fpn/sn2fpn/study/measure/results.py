@@ -197,10 +197,10 @@ def load_results(folder: str | Path) -> StudyResults:
     return StudyResults(folder, study, cells, **measured, tuning=tuple(_load_tuning(study, folder / TUNING_FOLDER)))
 
 
-def write_tables(results: StudyResults) -> tuple[Path, Path]:
-    """Write the tidy table as results.csv and results.json (a list of rows) into the study's folder."""
+def write_tables(results: StudyResults, folder: Path) -> tuple[Path, Path]:
+    """Write the tidy table as results.csv and results.json (a list of rows) into a folder."""
     rows = results.rows()
-    as_csv, as_json = results.folder / "results.csv", results.folder / "results.json"
+    as_csv, as_json = folder / "results.csv", folder / "results.json"
     with atomic_write(as_csv) as file:
         table = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
         table.writeheader()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,11 +18,13 @@ from ...config import get_cfg
 from ...data import DatasetCatalog, class_names, images_with_objects, read_image, register_custom
 from ...data.augmentation import TransformList
 from ...data.mapper import annotations_to_instances
+from ...errors import UserError
 from ...evaluation import build_evaluator
 from ...evaluation.detections import DetectionEvaluator, ImageDetections
 from ...structures import Boxes, Instances
 from ...visualization import draw_instances, fit_image, image_grid, scale_instances
-from ..measure.results import CellResult
+from ..archive.test_sets import test_set_file, use_stored_test_set
+from ..measure.results import CellResult, StudyResults
 
 __all__ = ["SCORE_THRESHOLD", "SampleRow", "TestSet", "draw_samples", "open_test_set", "save_sheet"]
 
@@ -45,16 +48,24 @@ class TestSet:
         return self.evaluator.read_detections(cell.folder.predictions(self.name))
 
 
-def open_test_set(cell: CellResult) -> TestSet:
-    """Return the first set that a cell was evaluated on; a UserError says that it is not on this machine."""
+def open_test_set(results: StudyResults) -> TestSet:
+    """Return the first set that the cells were evaluated on; a UserError says that it is not on this machine.
+
+    Annotations that are stored in the study's folder are preferred to those of the data set on this machine.
+    """
+    cell = results.finished[0]
     config = cell.folder.configuration()
-    register_custom(config.get("DATASETS", {}).get("CUSTOM") or [])
+    stored = test_set_file(results.folder, cell.test_sets[0]).is_file()
+    with suppress(UserError) if stored else nullcontext():  # an archive may name files of another machine
+        register_custom(config.get("DATASETS", {}).get("CUSTOM") or [])
     cfg = get_cfg()
     for key in ("EVALUATOR", "DETECTIONS_PER_IMAGE"):  # evaluators read only these; others may be another engine's
         cfg.TEST[key] = config.get("TEST", {}).get(key, cfg.TEST[key])
-    name = cell.test_sets[0]
+    name = use_stored_test_set(cell.test_sets[0], results.folder)
+    if name == cell.test_sets[0]:
+        results.study.import_files()  # these files may register the test set
     records = DatasetCatalog.get(name, where=f"{cell.folder.result_file}: results")
-    return TestSet(name, records, class_names(name), build_evaluator(cfg, name))
+    return TestSet(cell.test_sets[0], records, class_names(name), build_evaluator(cfg, name))
 
 
 class SampleRow(NamedTuple):

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from ... import __version__
 from ...atomic import atomic_write
 from ...errors import UserError
+from ..archive.pack import ENDING, opened
 from ..measure.results import CellResult, StudyResults, load_results, write_tables
 from . import notes
 from .charts import class_plots, cost_plots, curve_plots, size_plots, tuning_plots
@@ -96,17 +97,37 @@ logger = logging.getLogger(__name__)
 _SHEET = "figures/samples.jpg"
 
 
-def write_report(folder: str | Path) -> Path:
-    """Write `results.csv`, `results.json` and `report/{report.md,report.html,figures/*}` of a study.
+def write_report(source: str | Path, output: str | Path | None = None, pictures: bool = True) -> Path:
+    """Write `report.md`, `report.html` and `figures/*` of a study, and its tables `results.csv` and `results.json`.
 
-    This works at any time: cells without a result are named, and what is not measured is left out. The path of the HTML
-    page is returned. A UserError says that `folder` is no study's folder, or names a broken file in it.
+    This works at any time: cells without a result are named, and what is not measured is left out.
+
+    Args:
+        source: a study's folder, or an archive that `study pack` has written.
+        output: the folder to write to. Without it, the report of a folder is written to `report/` inside it and the
+            tables beside that; the report of an archive is written to a folder named after the archive.
+        pictures: show test images with detections and feature maps, where the data set is on this machine.
+
+    Returns:
+        The path of the HTML page.
+
+    Raises:
+        UserError: `source` is neither a study's folder nor an archive, or a file in it is broken.
     """
-    results = load_results(folder)
-    write_tables(results)
-    out = results.folder / "report"
-    test_set, samples, trouble = _samples(results)
-    report = _build(results, test_set, samples, trouble)
+    source = Path(source)
+    with opened(source) as folder:
+        results = load_results(folder)
+        if output is not None or folder != source:
+            out = tables = Path(output or source.name.removesuffix(ENDING))
+        else:
+            out, tables = folder / "report", folder
+        write_tables(results, tables)
+        return _write(results, out, source, pictures)
+
+
+def _write(results: StudyResults, out: Path, source: Path, pictures: bool) -> Path:
+    test_set, samples, trouble = _samples(results, pictures)
+    report = _build(results, source, test_set, samples, trouble, pictures)
     texts = {"report.md": render_markdown(report), "report.html": render_html(report)}
     texts |= {f"figures/{plot.name}.svg": plot.svg for section in report.sections for plot in section.plots}
     for name, text in texts.items():
@@ -117,9 +138,17 @@ def write_report(folder: str | Path) -> Path:
     return out / "report.html"
 
 
-def _build(results: StudyResults, test_set: TestSet | None, samples: list[SampleRow], trouble: str) -> Report:
+def _build(
+    results: StudyResults,
+    source: Path,
+    test_set: TestSet | None,
+    samples: list[SampleRow],
+    trouble: str,
+    pictures: bool,
+) -> Report:
     style = looks(results.variants, results.baseline)
     comparisons = compare(results, test_set)
+    study_file = source / "study.yaml" if source.is_dir() else results.study.path.name
     sample_section = _sample_section(samples, notes.samples(results, samples, test_set, trouble))
     return Report(
         name=results.study.name,
@@ -130,12 +159,12 @@ def _build(results: StudyResults, test_set: TestSet | None, samples: list[Sample
         summary=notes.summary(results, comparisons),
         comparisons=comparisons,
         conclusion_notes=notes.comparisons(results, comparisons),
-        sections=[*_number_sections(results, style), sample_section, *_feature_sections(results)],
+        sections=[*_number_sections(results, style), sample_section, *_feature_sections(results, pictures)],
         fairness_note=notes.fairness(results),
         fingerprints=notes.fingerprint_lines(results),
         checks=notes.run_checks(results),
-        study_command=f"python -m sn2fpn.study run {results.folder / 'study.yaml'}",
-        report_command=f"python -m sn2fpn.study report {results.folder}",
+        study_command=f"python -m sn2fpn.study run {study_file}",
+        report_command=f"python -m sn2fpn.study report {source}",
         cell_commands=notes.cell_commands(results),
         version=__version__,
         looks=style,
@@ -174,8 +203,8 @@ def _sample_section(samples: list[SampleRow], note: list[str]) -> Section:
     return Section("samples", "Sample predictions", notes=note, strips=strips, links=links)
 
 
-def _feature_sections(results: StudyResults) -> list[Section]:
-    pictures = sorted((results.folder / "features").glob("*.png"))
+def _feature_sections(results: StudyResults, with_pictures: bool) -> list[Section]:
+    pictures = sorted((results.folder / "features").glob("*.png")) if with_pictures else []
     section = Section(
         "features",
         "Features",
@@ -187,14 +216,15 @@ def _feature_sections(results: StudyResults) -> list[Section]:
     return [section] if section.has_content else []
 
 
-def _samples(results: StudyResults) -> tuple[TestSet | None, list[SampleRow], str]:
+def _samples(results: StudyResults, pictures: bool) -> tuple[TestSet | None, list[SampleRow], str]:
     """Return the test set, pictures of the first seed's cells, and why there are none."""
     if not results.finished:
         return None, [], "no cell has finished"
     test_set = None
     try:
-        results.study.import_files()  # these files may register the test set
-        test_set = open_test_set(results.finished[0])
+        test_set = open_test_set(results)
+        if not pictures:
+            return test_set, [], "they were left out on request"
         return test_set, draw_samples(test_set, [c[0] for name in results.variants if (c := results.of(name))]), ""
     except UserError as e:
         logger.warning("%s", e)
@@ -207,10 +237,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Write report/report.html, report/report.md, results.csv and results.json of a study from what its cells have "
         "left in their folders, whether they are finished or not. Nothing is trained."
     )
-    parser.add_argument("folder", metavar="FOLDER", help="a study's folder, such as output/studies/quick_shapes")
+    source = "a study's folder, such as output/studies/quick_shapes, or an archive that `study pack` has written"
+    parser.add_argument("source", metavar="STUDY", help=source)
+    output = "folder to write to (default: the study's folder; for an archive a folder named after it)"
+    parser.add_argument("--output", metavar="FOLDER", help=output)
+    pictures = "leave out test images and feature maps, for example because their licences do not let them be passed on"
+    parser.add_argument("--no-pictures", dest="pictures", action="store_false", help=pictures)
 
 
 def main(args: argparse.Namespace) -> int:
     """Write the report, print its path and return 0; raise a UserError as `write_report` does."""
-    print(write_report(args.folder))
+    print(write_report(args.source, args.output, args.pictures))
     return 0
