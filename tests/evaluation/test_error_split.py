@@ -63,6 +63,7 @@ def test_a_duplicate_is_the_one_with_the_lower_score() -> None:
     before = 100 * (51 + 50 * 2 / 3) / 101  # precision 1 up to a recall of 0.5, then 2/3
     assert split.ap50 == pytest.approx(before) and split.lost["duplicate"] == pytest.approx(100 - before)
     assert all(split.lost[kind] == 0 for kind in KINDS if kind != "duplicate")
+    np.testing.assert_allclose(split.precision, [100.0] * 51 + [200 / 3] * 50)
 
 
 def test_missed_objects_cost_their_share_of_recall() -> None:

@@ -24,7 +24,7 @@ from pycocotools.cocoeval import Params
 
 from ..structures import BoxMode
 from .detections import ImageDetections
-from .resampling import average_precision, mean_over_classes
+from .resampling import mean_over_classes
 
 __all__ = ["KINDS", "ErrorSplit", "Judgement", "judge_image", "split_errors"]
 
@@ -32,6 +32,7 @@ KINDS = ("classification", "localisation", "both", "duplicate", "background", "m
 """The kinds of errors. All but the last one are kinds of false positives."""
 
 _IOU, _BACKGROUND_IOU = 0.5, 0.1
+_RECALLS = Params().recThrs
 _RIGHT, _IGNORED = -1, -2  # instead of a position in KINDS
 
 
@@ -41,6 +42,8 @@ class ErrorSplit:
 
     Attributes:
         ap50: the AP at an IoU of 0.5, in percent, as the mean over the classes that have objects.
+        precision: (101,) the best precision, in percent, at a recall of at least 0, 0.01, …, 1, at an IoU of 0.5, as
+            the mean over the classes that have objects. Its mean is `ap50`.
         lost: for each kind, how many points of AP50 would be gained if its errors were corrected and all others stayed.
             Missed objects are corrected by not counting them, as if the detector were as precise on them as on the
             others; where no object of a class is found, this gains nothing.
@@ -48,6 +51,7 @@ class ErrorSplit:
     """
 
     ap50: float
+    precision: np.ndarray
     lost: dict[str, float]
     count: dict[str, int]
 
@@ -91,10 +95,11 @@ def split_errors(
         num_classes: the number of classes.
     """
     judged = [judge_image(record, found) for record, found in zip(records, detections, strict=True)]
-    now = _ap50(judged, num_classes, "")
+    now = _precision(judged, num_classes, "")
+    lost = {kind: float(_precision(judged, num_classes, kind).mean() - now.mean()) for kind in KINDS}
     count = {kind: sum(int((j.kind == k).sum()) for j in judged) for k, kind in enumerate(KINDS)}
     count["missed"] = sum(int(j.missed.sum()) for j in judged)
-    return ErrorSplit(now, {kind: _ap50(judged, num_classes, kind) - now for kind in KINDS}, count)
+    return ErrorSplit(float(now.mean()), now, lost, count)
 
 
 def judge_image(record: dict[str, Any], found: ImageDetections) -> Judgement:
@@ -152,24 +157,33 @@ def _kinds(same: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.select(list(conditions.values()), [KINDS.index(kind) for kind in conditions], KINDS.index("both"))
 
 
-def _ap50(judged: Sequence[Judgement], num_classes: int, fixed: str) -> float:
-    """Return the AP50 in percent if all errors of the kind `fixed` were corrected; "" corrects nothing."""
+def _precision(judged: Sequence[Judgement], num_classes: int, fixed: str) -> np.ndarray:
+    """Return the precision at each recall, (101,), if all errors of a kind were corrected; "" corrects nothing."""
     rows = [_corrected(j, fixed) for j in judged]
     scores, classes, right = (np.concatenate([row[i] for row in rows] or [np.zeros(0)]) for i in range(3))
     all_objects = np.concatenate([j.object_classes for j in judged] or [np.zeros(0, np.int64)])
     missed = np.concatenate([j.missed for j in judged] or [np.zeros(0, bool)])
     counted = all_objects[~missed] if fixed == "missed" else all_objects
     objects = np.bincount(counted, minlength=num_classes)
-    ap = np.full((num_classes, 1), np.nan)
+    curves = np.full((num_classes, len(_RECALLS)), np.nan)
     for c in np.unique(all_objects):
-        of_class = classes == c
-        order = np.argsort(-scores[of_class], kind="stable")
-        found = np.cumsum(right[of_class][order])[:, None]
-        ap[c] = 0.0
-        if len(found) and objects[c]:
-            precision = found / np.arange(1, len(found) + 1)[:, None]
-            ap[c] = average_precision(found / objects[c], precision, Params().recThrs)
-    return float(100 * mean_over_classes(ap)[0])
+        order = np.argsort(-scores[classes == c], kind="stable")
+        curves[c] = _curve(right[classes == c][order], objects[c])
+    return 100 * mean_over_classes(curves)
+
+
+def _curve(right: np.ndarray, objects: int) -> np.ndarray:
+    """Return the best precision at a recall of at least each of `_RECALLS`; 0 where the recall is not reached.
+
+    Args:
+        right: (D,) bool, whether the detections of one class are right, by descending score.
+        objects: the number of objects of the class.
+    """
+    found = np.cumsum(right)
+    precision = found / np.arange(1, len(right) + 1)
+    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
+    at = np.searchsorted(found / max(objects, 1), _RECALLS)
+    return np.append(best_from_here, 0.0)[at]
 
 
 def _corrected(j: Judgement, fixed: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

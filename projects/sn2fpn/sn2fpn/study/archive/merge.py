@@ -174,6 +174,7 @@ def _write_study(sources: Sequence[_Source], folder: Path, name: str) -> None:
         "BASELINE": first.baseline.axes if same else {"variant": first.baseline.name},
         "METRICS": list(first.metrics),
         "ENGINE": first.engine,
+        "QUESTIONS": list({q.text: q.entry() for source in sources for q in source.study.questions}.values()),
         "TUNE": tune,
         "TUNE_SETS": list(first.tune_sets),
         "TUNE_SEED": first.tune_seed,

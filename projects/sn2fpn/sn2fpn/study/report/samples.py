@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +42,7 @@ class TestSet:
     records: list[dict[str, Any]]
     class_names: list[str]
     evaluator: DetectionEvaluator
+    resampled: dict[tuple[str, tuple[int, ...]], np.ndarray] = field(default_factory=dict)  # by variant and seeds
 
     def predictions(self, cell: CellResult) -> list[ImageDetections]:
         """Return what a cell has detected in each image; raise a UserError if the file is missing or does not fit."""

@@ -23,6 +23,7 @@ from ...errors import UserError
 from ..archive.pack import ENDING, opened
 from ..measure.results import CellResult, StudyResults, load_results, write_tables
 from . import notes
+from .answers import Answer, answer_questions
 from .charts import class_plots, cost_plots, curve_plots, size_plots, tuning_plots
 from .comparison import Comparison, compare
 from .content import Section, Strip, embed
@@ -44,6 +45,7 @@ class Report:
     facts: list[tuple[str, str]]  # label and text
     absent: list[CellResult]  # the cells without a result
     absent_note: str
+    answers: list[Answer]  # to the study's questions
     summary: str  # the conclusion, as a sentence
     comparisons: list[Comparison]
     conclusion_notes: list[str]
@@ -75,13 +77,15 @@ def render_markdown(report: Report) -> str:
 
 
 def _environment(**options: Any) -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         **options,
     )
+    environment.filters["sentence"] = lambda text: f"{text[:1].upper()}{text[1:]}."
+    return environment
 
 
 def _markdown(value: Any) -> Any:
@@ -156,6 +160,7 @@ def _build(
         facts=notes.heading_facts(results),
         absent=results.absent,
         absent_note=notes.absent(results),
+        answers=answer_questions(results, test_set),
         summary=notes.summary(results, comparisons),
         comparisons=comparisons,
         conclusion_notes=notes.comparisons(results, comparisons),

@@ -14,6 +14,7 @@ import yaml
 from ...atomic import atomic_write
 from ...config import CfgNode, get_cfg
 from ...errors import UserError, did_you_mean
+from .questions import Question, read_questions
 from .syntax import flatten, nest, read_yaml
 from .variants import Axes, Cell, Variant, choose_baseline, expand, read_axis, select
 
@@ -38,6 +39,7 @@ class Study:
     metrics: tuple[str, ...]  # the report's columns, as "task/metric"; the first is the headline of the conclusions
     engine: str  # "native", "detectron2" or "auto"
     imports: tuple[Path, ...]  # Python files that are imported before configurations are read
+    questions: tuple[Question, ...]  # what the report answers
     tune: dict[str, list[Any]]  # configuration keys and the values that are tried for each variant
     tune_sets: tuple[str, ...]  # the data sets on which the values are compared; never the test sets
     tune_seed: int
@@ -61,6 +63,8 @@ class Study:
         for name in tuned:
             if name not in (names := [v.name for v in variants]):
                 raise UserError(f"{path}: TUNED: unknown variant {name!r}{did_you_mean(name, names)}")
+        baseline = choose_baseline(raw["BASELINE"], axes, variants, f"{path}: BASELINE")
+        names = [variant.name for variant in variants]
         return cls(
             name=raw["NAME"] or path.stem,
             path=path,
@@ -70,10 +74,11 @@ class Study:
             exclude=exclude,
             variants=variants,
             seeds=tuple(raw["SEEDS"]),
-            baseline=choose_baseline(raw["BASELINE"], axes, variants, f"{path}: BASELINE"),
+            baseline=baseline,
             metrics=tuple(raw["METRICS"]),
             engine=raw["ENGINE"],
             imports=tuple(_beside(path, file) for file in raw["IMPORTS"]),
+            questions=read_questions(raw["QUESTIONS"], names, baseline.name, f"{path}: QUESTIONS"),
             tune=dict(raw["TUNE"]),
             tune_sets=tuple(raw["TUNE_SETS"]),
             tune_seed=raw["TUNE_SEED"],
@@ -139,6 +144,7 @@ class Study:
             "METRICS": list(self.metrics),
             "ENGINE": self.engine,
             "IMPORTS": [relative(file) for file in self.imports],
+            "QUESTIONS": [question.entry() for question in self.questions],
             "TUNE": self.tune,
             "TUNE_SETS": list(self.tune_sets),
             "TUNE_SEED": self.tune_seed,

@@ -28,6 +28,7 @@ _KEYS: dict[str, tuple[type, Any, type | None]] = {
     "METRICS": (list, _METRICS, str),
     "ENGINE": (str, "auto", None),
     "IMPORTS": (list, [], str),
+    "QUESTIONS": (list, [], dict),
     "TUNE": (dict, {}, None),
     "TUNE_SETS": (list, [], str),
     "TUNE_SEED": (int, 0, None),

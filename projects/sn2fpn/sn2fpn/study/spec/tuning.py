@@ -70,6 +70,7 @@ def tuning_study(study: Study) -> Study:
         variants=variants,
         seeds=(study.tune_seed,),
         baseline=first,
+        questions=(),
         tune={},
         tune_sets=(),
         tuned={},
