@@ -27,6 +27,7 @@ from .answers import Answer, answer_questions
 from .charts import class_plots, cost_plots, curve_plots, size_plots, tuning_plots
 from .comparison import Comparison, compare
 from .content import Section, Strip, embed
+from .error_section import error_section
 from .samples import SampleRow, TestSet, draw_samples, open_test_set, save_sheet
 from .style import Look, looks
 from .tables import cells_table, class_differences, class_table, cost_table, feature_table, results_table, tuning_table
@@ -164,7 +165,7 @@ def _build(
         summary=notes.summary(results, comparisons),
         comparisons=comparisons,
         conclusion_notes=notes.comparisons(results, comparisons),
-        sections=[*_number_sections(results, style), sample_section, *_feature_sections(results, pictures)],
+        sections=[*_number_sections(results, style, test_set), sample_section, *_feature_sections(results, pictures)],
         fairness_note=notes.fairness(results),
         fingerprints=notes.fingerprint_lines(results),
         checks=notes.run_checks(results),
@@ -176,7 +177,7 @@ def _build(
     )
 
 
-def _number_sections(results: StudyResults, style: Mapping[str, Look]) -> list[Section]:
+def _number_sections(results: StudyResults, style: Mapping[str, Look], test_set: TestSet | None) -> list[Section]:
     table = Section(
         "results", "Results", table=results_table(results), notes=notes.results(results), details=cells_table(results)
     )
@@ -184,6 +185,7 @@ def _number_sections(results: StudyResults, style: Mapping[str, Look]) -> list[S
     others = [
         Section("cost", "Accuracy against cost", cost_plots(results, style), cost_table(results), notes.costs(results)),
         Section("sizes", "Object sizes", size_plots(results, style), notes=[notes.SIZES]),
+        error_section(results, test_set, style),
         Section("curves", "Training curves", curve_plots(results, style), notes=[notes.CURVES]),
         Section(
             "classes",
