@@ -24,8 +24,8 @@ _NOTES = (
     "others stayed (TIDE: Bolya et al., ECCV 2020). Classification errors cover an object of another class (IoU of at "
     'least 0.5). Localisation errors cover an object of their class too loosely (0.1 to 0.5). "Both" covers an object '
     "of another class too loosely. Duplicates are further detections of an object that has been found. Background "
-    "errors cover no object. Missed objects are found by no detection. Because correcting one kind can uncover another, the "
-    "points do not add up. Entries are means over seeds; brackets hold the paired difference to the baseline.",
+    "errors cover no object. Missed objects are found by no detection. Because correcting one kind can uncover "
+    "another, the points do not add up. Entries are means over seeds; brackets hold the paired difference to the baseline.",
     "The curves show the best precision at a recall of at least the value on the axis, at an IoU of 0.5, as the mean "
     "over classes and seeds.",
 )
