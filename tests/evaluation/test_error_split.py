@@ -10,7 +10,7 @@ import pytest
 from sn2fpn.data import DatasetCatalog, MetadataCatalog
 from sn2fpn.evaluation import COCOEvaluator
 from sn2fpn.evaluation.detections import ImageDetections
-from sn2fpn.evaluation.error_split import KINDS, judge_image, split_errors
+from sn2fpn.evaluation.error_split import KINDS, ErrorSplit, judge_image, split_errors
 from sn2fpn.structures import BoxMode
 
 CUP, BOOK = 0, 1
@@ -26,6 +26,10 @@ def record(*objects: tuple[list[float], int], crowd: list[float] | None = None, 
     if crowd:
         annotations.append({"bbox": crowd, "bbox_mode": BoxMode.XYXY_ABS, "category_id": CUP, "iscrowd": 1})
     return {"image_id": image_id, "height": 200, "width": 300, "file_name": "x.jpg", "annotations": annotations}
+
+
+def split_of(records: list[dict[str, Any]], detections: list[ImageDetections], num_classes: int) -> ErrorSplit:
+    return split_errors([judge_image(r, d) for r, d in zip(records, detections, strict=True)], num_classes)
 
 
 def found(*detections: tuple[list[float], int, float], image_id: int = 1) -> ImageDetections:
@@ -46,7 +50,7 @@ def found(*detections: tuple[list[float], int, float], image_id: int = 1) -> Ima
     ],
 )
 def test_the_kind_of_one_detection(detection: Any, kind: str | None, missed: bool) -> None:
-    split = split_errors([record((A, CUP))], [found(detection)], 2)
+    split = split_of([record((A, CUP))], [found(detection)], 2)
     assert split.count == {k: int(k == kind) for k in KINDS} | {"missed": int(missed)}
     assert split.ap50 == pytest.approx(0 if kind else 100)
     # Correcting the only error finds the object; leaving out a false positive finds nothing.
@@ -59,7 +63,7 @@ def test_a_duplicate_is_the_one_with_the_lower_score() -> None:
     assert j.order.tolist() == [1, 0] and j.is_right.tolist() == [True, False]
     assert KINDS[j.kind[1]] == "duplicate" and not j.missed.any()
     # The duplicate stands before the second object's detection, so it halves the precision there.
-    split = split_errors([record((A, CUP), (B, CUP))], [found((A, CUP, 0.9), (A, CUP, 0.8), (B, CUP, 0.7))], 1)
+    split = split_of([record((A, CUP), (B, CUP))], [found((A, CUP, 0.9), (A, CUP, 0.8), (B, CUP, 0.7))], 1)
     before = 100 * (51 + 50 * 2 / 3) / 101  # precision 1 up to a recall of 0.5, then 2/3
     assert split.ap50 == pytest.approx(before) and split.lost["duplicate"] == pytest.approx(100 - before)
     assert all(split.lost[kind] == 0 for kind in KINDS if kind != "duplicate")
@@ -67,25 +71,25 @@ def test_a_duplicate_is_the_one_with_the_lower_score() -> None:
 
 
 def test_missed_objects_cost_their_share_of_recall() -> None:
-    split = split_errors([record((A, CUP), (B, CUP))], [found((A, CUP, 0.9))], 1)
+    split = split_of([record((A, CUP), (B, CUP))], [found((A, CUP, 0.9))], 1)
     assert split.count["missed"] == 1
     assert split.ap50 == pytest.approx(100 * 51 / 101) and split.lost["missed"] == pytest.approx(100 - 100 * 51 / 101)
 
 
 def test_a_corrected_error_does_not_find_an_object_twice() -> None:
-    split = split_errors([record((A, CUP))], [found((A, CUP, 0.9), (NEAR_A, CUP, 0.95))], 1)
+    split = split_of([record((A, CUP))], [found((A, CUP, 0.9), (NEAR_A, CUP, 0.95))], 1)
     assert split.count["localisation"] == 1 and split.ap50 == pytest.approx(50)
     assert split.lost["localisation"] == pytest.approx(50)
 
 
 def test_detections_of_crowds_do_not_count() -> None:
-    split = split_errors([record((A, CUP), crowd=AWAY)], [found((AWAY, CUP, 0.95), (A, CUP, 0.9))], 1)
+    split = split_of([record((A, CUP), crowd=AWAY)], [found((AWAY, CUP, 0.95), (A, CUP, 0.9))], 1)
     assert split.ap50 == pytest.approx(100) and sum(split.count.values()) == 0
 
 
 def test_no_detections_and_no_objects() -> None:
-    assert split_errors([record((A, CUP))], [found()], 2).count["missed"] == 1
-    assert np.isnan(split_errors([record()], [found((A, CUP, 0.5))], 2).ap50)
+    assert split_of([record((A, CUP))], [found()], 2).count["missed"] == 1
+    assert np.isnan(split_of([record()], [found((A, CUP, 0.5))], 2).ap50)
 
 
 def test_ap50_is_that_of_pycocotools() -> None:
@@ -104,6 +108,6 @@ def test_ap50_is_that_of_pycocotools() -> None:
         expected = COCOEvaluator("error_split_random").judge(detections)["bbox"].scores()["AP50"][0]
     finally:
         DatasetCatalog.remove("error_split_random")
-    split = split_errors(records, detections, 2)
+    split = split_of(records, detections, 2)
     assert split.ap50 == pytest.approx(expected, abs=1e-4)
     assert all(gain >= -1e-9 for gain in split.lost.values())

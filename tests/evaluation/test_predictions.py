@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,9 @@ def dataset(tmp_path: Path) -> str:
 
 
 class _Model(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, score: float = 0.8) -> None:
         super().__init__()
+        self.score = score
         self.seen: list[int] = []
 
     def forward(self, batch: list[dict]) -> list[dict]:
@@ -55,7 +57,7 @@ class _Model(nn.Module):
                 "instances": Instances(
                     (image["height"], image["width"]),
                     pred_boxes=Boxes([[40.0, 20.0, 75.0, 50.0]]),
-                    scores=torch.tensor([0.8]),
+                    scores=torch.tensor([self.score]),
                     pred_classes=torch.tensor([1]),
                 )
             }
@@ -73,3 +75,22 @@ def test_images_with_objects_are_drawn(dataset: str, tmp_path: Path) -> None:
     assert model.seen == [2, 4] and model.training
     grid = np.asarray(Image.open(path))
     assert (grid == class_color(0)).all(axis=2).sum() > 100 and (grid == class_color(1)).all(axis=2).sum() > 100
+
+
+def test_what_a_reader_could_misunderstand_is_said(
+    dataset: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg = get_cfg()
+    cfg.DATASETS.TEST = (dataset,)
+    cfg.TEST.DETECTIONS_PER_IMAGE = 0
+    with caplog.at_level(logging.WARNING):
+        path = draw_predictions(cfg, _Model(score=0.3), tmp_path / "out.png", images=2)
+    assert "0 of 2 detections in 2 images reach 0.5, so the best few of each image are drawn in gray" in caplog.text
+    assert (
+        "2.png has 1 objects, but TEST.DETECTIONS_PER_IMAGE (max_detections of the RoI heads) allows 0" in caplog.text
+    )
+    assert not (np.asarray(Image.open(path)) == class_color(1)).all(axis=2).any()
+    caplog.clear()
+    cfg.TEST.DETECTIONS_PER_IMAGE = 1
+    draw_predictions(cfg, _Model(), tmp_path / "out.png", images=2)
+    assert not caplog.records

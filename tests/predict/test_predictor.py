@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import sn2fpn.modeling
 from sn2fpn.checkpoint import Checkpointer
 from sn2fpn.config import CfgNode
 from sn2fpn.data import build_test_loader, read_image, register_custom
 from sn2fpn.data.augmentation import ResizeShortestEdge
-from sn2fpn.errors import UserError
+from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.modeling import build_model
 from sn2fpn.predict import Predictor
 from sn2fpn.structures import Instances
@@ -72,20 +74,172 @@ def test_a_ready_model_keeps_its_mode_and_may_see_pictures_in_their_own_size(
     assert_same(Predictor(model)(image)["instances"], model([{"image": pixels}])[0]["instances"])
 
 
-def test_arrays_of_any_layout_and_float_type(small_cfg: Callable[..., CfgNode], image: np.ndarray) -> None:
-    model = build_model(small_cfg())
-    expected = Predictor(model)(image)["instances"]
-    assert_same(Predictor(model)(np.asfortranarray(image))["instances"], expected)
-    assert_same(Predictor(model)(image[:, :, ::-1].copy()[:, :, ::-1])["instances"], expected)
-    assert_same(Predictor(model)(image.astype(np.float32))["instances"], expected)
+def test_whole_numbers_of_any_kind_are_the_same_picture(small_cfg: Callable[..., CfgNode], image: np.ndarray) -> None:
+    """The picture is resized, so that only the same pixels give the same detections."""
+    predictor = Predictor(small_cfg())
+    expected = predictor(image)["instances"]
+    same: list[Any] = [np.asfortranarray(image), image[:, :, ::-1].copy()[:, :, ::-1], image.tolist(), list(image)]
+    same += [image.astype(t) for t in (np.int16, np.uint16, np.int32, np.uint64, np.dtype(">u2"))]
+    tensor = torch.from_numpy(image)
+    same += [tensor, tensor.long(), tensor.flip(2).flip(2).permute(1, 0, 2).contiguous().permute(1, 0, 2)]
+    for picture in same:
+        assert_same(predictor(picture)["instances"], expected)
+
+
+def test_floats_of_any_kind_are_the_same_picture(small_cfg: Callable[..., CfgNode], image: np.ndarray) -> None:
+    predictor, unresized = Predictor(small_cfg()), Predictor(build_model(small_cfg()))
+    floats = image.astype(np.float32)
+    assert_same(unresized(floats)["instances"], unresized(image)["instances"])
+    expected = predictor(floats)["instances"]
+    tensor = torch.from_numpy(floats)
+    same: list[Any] = [floats.astype(t) for t in (np.float16, np.float64, np.longdouble, np.dtype(">f4"))]
+    same += [
+        tensor,
+        tensor.double(),
+        tensor.half(),
+        tensor.bfloat16(),
+        tensor.clone().requires_grad_(),
+        floats.tolist(),
+    ]
+    for picture in same:
+        assert_same(predictor(picture)["instances"], expected)
+
+
+_RAGGED = [[[1, 2, 3]], [[1, 2, 3], [4, 5, 6]]]
+_UNUSABLE = [
+    (np.zeros((4, 4)), "found (4, 4) float64; a gray picture needs three equal channels"),
+    (np.zeros((4, 4, 4), np.uint8), "found (4, 4, 4) uint8; convert it with cv2.cvtColor(image, cv2.COLOR_BGRA2BGR)"),
+    (np.zeros((4, 4, 1), np.uint8), "COLOR_GRAY2BGR"),
+    (np.zeros((0, 4, 3), np.uint8), "found (0, 4, 3) uint8"),
+    (np.zeros((1, 4, 4, 3), np.uint8), "one picture and not a batch"),
+    (torch.zeros(3, 5, 7), "found (3, 5, 7) float32; bring the channels to the end"),
+    (torch.zeros(5, 7, 3, device="meta"), "found a Tensor that is no array"),
+    (torch.zeros(5, 7, 3).to_sparse(), "found a Tensor that is no array"),
+    (np.zeros((4, 4, 3), bool), "numbers of the type bool"),
+    (np.zeros((4, 4, 3), complex), "numbers of the type complex128"),
+    (np.full((4, 4, 3), "0"), "numbers of the type <U1"),
+    (np.full((4, 4, 3), None), "numbers of the type object"),
+    (np.full((4, 4, 3), 4095, np.uint16), "from 4095 to 4095; 16-bit pictures must be divided by 257, and 12-bit"),
+    (np.full((4, 4, 3), -1), "numbers from -1 to -1"),
+    (np.full((4, 4, 3), 255.5), "numbers from 255.5 to 255.5"),
+    (np.linspace(-1, 1, 48).reshape(4, 4, 3), "floats from -1 to 1 must be brought to 0..255"),
+    (np.full((4, 4, 3), np.nan), "numbers from nan to nan"),
+    (np.full((4, 4, 3), np.inf), "numbers from inf to inf"),
+    (_RAGGED, "found a list that is no array"),
+    ("photo.jpg", "found a file name; read the file with sn2fpn.data.read_image"),
+    (Path("photo.jpg"), "found a file name"),
+    (Image.new("RGB", (4, 4)), "found a picture of PIL"),
+    (None, "numbers of the type object"),
+    ({"image": 1}, "numbers of the type object"),
+]
+
+
+@pytest.fixture(scope="module")
+def predictor(small_cfg: Callable[..., CfgNode]) -> Predictor:
+    return Predictor(build_model(small_cfg()))
+
+
+@pytest.mark.parametrize(("picture", "words"), _UNUSABLE, ids=[words for _, words in _UNUSABLE])
+def test_what_is_no_picture_is_refused_with_the_reason(predictor: Predictor, picture: Any, words: str) -> None:
+    with pytest.raises(ArgumentError, match=r"^image: expected a BGR array \(height, width, 3\) of uint8") as refused:
+        predictor(picture)
+    assert words in str(refused.value)
+
+
+def test_floats_from_0_to_1_are_warned_about(
+    predictor: Predictor, image: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        for harmless in (image, image.astype(np.float32), np.zeros((9, 9, 3)), np.ones((9, 9, 3), np.uint8)):
+            predictor(harmless)
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING):
+        predictor(image / 255)
+    assert "at most 1, so it is nearly black to the model; floats from 0 to 1 must be multiplied by 255" in caplog.text
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 5])
+def test_models_of_other_numbers_of_channels(small_cfg: Callable[..., CfgNode], channels: int) -> None:
+    """Each channel is resized by itself and stays in its place, also where the format is RGB."""
+    mean, std = [float(i) for i in range(channels)], [1.0] * channels
+    keys = {"MODEL.PIXEL_MEAN": mean, "MODEL.PIXEL_STD": std, "INPUT.FORMAT": "RGB", "INPUT.MIN_SIZE_TEST": 32}
+    cfg = small_cfg()
+    cfg.merge_from_list([x for pair in keys.items() for x in pair])
+    cfg.MODEL.WEIGHTS = ""
+    predictor = Predictor(cfg)
+    seen: list[torch.Tensor] = []
+    predictor.model.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, channels)).astype(np.uint8)
+    assert predictor(picture)["instances"].image_size == (64, 64)
+    for i in range(channels):
+        gray = np.asarray(Image.fromarray(picture[:, :, i]).resize((32, 32), Image.Resampling.BILINEAR))
+        assert (seen[0][0, i, :32, :32].numpy() == gray.astype(np.float32) - i).all()
+    with pytest.raises(
+        ArgumentError, match=rf"\(height, width, {channels}\).*reads {channels} channels \(MODEL.PIXEL_M"
+    ):
+        predictor(np.zeros((64, 64, 3), np.uint8))
+
+
+def _with_names(weights: str, names: Any, folder: Path) -> str:
+    """Write a copy of a checkpoint that carries class names."""
+    data = torch.load(weights, weights_only=True)
+    torch.save(data | {"class_names": names}, folder / "named.pth")
+    return str(folder / "named.pth")
+
+
+def test_class_names_come_from_the_data_set_or_the_checkpoint(
+    small_cfg: Callable[..., CfgNode], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg = small_cfg()
+    own = Predictor(cfg).class_names
+    assert own[:2] == ["circle", "square"]
+    cfg.MODEL.WEIGHTS = _with_names(cfg.MODEL.WEIGHTS, own, tmp_path)
+    cfg.DATASETS.TEST = cfg.DATASETS.TRAIN = ("not_on_this_machine",)
+    with caplog.at_level(logging.WARNING):
+        predictor = Predictor(cfg)
+        assert predictor.categories == [{"id": i, "name": n} for i, n in enumerate(own)]
+        assert not caplog.records
+        cfg.MODEL.WEIGHTS = small_cfg().MODEL.WEIGHTS
+        assert Predictor(cfg).class_names[:2] == ["class 0", "class 1"]
+    assert "class 0" in caplog.text
+    assert Predictor(predictor.model).class_names[-1] == f"class {len(own) - 1}"
+    assert Predictor(predictor.model, None, predictor.categories).class_names == own
 
 
 @pytest.mark.parametrize(
-    "array", [np.zeros((4, 4)), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 3), bool)]
+    ("change", "words", "ids"),
+    [
+        (lambda n: ["gasket", *n[1:]], "class 0 is 'gasket' in the checkpoint but 'circle' in data set", range(6)),
+        (lambda n: n[::-1], "class 0 is", [6, 5, 4, 3, 2, 1]),  # The ids follow the names.
+        (lambda n: n[1:], "the checkpoint names 5 classes but the model has 6", None),
+        (lambda n: ["two\nlines", *n[1:]], "class 0 is 'two lines' in the checkpoint", range(6)),
+        (lambda n: [1, *n[1:]], "", None),
+        (lambda n: "circle", "", None),
+        (lambda n: {"circle": 0}, "", None),
+        (lambda n: [], "", None),
+    ],
 )
-def test_other_arrays_are_refused(small_cfg: Callable[..., CfgNode], array: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"BGR array \(height, width, 3\) of uint8, found"):
-        Predictor(build_model(small_cfg()))(array)
+def test_names_in_a_checkpoint_win_if_they_fit(
+    small_cfg: Callable[..., CfgNode],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    change: Callable[[list[str]], Any],
+    words: str,
+    ids: list[int] | None,
+) -> None:
+    cfg = small_cfg()
+    own = Predictor(cfg).categories
+    names = change([c["name"] for c in own])
+    cfg.MODEL.WEIGHTS = _with_names(cfg.MODEL.WEIGHTS, names, tmp_path)
+    with caplog.at_level(logging.WARNING):
+        found = Predictor(cfg).categories
+    assert [r.getMessage() for r in caplog.records if words not in r.getMessage() or not words] == []
+    assert bool(caplog.records) == bool(words)
+    if ids is None:
+        assert found == own
+    else:
+        assert [c["name"] for c in found] == [n.replace("\n", " ") for n in names]
+        assert [c["id"] for c in found] == list(ids)
 
 
 def test_weights_must_be_those_of_the_whole_model(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,17 @@ from PIL import Image
 
 from sn2fpn.structures import BitMasks, Boxes, Instances, PolygonMasks
 from sn2fpn.visualization import (
+    MAX_LABELS,
     Sample,
     class_color,
     draw_boxes,
     draw_instances,
     draw_masks,
+    draw_shown,
     image_grid,
     predictions_beside_ground_truth,
     scale_instances,
+    shown_detections,
 )
 
 GREY = 127
@@ -153,6 +158,95 @@ def test_scaled_instances(size: tuple[int, int]) -> None:
     assert BitMasks(scaled.gt_masks).get_bounding_boxes().tensor.tolist() == scaled.gt_boxes.tensor.tolist()
     assert box.tensor.tolist() == [[12, 12, 72, 48]]
     assert scale_instances(truth[:0], size).gt_masks.shape == (0, *size)
+
+
+def _crowd(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return `count` boxes (N, 4) of 6x6 pixels in an image of 240x320, and masks (N, 240, 320) that fill them."""
+    corners = np.random.default_rng(0).integers(0, (314, 234), (count, 2))
+    masks = np.zeros((count, 240, 320), bool)
+    for mask, (x, y) in zip(masks, corners):
+        mask[y : y + 6, x : x + 6] = True
+    return np.concatenate([corners, corners + 6], axis=1).astype(float), masks
+
+
+def _seconds(draw: Callable[[], np.ndarray]) -> float:
+    """Return the time of the fastest of three calls."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        draw()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def test_drawing_takes_linear_time() -> None:
+    """16 times as many objects take at most about 16 times as long; quadratic drawing would take 256 times."""
+    image = _picture(240, 320)
+    few, many = _crowd(400), _crowd(6400)
+    labels = ["circle 0.51"] * 6400
+    for draw in (lambda s: draw_boxes(image, s[0], labels[: len(s[0])]), lambda s: draw_masks(image, s[1])):
+        assert _seconds(lambda: draw(many)) < 60 * _seconds(lambda: draw(few))  # noqa: B023
+
+
+def test_a_crowd_has_no_labels_and_others_have_them_all() -> None:
+    image, color = _picture(240, 320), (255, 0, 0)
+    boxes, _ = _crowd(MAX_LABELS + 1)
+
+    def painted(count: int, label: str) -> int:
+        return int((draw_boxes(image, boxes[:count], [label] * count, [color] * count) == color).all(axis=2).sum())
+
+    assert painted(MAX_LABELS, "thing") > 2 * painted(MAX_LABELS, "")
+    assert painted(MAX_LABELS + 1, "thing") == painted(MAX_LABELS + 1, "")
+
+
+@pytest.mark.parametrize("label", ["two\nlines", "\x1b[31mred\x00", "\udcff", "letters " * 1000, "\u202e"])
+def test_labels_of_any_text_are_drawn(label: str) -> None:
+    drawn = draw_boxes(_picture(60, 90), [[10.0, 30.0, 70.0, 50.0]], [label])
+    assert drawn.shape == (60, 90, 3) and (drawn != GREY).any()
+
+
+def test_boxes_that_no_picture_can_hold_change_nothing() -> None:
+    image, box = _picture(60, 90), [10.0, 30.0, 70.0, 50.0]
+    boxes = [[-np.inf, 0.0, np.inf, 5.0], box, [-1e308, -1e308, 1e308, 1e308]]
+    drawn = draw_boxes(image, boxes, ["", "thing", ""], [(9, 9, 9)] * 3)
+    assert (drawn != draw_boxes(image, [box], ["thing"], [(9, 9, 9)])).sum() <= 3 * 2 * (60 + 90) * 3  # its frame
+
+
+def _found(scores: list[float]) -> Instances:
+    corners = torch.arange(len(scores))[:, None] * 9.0 + torch.tensor([[5.0, 20.0, 12.0, 40.0]])
+    classes = torch.arange(len(scores)) % 2
+    return Instances((90, 320), pred_boxes=Boxes(corners), pred_classes=classes, scores=torch.tensor(scores))
+
+
+def test_the_best_few_are_shown_in_gray_where_no_detection_reaches_the_threshold() -> None:
+    image = np.full((90, 320, 3), (10, 60, 10), np.uint8)
+    shown = shown_detections(_found([0.1, 0.4, 0.2, 0.3, 0.05, 0.35, 0.15, float("nan")]), 0.5)
+    assert shown.note == "0 of 8 reach 0.5; best 5 in gray" and shown.reach == 0
+    drawn = draw_shown(image, shown, ["a", "b"])
+    changed = drawn[(drawn != image).any(axis=2)]
+    assert len(changed) > 500 and (changed == changed[:, :1]).all()  # only gray, white and black
+    assert (drawn[-4] != image[-4]).any()  # the note at the bottom
+    assert shown.instances.scores.tolist() == pytest.approx([0.4, 0.35, 0.3, 0.2, 0.15])
+
+
+def test_detections_that_reach_the_threshold_are_shown_as_ever() -> None:
+    image, found = _picture(90, 320), _found([0.9, 0.5, 0.4])
+    shown = shown_detections(found, 0.5)
+    assert (len(shown.instances), shown.reach, shown.note) == (2, 2, "")
+    assert np.array_equal(draw_shown(image, shown, ["a", "b"]), draw_instances(image, found, ["a", "b"], 0.5))
+    nothing = shown_detections(found[:0], 0.5)
+    assert (len(nothing.instances), nothing.note) == (0, "")
+    assert np.array_equal(draw_shown(image, nothing, ["a", "b"]), image)
+    assert shown.scaled((180, 640)).instances.image_size == (180, 640)
+
+
+def test_classes_without_a_name_have_their_number() -> None:
+    box, classes = Boxes(torch.tensor([[10.0, 30.0, 70.0, 50.0]])), torch.tensor([7])
+    truth = Instances((60, 90), gt_boxes=box, gt_classes=classes)
+    names = [str(i) for i in range(7)]
+    assert np.array_equal(
+        draw_instances(_picture(60, 90), truth, names), draw_instances(_picture(60, 90), truth, [*names, "class 7"])
+    )
 
 
 def test_grid_keeps_every_picture() -> None:

@@ -51,6 +51,7 @@ def test_answers(study: Path) -> None:
     assert any("four of five studies would find a difference of 1 point with" in s for s in worse.details)
     assert measures.short == "cannot tell for coarse_share" and "over 3 variants" in measures.details[0]
     page, text = write_report(study), study / "report/report.md"
+    assert "Where two variants differ most" in page.read_text() and (study / "report/figures/sni_and_fpn.jpg").is_file()
     assert "Does SNI help?" in page.read_text() and "Sni is better than fpn" in text.read_text()
 
 

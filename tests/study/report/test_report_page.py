@@ -96,7 +96,9 @@ def test_the_page_stands_alone(study: Path, page: _Page) -> None:
     assert len(ids) == len(set(ids))
     targets = {a["href"] for tag, a in page.elements if tag == "a"}
     assert targets and {t[1:] for t in targets} <= set(ids)
-    assert page.count("svg") >= 6 and page.count("img") == 4 * 3  # four images: the truth and two variants
+    assert (
+        page.count("svg") >= 6 and page.count("img") == 4 * 3 + 2 * 2
+    )  # samples with the truth and two variants, contrasts
     for tag, attributes in page.elements:
         assert tag != "img" or attributes["alt"]
     assert page.count("script") == 1 and "aria-sort" in html  # the page's own script sorts tables

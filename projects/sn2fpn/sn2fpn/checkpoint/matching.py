@@ -43,6 +43,7 @@ class MatchReport:
         mismatched: names in the model whose tensors have other shapes in the file; they keep their values.
         unused: names in the file that have no place in the model, with the reason.
         used: names in the file that have a place.
+        class_names: names of the classes by contiguous id, as far as the file has them.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class MatchReport:
     mismatched: list[Mismatch] = field(default_factory=list)
     unused: dict[str, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    class_names: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:

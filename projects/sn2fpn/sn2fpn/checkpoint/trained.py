@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from ..errors import ArgumentError
@@ -20,7 +22,7 @@ def load_trained(model: nn.Module, path: str, average: bool = False) -> MatchRep
         average: whether to take the moving average of the weights, which training keeps beside them.
 
     Returns:
-        What matched, or None without a path.
+        What matched and the names of the classes, or None without a path.
 
     Raises:
         ArgumentError: see `Checkpointer.load`; or the file holds no average.
@@ -31,4 +33,13 @@ def load_trained(model: nn.Module, path: str, average: bool = False) -> MatchRep
         if "ema" not in rest:
             raise ArgumentError("average", f"{path} holds no averaged weights; set it to False")
         model.load_state_dict(rest["ema"])
+    if checkpointer.report is not None:
+        checkpointer.report.class_names = _class_names(rest.get("class_names"))
     return checkpointer.report
+
+
+def _class_names(found: Any) -> list[str]:
+    """Return the class names of a file in one line each, or [] if there are none that could be used."""
+    if not isinstance(found, list | tuple) or not all(isinstance(name, str) for name in found):
+        return []
+    return ["".join(c if c.isprintable() else " " for c in name) for name in found]

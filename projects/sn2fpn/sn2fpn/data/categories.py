@@ -34,21 +34,30 @@ COCO_CATEGORIES = dict(zip(_COCO_IDS, _COCO_NAMES.split(", "), strict=True))
 """The names of COCO's classes by category id."""
 
 
-def known_categories(names: Sequence[str], num_classes: int) -> list[Category]:
+def known_categories(names: Sequence[str], num_classes: int, trained: Sequence[str] = ()) -> list[Category]:
     """Return the classes of a model that was trained on the named data sets, by contiguous id, as COCO categories.
 
     The classes come from the first data set that has as many classes as the model. They are read from its annotation
     file if the file exists and is not large, and from its metadata otherwise. If no data set helps, the classes are
     called "class 0", "class 1", …, and have their contiguous ids.
 
+    The names that a checkpoint carries count more than those of any data set, because the weights were trained on them,
+    whereas the data set of that name may be another one here. The ids are still those of the data set if it has the
+    same names, in any order, and contiguous otherwise. A warning says where the two differ.
+
     Args:
         names: registered data sets in the order of preference; slices are allowed.
         num_classes: number of classes of the model.
+        trained: the class names in the model's checkpoint by contiguous id; none if it has none.
     """
+    if trained and len(trained) != num_classes:
+        problem = "the checkpoint names %d classes but the model has %d, so the names in the checkpoint are not used"
+        logger.warning(problem, len(trained), num_classes)
+        trained = ()
     for name in dict.fromkeys(name.partition("[")[0] for name in names):
         categories = _categories(name)
         if len(categories) == num_classes:
-            return categories
+            return _renamed(categories, trained, name) if trained else categories
         if categories:
             logger.warning(
                 "data set %r has %d classes but the model has %d, so its class names are not used",
@@ -56,8 +65,29 @@ def known_categories(names: Sequence[str], num_classes: int) -> list[Category]:
                 len(categories),
                 num_classes,
             )
+    if trained:
+        return [{"id": i, "name": name} for i, name in enumerate(trained)]
     logger.warning("the names of the model's %d classes are unknown, so they are called 'class 0', …", num_classes)
     return [{"id": i, "name": f"class {i}"} for i in range(num_classes)]
+
+
+def _renamed(categories: list[Category], trained: Sequence[str], set_name: str) -> list[Category]:
+    """Return the categories with the checkpoint's names, and with the ids of a data set that has the same names."""
+    names = [c["name"] for c in categories]
+    if names == list(trained):
+        return categories
+    at = next(i for i, (theirs, ours) in enumerate(zip(trained, names)) if theirs != ours)
+    same = sorted(names) == sorted(trained) and len(set(names)) == len(names)
+    logger.warning(
+        "class %d is %r in the checkpoint but %r in data set %r; the names in the checkpoint are used%s",
+        at,
+        trained[at],
+        names[at],
+        set_name,
+        "" if same else ", with the ids 0, 1, …",
+    )
+    ids = {c["name"]: c["id"] for c in categories} if same else {}
+    return [{"id": ids.get(name, i), "name": name} for i, name in enumerate(trained)]
 
 
 def _categories(name: str) -> list[Category]:

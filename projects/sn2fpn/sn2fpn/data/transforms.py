@@ -71,9 +71,9 @@ class Resize:
         return np.array([self.new[1] * 1.0 / self.old[1], self.new[0] * 1.0 / self.old[0]])
 
     def _pil(self, image: np.ndarray, filter: Image.Resampling) -> np.ndarray:
-        gray = image.ndim == 3 and image.shape[2] == 1
-        resized = Image.fromarray(image[:, :, 0] if gray else image).resize(self.new[::-1], filter)
-        return np.asarray(resized)[:, :, None] if gray else np.asarray(resized)
+        if image.ndim == 3 and image.shape[2] != 3:  # PIL would take two or four channels for transparent colours.
+            return np.stack([self._pil(channel, filter) for channel in np.moveaxis(image, 2, 0)], axis=2)
+        return np.asarray(Image.fromarray(image).resize(self.new[::-1], filter))
 
 
 @dataclass(frozen=True)

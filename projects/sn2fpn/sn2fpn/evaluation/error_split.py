@@ -80,21 +80,21 @@ class Judgement:
     missed: np.ndarray
 
     @property
+    def is_wrong(self) -> np.ndarray:
+        return self.kind >= 0
+
+    @property
     def is_right(self) -> np.ndarray:
         return self.kind == _RIGHT
 
 
-def split_errors(
-    records: Sequence[dict[str, Any]], detections: Sequence[ImageDetections], num_classes: int
-) -> ErrorSplit:
+def split_errors(judged: Sequence[Judgement], num_classes: int) -> ErrorSplit:
     """Split the AP50 that a detector loses into kinds of errors.
 
     Args:
-        records: the data set dicts.
-        detections: the detections of each image, in the same order.
+        judged: the images of a data set; see `judge_image`.
         num_classes: the number of classes.
     """
-    judged = [judge_image(record, found) for record, found in zip(records, detections, strict=True)]
     now = _precision(judged, num_classes, "")
     lost = {kind: float(_precision(judged, num_classes, kind).mean() - now.mean()) for kind in KINDS}
     count = {kind: sum(int((j.kind == k).sum()) for j in judged) for k, kind in enumerate(KINDS)}

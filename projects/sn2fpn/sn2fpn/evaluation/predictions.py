@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,35 @@ from torch import nn
 from ..data import DatasetMapper, build_mapper, class_names, evenly_spread, get_dataset_dicts, read_image
 from ..data.mapper import annotations_to_instances
 from ..data.transforms import TransformList
-from ..visualization import Sample, predictions_beside_ground_truth
+from ..visualization import Sample, predictions_beside_ground_truth, shown_detections
 from .evaluator import evaluation_mode
 
 __all__ = ["draw_predictions", "draw_set"]
+
+logger = logging.getLogger(__name__)
 
 
 def draw_predictions(
     cfg: Any, model: nn.Module, path: str | Path, images: int = 8, score_threshold: float = 0.5
 ) -> Path:
     """Draw predictions for the first data set of `DATASETS.TEST`; see `draw_set` for the arguments."""
-    return draw_set(cfg.DATASETS.TEST[0], build_mapper(cfg, is_train=False), model, path, images, score_threshold)
+    mapper, limit = build_mapper(cfg, is_train=False), cfg.TEST.DETECTIONS_PER_IMAGE
+    return draw_set(cfg.DATASETS.TEST[0], mapper, model, path, images, score_threshold, limit)
 
 
 def draw_set(
-    name: str, mapper: DatasetMapper, model: nn.Module, path: str | Path, images: int = 8, score_threshold: float = 0.5
+    name: str,
+    mapper: DatasetMapper,
+    model: nn.Module,
+    path: str | Path,
+    images: int = 8,
+    score_threshold: float = 0.5,
+    limit: int = -1,
 ) -> Path:
     """Draw predictions beside the ground truth for images that are spread evenly over a data set.
 
     Images with objects are preferred. If the model predicts masks, the masks are drawn too. The model keeps its mode.
+    If no prediction for an image reaches the threshold, the best few are drawn in gray.
 
     Args:
         name: name of the data set.
@@ -39,6 +50,8 @@ def draw_set(
         path: the PNG file to write or replace.
         images: maximal number of images.
         score_threshold: predictions with lower scores are not drawn.
+        limit: largest number of detections per image, for a warning about images with more objects; a negative number
+            means no limit.
 
     Returns:
         `path`.
@@ -54,4 +67,28 @@ def draw_set(
             mask_format = "bitmask" if found.has("pred_masks") else None
             truth = annotations_to_instances(record["annotations"], TransformList(), image.shape[:2], mask_format)
             samples.append(Sample(image, truth, found, Path(record["file_name"]).name))
+    _report(samples, path, score_threshold, limit)
     return predictions_beside_ground_truth(samples, path, class_names(name), score_threshold)
+
+
+def _report(samples: list[Sample], path: str | Path, score_threshold: float, limit: int) -> None:
+    """Say what a reader of the picture could misunderstand."""
+    reached = [shown_detections(s.prediction, score_threshold).reach for s in samples]
+    if samples and not any(reached):
+        found = sum(len(s.prediction) for s in samples)
+        logger.warning(
+            "%s: 0 of %d detections in %d images reach %g, so the best few of each image are drawn in gray",
+            path,
+            found,
+            len(samples),
+            score_threshold,
+        )
+    for sample in samples:
+        if 0 <= limit < len(sample.truth):
+            logger.warning(
+                "%s has %d objects, but TEST.DETECTIONS_PER_IMAGE (max_detections of the RoI heads) allows %d "
+                "detections per image, so that the others cannot be found",
+                sample.title,
+                len(sample.truth),
+                limit,
+            )

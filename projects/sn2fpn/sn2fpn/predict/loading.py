@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
+from torch import nn
 
 from ..config import get_cfg, instantiate
 from ..data import known_categories, register_custom
@@ -31,16 +32,28 @@ def load_predictor(config_file: str, weights: str, opts: Sequence[str]) -> tuple
 
     Raises:
         UserError: the configuration is broken, a change does not fit it, or weights are missing or belong to another
-            model.
+            model, or the model reads pictures of other than three channels.
     """
     load = _from_python if config_file.endswith(".py") else _from_yaml
-    predictor, custom, names = load(config_file, weights, opts)
-    register_custom(custom)
-    return predictor, known_categories(names, predictor.model.roi_heads.num_classes)
+    loaded = load(config_file, weights, opts)
+    if (channels := len(loaded.model.pixel_mean)) != 3:
+        raise UserError(
+            f"--config-file {config_file}: expected a model of pictures with 3 channels, as files have, found "
+            f"{channels} in MODEL.PIXEL_MEAN; give its pictures as arrays to sn2fpn.predict.Predictor"
+        )
+    register_custom(loaded.custom)
+    categories = known_categories(loaded.sets, loaded.model.roi_heads.num_classes, loaded.class_names)
+    return Predictor(loaded.model, loaded.resize, categories), categories
 
 
-_Loaded = tuple[Predictor, Sequence[Any], list[str]]
-"""A predictor, the data sets to register, and the names of those that the model was trained and tested on."""
+class _Loaded(NamedTuple):
+    """What a configuration says about prediction."""
+
+    model: nn.Module
+    resize: ResizeShortestEdge | None
+    class_names: list[str]  # of the checkpoint
+    custom: Sequence[Any]  # the data sets to register
+    sets: list[str]  # names of the data sets that the model was trained and tested on
 
 
 def _from_yaml(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
@@ -50,9 +63,9 @@ def _from_yaml(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
     _check_given(weights or cfg.MODEL.WEIGHTS, config_file)
     model = build_model(cfg)
     with argument_names({"path": "--weights" if weights else "MODEL.WEIGHTS", "average": "SOLVER.EMA.ENABLED"}):
-        load_whole(model, weights or cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED)
-    sets = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
-    return Predictor(model, *build_augmentations(cfg, is_train=False)), cfg.DATASETS.CUSTOM, sets
+        names = load_whole(model, weights or cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED)
+    (resize,) = build_augmentations(cfg, is_train=False)
+    return _Loaded(model, resize, names, cfg.DATASETS.CUSTOM, [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN])
 
 
 def _from_python(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
@@ -63,10 +76,11 @@ def _from_python(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded
     _check_given(weights or options.weights, config_file)
     model = recipe.build_model()
     with argument_names({"path": "--weights" if weights else options.key("weights"), "average": options.key("ema")}):
-        load_whole(model, weights or options.weights, options.ema)
+        names = load_whole(model, weights or options.weights, options.ema)
     sets = [(loaders.get(kind) or {}).get("dataset", {}) for kind in ("test", "train")]
     custom = OmegaConf.to_container(loaders.custom) if "custom" in loaders else []
-    return Predictor(model, evaluation_resize(recipe.cfg)), custom, [n for s in sets for n in _as_list(s.get("names"))]
+    sets = [name for s in sets for name in _as_list(s.get("names"))]
+    return _Loaded(model, evaluation_resize(recipe.cfg), names, custom, sets)
 
 
 def evaluation_resize(cfg: Any) -> ResizeShortestEdge | None:

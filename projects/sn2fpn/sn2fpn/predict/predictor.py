@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,13 @@ from torch import nn
 from ..checkpoint import load_trained
 from ..checkpoint.matching import compact_names
 from ..config import CfgNode
+from ..data import known_categories, register_custom
 from ..data.augmentation import ResizeShortestEdge, build_augmentations, plan_transforms
+from ..data.categories import Category
 from ..errors import ArgumentError, argument_names
 from ..evaluation.evaluator import evaluation_mode
 from ..modeling import build_model
+from .pixels import as_pixels
 
 __all__ = ["Predictor", "load_whole"]
 
@@ -32,6 +37,14 @@ class Predictor:
         model: a configuration, from which the detector is built on `MODEL.DEVICE` with the weights of
             `MODEL.WEIGHTS`; or a detector that is ready. The detector keeps its mode (training or evaluation).
         resize: with a detector, how pictures are resized; None keeps their size. A configuration has its own resizing.
+        categories: with a detector, its classes by contiguous id, as dicts with "id" and "name". By default they are
+            called "class 0", "class 1" and so on.
+
+    Attributes:
+        model: the detector.
+        resize: how pictures are resized, or None.
+        categories: the classes by contiguous id, see `known_categories`. Those of a configuration have the names that
+            the checkpoint carries, or else those of its data sets.
 
     Raises:
         UserError: see `build_model` and `load_trained`; or the file lacks weights of the model.
@@ -45,37 +58,63 @@ class Predictor:
         >>> predictor = Predictor(cfg)  # MODEL.WEIGHTS is empty, so the weights are random.
         >>> predictor(np.zeros((48, 64, 3), np.uint8))["instances"].image_size
         (48, 64)
+        >>> predictor.class_names[:2]
+        ['circle', 'square']
     """
 
-    def __init__(self, model: CfgNode | nn.Module, resize: ResizeShortestEdge | None = None) -> None:
+    def __init__(
+        self,
+        model: CfgNode | nn.Module,
+        resize: ResizeShortestEdge | None = None,
+        categories: Sequence[Category] | None = None,
+    ) -> None:
+        self._sets: tuple[Sequence[Any], list[str]] = (), []
+        self._trained: list[str] = []
         if isinstance(model, nn.Module):
             self.model, self.resize = model, resize
+            if categories is not None:
+                self.categories = list(categories)
         else:
             cfg = model
             self.model = build_model(cfg)
             (self.resize,) = build_augmentations(cfg, is_train=False)
             with argument_names({"path": "MODEL.WEIGHTS", "average": "SOLVER.EMA.ENABLED"}):
-                load_whole(self.model, cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED)
+                self._trained = load_whole(self.model, cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED)
+            self._sets = cfg.DATASETS.CUSTOM, [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
+
+    @cached_property
+    def categories(self) -> list[Category]:
+        # The data sets are looked at only when the names are asked for, because that may read an annotation file.
+        custom, names = self._sets
+        register_custom(custom)
+        return known_categories(names, self.model.roi_heads.num_classes, self._trained)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The class names by contiguous id, as in `pred_classes`."""
+        return [c["name"] for c in self.categories]
 
     @torch.no_grad()
-    def __call__(self, image: np.ndarray) -> dict[str, Any]:
+    def __call__(self, image: Any) -> dict[str, Any]:
         """Detect objects in one picture.
 
         Args:
-            image: the picture in BGR order (array [H, W, 3]), as OpenCV reads it, of uint8 or of floats in the same
-                range.
+            image: the picture in BGR order, as OpenCV reads it: an array, a tensor or nested lists (H, W, C) with
+                numbers from 0 to 255. Whole numbers of any type give the same detections. Floats are resized without
+                antialiasing, as in Detectron2. Tensors too have their channels at the end. A model whose
+                `MODEL.PIXEL_MEAN` has another number of channels than three reads them in the given order.
 
         Returns:
             A dict whose "instances" have the size (H, W) and the fields `pred_boxes`, `scores`, `pred_classes` and,
             if the model has a mask head, `pred_masks`, best first.
 
         Raises:
-            ValueError: the array has another shape or type, or no pixels.
+            ArgumentError: `image` has another shape or another kind of numbers, has no pixels, or has numbers beyond
+                0..255.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape or image.dtype.kind not in "uf":
-            raise ValueError(f"expected a BGR array (height, width, 3) of uint8, found {image.shape} {image.dtype}")
+        image = as_pixels(image, len(self.model.pixel_mean))
         height, width = image.shape[:2]
-        if self.model.input_format == "RGB":
+        if self.model.input_format == "RGB" and image.shape[2] == 3:
             image = image[:, :, ::-1]
         if self.resize is not None:
             transforms = plan_transforms([self.resize], (height, width), np.random.default_rng(0))
@@ -85,8 +124,11 @@ class Predictor:
             return self.model([{"image": pixels, "height": height, "width": width}])[0]
 
 
-def load_whole(model: nn.Module, path: str, average: bool) -> None:
+def load_whole(model: nn.Module, path: str, average: bool) -> list[str]:
     """Load the weights of a checkpoint as `load_trained` does, and require them for the whole model.
+
+    Returns:
+        The class names by contiguous id that the checkpoint carries, or [].
 
     Raises:
         ArgumentError: see `load_trained`; or the file lacks weights of the model.
@@ -94,7 +136,8 @@ def load_whole(model: nn.Module, path: str, average: bool) -> None:
     report = load_trained(model, path, average)
     if report is None:
         logger.warning("No weights are given, so the model has random weights and its detections mean nothing")
-    elif not report.complete:
+        return []
+    if not report.complete:
         lacking = report.missing | {m.name for m in report.mismatched}
         shown = compact_names(lacking, lacking | report.loaded)
         raise ArgumentError(
@@ -103,3 +146,4 @@ def load_whole(model: nn.Module, path: str, average: bool) -> None:
             f"({', '.join(shown[:5])}{', ...' if len(shown) > 5 else ''}); predicting needs a model that was trained "
             "with this configuration",
         )
+    return report.class_names

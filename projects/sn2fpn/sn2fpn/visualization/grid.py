@@ -11,7 +11,9 @@ from PIL import Image, ImageDraw
 
 from ..atomic import atomic_write
 from ..structures import Instances
-from .instances import draw_instances, fit_image, font, scale_instances
+from .detections import draw_shown, shown_detections
+from .instances import draw_instances, fit_image, scale_instances
+from .labels import MAX_LABELS, font
 
 __all__ = ["Sample", "image_grid", "predictions_beside_ground_truth", "save_png"]
 
@@ -82,7 +84,8 @@ def predictions_beside_ground_truth(
         samples: at least one sample.
         path: the file to write or replace.
         class_names: the class names by contiguous id.
-        score_threshold: predictions with lower scores are not drawn.
+        score_threshold: predictions with lower scores are not drawn, except the best few, in gray and with a note,
+            where no prediction reaches it.
         size_px: the longer edge of every image in the picture, so that labels are equally readable.
         pairs_per_row: number of samples per row.
 
@@ -93,14 +96,14 @@ def predictions_beside_ground_truth(
     titles: list[str] = []
     for sample in samples:
         image, _ = fit_image(sample.image, size_px)
-        shown = sample.prediction[sample.prediction.scores >= score_threshold]
-        for instances in (sample.truth, shown):
-            scaled = scale_instances(instances, image.shape[:2])
-            cells.append(draw_instances(image, scaled, class_names, font_size_px=13))
+        truth = scale_instances(sample.truth, image.shape[:2])
+        shown = shown_detections(sample.prediction, score_threshold).scaled(image.shape[:2])
+        cells.append(draw_instances(image, truth, class_names, font_size_px=13))
+        cells.append(draw_shown(image, shown, class_names, font_size_px=13))
         name = f"{sample.title}: " if sample.title else ""
         titles += [
-            f"{name}ground truth, {_count(len(sample.truth))}",
-            f"prediction, {_count(len(shown))} scoring {score_threshold:g} or more",
+            f"{name}ground truth, {_count(len(truth))}",
+            f"prediction, {_count(shown.reach)} scoring {score_threshold:g} or more",
         ]
     width = 2 * pairs_per_row
     rows = [slice(i, i + width) for i in range(0, len(cells), width)]
@@ -115,7 +118,7 @@ def save_png(image: np.ndarray, path: str | Path) -> Path:
 
 
 def _count(boxes: int) -> str:
-    return f"{boxes} box" if boxes == 1 else f"{boxes} boxes"
+    return f"{boxes} box" if boxes == 1 else f"{boxes} boxes" + " without labels" * (boxes > MAX_LABELS)
 
 
 def _shorten(canvas: ImageDraw.ImageDraw, text: str, width_px: int) -> str:

@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..structures import BitMasks, Boxes, Instances, PolygonMasks
+from ..structures.masks import polygons_to_bitmask
+from .labels import MAX_LABELS, Color, LabelPlacer, draw_label, printable
 
-__all__ = ["class_color", "draw_boxes", "draw_instances", "draw_masks", "font", "fit_image", "scale_instances"]
+__all__ = ["class_color", "draw_boxes", "draw_instances", "draw_masks", "fit_image", "font_size", "scale_instances"]
 
-Color = tuple[int, int, int]
-_Rectangle = tuple[float, float, float, float]
 _MASK_FIELDS = ("pred_masks", "gt_masks")
 
 
@@ -44,7 +41,8 @@ def draw_boxes(
     """Draw boxes and labels on a copy of an image.
 
     Labels have a background of the box's colour. They are placed inside the image, where they hide few other labels and
-    small boxes. Small boxes are drawn over large ones. Boxes with NaN are left out.
+    small boxes. An image with more than `MAX_LABELS` (300) labels gets none of them, so that the time grows linearly
+    with the number of boxes. Small boxes are drawn over large ones. Boxes that are not finite are left out.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -69,24 +67,25 @@ def draw_boxes(
 
     picture = Image.fromarray(np.ascontiguousarray(image))
     canvas = ImageDraw.Draw(picture)
-    size = font_size_px or max(10, round(0.022 * (picture.width * picture.height) ** 0.5))
-    line = max(1, round(size / 7))
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    order = [i for i in np.argsort(-area, kind="stable") if np.isfinite(boxes[i]).all()]
-    for i in order:
-        canvas.rectangle(_inside(boxes[i], picture.size), outline=tuple(colors[i]), width=line)
-    drawn = [_inside(boxes[i], picture.size) for i in order]
-    placed: list[_Rectangle] = []
-    for i in reversed(order):  # labels of small boxes come first, because they fit in fewer places
-        if labels[i]:
-            spot = _place(canvas, labels[i], _inside(boxes[i], picture.size), size, picture.size, placed, drawn)
-            placed.append(spot)
-            canvas.rectangle(spot, fill=tuple(colors[i]))
-            pad = _padding(size)
-            canvas.text(
-                (spot[0] + pad, spot[1] + pad), labels[i], fill=_readable_on(colors[i]), font=font(size), anchor="la"
-            )
+    size = font_size_px or font_size(image)
+    finite = np.flatnonzero(np.isfinite(boxes).all(axis=1))
+    with np.errstate(over="ignore"):
+        area = (boxes[finite, 2:] - boxes[finite, :2]).prod(axis=1)
+    order = finite[np.argsort(-area, kind="stable")]
+    drawn = _inside(boxes[order], picture.size)
+    for i, box in zip(order, drawn):
+        canvas.rectangle(tuple(box.tolist()), outline=tuple(colors[i]), width=max(1, round(size / 7)))
+    if np.count_nonzero([bool(labels[i]) for i in order]) <= MAX_LABELS:
+        placer = LabelPlacer(picture.size, size, drawn)
+        for i, box in zip(order[::-1], drawn[::-1]):  # labels of small boxes come first: they fit in fewer places
+            if labels[i]:
+                draw_label(canvas, placer, box, printable(labels[i]), tuple(colors[i]))
     return np.asarray(picture)
+
+
+def font_size(image: np.ndarray) -> int:
+    """Return the height of letters in pixels that suits an image (H, W, 3); it is at least 10."""
+    return max(10, round(0.022 * (image.shape[0] * image.shape[1]) ** 0.5))
 
 
 def draw_masks(
@@ -115,10 +114,17 @@ def draw_masks(
     out = np.array(image, order="C")
     line = max(1, round(0.002 * (image.shape[0] * image.shape[1]) ** 0.5))
     for i in np.argsort([-np.count_nonzero(m) for m in masks], kind="stable"):
+        rows, columns = np.flatnonzero(masks[i].any(axis=1)), np.flatnonzero(masks[i].any(axis=0))
+        if not len(rows):
+            continue
+        # Only the part of the image around the mask is touched, so that many small masks take little time.
+        part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        mask, pixels = masks[i][part], out[part]
         color = np.array(colors[i], dtype=np.float32)
-        out[masks[i]] = np.rint(out[masks[i]] * (1 - opacity) + color * opacity).astype(np.uint8)
-        contours, _ = cv2.findContours(masks[i].astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(out, contours, -1, tuple(map(int, colors[i])), line)
+        pixels[mask] = np.rint(pixels[mask] * (1 - opacity) + color * opacity).astype(np.uint8)
+        contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        corner = int(columns[0]), int(rows[0])
+        cv2.drawContours(out, contours, -1, tuple(map(int, colors[i])), line, offset=corner)
     return out
 
 
@@ -128,6 +134,7 @@ def draw_instances(
     class_names: Sequence[str],
     score_threshold: float = 0.0,
     font_size_px: int | None = None,
+    color: Color | None = None,
 ) -> np.ndarray:
     """Draw predictions (`pred_boxes`, `pred_classes`, `scores`) or ground truth (`gt_boxes`, `gt_classes`).
 
@@ -136,25 +143,30 @@ def draw_instances(
     Args:
         image: (H, W, 3) uint8 RGB.
         instances: boxes and masks in pixels of `image`.
-        class_names: the class names by contiguous id.
+        class_names: the class names by contiguous id. Classes beyond are called "class 7" and so on.
         score_threshold: predictions with lower scores are left out.
         font_size_px: see `draw_boxes`.
+        color: one RGB colour for all instances; None takes that of each instance's class.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
+    names = dict(enumerate(class_names))
     if instances.has("pred_boxes"):
         instances = instances[instances.scores >= score_threshold].to("cpu")
         boxes, classes = instances.pred_boxes.tensor, instances.pred_classes.tolist()
-        labels = [f"{class_names[c]} {s:.2f}" for c, s in zip(classes, instances.scores.tolist())]
+        labels = [f"{names.get(c, f'class {c}')} {s:.2f}" for c, s in zip(classes, instances.scores.tolist())]
     else:
         instances = instances.to("cpu")
         boxes, classes = instances.gt_boxes.tensor, instances.gt_classes.tolist()
-        labels = [class_names[c] for c in classes]
-    colors = [class_color(c) for c in classes]
+        labels = [names.get(c, f"class {c}") for c in classes]
+    colors = [color or class_color(c) for c in classes]
     for field in _MASK_FIELDS:
         if instances.has(field):
-            image = draw_masks(image, _bitmaps(instances.get(field), image.shape[:2]), colors)
+            masks = instances.get(field)
+            if isinstance(masks, PolygonMasks):
+                masks = BitMasks.from_polygon_masks(masks, *image.shape[:2])
+            image = draw_masks(image, _tensor(masks), colors)
     return draw_boxes(image, boxes.numpy(), labels, colors, font_size_px)
 
 
@@ -167,16 +179,18 @@ def scale_instances(instances: Instances, size: tuple[int, int]) -> Instances:
         if isinstance(value, Boxes):
             fields[name] = Boxes(value.tensor.cpu() * factors)
         elif name in _MASK_FIELDS:
-            masks = (255 * mask.astype(np.uint8) for mask in _bitmaps(value, instances.image_size))
-            resized = [cv2.resize(mask, size[::-1], interpolation=cv2.INTER_AREA) >= 128 for mask in masks]
-            fields[name] = torch.from_numpy(np.stack(resized) if resized else np.zeros((0, *size), dtype=bool))
+            masks = torch.zeros(len(value), *size, dtype=torch.bool)
+            if isinstance(value, PolygonMasks):  # Each is drawn when it is its turn, because they may be many.
+                bitmaps = (polygons_to_bitmask(list(polygons), height, width) for polygons in value)
+            else:
+                bitmaps = iter(_tensor(value))
+            for out, mask in zip(masks.numpy(), bitmaps):
+                out[:] = cv2.resize(255 * mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_AREA) >= 128
+            fields[name] = masks
     return Instances(size, **fields)
 
 
-def _bitmaps(masks: Tensor | BitMasks | PolygonMasks, size: tuple[int, int]) -> np.ndarray:
-    """Convert the field `pred_masks` or `gt_masks` to (N, height, width) bool."""
-    if isinstance(masks, PolygonMasks):
-        masks = BitMasks.from_polygon_masks(masks, *size)
+def _tensor(masks: Tensor | BitMasks) -> np.ndarray:
     return (masks.tensor if isinstance(masks, BitMasks) else masks).cpu().numpy()
 
 
@@ -188,75 +202,7 @@ def fit_image(image: np.ndarray, size_px: int) -> tuple[np.ndarray, float]:
     return np.asarray(Image.fromarray(image).resize(target, Image.Resampling.BICUBIC, reducing_gap=3.0)), factor
 
 
-@lru_cache
-def font(size_px: int) -> ImageFont.FreeTypeFont:
-    """Load DejaVu Sans Bold, which Matplotlib contains and which has the letters of most languages."""
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"
-    return ImageFont.truetype(str(path), size_px)
-
-
-def _padding(size_px: int) -> int:
-    return max(1, round(size_px / 6))
-
-
-def _readable_on(color: Color) -> Color:
-    """Return black for light colours and white for dark ones, by the luma of ITU-R BT.601."""
-    return (0, 0, 0) if 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140 else (255, 255, 255)
-
-
-def _inside(box: np.ndarray, size: tuple[int, int]) -> _Rectangle:
-    """Sort the corners of a box, and clip them to an image of (width, height)."""
-    x1, x2 = np.clip(sorted((box[0], box[2])), 0, size[0] - 1)
-    y1, y2 = np.clip(sorted((box[1], box[3])), 0, size[1] - 1)
-    return float(x1), float(y1), float(x2), float(y2)
-
-
-def _place(
-    canvas: ImageDraw.ImageDraw,
-    label: str,
-    box: _Rectangle,
-    size_px: int,
-    size: tuple[int, int],
-    placed: Sequence[_Rectangle],
-    boxes: Sequence[_Rectangle],
-) -> _Rectangle:
-    """Choose the place of a label: at a corner of its box, inside the image, and over few labels and small boxes."""
-    pad = _padding(size_px)
-    width = canvas.textlength(label, font=font(size_px)) + 2 * pad
-    height = sum(font(size_px).getmetrics()) + 2 * pad
-    x1, y1, x2, y2 = box
-    corners = (
-        (x1, y1 - height),
-        (x1, y1),
-        (x1, y2),
-        (x2 - width, y1 - height),
-        (x2 - width, y2),
-        (x1, y2 - height),
-        (x2 - width, y1),
-        (x2, y1),
-        (x1 - width, y1),
-    )
-    best: _Rectangle = (0.0, 0.0, width, height)
-    least = float("inf")
-    for rank, (x, y) in enumerate(corners):
-        left = min(max(x, 0.0), max(size[0] - 1 - width, 0.0))
-        top = min(max(y, 0.0), max(size[1] - 1 - height, 0.0))
-        spot = (left, top, left + width, top + height)
-        moved = abs(left - x) + abs(top - y)  # a label far from its corner may seem to belong to another box
-        cost = 3 * sum(_shared(spot, other) for other in placed) + moved * size_px / 4 + rank * 0.04 * width * height
-        cost += sum(_hidden(spot, other) for other in boxes)
-        if cost < least:
-            best, least = spot, cost
-    return best
-
-
-def _hidden(label: _Rectangle, box: _Rectangle) -> float:
-    """Return the area of a box under a label, with less weight for large boxes, whose edges remain visible."""
-    label_area = (label[2] - label[0]) * (label[3] - label[1])
-    box_area = (box[2] - box[0]) * (box[3] - box[1])
-    return _shared(label, box) * min(1.0, label_area / max(box_area, 1.0))
-
-
-def _shared(a: _Rectangle, b: _Rectangle) -> float:
-    """Return the area of the intersection of two rectangles."""
-    return max(min(a[2], b[2]) - max(a[0], b[0]), 0.0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0.0)
+def _inside(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Sort the corners of (N, 4) boxes, and clip them to an image of (width, height)."""
+    corners = np.sort(boxes.reshape(-1, 2, 2), axis=1).clip(0, np.array(size) - 1)
+    return corners.reshape(-1, 4)

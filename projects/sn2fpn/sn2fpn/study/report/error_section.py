@@ -25,7 +25,8 @@ _NOTES = (
     'least 0.5). Localisation errors cover an object of their class too loosely (0.1 to 0.5). "Both" covers an object '
     "of another class too loosely. Duplicates are further detections of an object that has been found. Background "
     "errors cover no object. Missed objects are found by no detection. Because correcting one kind can uncover "
-    "another, the points do not add up. Entries are means over seeds; brackets hold the paired difference to the baseline.",
+    "another, the points do not add up. Entries are means over seeds; brackets hold the paired difference to the "
+    "baseline.",
     "The curves show the best precision at a recall of at least the value on the axis, at an IoU of 0.5, as the mean "
     "over classes and seeds.",
 )
@@ -46,11 +47,9 @@ def _splits(results: StudyResults, test_set: TestSet, variant: str) -> dict[int,
     found = {}
     for cell in results.of(variant):
         try:
-            detections = test_set.predictions(cell)
+            found[cell.seed] = split_errors(test_set.judged(cell), len(test_set.class_names))
         except UserError as e:
             logger.warning("no errors for %s: %s", cell.cell.name, e)
-            continue
-        found[cell.seed] = split_errors(test_set.records, detections, len(test_set.class_names))
     return found
 
 

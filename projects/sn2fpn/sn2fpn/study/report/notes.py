@@ -228,7 +228,8 @@ def samples(study: StudyResults, shown: Sequence[SampleRow], test_set: TestSet |
     return [
         f"The same {len(shown)} of the {len(test_set.records):,} test images are shown for all variants. They are "
         f"evenly spread over the test set and not chosen by their results. The detections are those of seed {seeds} "
-        f"with a score of at least {SCORE_THRESHOLD:g}."
+        f"with a score of at least {SCORE_THRESHOLD:g}. Where none has, the best few are drawn in gray, and the "
+        "picture says so."
     ]
 
 
@@ -245,6 +246,14 @@ def tuning(study: StudyResults) -> list[str]:
             f"The best value lies at the end of the range for {joined(edge)}, so a wider range may give better ones."
         )
     return notes
+
+
+CONTRAST = [
+    "These test images were chosen because the F1 scores of the two variants differ most on them, so they do not show "
+    "how the variants compare in general. A detection counts if its score reaches the threshold at which the variant's "
+    "F1 score on all images is best. Green boxes are hits (IoU of at least 0.5), orange boxes are false positives, and "
+    "red boxes are objects that were not found. F1 scores are means over seeds; the boxes are those of the first seed."
+]
 
 
 def features(study: StudyResults) -> list[str]:

@@ -21,10 +21,12 @@ from ...data.mapper import annotations_to_instances
 from ...errors import UserError
 from ...evaluation import build_evaluator
 from ...evaluation.detections import DetectionEvaluator, ImageDetections
+from ...evaluation.error_split import Judgement, judge_image
 from ...structures import Boxes, Instances
-from ...visualization import draw_instances, fit_image, image_grid, scale_instances
+from ...visualization import Shown, draw_instances, draw_shown, fit_image, image_grid, scale_instances, shown_detections
 from ..archive.test_sets import test_set_file, use_stored_test_set
 from ..measure.results import CellResult, StudyResults
+from ..spec.study import Cell
 
 __all__ = ["SCORE_THRESHOLD", "SampleRow", "TestSet", "draw_samples", "open_test_set", "save_sheet"]
 
@@ -42,7 +44,15 @@ class TestSet:
     records: list[dict[str, Any]]
     class_names: list[str]
     evaluator: DetectionEvaluator
+    judgements: dict[Cell, list[Judgement]] = field(default_factory=dict)
     resampled: dict[tuple[str, tuple[int, ...]], np.ndarray] = field(default_factory=dict)  # by variant and seeds
+
+    def judged(self, cell: CellResult) -> list[Judgement]:
+        """Return what a cell's detections in each image are; raise a UserError as `predictions` does."""
+        if cell.cell not in self.judgements:
+            found = self.predictions(cell)
+            self.judgements[cell.cell] = [judge_image(r, d) for r, d in zip(self.records, found, strict=True)]
+        return self.judgements[cell.cell]
 
     def predictions(self, cell: CellResult) -> list[ImageDetections]:
         """Return what a cell has detected in each image; raise a UserError if the file is missing or does not fit."""
@@ -87,16 +97,15 @@ def draw_samples(test_set: TestSet, cells: Sequence[CellResult], images: int = 4
     rows = []
     for record in records:
         image = read_image(record["file_name"], "RGB")
-        shown = {
-            name: _instances(of_variant[record["image_id"]], image.shape[:2]) for name, of_variant in found.items()
-        }
-        masks = any(instances.has("pred_masks") for instances in shown.values())
+        shown = {name: _shown(of_variant[record["image_id"]], image.shape[:2]) for name, of_variant in found.items()}
+        masks = any(of_variant.instances.has("pred_masks") for of_variant in shown.values())
         truth = annotations_to_instances(
             record["annotations"], TransformList([]), image.shape[:2], "bitmask" if masks else None
         )
         small, _ = fit_image(image, _SIZE_PX)
-        scaled = [scale_instances(instances, small.shape[:2]) for instances in (truth, *shown.values())]
-        pictures = [draw_instances(small, instances, test_set.class_names, font_size_px=12) for instances in scaled]
+        size, names = small.shape[:2], test_set.class_names
+        pictures = [draw_instances(small, scale_instances(truth, size), names, font_size_px=12)]
+        pictures += [draw_shown(small, s.scaled(size), names, font_size_px=12) for s in shown.values()]
         rows.append(SampleRow(Path(record["file_name"]).name, ["ground truth", *shown], pictures))
     return rows
 
@@ -108,16 +117,17 @@ def save_sheet(rows: Sequence[SampleRow], path: Path) -> None:
         Image.fromarray(sheet).save(file, format="JPEG", quality=88)
 
 
-def _instances(found: ImageDetections, size: tuple[int, int]) -> Instances:
-    """Return the detections to draw, with `pred_masks` if the model has masks."""
-    keep = found.scores >= SCORE_THRESHOLD
+def _shown(found: ImageDetections, size: tuple[int, int]) -> Shown:
+    """Return the detections to draw, with `pred_masks` if the model has masks. Only their masks are decoded."""
     instances = Instances(
         size,
-        pred_boxes=Boxes(torch.from_numpy(found.boxes[keep]).float()),
-        scores=torch.from_numpy(found.scores[keep]),
-        pred_classes=torch.from_numpy(found.classes[keep]),
+        pred_boxes=Boxes(torch.from_numpy(found.boxes).float()),
+        scores=torch.from_numpy(found.scores),
+        pred_classes=torch.from_numpy(found.classes),
+        index=torch.arange(len(found.scores)),
     )
+    shown = shown_detections(instances, SCORE_THRESHOLD)
     if found.masks is not None:
-        masks = [coco_mask.decode(mask).astype(bool) for mask, kept in zip(found.masks, keep, strict=True) if kept]
-        instances.pred_masks = torch.from_numpy(np.stack(masks) if masks else np.zeros((0, *size), dtype=bool))
-    return instances
+        masks = [coco_mask.decode(found.masks[i]).astype(bool) for i in shown.instances.index.tolist()]
+        shown.instances.pred_masks = torch.from_numpy(np.stack(masks) if masks else np.zeros((0, *size), dtype=bool))
+    return shown

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ from ..measure.results import CellResult, StudyResults, load_results, write_tabl
 from . import notes
 from .answers import Answer, answer_questions
 from .charts import class_plots, cost_plots, curve_plots, size_plots, tuning_plots
-from .comparison import Comparison, compare
+from .comparison import Comparison, compare, difference
 from .content import Section, Strip, embed
+from .contrast import draw_contrast
 from .error_section import error_section
 from .samples import SampleRow, TestSet, draw_samples, open_test_set, save_sheet
 from .style import Look, looks
@@ -132,14 +134,16 @@ def write_report(source: str | Path, output: str | Path | None = None, pictures:
 
 def _write(results: StudyResults, out: Path, source: Path, pictures: bool) -> Path:
     test_set, samples, trouble = _samples(results, pictures)
-    report = _build(results, source, test_set, samples, trouble, pictures)
+    contrasts = _contrasts(results, test_set) if samples and test_set else {}
+    report = _build(results, source, test_set, samples, trouble, contrasts, pictures)
     texts = {"report.md": render_markdown(report), "report.html": render_html(report)}
     texts |= {f"figures/{plot.name}.svg": plot.svg for section in report.sections for plot in section.plots}
     for name, text in texts.items():
         with atomic_write(out / name) as file:
             file.write(text)
-    if samples:
-        save_sheet(samples, out / _SHEET)
+    for name, rows in {_SHEET: samples, **contrasts}.items():
+        if rows:
+            save_sheet(rows, out / name)
     return out / "report.html"
 
 
@@ -149,6 +153,7 @@ def _build(
     test_set: TestSet | None,
     samples: list[SampleRow],
     trouble: str,
+    contrasts: Mapping[str, list[SampleRow]],
     pictures: bool,
 ) -> Report:
     style = looks(results.variants, results.baseline)
@@ -165,7 +170,12 @@ def _build(
         summary=notes.summary(results, comparisons),
         comparisons=comparisons,
         conclusion_notes=notes.comparisons(results, comparisons),
-        sections=[*_number_sections(results, style, test_set), sample_section, *_feature_sections(results, pictures)],
+        sections=[
+            *_number_sections(results, style, test_set),
+            sample_section,
+            *_contrast_sections(contrasts),
+            *_feature_sections(results, pictures),
+        ],
         fairness_note=notes.fairness(results),
         fingerprints=notes.fingerprint_lines(results),
         checks=notes.run_checks(results),
@@ -208,6 +218,29 @@ def _sample_section(samples: list[SampleRow], note: list[str]) -> Section:
     strips = [Strip(row.file_name, list(map(embed, row.pictures, row.captions))) for row in samples]
     links = [("Ground truth and predictions", _SHEET)] if samples else []
     return Section("samples", "Sample predictions", notes=note, strips=strips, links=links)
+
+
+def _contrasts(results: StudyResults, test_set: TestSet) -> dict[str, list[SampleRow]]:
+    """Return pictures of the first pair of variants that a question compares, or of the most different variant."""
+    pairs = [(q.compare[0], q.against) for q in results.study.questions if q.compare]
+    gaps = {v: abs(difference(results, v, results.baseline, results.headline).mean) for v in results.variants}
+    gaps = {name: gap for name, gap in gaps.items() if name != results.baseline and math.isfinite(gap)}
+    pairs += [(max(gaps, key=gaps.__getitem__), results.baseline)] if gaps else []
+    for variant, against in pairs:
+        if results.of(variant) and results.of(against):
+            return {f"figures/{variant}_and_{against}.jpg": draw_contrast(results, test_set, variant, against)}
+    return {}
+
+
+def _contrast_sections(contrasts: Mapping[str, list[SampleRow]]) -> list[Section]:
+    strips = [
+        Strip(row.file_name, list(map(embed, row.pictures, row.captions)))
+        for rows in contrasts.values()
+        for row in rows
+    ]
+    links = [("Images on which two variants differ most", name) for name, rows in contrasts.items() if rows]
+    section = Section("contrast", "Where two variants differ most", notes=notes.CONTRAST, strips=strips, links=links)
+    return [section] if section.has_content else []
 
 
 def _feature_sections(results: StudyResults, with_pictures: bool) -> list[Section]:
