@@ -66,7 +66,7 @@ def test_a_failed_cell_stays_in_the_table_with_its_reason(study: Path) -> None:
 
 
 def test_csv_and_json_hold_the_same_table(study: Path) -> None:
-    as_csv, as_json = write_tables(load_results(study))
+    as_csv, as_json = write_tables(load_results(study), study)
     rows = json.loads(as_json.read_text(encoding="utf-8"))
     with as_csv.open(encoding="utf-8", newline="") as file:
         read = list(csv.DictReader(file))

@@ -77,6 +77,10 @@ def test_means_intervals_and_differences(study: Path, page: _Page) -> None:
     low, high = (f"{v:.1f}".replace("-", "−") for v in (mean(differences) - half, mean(differences) + half))
     assert f"sni − fpn: {mean(differences):+.2f} AP is " in page.text
     assert "other processes used 1.5 of 4 cores, so the times are not reliable" in page.text
+    assert "Points of AP50 lost by kind of error" in page.text and page.count("svg") >= 8
+    missed = next(i for i, title in enumerate(next(row for row in page.rows if "missed" in row)) if title == "missed")
+    lost = next(row for row in page.rows if row[0] == "sni" and len(row) == missed + 1)
+    assert re.fullmatch(r"\d+\.\d \([+−]?\d+\.\d\)", lost[missed])
     assert f"95 % CI {low} … {high} over 3 seeds; " in page.text and "over resampled test images" in page.text
 
 
@@ -92,7 +96,9 @@ def test_the_page_stands_alone(study: Path, page: _Page) -> None:
     assert len(ids) == len(set(ids))
     targets = {a["href"] for tag, a in page.elements if tag == "a"}
     assert targets and {t[1:] for t in targets} <= set(ids)
-    assert page.count("svg") >= 6 and page.count("img") == 4 * 3  # four images: the truth and two variants
+    assert (
+        page.count("svg") >= 6 and page.count("img") == 4 * 3 + 2 * 2
+    )  # samples with the truth and two variants, contrasts
     for tag, attributes in page.elements:
         assert tag != "img" or attributes["alt"]
     assert page.count("script") == 1 and "aria-sort" in html  # the page's own script sorts tables

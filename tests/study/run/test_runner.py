@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from sn2fpn.engine import default_argument_parser
 from sn2fpn.errors import UserError
 from sn2fpn.study.files import is_locked, locked
 from sn2fpn.study.folder import CellFolder, State, Status
+from sn2fpn.study.report.writing import write_report
 from sn2fpn.study.run import command, runner, steps, training
 from sn2fpn.study.run.executor import Local
 from sn2fpn.study.run.progress import Progress, estimate
@@ -55,7 +57,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(name)
         if name in names.broken:
             raise UserError("the loss is not finite")
-        folder = out / "inference/tiny_study_val"
+        folder = out / "inference" / ast.literal_eval(keys["DATASETS.TEST"])[0]
         folder.mkdir(parents=True)
         (folder / "results.json").write_text(json.dumps({"bbox": {"AP": 10.0 + len(names)}}))
         lines = [{"iteration": i, "total_loss": 1.0, "time": 0.5, "peak_memory_mib": 100.0 + i} for i in (0, 5)]
@@ -127,6 +129,31 @@ def test_a_failed_cell_does_not_stop_the_others(
     assert not failure.exists()
     first = json.loads((failure.parent / "cell.json").read_text())
     assert len(first["tries"]) == 2
+
+
+def test_tuning_comes_first_and_decides(
+    trained: Any, write_study: WriteStudy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tune = {"TUNE": {"SOLVER.BASE_LR": [0.01, 0.02]}, "TUNE_SETS": ["tiny_study_train"], "SEEDS": [1]}
+    path = write_study(**tune)
+    trained.broken = frozenset({"sni-BASE_LR=0.02/seed0"})
+    assert command.main(_args(path)) == 1
+    assert trained[-1] == "fpn/seed1"  # sni waits for its tuning
+    assert "fpn: BASE_LR=0.02 is the best of 2 (11.00 with BASE_LR=0.01, 12.00" in (said := capsys.readouterr().out)
+    assert "FAILED sni-BASE_LR=0.02/seed0" in said
+    trained.broken = frozenset()
+    assert command.main(_args(path)) == 0
+    assert trained[5:] == ["sni-BASE_LR=0.02/seed0", "sni/seed1"]
+    folder = path.parent / "out/tiny"
+    assert Study.load(folder / "study.yaml").tuned == {name: {"SOLVER.BASE_LR": 0.02} for name in ("fpn", "sni")}
+    overrides = json.loads((folder / "cells/sni/seed1/cell.json").read_text())["overrides"]
+    assert overrides["SOLVER.BASE_LR"] == 0.02
+    results = json.loads((folder / "tuning/cells/sni-BASE_LR=0.02/seed0/result.json").read_text())["results"]
+    assert list(results) == ["tiny_study_train"]
+    command.main(_args(path))
+    assert len(trained) == 7
+    page = write_report(folder).read_text()
+    assert "Tuned settings" in page and "BASE_LR=0.02" in page and "end of the range" in page
 
 
 def test_only_some_cells(trained: list[str], write_study: WriteStudy, capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,12 +99,13 @@ def test_variants_of_a_seed_differ_where_they_are_meant_to(data: dict[str, Any])
     found = {v.name: fingerprint(study.config(v, 3)) for v in study.variants}
     fair = differences({name: found[name] for name in ("fpn", "ihp")})
     assert fair == [
-        "equal in all 2 variants: trunk, RPN, box head, random numbers, data order, augmentation, "
-        "configuration except for the pyramid",
+        "equal in all 2 variants: trunk, RPN, box head, random numbers, training data, test data, data order, "
+        "augmentation, configuration except for the pyramid",
         "pyramid differs: fpn | ihp",
     ]
     unfair = differences(found)
-    assert unfair[0] == "equal in all 3 variants: trunk, RPN, box head, random numbers, data order"
+    equal = "trunk, RPN, box head, random numbers, training data, test data, data order"
+    assert unfair[0] == f"equal in all 3 variants: {equal}"
     assert {
         "augmentation differs: fpn, ihp | long",
         "SOLVER.MAX_ITER differs: 4 in fpn, ihp | 9 in long",

@@ -5,6 +5,7 @@ from .catalog import DatasetCatalog, MetadataCatalog, class_names, data_root
 from .categories import known_categories
 from .coco import load_coco_json, register_coco_instances
 from .custom import register_custom
+from .fingerprint import dataset_fingerprint
 from .images import read_image
 from .loader import BatchLoader, build_test_loader, build_train_loader, make_test_loader, make_train_loader
 from .mapper import DatasetMapper, build_mapper
@@ -26,6 +27,7 @@ __all__ = [
     "class_histogram",
     "class_names",
     "data_root",
+    "dataset_fingerprint",
     "evenly_spread",
     "get_dataset_dicts",
     "images_with_objects",

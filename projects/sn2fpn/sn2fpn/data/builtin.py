@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .catalog import DatasetCatalog, DatasetDicts, MetadataCatalog, data_root
 from .coco import load_coco_json
+from .photos import CLASS_SETS, SPLITS
 from .shapes import CLASSES as SHAPE_CLASSES
 from .shapes import ensure_shapes
 from .voc import VOC_CLASSES, load_voc_instances
@@ -35,6 +36,9 @@ def register_builtin() -> None:
     for year, splits in _VOC.items():
         for split in splits:
             _register_voc(f"voc_{year}_{split}", year, split)
+    for classes in CLASS_SETS:
+        for split in SPLITS:
+            _register_photos(f"photos{classes}_{split}")
     for split in _SHAPES:
         name = f"shapes_{split}"
         _register_coco(name, lambda: ensure_shapes(data_root() / "shapes"), split, f"instances_{split}")
@@ -48,6 +52,17 @@ def _register_coco(name: str, find_root: Callable[[], Path], folder: str, json_n
     def load() -> DatasetDicts:
         root = find_root()
         json_file, image_root = root / "annotations" / f"{json_name}.json", root / folder
+        MetadataCatalog.get(name).set(json_file=str(json_file), image_root=str(image_root))
+        return load_coco_json(json_file, image_root, name)
+
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(evaluator_type="coco")
+
+
+def _register_photos(name: str) -> None:
+    def load() -> DatasetDicts:
+        root = data_root() / "photos"
+        json_file, image_root = root / f"{name}.json", root / "images"
         MetadataCatalog.get(name).set(json_file=str(json_file), image_root=str(image_root))
         return load_coco_json(json_file, image_root, name)
 

@@ -17,6 +17,8 @@ _COMMANDS = {
         "train the cells of a study file, measure them and write the report; an interrupted study is continued",
     ),
     "report": ("report.writing", "write the report of a study's folder"),
+    "pack": ("archive.pack", "write the results of a study into one file"),
+    "merge": ("archive.merge", "join studies whose cells were trained separately"),
     "features": ("features.command", "draw and measure what pyramids do to feature maps"),
 }
 _EXAMPLES = """
@@ -26,6 +28,8 @@ examples:
   python -m sn2fpn.study run studies/voc0712.yaml --parallel 4
   python -m sn2fpn.study run studies/coco_1x.yaml --executor slurm --partition gpu --num-gpus 4 --time 12:00:00
   python -m sn2fpn.study report output/studies/quick_shapes
+  python -m sn2fpn.study pack output/studies/quick_shapes --output quick_shapes.study.zip
+  python -m sn2fpn.study merge here.study.zip there.study.zip --output output/studies/both
 
 exit codes: 0 done, 1 something failed, 2 a mistake in the command or in a file, 130 interrupted
 """

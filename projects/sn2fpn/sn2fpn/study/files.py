@@ -28,7 +28,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
     """Write a JSON file in one step, so that readers find either the old content or the new one."""
     with atomic_write(path) as file:
-        json.dump(content, file, indent=2)
+        json.dump(content, file, indent=indent)

@@ -16,8 +16,9 @@ from ...visualization.curves import Series, read_metrics
 from ..files import read_json, write_json
 from ..folder import CellFolder, State, Status
 from ..spec.study import Cell, Study
+from ..spec.tuning import TUNING_FOLDER, Choice, choose
 
-__all__ = ["CellResult", "StudyResults", "load_results", "write_tables"]
+__all__ = ["CellResult", "StudyResults", "load_cell", "load_results", "tuning_scores", "write_tables"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class StudyResults:
     costs: dict[str, Any]  # written by `measure_costs`
     speed: dict[str, Any]  # written by `measure_speed`
     features: dict[str, Any]  # written by the features' `measure_study`
+    tuning: tuple[Choice, ...] = ()  # what TUNE tried for each variant
 
     @property
     def variants(self) -> list[str]:
@@ -194,13 +196,14 @@ def load_results(folder: str | Path, trust: bool = False) -> StudyResults:
     study = Study.load(folder / "study.yaml", trust)
     measured = {name: read_json(folder / f"{name}.json") for name in ("costs", "speed", "features")}
     measured["features"] = _with_nested_variants(measured["features"])
-    return StudyResults(folder, study, tuple(_load_cell(CellFolder(folder, cell)) for cell in study.cells), **measured)
+    cells = tuple(load_cell(CellFolder(folder, cell)) for cell in study.cells)
+    return StudyResults(folder, study, cells, **measured, tuning=tuple(_load_tuning(study, folder / TUNING_FOLDER)))
 
 
-def write_tables(results: StudyResults) -> tuple[Path, Path]:
-    """Write the tidy table as results.csv and results.json (a list of rows) into the study's folder."""
+def write_tables(results: StudyResults, folder: Path) -> tuple[Path, Path]:
+    """Write the tidy table as results.csv and results.json (a list of rows) into a folder."""
     rows = results.rows()
-    as_csv, as_json = results.folder / "results.csv", results.folder / "results.json"
+    as_csv, as_json = folder / "results.csv", folder / "results.json"
     with atomic_write(as_csv) as file:
         table = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
         table.writeheader()
@@ -217,7 +220,21 @@ def _with_nested_variants(features: dict[str, Any]) -> dict[str, Any]:
     return about | {"variants": {name: levels for name, levels in features.items() if isinstance(levels, dict)}}
 
 
-def _load_cell(folder: CellFolder) -> CellResult:
+def tuning_scores(tuning: Study, folder: Path) -> dict[str, float]:
+    """Return the headline metric of each variant of a tuning study that has finished; no score counts as 0."""
+    cells = [load_cell(CellFolder(folder, cell)) for cell in tuning.cells]
+    scores = {c.variant: c.scores.get(tuning.metrics[0], 0.0) for c in cells if c.status.state is State.FINISHED}
+    return {name: 0.0 if math.isnan(score) else score for name, score in scores.items()}
+
+
+def _load_tuning(study: Study, folder: Path) -> list[Choice]:
+    if not study.tune or not (folder / "study.yaml").is_file():
+        return []
+    return choose(study, tuning_scores(Study.load(folder / "study.yaml"), folder), complete=False)
+
+
+def load_cell(folder: CellFolder) -> CellResult:
+    """Read the folder of one cell; a UserError names a broken file."""
     identity, result = folder.identity(), folder.result()
     if folder.is_finished:
         _check_scores(result.get("results"), folder.result_file)

@@ -18,7 +18,7 @@ from .content import Plot
 from .style import Look, legend, new_figure, styled, to_svg
 from .tables import class_label
 
-__all__ = ["class_plots", "cost_plots", "curve_plots", "size_plots"]
+__all__ = ["class_plots", "cost_plots", "curve_plots", "size_plots", "tuning_plots"]
 
 _SIZES = {"small": "s", "medium": "m", "large": "l"}
 _CLASSES = 24  # more rows are not readable, and the table shows all classes
@@ -112,6 +112,23 @@ def curve_plots(results: StudyResults, style: Looks) -> list[Plot]:
             legend(figure, axes)
             plots.append(Plot(f"training_{name}", title, to_svg(figure)))
     return plots
+
+
+@styled
+def tuning_plots(results: StudyResults, style: Looks) -> list[Plot]:
+    """Plot the headline on the tuning sets against the values that were tried, if one key with numbers was tuned."""
+    tune, label = results.study.tune, results.label(results.headline)
+    if len(tune) != 1 or not all(isinstance(v, (int, float)) and v > 0 for v in next(iter(tune.values()))):
+        return []
+    (key,) = tune
+    figure, axes = new_figure(3.0, key, f"{label} (%)")
+    for choice in results.tuning:
+        points = sorted((float(name.partition("=")[2]), score) for name, score in choice.scores.items())
+        look = style[choice.variant]
+        axes.plot(*zip(*points), marker=look.marker, linestyle=look.dash, color=look.color, label=choice.variant)
+    axes.set_xscale("log")
+    legend(figure, axes)
+    return [Plot("tuning", f"{label} on the tuning data against {key}", to_svg(figure))]
 
 
 def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[Curve]], style: Looks, smoothed: bool) -> None:

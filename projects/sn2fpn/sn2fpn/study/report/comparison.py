@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
@@ -69,14 +69,19 @@ def best_variant(results: StudyResults, metric: str) -> str | None:
     return best if all(difference(results, best, other, metric).low > 0 for other in means if other != best) else None
 
 
-def compare(results: StudyResults, test_set: TestSet | None) -> list[Comparison]:
-    """Compare each variant with the baseline on the headline metric; without a test set, images are not resampled."""
-    baseline, metric = results.baseline, results.headline
+def compare(
+    results: StudyResults, test_set: TestSet | None, against: str | None = None, variants: Sequence[str] | None = None
+) -> list[Comparison]:
+    """Compare variants with one of them on the headline metric.
 
-    @cache
-    def resampled(variant: str, seeds: tuple[int, ...]) -> np.ndarray:
-        predictions = [test_set.predictions(cell) for cell in results.of(variant) if cell.seed in seeds]
-        return resample(test_set.evaluator, predictions, [metric])[metric]
+    Args:
+        results: the study.
+        test_set: the test set; without it, images are not resampled.
+        against: the variant that the others are compared with; None takes the baseline.
+        variants: the other variants; None takes all.
+    """
+    baseline, metric = against or results.baseline, results.headline
+    others = [name for name in variants or results.variants if name != baseline]
 
     def over_images(variant: str) -> Bootstrap:
         if test_set is None:
@@ -84,15 +89,24 @@ def compare(results: StudyResults, test_set: TestSet | None) -> list[Comparison]
         ours, theirs = ({cell.seed for cell in results.of(name)} for name in (variant, baseline))
         seeds = tuple(sorted(ours & theirs))
         try:
-            return compare_resampled(resampled(variant, seeds), resampled(baseline, seeds))
+            return compare_resampled(*(_resampled(results, test_set, name, seeds) for name in (variant, baseline)))
         except UserError as e:
             logger.warning("no bootstrap over images for %s: %s", variant, e)
             return Bootstrap()
 
-    over_seeds = {name: difference(results, name, baseline, metric) for name in results.variants if name != baseline}
+    over_seeds = {name: difference(results, name, baseline, metric) for name in others}
     found = {name: (seeds, over_images(name)) for name, seeds in over_seeds.items() if seeds.n}
     verdicts = distinguishable(found, baseline, results.label(metric))
     return [Comparison(name, *bounds, verdicts[name]) for name, bounds in found.items()]
+
+
+def _resampled(results: StudyResults, test_set: TestSet, variant: str, seeds: tuple[int, ...]) -> np.ndarray:
+    """Return a variant's scores on the test images and on resampled ones; they are computed once for each variant."""
+    key = (variant, seeds)
+    if key not in test_set.resampled:
+        predictions = [test_set.predictions(cell) for cell in results.of(variant) if cell.seed in seeds]
+        test_set.resampled[key] = resample(test_set.evaluator, predictions, [results.headline])[results.headline]
+    return test_set.resampled[key]
 
 
 def _range(bounds: Interval | Bootstrap) -> str:

@@ -233,6 +233,29 @@ def samples(study: StudyResults, shown: Sequence[SampleRow], test_set: TestSet |
     ]
 
 
+def tuning(study: StudyResults) -> list[str]:
+    """Return how the tuned settings were found, and which variants might need a wider range."""
+    sets, seed = joined(study.study.tune_sets), study.study.tune_seed
+    notes = [
+        f"Every variant was trained once, with seed {seed}, for each of the same values, and scored on {sets}. Its "
+        "cells use the best value, which is bold. The test data took no part in the choice."
+    ]
+    edge = [choice.variant for choice in study.tuning if choice.at_the_end]
+    if edge:
+        notes.append(
+            f"The best value lies at the end of the range for {joined(edge)}, so a wider range may give better ones."
+        )
+    return notes
+
+
+CONTRAST = [
+    "These test images were chosen because the F1 scores of the two variants differ most on them, so they do not show "
+    "how the variants compare in general. A detection counts if its score reaches the threshold at which the variant's "
+    "F1 score on all images is best. Green boxes are hits (IoU of at least 0.5), orange boxes are false positives, and "
+    "red boxes are objects that were not found. F1 scores are means over seeds; the boxes are those of the first seed."
+]
+
+
 def features(study: StudyResults) -> list[str]:
     found = study.features
     where = f" on {found['images']} images of {found['set']}" if {"images", "set"} <= found.keys() else ""

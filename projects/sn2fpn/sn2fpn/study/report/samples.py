@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +18,15 @@ from ...config import get_cfg
 from ...data import DatasetCatalog, class_names, images_with_objects, read_image, register_custom
 from ...data.augmentation import TransformList
 from ...data.mapper import annotations_to_instances
+from ...errors import UserError
 from ...evaluation import build_evaluator
 from ...evaluation.detections import DetectionEvaluator, ImageDetections
+from ...evaluation.error_split import Judgement, judge_image
 from ...structures import Boxes, Instances
 from ...visualization import Shown, draw_instances, draw_shown, fit_image, image_grid, scale_instances, shown_detections
-from ..measure.results import CellResult
+from ..archive.test_sets import test_set_file, use_stored_test_set
+from ..measure.results import CellResult, StudyResults
+from ..spec.study import Cell
 
 __all__ = ["SCORE_THRESHOLD", "SampleRow", "TestSet", "draw_samples", "open_test_set", "save_sheet"]
 
@@ -39,22 +44,39 @@ class TestSet:
     records: list[dict[str, Any]]
     class_names: list[str]
     evaluator: DetectionEvaluator
+    judgements: dict[Cell, list[Judgement]] = field(default_factory=dict)
+    resampled: dict[tuple[str, tuple[int, ...]], np.ndarray] = field(default_factory=dict)  # by variant and seeds
+
+    def judged(self, cell: CellResult) -> list[Judgement]:
+        """Return what a cell's detections in each image are; raise a UserError as `predictions` does."""
+        if cell.cell not in self.judgements:
+            found = self.predictions(cell)
+            self.judgements[cell.cell] = [judge_image(r, d) for r, d in zip(self.records, found, strict=True)]
+        return self.judgements[cell.cell]
 
     def predictions(self, cell: CellResult) -> list[ImageDetections]:
         """Return what a cell has detected in each image; raise a UserError if the file is missing or does not fit."""
         return self.evaluator.read_detections(cell.folder.predictions(self.name))
 
 
-def open_test_set(cell: CellResult) -> TestSet:
-    """Return the first set that a cell was evaluated on; a UserError says that it is not on this machine."""
+def open_test_set(results: StudyResults) -> TestSet:
+    """Return the first set that the cells were evaluated on; a UserError says that it is not on this machine.
+
+    Annotations that are stored in the study's folder are preferred to those of the data set on this machine.
+    """
+    cell = results.finished[0]
     config = cell.folder.configuration()
-    register_custom(config.get("DATASETS", {}).get("CUSTOM") or [])
+    stored = test_set_file(results.folder, cell.test_sets[0]).is_file()
+    with suppress(UserError) if stored else nullcontext():  # an archive may name files of another machine
+        register_custom(config.get("DATASETS", {}).get("CUSTOM") or [])
     cfg = get_cfg()
     for key in ("EVALUATOR", "DETECTIONS_PER_IMAGE"):  # evaluators read only these; others may be another engine's
         cfg.TEST[key] = config.get("TEST", {}).get(key, cfg.TEST[key])
-    name = cell.test_sets[0]
+    name = use_stored_test_set(cell.test_sets[0], results.folder)
+    if name == cell.test_sets[0]:
+        results.study.import_files()  # these files may register the test set
     records = DatasetCatalog.get(name, where=f"{cell.folder.result_file}: results")
-    return TestSet(name, records, class_names(name), build_evaluator(cfg, name))
+    return TestSet(cell.test_sets[0], records, class_names(name), build_evaluator(cfg, name))
 
 
 class SampleRow(NamedTuple):

@@ -1,128 +1,95 @@
-"""Put a study's report together and write it: a Markdown file, an HTML page, and the plots as files.
-
-Names come from files, so all text is escaped, in HTML and in Markdown.
-"""
+"""Put a study's report together and write it: a Markdown file, an HTML page, and the plots as files."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import re
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
-
-import jinja2
-from markupsafe import Markup
 
 from ... import __version__
 from ...atomic import atomic_write
 from ...errors import UserError
-from ..measure.results import CellResult, StudyResults, load_results, write_tables
+from ..archive.pack import ENDING, opened
+from ..measure.results import StudyResults, load_results, write_tables
 from . import notes
-from .charts import class_plots, cost_plots, curve_plots, size_plots
-from .comparison import Comparison, compare
+from .answers import answer_questions
+from .charts import class_plots, cost_plots, curve_plots, size_plots, tuning_plots
+from .comparison import compare, difference
 from .content import Section, Strip, embed
+from .contrast import draw_contrast
+from .error_section import error_section
+from .rendering import Report, render_html, render_markdown
 from .samples import SampleRow, TestSet, draw_samples, open_test_set, save_sheet
 from .style import Look, looks
-from .tables import cells_table, class_differences, class_table, cost_table, feature_table, results_table
+from .tables import cells_table, class_differences, class_table, cost_table, feature_table, results_table, tuning_table
 
-__all__ = ["Report", "add_arguments", "main", "render_html", "render_markdown", "write_report"]
-
-_FOLDER = Path(__file__).parent / "templates"
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything that a report shows."""
-
-    name: str
-    lead: str  # what was compared, as a sentence
-    facts: list[tuple[str, str]]  # label and text
-    absent: list[CellResult]  # the cells without a result
-    absent_note: str
-    summary: str  # the conclusion, as a sentence
-    comparisons: list[Comparison]
-    conclusion_notes: list[str]
-    sections: list[Section]
-    fairness_note: str
-    fingerprints: list[tuple[str, list[str]]]  # seeds, and what was equal between their variants
-    checks: list[notes.Check]  # whether the cells were run alike
-    study_command: str  # runs the study again
-    report_command: str  # writes the report again
-    cell_commands: list[tuple[str, str]]  # cell, and the command that trains it again
-    version: str  # of this package
-    looks: Mapping[str, Look]  # how each variant is drawn
-
-
-def render_html(report: Report) -> str:
-    """Return the HTML page, which contains its style and its script."""
-    environment = _environment(autoescape=True)
-    style, script = (Markup((_FOLDER / file).read_text(encoding="utf-8")) for file in ("page.css", "sort.js"))
-    return environment.get_template("report.html").render(report=report, style=style, script=script)
-
-
-def render_markdown(report: Report) -> str:
-    """Return the Markdown file, which links to pictures beside it."""
-    environment = _environment(autoescape=False, finalize=_markdown)
-    environment.filters["link"] = lambda name: Markup(quote(name))
-    environment.filters["code"] = Markup  # indented code needs no escapes
-    text = environment.get_template("report.md").render(report=report)
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
-
-
-def _environment(**options: Any) -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        **options,
-    )
-
-
-def _markdown(value: Any) -> Any:
-    """Return text so that Markdown shows it as it is; numbers and the output of macros are not changed."""
-    if isinstance(value, Markup) or not isinstance(value, str):
-        return value
-    text = re.sub(r"\s+", " ", value)
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", text)
-
+__all__ = ["add_arguments", "main", "write_report"]
 
 logger = logging.getLogger(__name__)
 _SHEET = "figures/samples.jpg"
 
 
-def write_report(folder: str | Path, trust: bool = False) -> Path:
-    """Write `results.csv`, `results.json` and `report/{report.md,report.html,figures/*}` of a study.
+def write_report(
+    source: str | Path, output: str | Path | None = None, pictures: bool = True, trust: bool = False
+) -> Path:
+    """Write `report.md`, `report.html` and `figures/*` of a study, and its tables `results.csv` and `results.json`.
 
-    This works at any time: cells without a result are named, and what is not measured is left out. The path of the HTML
-    page is returned. A UserError says that `folder` is no study's folder, or names a broken file in it.
+    This works at any time: cells without a result are named, and what is not measured is left out.
 
-    The Python files that the study imports may be needed to find its pictures. If they are not the user's own, they are
-    run only with `trust`; without them the report says why it has no pictures.
+    Args:
+        source: a study's folder, or an archive that `study pack` has written.
+        output: the folder to write to. Without it, the report of a folder is written to `report/` inside it and the
+            tables beside that; the report of an archive is written to a folder named after the archive.
+        pictures: show test images with detections and feature maps, where the data set is on this machine.
+        trust: run the Python files that the study imports, which may be needed to find its pictures, also if they are
+            not the user's own. Without them the report says why it has no pictures.
+
+    Returns:
+        The path of the HTML page.
+
+    Raises:
+        UserError: `source` is neither a study's folder nor an archive, or a file in it is broken.
     """
-    results = load_results(folder, trust)
-    write_tables(results)
-    out = results.folder / "report"
-    test_set, samples, trouble = _samples(results)
-    report = _build(results, test_set, samples, trouble)
+    source = Path(source)
+    with opened(source) as folder:
+        results = load_results(folder, trust)
+        if output is not None or folder != source:
+            out = tables = Path(output or source.name.removesuffix(ENDING))
+        else:
+            out, tables = folder / "report", folder
+        write_tables(results, tables)
+        return _write(results, out, source, pictures)
+
+
+def _write(results: StudyResults, out: Path, source: Path, pictures: bool) -> Path:
+    test_set, samples, trouble = _samples(results, pictures)
+    contrasts = _contrasts(results, test_set) if samples and test_set else {}
+    report = _build(results, source, test_set, samples, trouble, contrasts, pictures)
     texts = {"report.md": render_markdown(report), "report.html": render_html(report)}
     texts |= {f"figures/{plot.name}.svg": plot.svg for section in report.sections for plot in section.plots}
     for name, text in texts.items():
         with atomic_write(out / name) as file:
             file.write(text)
-    if samples:
-        save_sheet(samples, out / _SHEET)
+    for name, rows in {_SHEET: samples, **contrasts}.items():
+        if rows:
+            save_sheet(rows, out / name)
     return out / "report.html"
 
 
-def _build(results: StudyResults, test_set: TestSet | None, samples: list[SampleRow], trouble: str) -> Report:
+def _build(
+    results: StudyResults,
+    source: Path,
+    test_set: TestSet | None,
+    samples: list[SampleRow],
+    trouble: str,
+    contrasts: Mapping[str, list[SampleRow]],
+    pictures: bool,
+) -> Report:
     style = looks(results.variants, results.baseline)
     comparisons = compare(results, test_set)
+    study_file = source / "study.yaml" if source.is_dir() else results.study.path.name
     sample_section = _sample_section(samples, notes.samples(results, samples, test_set, trouble))
     return Report(
         name=results.study.name,
@@ -130,22 +97,28 @@ def _build(results: StudyResults, test_set: TestSet | None, samples: list[Sample
         facts=notes.heading_facts(results),
         absent=results.absent,
         absent_note=notes.absent(results),
+        answers=answer_questions(results, test_set),
         summary=notes.summary(results, comparisons),
         comparisons=comparisons,
         conclusion_notes=notes.comparisons(results, comparisons),
-        sections=[*_number_sections(results, style), sample_section, *_feature_sections(results)],
+        sections=[
+            *_number_sections(results, style, test_set),
+            sample_section,
+            *_contrast_sections(contrasts),
+            *_feature_sections(results, pictures),
+        ],
         fairness_note=notes.fairness(results),
         fingerprints=notes.fingerprint_lines(results),
         checks=notes.run_checks(results),
-        study_command=f"python -m sn2fpn.study run {results.folder / 'study.yaml'}",
-        report_command=f"python -m sn2fpn.study report {results.folder}",
+        study_command=f"python -m sn2fpn.study run {study_file}",
+        report_command=f"python -m sn2fpn.study report {source}",
         cell_commands=notes.cell_commands(results),
         version=__version__,
         looks=style,
     )
 
 
-def _number_sections(results: StudyResults, style: Mapping[str, Look]) -> list[Section]:
+def _number_sections(results: StudyResults, style: Mapping[str, Look], test_set: TestSet | None) -> list[Section]:
     table = Section(
         "results", "Results", table=results_table(results), notes=notes.results(results), details=cells_table(results)
     )
@@ -153,6 +126,7 @@ def _number_sections(results: StudyResults, style: Mapping[str, Look]) -> list[S
     others = [
         Section("cost", "Accuracy against cost", cost_plots(results, style), cost_table(results), notes.costs(results)),
         Section("sizes", "Object sizes", size_plots(results, style), notes=[notes.SIZES]),
+        error_section(results, test_set, style),
         Section("curves", "Training curves", curve_plots(results, style), notes=[notes.CURVES]),
         Section(
             "classes",
@@ -162,6 +136,12 @@ def _number_sections(results: StudyResults, style: Mapping[str, Look]) -> list[S
             notes.classes(results),
         ),
     ]
+    if results.tuning:
+        others.append(
+            Section(
+                "tuning", "Tuned settings", tuning_plots(results, style), tuning_table(results), notes.tuning(results)
+            )
+        )
     return [table, *(section for section in others if section.has_content)]
 
 
@@ -171,8 +151,31 @@ def _sample_section(samples: list[SampleRow], note: list[str]) -> Section:
     return Section("samples", "Sample predictions", notes=note, strips=strips, links=links)
 
 
-def _feature_sections(results: StudyResults) -> list[Section]:
-    pictures = sorted((results.folder / "features").glob("*.png"))
+def _contrasts(results: StudyResults, test_set: TestSet) -> dict[str, list[SampleRow]]:
+    """Return pictures of the first pair of variants that a question compares, or of the most different variant."""
+    pairs = [(q.compare[0], q.against) for q in results.study.questions if q.compare]
+    gaps = {v: abs(difference(results, v, results.baseline, results.headline).mean) for v in results.variants}
+    gaps = {name: gap for name, gap in gaps.items() if name != results.baseline and math.isfinite(gap)}
+    pairs += [(max(gaps, key=gaps.__getitem__), results.baseline)] if gaps else []
+    for variant, against in pairs:
+        if results.of(variant) and results.of(against):
+            return {f"figures/{variant}_and_{against}.jpg": draw_contrast(results, test_set, variant, against)}
+    return {}
+
+
+def _contrast_sections(contrasts: Mapping[str, list[SampleRow]]) -> list[Section]:
+    strips = [
+        Strip(row.file_name, list(map(embed, row.pictures, row.captions)))
+        for rows in contrasts.values()
+        for row in rows
+    ]
+    links = [("Images on which two variants differ most", name) for name, rows in contrasts.items() if rows]
+    section = Section("contrast", "Where two variants differ most", notes=notes.CONTRAST, strips=strips, links=links)
+    return [section] if section.has_content else []
+
+
+def _feature_sections(results: StudyResults, with_pictures: bool) -> list[Section]:
+    pictures = sorted((results.folder / "features").glob("*.png")) if with_pictures else []
     section = Section(
         "features",
         "Features",
@@ -184,14 +187,15 @@ def _feature_sections(results: StudyResults) -> list[Section]:
     return [section] if section.has_content else []
 
 
-def _samples(results: StudyResults) -> tuple[TestSet | None, list[SampleRow], str]:
+def _samples(results: StudyResults, pictures: bool) -> tuple[TestSet | None, list[SampleRow], str]:
     """Return the test set, pictures of the first seed's cells, and why there are none."""
     if not results.finished:
         return None, [], "no cell has finished"
     test_set = None
     try:
-        results.study.import_files()  # these files may register the test set
-        test_set = open_test_set(results.finished[0])
+        test_set = open_test_set(results)
+        if not pictures:
+            return test_set, [], "they were left out on request"
         return test_set, draw_samples(test_set, [c[0] for name in results.variants if (c := results.of(name))]), ""
     except UserError as e:
         logger.warning("%s", e)
@@ -204,14 +208,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Write report/report.html, report/report.md, results.csv and results.json of a study from what its cells have "
         "left in their folders, whether they are finished or not. Nothing is trained."
     )
-    parser.add_argument("folder", metavar="FOLDER", help="a study's folder, such as output/studies/quick_shapes")
-    trust = (
-        "run the Python files of the study's IMPORTS, to draw sample predictions, also if they belong to somebody else"
-    )
+    source = "a study's folder, such as output/studies/quick_shapes, or an archive that `study pack` has written"
+    parser.add_argument("source", metavar="STUDY", help=source)
+    output = "folder to write to (default: the study's folder; for an archive a folder named after it)"
+    parser.add_argument("--output", metavar="FOLDER", help=output)
+    trust = "run the Python files of the study's IMPORTS, to find its test set, also if they belong to somebody else"
     parser.add_argument("--trust", action="store_true", help=trust)
+    pictures = "leave out test images and feature maps, for example because their licences do not let them be passed on"
+    parser.add_argument("--no-pictures", dest="pictures", action="store_false", help=pictures)
 
 
 def main(args: argparse.Namespace) -> int:
     """Write the report, print its path and return 0; raise a UserError as `write_report` does."""
-    print(write_report(args.folder, args.trust))
+    print(write_report(args.source, args.output, args.pictures, args.trust))
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from ...errors import UserError, did_you_mean
 from ..files import locked
 from ..folder import CellFolder, State, Status, started_cells
 from ..measure.cost import costs_table
+from ..measure.results import tuning_scores
 from ..spec.check import check_folders, check_study
 from ..spec.fingerprint import differences_by_seed
 from ..spec.study import Cell, Study
+from ..spec.tuning import TUNING_FOLDER, choose, tuning_study
 from .executor import Executor, Local, Slurm, minutes
 from .runner import Runner
 from .steps import STEPS, StepsJob, run_steps
@@ -73,14 +76,12 @@ def main(args: argparse.Namespace) -> int:
     if args.dry_run:
         _dry_run(study)
         return 0
-    cells = _selected(study, args.only)
-    check_folders(study, folder)
-    _name_strangers(study, folder)
-    study.save(folder / "study.yaml")
-    executor = _executor(args, study, folder)
-    print(f"Study {study.name}: {len(study.variants)} variants x {len(study.seeds)} seeds in {folder}", flush=True)
+    _selected(study, args.only)
     try:
-        code = _run(args, study, folder, cells, executor)
+        failed = False
+        if study.tune:
+            study, failed = _tune(args, study, folder)
+        code = max(_run(args, study, folder), int(failed))
     except KeyboardInterrupt:
         code = _INTERRUPTED
     if code == _INTERRUPTED:
@@ -88,11 +89,40 @@ def main(args: argparse.Namespace) -> int:
     return code
 
 
-def _run(args: argparse.Namespace, study: Study, folder: Path, cells: list[Cell], executor: Executor) -> int:
+def _tune(args: argparse.Namespace, study: Study, folder: Path) -> tuple[Study, bool]:
+    """Run the tuning study, and return the study with the values that were best, and whether a tuning cell failed.
+
+    Variants whose tuning cells have not all finished are left without values.
+    """
+    tuning, place = tuning_study(study), folder / TUNING_FOLDER
+    chosen = [cell for cell in tuning.cells if _is_wanted(cell, args.only)] or tuning.cells
+    statuses, _ = _train(args, tuning, place, chosen)
+    failed = _print_failures(place, statuses)
+    choices = choose(study, tuning_scores(tuning, place))
+    for choice in choices:
+        print(f"{choice.variant}: {choice.sentence}")
+    return replace(study, tuned={choice.variant: choice.keys for choice in choices}), failed
+
+
+def _train(
+    args: argparse.Namespace, study: Study, folder: Path, cells: list[Cell]
+) -> tuple[dict[Cell, Status], Executor]:
+    """Train the cells that are not finished; KeyboardInterrupt says that the run was interrupted."""
+    check_folders(study, folder)
+    _name_strangers(study, folder)
+    study.save(folder / "study.yaml")
+    executor = _executor(args, study, folder)
+    print(f"Study {study.name}: {len(study.variants)} variants x {len(study.seeds)} seeds in {folder}", flush=True)
     runner = Runner(study, folder, executor, args.num_gpus)
     statuses = runner.run(cells, args.retry_failed)
     if runner.interrupted:
-        return _INTERRUPTED
+        raise KeyboardInterrupt
+    return statuses, executor
+
+
+def _run(args: argparse.Namespace, study: Study, folder: Path) -> int:
+    cells = [c for c in _selected(study, args.only) if not study.tune or c.variant.name in study.tuned]
+    statuses, executor = _train(args, study, folder, cells)
     _print_fairness(study, folder)
     failed = _print_failures(folder, statuses)
     remaining = [cell.name for cell, s in statuses.items() if s.state not in (State.FINISHED, State.FAILED)]
@@ -122,17 +152,21 @@ def _follow_up(study: Study, folder: Path, executor: Executor, again: list[str])
 def _dry_run(study: Study) -> None:
     rows = [row | {"cells": len(study.seeds)} for row in costs_table(study)]
     print(tabulate(rows, headers="keys", floatfmt=".2f"))
-    print(f"{len(study.cells)} cells; nothing was trained")
+    tuning = f" after {len(tuning_study(study).cells)} cells for tuning" if study.tune else ""
+    print(f"{len(study.cells)} cells{tuning}; nothing was trained")
 
 
 def _selected(study: Study, patterns: list[str]) -> list[Cell]:
-    def matches(cell: Cell, pattern: str) -> bool:
-        return fnmatch(cell.name, pattern) or cell.variant.name == pattern
-
+    """Return the cells that --only names; a UserError says that a pattern names no cell, not even one for tuning."""
+    known = [*study.cells, *(tuning_study(study).cells if study.tune else ())]
     for pattern in patterns:
-        if not any(matches(cell, pattern) for cell in study.cells):
-            raise UserError(f"--only {pattern}: no such cell{did_you_mean(pattern, [c.name for c in study.cells])}")
-    return [c for c in study.cells if not patterns or any(matches(c, pattern) for pattern in patterns)]
+        if not any(_is_wanted(cell, [pattern]) for cell in known):
+            raise UserError(f"--only {pattern}: no such cell{did_you_mean(pattern, [c.name for c in known])}")
+    return [cell for cell in study.cells if not patterns or _is_wanted(cell, patterns)]
+
+
+def _is_wanted(cell: Cell, patterns: list[str]) -> bool:
+    return any(fnmatch(cell.name, pattern) or cell.variant.name == pattern for pattern in patterns)
 
 
 def _name_strangers(study: Study, folder: Path) -> None:

@@ -13,6 +13,7 @@ from ...pyramids import PYRAMIDS, backbone_names
 from ..folder import CellFolder
 from .study import Cell, Study, Variant
 from .syntax import flatten
+from .tuning import TUNING_FOLDER, tuning_study
 
 __all__ = ["check_folders", "check_study"]
 
@@ -26,6 +27,22 @@ def check_study(study: Study, folder: Path, num_gpus: int = 1) -> None:
         raise UserError(f"{study.path}: BASE: no such file {study.base}{nearby_files(study.base, '*.y*ml')}")
     for variant in study.variants:
         _check_variant(study, variant, folder, num_gpus)
+    if study.tune:
+        _check_tuning(study, folder, num_gpus)
+
+
+def _check_tuning(study: Study, folder: Path, num_gpus: int) -> None:
+    """Check the variants that are trained for tuning, and that no test set takes part in the choice."""
+    for variant in study.variants:
+        tested = set(study.config(variant, study.seeds[0]).DATASETS.TEST)
+        if shared := tested.intersection(study.tune_sets):
+            raise UserError(
+                f"{study.path}: TUNE_SETS: {', '.join(sorted(shared))} is also in DATASETS.TEST; values that are "
+                "chosen on the test set would make its scores too good, so name another data set"
+            )
+    tuning = tuning_study(study)
+    for variant in tuning.variants:
+        _check_variant(tuning, variant, folder / TUNING_FOLDER, num_gpus)
 
 
 def _check_variant(study: Study, variant: Variant, folder: Path, num_gpus: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...checkpoint import load_trained
 from ...config import CfgNode, get_cfg
-from ...data import build_train_loader, register_custom
+from ...data import DatasetCatalog, build_train_loader, dataset_fingerprint, register_custom
 from ...errors import UserError, argument_names
 from ...modeling import build_model
 from ...modeling.analysis import PARTS
@@ -32,7 +32,8 @@ def fingerprint(cfg: CfgNode) -> dict[str, str]:
     Returns:
         Hashes of the weights of each part ("trunk", "pyramid", "RPN", …; after MODEL.WEIGHTS is loaded), of the state
         of the random number generator at the first step ("random numbers"), and of the first training batches: their
-        image ids ("data order"), and their pixels and targets ("augmentation"). In addition, by its full key, every
+        image ids ("data order"), and their pixels and targets ("augmentation"), and of the images and boxes of the data
+        sets ("training data", "test data"; see `dataset_fingerprint`). In addition, by its full key, every
         configuration value that is not the default, except for the choice of the pyramid, the pyramid's own keys and
         OUTPUT_DIR.
 
@@ -44,7 +45,7 @@ def fingerprint(cfg: CfgNode) -> dict[str, str]:
     on_cpu = cfg.clone()
     on_cpu.defrost()
     on_cpu.MODEL.DEVICE, on_cpu.DATALOADER.NUM_WORKERS = "cpu", 0
-    return _weights(on_cpu) | _batches(on_cpu) | _configuration(cfg)
+    return _weights(on_cpu) | _data(on_cpu) | _batches(on_cpu) | _configuration(cfg)
 
 
 def _weights(cfg: CfgNode) -> dict[str, str]:
@@ -62,8 +63,16 @@ def _weights(cfg: CfgNode) -> dict[str, str]:
     return out | {"random numbers": random_numbers}
 
 
-def _batches(cfg: CfgNode) -> dict[str, str]:
+def _data(cfg: CfgNode) -> dict[str, str]:
     register_custom(cfg.DATASETS.CUSTOM)
+    roles = {"training data": ("DATASETS.TRAIN", cfg.DATASETS.TRAIN), "test data": ("DATASETS.TEST", cfg.DATASETS.TEST)}
+    return {
+        role: _hash(dataset_fingerprint(DatasetCatalog.get(name, key)) for name in names)
+        for role, (key, names) in roles.items()
+    }
+
+
+def _batches(cfg: CfgNode) -> dict[str, str]:
     inputs, content = [x for batch in itertools.islice(build_train_loader(cfg), _BATCHES) for x in batch], []
     for x in inputs:
         target = x["instances"]

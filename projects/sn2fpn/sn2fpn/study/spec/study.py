@@ -13,8 +13,9 @@ import yaml
 
 from ...atomic import atomic_write
 from ...config import CfgNode, get_cfg
-from ...errors import UserError
+from ...errors import UserError, did_you_mean
 from ...trust import check_own
+from .questions import Question, read_questions
 from .syntax import flatten, nest, read_yaml
 from .variants import Axes, Cell, Variant, choose_baseline, expand, folder_name_problem, read_axis, select
 
@@ -39,6 +40,11 @@ class Study:
     metrics: tuple[str, ...]  # the report's columns, as "task/metric"; the first is the headline of the conclusions
     engine: str  # "native", "detectron2" or "auto"
     imports: tuple[Path, ...]  # Python files that are imported before configurations are read
+    questions: tuple[Question, ...]  # what the report answers
+    tune: dict[str, list[Any]]  # configuration keys and the values that are tried for each variant
+    tune_sets: tuple[str, ...]  # the data sets on which the values are compared; never the test sets
+    tune_seed: int
+    tuned: dict[str, dict[str, Any]]  # for each variant, by name, the configuration keys that were found best
     trust: bool = False  # whether these may be imported although somebody else may have written them
 
     @classmethod
@@ -58,6 +64,12 @@ class Study:
         for metric in raw["METRICS"]:
             if not _METRIC.fullmatch(metric) or not metric.isprintable():
                 raise UserError(f"{path}: METRICS: expected task/metric, e.g. bbox/AP or segm/AP50, found {metric!r}")
+        tuned = {str(name): flatten(keys) for name, keys in raw["TUNED"].items()}
+        for name in tuned:
+            if name not in (names := [v.name for v in variants]):
+                raise UserError(f"{path}: TUNED: unknown variant {name!r}{did_you_mean(name, names)}")
+        baseline = choose_baseline(raw["BASELINE"], axes, variants, f"{path}: BASELINE")
+        names = [variant.name for variant in variants]
         return cls(
             name=name,
             path=path,
@@ -67,10 +79,15 @@ class Study:
             exclude=exclude,
             variants=variants,
             seeds=tuple(raw["SEEDS"]),
-            baseline=choose_baseline(raw["BASELINE"], axes, variants, f"{path}: BASELINE"),
+            baseline=baseline,
             metrics=tuple(raw["METRICS"]),
             engine=raw["ENGINE"],
             imports=tuple(_beside(path, file) for file in raw["IMPORTS"]),
+            questions=read_questions(raw["QUESTIONS"], names, baseline.name, f"{path}: QUESTIONS"),
+            tune=dict(raw["TUNE"]),
+            tune_sets=tuple(raw["TUNE_SETS"]),
+            tune_seed=raw["TUNE_SEED"],
+            tuned=tuned,
             trust=trust,
         )
 
@@ -81,10 +98,10 @@ class Study:
 
     def overrides(self, variant: Variant, seed: int) -> dict[str, Any]:
         """Return every configuration key that a cell sets on top of BASE, except OUTPUT_DIR."""
-        return self.settings | variant.overrides | {"SEED": seed}
+        return self.settings | variant.overrides | self.tuned.get(variant.name, {}) | {"SEED": seed}
 
     def config(self, variant: Variant, seed: int) -> CfgNode:
-        """Return the configuration of a cell without its OUTPUT_DIR: BASE, then SET, then the variant, then SEED.
+        """Return the configuration of a cell without its OUTPUT_DIR: BASE, then SET, the variant, TUNED and SEED.
 
         A UserError about an unknown key or a value of the wrong type says where in the study file it is.
         """
@@ -92,6 +109,7 @@ class Study:
         cfg.merge_from_file(str(self.base))
         changes = [("SET", self.settings)]
         changes += [(f"AXES.{axis}.{value}", self.axes[axis][value]) for axis, value in variant.axes.items()]
+        changes += [(f"TUNED.{variant.name}", self.tuned.get(variant.name, {}))]
         for where, keys in changes:
             _refuse_own_keys(keys, f"{self.path}: {where}")
             try:
@@ -138,6 +156,11 @@ class Study:
             "METRICS": list(self.metrics),
             "ENGINE": self.engine,
             "IMPORTS": [relative(file) for file in self.imports],
+            "QUESTIONS": [question.entry() for question in self.questions],
+            "TUNE": self.tune,
+            "TUNE_SETS": list(self.tune_sets),
+            "TUNE_SEED": self.tune_seed,
+            "TUNED": self.tuned,
         }
         with atomic_write(path) as file:
             yaml.safe_dump(content, file, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)

@@ -28,6 +28,11 @@ _KEYS: dict[str, tuple[type, Any, type | None]] = {
     "METRICS": (list, _METRICS, str),
     "ENGINE": (str, "auto", None),
     "IMPORTS": (list, [], str),
+    "QUESTIONS": (list, [], dict),
+    "TUNE": (dict, {}, None),
+    "TUNE_SETS": (list, [], str),
+    "TUNE_SEED": (int, 0, None),
+    "TUNED": (dict, {}, None),
 }
 _WORDS = {str: "text", dict: "key: value pairs", list: "a list", int: "whole numbers"}
 
@@ -87,8 +92,25 @@ def _check_values(values: dict[str, Any], path: Path) -> None:
                 raise UserError(f"{path}: {key}: {item!r} is named twice")
     if not values["METRICS"]:
         raise UserError(f"{path}: METRICS: expected at least one metric, e.g. bbox/AP")
+    _check_tuning(values, path)
     if values["ENGINE"] not in ENGINES:
         raise UserError(f"{path}: ENGINE: unknown {values['ENGINE']!r}{did_you_mean(values['ENGINE'], ENGINES)}")
+
+
+def _check_tuning(values: dict[str, Any], path: Path) -> None:
+    for key, tried in values["TUNE"].items():
+        if not isinstance(tried, list) or len(tried) < 2 or any(tried.count(v) > 1 for v in tried):
+            raise UserError(f"{path}: TUNE.{key}: expected a list of two or more different values, found {tried!r}")
+    if bool(values["TUNE"]) != bool(values["TUNE_SETS"]):
+        given, absent = ("TUNE", "TUNE_SETS") if values["TUNE"] else ("TUNE_SETS", "TUNE")
+        raise UserError(
+            f"{path}: {given} is given without {absent}; the one says what is tried, the other on which data"
+        )
+    if values["TUNE_SEED"] < 0:
+        raise UserError(f"{path}: TUNE_SEED: expected 0 or greater, found {values['TUNE_SEED']}")
+    for variant, keys in values["TUNED"].items():
+        if not isinstance(keys, dict):
+            raise UserError(f"{path}: TUNED.{variant}: expected {{config key: value}}, found {keys!r}")
 
 
 def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Archives: a study's results in one file, and the join of results from several machines."""

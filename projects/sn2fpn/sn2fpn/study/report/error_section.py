@@ -1,0 +1,97 @@
+"""The section on errors: what keeps each variant from a higher AP50, and its precision at each recall."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+
+from ...errors import UserError
+from ...evaluation.error_split import KINDS, ErrorSplit, split_errors
+from ..measure.results import StudyResults
+from ..measure.statistics import mean_interval, paired_difference
+from .content import Entry, Plot, Section, Table, number
+from .samples import TestSet
+from .style import Look, legend, new_figure, styled, to_svg
+
+__all__ = ["error_section"]
+
+logger = logging.getLogger(__name__)
+
+_NOTES = (
+    "The table says how many points of AP50 each variant would gain if the errors of one kind were corrected and all "
+    "others stayed (TIDE: Bolya et al., ECCV 2020). Classification errors cover an object of another class (IoU of at "
+    'least 0.5). Localisation errors cover an object of their class too loosely (0.1 to 0.5). "Both" covers an object '
+    "of another class too loosely. Duplicates are further detections of an object that has been found. Background "
+    "errors cover no object. Missed objects are found by no detection. Because correcting one kind can uncover "
+    "another, the points do not add up. Entries are means over seeds; brackets hold the paired difference to the "
+    "baseline.",
+    "The curves show the best precision at a recall of at least the value on the axis, at an IoU of 0.5, as the mean "
+    "over classes and seeds.",
+)
+
+
+def error_section(results: StudyResults, test_set: TestSet | None, style: Mapping[str, Look]) -> Section:
+    """Return the section, which is empty without a test set or stored predictions."""
+    splits = {name: _splits(results, test_set, name) for name in results.variants} if test_set else {}
+    splits = {name: found for name, found in splits.items() if found}
+    if not splits:
+        return Section("errors", "Errors")
+    plots = [_lost_plot(splits, style), _precision_plot(splits, style)]
+    return Section("errors", "Errors", plots, _table(results, splits), _NOTES)
+
+
+def _splits(results: StudyResults, test_set: TestSet, variant: str) -> dict[int, ErrorSplit]:
+    """Return the errors of a variant's finished cells by seed, as far as their predictions are at hand."""
+    found = {}
+    for cell in results.of(variant):
+        try:
+            found[cell.seed] = split_errors(test_set.judged(cell), len(test_set.class_names))
+        except UserError as e:
+            logger.warning("no errors for %s: %s", cell.cell.name, e)
+    return found
+
+
+def _table(results: StudyResults, splits: Mapping[str, Mapping[int, ErrorSplit]]) -> Table:
+    base = splits.get(results.baseline, {})
+    rows = []
+    for name, found in splits.items():
+        shared = [seed for seed in found if seed in base]
+        entries = []
+        for kind in KINDS:
+            mean = mean_interval([split.lost[kind] for split in found.values()]).mean
+            text = number(mean)
+            if name != results.baseline and shared:
+                change = paired_difference([found[s].lost[kind] for s in shared], [base[s].lost[kind] for s in shared])
+                text += f" ({number(change.mean, 1, '+')})"
+            entries.append(Entry(text, mean))
+        ap50 = mean_interval([split.ap50 for split in found.values()]).mean
+        rows.append([Entry(name, name), Entry(number(ap50), ap50), *entries])
+    return Table("Points of AP50 lost by kind of error", ["variant", "AP50", *KINDS], rows)
+
+
+@styled
+def _lost_plot(splits: Mapping[str, Mapping[int, ErrorSplit]], style: Mapping[str, Look]) -> Plot:
+    figure, axes = new_figure(3.3, "lost AP50 (points)")
+    step = 0.8 / len(splits)
+    for i, (name, found) in enumerate(splits.items()):
+        lost = np.array([[split.lost[kind] for kind in KINDS] for split in found.values()])
+        at = np.arange(len(KINDS)) + (i - (len(splits) - 1) / 2) * step
+        axes.barh(at, lost.mean(axis=0), height=0.9 * step, color=style[name].color, label=name)
+    axes.set_yticks(range(len(KINDS)), KINDS)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    legend(figure, axes)
+    return Plot("lost_AP50", "AP50 that each kind of error costs", to_svg(figure))
+
+
+@styled
+def _precision_plot(splits: Mapping[str, Mapping[int, ErrorSplit]], style: Mapping[str, Look]) -> Plot:
+    figure, axes = new_figure(3.3, "recall (%)", "precision (%)")
+    for name, found in splits.items():
+        curve = np.mean([split.precision for split in found.values()], axis=0)
+        axes.plot(np.linspace(0, 100, len(curve)), curve, style[name].dash, color=style[name].color, label=name)
+    axes.set(xlim=(0, 100), ylim=(0, 100))
+    legend(figure, axes)
+    return Plot("precision_recall", "Precision against recall at an IoU of 0.5", to_svg(figure))

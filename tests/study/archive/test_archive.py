@@ -1,0 +1,220 @@
+"""Tests of archives: what they hold, that reports and merges work from them alone, and what a merge refuses."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from fabricated_study import fabricate
+
+from sn2fpn.data import DatasetCatalog
+from sn2fpn.errors import UserError
+from sn2fpn.study.__main__ import main
+from sn2fpn.study.archive.merge import merge
+from sn2fpn.study.archive.pack import opened, pack
+from sn2fpn.study.archive.test_sets import save_test_set, use_stored_test_set
+from sn2fpn.study.measure.results import load_results
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A study of fpn and sni with two seeds, and its base configuration."""
+    (tmp_path / "base.yaml").write_text("MODEL: {MASK_ON: False}\nSOLVER: {MAX_ITER: 77}\n")
+    return _fabricate(tmp_path / "one", {"fpn": 0.2, "sni": 0.1})
+
+
+def _fabricate(folder: Path, variants: dict[str, float], test_set: str | None = None, **options: Any) -> Path:
+    """Fabricate a study whose cells store their whole configuration, weights and the fingerprints of their data."""
+    fabricate(folder, variants, **{"seeds": (1, 2)} | options, test_set=test_set)
+    cell = load_results(folder).finished[0]
+    settings = {"DATASETS.TEST": cell.test_sets, "DATASETS.CUSTOM": cell.folder.configuration()["DATASETS"]["CUSTOM"]}
+    _rewrite(folder / "study.yaml", SET=settings)
+    results = load_results(folder)
+    for place in (cell.folder for cell in results.cells):
+        cfg = results.study.config(place.cell.variant, place.cell.seed)
+        cfg.OUTPUT_DIR = str(place.path.resolve())
+        place.config.write_text(cfg.dump())
+        place.weights.write_bytes(b"weights")
+        place.save_identity(place.identity() | {"fingerprint": {"test data": "same"}})
+    return folder
+
+
+def test_archive_holds_results_alone(study: Path, tmp_path: Path) -> None:
+    archive = pack(study, tmp_path / "one.study.zip")
+    with zipfile.ZipFile(archive) as opened_zip:
+        names = set(opened_zip.namelist())
+        content = b"".join(opened_zip.read(name) for name in names)
+    assert {"study.yaml", "base.yaml", "costs.json", "speed.json", "cells/sni/seed2/result.json"} <= names
+    assert not [name for name in names if name.endswith((".pth", ".png", ".jpg"))]
+    assert str(study.resolve()).encode() + b"/" not in content
+    assert pack(study, tmp_path / "again.study.zip").read_bytes() == archive.read_bytes()
+
+
+def test_archive_gives_the_same_results(study: Path, tmp_path: Path) -> None:
+    with opened(pack(study, tmp_path / "one.study.zip")) as folder:
+        there, here = load_results(folder), load_results(study)
+        assert there.rows() == here.rows()
+        config = there.study.config(there.study.variants[1], 1)
+        assert config.SOLVER.MAX_ITER == 77 and config.MODEL.BACKBONE.NAME == "build_sn2_sni_backbone"
+        name = use_stored_test_set(here.finished[0].test_sets[0], folder)
+        assert name != here.finished[0].test_sets[0] and len(DatasetCatalog.get(name)) == 6
+
+
+def test_detections_are_rounded_unless_exact(study: Path, tmp_path: Path) -> None:
+    def detections(folder: Path) -> list[dict[str, Any]]:
+        return json.loads(next(folder.glob("cells/fpn/seed1/inference/*/coco_instances_results.json")).read_text())
+
+    whole = detections(study)
+    with opened(pack(study, tmp_path / "exact.study.zip", exact=True)) as folder:
+        assert detections(folder) == whole
+    with opened(pack(study, tmp_path / "small.study.zip")) as folder:
+        rounded = detections(folder)
+    assert rounded != whole
+    np.testing.assert_allclose([d["bbox"] for d in rounded], [d["bbox"] for d in whole], atol=0.0051)
+    np.testing.assert_allclose([d["score"] for d in rounded], [d["score"] for d in whole], atol=0.000051)
+
+
+def test_stored_annotations_serve_without_the_data_set(study: Path, tmp_path: Path) -> None:
+    name = load_results(study).finished[0].test_sets[0]
+    save_test_set(name, tmp_path)
+    records = DatasetCatalog.get(name)
+    DatasetCatalog.remove(name)
+    registered = use_stored_test_set(name, tmp_path)
+    stored = DatasetCatalog.get(registered)
+    assert [r["annotations"] for r in stored] == [r["annotations"] for r in records]
+    assert stored[0]["file_name"] == Path(records[0]["file_name"]).name
+
+
+def test_the_report_of_an_archive_is_that_of_the_folder(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = pack(study, tmp_path / "one.study.zip", exact=True)
+    for name, source, flags in (("a", study, []), ("b", archive, []), ("c", archive, ["--no-pictures"])):
+        assert main(["report", str(source), "--output", str(tmp_path / name), *flags]) == 0
+    texts = {name: (tmp_path / name / "report.md").read_text() for name in "abc"}
+    for section in ("Conclusions", "Results"):
+        parts = {text.partition(f"## {section}")[2].partition("##")[0] for text in texts.values()}
+        assert len(parts) == 1 and "sni" in parts.pop()
+    assert "resampled test images" in texts["c"]
+    assert (tmp_path / "b/figures/samples.jpg").is_file()  # the data set is on this machine
+    assert (
+        not list((tmp_path / "c").rglob("*.jpg")) and "data:image/jpeg" not in (tmp_path / "c/report.html").read_text()
+    )
+    assert (tmp_path / "b/results.csv").read_text() == (tmp_path / "a/results.csv").read_text()
+
+
+def test_merge_joins_seeds(study: Path, tmp_path: Path) -> None:
+    test_set = load_results(study).finished[0].test_sets[0]
+    other = _fabricate(tmp_path / "two", {"fpn": 0.2, "sni": 0.1}, seeds=(2, 3), test_set=test_set)
+    for file in (other / "cells").glob("*/seed2/result.json"):
+        file.write_text((study / file.relative_to(other)).read_text())  # the same cell, trained twice
+    packed = pack(other, tmp_path / "two.study.zip", exact=True)
+    assert main(["merge", str(study), str(packed), "--output", str(tmp_path / "both")]) == 0
+    results = load_results(tmp_path / "both")
+    assert results.study.seeds == (1, 2, 3) and len(results.finished) == 6
+    assert results.values("sni", "bbox/AP") == load_results(study).values("sni", "bbox/AP") | load_results(
+        other
+    ).values("sni", "bbox/AP")
+    assert not list((tmp_path / "both").rglob("*.pth"))
+
+
+def test_merge_joins_variants(study: Path, tmp_path: Path) -> None:
+    test_set = load_results(study).finished[0].test_sets[0]
+    other = _fabricate(tmp_path / "two", {"fpn": 0.2, "ihp": 0.3}, test_set=test_set)
+    for file in (other / "cells/fpn").glob("*/result.json"):
+        file.write_text((study / file.relative_to(other)).read_text())
+    both = merge([study, other], tmp_path / "both.study.zip")
+    with opened(both) as folder:
+        results = load_results(folder)
+        assert results.variants == ["fpn", "sni", "ihp"] and results.baseline == "fpn"
+        assert {len(results.of(name)) for name in results.variants} == {2}
+        backbone = results.study.config(results.study.variants[2], 1).MODEL.BACKBONE.NAME
+        assert backbone == "build_sn2_ihp_backbone"
+        assert set(results.costs) == {"fpn", "sni", "ihp"} and not results.speed
+
+
+def _rewrite(path: Path, **changes: Any) -> None:
+    read, write = (yaml.safe_load, yaml.safe_dump) if path.suffix == ".yaml" else (json.loads, json.dumps)
+    path.write_text(write(read(path.read_text()) | changes))
+
+
+def _other_metrics(folder: Path) -> None:
+    _rewrite(folder / "study.yaml", METRICS=["bbox/AP50"])
+
+
+def _other_engine(folder: Path) -> None:
+    _rewrite(folder / "study.yaml", ENGINE="auto")
+
+
+def _other_schedule(folder: Path) -> None:
+    study = yaml.safe_load((folder / "study.yaml").read_text())
+    _rewrite(folder / "study.yaml", SET=study["SET"] | {"SOLVER.MAX_ITER": 5})
+    for config in folder.glob("cells/*/*/config.yaml"):
+        content = yaml.safe_load(config.read_text())
+        content["SOLVER"]["MAX_ITER"] = 5
+        config.write_text(yaml.safe_dump(content))
+
+
+def _other_data(folder: Path) -> None:
+    for path in folder.glob("cells/*/*/cell.json"):
+        _rewrite(path, fingerprint={"test data": "another"})
+
+
+def _other_scores(folder: Path) -> None:
+    path = folder / "cells/sni/seed1/result.json"
+    result = json.loads(path.read_text())
+    next(iter(result["results"].values()))["bbox"]["AP"] += 1
+    path.write_text(json.dumps(result))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_other_metrics, "METRICS is"),
+        (_other_engine, "ENGINE is 'native' in the one and 'auto' in the other"),
+        (_other_schedule, "SOLVER.MAX_ITER is 77 in the one and 5 in the other"),
+        (_other_data, "the test data differ by their fingerprints: same in .* another in"),
+        (_other_scores, "results of the same cell sni/seed1 and differ"),
+    ],
+)
+def test_merge_refuses_what_does_not_belong_together(study: Path, tmp_path: Path, spoil: Any, message: str) -> None:
+    with opened(pack(study, tmp_path / "copy.study.zip", exact=True)) as copy:
+        spoil(copy)
+        with pytest.raises(UserError, match=message):
+            merge([study, copy], tmp_path / "both")
+    assert not (tmp_path / "both").exists()
+
+
+def load_archive(path: Path) -> None:
+    with opened(path):
+        pass
+
+
+def test_broken_archives(study: Path, tmp_path: Path) -> None:
+    archive = pack(study, tmp_path / "one.study.zip")
+    with (
+        pytest.raises(UserError, match=r"nothing\.study\.zip: expected a study's folder or an archive"),
+        opened(tmp_path / "nothing.study.zip"),
+    ):
+        pass
+    (tmp_path / "cut.study.zip").write_bytes(archive.read_bytes()[:-200])
+    with (
+        pytest.raises(UserError, match=r"cut\.study\.zip: the archive cannot be read"),
+        opened(tmp_path / "cut.study.zip"),
+    ):
+        pass
+    with zipfile.ZipFile(tmp_path / "evil.study.zip", "w") as evil:
+        evil.writestr("../outside", "x")
+    with pytest.raises(UserError, match="names a file outside its folder"), opened(tmp_path / "evil.study.zip"):
+        pass
+    with zipfile.ZipFile(tmp_path / "code.study.zip", "w") as code:
+        code.writestr("mine.py", "x")
+    with pytest.raises(UserError, match=r"holds .yaml, .json, .txt files only, found 'mine.py'"):
+        load_archive(tmp_path / "code.study.zip")
+    with pytest.raises(UserError, match="exists already"):
+        merge([archive, archive], archive)

@@ -1,0 +1,71 @@
+"""Tests of TUNE: the study that tries values, the choice among them, and the mistakes that are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sn2fpn.errors import UserError
+from sn2fpn.study.spec.check import check_study
+from sn2fpn.study.spec.study import Study
+from sn2fpn.study.spec.tuning import choose, tuning_study
+
+WriteStudy = Callable[..., Path]
+TUNE = {"TUNE": {"SOLVER.BASE_LR": [0.01, 0.02, 0.04]}, "TUNE_SETS": ["tiny_study_train"], "TUNE_SEED": 9}
+
+
+def test_every_variant_tries_the_same_values_on_the_tuning_set_alone(write_study: WriteStudy, tmp_path: Path) -> None:
+    study = Study.load(write_study(**TUNE))
+    check_study(study, tmp_path)
+    tuning = tuning_study(study)
+    assert [c.name for c in tuning.cells] == [
+        f"{v}-BASE_LR={rate}/seed9" for v in ("fpn", "sni") for rate in ("0.01", "0.02", "0.04")
+    ]
+    configs = [tuning.config(c.variant, c.seed) for c in tuning.cells]
+    assert [c.SOLVER.BASE_LR for c in configs] == [0.01, 0.02, 0.04] * 2
+    assert {tuple(c.DATASETS.TEST) for c in configs} == {("tiny_study_train",)}
+    tuning.save(tmp_path / "tuning.yaml")
+    assert [c.name for c in Study.load(tmp_path / "tuning.yaml").cells] == [c.name for c in tuning.cells]
+
+
+def test_the_best_value_of_each_variant_is_chosen(write_study: WriteStudy, tmp_path: Path) -> None:
+    study = Study.load(write_study(**TUNE))
+    scores = {"fpn-BASE_LR=0.01": 3.0, "fpn-BASE_LR=0.02": 5.0, "fpn-BASE_LR=0.04": 5.0, "sni-BASE_LR=0.01": 9.0}
+    (fpn,) = choose(study, scores)  # sni has not been tried with all values
+    assert (fpn.variant, fpn.best, fpn.keys, fpn.at_the_end) == ("fpn", "BASE_LR=0.02", {"SOLVER.BASE_LR": 0.02}, False)
+    assert "5.00 with BASE_LR=0.02" in fpn.sentence and "end of the range" not in fpn.sentence
+    fpn, sni = choose(study, scores, complete=False)
+    assert sni.at_the_end and "a wider one may be better" in sni.sentence
+    tuned = Study.load(write_study(**TUNE, TUNED={"fpn": fpn.keys}))
+    rates = {v.name: tuned.config(v, 1).SOLVER.BASE_LR for v in tuned.variants}
+    assert rates == {"fpn": 0.02, "sni": study.config(study.variants[1], 1).SOLVER.BASE_LR}
+    tuned.save(tmp_path / "study.yaml")
+    assert Study.load(tmp_path / "study.yaml").tuned == tuned.tuned
+
+
+def test_a_study_of_one_variant_is_tuned(write_study: WriteStudy) -> None:
+    study = Study.load(write_study(**TUNE, AXES={"pyramid": ["sni"]}, BASELINE=None))
+    assert [v.name for v in tuning_study(study).variants] == ["BASE_LR=0.01", "BASE_LR=0.02", "BASE_LR=0.04"]
+    assert choose(study, {"BASE_LR=0.01": 1.0, "BASE_LR=0.02": 2.0, "BASE_LR=0.04": 1.0})[0].best == "BASE_LR=0.02"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"TUNE": {"SOLVER.BASE_LR": 0.1}}, "TUNE.SOLVER.BASE_LR: expected a list of two or more different values"),
+        ({"TUNE": {"SOLVER.BASE_LR": [0.1, 0.1]}}, "two or more different values"),
+        ({"TUNE_SETS": None}, "TUNE is given without TUNE_SETS"),
+        ({"TUNE_SETS": ["tiny_study_val"]}, "TUNE_SETS: tiny_study_val is also in DATASETS.TEST"),
+        ({"TUNE": {"SOLVER.BASE_LRR": [1.0, 2.0]}}, "BASE_LRR.*did you mean.*BASE_LR"),
+        ({"TUNE": {"SOLVER.STEPS": [[1], [2]]}}, "cannot be the name of a folder"),
+        ({"TUNED": {"spn": {}}}, "TUNED: unknown variant 'spn'; did you mean"),
+        ({"TUNED": {"sni": {"SOLVER.BASE_LR": "fast"}}}, "TUNED.sni: SOLVER.BASE_LR expects float"),
+        ({"AXES": {"tuned": {"a": None}}, "BASELINE": None}, "AXES.tuned: this name is taken"),
+    ],
+)
+def test_mistakes_are_named(write_study: WriteStudy, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_study(Study.load(write_study(**TUNE | changes)), tmp_path)
