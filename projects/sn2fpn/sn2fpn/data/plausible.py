@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..structures import BoxMode
+from ..structures import box_of
 from .catalog import DatasetDicts
 
 __all__ = ["find_doubts", "find_notes"]
@@ -36,7 +36,7 @@ def find_doubts(records: DatasetDicts) -> Iterator[str]:
 
 def _boxes(objects: Iterable[dict[str, Any]]) -> Iterator[np.ndarray]:
     """Yield the boxes (x1, y1, x2, y2) one by one, because in most data sets the first box answers the question."""
-    return (BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in objects)
+    return (box_of(a) for a in objects)
 
 
 def _size(record: dict[str, Any]) -> tuple[int, int]:

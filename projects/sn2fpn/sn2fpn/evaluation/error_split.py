@@ -22,7 +22,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import Params
 
-from ..structures import BoxMode
+from ..structures import BoxMode, box_of
 from .detections import ImageDetections
 from .resampling import mean_over_classes
 
@@ -129,7 +129,7 @@ def _iou(boxes: np.ndarray, annotations: list[dict[str, Any]], crowd: bool) -> n
     if not len(boxes) or not annotations:
         return np.zeros((len(boxes), len(annotations)))
     corners = np.asarray(boxes, np.float64)
-    truth = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYWH_ABS) for a in annotations]
+    truth = [box_of(a, BoxMode.XYWH_ABS) for a in annotations]
     sizes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
     return np.asarray(coco_mask.iou(sizes, np.asarray(truth, np.float64), [int(crowd)] * len(truth)))
 

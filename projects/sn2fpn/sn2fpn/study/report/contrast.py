@@ -12,7 +12,7 @@ import numpy as np
 from ...data import read_image
 from ...evaluation.detections import ImageDetections
 from ...evaluation.error_split import Judgement
-from ...structures import BoxMode
+from ...structures import box_of
 from ...visualization import draw_boxes, fit_image
 from ..measure.results import CellResult, StudyResults
 from .content import number
@@ -92,7 +92,6 @@ def _picture(image: np.ndarray, scale: float, record: dict[str, Any], side: _Sid
     colors = [HIT if right else FALSE_POSITIVE for right in j.is_right[shown]]
     objects = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
     for k in set(range(len(objects))) - set(j.target[shown][j.is_right[shown]].tolist()):
-        corners = BoxMode.convert(objects[k]["bbox"], objects[k]["bbox_mode"], BoxMode.XYXY_ABS)
-        boxes.append(np.asarray(corners, np.float64) * scale)
+        boxes.append(box_of(objects[k]) * scale)
         colors.append(MISSED)
     return draw_boxes(image, boxes, colors=colors)
