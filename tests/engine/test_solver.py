@@ -106,7 +106,7 @@ def test_gradient_clipping(kind: str, first: list[float], second: list[float]) -
     [
         ("SOLVER.LR_SCHEDULER_NAME", "WarmupMultistepLR", "WarmupMultiStepLR"),
         ("SOLVER.WARMUP_METHOD", "linaer", "linear"),
-        ("SOLVER.STEPS", (5, 3), r"expected rising iterations, found \[5, 3\]"),
+        ("SOLVER.STEPS", (5, 3), r"expected rising iterations of at least 1, found \[5, 3\]"),
     ],
 )
 def test_builders_name_the_key(key: str, value: object, nearest: str) -> None:

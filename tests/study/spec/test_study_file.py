@@ -91,7 +91,7 @@ def test_a_cell_is_trained_with_the_configuration_that_was_checked(write_study: 
             {"AXES": {"pyramid": ["fpn"], "a": {"x": {"SOLVER.MAX_ITER": "many"}}}},
             ["AXES.a.x", "MAX_ITER", "int", "many"],
         ),
-        ({"SET": {"SOLVER.MAX_ITER": 0}}, ["variant 'fpn'", "SOLVER.MAX_ITER", "positive"]),
+        ({"SET": {"SOLVER.MAX_ITER": 0}}, ["variant 'fpn'", "SOLVER.MAX_ITER", "at least 1"]),
         ({"BASE": "nowhere.yaml"}, ["BASE", "nowhere.yaml"]),
         ({"IMPORTS": ["nowhere.py"]}, ["IMPORTS", "nowhere.py"]),
     ],

@@ -18,6 +18,7 @@ from ..errors import ArgumentError, UserError, argument_names, check_choice
 from .catalog import DatasetDicts
 from .mapper import DatasetMapper, build_mapper
 from .samplers import (
+    SAMPLERS,
     BatchStream,
     InferenceSampler,
     RepeatFactorTrainingSampler,
@@ -185,7 +186,7 @@ def make_train_loader(
     if total_batch_size < 1 or total_batch_size % world_size:
         expected = f"expected a multiple of the number of processes ({world_size})"
         raise ArgumentError("total_batch_size", f"{expected}, found {total_batch_size}")
-    check_choice("sampler", sampler, ("TrainingSampler", "RepeatFactorTrainingSampler"))
+    check_choice("sampler", sampler, SAMPLERS)
     check_files_exist(dataset)
     seed = _resolve_seed(seed)
     if sampler == "RepeatFactorTrainingSampler":

@@ -17,6 +17,7 @@ import numpy as np
 from .catalog import DatasetDicts
 
 __all__ = [
+    "SAMPLERS",
     "TrainingSampler",
     "RepeatFactorTrainingSampler",
     "InferenceSampler",
@@ -24,6 +25,9 @@ __all__ = [
     "repeat_factors",
     "sample_rng",
 ]
+
+SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
+"""The values of `DATALOADER.SAMPLER_TRAIN`."""
 
 Sample = tuple[int, int]  # (position in the stream, image index)
 

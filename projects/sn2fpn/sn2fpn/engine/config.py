@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..config import CfgNode, get_cfg
-from ..errors import UserError
+from ..config.ranges import check_ranges
+from ..data import build_augmentations
 from .options import YAML_KEYS, check_options, read_options
-from .solver import check_steps
 
 __all__ = ["load_config", "scale_to_world_size", "validate"]
 
@@ -31,17 +31,11 @@ def validate(cfg: CfgNode, args: Any) -> None:
     Raises:
         UserError: keys and flags contradict each other, or a value is out of range.
     """
+    check_ranges(cfg)
     options = read_options(cfg, YAML_KEYS)
     check_options(options, args, has_train=bool(cfg.DATASETS.TRAIN), has_test=bool(cfg.DATASETS.TEST))
-    check_steps(cfg.SOLVER.STEPS, "SOLVER.STEPS")
-    for key, value in (
-        ("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH),
-        ("MODEL.FPN.OUT_CHANNELS", cfg.MODEL.FPN.OUT_CHANNELS),
-    ):
-        if value < 1:
-            raise UserError(f"{key}: expected at least 1, found {value}")
-    if cfg.SOLVER.BASE_LR <= 0:
-        raise UserError(f"SOLVER.BASE_LR: expected a positive number, found {cfg.SOLVER.BASE_LR}")
+    build_augmentations(cfg, is_train=True)
+    build_augmentations(cfg, is_train=False)
 
 
 def scale_to_world_size(cfg: CfgNode, world_size: int) -> CfgNode:
