@@ -28,7 +28,7 @@ from ..data import (
 from ..errors import check_choice
 from ..evaluation import build_evaluator, check_evaluator, score_names
 from ..modeling import build_model, loss_names
-from .config import scale_to_world_size
+from .config import remarks, scale_to_world_size
 from .options import YAML_KEYS, RunOptions, read_options
 from .solver import GradientClipper, LRMultiplier, build_gradient_clipper, build_lr_scheduler, build_optimizer
 from .testing import TestSet, metric_names
@@ -133,6 +133,8 @@ class CfgRecipe(Recipe):
                 s.WARMUP_ITERS,
                 s.STEPS,
             )
+        for line in remarks(self.cfg):
+            logger.warning("%s", line)
         if self.cfg.VIS_PERIOD or self.cfg.TEST.EXPECTED_RESULTS:
             logger.warning("VIS_PERIOD and TEST.EXPECTED_RESULTS have no effect in the native engine")
 

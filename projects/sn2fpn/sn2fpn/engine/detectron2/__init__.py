@@ -25,7 +25,7 @@ from ...data import check_classes
 from ...errors import UserError, argument_names, did_you_mean
 from ...integrations.detectron2 import read_config, register_backbones, register_custom, share_dataset
 from ...modeling.build import check_served as check_native
-from ..config import validate
+from ..config import remarks, validate
 from ..options import world_size
 from ..preflight import check_parts, check_solver
 from ..recipe import CfgRecipe
@@ -107,6 +107,8 @@ def _set_up(cfg: CfgNode, args: Any, engine: Any) -> None:
             load_file(cfg.MODEL.WEIGHTS)  # refuses pickles whose code Detectron2 would run
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sn2fpn")
     logger.info("%s", engine)
+    for line in remarks(cfg):
+        logger.warning("%s", line)
     cfg.freeze()
     default_setup(cfg, args)
 
