@@ -59,7 +59,7 @@ def remarks(cfg: CfgNode) -> list[str]:
         )
     if 0 in cfg.INPUT.MIN_SIZE_TRAIN:
         lines.append(
-            "INPUT.MIN_SIZE_TRAIN 0 trains on images of their own size, without the limit of INPUT.MAX_SIZE_TRAIN"
+            "INPUT.MIN_SIZE_TRAIN 0 keeps the size of training images, without the limit of MAX_SIZE_TRAIN"
         )
     return lines
 
