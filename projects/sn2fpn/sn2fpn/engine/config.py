@@ -58,9 +58,7 @@ def remarks(cfg: CfgNode) -> list[str]:
             f"weights; the usual backbone of a Faster or Mask R-CNN is {usual}"
         )
     if 0 in cfg.INPUT.MIN_SIZE_TRAIN:
-        lines.append(
-            "INPUT.MIN_SIZE_TRAIN 0 keeps the size of training images, without the limit of MAX_SIZE_TRAIN"
-        )
+        lines.append("INPUT.MIN_SIZE_TRAIN 0 keeps the size of training images, without the limit of MAX_SIZE_TRAIN")
     return lines
 
 
