@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,7 @@ def test_same_generator_same_transforms() -> None:
         ("INPUT.CROP.SIZE", [2.0, 1.0], r"INPUT\.CROP\.SIZE.*shares"),
         ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "rang", "did you mean 'range'"),
         ("INPUT.MIN_SIZE_TRAIN", (), r"INPUT\.MIN_SIZE_TRAIN: expected lengths"),
-        ("INPUT.MAX_SIZE_TRAIN", 0, r"INPUT\.MAX_SIZE_TRAIN: expected a length in pixels, found 0"),
+        ("INPUT.MAX_SIZE_TRAIN", 0, r"INPUT\.MAX_SIZE_TRAIN: expected a whole number of at least 1, found 0"),
     ],
 )
 def test_errors_name_the_key(key: str, value: Any, pattern: str) -> None:
@@ -181,8 +182,18 @@ def test_errors_name_the_key(key: str, value: Any, pattern: str) -> None:
         (lambda: RandomCrop("absolute_range", (9, 3)), r"^size: expected \(min, max\) in pixels .*found \[9, 3\]"),
         (lambda: ResizeShortestEdge(800, sampling="rang"), "^sampling: .*did you mean 'range'"),
         (lambda: ResizeShortestEdge((800, 600), sampling="range"), r"^short_edges: expected \(min, max\)"),
-        (lambda: ResizeShortestEdge(-1), "^short_edges: expected lengths in pixels, found -1"),
-        (lambda: ResizeShortestEdge(800, 0), "^max_size: expected a length in pixels, found 0"),
+        (lambda: ResizeShortestEdge(-1), "^short_edges: expected a whole number of at least 0, found -1"),
+        (
+            lambda: ResizeShortestEdge((800, 0.5)),
+            r"^short_edges\[1\]: expected a whole number of at least 0, found 0.5",
+        ),
+        (lambda: ResizeShortestEdge((0, 800), sampling="range"), r"^short_edges: expected \(min, max\)"),
+        (lambda: ResizeShortestEdge("800"), "^short_edges: expected a list, found '800'"),
+        (lambda: ResizeShortestEdge(800, 0), "^max_size: expected a whole number of at least 1, found 0"),
+        (lambda: RandomFlip(2.0), "^vertical: expected True or False, found 2.0"),
+        (lambda: RandomCrop("absolute", (math.inf, 3)), r"^size\[0\]: expected a number that is finite, found inf"),
+        (lambda: RandomCrop("absolute", (0, 3)), r"^size: expected \(height, width\) in pixels .*found \[0, 3\]"),
+        (lambda: RandomCrop("relative", (0.5,)), r"^size: expected two shares .*found \[0.5\]"),
     ],
 )
 def test_errors_name_the_argument(make: Callable[[], object], pattern: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from sn2fpn.data.samplers import (
     repeat_factors,
     sample_rng,
 )
+from sn2fpn.errors import ArgumentError
 
 
 def take(stream: object, count: int) -> list:
@@ -89,3 +91,25 @@ def test_repeat_sampler_repeats_on_average() -> None:
     assert counts == pytest.approx([1.0, 1.5, 3.0, 1.25], abs=0.05)
     assert {int(np.bincount(p, minlength=4)[1]) for p in passes} == {1, 2}
     assert take(sampler, 50) == take(RepeatFactorTrainingSampler([1.0, 1.5, 3.0, 1.25], seed=0), 50)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: TrainingSampler(0, seed=1), "size: expected a whole number of at least 1, found 0"),
+        (lambda: TrainingSampler(9, seed=-1), "seed: expected a whole number of at least 0, found -1"),
+        (lambda: RepeatFactorTrainingSampler([0.0, 0.0], 1), "factors: expected finite numbers"),
+        (lambda: RepeatFactorTrainingSampler([1.0, math.nan], 1), "factors: expected finite numbers"),
+        (lambda: RepeatFactorTrainingSampler([1.0, -1.0], 1), "factors: expected finite numbers"),
+        (lambda: repeat_factors([], -0.1), "threshold: expected a number of at least 0 and of at most 1, found -0.1"),
+        (lambda: repeat_factors([], 7), "threshold: expected a number of at least 0 and of at most 1, found 7"),
+        (lambda: InferenceSampler(9, 2, 2), "rank: expected a number below the 2 processes, found 2"),
+        (lambda: InferenceSampler(9, 0, 0), "world_size: expected a whole number of at least 1, found 0"),
+        (lambda: BatchStream(TrainingSampler(9, 1), 0), "batch_size: expected a whole number of at least 1, found 0"),
+        (lambda: BatchStream(TrainingSampler(9, 1), 2, start=-1), "start: expected a whole number of at least 0"),
+        (lambda: BatchStream(TrainingSampler(3, 1), 2, wide=[True]), "wide: expected an entry for each of 3 images"),
+    ],
+)
+def test_what_would_never_make_a_batch_is_refused(make: Callable[[], object], words: str) -> None:
+    with pytest.raises(ArgumentError, match=f"^{words}"):
+        make()

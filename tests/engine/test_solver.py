@@ -140,7 +140,7 @@ def test_schedules_have_a_value_after_every_iteration(name: str, rescale: bool) 
         ({"CLIP_GRADIENTS.ENABLED": True, "CLIP_GRADIENTS.NORM_TYPE": -1.0}, "CLIP_GRADIENTS.NORM_TYPE: .* above 0"),
         ({"STEPS": (0, 5)}, r"SOLVER.STEPS: expected rising iterations of at least 1, found \[0, 5\]"),
         ({"GAMMA": -1.0}, "SOLVER.GAMMA: expected a number above 0"),
-        ({"WARMUP_FACTOR": -1.0}, "SOLVER.WARMUP_FACTOR: expected a number from 0 to 1"),
+        ({"WARMUP_FACTOR": -1.0}, "SOLVER.WARMUP_FACTOR: expected a number of at least 0 and of at most 1"),
         ({"WARMUP_ITERS": -1}, "SOLVER.WARMUP_ITERS: expected a whole number of at least 0"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sn2fpn.data.catalog import DatasetCatalog, MetadataCatalog
-from sn2fpn.structures import Boxes, BoxMode, Instances
+from sn2fpn.structures import Boxes, BoxMode, Instances, box_of
 
 Prediction = tuple[int, float, list[float]]  # class, score, (x1, y1, x2, y2)
 
@@ -104,7 +104,7 @@ def random_predictions() -> Callable[..., dict[Any, list[Prediction]]]:
             h, w = record["height"], record["width"]
             rows = []
             for found in record["annotations"]:
-                box = BoxMode.convert(found["bbox"], found["bbox_mode"], BoxMode.XYXY_ABS)
+                box = box_of(found)
                 size = np.tile(box[2:] - box[:2], 2)
                 for _ in range(rng.integers(0, 4)):
                     c = found["category_id"] if rng.random() < 0.9 else int(rng.integers(num_classes))

@@ -79,7 +79,7 @@ def test_an_existing_conv_can_be_the_dense_branch() -> None:
         (lambda: ESD1(64, 96), "out_channels: .* 64 or 128 was expected for in_channels 64; found 96"),
         (lambda: ESD1(8, 8, stride=1), "stride: .* 2 was expected; found 1"),
         (lambda: ESD2(8, 8, stride=4), "stride: .* 2 was expected; found 4"),
-        (lambda: ESD2(8, 8, kernel_size=4), "kernel_size: expected an odd number, found 4"),
+        (lambda: ESD2(8, 8, kernel_size=4), "kernel_size: expected an odd number of at least 1, found 4"),
         (lambda: ESD2(8, 8, fuse_init="dense_identty"), "fuse_init: .*; did you mean 'dense_identity'"),
         (lambda: esd_fuse(torch.ones(1, 3, 4, 4), torch.ones(1, 5, 2, 2)), "out_channels: .* 3 or 6 was expected"),
     ],

@@ -89,7 +89,7 @@ def test_initialisation_counts_fan_out_per_group() -> None:
         (lambda: GSConv(4, 7), "out_channels: expected a multiple of 2, found 7"),
         (lambda: GSConvE1(4, 7), "out_channels: expected a multiple of 2, found 7"),
         (lambda: GSConvE2(4, 6), "out_channels: expected a multiple of 4, found 6"),
-        (lambda: GSConvE1(4, 8, aux_kernel=2), "aux_kernel: expected an odd number such as 3 or 1, found 2"),
+        (lambda: GSConvE1(4, 8, aux_kernel=2), "aux_kernel: expected an odd number of at least 1, found 2"),
         (lambda: C3(7), "channels: expected an even number, found 7"),
         (lambda: GSConv(4, 8, activation="slu"), "activation: .*'slu'; did you mean 'silu'"),
     ],

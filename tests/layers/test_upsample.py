@@ -271,14 +271,14 @@ def test_each_call_of_get_upsample_makes_a_module() -> None:
         (lambda: get_upsample("nearst", 8), "upsample: unknown value 'nearst'; did you mean 'nearest'"),
         (
             lambda: get_upsample("sni:learnt", 8),
-            "upsample: expected 'learned' or a number after 'sni:', found 'learnt'",
+            "upsample: expected 'learned' or a positive number after 'sni:', found 'learnt'",
         ),
         (lambda: get_upsample("sni:nan", 8), "found 'nan'"),
         (lambda: get_upsample("snl:0.5", 8), "upsample: unknown value 'snl:0.5'; did you mean 'sni:0.5'"),
         (lambda: get_upsample(None, 8), "upsample: expected a name or a callable that makes the module, found None"),
         (lambda: get_upsample(Nearest(), 8), r"upsample: expected a name or a callable .*, found Nearest\(\)"),
         (lambda: get_upsample(nn.Identity, 8), r"expected a callable that makes an Upsample; it made Identity\(\)"),
-        (lambda: CARAFE(8, kernel=4), "kernel: expected an odd number, found 4"),
+        (lambda: CARAFE(8, kernel=4), "kernel: expected an odd number of at least 1, found 4"),
         (lambda: DySample(6), "groups: expected a divisor of the 6 channels, found 4"),
     ],
 )

@@ -64,8 +64,8 @@ def test_one_list_serves_all_levels(sizes: list) -> None:
     "sizes, ratios, offset, words",
     [
         ([[32], [64]], [[1.0]], 0.0, "^sizes: expected one list, or one for each of 3 levels, found 2"),
-        ([[32]], [], 0.0, "^aspect_ratios: expected one list of numbers, or one for each of 3 levels, found none"),
-        ([[32]], [[1.0]], 1.5, r"^offset: expected a number in \[0, 1\), found 1.5"),
+        ([[32]], [], 0.0, r"^aspect_ratios: expected one list of numbers, or one for each of 3 levels, found \[\]"),
+        ([[32]], [[1.0]], 1.5, "^offset: expected a number of at least 0 and below 1, found 1.5"),
     ],
 )
 def test_mistakes(sizes: list, ratios: list, offset: float, words: str) -> None:

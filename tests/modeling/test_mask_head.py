@@ -162,13 +162,8 @@ def test_images_without_objects_give_zero(norm: str) -> None:
 
 @pytest.mark.parametrize("limit", [0, 7])
 def test_only_final_detections_get_masks(limit: int) -> None:
-    heads = make_heads(
-        {
-            "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0,
-            "TEST.DETECTIONS_PER_IMAGE": limit,
-            "MODEL.ROI_HEADS.NMS_THRESH_TEST": 0.95,
-        }
-    ).eval()
+    heads = make_heads({"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0, "MODEL.ROI_HEADS.NMS_THRESH_TEST": 0.95}).eval()
+    heads.max_detections = limit  # 0 stands for images without detections
     images, features, proposals, _ = make_batch(GT, GT)
     seen = []
     heads.mask_head.register_forward_hook(lambda module, args, out: seen.append(len(out)))

@@ -40,5 +40,5 @@ def test_slow_version(allow_low_quality: bool) -> None:
 def test_mistakes() -> None:
     with pytest.raises(UserError, match=r"^labels: expected 3 numbers out of -1, 0 and 1 .* found \[0, 1\]"):
         Matcher([0.3, 0.7], [0, 1])
-    with pytest.raises(UserError, match=r"^thresholds: expected rising numbers above 0, found \[0.7, 0.3\]"):
+    with pytest.raises(UserError, match=r"^thresholds: expected one or more rising IoUs, found \[0.7, 0.3\]"):
         Matcher([0.7, 0.3], [0, -1, 1])

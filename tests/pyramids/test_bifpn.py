@@ -190,7 +190,7 @@ def test_configuration_reaches_the_cells() -> None:
         ({"fusion": "softmx"}, "unknown value 'softmx'; did you mean 'softmax'"),
         ({"down_pad": "tfsame"}, "unknown value 'tfsame'; did you mean 'tf_same'"),
         ({"upsample": "linear"}, "unknown value 'linear'"),
-        ({"num_cells": 0}, "expected at least 1, found 0"),
+        ({"num_cells": 0}, "expected a whole number of at least 1, found 0"),
         ({"norm": "bn"}, "unknown .*'bn'; did you mean 'BN'"),
     ],
 )

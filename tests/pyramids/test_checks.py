@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from sn2fpn.errors import UserError
-from sn2fpn.pyramids import SNIFPN, Pyramid
-from sn2fpn.pyramids.checks import check_pyramid
+from sn2fpn.pyramids import FPN, SNIFPN, Pyramid
+from sn2fpn.pyramids.checks import TRUNK, check_pyramid
 
 
 class _Base(Pyramid):
@@ -38,6 +40,21 @@ class _Idle(_Base):
         self.idle = torch.nn.Conv2d(8, 8, 1)
 
 
+class _Forgets(_Base):
+    def fuse(self, features):  # type: ignore[no-untyped-def]
+        self.laterals(features)
+
+
+class _Fails(_Base):
+    def fuse(self, features):  # type: ignore[no-untyped-def]
+        return self.latterals(features)
+
+
+class _List(_Base):
+    def forward(self, x):  # type: ignore[no-untyped-def]
+        return list(super().forward(x).values())
+
+
 class _Breaks(_Base):
     def fuse(self, features):  # type: ignore[no-untyped-def]
         maps = self.laterals(features)
@@ -56,9 +73,16 @@ def test_sound_pyramids_pass() -> None:
         (_Doubles, r"p2 of a 131x93 image should be \(2, 8, 33, 24\), found \(2, 8, 34, 24\)"),
         (_InPlace, "changes the trunk's map res3 in place"),
         (_Idle, "no gradient reaches idle.weight"),
+        (_Forgets, r"_Forgets.fuse: expected a list of the first 4 or 5 of the maps .* found a NoneType"),
+        (_Fails, "_Fails, check_shapes: AttributeError: '_Fails' object has no attribute 'latterals'"),
+        (_List, "_List: expected a dict of maps, found a list"),
+        (lambda shape: FPN(shape, 0), "out_channels: expected a whole number of at least 1, found 0"),
+        (lambda: FPN(TRUNK, 8), "build: TypeError: .*takes 0 positional arguments"),
+        (lambda shape: torch.nn.Identity(), "build: expected it to make a Pyramid, found a Identity"),
+        (FPN(TRUNK, 8), "build: expected a function that makes the pyramid .*found a FPN"),
         (_Breaks, "does not compile in one graph"),
     ],
 )
-def test_the_broken_promise_is_named(broken: type, words: str) -> None:
+def test_the_broken_promise_is_named(broken: Any, words: str) -> None:
     with pytest.raises(UserError, match=words):
         check_pyramid(broken)

@@ -79,7 +79,7 @@ def test_parameters_of_a_learned_step(kind: str, expected: int) -> None:
     [
         ({"fuse_type": "add"}, "unknown value 'add'"),
         ({"upsample": "nearst"}, "unknown value 'nearst'; did you mean 'nearest'"),
-        ({"upsample": "sni:x"}, "expected 'learned' or a number after 'sni:', found 'x'"),
+        ({"upsample": "sni:x"}, "expected 'learned' or a positive number after 'sni:', found 'x'"),
         ({"norm": "bn"}, "unknown .*'bn'; did you mean 'BN'"),
     ],
 )

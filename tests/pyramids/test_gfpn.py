@@ -120,7 +120,7 @@ def test_configuration_reaches_the_graph() -> None:
 @pytest.mark.parametrize(
     ("option", "key", "words"),
     [
-        ({"depth": 0}, "", "expected at least 1, found 0"),
+        ({"depth": 0}, "", "expected a whole number of at least 1, found 0"),
         ({"skip": "log2"}, "", "unknown value 'log2'; did you mean 'log2n'"),
         ({"upsample": "bilinar"}, "", "unknown value 'bilinar'; did you mean 'bilinear'"),
         ({"node_norm": "bn"}, "MODEL.GFPN.NORM", "unknown .*'bn'; did you mean 'BN'"),

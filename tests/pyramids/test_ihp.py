@@ -102,8 +102,8 @@ def test_four_depths_are_those_of_p2_to_p5(in_features: tuple, depths: tuple, ex
     ("option", "key", "words"),
     [
         ({"filter": "conv3"}, "", "unknown value 'conv3'; did you mean 'conv3x3'"),
-        ({"depths": (1, 1)}, "", r"expected 4 numbers >= 1, .*found \(1, 1\)"),
-        ({"depths": (1, 0, 1, 1)}, "", "expected 4 numbers"),
+        ({"depths": (1, 1)}, "", r"expected 4 numbers, .*found \(1, 1\)"),
+        ({"depths": (1, 0, 1, 1)}, "", "expected a whole number of at least 1, found 0"),
         ({"out_channels": 7}, "MODEL.FPN.OUT_CHANNELS", ".*multiple of 2, found 7"),
         ({"filter_norm": "bn"}, "MODEL.IHP.NORM", "unknown .*'bn'; did you mean 'BN'"),
         ({"norm": "bn"}, "MODEL.FPN.NORM", "unknown .*'bn'; did you mean 'BN'"),

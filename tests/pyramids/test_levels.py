@@ -36,6 +36,10 @@ def test_in_features_selects_maps() -> None:
         ({"input_shape": [8, 16], "out_channels": "64"}, "out_channels: expected a whole number of at least 1"),
         ({"input_shape": [8, 16], "in_features": ["res9"]}, "in_features: the trunk has no output 'res9'"),
         ({"input_shape": [8] * 3, "in_features": ["res2", "res4"]}, "in_features: expected maps whose strides"),
+        ({"input_shape": [8, 16], "in_features": "res2"}, "in_features: expected a list of names, found 'res2'"),
+        ({"input_shape": [8, 0]}, "input_shape['res3'].channels: expected a whole number of at least 1, found 0"),
+        ({"input_shape": {"res2": ShapeSpec(channels=8)}}, "input_shape['res2'].stride: expected a whole number"),
+        ({"input_shape": {"res2": ShapeSpec(stride=4)}}, "input_shape['res2'].channels: expected a whole number"),
         ({"bottom_up": nn.Identity()}, "bottom_up: expected a trunk with a method `output_shape`, found Identity"),
     ],
 )

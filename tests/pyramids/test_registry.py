@@ -60,10 +60,39 @@ def test_one_file_and_one_registration(one_new_file: None) -> None:
 
 
 def test_a_name_is_registered_once_and_forgotten_after_removal() -> None:
-    with pytest.raises(KeyError, match="'fpn' is registered already"):
+    with pytest.raises(ArgumentError, match=r"^name: the pyramid 'fpn' is registered already; choose another name"):
         register_pyramid("fpn")(FPN)
     with pytest.raises(UserError, match="unknown backbone"):
         pyramid_from_backbone_name("build_sn2_laterals_only_backbone")
+
+
+class NoFuse(Pyramid):
+    pass
+
+
+class Other:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "options", "words"),
+    [
+        ("mine two", FPN, {}, "name: expected a name of letters, digits and underscores, .* found 'mine two'"),
+        ("", FPN, {}, "name: expected a name of letters"),
+        ("fpn_retinanet", FPN, {}, "name: .* not ending in '_retinanet'"),  # the name of FPN with p6 and p7
+        (FPN, FPN, {}, r"name: .* as in @register_pyramid\('mine'\); found <class"),
+        ("mine", "FPN", {}, "target: expected a class of pyramids or a function, found str"),
+        ("mine", FPN([8, 8], 8), {}, "target: expected a class of pyramids or a function, found FPN"),
+        ("mine", Other, {}, "target: expected a subclass of Pyramid, found Other"),
+        ("mine", NoFuse, {}, "target: NoFuse has no method `fuse`"),
+        ("mine", FPN, {"upsampel": "sni"}, "upsampel: FPN takes no such argument; did you mean 'upsample'"),
+        ("mine", FPN, {"renames": {"NORM": "nrom"}}, "nrom: FPN takes no such argument; did you mean 'norm'"),
+    ],
+)
+def test_what_cannot_be_registered(name: Any, target: Any, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ArgumentError, match=f"^{words}"):
+        register_pyramid(name, **options)(target)
+    assert "mine" not in PYRAMIDS
 
 
 class Mine(FPN):

@@ -62,7 +62,8 @@ def argument_names(names: Mapping[str, str] | Callable[[str], str | None]) -> It
 
     Args:
         names: maps an argument's name to the name that replaces it, e.g. to a configuration key. Arguments that are
-            not in the mapping, or for which the function returns None, keep their names.
+            not in the mapping, or for which the function returns None, keep their names. An item of an argument, such
+            as "sizes[0]", keeps its index behind the new name, unless the mapping has a name for the item itself.
 
     Raises:
         ArgumentError: the error that was raised inside, with the new name.
@@ -77,8 +78,10 @@ def argument_names(names: Mapping[str, str] | Callable[[str], str | None]) -> It
     try:
         yield
     except ArgumentError as e:
-        name = names(e.argument) if callable(names) else names.get(e.argument)
-        if name is None:
+        rename = names if callable(names) else names.get
+        whole, bracket, index = e.argument.partition("[")
+        name = rename(e.argument) or (bracket and rename(whole) and f"{rename(whole)}{bracket}{index}")
+        if not name:
             raise
         raise ArgumentError(name, e.problem) from e
 
@@ -90,14 +93,15 @@ def keys_of(group: str, **others: str) -> Callable[[str], str | None]:
 
     Args:
         group: the configuration group, e.g. "MODEL.RPN".
-        **others: the full keys of the arguments that are called otherwise or stand in another group.
+        **others: the full keys of the arguments, or of items of arguments ("topk[0]"), that are called otherwise or
+            stand in another group.
 
     Example:
         >>> key = keys_of("MODEL.RPN", labels="MODEL.RPN.IOU_LABELS")
         >>> key("conv_dims"), key("labels"), key("MODEL.DEVICE")
         ('MODEL.RPN.CONV_DIMS', 'MODEL.RPN.IOU_LABELS', None)
     """
-    return lambda name: others.get(name, f"{group}.{name.upper()}") if name.isidentifier() else None
+    return lambda name: others.get(name) or (f"{group}.{name.upper()}" if name.isidentifier() else None)
 
 
 def check_choice(argument: str, found: T, choices: Iterable[T]) -> T:

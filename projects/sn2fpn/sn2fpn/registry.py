@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .errors import UserError, did_you_mean
+from .errors import ArgumentError, UserError, did_you_mean
 
 __all__ = ["Registry"]
 
@@ -25,12 +25,16 @@ class Registry:
         """Register `obj` as `name` and return it; without `obj`, return a decorator that does so.
 
         Raises:
-            KeyError: the name is registered already.
+            ArgumentError: the name is registered already, or it is no name.
         """
+        if not isinstance(name, str) or not name:
+            raise ArgumentError("name", f"expected the name of a {self.kind}, found {name!r}")
         if obj is None:
             return lambda o: self.register(name, o)
         if name in self._entries:
-            raise KeyError(f"{self.kind} {name!r} is registered already: {self._entries[name]!r}")
+            raise ArgumentError(
+                "name", f"the {self.kind} {name!r} is registered already; choose another name, or remove this one first"
+            )
         self._entries[name] = obj
         return obj
 

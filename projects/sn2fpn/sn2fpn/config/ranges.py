@@ -5,92 +5,74 @@ Keys whose values become arguments of a class, such as `MODEL.RPN.NMS_THRESH`, a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
-from ..errors import ArgumentError, did_you_mean
+from ..errors import ArgumentError, check_choice
+from ..ranges import check_count, check_each, check_number
 
-__all__ = ["RANGES", "Range", "check_ranges"]
-
-
-class Range(NamedTuple):
-    """What a value must be.
-
-    Attributes:
-        words: what is expected, for messages.
-        holds: returns whether a value of the key's type is in the range.
-        choices: the valid values, if these are few.
-    """
-
-    words: str
-    holds: Callable[[Any], bool]
-    choices: tuple[str, ...] = ()
+__all__ = ["RANGES", "check_ranges"]
 
 
-def _whole(low: int, high: int = 2**31 - 1) -> Range:
-    words = f"a whole number of at least {low}" if high == 2**31 - 1 else f"a whole number from {low} to {high}"
-    return Range(words, lambda v: isinstance(v, int) and low <= v <= high)
+def _check_names(key: str, found: Any) -> None:
+    """Check names of data sets; a Python configuration may hold a single one."""
+    if not isinstance(found, str) and not all(isinstance(name, str) and name.strip() for name in found):
+        raise ArgumentError(key, f"expected names of data sets, found {found!r}")
 
 
-def _number(words: str, holds: Callable[[float], bool]) -> Range:
-    return Range(words, lambda v: isinstance(v, int | float) and abs(v) < math.inf and holds(v))
+def _check_lengths(key: str, found: Any) -> None:
+    if not check_each(key, found, check_count):
+        raise ArgumentError(key, f"expected one or more lengths in pixels, found {found!r}")
 
 
-def _one_of(*choices: str) -> Range:
-    return Range("", lambda v: v in choices, choices)
+def _check_number_or_null(key: str, found: Any) -> None:
+    if found is not None:
+        _from_0(key, found)
 
 
-def _each(item: Range, words: str, *, at_least: int = 0) -> Range:
-    return Range(words, lambda values: len(values) >= at_least and all(map(item.holds, values)))
+_from_0 = partial(check_number, at_least=0)
+_below_1 = partial(check_number, at_least=0, below=1)
+_share = partial(check_number, at_least=0, at_most=1)
+_above_0 = partial(check_number, above=0)
+_count_or_0 = partial(check_count, at_least=0)
 
-
-_SWITCHED_OFF_BY_0 = _whole(0)
-_COUNT = _whole(1)
-_ABOVE_0 = _number("a number above 0", lambda v: v > 0)
-_FROM_0 = _number("a number of at least 0", lambda v: v >= 0)
-_SHARE = _number("a number from 0 to 1", lambda v: 0 <= v <= 1)
-_BELOW_1 = _number("a number of at least 0 and below 1", lambda v: 0 <= v < 1)
-_NAMES = Range("names of data sets", lambda v: isinstance(v, str) or all(isinstance(n, str) and n.strip() for n in v))
-
-RANGES: dict[str, Range] = {
-    "SEED": Range("a whole number up to 2**32 - 1", lambda v: v < 2**32),
-    "FLOAT32_PRECISION": _one_of("", "highest", "high", "medium"),
-    "DATASETS.TRAIN": _NAMES,
-    "DATASETS.TEST": _NAMES,
-    "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN": _COUNT,
-    "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST": _COUNT,
-    "DATALOADER.NUM_WORKERS": _whole(0, 1024),
-    "DATALOADER.REPEAT_THRESHOLD": _SHARE,
-    "SOLVER.MAX_ITER": _COUNT,
-    "SOLVER.BASE_LR": _ABOVE_0,
-    "SOLVER.BASE_LR_END": _FROM_0,
-    "SOLVER.MOMENTUM": _BELOW_1,
-    "SOLVER.WEIGHT_DECAY": _FROM_0,
-    "SOLVER.WEIGHT_DECAY_NORM": _FROM_0,
-    "SOLVER.WEIGHT_DECAY_BIAS": Range(
-        "a number of at least 0, or null", lambda v: v is None or (isinstance(v, float) and _FROM_0.holds(v))
-    ),
-    "SOLVER.BIAS_LR_FACTOR": _FROM_0,
-    "SOLVER.GAMMA": _ABOVE_0,
-    "SOLVER.STEPS": _each(_COUNT, "iterations of at least 1"),
-    "SOLVER.NUM_DECAYS": _COUNT,
-    "SOLVER.WARMUP_FACTOR": _SHARE,
-    "SOLVER.WARMUP_ITERS": _SWITCHED_OFF_BY_0,
-    "SOLVER.CHECKPOINT_PERIOD": _COUNT,
-    "SOLVER.IMS_PER_BATCH": _COUNT,
-    "SOLVER.REFERENCE_WORLD_SIZE": _SWITCHED_OFF_BY_0,
-    "SOLVER.ACCUMULATE_STEPS": _COUNT,
-    "SOLVER.CHECKPOINTS_TO_KEEP": _SWITCHED_OFF_BY_0,
-    "SOLVER.AMP.DTYPE": _one_of("auto", "float16", "bfloat16"),
-    "SOLVER.EMA.DECAY": _BELOW_1,
-    "TEST.DETECTIONS_PER_IMAGE": _COUNT,
-    "TEST.PATIENCE": _SWITCHED_OFF_BY_0,
-    "TEST.AUG.MIN_SIZES": _each(_COUNT, "one or more lengths in pixels", at_least=1),
-    "TEST.AUG.MAX_SIZE": _COUNT,
-    "TEST.PRECISE_BN.NUM_ITER": _COUNT,
+RANGES: dict[str, Callable[[str, Any], Any]] = {
+    "SEED": partial(check_number, below=2**32),
+    "FLOAT32_PRECISION": partial(check_choice, choices=("", "highest", "high", "medium")),
+    "DATASETS.TRAIN": _check_names,
+    "DATASETS.TEST": _check_names,
+    "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN": check_count,
+    "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST": check_count,
+    "DATALOADER.NUM_WORKERS": partial(check_number, at_least=0, at_most=1024),
+    "DATALOADER.REPEAT_THRESHOLD": _share,
+    "SOLVER.MAX_ITER": check_count,
+    "SOLVER.BASE_LR": _above_0,
+    "SOLVER.BASE_LR_END": _from_0,
+    "SOLVER.MOMENTUM": _below_1,
+    "SOLVER.WEIGHT_DECAY": _from_0,
+    "SOLVER.WEIGHT_DECAY_NORM": _from_0,
+    "SOLVER.WEIGHT_DECAY_BIAS": _check_number_or_null,
+    "SOLVER.BIAS_LR_FACTOR": _from_0,
+    "SOLVER.GAMMA": _above_0,
+    "SOLVER.STEPS": partial(check_each, check=check_count),
+    "SOLVER.NUM_DECAYS": check_count,
+    "SOLVER.WARMUP_FACTOR": _share,
+    "SOLVER.WARMUP_ITERS": _count_or_0,
+    "SOLVER.CHECKPOINT_PERIOD": check_count,
+    "SOLVER.IMS_PER_BATCH": check_count,
+    "SOLVER.REFERENCE_WORLD_SIZE": _count_or_0,
+    "SOLVER.ACCUMULATE_STEPS": check_count,
+    "SOLVER.CHECKPOINTS_TO_KEEP": _count_or_0,
+    "SOLVER.AMP.DTYPE": partial(check_choice, choices=("auto", "float16", "bfloat16")),
+    "SOLVER.EMA.DECAY": _below_1,
+    "TEST.DETECTIONS_PER_IMAGE": check_count,
+    "TEST.PATIENCE": _count_or_0,
+    "TEST.AUG.MIN_SIZES": _check_lengths,
+    "TEST.AUG.MAX_SIZE": check_count,
+    "TEST.PRECISE_BN.NUM_ITER": check_count,
 }
-"""The range of each key. Types are not its matter: the reader of a configuration has checked them."""
+"""For each key, the function `check(key, found)` that refuses a value out of its range."""
 
 
 def check_ranges(config: Mapping[str, Any], names: Mapping[str, str] | None = None) -> None:
@@ -104,13 +86,11 @@ def check_ranges(config: Mapping[str, Any], names: Mapping[str, str] | None = No
     Raises:
         ArgumentError: a value is out of its range; the error names its key.
     """
-    for key, allowed in RANGES.items():
+    for key, check in RANGES.items():
         name = key if names is None else names.get(key, "")
         value: Any = config
         for part in name.split("."):
             value = value.get(part, ...) if isinstance(value, Mapping) else ...
         if value is ... or (value is None and names is not None):  # an argument's default, e.g. of an optimizer
             continue
-        if not allowed.holds(value):
-            near = f"unknown value {value!r}{did_you_mean(str(value), allowed.choices)}"
-            raise ArgumentError(name, near if allowed.choices else f"expected {allowed.words}, found {value!r}")
+        check(name, value)

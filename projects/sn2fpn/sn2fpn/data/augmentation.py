@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, argument_names, check_choice
+from ..ranges import check_count, check_each, check_number
 from .transforms import Crop, Flip, Resize, Size, Transform, TransformList
 
 __all__ = ["RandomCrop", "RandomFlip", "ResizeShortestEdge", "build_augmentations", "plan_transforms"]
@@ -23,25 +24,26 @@ class ResizeShortestEdge:
     """An augmentation that resizes the short edge to a given length and limits the long edge.
 
     Args:
-        short_edges: lengths in pixels to choose from, or (min, max) for "range"; 0 leaves the size as it is.
+        short_edges: lengths in pixels to choose from, where 0 leaves the size as it is; or (min, max) for "range".
         max_size: the limit of the long edge in pixels.
         sampling: "choice" picks one of `short_edges`, "range" draws from min to max, both included.
 
     Raises:
-        ArgumentError: a length is not positive, or `sampling` is unknown.
+        ArgumentError: a length is negative or no whole number, or `sampling` is unknown.
     """
 
     def __init__(self, short_edges: Sequence[int] | int, max_size: int = sys.maxsize, sampling: str = "choice") -> None:
-        self.short_edges = [short_edges] if isinstance(short_edges, int) else list(short_edges)
+        if isinstance(short_edges, int):
+            self.short_edges = [check_count("short_edges", short_edges, at_least=0)]
+        else:
+            self.short_edges = check_each("short_edges", short_edges, check_count, at_least=0)
+        self.max_size = check_count("max_size", max_size)
         self.sampling = check_choice("sampling", sampling, ("choice", "range"))
-        if not self.short_edges or min(self.short_edges) < 0:
+        if not self.short_edges:
             raise ArgumentError("short_edges", f"expected lengths in pixels, found {short_edges}")
-        if max_size < 1:
-            raise ArgumentError("max_size", f"expected a length in pixels, found {max_size}")
-        if sampling == "range" and (len(self.short_edges) != 2 or self.short_edges[0] > self.short_edges[1]):
+        if sampling == "range" and (len(self.short_edges) != 2 or not 1 <= self.short_edges[0] <= self.short_edges[1]):
             found = tuple(self.short_edges)
             raise ArgumentError("short_edges", f"expected (min, max) for the sampling 'range', found {found}")
-        self.max_size = max_size
 
     def plan(self, size: Size, rng: np.random.Generator) -> Transform | None:
         if self.sampling == "range":
@@ -65,9 +67,19 @@ class ResizeShortestEdge:
 
 
 class RandomFlip:
-    """An augmentation that flips half of the images horizontally, or vertically."""
+    """An augmentation that flips half of the images horizontally, or vertically.
+
+    Args:
+        vertical: whether images are flipped upside down instead of left to right.
+
+    Raises:
+        ArgumentError: `vertical` is neither True nor False.
+    """
 
     def __init__(self, vertical: bool = False) -> None:
+        if not isinstance(vertical, bool):
+            problem = f"expected True or False, found {vertical!r} (the share of flipped images is always one half)"
+            raise ArgumentError("vertical", problem)
         self.vertical = vertical
 
     def plan(self, size: Size, rng: np.random.Generator) -> Transform | None:
@@ -97,13 +109,13 @@ class RandomCrop:
 
     def __init__(self, kind: str, size: Sequence[float]) -> None:
         self.kind = check_choice("kind", kind, _CROP_SIZES)
-        self.size = tuple(size)
+        self.size = tuple(check_each("size", size, check_number))
         if kind.startswith("relative"):
             valid = all(0 < s <= 1 for s in self.size)
         else:
             valid = all(s >= 1 and s == int(s) for s in self.size)
         if len(self.size) != 2 or not valid or (kind == "absolute_range" and self.size[0] > self.size[1]):
-            raise ArgumentError("size", f"expected {_CROP_SIZES[kind]} for a {kind!r} crop, found {list(size)}")
+            raise ArgumentError("size", f"expected {_CROP_SIZES[kind]} for a {kind!r} crop, found {list(self.size)}")
 
     def plan(self, size: Size, rng: np.random.Generator) -> Transform | None:
         window = self._window(size, rng)

@@ -24,7 +24,7 @@ from ..command_line import CommandLineParser
 from ..config import CfgNode, get_cfg
 from ..errors import UserError, did_you_mean
 from ..program import run_program
-from ..structures import BoxMode
+from ..structures import box_of
 from ..visualization import class_color, draw_boxes, fit_image, image_grid, save_png
 from .catalog import DatasetCatalog, DatasetDicts, class_names
 from .custom import register_custom
@@ -187,7 +187,7 @@ def _plot(samples: list[tuple[str, dict[str, Any]]], path: str) -> Path:
     for name, record in samples:
         image, factor = fit_image(read_image(record["file_name"], "RGB"), 400)
         annotations = record["annotations"]
-        boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) * factor for a in annotations]
+        boxes = [box_of(a) * factor for a in annotations]
         ids = [a["category_id"] for a in annotations]
         names = class_names(name)
         labels = [names[i] + (" (crowd)" if a.get("iscrowd") else "") for i, a in zip(ids, annotations)]

@@ -135,7 +135,12 @@ def build_train_loader(
         logger.info("Training data %s:\n%s", ", ".join(cfg.DATASETS.TRAIN), class_histogram(dataset_dicts, names))
     else:
         dataset_dicts = keep_learnable(cfg, dataset_dicts, "the training data")
-    with argument_names({"total_batch_size": "SOLVER.IMS_PER_BATCH", "sampler": "DATALOADER.SAMPLER_TRAIN"}):
+    keys = {
+        "total_batch_size": "SOLVER.IMS_PER_BATCH",
+        "sampler": "DATALOADER.SAMPLER_TRAIN",
+        "repeat_threshold": "DATALOADER.REPEAT_THRESHOLD",
+    }
+    with argument_names(keys):
         return make_train_loader(
             dataset_dicts,
             mapper,
@@ -190,7 +195,8 @@ def make_train_loader(
     check_files_exist(dataset)
     seed = _resolve_seed(seed)
     if sampler == "RepeatFactorTrainingSampler":
-        factors = repeat_factors(dataset, repeat_threshold, repeat_sqrt)
+        with argument_names({"threshold": "repeat_threshold"}):
+            factors = repeat_factors(dataset, repeat_threshold, repeat_sqrt)
         indices: TrainingSampler = RepeatFactorTrainingSampler(factors, seed)
     else:
         indices = TrainingSampler(len(dataset), seed)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError, argument_names, check_choice
-from ..structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
+from ..structures import BitMasks, Boxes, Instances, PolygonMasks, box_of
 from .augmentation import build_augmentations, plan_transforms
 from .images import FORMATS, check_image_size, read_image
 from .masks import MASK_FORMATS, check_segmentation, draw_segmentation, move_polygons
@@ -57,8 +57,8 @@ class DatasetMapper:
             and, if targets are wanted, `instances` with `gt_boxes`, `gt_classes` and `gt_masks` in pixels of `image`.
 
         Raises:
-            UserError: the file cannot be decoded, its size differs from the annotated one, or a mask does not fit the
-                image or `mask_format`.
+            UserError: the file cannot be decoded, its size differs from the annotated one, a box does not fit its
+                format, or a mask does not fit the image or `mask_format`.
         """
         image = read_image(record["file_name"], self.image_format)
         check_image_size(record, image)
@@ -79,10 +79,10 @@ class DatasetMapper:
         image_size: tuple[int, int],
     ) -> Instances:
         annotations = record["annotations"]
-        if self.mask_format is None:
-            return annotations_to_instances(annotations, transforms, image_size)
         try:
-            checked = [_with_checked_mask(a, source_size) for a in annotations if not a.get("iscrowd", 0)]
+            if self.mask_format is None:
+                return annotations_to_instances(annotations, transforms, image_size)
+            checked = [a if a.get("iscrowd", 0) else _with_checked_mask(a, source_size) for a in annotations]
             instances = annotations_to_instances(
                 checked, transforms, image_size, self.mask_format, self.boxes_from_masks
             )
@@ -119,10 +119,11 @@ def annotations_to_instances(
         Instances with `gt_boxes`, `gt_classes` and perhaps `gt_masks`, without empty boxes.
 
     Raises:
-        ValueError: a mask does not fit the image or `mask_format`.
+        ValueError: a mask does not fit the image or `mask_format`, or a box does not fit its format.
     """
-    objects = [a for a in annotations if not a.get("iscrowd", 0)]
-    boxes = np.array([BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in objects]).reshape(-1, 4)
+    numbered = [(i, a) for i, a in enumerate(annotations) if not a.get("iscrowd", 0)]
+    objects = [a for _, a in numbered]
+    boxes = np.array([_box(i, a) for i, a in numbered]).reshape(-1, 4)
     h, w = image_size
     gt_boxes = Boxes(transforms.apply_boxes(boxes).clip(0, [w, h, w, h]))
     gt_classes = torch.tensor([a["category_id"] for a in objects], dtype=torch.int64)
@@ -132,6 +133,11 @@ def annotations_to_instances(
         if boxes_from_masks:
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
     return instances[instances.gt_boxes.nonempty(1e-5)]  # Detectron2's threshold, in pixels
+
+
+def _box(index: int, annotation: dict[str, Any]) -> np.ndarray:
+    with argument_names(lambda argument: f"annotations[{index}].{argument}"):
+        return box_of(annotation)
 
 
 def _masks(

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ..errors import ArgumentError
+from ..ranges import check_count, check_number
 from .catalog import DatasetDicts
 
 __all__ = [
@@ -45,11 +47,14 @@ class TrainingSampler:
     Args:
         size: number of images.
         seed: a number >= 0 that all processes share.
+
+    Raises:
+        ArgumentError: there is no image, or the seed is negative.
     """
 
     def __init__(self, size: int, seed: int) -> None:
-        self.size = size
-        self.seed = seed
+        self.size = check_count("size", size)
+        self.seed = check_count("seed", seed, at_least=0)
 
     def __iter__(self) -> Iterator[Sample]:
         epochs = (self.epoch(np.random.default_rng([self.seed, e, _ORDER])).tolist() for e in itertools.count())
@@ -64,13 +69,18 @@ class RepeatFactorTrainingSampler(TrainingSampler):
     """A training sampler in which image i appears `factors[i]` times per epoch on average.
 
     Args:
-        factors: numbers >= 1, see `repeat_factors`; their fractions are rounded up or down at random.
+        factors: numbers >= 0, see `repeat_factors`; their fractions are rounded up or down at random.
         seed: a number >= 0 that all processes share.
+
+    Raises:
+        ArgumentError: a factor is negative or not finite, or all are 0, which would make empty epochs without end.
     """
 
     def __init__(self, factors: Sequence[float], seed: int) -> None:
         super().__init__(len(factors), seed)
         self.factors = np.asarray(factors, dtype=np.float64)
+        if not (np.isfinite(self.factors).all() and (self.factors >= 0).all() and self.factors.any()):
+            raise ArgumentError("factors", "expected finite numbers of at least 0 that are not all 0")
 
     def epoch(self, rng: np.random.Generator) -> np.ndarray:
         times = np.floor(self.factors + rng.random(self.size)).astype(np.int64)
@@ -88,7 +98,11 @@ def repeat_factors(dataset_dicts: DatasetDicts, threshold: float, sqrt: bool = T
         dataset_dicts: the images.
         threshold: the share of the images below which a class is repeated.
         sqrt: take the square root of the ratio; False takes the ratio itself.
+
+    Raises:
+        ArgumentError: the threshold is no share.
     """
+    check_number("threshold", threshold, at_least=0, at_most=1)
     classes = [{a["category_id"] for a in d["annotations"]} for d in dataset_dicts]
     images_with = Counter(c for ids in classes for c in ids)
     factor = {}
@@ -105,9 +119,14 @@ class InferenceSampler:
         size: number of images.
         rank: rank of this process.
         world_size: number of processes.
+
+    Raises:
+        ArgumentError: a number is negative, or there is no process of that rank.
     """
 
     def __init__(self, size: int, rank: int = 0, world_size: int = 1) -> None:
+        check_count("size", size, at_least=0)
+        _check_rank(rank, world_size)
         share, rest = divmod(size, world_size)
         start = rank * share + min(rank, rest)  # the first `rest` processes take one image more
         self.indices = range(start, start + share + (rank < rest))
@@ -132,6 +151,9 @@ class BatchStream:
         wide: whether each image is wider than tall. If it is given, a batch holds only wide or only tall images, which
             saves padding; a batch is complete when `batch_size` images of one kind have been drawn.
         start: number of batches to skip.
+
+    Raises:
+        ArgumentError: a number is out of its range, or `wide` has not one entry for each image.
     """
 
     def __init__(
@@ -143,11 +165,14 @@ class BatchStream:
         wide: Sequence[bool] | None = None,
         start: int = 0,
     ) -> None:
+        _check_rank(rank, world_size)
+        if wide is not None and len(wide) != sampler.size:
+            raise ArgumentError("wide", f"expected an entry for each of {sampler.size} images, found {len(wide)}")
         self.sampler = sampler
-        self.batch_size = batch_size
+        self.batch_size = check_count("batch_size", batch_size)
         self.rank, self.world_size = rank, world_size
         self.wide = wide
-        self.start = start
+        self.start = check_count("start", start, at_least=0)
 
     def __iter__(self) -> Iterator[list[Sample]]:
         return itertools.islice(self._batches(), self.start, None)
@@ -160,3 +185,9 @@ class BatchStream:
             if len(kind) == self.batch_size:
                 yield kind.copy()
                 kind.clear()
+
+
+def _check_rank(rank: int, world_size: int) -> None:
+    check_count("world_size", world_size)
+    if check_count("rank", rank, at_least=0) >= world_size:
+        raise ArgumentError("rank", f"expected a number below the {world_size} processes, found {rank}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ..structures import BoxMode
+from ..structures import box_of
 from .catalog import DatasetDicts
 
 __all__ = ["class_histogram", "size_histogram", "box_area", "SIZE_BINS"]
@@ -50,5 +50,5 @@ def box_area(annotation: dict[str, Any]) -> float:
     """Return the annotated area of an object, usually that of its mask, or else the area of its box."""
     if "area" in annotation:
         return float(annotation["area"])
-    x1, y1, x2, y2 = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
+    x1, y1, x2, y2 = box_of(annotation)
     return float((x2 - x1) * (y2 - y1))

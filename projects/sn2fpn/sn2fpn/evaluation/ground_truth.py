@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from ..structures import BoxMode
+from ..errors import UserError
+from ..structures import BoxMode, box_of
 
 __all__ = ["coco_ground_truth"]
 
@@ -45,7 +46,7 @@ def coco_ground_truth(
                     "id": len(annotations) + 1,
                     "image_id": record["image_id"],
                     "category_id": category_ids[found["category_id"]],
-                    "bbox": BoxMode.convert(found["bbox"], found["bbox_mode"], BoxMode.XYWH_ABS).tolist(),
+                    "bbox": _box(found, record),
                     "area": _area(found),
                     "iscrowd": int(found.get("iscrowd", 0)),
                     "segmentation": found.get("segmentation", []),
@@ -53,6 +54,14 @@ def coco_ground_truth(
             )
     categories = [{"id": i, "name": n} for i, n in zip(category_ids, class_names, strict=True)]
     return {"images": images, "categories": categories, "annotations": annotations}
+
+
+def _box(annotation: dict[str, Any], record: dict[str, Any]) -> list[float]:
+    """Return the box (x, y, w, h) of an object."""
+    try:
+        return box_of(annotation, BoxMode.XYWH_ABS).tolist()
+    except ValueError as e:
+        raise UserError(f"{record['file_name']}: {e}") from None
 
 
 def _area(annotation: dict[str, Any]) -> float:
@@ -66,7 +75,7 @@ def _area(annotation: dict[str, Any]) -> float:
         return float(coco_mask.area(segmentation))
     if segmentation:
         return sum(_polygon_area(polygon) for polygon in segmentation)
-    return float(BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS)[2:].prod())
+    return float(box_of(annotation, BoxMode.XYWH_ABS)[2:].prod())
 
 
 def _polygon_area(polygon: Sequence[float]) -> float:

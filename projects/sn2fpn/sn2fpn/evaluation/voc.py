@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import check_choice
-from ..structures import BoxMode
+from ..structures import box_of
 from .detections import DetectionEvaluator, ImageDetections, ImageId
 from .evaluator import Results
 from .resampling import JudgedDetections, Ranking, mean_over_classes
@@ -161,7 +161,7 @@ def voc_scores(scores: np.ndarray) -> np.ndarray:
 
 def _read_objects(record: dict) -> _Objects:
     found = record.get("annotations", ())
-    boxes = np.array([BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in found])
+    boxes = np.array([box_of(a) for a in found])
     return _Objects(
         boxes.reshape(-1, 4) + np.array([1, 1, 0, 0]),  # readers return 0-based corners
         np.array([a["category_id"] for a in found], dtype=np.int64),

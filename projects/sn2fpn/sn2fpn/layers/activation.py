@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import check_choice
+from ..errors import ArgumentError, check_choice
 
 __all__ = ["Activation", "get_activation"]
 
@@ -26,10 +26,12 @@ def get_activation(activation: Activation) -> Callable[[Tensor], Tensor] | None:
             in place, so it is meant for a map that nothing else reads, such as the output of a convolution or a norm.
 
     Raises:
-        ArgumentError: the name is unknown.
+        ArgumentError: the name is unknown, or it is neither a name nor a callable.
     """
     if not activation:
         return None
-    if not isinstance(activation, str):
+    if callable(activation):
         return activation
+    if not isinstance(activation, str):
+        raise ArgumentError("activation", f"expected a name such as 'relu', or a callable, found {activation!r}")
     return _ACTIVATIONS[check_choice("activation", activation, [*_ACTIVATIONS, ""])]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ArgumentError
+from ..ranges import check_count
 from .activation import Activation
 from .conv import ConvNormAct
 from .norm import Norm
@@ -29,7 +30,7 @@ class C3(nn.Module):
         activation: activation of all convolutions, see `get_activation`.
 
     Raises:
-        ArgumentError: `channels` is odd.
+        ArgumentError: `channels` is odd, or a number is out of its range.
 
     Example:
         >>> import torch
@@ -40,7 +41,8 @@ class C3(nn.Module):
 
     def __init__(self, channels: int, depth: int = 1, *, norm: Norm = "BN", activation: Activation = "silu") -> None:
         super().__init__()
-        if channels % 2:
+        check_count("depth", depth, at_least=0)
+        if check_count("channels", channels) % 2:
             raise ArgumentError("channels", f"expected an even number, found {channels}")
 
         def conv(in_channels: int, out_channels: int, kernel_size: int = 1) -> ConvNormAct:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..errors import ArgumentError
+from ..ranges import check_count, check_odd
 from .activation import Activation, get_activation
 from .init import kaiming_normal_per_group
 from .norm import FrozenBatchNorm2d, Norm, get_norm
@@ -91,7 +91,7 @@ class ConvNormAct(Conv2d):
         activation: name or callable for `get_activation`.
 
     Raises:
-        ArgumentError: the kernel size is even, or the norm or the activation is unknown.
+        ArgumentError: the kernel size is even, a number is not positive, or the norm or the activation is unknown.
 
     Example:
         >>> import torch
@@ -111,8 +111,10 @@ class ConvNormAct(Conv2d):
         norm: Norm = "BN",
         activation: Activation = "silu",
     ) -> None:
-        if kernel_size % 2 == 0:
-            raise ArgumentError("kernel_size", f"expected an odd number, found {kernel_size}")
+        check_count("in_channels", in_channels)
+        check_count("out_channels", out_channels)
+        check_odd("kernel_size", kernel_size)
+        check_count("stride", stride)
         padding = kernel_size // 2
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, groups=groups, norm=norm, activation=activation

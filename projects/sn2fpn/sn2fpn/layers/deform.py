@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from ..errors import ArgumentError
+from ..ranges import check_count
 from .cpu.deform_conv import deform_conv2d_by_grid
 
 __all__ = ["DeformConv2d"]
@@ -34,7 +35,7 @@ class DeformConv2d(nn.Conv2d):
         modulated: True multiplies what each tap reads by a mask m = sigmoid(logit) per group and output pixel.
 
     Raises:
-        ArgumentError: `offset_groups` does not divide the input channels.
+        ArgumentError: `offset_groups` does not divide the input channels, or a number is out of its range.
 
     Example:
         >>> import torch
@@ -54,7 +55,11 @@ class DeformConv2d(nn.Conv2d):
         offset_groups: int = 1,
         modulated: bool = False,
     ) -> None:
-        if offset_groups < 1 or in_channels % offset_groups:
+        sizes = {"in_channels": in_channels, "out_channels": out_channels, "kernel_size": kernel_size, "stride": stride}
+        for argument, found in sizes.items():
+            check_count(argument, found)
+        check_count("padding", padding, at_least=0)
+        if in_channels % check_count("offset_groups", offset_groups):
             raise ArgumentError(
                 "offset_groups", f"expected a divisor of the {in_channels} input channels, found {offset_groups}"
             )

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ArgumentError, check_choice
+from ..ranges import check_count
 from .activation import Activation
 from .conv import Conv2d, ConvNormAct
 from .init import kaiming_normal_per_group
@@ -158,9 +159,11 @@ def esd_fuse_conv(in_channels: int, out_channels: int, fuse_init: str = "default
             so that Y = D at the start.
 
     Raises:
-        ArgumentError: `fuse_init` is unknown.
+        ArgumentError: `fuse_init` is unknown, or a number is not positive.
     """
     check_choice("fuse_init", fuse_init, ("default", "dense_identity"))
+    check_count("in_channels", in_channels)
+    check_count("out_channels", out_channels)
     fuse = Conv2d(2 * in_channels + out_channels, out_channels, 1, bias=False)
     if fuse_init == "dense_identity":
         with torch.no_grad():

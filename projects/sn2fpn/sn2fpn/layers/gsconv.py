@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ArgumentError
+from ..ranges import check_count, check_odd
 from .activation import Activation
 from .conv import Conv2d, ConvNormAct
 from .init import kaiming_normal_per_group
@@ -106,8 +107,7 @@ class GSConvE1(nn.Module):
     ) -> None:
         super().__init__()
         half = _share(out_channels, 2)
-        if aux_kernel % 2 == 0:
-            raise ArgumentError("aux_kernel", f"expected an odd number such as 3 or 1, found {aux_kernel}")
+        check_odd("aux_kernel", aux_kernel)
         self.main = ConvNormAct(in_channels, half, kernel_size, stride, norm=norm, activation=activation)
         self.aux_dense = Conv2d(half, half, aux_kernel, padding=aux_kernel // 2, bias=False)
         self.aux_depthwise = Conv2d(half, half, 3, padding=1, groups=half, bias=False)
@@ -180,6 +180,6 @@ def _interleave(a: Tensor, b: Tensor) -> Tensor:
 
 def _share(out_channels: int, parts: int) -> int:
     """Return the number of channels of one of several equal parts."""
-    if out_channels % parts:
+    if check_count("out_channels", out_channels) % parts:
         raise ArgumentError("out_channels", f"expected a multiple of {parts}, found {out_channels}")
     return out_channels // parts

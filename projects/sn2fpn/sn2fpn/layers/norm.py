@@ -134,10 +134,13 @@ def get_norm(norm: Norm, channels: int, eps: float = 1e-5, momentum: float = 0.1
         momentum: share of the newest batch in the running statistics of "BN" and "SyncBN".
 
     Raises:
-        ArgumentError: the name is unknown, or 32 does not divide the channels of "GN".
+        ArgumentError: the name is unknown, it is neither a name nor a callable, or 32 does not divide the channels of
+            "GN".
     """
     if not norm:
         return None
-    if not isinstance(norm, str):
+    if callable(norm):
         return norm(channels)
+    if not isinstance(norm, str):
+        raise ArgumentError("norm", f"expected a name such as 'BN', or a callable that makes the norm, found {norm!r}")
     return _NORMS[check_choice("norm", norm, [*_NORMS, ""])](channels, eps, momentum)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..errors import check_choice
+from ..ranges import check_count
 from .deform import DeformConv2d
 from .integrated_norm import integrated_norm_relu
 from .norm import Norm, get_norm
@@ -33,7 +34,7 @@ class PConv(nn.Module):
         upsample: the upsampling U, see `get_upsample`; all levels share its weights. The paper's code aligns corners.
 
     Raises:
-        ArgumentError: the norm or the upsampling is unknown.
+        ArgumentError: the norm or the upsampling is unknown, or there is no channel.
 
     Example:
         >>> import torch
@@ -86,6 +87,9 @@ class SharedConv(nn.Module):
         deform: True makes the convolution deformable at level 1 and coarser.
         padding: 1 keeps the sizes. 0, as in the heads of the paper's code, removes 2 rows and 2 columns.
 
+    Raises:
+        ArgumentError: the norm is unknown, or a number is out of its range.
+
     Example:
         >>> import torch
         >>> from sn2fpn.layers import SharedConv
@@ -118,7 +122,7 @@ class SEPC(nn.Module):
         upsample: upsampling of the PConv modules, as in `PConv`.
 
     Raises:
-        ArgumentError: `deform`, the norm or the upsampling is unknown.
+        ArgumentError: `deform`, the norm or the upsampling is unknown, or a number is out of its range.
 
     Example:
         >>> import torch
@@ -142,7 +146,8 @@ class SEPC(nn.Module):
         super().__init__()
         check_choice("deform", deform, ("none", "lite", "all"))
         self.pconv = nn.ModuleList(
-            PConv(channels, norm=norm, deform=deform == "all", upsample=upsample) for _ in range(num)
+            PConv(channels, norm=norm, deform=deform == "all", upsample=upsample)
+            for _ in range(check_count("num", num, at_least=0))
         )
         self.cls = SharedConv(channels, norm=norm, deform=deform != "none", padding=padding)
         self.loc = SharedConv(channels, norm=norm, deform=deform != "none", padding=padding)
@@ -160,6 +165,8 @@ class SEPC(nn.Module):
 
 def _conv(channels: int, *, stride: int = 1, deform: bool = False, padding: int = 1) -> nn.Conv2d:
     """Return a 3x3 convolution whose kernel starts from N(0, 0.01^2) and whose bias starts at 0."""
+    check_count("channels", channels)
+    check_count("padding", padding, at_least=0)
     conv = (DeformConv2d if deform else nn.Conv2d)(channels, channels, 3, stride, padding)
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.zeros_(conv.bias)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..ranges import check_each, check_number
+
 __all__ = ["SCALE_CLAMP", "BoxCoder"]
 
 SCALE_CLAMP = math.log(1000.0 / 16)
@@ -23,11 +25,14 @@ class BoxCoder:
     Args:
         weights: the factors (wx, wy, ww, wh), which bring the offsets to a variance of about 1.
         scale_clamp: upper limit of dw / ww and dh / wh in `decode`.
+
+    Raises:
+        ArgumentError: there are not four weights, or a weight or the limit is not positive.
     """
 
     def __init__(self, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0), scale_clamp: float = SCALE_CLAMP) -> None:
-        self.weights = tuple(weights)
-        self.scale_clamp = scale_clamp
+        self.weights = tuple(check_each("weights", weights, check_number, length=4, above=0))
+        self.scale_clamp = check_number("scale_clamp", scale_clamp, above=0)
 
     def encode(self, reference: Tensor, target: Tensor) -> Tensor:
         """Return the offsets (..., 4) that turn `reference` boxes (..., 4) into `target` boxes (..., 4)."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import ArgumentError, UserError, argument_names, check_choice
 from ..layers.cpu.layout import channels_last_on_cpu
+from ..ranges import check_each, check_number
 from ..structures import ImageList, Instances, ShapeSpec
 from .features import pick_shapes
 from .roi_heads import StandardROIHeads
@@ -33,8 +34,8 @@ class GeneralizedRCNN(nn.Module):
         input_format: order of the images' channels, "BGR" or "RGB".
 
     Raises:
-        ArgumentError: the mean and the standard deviation have different numbers of channels, the format is unknown,
-            or a part expects other maps than the backbone's.
+        ArgumentError: the mean and the standard deviation have different numbers of channels or hold a number out of
+            its range, the format is unknown, or a part expects other maps than the backbone's.
     """
 
     pixel_mean: Tensor
@@ -53,10 +54,15 @@ class GeneralizedRCNN(nn.Module):
         shapes = backbone.output_shape()
         _check_strides("proposal_generator", proposal_generator, proposal_generator.anchor_generator, shapes)
         _check_strides("roi_heads", roi_heads, roi_heads.box_pooler, shapes)
+        _check_channels("proposal_generator.head", proposal_generator.rpn_head, proposal_generator, shapes)
+        _check_channels("roi_heads.box_head", roi_heads.box_head, roi_heads, shapes)
+        _check_channels("roi_heads.mask_head", roi_heads.mask_head, roi_heads, shapes)
         self.backbone = backbone
         self.proposal_generator = proposal_generator
         self.roi_heads = roi_heads
         self.input_format = check_choice("input_format", input_format, ("BGR", "RGB"))
+        check_each("pixel_mean", pixel_mean, check_number)
+        check_each("pixel_std", pixel_std, check_number, above=0)
         if len(pixel_mean) != len(pixel_std):
             raise ArgumentError(
                 "pixel_std", f"expected {len(pixel_mean)} numbers, one for each mean, found {len(pixel_std)}"
@@ -172,6 +178,15 @@ def _check_strides(argument: str, part: Any, user: Any, shapes: dict[str, ShapeS
             f"{type(user).__name__} has strides {list(user.strides)}, but the maps {list(part.in_features)} "
             f"have {strides}",
         )
+
+
+def _check_channels(argument: str, head: Any, part: Any, shapes: dict[str, ShapeSpec]) -> None:
+    """Check that a head, if it says for which channels it is made, reads maps of these channels."""
+    for name in part.in_features:
+        channels = shapes[name].channels
+        found = getattr(head, "in_channels", channels)
+        if None not in (channels, found) and found != channels:
+            raise ArgumentError(f"{argument}.in_channels", f"expected {channels} like the map {name!r}, found {found}")
 
 
 def _check_masks(x: dict[str, Any], target: Instances) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
+from ..ranges import check_each, check_number
 
 __all__ = ["Matcher"]
 
@@ -17,24 +18,29 @@ class Matcher:
 
     Args:
         thresholds: rising IoUs t1 < t2 < ... that divide [0, 1] into the ranges [0, t1), [t1, t2), ...
-        labels: the label of each range: 1 for positive, 0 for negative, -1 for ignored.
+        labels: the label of each range: 1 for positive, 0 for negative, -1 for ignored. At least one range is positive,
+            unless `allow_low_quality` gives positives.
         allow_low_quality: whether the candidates that overlap a ground-truth box most (ties included) are positive
             too, however small that overlap is (Faster R-CNN, section 3.1.2, rule i). They stay matched with the
             ground-truth box that they themselves overlap most.
 
     Raises:
-        ArgumentError: the thresholds do not rise from above 0, or the labels do not suit them.
+        ArgumentError: the thresholds do not rise from above 0 to at most 1, or the labels do not suit them.
     """
 
     def __init__(self, thresholds: Sequence[float], labels: Sequence[int], allow_low_quality: bool = False) -> None:
-        if list(thresholds) != sorted(thresholds) or not all(t > 0 for t in thresholds):
-            raise ArgumentError("thresholds", f"expected rising numbers above 0, found {list(thresholds)}")
+        thresholds = check_each("thresholds", thresholds, check_number, above=0, at_most=1)
+        if not thresholds or thresholds != sorted(thresholds):
+            raise ArgumentError("thresholds", f"expected one or more rising IoUs, found {thresholds}")
+        labels = check_each("labels", labels, check_number)
         if len(labels) != len(thresholds) + 1 or not set(labels) <= {-1, 0, 1}:
             raise ArgumentError(
                 "labels",
                 f"expected {len(thresholds) + 1} numbers out of -1, 0 and 1 (one more than there are thresholds), "
-                f"found {list(labels)}",
+                f"found {labels}",
             )
+        if 1 not in labels and not allow_low_quality:
+            raise ArgumentError("labels", f"expected a 1, because no box would be positive without it, found {labels}")
         self.thresholds = tuple(thresholds)
         self.labels = tuple(labels)
         self.allow_low_quality = allow_low_quality

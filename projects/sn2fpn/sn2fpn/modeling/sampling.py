@@ -5,7 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["sample_labels"]
+from ..errors import ArgumentError
+from ..ranges import check_count, check_number
+
+__all__ = ["check_sampling", "sample_labels"]
+
+
+def check_sampling(batch_size_per_image: int, positive_fraction: float) -> None:
+    """Check that samples of this size and share of positives hold at least one positive.
+
+    Raises:
+        ArgumentError: a number is out of its range, or the share of positives is less than one sample.
+    """
+    check_count("batch_size_per_image", batch_size_per_image)
+    check_number("positive_fraction", positive_fraction, above=0, at_most=1)
+    if int(batch_size_per_image * positive_fraction) < 1:
+        raise ArgumentError(
+            "positive_fraction",
+            f"expected a share that makes at least one positive of {batch_size_per_image} samples, "
+            f"found {positive_fraction!r}",
+        )
 
 
 def sample_labels(labels: Tensor, num_samples: int, positive_fraction: float, background: int) -> tuple[Tensor, Tensor]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ArgumentError, did_you_mean
+from ..errors import ArgumentError, UserError, did_you_mean
 from ..layers import Conv2d, c2_xavier_fill
 from ..layers.norm import Norm
 from ..signatures import keyword_parameters
 from ..structures import ShapeSpec
-from .levels import InputShape, Levels, named_maps
+from .levels import InputShape, Levels, check_maps, check_sizes, named_maps
 
 __all__ = ["P6P7", "Pyramid", "subsample"]
 
@@ -91,7 +92,8 @@ class Pyramid(nn.Module):
             of the trunk's maps; each extra level halves them and rounds up.
 
         Raises:
-            ValueError: a map is missing.
+            ValueError: a map is missing or has the wrong channels, or an error arises and the sizes do not halve.
+            UserError (a ValueError): `fuse` or `refine` of a subclass returns something else than a list of its maps.
         """
         if self.bottom_up is not None:
             x = self.bottom_up(x)
@@ -101,13 +103,35 @@ class Pyramid(nn.Module):
             )
         missing = [name for name in self.in_features if name not in x]
         if missing:
-            raise ValueError(f"the pyramid needs the maps {self.in_features}; missing: {missing}")
-        maps = self.fuse([x[name] for name in self.in_features])
+            raise ValueError(f"the pyramid needs the maps {self.in_features}; missing: {missing}, found: {list(x)}")
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # Neither needs the checks in its graph.
+            return self._outputs(x)
+        maps = {name: x[name] for name in self.in_features}
+        check_maps(maps, self.in_channels)
+        try:
+            return self._outputs(x)
+        except RuntimeError as e:
+            check_sizes(maps, e)
+            raise
+
+    def _outputs(self, x: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compute the output maps from the trunk's maps."""
+        used, all_levels = len(self.levels), len(self.out_features)
+        counts = (used, all_levels) if self.top_block is None else (used,)
+        maps = self._checked("fuse", self.fuse([x[name] for name in self.in_features]), *counts)
         if self.top_block is not None:
             maps += self.top_block({**x, **dict(zip(self.out_features, maps))})
-        while len(maps) < len(self.out_features):
+        while len(maps) < all_levels:
             maps.append(subsample(maps[-1]))
-        return dict(zip(self.out_features, self.refine(maps)))
+        return dict(zip(self.out_features, self._checked("refine", self.refine(maps), all_levels)))
+
+    def _checked(self, method: str, maps: Any, *counts: int) -> list[Tensor]:
+        """Return the maps that a method of a subclass has made, if their number is right."""
+        if not isinstance(maps, (list, tuple)) or len(maps) not in counts:
+            found = f"{len(maps)} maps" if isinstance(maps, (list, tuple)) else f"a {type(maps).__name__}"
+            expected = f"the first {' or '.join(map(str, counts))} of the maps {self.out_features}"
+            raise UserError(f"{type(self).__name__}.{method}: expected a list of {expected}; found {found}")
+        return list(maps)
 
     def fuse(self, features: list[Tensor]) -> list[Tensor]:
         """Compute a new list of output maps from the trunk's maps, both from fine to coarse."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..errors import ArgumentError, check_choice
 from ..layers import Conv2d, Upsampling, get_norm, get_upsample, kaiming_normal_per_group
 from ..layers.norm import Norm
+from ..ranges import check_count
 from .base import Pyramid
 from .registry import register_pyramid
 
@@ -77,9 +78,7 @@ class BiFPN(Pyramid):
         **shared: Any,
     ) -> None:
         super().__init__(*inputs, **shared)
-        if num_cells < 1:
-            raise ArgumentError("num_cells", f"expected at least 1, found {num_cells}")
-        self.num_cells, width = num_cells, self.out_channels
+        self.num_cells, width = check_count("num_cells", num_cells), self.out_channels
         self.down_pad = check_choice("down_pad", down_pad, ("same", "tf_same"))
         self._node = {
             "width": width,

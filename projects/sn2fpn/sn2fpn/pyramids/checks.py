@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import ArgumentError, UserError
 from ..structures import ShapeSpec
 from .base import Pyramid
 
@@ -30,19 +31,43 @@ def check_pyramid(build: Callable[[Mapping[str, ShapeSpec]], Pyramid], *, compil
     - `torch.compile` finds no graph break, and the compiled outputs agree.
 
     Args:
-        build: makes the pyramid from a trunk's description, e.g. `lambda shape: MyPyramid(shape, 16)`.
+        build: makes the pyramid from a trunk's description, e.g. `lambda shape: MyPyramid(shape, 16)`. It is
+            called once for each check.
         compiled: False leaves out the last check, which takes the longest.
 
     Raises:
-        UserError (a ValueError): the first promise that is broken.
+        UserError (a ValueError): the first promise that is broken, or the error that building or calling the pyramid
+            ended in.
 
     Example:
         >>> from sn2fpn.pyramids import FPN, check_pyramid
         >>> check_pyramid(lambda shape: FPN(shape, 16), compiled=False)
     """
+    if isinstance(build, nn.Module) or not callable(build):
+        raise ArgumentError(
+            "build",
+            "expected a function that makes the pyramid from the maps of a trunk, such as"
+            f" `lambda shape: FPN(shape, 16)`; found a {type(build).__name__}",
+        )
     for promise in PROMISES:
         if compiled or promise is not check_compilation:
-            promise(build(TRUNK))
+            with _user_errors("build"):
+                pyramid = build(TRUNK)
+            if not isinstance(pyramid, nn.Module) or not hasattr(pyramid, "output_shape"):
+                raise ArgumentError("build", f"expected it to make a Pyramid, found a {type(pyramid).__name__}")
+            with _user_errors(f"{type(pyramid).__name__}, {promise.__name__}"):
+                promise(pyramid)
+
+
+@contextmanager
+def _user_errors(where: str) -> Iterator[None]:
+    """Turn any error of a user's pyramid into a UserError that says where it arose."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as e:
+        raise UserError(f"{where}: {type(e).__name__}: {e}") from e
 
 
 def check_shapes(pyramid: Pyramid) -> None:
@@ -52,6 +77,8 @@ def check_shapes(pyramid: Pyramid) -> None:
         maps = trunk_maps(size)
         kept = {key: x.clone() for key, x in maps.items()}
         outputs, described = pyramid(maps), pyramid.output_shape()
+        if not isinstance(outputs, Mapping):
+            raise UserError(f"{name}: expected a dict of maps, found a {type(outputs).__name__}")
         if list(outputs) != list(described):
             raise UserError(f"{name}: output_shape names {list(described)}, found {list(outputs)}")
         for key, spec in described.items():

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..errors import ArgumentError, check_choice
 from ..layers import Conv2d, DeformConv2d, Upsampling, c2_xavier_fill, get_upsample
 from ..layers.norm import Norm
+from ..ranges import check_count
 from .base import Pyramid
 from .registry import register_pyramid
 
@@ -67,7 +68,7 @@ class FaPN(Pyramid):
         super().__init__(*inputs, **shared)
         width = self.out_channels
         aligns = check_choice("align", align, ("deform", "none")) == "deform"
-        if aligns and (groups < 1 or width % groups):
+        if aligns and width % check_count("groups", groups):
             raise ArgumentError("groups", f"expected a divisor of the pyramid's width {width}, found {groups}")
         *fused, coarsest = self.levels
         for level, channels in zip(fused, self.in_channels):
@@ -110,6 +111,9 @@ class FeatureSelection(nn.Module):
         out_channels: width W.
         attend: whether there is s; without it, its convolution is left out.
 
+    Raises:
+        ArgumentError: a number is not positive.
+
     Example:
         >>> import torch
         >>> from sn2fpn.pyramids.fapn import FeatureSelection
@@ -119,6 +123,8 @@ class FeatureSelection(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, attend: bool = True) -> None:
         super().__init__()
+        check_count("in_channels", in_channels)
+        check_count("out_channels", out_channels)
         self.attention = nn.Conv2d(in_channels, in_channels, 1, bias=False) if attend else None
         self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         for conv in self.children():
@@ -142,6 +148,9 @@ class FeatureAlignment(nn.Module):
         groups: number of groups of the offsets and masks.
         norm: norm of the mixing 1x1 convolution, which has no bias in any case.
 
+    Raises:
+        ArgumentError: the norm is unknown, or the groups do not divide the channels.
+
     Example:
         >>> import torch
         >>> from sn2fpn.pyramids.fapn import FeatureAlignment
@@ -151,6 +160,8 @@ class FeatureAlignment(nn.Module):
 
     def __init__(self, channels: int, groups: int = 8, norm: Norm = "") -> None:
         super().__init__()
+        if check_count("channels", channels) % check_count("groups", groups):
+            raise ArgumentError("groups", f"expected a divisor of the {channels} channels, found {groups}")
         self.mix = Conv2d(2 * channels, channels, 1, bias=False, norm=norm)
         c2_xavier_fill(self.mix)
         self.deform = DeformConv2d(channels, channels, offset_groups=groups, modulated=True)

@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ArgumentError, argument_names, check_choice
+from ..errors import argument_names, check_choice
 from ..layers import Conv2d, Upsampling, get_upsample
 from ..layers.norm import Norm
+from ..ranges import check_count, check_each
 from .base import Pyramid
 from .registry import register_pyramid
 
@@ -48,8 +49,7 @@ def gfpn_links(levels: Sequence[int], depth: int = 2, skip: str = "log2n") -> di
         >>> gfpn_links((2, 3, 4, 5, 6))[3, 4]
         [(1, 4), (2, 4), (3, 5), (2, 5), (2, 3)]
     """
-    if depth < 1:
-        raise ArgumentError("depth", f"expected at least 1, found {depth}")
+    check_count("depth", depth)
     check_choice("skip", skip, ("log2n", "dense"))
     links: dict[Node, list[Node]] = {}
     for t in range(1, 2 * depth):
@@ -76,7 +76,7 @@ class GFPN(Pyramid):
         node_norm: `norm` of the `GiraffeGraph`.
 
     Raises:
-        ArgumentError: an unknown choice, a depth below 1, or inputs that do not make a pyramid.
+        ArgumentError: an unknown choice, a depth or a number of channels below 1, or inputs that do not make a pyramid.
 
     Example:
         >>> import torch
@@ -156,7 +156,7 @@ class GiraffeGraph(nn.Module):
         finest_level: base-2 logarithm of the first map's stride, for the names of the nodes.
 
     Raises:
-        ArgumentError: an unknown choice, or a depth below 1.
+        ArgumentError: an unknown choice, or a depth or a number of channels below 1.
 
     Example:
         >>> import torch
@@ -180,6 +180,9 @@ class GiraffeGraph(nn.Module):
         finest_level: int = 2,
     ) -> None:
         super().__init__()
+        check_each("in_channels", in_channels, check_count)
+        check_count("inner_channels", inner_channels)
+        check_count("out_channels", out_channels)
         self.levels = tuple(range(finest_level, finest_level + len(in_channels)))
         self.links = gfpn_links(self.levels, depth, skip)
         self.output_layer = 2 * depth

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..errors import ArgumentError, argument_names, check_choice
 from ..layers import C3, ConvNormAct, GSConvE1
 from ..layers.norm import Norm
+from ..ranges import check_count
 from .base import Pyramid
 from .registry import register_pyramid
 
@@ -90,11 +91,11 @@ class IHP(Pyramid):
         strides, known = self.inputs.strides, (4, 8, 16, 32)
         if len(depths) == len(known) and set(strides) <= set(known):
             depths = [depth for depth, stride in zip(depths, known) if stride in strides]
-        if len(depths) != len(strides) or min(depths) < 1:
-            raise ArgumentError(
-                "depths",
-                f"expected {len(strides)} numbers >= 1, one for each of {self.in_features}; found {tuple(depths)}",
-            )
+        if len(depths) != len(strides):
+            problem = f"expected {len(strides)} numbers, one for each of {self.in_features}; found {tuple(depths)}"
+            raise ArgumentError("depths", problem)
+        for depth in depths:
+            check_count("depths", depth)
         return depths
 
     def fuse(self, features: list[Tensor]) -> list[Tensor]:
@@ -107,6 +108,7 @@ class _Bottleneck(nn.Module):
 
     def __init__(self, width: int, norm: Norm) -> None:
         super().__init__()
+        check_count("channels", width, at_least=2)
         self.conv1 = ConvNormAct(width, width // 2, 1, norm=norm, activation="relu")
         self.conv2 = ConvNormAct(width // 2, width // 2, 3, norm=norm, activation="relu")
         self.conv3 = ConvNormAct(width // 2, width, 1, norm=norm, activation=None)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import Tensor
 
 from ..errors import ArgumentError, did_you_mean
+from ..ranges import check_count
 from ..structures import ShapeSpec
 
-__all__ = ["InputShape", "Levels", "named_maps"]
+__all__ = ["InputShape", "Levels", "check_maps", "check_sizes", "named_maps"]
 
 InputShape = Mapping[str, ShapeSpec] | Sequence[int]
 """A trunk's maps: either a description by name, or only the channels of res2, res3, … at strides 4, 8, …"""
@@ -48,18 +52,20 @@ class Levels:
 
         Raises:
             ArgumentError: a width that is no positive whole number, a name in `in_features` that the trunk does not
-                have, no map at all, or strides that do not double.
+                have, no map at all, a map of unknown channels or stride, or strides that do not double.
         """
-        if not isinstance(width, int) or width < 1:
-            raise ArgumentError("out_channels", f"expected a whole number of at least 1, found {width!r}")
+        check_count("out_channels", width)
         maps = named_maps(input_shape)
+        if isinstance(in_features, str):
+            raise ArgumentError("in_features", f"expected a list of names, found {in_features!r}")
         for name in in_features:
             if name not in maps:
-                raise ArgumentError("in_features", f"the trunk has no output {name!r}{did_you_mean(name, maps)}")
+                raise ArgumentError("in_features", f"the trunk has no output {name!r}{did_you_mean(str(name), maps)}")
         names = tuple(in_features) or tuple(maps)
-        strides = tuple(maps[name].stride for name in names)
         if not names:
             raise ArgumentError("input_shape", "expected at least one map of the trunk, found none")
+        channels = tuple(check_count(f"input_shape[{name!r}].channels", maps[name].channels) for name in names)
+        strides = tuple(check_count(f"input_shape[{name!r}].stride", maps[name].stride) for name in names)
         finest = int(math.log2(strides[0]))
         if strides != tuple(2 ** (finest + i) for i in range(len(names))):
             raise ArgumentError(
@@ -67,7 +73,7 @@ class Levels:
                 "expected maps whose strides are powers of two and double from fine to coarse,"
                 f" found {dict(zip(names, strides))}",
             )
-        return cls(names, strides, tuple(maps[name].channels for name in names), width)
+        return cls(names, strides, channels, width)
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -90,3 +96,30 @@ def named_maps(input_shape: InputShape) -> dict[str, ShapeSpec]:
             f" `output_shape()` returns; found {input_shape!r}",
         )
     return {f"res{i}": ShapeSpec(channels=c, stride=2**i) for i, c in enumerate(input_shape, start=2)}
+
+
+def check_maps(maps: Mapping[str, Tensor], channels: Sequence[int]) -> None:
+    """Check that maps have the dimensions (N, C, H, W), the given channels and the same N.
+
+    Raises:
+        ValueError: one has not; the message names the map.
+    """
+    batch = next(iter(maps.values())).shape[:1]
+    for (name, x), expected in zip(maps.items(), channels):
+        if x.dim() != 4 or x.shape[1] != expected or x.shape[:1] != batch:
+            n = batch[0] if batch else "N"
+            raise ValueError(f"{name}: expected a map of shape ({n}, {expected}, H, W), found {tuple(x.shape)}")
+
+
+def check_sizes(maps: Mapping[str, Tensor], cause: Exception) -> None:
+    """Check that the sizes of maps halve and round up from each to the next.
+
+    Raises:
+        ValueError: they do not; `cause` is the error that this has led to.
+    """
+    sizes = {name: tuple(x.shape[2:]) for name, x in maps.items()}
+    for (height, width), coarse in pairwise(sizes.values()):
+        if coarse != ((height + 1) // 2, (width + 1) // 2):
+            raise ValueError(
+                f"the pyramid needs maps whose sizes halve and round up from one to the next, found {sizes}"
+            ) from cause

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..errors import ArgumentError, argument_names, check_choice
 from ..layers import PConv, SharedConv, Upsampling
 from ..layers.norm import Norm
+from ..ranges import check_count
 from .fpn import FPN
 from .registry import register_pyramid
 
@@ -30,7 +31,7 @@ class PConvFPN(FPN):
 
     Args:
         inputs, shared: as in `FPN`, with the `norm` and the `fuse_type` of the FPN.
-        num: number of PConv modules in the row.
+        num: number of PConv modules in the row; without any, the pyramid is an FPN.
         ibn: whether a norm over all levels together follows each module.
         ibn_norm: the kind of this norm, "BN" or "SyncBN".
         deform: "none", or "all": the taps (and the extra convolution) are deformable at every level but the finest.
@@ -66,6 +67,7 @@ class PConvFPN(FPN):
     ) -> None:
         of_fpn = "nearest" if upsample in ("bilinear", "bilinear_corners") else upsample
         super().__init__(*inputs, upsample=of_fpn, **shared)
+        check_count("num", num, at_least=0)
         deformable = check_choice("deform", deform, ("none", "all")) == "all"
         self.row_levels = tuple(levels)
         # Between two levels no deformable tap reads from a coarser one, and its offsets would learn nothing.

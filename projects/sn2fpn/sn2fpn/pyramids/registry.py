@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from ..errors import UserError, argument_names, did_you_mean
+from torch import nn
+
+from ..errors import ArgumentError, UserError, argument_names, did_you_mean
 from ..layers import get_norm
 from ..registry import Registry
 from ..signatures import keyword_parameters
@@ -47,10 +49,14 @@ def register_pyramid(
     default of the class.
 
     Args:
-        name: short name of the pyramid.
+        name: short name of the pyramid, made of letters, digits and underscores.
         group: name of its own group, when it is not the name in capital letters.
         renames: argument for each key of its own group whose argument has another name.
         settings: arguments with fixed values, e.g. for a variant that is registered under a second name.
+
+    Raises:
+        ArgumentError: the name is taken or no name; or, in the decorator, the object is neither a class of pyramids nor
+            a function, the class has no data flow, or an argument in `settings` or `renames` does not exist.
 
     Example:
         >>> from sn2fpn.pyramids import FPN, PYRAMIDS, register_pyramid
@@ -60,7 +66,12 @@ def register_pyramid(
         >>> PYRAMIDS.remove("fpn_bilinear")
     """
 
+    if not isinstance(name, str) or not re.fullmatch(r"\w+", name) or name.endswith("_retinanet"):
+        problem = "letters, digits and underscores, not ending in '_retinanet'"
+        raise ArgumentError("name", f"expected a name of {problem}, as in @register_pyramid('mine'); found {name!r}")
+
     def register(target: T) -> T:
+        _check_target(target, {**settings, **dict.fromkeys((renames or {}).values())})
         if inspect.isclass(target):
             build = _FromConfiguration(name, target, group or name.upper(), dict(renames or {}), settings)
         else:
@@ -69,6 +80,21 @@ def register_pyramid(
         return target
 
     return register
+
+
+def _check_target(target: Any, arguments: Iterable[str]) -> None:
+    """Check what is registered as a pyramid, and that it takes the arguments that the registration names."""
+    if not callable(target) or isinstance(target, nn.Module):
+        raise ArgumentError("target", f"expected a class of pyramids or a function, found {type(target).__name__}")
+    name = getattr(target, "__qualname__", repr(target))
+    if inspect.isclass(target) and not issubclass(target, nn.Module):
+        raise ArgumentError("target", f"expected a subclass of Pyramid, found {name}")
+    if getattr(target, "fuse", None) is Pyramid.fuse and target.forward is Pyramid.forward:
+        raise ArgumentError("target", f"{name} has no method `fuse`, which computes the outputs of a pyramid")
+    takes = keyword_parameters(target)
+    for argument in arguments:
+        if takes and argument not in takes:
+            raise ArgumentError(argument, f"{name} takes no such argument{did_you_mean(argument, takes)}")
 
 
 def backbone_names() -> dict[str, PyramidBuilder]:

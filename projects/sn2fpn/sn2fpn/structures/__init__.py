@@ -1,6 +1,7 @@
 """Boxes, masks, the annotations or predictions of an image, and padded batches, with Detectron2's interfaces."""
 
-from .boxes import Boxes, BoxMode, pairwise_iou
+from .box_mode import BoxMode, box_of
+from .boxes import Boxes, pairwise_iou
 from .image_list import ImageList
 from .instances import Instances
 from .masks import BitMasks, PolygonMasks, masks_to_rle, polygons_to_bitmask
@@ -14,6 +15,7 @@ __all__ = [
     "Instances",
     "PolygonMasks",
     "ShapeSpec",
+    "box_of",
     "masks_to_rle",
     "pairwise_iou",
     "polygons_to_bitmask",

@@ -3,31 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import IntEnum
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import box_area, box_iou, clip_boxes_to_image
 
-__all__ = ["BoxMode", "Boxes", "pairwise_iou"]
-
-
-class BoxMode(IntEnum):
-    """The formats of boxes in the records of data sets, with Detectron2's numbers."""
-
-    XYXY_ABS = 0
-    XYWH_ABS = 1
-
-    @staticmethod
-    def convert(box: list[float] | np.ndarray, from_mode: BoxMode, to_mode: BoxMode) -> np.ndarray:
-        """Convert one box [4] or several boxes [N, 4] between the two formats, in float64."""
-        out = np.array(box, dtype=np.float64)
-        if from_mode == to_mode:
-            return out
-        sign = 1.0 if to_mode == BoxMode.XYXY_ABS else -1.0
-        out[..., 2:] += sign * out[..., :2]
-        return out
+__all__ = ["Boxes", "pairwise_iou"]
 
 
 class Boxes:

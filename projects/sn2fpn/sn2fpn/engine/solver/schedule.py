@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -21,6 +20,7 @@ from fvcore.common.param_scheduler import (
 from torch.optim.lr_scheduler import LRScheduler
 
 from ...errors import ArgumentError, UserError, argument_names, check_choice
+from ...ranges import check_count, check_number
 
 __all__ = ["LRMultiplier", "build_lr_scheduler", "check_steps", "multi_step", "with_warmup"]
 
@@ -110,8 +110,7 @@ def multi_step(steps: Sequence[int], max_iter: int, gamma: float = 0.1) -> Param
         ArgumentError: the steps do not rise, or `gamma` is not above 0.
     """
     check_steps(steps)
-    if not 0 < gamma < math.inf:
-        raise ArgumentError("gamma", f"expected a number above 0, found {gamma}")
+    check_number("gamma", gamma, above=0)
     effective = [x for x in steps if x < max_iter]
     if len(effective) < len(steps):
         logger.warning(
@@ -147,10 +146,8 @@ def with_warmup(
         ArgumentError: unknown `warmup_method`, or a number is out of its range.
     """
     check_choice("warmup_method", warmup_method, ("linear", "constant"))
-    if warmup_iters < 0:
-        raise ArgumentError("warmup_iters", f"expected a whole number of at least 0, found {warmup_iters}")
-    if not 0 <= warmup_factor <= 1:
-        raise ArgumentError("warmup_factor", f"expected a number from 0 to 1, found {warmup_factor}")
+    check_count("warmup_iters", warmup_iters, at_least=0)
+    check_number("warmup_factor", warmup_factor, at_least=0, at_most=1)
     if warmup_iters > max_iter:
         logger.warning("The run of %d iterations ends in its warm-up, which takes %d", max_iter, warmup_iters)
     share = min(warmup_iters / max_iter, 1.0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...errors import ArgumentError
+from ...ranges import check_count, check_odd
 from .base import Doubling
 
 __all__ = ["CARAFE"]
@@ -37,7 +37,7 @@ class CARAFE(Doubling):
         kernel: odd side k of the window.
 
     Raises:
-        ArgumentError: a kernel size is even.
+        ArgumentError: a kernel size is even, or a number is not positive.
 
     Example:
         >>> import torch
@@ -50,10 +50,10 @@ class CARAFE(Doubling):
         self, channels: int, compressed_channels: int = 64, *, encoder_kernel: int = 3, kernel: int = 5
     ) -> None:
         super().__init__()
-        for argument, side in (("encoder_kernel", encoder_kernel), ("kernel", kernel)):
-            if side % 2 == 0:
-                raise ArgumentError(argument, f"expected an odd number, found {side}")
-        self.kernel = kernel
+        check_count("channels", channels)
+        check_count("compressed_channels", compressed_channels)
+        check_odd("encoder_kernel", encoder_kernel)
+        self.kernel = check_odd("kernel", kernel)
         self.channel_compressor = nn.Conv2d(channels, compressed_channels, 1)
         self.content_encoder = nn.Conv2d(
             compressed_channels, 4 * kernel**2, encoder_kernel, padding=encoder_kernel // 2

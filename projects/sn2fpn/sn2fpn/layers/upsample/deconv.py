@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ...ranges import check_count
 from .base import Doubling
 
 __all__ = ["Deconv"]
@@ -27,6 +28,9 @@ class Deconv(Doubling):
     Args:
         channels: number of channels C.
 
+    Raises:
+        ArgumentError: the number is not positive.
+
     Example:
         >>> import torch
         >>> from sn2fpn.layers import Deconv
@@ -36,6 +40,7 @@ class Deconv(Doubling):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        check_count("channels", channels)
         self.conv = nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1)
         taps = torch.tensor([0.25, 0.75, 0.75, 0.25])
         with torch.no_grad():

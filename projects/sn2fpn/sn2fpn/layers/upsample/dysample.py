@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import ArgumentError
+from ...ranges import check_count
 from .base import Doubling
 
 __all__ = ["DySample"]
@@ -33,7 +34,7 @@ class DySample(Doubling):
         groups: number of groups g, a divisor of C.
 
     Raises:
-        ArgumentError: the groups do not divide the channels.
+        ArgumentError: the groups do not divide the channels, or a number is not positive.
 
     Example:
         >>> import torch
@@ -46,7 +47,7 @@ class DySample(Doubling):
 
     def __init__(self, channels: int, groups: int = 4) -> None:
         super().__init__()
-        if groups < 1 or channels % groups:
+        if check_count("channels", channels) % check_count("groups", groups):
             raise ArgumentError("groups", f"expected a divisor of the {channels} channels, found {groups}")
         self.groups = groups
         self.offset = nn.Conv2d(channels, 8 * groups, 1)  # (x, y) of each group and of each of four fine pixels

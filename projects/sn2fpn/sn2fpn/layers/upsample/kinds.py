@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from torch import nn
 
 from ...errors import ArgumentError, did_you_mean
+from ...ranges import check_number
 from .base import Upsample
 from .carafe import CARAFE
 from .deconv import Deconv
@@ -41,8 +41,8 @@ def get_upsample(kind: Upsampling, channels: int) -> Upsample:
 
             - "nearest": nearest-neighbour interpolation.
             - "bilinear", "bilinear_corners": bilinear interpolation with half-pixel centres, or with aligned corners.
-            - "sni", "sni:learned", "sni:0.5" (any number): nearest-neighbour interpolation, scaled by the ratio of
-              pixel counts, by a learned factor, or by a fixed factor.
+            - "sni", "sni:learned", "sni:0.5" (any positive number): nearest-neighbour interpolation, scaled by the
+              ratio of pixel counts, by a learned factor, or by a fixed factor.
             - "deconv", "carafe", "dysample": see `Deconv`, `CARAFE` and `DySample`.
 
             Other settings take a callable, e.g. `functools.partial(DySample, groups=8)`.
@@ -78,9 +78,7 @@ def _sni_factor(kind: str) -> float:
     if name != "sni":
         raise ArgumentError("upsample", f"unknown value {kind!r}{did_you_mean(kind, [*_KINDS, 'sni:0.5'])}")
     try:
-        alpha = float(factor)
-    except ValueError:
-        alpha = math.nan
-    if not math.isfinite(alpha):
-        raise ArgumentError("upsample", f"expected 'learned' or a number after 'sni:', found {factor!r}")
-    return alpha
+        return check_number("upsample", float(factor), above=0)
+    except ValueError:  # of `float`, or the ArgumentError of the check
+        problem = f"expected 'learned' or a positive number after 'sni:', found {factor!r}"
+        raise ArgumentError("upsample", problem) from None

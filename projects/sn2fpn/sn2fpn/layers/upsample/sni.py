@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import ArgumentError, check_choice, did_you_mean
+from ...ranges import check_count, check_number
 from ..cpu.fused_add import add_doubled_by_columns
 from .base import Upsample
 
@@ -27,12 +28,12 @@ class SNI(Upsample):
 
     Args:
         scale_factor: zoom s of both axes, used when `forward` gets no size.
-        alpha: "area" for the ratio of pixel counts (h * w) / (H * W), a fixed number, or "learned" for a scalar
-            parameter `alpha` that starts at 1/4, the ratio at zoom 2.
+        alpha: "area" for the ratio of pixel counts (h * w) / (H * W), a fixed positive number, or "learned" for a
+            scalar parameter `alpha` that starts at 1/4, the ratio at zoom 2.
         interp: "nearest" as in the paper, or "bilinear" with half-pixel centres.
 
     Raises:
-        ArgumentError: `alpha` or `interp` is none of these.
+        ArgumentError: `alpha` or `interp` is none of these, or `scale_factor` is not positive.
 
     Example:
         >>> import torch
@@ -46,7 +47,9 @@ class SNI(Upsample):
     def __init__(self, scale_factor: int = 2, alpha: float | str = "area", interp: str = "nearest") -> None:
         super().__init__()
         _check_options(alpha, interp, ("area", "learned"))
-        self.scale_factor = scale_factor
+        if not isinstance(alpha, str):
+            check_number("alpha", alpha, above=0)
+        self.scale_factor = check_count("scale_factor", scale_factor)
         self.alpha = nn.Parameter(torch.tensor(0.25)) if alpha == "learned" else alpha
         self.interp = interp
 

@@ -12,6 +12,7 @@ from ...config import CfgNode
 from ...errors import ArgumentError, argument_names, keys_of
 from ...layers import Conv2d, c2_msra_fill, c2_xavier_fill
 from ...layers.cpu.linear import linear_of_maps
+from ...ranges import check_count, check_each
 
 __all__ = ["BoxHead", "BoxPredictor", "build_box_head"]
 
@@ -29,7 +30,7 @@ class BoxHead(nn.Module):
         norm: the norm of the convolutions, see `sn2fpn.layers.get_norm`; "" means none.
 
     Raises:
-        ArgumentError: there is no layer, or no such norm.
+        ArgumentError: there is no layer, or no such norm, or a number is not positive.
     """
 
     def __init__(
@@ -41,6 +42,10 @@ class BoxHead(nn.Module):
         norm: str = "",
     ) -> None:
         super().__init__()
+        self.in_channels = check_count("in_channels", in_channels)
+        self.resolution = check_count("resolution", resolution)
+        conv_dims = check_each("conv_dims", conv_dims, check_count)
+        fc_dims = check_each("fc_dims", fc_dims, check_count)
         if not conv_dims and not fc_dims:
             raise ArgumentError("fc_dims", "the box head has no layer; expected a convolution or a linear layer")
         conv_dims = [in_channels, *conv_dims]
@@ -77,10 +82,15 @@ class BoxPredictor(nn.Module):
         in_features: width of the box head's output.
         num_classes: number K of classes without the background.
         class_agnostic: whether all classes share one box offset.
+
+    Raises:
+        ArgumentError: a number is not positive.
     """
 
     def __init__(self, in_features: int, num_classes: int, class_agnostic: bool = False) -> None:
         super().__init__()
+        self.in_features = check_count("in_features", in_features)
+        self.num_classes = check_count("num_classes", num_classes)
         self.cls_score = nn.Linear(in_features, num_classes + 1)
         self.bbox_pred = nn.Linear(in_features, 4 * (1 if class_agnostic else num_classes))
         for layer, std in ((self.cls_score, 0.01), (self.bbox_pred, 0.001)):
@@ -94,6 +104,14 @@ class BoxPredictor(nn.Module):
 
 def build_box_head(cfg: CfgNode, in_channels: int) -> BoxHead:
     """Return the box head that `MODEL.ROI_BOX_HEAD` describes, for maps of `in_channels` channels."""
-    c = cfg.MODEL.ROI_BOX_HEAD
-    with argument_names(keys_of("MODEL.ROI_BOX_HEAD", fc_dims="MODEL.ROI_BOX_HEAD.NUM_FC")):
+    c, group = cfg.MODEL.ROI_BOX_HEAD, "MODEL.ROI_BOX_HEAD"
+    names = keys_of(
+        group,
+        resolution=f"{group}.POOLER_RESOLUTION",
+        fc_dims=f"{group}.NUM_FC",
+        **{"conv_dims[0]": f"{group}.CONV_DIM", "fc_dims[0]": f"{group}.FC_DIM"},
+    )
+    with argument_names(names):
+        check_count("num_conv", c.NUM_CONV, at_least=0)
+        check_count("num_fc", c.NUM_FC, at_least=0)
         return BoxHead(in_channels, c.POOLER_RESOLUTION, [c.CONV_DIM] * c.NUM_CONV, [c.FC_DIM] * c.NUM_FC, c.NORM)

@@ -12,6 +12,7 @@ from ...config import CfgNode
 from ...errors import argument_names, keys_of
 from ...layers import Conv2d, c2_msra_fill
 from ...layers.cpu.layout import channels_last_on_cpu
+from ...ranges import check_count, check_each
 from ...structures import Instances
 from ..metrics import collecting_metrics, log_scalar
 
@@ -29,6 +30,9 @@ class MaskHead(nn.Module):
         conv_dims: output channels of each convolution.
         deconv_dim: output channels of the upsampling layer.
         norm: the norm of the convolutions, see `sn2fpn.layers.get_norm`; "" means none.
+
+    Raises:
+        ArgumentError: there is no such norm, or a number is not positive.
     """
 
     def __init__(
@@ -40,8 +44,10 @@ class MaskHead(nn.Module):
         norm: str = "",
     ) -> None:
         super().__init__()
-        channels = in_channels
-        for n, width in enumerate(conv_dims, 1):
+        self.in_channels = channels = check_count("in_channels", in_channels)
+        self.num_classes = check_count("num_classes", num_classes)
+        check_count("deconv_dim", deconv_dim)
+        for n, width in enumerate(check_each("conv_dims", conv_dims, check_count), 1):
             self.add_module(f"mask_fcn{n}", Conv2d(channels, width, 3, padding=1, norm=norm, activation="relu"))
             channels = width
         self.deconv = nn.ConvTranspose2d(channels, deconv_dim, 2, stride=2)
@@ -126,7 +132,14 @@ def _log_accuracy(logits: Tensor, goal: Tensor) -> None:
 
 def build_mask_head(cfg: CfgNode, in_channels: int) -> MaskHead:
     """Return the mask head that `MODEL.ROI_MASK_HEAD` describes, for maps of `in_channels` channels."""
-    c = cfg.MODEL.ROI_MASK_HEAD
+    c, group = cfg.MODEL.ROI_MASK_HEAD, "MODEL.ROI_MASK_HEAD"
     classes = 1 if c.CLS_AGNOSTIC_MASK else cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    with argument_names(keys_of("MODEL.ROI_MASK_HEAD")):
+    names = keys_of(
+        group,
+        num_classes="MODEL.ROI_HEADS.NUM_CLASSES",
+        deconv_dim=f"{group}.CONV_DIM",
+        **{"conv_dims[0]": f"{group}.CONV_DIM"},
+    )
+    with argument_names(names):
+        check_count("num_conv", c.NUM_CONV, at_least=0)
         return MaskHead(in_channels, classes, [c.CONV_DIM] * c.NUM_CONV, c.CONV_DIM, c.NORM)

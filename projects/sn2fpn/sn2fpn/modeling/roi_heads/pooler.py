@@ -11,6 +11,7 @@ from torchvision.ops import roi_align
 
 from ...errors import ArgumentError
 from ...layers.cpu.roi_align import roi_align_pyramid
+from ...ranges import check_count, check_each
 
 __all__ = ["ROIPooler", "assign_levels"]
 
@@ -39,22 +40,25 @@ class ROIPooler(nn.Module):
     Args:
         output_size: side P of the output in bins.
         strides: strides of the maps, fine to coarse; each is a power of two and twice the one before.
-        sampling_ratio: number of samples per bin and axis; 0 takes one for each map pixel that the bin spans.
+        sampling_ratio: number of samples per bin and axis; 0, or -1 as in torchvision, takes one for each map pixel
+            that the bin spans.
         aligned: True ("ROIAlignV2") puts pixel centres at half-integers. False ("ROIAlign") is half a pixel off.
 
     Raises:
-        ArgumentError: the strides do not double from one map to the next.
+        ArgumentError: the strides do not double from one map to the next, or a number is out of its range.
     """
 
     def __init__(self, output_size: int, strides: Sequence[int], sampling_ratio: int = 0, aligned: bool = True) -> None:
         super().__init__()
-        self.min_level = int(math.log2(strides[0]))
-        self.max_level = self.min_level + len(strides) - 1
-        if list(strides) != [2 ** (self.min_level + i) for i in range(len(strides))]:
-            raise ArgumentError("strides", f"expected strides that double from one to the next, found {list(strides)}")
-        self.output_size = output_size
-        self.strides = tuple(strides)
-        self.sampling_ratio = sampling_ratio
+        self.output_size = check_count("output_size", output_size)
+        self.sampling_ratio = check_count("sampling_ratio", sampling_ratio, at_least=-1)
+        self.strides = tuple(check_each("strides", strides, check_count))
+        self.min_level = int(math.log2(self.strides[0])) if self.strides else 0
+        self.max_level = self.min_level + len(self.strides) - 1
+        if not self.strides or self.strides != tuple(2**i for i in range(self.min_level, self.max_level + 1)):
+            raise ArgumentError(
+                "strides", f"expected powers of two that double from one to the next, found {list(strides)}"
+            )
         self.aligned = aligned
 
     def forward(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...config import CfgNode
-from ...errors import argument_names, check_choice, keys_of
-from ...structures import Boxes, ImageList, Instances, ShapeSpec, pairwise_iou
+from ...errors import ArgumentError, check_choice
+from ...ranges import check_count, check_number
+from ...structures import Boxes, ImageList, Instances, pairwise_iou
 from ..box_coding import BoxCoder
-from ..features import common_channels, pick_shapes
 from ..losses import BOX_LOSSES, box_regression_loss
 from ..matching import Matcher
 from ..metrics import collecting_metrics, log_scalar
-from ..sampling import sample_labels
-from .box_head import BoxHead, BoxPredictor, build_box_head
-from .mask_head import MaskHead, build_mask_head, mask_loss, mask_probabilities, mask_targets
+from ..sampling import check_sampling, sample_labels
+from .box_head import BoxHead, BoxPredictor
+from .mask_head import MaskHead, mask_loss, mask_probabilities, mask_targets
 from .pooler import ROIPooler
 from .postprocess import select_detections
 
-__all__ = ["StandardROIHeads", "build_roi_heads"]
+__all__ = ["StandardROIHeads"]
 
 
 class StandardROIHeads(nn.Module):
@@ -54,7 +54,7 @@ class StandardROIHeads(nn.Module):
         mask_head: the mask branch; without it only boxes are predicted.
 
     Raises:
-        ArgumentError: `box_loss` is unknown.
+        ArgumentError: `box_loss` is unknown, a number is out of its range, or two parts do not fit each other.
     """
 
     def __init__(
@@ -81,7 +81,9 @@ class StandardROIHeads(nn.Module):
         mask_head: MaskHead | None = None,
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.box_loss = check_choice("box_loss", box_loss, BOX_LOSSES)
+        self.num_classes = check_count("num_classes", num_classes)
+        check_sampling(batch_size_per_image, positive_fraction)
         self.in_features = tuple(in_features)
         self.box_pooler = box_pooler
         self.box_head = box_head
@@ -91,15 +93,39 @@ class StandardROIHeads(nn.Module):
         self.batch_size_per_image = batch_size_per_image
         self.positive_fraction = positive_fraction
         self.append_gt = append_gt
-        self.box_loss = check_choice("box_loss", box_loss, BOX_LOSSES)
-        self.smooth_l1_beta = smooth_l1_beta
-        self.box_loss_weight = box_loss_weight
+        self.smooth_l1_beta = check_number("smooth_l1_beta", smooth_l1_beta, at_least=0)
+        self.box_loss_weight = check_number("box_loss_weight", box_loss_weight, at_least=0)
         self.sigmoid_cls = sigmoid_cls
-        self.score_thresh = score_thresh
-        self.nms_thresh = nms_thresh
+        self.score_thresh = check_number("score_thresh", score_thresh, below=1)
+        self.nms_thresh = check_number("nms_thresh", nms_thresh, at_least=0, at_most=1)
+        if max_detections == 0:
+            raise ArgumentError("max_detections", "expected at least 1, or -1 for no limit, found 0")
         self.max_detections = max_detections
         self.mask_pooler = mask_pooler
         self.mask_head = mask_head
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        """Check that the parts fit each other, which a configuration that lists them may get wrong."""
+        pooler, classes = self.box_pooler, self.num_classes
+        if len(pooler.strides) != len(self.in_features):
+            problem = f"expected one for each of {list(self.in_features)}, found {list(pooler.strides)}"
+            raise ArgumentError("box_pooler.strides", problem)
+        if (self.mask_pooler is None) != (self.mask_head is None):
+            missing = "mask_pooler" if self.mask_pooler is None else "mask_head"
+            raise ArgumentError(missing, "the mask branch needs both a mask_pooler and a mask_head, found None")
+        self._check_fit("box_head", "resolution", pooler.output_size, "box_pooler.output_size")
+        self._check_fit("box_predictor", "in_features", self.box_head.out_features, "box_head.out_features")
+        self._check_fit("box_predictor", "num_classes", classes, "num_classes")
+        self._check_fit("mask_pooler", "strides", pooler.strides, "box_pooler.strides")
+        if getattr(self.mask_head, "num_classes", 1) != 1:  # One class stands for masks of all classes.
+            self._check_fit("mask_head", "num_classes", classes, "num_classes")
+
+    def _check_fit(self, part: str, attribute: str, expected: Any, source: str) -> None:
+        """Check an attribute of a part, if it has one, against that of another part."""
+        found = getattr(getattr(self, part), attribute, expected)
+        if found != expected:
+            raise ArgumentError(f"{part}.{attribute}", f"expected {expected} like {source}, found {found}")
 
     def forward(
         self,
@@ -257,53 +283,3 @@ def _log_accuracy(logits: Tensor, classes: Tensor) -> None:
     if foreground.any():
         log_scalar("fast_rcnn/fg_cls_accuracy", (predicted == classes)[foreground].float().mean())
         log_scalar("fast_rcnn/false_negative", (predicted == background)[foreground].float().mean())
-
-
-def build_roi_heads(cfg: CfgNode, input_shapes: Mapping[str, ShapeSpec]) -> StandardROIHeads:
-    """Return the RoI heads of a configuration for a pyramid with the given outputs.
-
-    They are described by `MODEL.ROI_HEADS`, `MODEL.ROI_BOX_HEAD` and, with `MODEL.MASK_ON`, `MODEL.ROI_MASK_HEAD`.
-    """
-    heads, box = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
-    mask_on = cfg.MODEL.MASK_ON
-    names = keys_of(
-        "MODEL.ROI_HEADS",
-        thresholds="MODEL.ROI_HEADS.IOU_THRESHOLDS",
-        labels="MODEL.ROI_HEADS.IOU_LABELS",
-        box_loss="MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE",
-    )
-    with argument_names(names):
-        shapes = pick_shapes(input_shapes, heads.IN_FEATURES)
-        channels = common_channels(shapes)
-        box_head = build_box_head(cfg, channels)
-        return StandardROIHeads(
-            num_classes=heads.NUM_CLASSES,
-            in_features=heads.IN_FEATURES,
-            box_head=box_head,
-            box_predictor=BoxPredictor(box_head.out_features, heads.NUM_CLASSES, box.CLS_AGNOSTIC_BBOX_REG),
-            box_pooler=_build_pooler(box, shapes),
-            box_coder=BoxCoder(box.BBOX_REG_WEIGHTS),
-            matcher=Matcher(heads.IOU_THRESHOLDS, heads.IOU_LABELS),
-            batch_size_per_image=heads.BATCH_SIZE_PER_IMAGE,
-            positive_fraction=heads.POSITIVE_FRACTION,
-            append_gt=heads.PROPOSAL_APPEND_GT,
-            box_loss=box.BBOX_REG_LOSS_TYPE,
-            smooth_l1_beta=box.SMOOTH_L1_BETA,
-            box_loss_weight=box.BBOX_REG_LOSS_WEIGHT,
-            sigmoid_cls=box.USE_SIGMOID_CE,
-            score_thresh=heads.SCORE_THRESH_TEST,
-            nms_thresh=heads.NMS_THRESH_TEST,
-            max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
-            mask_pooler=_build_pooler(cfg.MODEL.ROI_MASK_HEAD, shapes) if mask_on else None,
-            mask_head=build_mask_head(cfg, channels) if mask_on else None,
-        )
-
-
-def _build_pooler(head: CfgNode, shapes: Sequence[ShapeSpec]) -> ROIPooler:
-    """Return the pooler that `MODEL.ROI_BOX_HEAD` or `MODEL.ROI_MASK_HEAD` describes."""
-    return ROIPooler(
-        head.POOLER_RESOLUTION,
-        [s.stride for s in shapes],
-        head.POOLER_SAMPLING_RATIO,
-        aligned=head.POOLER_TYPE == "ROIAlignV2",
-    )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...config import CfgNode
 from ...errors import ArgumentError, argument_names, keys_of
+from ...ranges import check_count, check_each, check_number
 from ...structures import ShapeSpec
 
 __all__ = ["AnchorGenerator", "build_anchor_generator"]
@@ -28,7 +29,8 @@ class AnchorGenerator(nn.Module):
         offset: the distance of the first centre from the image's corner, in strides, in [0, 1).
 
     Raises:
-        ArgumentError: the number of lists is neither 1 nor the number of levels, or `offset` is out of range.
+        ArgumentError: the number of lists is neither 1 nor the number of levels, a list is empty, or a number is out of
+            its range.
     """
 
     def __init__(
@@ -39,10 +41,8 @@ class AnchorGenerator(nn.Module):
         offset: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0.0 <= offset < 1.0:
-            raise ArgumentError("offset", f"expected a number in [0, 1), found {offset}")
-        self.strides = tuple(strides)
-        self.offset = offset
+        self.offset = check_number("offset", offset, at_least=0, below=1)
+        self.strides = tuple(check_each("strides", strides, check_count))
         sizes = _per_level("sizes", sizes, len(strides))
         aspect_ratios = _per_level("aspect_ratios", aspect_ratios, len(strides))
         for level, (s, a) in enumerate(zip(sizes, aspect_ratios)):
@@ -88,13 +88,18 @@ def _cell_anchors(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> Ten
 
 def _per_level(argument: str, values: Sequence[Sequence[float]], levels: int) -> list[Sequence[float]]:
     """Return one list per level; a single list, nested or plain, serves all of them."""
-    if not values:
-        raise ArgumentError(argument, f"expected one list of numbers, or one for each of {levels} levels, found none")
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise ArgumentError(
+            argument, f"expected one list of numbers, or one for each of {levels} levels, found {values!r}"
+        )
     if not isinstance(values[0], Sequence):
-        return [values] * levels  # type: ignore[list-item]
+        return [check_each(argument, values, check_number, above=0)] * levels
     if len(values) not in (1, levels):
         raise ArgumentError(argument, f"expected one list, or one for each of {levels} levels, found {len(values)}")
-    return list(values) * (levels if len(values) == 1 else 1)
+    lists = [check_each(f"{argument}[{i}]", level, check_number, above=0) for i, level in enumerate(values)]
+    if not all(lists):
+        raise ArgumentError(argument, f"expected at least one number for each level, found {list(values)}")
+    return lists * (levels if len(lists) == 1 else 1)
 
 
 def build_anchor_generator(cfg: CfgNode, input_shapes: Sequence[ShapeSpec]) -> AnchorGenerator:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import ArgumentError
+from ...ranges import check_count, check_each
 
 __all__ = ["RPNHead", "TopAnchors"]
 
@@ -42,16 +43,15 @@ class RPNHead(nn.Module):
         conv_dims: output channels of each 3x3 convolution; -1 means as many as its input has.
 
     Raises:
-        ArgumentError: `conv_dims` is empty or holds a number that is neither positive nor -1.
+        ArgumentError: a number is not positive, or `conv_dims` is empty or holds one that is neither positive nor -1.
     """
 
     def __init__(self, in_channels: int, num_anchors: int, conv_dims: Sequence[int] = (-1,)) -> None:
         super().__init__()
-        if not conv_dims or any(d != -1 and d <= 0 for d in conv_dims):
-            raise ArgumentError(
-                "conv_dims", f"expected numbers of channels, or -1 for the input's, found {list(conv_dims)}"
-            )
-        dims = [in_channels]
+        conv_dims = check_each("conv_dims", conv_dims, check_count, at_least=-1)
+        if not conv_dims or 0 in conv_dims:
+            raise ArgumentError("conv_dims", f"expected numbers of channels, or -1 for the input's, found {conv_dims}")
+        dims = [check_count("in_channels", in_channels)]
         dims.extend(dims[-1] if d == -1 else d for d in conv_dims)
         convs = [nn.Conv2d(i, o, 3, padding=1) for i, o in pairwise(dims)]
         if len(convs) == 1:
@@ -60,7 +60,8 @@ class RPNHead(nn.Module):
             self.conv = nn.Sequential()
             for i, conv in enumerate(convs):
                 self.conv.add_module(f"conv{i}", conv)
-        self.num_anchors = num_anchors
+        self.in_channels = in_channels
+        self.num_anchors = check_count("num_anchors", num_anchors)
         self.objectness_logits = nn.Conv2d(dims[-1], num_anchors, 1)
         self.anchor_deltas = nn.Conv2d(dims[-1], num_anchors * 4, 1)
         for layer in (*convs, self.objectness_logits, self.anchor_deltas):

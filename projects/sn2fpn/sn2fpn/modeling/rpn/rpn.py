@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...config import CfgNode
-from ...errors import UserError, argument_names, check_choice, keys_of
+from ...errors import ArgumentError, UserError, argument_names, check_choice, keys_of
+from ...ranges import check_count, check_each, check_number
 from ...structures import Boxes, ImageList, Instances, ShapeSpec, pairwise_iou
 from ..box_coding import BoxCoder
 from ..features import common_channels, pick_shapes
 from ..losses import BOX_LOSSES, box_regression_loss
 from ..matching import Matcher
 from ..metrics import log_scalar
-from ..sampling import sample_labels
+from ..sampling import check_sampling, sample_labels
 from .anchors import AnchorGenerator, build_anchor_generator
 from .head import RPNHead
 from .proposals import top_proposals
@@ -64,7 +65,8 @@ class RPN(nn.Module):
         smooth_l1_beta: `beta` of `losses.box_regression_loss`.
 
     Raises:
-        ArgumentError: `box_loss` is unknown.
+        ArgumentError: `box_loss` is unknown, a number is out of its range, or the head and the anchors do not fit each
+            other or the maps.
     """
 
     def __init__(
@@ -87,6 +89,9 @@ class RPN(nn.Module):
         smooth_l1_beta: float = 0.0,
     ) -> None:
         super().__init__()
+        self.box_loss = check_choice("box_loss", box_loss, BOX_LOSSES)
+        check_sampling(batch_size_per_image, positive_fraction)
+        _check_parts(in_features, head, anchor_generator)
         self.in_features = tuple(in_features)
         self.rpn_head = head
         self.anchor_generator = anchor_generator
@@ -94,14 +99,13 @@ class RPN(nn.Module):
         self.box_coder = box_coder
         self.batch_size_per_image = batch_size_per_image
         self.positive_fraction = positive_fraction
-        self.pre_nms_topk = pre_nms_topk
-        self.post_nms_topk = post_nms_topk
-        self.nms_thresh = nms_thresh
-        self.min_box_size = min_box_size
-        self.boundary_thresh = boundary_thresh
-        self.loss_weight = loss_weight
-        self.box_loss = check_choice("box_loss", box_loss, BOX_LOSSES)
-        self.smooth_l1_beta = smooth_l1_beta
+        self.pre_nms_topk = tuple(check_each("pre_nms_topk", pre_nms_topk, check_count, length=2))
+        self.post_nms_topk = tuple(check_each("post_nms_topk", post_nms_topk, check_count, length=2))
+        self.nms_thresh = check_number("nms_thresh", nms_thresh, at_least=0, at_most=1)
+        self.min_box_size = check_number("min_box_size", min_box_size, at_least=0)
+        self.boundary_thresh = check_number("boundary_thresh", boundary_thresh)
+        self.loss_weight = tuple(check_each("loss_weight", loss_weight, check_number, length=2, at_least=0))
+        self.smooth_l1_beta = check_number("smooth_l1_beta", smooth_l1_beta, at_least=0)
 
     def forward(
         self, images: ImageList, features: Mapping[str, Tensor], targets: Sequence[Instances] | None = None
@@ -189,6 +193,18 @@ class RPN(nn.Module):
         }
 
 
+def _check_parts(in_features: Sequence[str], head: RPNHead, anchor_generator: AnchorGenerator) -> None:
+    """Check that there are anchors for each map, and as many per position as the head predicts."""
+    levels, counts = len(anchor_generator.strides), anchor_generator.num_anchors
+    if levels != len(in_features):
+        raise ArgumentError("anchor_generator", f"it has {levels} levels, but in_features are {list(in_features)}")
+    if set(counts) != {head.num_anchors}:
+        raise ArgumentError(
+            "head",
+            f"it predicts {head.num_anchors} anchors per position, but the anchor generator has {counts} on its levels",
+        )
+
+
 def build_rpn(cfg: CfgNode, input_shapes: Mapping[str, ShapeSpec]) -> RPN:
     """Return the RPN that `MODEL.RPN` describes, for a pyramid with the given outputs."""
     c = cfg.MODEL.RPN
@@ -196,7 +212,16 @@ def build_rpn(cfg: CfgNode, input_shapes: Mapping[str, ShapeSpec]) -> RPN:
         "MODEL.RPN",
         thresholds="MODEL.RPN.IOU_THRESHOLDS",
         labels="MODEL.RPN.IOU_LABELS",
+        weights="MODEL.RPN.BBOX_REG_WEIGHTS",
+        min_box_size="MODEL.PROPOSAL_GENERATOR.MIN_SIZE",
         box_loss="MODEL.RPN.BBOX_REG_LOSS_TYPE",
+        **{
+            "pre_nms_topk[0]": "MODEL.RPN.PRE_NMS_TOPK_TRAIN",
+            "pre_nms_topk[1]": "MODEL.RPN.PRE_NMS_TOPK_TEST",
+            "post_nms_topk[0]": "MODEL.RPN.POST_NMS_TOPK_TRAIN",
+            "post_nms_topk[1]": "MODEL.RPN.POST_NMS_TOPK_TEST",
+            "loss_weight[0]": "MODEL.RPN.LOSS_WEIGHT",
+        },
     )
     with argument_names(names):
         shapes = pick_shapes(input_shapes, c.IN_FEATURES)
@@ -207,6 +232,7 @@ def build_rpn(cfg: CfgNode, input_shapes: Mapping[str, ShapeSpec]) -> RPN:
                 "MODEL.ANCHOR_GENERATOR: SIZES and ASPECT_RATIOS must give every level the same number of anchors "
                 f"per position because the levels share the RPN's layers, found {counts}"
             )
+        check_number("bbox_reg_loss_weight", c.BBOX_REG_LOSS_WEIGHT, at_least=0)
         return RPN(
             in_features=c.IN_FEATURES,
             head=RPNHead(common_channels(shapes), counts[0], c.CONV_DIMS),
