@@ -267,7 +267,11 @@ def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., lis
         ),
         ({"model.backbone.out_channels": -3}, {}, ["model.backbone.out_channels", "at least 1", "-3"]),
         ({"model.input_format": "BRG"}, {}, ["model.input_format (", "'BRG'", "did you mean 'RGB'"]),
-        ({"model.roi_heads.in_features": ["p2", "p9"]}, {}, ["model.roi_heads.in_features (", "no output 'p9'"]),
+        (
+            {"model.roi_heads.in_features": ["p2", "p3", "p4", "p9"]},
+            {},
+            ["model.roi_heads.in_features (", "no output 'p9'"],
+        ),
         (
             {"model.proposal_generator.in_features": ["p3", "p4", "p5", "p6"]},
             {},

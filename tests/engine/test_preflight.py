@@ -89,11 +89,35 @@ def test_names_and_shapes_are_checked_first(key: str, value: Any, words: str) ->
 
 
 @pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("MODEL.PIXEL_STD", [0.0, 1.0, 1.0]),
+        ("MODEL.RPN.NMS_THRESH", 7.0),
+        ("MODEL.RPN.POST_NMS_TOPK_TRAIN", 0),
+        ("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 0),
+        ("MODEL.RPN.BBOX_REG_WEIGHTS", (1.0, 1.0)),
+        ("MODEL.ROI_HEADS.NUM_CLASSES", 0),
+        ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 0),
+        ("MODEL.ROI_HEADS.POSITIVE_FRACTION", 1.5),
+        ("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 0),
+        ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", (10.0, 10.0)),
+        ("MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION", 0),
+        ("MODEL.SNI.ALPHA", -1.0),
+        ("INPUT.MIN_SIZE_TRAIN", (-1,)),
+    ],
+)
+def test_what_constructors_refuse_is_named_by_its_key(key: str, value: Any) -> None:
+    with pytest.raises(UserError) as e:
+        _prepare({key: value})
+    assert key in str(e.value)
+
+
+@pytest.mark.parametrize(
     ("key", "value", "words"),
     [
         ("model.backbone.out_channels", -8, "at least 1"),
         ("model.backbone.bottom_up.depth", 51, "choose from: 18, 34, 50"),
-        ("model.roi_heads.in_features", ["p2", "p9"], "no output 'p9'"),
+        ("model.roi_heads.in_features", ["p2", "p3", "p4", "p9"], "no output 'p9'"),
         ("dataloader.train.dataset.names", "coco_2017_trian", "did you mean 'coco_2017_train'"),
         ("dataloader.train.sampler", "TrainSampler", "did you mean 'TrainingSampler'"),
         ("dataloader.train.mapper.image_format", "BRG", "BRG"),
