@@ -275,12 +275,12 @@ def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., lis
         (
             {"model.proposal_generator.in_features": ["p3", "p4", "p5", "p6"]},
             {},
-            ["model.proposal_generator (", "): AnchorGenerator has strides [4, 8, 16, 32, 64]", "[8, 16, 32, 64]"],
+            ["model.proposal_generator.anchor_generator (", "has 5 levels", "['p3', 'p4', 'p5', 'p6']"],
         ),
         (
             {"model.proposal_generator.matcher.thresholds": [0.7, 0.3]},
             {},
-            ["model.proposal_generator.matcher.thresholds (", "): expected rising numbers above 0, found [0.7, 0.3]"],
+            ["model.proposal_generator.matcher.thresholds (", "): expected one or more rising IoUs, found [0.7, 0.3]"],
         ),
         ({"optimizer.lr": -1}, {}, ["optimizer.lr: expected a number above 0, found -1"]),
         (
