@@ -19,6 +19,7 @@ PACKAGE = ROOT / "projects/sn2fpn/sn2fpn"
 
 ROOMS = {
     "errors": "the exceptions for user mistakes",
+    "command_line": "the flags of all command lines",
     "ranges": "checks that numbers are in their ranges",
     "signatures": "the arguments of callables",
     "registry": "objects by name",

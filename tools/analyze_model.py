@@ -19,6 +19,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from sn2fpn.command_line import CommandLineParser
 from sn2fpn.config import LazyConfig, get_cfg, instantiate
 from sn2fpn.errors import UserError
 from sn2fpn.modeling import build_model
@@ -47,7 +48,7 @@ def table(analyses: dict[str, Analysis]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", nargs="+", required=True, metavar="FILE", help="one or several configs")
     parser.add_argument(
         "--size",

@@ -26,6 +26,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
+from sn2fpn.command_line import CommandLineParser
 from sn2fpn.study.measure.timing import now, resident_mib
 from sn2fpn.study.measure.workload import fill_weights, make_images
 
@@ -251,7 +252,7 @@ def memory_of(name: str, mode: str, args: argparse.Namespace, batch: list[dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--engines", nargs="+", choices=list(ENGINES), help="engines to measure (default: all that are installed)"
     )

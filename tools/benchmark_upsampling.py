@@ -26,6 +26,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from sn2fpn.command_line import CommandLineParser
 from sn2fpn.errors import argument_names
 from sn2fpn.layers import get_upsample
 from sn2fpn.program import run_program
@@ -59,7 +60,7 @@ class PlainSNI(nn.Module):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print one table per level, dtype and memory layout."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", nargs="+", default=KINDS, metavar="KIND", help="kinds of `get_upsample`")
     parser.add_argument("--device", default="cpu", help="device of the maps")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="number of CPU threads")

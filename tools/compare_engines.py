@@ -20,12 +20,13 @@ import warnings
 
 from tabulate import tabulate
 
+from sn2fpn.command_line import CommandLineParser
 from sn2fpn.engine.choice import choose_engine
 from sn2fpn.program import run_program
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="YAML config")
     parser.add_argument("--weights", default="", metavar="FILE", help="checkpoint for both (default: random weights)")
     parser.add_argument("--images", type=int, default=2, metavar="N", help="number of images (default: %(default)s)")

@@ -24,6 +24,7 @@ from tabulate import tabulate
 
 from pyramid_drawing import draw_pyramid, trace_pyramid
 from sn2fpn.atomic import atomic_write
+from sn2fpn.command_line import CommandLineParser
 from sn2fpn.config import get_cfg
 from sn2fpn.engine import import_files
 from sn2fpn.program import run_program
@@ -144,7 +145,7 @@ def write_all() -> list[Path]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "name", nargs="?", help=f"the pyramid to draw, one of {', '.join(PYRAMIDS)} (default: update docs/pyramids)"
     )

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.progress import track
 
+from sn2fpn.command_line import CommandLineParser
 from sn2fpn.config import get_cfg
 from sn2fpn.data import class_names, get_dataset_dicts, read_image
 from sn2fpn.data.images import check_image_size
@@ -94,7 +95,7 @@ SOURCES = {"annotation": annotated, "dataloader": loaded}
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--source",
         choices=list(SOURCES),

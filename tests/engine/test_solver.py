@@ -106,12 +106,49 @@ def test_gradient_clipping(kind: str, first: list[float], second: list[float]) -
     [
         ("SOLVER.LR_SCHEDULER_NAME", "WarmupMultistepLR", "WarmupMultiStepLR"),
         ("SOLVER.WARMUP_METHOD", "linaer", "linear"),
-        ("SOLVER.STEPS", (5, 3), r"expected rising iterations, found \[5, 3\]"),
+        ("SOLVER.STEPS", (5, 3), r"expected rising iterations of at least 1, found \[5, 3\]"),
     ],
 )
 def test_builders_name_the_key(key: str, value: object, nearest: str) -> None:
     with pytest.raises(UserError, match=f"^{key}: .*{nearest}"):
         build_lr_scheduler(_cfg({key: value}), _optimizer(0.1))
+
+
+@pytest.mark.parametrize("name", ["WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"])
+@pytest.mark.parametrize("rescale", [False, True])
+def test_schedules_have_a_value_after_every_iteration(name: str, rescale: bool) -> None:
+    """The last step of a run asks for the value at its end; STEPS may contain MAX_ITER, which has no effect."""
+    keys = {"MAX_ITER": 12, "WARMUP_ITERS": 3, "LR_SCHEDULER_NAME": name, "STEPS": (4, 8, 12), "NUM_DECAYS": 2}
+    cfg = _cfg({f"SOLVER.{k}": v for k, v in keys.items()} | {"SOLVER.RESCALE_INTERVAL": rescale})
+    optimizer = _optimizer(1.0)
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    rates = []
+    for _ in range(12):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert all(rate > 0 for rate in rates)
+    if name != "WarmupCosineLR" and not rescale:
+        assert rates[3:] == pytest.approx([1.0] + [0.1] * 4 + [0.01] * 4)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"NESTEROV": True, "MOMENTUM": 0.0}, "SOLVER.NESTEROV: expected SOLVER.MOMENTUM above 0"),
+        ({"CLIP_GRADIENTS.ENABLED": True, "CLIP_GRADIENTS.CLIP_VALUE": 0.0}, "CLIP_GRADIENTS.CLIP_VALUE: .* above 0"),
+        ({"CLIP_GRADIENTS.ENABLED": True, "CLIP_GRADIENTS.NORM_TYPE": -1.0}, "CLIP_GRADIENTS.NORM_TYPE: .* above 0"),
+        ({"STEPS": (0, 5)}, r"SOLVER.STEPS: expected rising iterations of at least 1, found \[0, 5\]"),
+        ({"GAMMA": -1.0}, "SOLVER.GAMMA: expected a number above 0"),
+        ({"WARMUP_FACTOR": -1.0}, "SOLVER.WARMUP_FACTOR: expected a number of at least 0 and of at most 1"),
+        ({"WARMUP_ITERS": -1}, "SOLVER.WARMUP_ITERS: expected a whole number of at least 0"),
+    ],
+)
+def test_wrong_numbers_of_the_solver_are_refused(keys: dict, words: str) -> None:
+    cfg = _cfg({f"SOLVER.{k}": v for k, v in keys.items()})
+    with pytest.raises(ArgumentError, match=words):
+        build_lr_scheduler(cfg, build_optimizer(cfg, nn.Linear(1, 1)))
+        build_gradient_clipper(cfg)
 
 
 def test_functions_name_their_argument() -> None:

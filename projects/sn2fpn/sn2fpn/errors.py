@@ -141,8 +141,13 @@ def did_you_mean(found: str, choices: Iterable[str], limit: int = 8, prefix: str
 
 
 def nearby_files(path: Path, pattern: str) -> str:
-    """Return what `did_you_mean` says of a missing file and those in its folder, or "" if none matches a pattern."""
-    nearby = [str(file) for file in path.parent.glob(pattern)]
+    """Return what `did_you_mean` says of a missing file and those around it, or "" if none matches a pattern.
+
+    These are the files in the nearest folder that exists and up to two levels below it, without hidden ones.
+    """
+    folder = next((parent for parent in path.parents if parent.is_dir()), Path())
+    below = [file for levels in ("", "*/", "*/*/") for file in folder.glob(levels + pattern)]
+    nearby = [str(file) for file in below if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
     return did_you_mean(str(path), nearby) if nearby else ""
 
 

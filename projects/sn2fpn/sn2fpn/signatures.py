@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["fits", "keyword_parameters"]
+__all__ = ["fits", "keyword_parameters", "type_words"]
 
+_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    None: "null",
+    type(None): "null",
+}
 _SCALARS: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}
 
 
@@ -83,3 +92,31 @@ def _items_fit(items: Sequence[Any], kind: type, annotations: tuple[Any, ...]) -
     if kind is tuple and annotations and annotations[-1] is not ...:
         return len(items) == len(annotations) and all(map(fits, items, annotations))
     return not annotations or all(fits(item, annotations[0]) for item in items)
+
+
+def type_words(annotation: Any) -> str:
+    """Return what `fits` expects of a value, in words that need no knowledge of Python's types.
+
+    Example:
+        >>> from collections.abc import Sequence
+        >>> type_words(float | str), type_words(Sequence[int]), type_words(tuple[int, str])
+        ('a number or text', 'a list of whole numbers', 'a list of 2 items: a whole number, text')
+    """
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(type_words, arguments))
+    if origin is typing.Literal:
+        return " or ".join(map(repr, arguments))
+    kind = origin or annotation
+    if kind in _WORDS:
+        return _WORDS[kind]
+    if not isinstance(kind, type) or kind is object:
+        return "any value"
+    if issubclass(kind, Mapping):
+        return "a group of keys"
+    if not (issubclass(kind, Sequence) or kind is Iterable):
+        return kind.__name__
+    if kind is tuple and arguments and arguments[-1] is not ...:
+        return f"a list of {len(arguments)} items: {', '.join(map(type_words, arguments))}"
+    plural = re.sub(r"^a ((?:whole )?number)\b", r"\1s", type_words(arguments[0])) if arguments else ""
+    return f"a list of {plural}" if plural else "a list"

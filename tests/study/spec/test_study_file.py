@@ -51,7 +51,7 @@ def test_a_cell_is_trained_with_the_configuration_that_was_checked(write_study: 
         "MODEL.WEIGHTS": "'7'",
         "SOLVER.STEPS": [2, 4],
         "SOLVER.BASE_LR": 1e-7,
-        "MODEL.SNI.MODE": None,
+        "SOLVER.WEIGHT_DECAY_BIAS": None,
     }
     study = Study.load(write_study(AXES={"odd": {"odd": odd}}, BASELINE=None))
     cell = study.cells[0]
@@ -89,9 +89,9 @@ def test_a_cell_is_trained_with_the_configuration_that_was_checked(write_study: 
         ({"SET": {"SEED": 3}}, ["SET", "SEED", "SEEDS"]),
         (
             {"AXES": {"pyramid": ["fpn"], "a": {"x": {"SOLVER.MAX_ITER": "many"}}}},
-            ["AXES.a.x", "MAX_ITER", "int", "many"],
+            ["AXES.a.x", "MAX_ITER", "a whole number", "many"],
         ),
-        ({"SET": {"SOLVER.MAX_ITER": 0}}, ["variant 'fpn'", "SOLVER.MAX_ITER", "positive"]),
+        ({"SET": {"SOLVER.MAX_ITER": 0}}, ["variant 'fpn'", "SOLVER.MAX_ITER", "at least 1"]),
         ({"BASE": "nowhere.yaml"}, ["BASE", "nowhere.yaml"]),
         ({"IMPORTS": ["nowhere.py"]}, ["IMPORTS", "nowhere.py"]),
         ({"NAME": "../other"}, ["NAME", "'../other'", "another folder"]),
@@ -128,7 +128,7 @@ def test_files_are_read_safely(tmp_path: Path) -> None:
     unsafe = f"NAME: !!python/object/apply:os.mkdir [{tmp_path}/made]"
     for text, words in (
         (unsafe, "line 1"),
-        ("SEEDS: [1]\nSEEDS: [2]", "line 2: 'SEEDS' is given twice"),
+        ("SEEDS: [1]\nSEEDS: [2]", "line 2: the key 'SEEDS' is given twice"),
         ("NAME: [", "YAML"),
         ("3", "int"),
     ):

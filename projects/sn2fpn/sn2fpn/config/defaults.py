@@ -13,7 +13,10 @@ __all__ = ["get_cfg"]
 
 
 def get_cfg() -> CN:
-    """Return a new configuration with the defaults of Detectron2's R-CNN keys and of the study's keys."""
+    """Return a new configuration with the defaults of Detectron2's R-CNN keys and of the study's keys.
+
+    It is closed: `CfgNode` says how to add keys of your own.
+    """
     cfg = CN()
     cfg.VERSION = 2
     cfg.OUTPUT_DIR = "./output"
@@ -46,7 +49,7 @@ def get_cfg() -> CN:
     cfg.SOLVER = _solver()
     cfg.TEST = _test()
     add_study_config(cfg)
-    return cfg
+    return cfg.close()
 
 
 def _model() -> CN:

@@ -1,12 +1,14 @@
 """A CfgNode whose errors name the file, the key and the nearest valid key.
 
-It differs from fvcore's CfgNode in three ways: an integer is accepted in place of a float, the keys in `EITHER_TYPE`
-accept several types, and YAML is always read safely.
+It differs from fvcore's CfgNode in these ways: an integer is accepted in place of a float, the keys in `EITHER_TYPE`
+accept several types, null is refused where the default is a value, a closed configuration refuses new keys and values
+of another type also in Python, and YAML is always read safely and has each key once.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,11 +17,12 @@ from fvcore.common.config import BASE_KEY
 from fvcore.common.config import CfgNode as _CfgNode
 
 from ..errors import UserError, did_you_mean, nearby_files
+from ..signatures import fits, type_words
 from .arithmetic import ConfigLoader
 
-__all__ = ["CfgNode"]
+__all__ = ["CfgNode", "UniqueKeyLoader"]
 
-EITHER_TYPE: dict[str, tuple[type, ...]] = {"MODEL.SNI.ALPHA": (str, float)}
+EITHER_TYPE: dict[str, Any] = {"MODEL.SNI.ALPHA": str | float | None, "SOLVER.WEIGHT_DECAY_BIAS": float | None}
 """The keys whose values may have several types; yacs knows one type per key."""
 
 _DETECTRON2_ALONE = (
@@ -31,8 +34,56 @@ _DETECTRON2_ALONE = (
 )
 
 
+_PATH = "__path__"  # the attribute with which a closed group knows its key
+
+
 class CfgNode(_CfgNode):
-    """A configuration tree with attribute access; see fvcore's CfgNode for the general interface."""
+    """A configuration tree with attribute access; see fvcore's CfgNode for the general interface.
+
+    A new tree is open: every assignment declares a key. `close()` ends that. In a closed tree an assignment is checked
+    as a file is, and it refuses unknown keys. To add keys of your own, assign a group, which is open, or open the tree:
+
+        cfg.MODEL.MYTHING = CfgNode()      # a new group
+        cfg.MODEL.MYTHING.WIDTH = 3
+        cfg.set_new_allowed(True)          # or: new keys anywhere, as in fvcore
+        cfg.SOLVER.OPTIMIZER = "ADAMW"
+        cfg.set_new_allowed(False)
+    """
+
+    def close(self, path: str = "") -> CfgNode:
+        """Let assignments in this tree change known keys only, and return the tree. Merging refuses new keys anyway.
+
+        Args:
+            path: the full key of this group.
+        """
+        self.__dict__[_PATH] = path
+        for key, value in self.items():
+            if isinstance(value, CfgNode):
+                value.close(f"{path}.{key}".lstrip("."))
+        return self
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a key.
+
+        Raises:
+            UserError: the tree is closed, and there is no such key, or it has a value of another type.
+            AttributeError: the tree is frozen.
+        """
+        path = self.__dict__.get(_PATH)
+        if path is not None and not self.is_frozen() and not name.startswith("COMPUTED_"):
+            value = self._checked_assignment(name, value, f"{path}.{name}".lstrip("."))
+        super().__setattr__(name, value)
+
+    def _checked_assignment(self, name: str, value: Any, key: str) -> Any:
+        if name in self and not isinstance(self[name], _CfgNode):
+            return _checked(value, self[name], key, "")
+        if name in self and not isinstance(value, dict):
+            raise UserError(f"{key} is a group of keys, found {value!r}")
+        if name not in self and not isinstance(value, _CfgNode) and not self.is_new_allowed():
+            near = did_you_mean(name, self, prefix=key.removesuffix(name))
+            advice = "a key of your own goes into a new CfgNode, or needs cfg.set_new_allowed(True) before it"
+            raise UserError(f"unknown config key {key!r}{near} ({advice})")
+        return CfgNode(value) if type(value) is dict else value
 
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
         """Merge a YAML file, after the files that its `_BASE_` names.
@@ -75,27 +126,42 @@ class CfgNode(_CfgNode):
                 self._unknown(node, [*parents, leaf], "command line", full_key)
             node[leaf] = _checked(_decode(value), node[leaf], str(full_key), "command line")
 
-    def _merge(self, other: dict[str, Any], source: str, path: tuple[str, ...] = ()) -> None:
+    def _merge(
+        self, other: dict[str, Any], source: str, path: tuple[str, ...] = (), root: CfgNode | None = None
+    ) -> None:
+        root = self if root is None else root
         for key, value in other.items():
             full_path = (*path, str(key))
             if key not in self:
-                self._unknown(self, full_path, source)
+                root._unknown(self, full_path, source)
             if isinstance(self[key], _CfgNode):
                 if not isinstance(value, dict):
                     raise UserError(f"{source}: {'.'.join(full_path)} is a group of keys, found {value!r}")
-                CfgNode._merge(self[key], value, source, full_path)
+                CfgNode._merge(self[key], value, source, full_path, root)
             else:
                 self[key] = _checked(_decode(copy.deepcopy(value)), self[key], ".".join(full_path), source)
 
     def _unknown(self, node: Any, path: tuple[str, ...] | list[str], source: str, full_key: str = "") -> NoReturn:
-        """Raise a UserError for an unknown key, with the nearest of the keys beside it."""
-        siblings = node if isinstance(node, dict) else ()
+        """Raise a UserError for an unknown key, with the key that has its name elsewhere or the nearest beside it."""
         where = f"{source}: " if source else ""
         key = full_key or ".".join(path)
         if ".".join(path) in _DETECTRON2_ALONE:
             raise UserError(f"{where}{key} is for a model that only Detectron2 has; add --engine detectron2")
-        near = did_you_mean(path[-1], siblings, prefix="".join(f"{part}." for part in path[:-1]))
+        prefix = "".join(f"{part}." for part in path[:-1])
+        elsewhere = [found for found in _full_keys(self) if found.rpartition(".")[2] == path[-1]]
+        if len(elsewhere) == 1:
+            near = f"; did you mean {elsewhere[0]!r}?"
+        else:
+            near = did_you_mean(path[-1], node if isinstance(node, dict) else (), prefix=prefix)
         raise UserError(f"{where}unknown config key {key!r}{near}")
+
+
+def _full_keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the full keys of a tree, those of groups included."""
+    for key, value in node.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, _CfgNode):
+            yield from _full_keys(value, f"{prefix}{key}.")
 
 
 def _load_with_base(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
@@ -115,9 +181,28 @@ def _load_with_base(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     return merged
 
 
+class UniqueKeyLoader(ConfigLoader):
+    """The reader of configurations, for which a key that is given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in lines:
+                problem = f"the key {key.value!r} is given twice, first in line {lines[key.value]}"
+                raise DuplicateKeyError(None, None, problem, key.start_mark)
+            lines[str(key.value)] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+
+class DuplicateKeyError(yaml.constructor.ConstructorError):
+    """A key that a YAML file gives twice in the same place."""
+
+
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), ConfigLoader)
+        content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeyLoader)
+    except DuplicateKeyError as e:
+        raise UserError(f"{path}: line {e.problem_mark.line + 1}: {e.problem}") from None
     except yaml.constructor.ConstructorError as e:
         line = e.problem_mark.line + 1 if e.problem_mark else "?"
         raise UserError(f"{path}: line {line}: expected plain values: {e.problem}") from None
@@ -151,17 +236,30 @@ def _checked(value: Any, old: Any, full_key: str, source: str) -> Any:
     Raises:
         UserError: the value has another type.
     """
-    either = EITHER_TYPE.get(full_key)
-    if either is not None:
-        value = float(value) if type(value) is int and float in either else value
-        if value is None or type(value) in either:
-            return value
-    elif old is None or value is None or type(value) is type(old):
-        return value
-    elif isinstance(value, (list, tuple)) and isinstance(old, (list, tuple)):
-        return type(old)(value)
-    elif type(value) is int and type(old) is float:
-        return float(value)
-    expected = " or ".join(t.__name__ for t in either) if either else f"{type(old).__name__} (like {old!r})"
-    where = f"{source}: " if source else ""
-    raise UserError(f"{where}{full_key} expects {expected}, found {type(value).__name__} {value!r}")
+    if full_key in EITHER_TYPE:
+        if fits(value, EITHER_TYPE[full_key]):
+            return float(value) if type(value) is int else value
+        expected = type_words(EITHER_TYPE[full_key])
+    else:
+        if old is None or type(value) is type(old):
+            converted = value
+        elif isinstance(value, (list, tuple)) and isinstance(old, (list, tuple)):
+            converted = type(old)(value)
+        elif type(value) is int and type(old) is float:
+            converted = float(value)
+        else:
+            converted = ...
+        if converted is not ... and _kinds(converted) <= (_kinds(old) or _kinds(converted)):
+            return converted
+        expected = f"{type_words(type(old))} (such as {old!r})"
+    raise UserError(f"{source}: {full_key} expects {expected}, found {value!r}".removeprefix(": "))
+
+
+def _kinds(value: Any) -> set[type]:
+    """Return the types of the items of a list, also in lists inside of it; all numbers count as one type."""
+    if not isinstance(value, (list, tuple)):
+        return set()
+    kinds: set[type] = set()
+    for item in value:
+        kinds |= _kinds(item) if isinstance(item, (list, tuple)) else {float if type(item) is int else type(item)}
+    return kinds

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import UserError, did_you_mean
-from ..signatures import fits, keyword_parameters
+from ..signatures import fits, keyword_parameters, type_words
 from .calls import TARGET, full_key, is_list, omegaconf_errors, target_of
 from .yaml_limits import check_yaml
 
@@ -90,13 +90,27 @@ def _get(node: Any, key: str | int, rest: list[str], add: bool) -> Any:
         if not isinstance(key, int) or not -len(node) <= key < len(node):
             raise UserError(f"{full_key(node)} is a list of {len(node)} items, so there is no item {str(key)!r}")
     elif key not in node and not add and key not in (arguments := _arguments(node)):
-        near = did_you_mean(str(key), {*node, *arguments}, prefix=name.removesuffix(str(key)))
+        elsewhere = [found for found in _full_keys(node._get_root()) if found.rpartition(".")[2] == str(key)]
+        if len(elsewhere) == 1:
+            near = f"; did you mean {elsewhere[0]!r}?"
+        else:
+            near = did_you_mean(str(key), {*node, *arguments}, prefix=name.removesuffix(str(key)))
         raise UserError(f"unknown config key {whole!r}{near}")
     with omegaconf_errors(name):
         value = node[key] if is_list(node) or key in node else None
     if rest and not OmegaConf.is_config(value) and not (value is None and add):
         raise UserError(f"unknown config key {whole!r}: {name} holds {value!r}")
     return value
+
+
+def _full_keys(node: Any) -> Iterator[str]:
+    """Yield the full keys of a configuration; references to other keys are not followed."""
+    if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
+        return
+    for key in node:
+        yield full_key(node, key)
+        if not OmegaConf.is_interpolation(node, key) and not OmegaConf.is_missing(node, key):
+            yield from _full_keys(node[key])
 
 
 def _arguments(node: Any) -> dict[str, inspect.Parameter]:
@@ -117,6 +131,7 @@ def _check_type(node: Any, key: str | int, old: Any) -> None:
     else:
         kind = list if is_list(old) else type(old) if isinstance(old, bool | int | float | str) else Any
     if not fits(value, kind):
-        words = kind.__name__ if type(kind) is type else re.sub(r"(typing|collections\.abc)\.", "", str(kind))
-        like = "" if old is None or isinstance(old, DictConfig) else f" (like {list(old) if is_list(old) else old!r})"
-        raise UserError(f"{name} expects {words}{like}, found {type(value).__name__} {value!r}")
+        like = (
+            "" if old is None or isinstance(old, DictConfig) else f" (such as {list(old) if is_list(old) else old!r})"
+        )
+        raise UserError(f"{name} expects {type_words(kind)}{like}, found {value!r}")

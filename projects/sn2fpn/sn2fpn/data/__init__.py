@@ -1,7 +1,8 @@
 """Data sets: catalogs, readers for COCO, Pascal VOC and synthetic shapes, augmentation, samplers and loaders."""
 
+from .augmentation import build_augmentations
 from .builtin import register_builtin
-from .catalog import DatasetCatalog, MetadataCatalog, class_names, data_root
+from .catalog import DatasetCatalog, MetadataCatalog, check_registered, class_names, data_root
 from .categories import known_categories
 from .coco import load_coco_json, register_coco_instances
 from .custom import register_custom
@@ -9,6 +10,7 @@ from .fingerprint import dataset_fingerprint
 from .images import read_image
 from .loader import BatchLoader, build_test_loader, build_train_loader, make_test_loader, make_train_loader
 from .mapper import DatasetMapper, build_mapper
+from .samplers import SAMPLERS
 from .selection import check_classes, check_num_classes, evenly_spread, get_dataset_dicts, images_with_objects
 from .statistics import class_histogram
 from .voc import VOC_CLASSES, load_voc_instances, register_pascal_voc
@@ -18,12 +20,15 @@ __all__ = [
     "DatasetCatalog",
     "DatasetMapper",
     "MetadataCatalog",
+    "SAMPLERS",
     "VOC_CLASSES",
+    "build_augmentations",
     "build_mapper",
     "build_test_loader",
     "build_train_loader",
     "check_classes",
     "check_num_classes",
+    "check_registered",
     "class_histogram",
     "class_names",
     "data_root",

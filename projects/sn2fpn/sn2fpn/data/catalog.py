@@ -12,7 +12,16 @@ from ..errors import ArgumentError, UserError
 from ..registry import Registry
 from .values import clean_name
 
-__all__ = ["DatasetCatalog", "MetadataCatalog", "Metadata", "as_names", "class_names", "data_root", "is_slice"]
+__all__ = [
+    "DatasetCatalog",
+    "Metadata",
+    "MetadataCatalog",
+    "as_names",
+    "check_registered",
+    "class_names",
+    "data_root",
+    "is_slice",
+]
 
 DatasetDicts = list[dict[str, Any]]
 
@@ -117,6 +126,12 @@ class _DatasetCatalog(Registry):
 def is_slice(name: str) -> bool:
     """Return whether a name means a part of a data set, such as "coco_2017_train[:16]"."""
     return _SLICE.fullmatch(name) is not None
+
+
+def check_registered(name: str, where: str = "") -> None:
+    """Raise a UserError unless `name` is a data set or a slice of one; nothing is read. See `class_names`."""
+    if name not in DatasetCatalog:
+        DatasetCatalog.get(name, where)
 
 
 def class_names(name: str, where: str = "") -> list[str]:

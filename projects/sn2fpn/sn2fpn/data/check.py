@@ -21,6 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from ..command_line import CommandLineParser
 from ..config import CfgNode, get_cfg
 from ..errors import UserError, did_you_mean
 from ..program import run_program
@@ -108,7 +109,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandLineParser(
         prog="python -m sn2fpn.data.check",
         description="Read whole data sets and report every problem.",
         epilog="The exit code is 0 if the data are valid, 1 if there are problems, and 2 for wrong usage.",

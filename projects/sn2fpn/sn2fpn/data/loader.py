@@ -18,6 +18,7 @@ from .catalog import DatasetDicts
 from .files import check_files_exist
 from .mapper import DatasetMapper, build_mapper
 from .samplers import (
+    SAMPLERS,
     BatchStream,
     InferenceSampler,
     RepeatFactorTrainingSampler,
@@ -183,7 +184,7 @@ def make_train_loader(
     if total_batch_size < 1 or total_batch_size % world_size:
         expected = f"expected a multiple of the number of processes ({world_size})"
         raise ArgumentError("total_batch_size", f"{expected}, found {total_batch_size}")
-    check_choice("sampler", sampler, ("TrainingSampler", "RepeatFactorTrainingSampler"))
+    check_choice("sampler", sampler, SAMPLERS)
     require_annotations(dataset, "the training data")
     check_files_exist(dataset)
     seed = _resolve_seed(seed)

@@ -19,6 +19,7 @@ from ..ranges import check_count, check_number
 from .catalog import DatasetDicts
 
 __all__ = [
+    "SAMPLERS",
     "TrainingSampler",
     "RepeatFactorTrainingSampler",
     "InferenceSampler",
@@ -26,6 +27,9 @@ __all__ = [
     "repeat_factors",
     "sample_rng",
 ]
+
+SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
+"""The values of `DATALOADER.SAMPLER_TRAIN`."""
 
 Sample = tuple[int, int]  # (position in the stream, image index)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..command_line import CommandLineParser
 from .choice import ENGINES
 
 __all__ = ["default_argument_parser"]
@@ -25,13 +26,13 @@ examples:
 """
 
 
-def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
+def default_argument_parser(epilog: str | None = None) -> CommandLineParser:
     """Return a parser with the flags of Detectron2's training scripts, and `--engine`, `--import` and `--debug`.
 
     Args:
         epilog: text after the help; None shows examples.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandLineParser(
         description="Train or evaluate a two-stage detector with a feature pyramid.",
         epilog=epilog or _EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ..config import CfgNode, get_cfg
-from ..errors import UserError
+from ..config.ranges import check_ranges
+from ..data import build_augmentations
+from ..pyramids import backbone_names, unread_groups
 from .options import YAML_KEYS, check_options, read_options
-from .solver import check_steps
 
-__all__ = ["load_config", "scale_to_world_size", "validate"]
+__all__ = ["load_config", "remarks", "scale_to_world_size", "validate"]
 
 
 def load_config(args: Any) -> CfgNode:
@@ -31,17 +32,34 @@ def validate(cfg: CfgNode, args: Any) -> None:
     Raises:
         UserError: keys and flags contradict each other, or a value is out of range.
     """
+    check_ranges(cfg)
     options = read_options(cfg, YAML_KEYS)
     check_options(options, args, has_train=bool(cfg.DATASETS.TRAIN), has_test=bool(cfg.DATASETS.TEST))
-    check_steps(cfg.SOLVER.STEPS, "SOLVER.STEPS")
-    for key, value in (
-        ("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH),
-        ("MODEL.FPN.OUT_CHANNELS", cfg.MODEL.FPN.OUT_CHANNELS),
-    ):
-        if value < 1:
-            raise UserError(f"{key}: expected at least 1, found {value}")
-    if cfg.SOLVER.BASE_LR <= 0:
-        raise UserError(f"SOLVER.BASE_LR: expected a positive number, found {cfg.SOLVER.BASE_LR}")
+    build_augmentations(cfg, is_train=True)
+    build_augmentations(cfg, is_train=False)
+
+
+def remarks(cfg: CfgNode) -> list[str]:
+    """Return what a user should know about a configuration that is valid, one sentence each."""
+    lines, name = [], cfg.MODEL.BACKBONE.NAME
+    defaults, groups = get_cfg().MODEL, unread_groups(name)
+    unread = [
+        f"MODEL.{group}.{key}"
+        for group in sorted(groups & defaults.keys() & cfg.MODEL.keys())
+        for key, value in cfg.MODEL[group].items()
+        if value != defaults[group].get(key, value)
+    ]
+    if unread:
+        lines.append(f"MODEL.BACKBONE.NAME {name} does not read {', '.join(unread)}, which therefore have no effect")
+    if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN" and "retinanet" in name and name in backbone_names():
+        usual = name.replace("_retinanet_", "_").replace("build_retinanet_", "build_")
+        lines.append(
+            f"MODEL.BACKBONE.NAME {name} makes p6 and p7 with RetinaNet's convolutions, which start from fresh "
+            f"weights; the usual backbone of a Faster or Mask R-CNN is {usual}"
+        )
+    if 0 in cfg.INPUT.MIN_SIZE_TRAIN:
+        lines.append("INPUT.MIN_SIZE_TRAIN 0 keeps the size of training images, without the limit of MAX_SIZE_TRAIN")
+    return lines
 
 
 def scale_to_world_size(cfg: CfgNode, world_size: int) -> CfgNode:

@@ -71,9 +71,6 @@ def _module(engine: Engine) -> Any:
 
 
 def _check_flags(args: Any) -> None:
-    flags = [o for o in args.opts if o.startswith("--")]
-    if flags:
-        raise UserError(f"{flags[0]}: flags come before the KEY VALUE pairs, found it after {args.opts[0]!r}")
     if not args.config_file:
         raise UserError("--config-file is missing; for example --config-file configs/faster_rcnn_R50_sni.yaml")
     if args.num_gpus < 1:

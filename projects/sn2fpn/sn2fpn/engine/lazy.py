@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import inspect
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from ..config import LazyConfig, instantiate
-from ..config.calls import TARGET, dotted_name, is_list, omegaconf_errors, target_of
+from ..config.calls import TARGET, dotted_name, full_key, is_list, omegaconf_errors, target_of
 from ..config.printing import to_yaml
-from ..data import check_num_classes, class_histogram, class_names, get_dataset_dicts, register_custom
-from ..errors import UserError, argument_names, did_you_mean
+from ..config.ranges import check_ranges
+from ..data import (
+    SAMPLERS,
+    DatasetMapper,
+    check_num_classes,
+    check_registered,
+    class_histogram,
+    class_names,
+    get_dataset_dicts,
+    make_train_loader,
+    register_custom,
+)
+from ..errors import UserError, argument_names, check_choice, did_you_mean
+from ..evaluation import TASKS, COCOEvaluator, PascalVOCEvaluator
+from ..modeling import loss_names
 from ..modeling.backbone import own_random_stream
 from ..modeling.build import check_device
 from ..signatures import keyword_parameters
-from .options import LAZY_KEYS, check_options, read_options
+from .options import LAZY_KEYS, LAZY_RANGES, check_options, read_options
 from .recipe import Recipe
 from .solver import GradientClipper, LRMultiplier, gradient_clipper
-from .testing import TestSet
+from .testing import TestSet, metric_names
 
 __all__ = ["LazyRecipe", "load_recipe", "set_names"]
 
@@ -73,19 +88,46 @@ class LazyRecipe(Recipe):
             if not isinstance(self.cfg.get(part), DictConfig):
                 raise UserError(f"{filename}: has no {part!r} to train with{did_you_mean(part, map(str, self.cfg))}")
         self.options = read_options(self.cfg, LAZY_KEYS)
+        with omegaconf_errors(filename):
+            check_ranges(self.cfg, LAZY_RANGES)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Other processes load the file themselves, since what it defines cannot always be pickled."""
         return type(self), self._made_of
 
-    def check_data(self, eval_only: bool) -> None:
+    def check_settings(self, eval_only: bool) -> None:
         loader = self.cfg.dataloader
-        register_custom(OmegaConf.to_container(loader.custom) if "custom" in loader else (), "dataloader.custom")
-        names: list[str] = []
-        for key in ("test",) if eval_only else ("train", "test"):
-            if key == "train" or self.test_sets():
-                found = set_names(loader[key]) or []
-                names += [name for name in found if class_names(name, f"dataloader.{key}.dataset.names")]
+        with omegaconf_errors("config"):
+            for node in _nodes(self.cfg):
+                _check_arguments(node)
+        self._register_custom()
+        for key, name in self._data_sets(eval_only):
+            check_registered(name, key)
+        for node in filter(None, (loader.get("train"), loader.get("test"))):
+            if isinstance(node.get("mapper"), DictConfig) and target_of(node.mapper) is DatasetMapper:
+                instantiate(node.mapper)
+            if "sampler" in node and target_of(node) is make_train_loader:
+                check_choice(full_key(node, "sampler"), node.sampler, SAMPLERS)
+
+    def metrics(self) -> list[str] | None:
+        sets, heads = self.test_sets(), self.cfg.model.get("roi_heads")
+        kind = target_of(self.cfg.dataloader.evaluator) if sets else None
+        if kind not in (COCOEvaluator, PascalVOCEvaluator) or not isinstance(heads, DictConfig):
+            return None
+        masks = heads.get("mask_head") is not None
+        tasks = TASKS if masks and kind is COCOEvaluator else TASKS[:1]
+        scores = {test_set.name: [f"{task}/{name}" for task in tasks for name in kind.SCORES] for test_set in sets}
+        return metric_names(scores, loss_names(masks) if self.options.val_loss else ())
+
+    def on_device(self, device: str) -> LazyRecipe:
+        recipe = object.__new__(type(self))  # `copy.copy` would load the file again
+        vars(recipe).update(vars(self), cfg=self._changed({"train.device": device}))
+        recipe.options = dataclasses.replace(self.options, device=device)
+        return recipe
+
+    def check_data(self, eval_only: bool) -> None:
+        self._register_custom()
+        names = [name for key, name in self._data_sets(eval_only) if class_names(name, key)]
         heads = self.cfg.model.get("roi_heads", {})
         if names and "num_classes" in heads:
             check_num_classes(heads.num_classes, names, "model.roi_heads.num_classes")
@@ -146,6 +188,16 @@ class LazyRecipe(Recipe):
     def dump(self) -> str:
         return to_yaml(self.cfg)
 
+    def _register_custom(self) -> None:
+        custom = self.cfg.dataloader.get("custom")
+        register_custom(OmegaConf.to_container(custom) if custom is not None else (), "dataloader.custom")
+
+    def _data_sets(self, eval_only: bool) -> list[tuple[str, str]]:
+        """Return the keys that name data sets which the run uses, each with one name."""
+        loader = self.cfg.dataloader
+        keys = ([] if eval_only else ["train"]) + (["test"] if self.test_sets() else [])
+        return [(f"dataloader.{key}.dataset.names", name) for key in keys for name in set_names(loader[key]) or ()]
+
     def _test_loader(self, changes: Mapping[str, Any], with_targets: bool = False) -> Iterable[list[dict[str, Any]]]:
         targets = {"dataloader.test.mapper.with_targets": True} if with_targets else {}
         return instantiate(self._changed({**changes, **targets}).dataloader.test)
@@ -162,6 +214,34 @@ class LazyRecipe(Recipe):
         for key, value in changes.items():
             OmegaConf.update(cfg, key, value, merge=False)
         return cfg
+
+
+def _nodes(config: Any) -> Iterator[DictConfig]:
+    """Yield the nodes with a target in a configuration; references to other nodes are not followed."""
+    if not isinstance(config, DictConfig | ListConfig) or config._is_none() or config._is_missing():
+        return
+    if isinstance(config, DictConfig) and TARGET in config:
+        yield config
+    for key in config if isinstance(config, DictConfig) else range(len(config)):
+        if not OmegaConf.is_interpolation(config, key):
+            yield from _nodes(config[key])
+
+
+def _check_arguments(node: DictConfig) -> None:
+    """Raise a UserError if the target of a node does not exist or does not take one of its arguments."""
+    target = target_of(node)
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):  # some that are written in C have none
+        return
+    for name in node:
+        if name == TARGET:
+            continue
+        try:
+            signature.bind_partial(**{str(name): None})
+        except TypeError:
+            near = did_you_mean(str(name), keyword_parameters(target))
+            raise UserError(f"{full_key(node)} ({dotted_name(target)}): takes no argument {name!r}{near}") from None
 
 
 def _replace(node: DictConfig, built: Any) -> None:

@@ -10,6 +10,8 @@ from .. import distributed as comm
 from ..checkpoint import load_trained
 from ..errors import argument_names
 from .folder import run_folder
+from .options import world_size
+from .preflight import check_recipe
 from .recipe import CfgRecipe, Recipe
 from .setup import default_setup
 from .testing import evaluate
@@ -24,15 +26,19 @@ def load_config(args: Any) -> Any:
     """Return the configuration of a command line: a CfgNode, or a `LazyRecipe` for a Python file.
 
     Raises:
-        UserError: see `config.load_config` and `lazy.load_recipe`.
+        UserError: see `config.load_config`, `lazy.load_recipe` and `preflight.check_recipe`.
     """
     if args.config_file.endswith(".py"):
         from .lazy import load_recipe
 
-        return load_recipe(args)
+        recipe = load_recipe(args)
+        check_recipe(recipe, args.eval_only)
+        return recipe
     from .config import load_config
 
-    return load_config(args)
+    cfg = load_config(args)
+    check_recipe(CfgRecipe(cfg, world_size(args)), args.eval_only)
+    return cfg
 
 
 def device(cfg: Any) -> str:

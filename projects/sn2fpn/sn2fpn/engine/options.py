@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import UserError, check_choice
-from ..signatures import fits
+from ..config.ranges import RANGES
+from ..errors import UserError
+from ..signatures import fits, type_words
 
-__all__ = ["LAZY_KEYS", "YAML_KEYS", "RunOptions", "check_options", "read_options"]
+__all__ = ["LAZY_KEYS", "LAZY_RANGES", "YAML_KEYS", "RunOptions", "check_options", "read_options", "world_size"]
 
 YAML_KEYS = dict(
     output_dir="OUTPUT_DIR",
@@ -75,6 +76,17 @@ LAZY_KEYS = dict(
 )
 """The key of each field of `RunOptions` in a Python configuration; it is Detectron2's key where there is one."""
 
+LAZY_RANGES = {key: LAZY_KEYS[name] for name, key in YAML_KEYS.items() if key in RANGES and name in LAZY_KEYS} | {
+    "DATALOADER.NUM_WORKERS": "dataloader.train.num_workers",
+    "DATALOADER.REPEAT_THRESHOLD": "dataloader.train.repeat_threshold",
+    "SOLVER.MOMENTUM": "optimizer.momentum",
+    "SOLVER.WEIGHT_DECAY": "optimizer.weight_decay",
+    "SOLVER.WEIGHT_DECAY_NORM": "optimizer.params.weight_decay_norm",
+    "SOLVER.BIAS_LR_FACTOR": "optimizer.params.bias_lr_factor",
+    "TEST.DETECTIONS_PER_IMAGE": "dataloader.evaluator.max_dets_per_image",
+}
+"""The keys of a Python configuration whose values have the range of a key of YAML configurations."""
+
 _MISSING = object()
 
 
@@ -119,18 +131,17 @@ def read_options(config: Any, keys: Mapping[str, str]) -> RunOptions:
         keys: `YAML_KEYS` or `LAZY_KEYS`.
 
     Raises:
-        UserError: a value has the wrong type.
+        UserError: a value has the wrong type, or is null where null has no meaning.
     """
     values: dict[str, Any] = {}
     for name, hint in typing.get_type_hints(RunOptions).items():
         node = config if name in keys else _MISSING
         for part in keys.get(name, "").split("."):
             node = node[part] if isinstance(node, Mapping) and part in node else _MISSING
-        if node is _MISSING or (node is None and not fits(None, hint)):
+        if node is _MISSING:
             continue
         if not fits(node, hint):
-            expected = getattr(hint, "__name__", hint)
-            raise UserError(f"{keys[name]} expects {expected}, found {type(node).__name__} {node!r}")
+            raise UserError(f"{keys[name]} expects {type_words(hint)}, found {node!r}")
         values[name] = node
     return RunOptions(**values, keys=keys)
 
@@ -147,12 +158,8 @@ def check_options(o: RunOptions, args: Any, *, has_train: bool, has_test: bool) 
     Raises:
         UserError: keys and flags contradict each other.
     """
-    check_choice(o.key("amp_dtype"), o.amp_dtype, ("auto", "float16", "bfloat16"))
-    for name in ("max_iter", "checkpoint_period", "accumulate_steps", "log_period"):
-        if getattr(o, name) <= 0:
-            raise UserError(f"{o.key(name)}: expected a positive number, found {getattr(o, name)}")
-    if not 0 <= o.ema_decay <= 1:
-        raise UserError(f"{o.key('ema_decay')}: expected a number from 0 to 1, found {o.ema_decay}")
+    if o.log_period < 1:
+        raise UserError(f"{o.key('log_period')}: expected a whole number of at least 1, found {o.log_period}")
     if o.patience and not o.best_metric:
         raise UserError(f"{o.key('patience')} needs a metric in {o.key('best_metric')}, for example bbox/AP")
     if (o.best_metric or o.val_loss) and not has_test:
@@ -165,15 +172,20 @@ def check_options(o: RunOptions, args: Any, *, has_train: bool, has_test: bool) 
         return
     if not has_train:
         raise UserError(f"{o.key('train_sets')} is empty; name at least one data set")
-    _check_batch(o, int(os.environ.get("WORLD_SIZE", args.num_gpus * args.num_machines)))
+    _check_batch(o, world_size(args))
 
 
-def _check_batch(o: RunOptions, world_size: int) -> None:
-    images, parts = o.images_per_batch, world_size * o.accumulate_steps
+def world_size(args: Any) -> int:
+    """Return the number of processes that a command line, or torchrun around it, starts."""
+    return int(os.environ.get("WORLD_SIZE", args.num_gpus * args.num_machines))
+
+
+def _check_batch(o: RunOptions, processes: int) -> None:
+    images, parts = o.images_per_batch, processes * o.accumulate_steps
     if o.reference_world_size:
-        images = round(images * world_size / o.reference_world_size)
+        images = round(images * processes / o.reference_world_size)
     if images % parts:
         raise UserError(
-            f"{o.key('images_per_batch')}: {images} images cannot be divided among {world_size} processes times "
+            f"{o.key('images_per_batch')}: {images} images cannot be divided among {processes} processes times "
             f"{o.key('accumulate_steps')} {o.accumulate_steps}; choose a multiple of {parts}"
         )

@@ -14,13 +14,24 @@ from torch import nn
 
 from .. import distributed as comm
 from ..config import CfgNode
-from ..data import build_test_loader, build_train_loader, check_classes, class_names, register_custom
-from ..evaluation import build_evaluator
-from ..modeling import build_model
-from .config import scale_to_world_size
+from ..config.ranges import check_ranges
+from ..data import (
+    SAMPLERS,
+    build_mapper,
+    build_test_loader,
+    build_train_loader,
+    check_classes,
+    check_registered,
+    class_names,
+    register_custom,
+)
+from ..errors import check_choice
+from ..evaluation import build_evaluator, check_evaluator, score_names
+from ..modeling import build_model, loss_names
+from .config import remarks, scale_to_world_size
 from .options import YAML_KEYS, RunOptions, read_options
 from .solver import GradientClipper, LRMultiplier, build_gradient_clipper, build_lr_scheduler, build_optimizer
-from .testing import TestSet
+from .testing import TestSet, metric_names
 
 __all__ = ["CfgRecipe", "Recipe"]
 
@@ -38,6 +49,18 @@ class Recipe(ABC):
 
     def announce(self) -> None:  # noqa: B027 - optional
         """Log what a user should know about the configuration before the run; nothing by default."""
+
+    @abstractmethod
+    def check_settings(self, eval_only: bool) -> None:
+        """Raise a UserError for a mistake in what the recipe makes of the configuration before it reads any data."""
+
+    @abstractmethod
+    def metrics(self) -> list[str] | None:
+        """Return the names of the metrics that an evaluation will give, such as "bbox/AP", or None if not known."""
+
+    @abstractmethod
+    def on_device(self, device: str) -> Recipe:
+        """Return the same recipe for a model on another device."""
 
     @abstractmethod
     def check_data(self, eval_only: bool) -> None:
@@ -85,13 +108,19 @@ class CfgRecipe(Recipe):
 
     Args:
         cfg: the configuration; its schedule is scaled if SOLVER.REFERENCE_WORLD_SIZE is set.
+        world_size: number of processes of the run; None takes that of the present ones.
+
+    Raises:
+        UserError: a value has the wrong type or is out of its range.
     """
 
-    def __init__(self, cfg: CfgNode) -> None:
+    def __init__(self, cfg: CfgNode, world_size: int | None = None) -> None:
         cfg = cfg.clone()
         cfg.freeze()
         self._given = cfg
-        self.cfg = scale_to_world_size(cfg, comm.get_world_size())
+        self.cfg = scale_to_world_size(cfg, world_size or comm.get_world_size())
+        self._world_size = world_size
+        check_ranges(self.cfg)
         self.options = read_options(self.cfg, YAML_KEYS)
 
     def announce(self) -> None:
@@ -108,15 +137,40 @@ class CfgRecipe(Recipe):
                 s.WARMUP_ITERS,
                 s.STEPS,
             )
+        for line in remarks(self.cfg):
+            logger.warning("%s", line)
         if self.cfg.VIS_PERIOD or self.cfg.TEST.EXPECTED_RESULTS:
             logger.warning("VIS_PERIOD and TEST.EXPECTED_RESULTS have no effect in the native engine")
+
+    def check_settings(self, eval_only: bool) -> None:
+        check_choice("DATALOADER.SAMPLER_TRAIN", self.cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS)
+        for is_train in (True, False):
+            build_mapper(self.cfg, is_train)
+        register_custom(self.cfg.DATASETS.CUSTOM)
+        for key, name in self._data_sets(eval_only):
+            check_registered(name, key)
+        check_evaluator(self.cfg)
+
+    def metrics(self) -> list[str]:
+        scores = {name: score_names(self.cfg, name) for name in self.cfg.DATASETS.TEST}
+        return metric_names(scores, loss_names(self.cfg.MODEL.MASK_ON) if self.options.val_loss else ())
+
+    def on_device(self, device: str) -> CfgRecipe:
+        cfg = self._given.clone()
+        cfg.defrost()
+        cfg.MODEL.DEVICE = device
+        return CfgRecipe(cfg, self._world_size)
+
+    def _data_sets(self, eval_only: bool) -> list[tuple[str, str]]:
+        """Return the keys that name data sets which the run uses, each with one name."""
+        keys = ("TEST",) if eval_only else ("TRAIN", "TEST")
+        return [(f"DATASETS.{key}", name) for key in keys for name in self.cfg.DATASETS[key]]
 
     def check_data(self, eval_only: bool) -> None:
         datasets = self.cfg.DATASETS
         register_custom(datasets.CUSTOM)
-        for key in ("TEST",) if eval_only else ("TRAIN", "TEST"):
-            for name in datasets[key]:
-                class_names(name, f"DATASETS.{key}")
+        for key, name in self._data_sets(eval_only):
+            class_names(name, key)
         check_classes(self.cfg, datasets.TEST if eval_only else (*datasets.TRAIN, *datasets.TEST))
 
     def class_names(self) -> list[str]:

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from .. import distributed as comm
 from ..atomic import atomic_write
 from ..evaluation import DatasetEvaluator, copypaste_lines, inference_on_dataset, results_table
 
-__all__ = ["TestSet", "evaluate", "flatten_results", "validation_losses"]
+__all__ = ["TestSet", "evaluate", "flatten_results", "metric_names", "validation_losses"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +76,22 @@ def flatten_results(results: dict[str, Any]) -> dict[str, float]:
         for task, metrics in tasks.items():
             flat |= {f"{prefix}{task}/{k}": float(v) for k, v in metrics.items() if "-" not in k}
     return flat
+
+
+def metric_names(scores: Mapping[str, Iterable[str]], losses: Iterable[str] = ()) -> list[str]:
+    """Return the names of what `flatten_results` and `validation_losses` will give.
+
+    Args:
+        scores: for each data set, the names of its scores, such as "bbox/AP".
+        losses: the names of the model's losses, if they are computed.
+
+    Example:
+        >>> metric_names({"shapes_val": ["bbox/AP"]}, ["loss_cls"])
+        ['bbox/AP', 'val/loss_cls', 'val/total_loss']
+    """
+    losses = list(losses)
+    names = [f"{name}/{score}" if len(scores) > 1 else score for name, known in scores.items() for score in known]
+    return names + [f"val/{name}" for name in (*losses, "total_loss") if losses]
 
 
 @torch.no_grad()

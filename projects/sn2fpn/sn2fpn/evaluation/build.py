@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..config import CfgNode
-from ..data.catalog import MetadataCatalog
+from ..data.catalog import MetadataCatalog, is_slice
 from ..errors import argument_names, check_choice
-from .coco import COCOEvaluator
+from .coco import TASKS, COCOEvaluator
 from .detections import DetectionEvaluator
 from .voc import PascalVOCEvaluator
 
-__all__ = ["build_evaluator"]
+__all__ = ["build_evaluator", "check_evaluator", "score_names"]
 
 _OWN_METRIC = {"coco": "coco", "pascal_voc": "voc"}  # evaluator_type in the metadata -> TEST.EVALUATOR
 _VOC_METRIC = {"voc": None, "voc_11_point": "11-point", "voc_area": "area"}  # None: the year of the data set decides
@@ -26,10 +26,37 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | Path | No
     Raises:
         ArgumentError: a key has a wrong value.
     """
-    kind = check_choice("TEST.EVALUATOR", cfg.TEST.EVALUATOR, ("auto", "coco", *_VOC_METRIC))
-    if kind == "auto":
-        kind = _OWN_METRIC.get(MetadataCatalog.get(dataset_name).get("evaluator_type"), "coco")
+    kind = _kind(cfg, dataset_name)
     if kind in _VOC_METRIC:
         return PascalVOCEvaluator(dataset_name, metric=_VOC_METRIC[kind], output_dir=output_dir)
     with argument_names({"max_dets_per_image": "TEST.DETECTIONS_PER_IMAGE"}):
         return COCOEvaluator(dataset_name, output_dir=output_dir, max_dets_per_image=cfg.TEST.DETECTIONS_PER_IMAGE)
+
+
+def check_evaluator(cfg: CfgNode) -> None:
+    """Raise an ArgumentError unless `TEST.EVALUATOR` is a known kind."""
+    check_choice("TEST.EVALUATOR", cfg.TEST.EVALUATOR, ("auto", "coco", *_VOC_METRIC))
+
+
+def score_names(cfg: CfgNode, dataset_name: str) -> list[str]:
+    """Return the names of the scores that `build_evaluator(cfg, dataset_name)` gives, without those of single classes.
+
+    The scores of masks are among them if the model predicts masks and the evaluator takes them.
+
+    Example:
+        >>> from sn2fpn.config import get_cfg
+        >>> score_names(get_cfg(), "coco_2017_val")
+        ['bbox/AP', 'bbox/AP50', 'bbox/AP75', 'bbox/APs', 'bbox/APm', 'bbox/APl']
+    """
+    whole = dataset_name.partition("[")[0] if is_slice(dataset_name) else dataset_name
+    if _kind(cfg, whole) in _VOC_METRIC:
+        return [f"bbox/{name}" for name in PascalVOCEvaluator.SCORES]
+    tasks = TASKS if cfg.MODEL.MASK_ON else TASKS[:1]
+    return [f"{task}/{name}" for task in tasks for name in COCOEvaluator.SCORES]
+
+
+def _kind(cfg: CfgNode, dataset_name: str) -> str:
+    check_evaluator(cfg)
+    if cfg.TEST.EVALUATOR != "auto":
+        return cfg.TEST.EVALUATOR
+    return _OWN_METRIC.get(MetadataCatalog.get(dataset_name).get("evaluator_type"), "coco")

@@ -51,8 +51,13 @@ class COCOEvaluator(DetectionEvaluator):
 
     Raises:
         ArgumentError: a task is unknown, or `max_dets_per_image` is less than 1. `evaluate` raises it if "segm" is
-            asked for and the model or the data set has no masks.
+                asked for and the model or the data set has no masks.
+
+    Attributes:
+        SCORES: the names of each task's scores, without those of single classes.
     """
+
+    SCORES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
     def __init__(
         self,
@@ -167,7 +172,7 @@ class COCOEvaluator(DetectionEvaluator):
 
     def _derive(self, precision: np.ndarray | None) -> dict[str, float]:
         if precision is None:
-            return dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), float("nan"))
+            return dict.fromkeys(self.SCORES, float("nan"))
         every_size = precision[..., _ALL_AREAS]
         scores = {
             "AP": _percent(every_size),

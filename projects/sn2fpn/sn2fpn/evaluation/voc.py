@@ -51,7 +51,12 @@ class PascalVOCEvaluator(DetectionEvaluator):
 
     Raises:
         ArgumentError: `metric` is unknown.
+
+    Attributes:
+        SCORES: the names of the scores, without those of single classes.
     """
+
+    SCORES = ("AP", "AP50", "AP75")
 
     def __init__(
         self,

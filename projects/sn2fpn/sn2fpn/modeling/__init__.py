@@ -12,6 +12,7 @@ from .backbone import build_backbone
 from .box_coding import BoxCoder
 from .build import build_model
 from .detector import GeneralizedRCNN
+from .losses import loss_names
 from .matching import Matcher
 from .metrics import collect_metrics
 from .roi_heads import BoxHead, BoxPredictor, MaskHead, ROIPooler, StandardROIHeads
@@ -32,6 +33,7 @@ __all__ = [
     "build_backbone",
     "build_model",
     "collect_metrics",
+    "loss_names",
 ]
 
 

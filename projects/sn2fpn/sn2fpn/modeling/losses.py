@@ -1,4 +1,4 @@
-"""The box regression losses of the RPN and the box branch."""
+"""The box regression losses of the RPN and the box branch, and the names of all losses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, genera
 
 from .box_coding import BoxCoder
 
-__all__ = ["BOX_LOSSES", "box_regression_loss"]
+__all__ = ["BOX_LOSSES", "box_regression_loss", "loss_names"]
 
 _IOU_LOSSES: dict[str, Callable[..., Tensor]] = {
     "giou": generalized_box_iou_loss,
@@ -43,3 +43,8 @@ def box_regression_loss(
     if kind == "smooth_l1":
         return F.smooth_l1_loss(deltas, coder.encode(reference, target), beta=beta, reduction="sum")
     return _IOU_LOSSES[kind](coder.decode(deltas, reference), target, reduction="sum")
+
+
+def loss_names(with_masks: bool) -> list[str]:
+    """Return the names of the losses that a detector with or without a mask branch returns in training."""
+    return ["loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", *(["loss_mask"] if with_masks else [])]

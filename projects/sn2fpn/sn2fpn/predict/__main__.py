@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from ..command_line import CommandLineParser
 from ..errors import UserError
 from ..program import run_program
 
@@ -27,8 +28,8 @@ exit codes: 0 done, 1 some inputs could not be read, 2 a mistake in the command,
 """
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandLineParser:
+    parser = CommandLineParser(
         prog="python -m sn2fpn.predict",
         description="Detect objects in pictures and videos with a trained model.",
         epilog=_EXAMPLES,

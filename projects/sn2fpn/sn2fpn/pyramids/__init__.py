@@ -13,7 +13,7 @@ from .ihp import IHP
 from .levels import Levels
 from .pafpn import PAFPN
 from .pconv import PConvFPN
-from .registry import PYRAMIDS, backbone_names, pyramid_from_backbone_name, register_pyramid
+from .registry import PYRAMIDS, backbone_names, pyramid_from_backbone_name, register_pyramid, unread_groups
 from .sapan import SAPAN
 from .sni import SNIFPN
 
@@ -36,6 +36,7 @@ __all__ = [
     "gfpn_links",
     "pyramid_from_backbone_name",
     "register_pyramid",
+    "unread_groups",
 ]
 
 

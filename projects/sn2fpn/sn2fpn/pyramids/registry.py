@@ -18,7 +18,14 @@ from ..signatures import keyword_parameters
 from ..structures import ShapeSpec
 from .base import Pyramid
 
-__all__ = ["PYRAMIDS", "PyramidBuilder", "backbone_names", "pyramid_from_backbone_name", "register_pyramid"]
+__all__ = [
+    "PYRAMIDS",
+    "PyramidBuilder",
+    "backbone_names",
+    "pyramid_from_backbone_name",
+    "register_pyramid",
+    "unread_groups",
+]
 
 PyramidBuilder = Callable[[Any, Mapping[str, ShapeSpec]], Pyramid]
 T = TypeVar("T", bound=Callable[..., Pyramid])
@@ -120,6 +127,20 @@ def pyramid_from_backbone_name(backbone_name: str) -> PyramidBuilder:
             hint = f"; did you mean {short!r}?"
         raise UserError(f"MODEL.BACKBONE.NAME: unknown backbone {backbone_name!r}{hint}")
     return known[backbone_name]
+
+
+def unread_groups(backbone_name: str) -> set[str]:
+    """Return the groups of `MODEL` that belong to other pyramids than the one that a `MODEL.BACKBONE.NAME` stands for.
+
+    There are none for a pyramid that is built by a function, which may read any group.
+    """
+    build = backbone_names().get(backbone_name)
+    if isinstance(build, partial) and build.func is _build_with_p6_p7:
+        build = build.args[0]
+    if not isinstance(build, _FromConfiguration):
+        return set()
+    builders = [PYRAMIDS.get(name) for name in PYRAMIDS]
+    return {b.group for b in builders if isinstance(b, _FromConfiguration)} - {build.group, "FPN"}
 
 
 @dataclass(frozen=True)

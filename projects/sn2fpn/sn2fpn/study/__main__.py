@@ -6,6 +6,7 @@ import argparse
 import sys
 from importlib import import_module
 
+from ..command_line import CommandLineParser
 from ..program import run_program
 
 __all__ = ["main"]
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int | None:
-    parser = argparse.ArgumentParser(
+    parser = CommandLineParser(
         prog="python -m sn2fpn.study",
         epilog=_EXAMPLES,
         description="Compare feature pyramids under one protocol.",

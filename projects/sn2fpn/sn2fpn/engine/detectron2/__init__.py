@@ -24,9 +24,12 @@ from ...data import DatasetCatalog as OurCatalog
 from ...data import check_classes
 from ...errors import UserError, argument_names, did_you_mean
 from ...integrations.detectron2 import read_config, register_backbones, register_custom, share_dataset
-from ..config import validate
+from ...modeling.build import check_served as check_native
+from ..config import remarks, validate
 from ..folder import run_folder
-from ..options import YAML_KEYS, read_options
+from ..options import YAML_KEYS, read_options, world_size
+from ..preflight import check_parts, check_solver
+from ..recipe import CfgRecipe
 from .checkpoints import Checkpointer, choose_last
 from .checks import check_served
 from .trainer import Trainer
@@ -45,8 +48,20 @@ def load_config(args: Any) -> CfgNode:
     register_backbones()  # again, since a pyramid may have been registered after the first time
     cfg = read_config(args.config_file, args.opts)
     validate(cfg, args)
+    check_solver(cfg)
+    _check_our_parts(cfg, args)
     check_served(cfg, args)
     return CfgNode(cfg)
+
+
+def _check_our_parts(cfg: Any, args: Any) -> None:
+    """Check the arguments of a model that the native engine has, too, since Detectron2's classes do not check them."""
+    try:
+        check_native(cfg)
+    except UserError:
+        return
+    if not any(cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE):
+        check_parts(CfgRecipe(cfg, world_size(args)), args.eval_only)
 
 
 def device(cfg: CfgNode) -> str:
@@ -99,8 +114,8 @@ def _set_up(cfg: CfgNode, args: Any, engine: Any, notes: list[str]) -> None:
             check_finite(checkpoint.model, checkpoint.path)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sn2fpn")
     logger.info("%s", engine)
-    for note in notes:
-        logger.warning("%s", note)
+    for line in (*notes, *remarks(cfg)):
+        logger.warning("%s", line)
     cfg.freeze()
     default_setup(cfg, args)
     if cfg.MODEL.WEIGHTS:  # Detectron2 reads the file that was checked, and does not fetch another

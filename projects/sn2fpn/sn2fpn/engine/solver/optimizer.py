@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from ...errors import UserError, argument_names, check_choice
+from ...errors import ArgumentError, UserError, argument_names, check_choice, keys_of
 
 __all__ = ["GradientClipper", "build_gradient_clipper", "build_optimizer", "gradient_clipper", "parameter_groups"]
 
@@ -27,9 +27,11 @@ def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
     have their learning rate multiplied by SOLVER.BIAS_LR_FACTOR and have SOLVER.WEIGHT_DECAY_BIAS unless it is None.
 
     Raises:
-        UserError: the model has no trainable parameter.
+        UserError: the model has no trainable parameter, or SOLVER.NESTEROV lacks a momentum.
     """
     s = cfg.SOLVER
+    if s.NESTEROV and not s.MOMENTUM:
+        raise ArgumentError("SOLVER.NESTEROV", "expected SOLVER.MOMENTUM above 0 with it, found 0")
     params = parameter_groups(
         model,
         base_lr=s.BASE_LR,
@@ -87,7 +89,7 @@ def parameter_groups(
 def build_gradient_clipper(cfg: Any) -> GradientClipper | None:
     """Return the gradient clipping of SOLVER.CLIP_GRADIENTS, or None when it is off."""
     c = cfg.SOLVER.CLIP_GRADIENTS
-    with argument_names({"clip_type": "SOLVER.CLIP_GRADIENTS.CLIP_TYPE"}):
+    with argument_names(keys_of("SOLVER.CLIP_GRADIENTS")):
         return gradient_clipper(c.CLIP_TYPE, c.CLIP_VALUE, c.NORM_TYPE) if c.ENABLED else None
 
 
@@ -97,13 +99,16 @@ def gradient_clipper(clip_type: str, clip_value: float, norm_type: float = 2.0) 
     Args:
         clip_type: "value" clamps every entry, "norm" bounds the norm of each parameter's gradient, both as in
             Detectron2; "full_norm" bounds the norm over all parameters together.
-        clip_value: the largest absolute value or norm.
-        norm_type: the p of the p-norm.
+        clip_value: the largest absolute value or norm, above 0.
+        norm_type: the p of the p-norm, above 0; infinity is allowed.
 
     Raises:
-        ArgumentError: unknown `clip_type`.
+        ArgumentError: unknown `clip_type`, or a number that is not above 0.
     """
     check_choice("clip_type", clip_type, ("value", "norm", "full_norm"))
+    for name, value in (("clip_value", clip_value), ("norm_type", norm_type)):
+        if not value > 0:
+            raise ArgumentError(name, f"expected a number above 0, found {value}")
 
     def clip(params: list[nn.Parameter]) -> None:
         params = [p for p in params if p.grad is not None]

@@ -20,6 +20,7 @@ from fvcore.common.param_scheduler import (
 from torch.optim.lr_scheduler import LRScheduler
 
 from ...errors import ArgumentError, UserError, argument_names, check_choice
+from ...ranges import check_count, check_number
 
 __all__ = ["LRMultiplier", "build_lr_scheduler", "check_steps", "multi_step", "with_warmup"]
 
@@ -56,6 +57,13 @@ class LRMultiplier(LRScheduler):
         return [base * multiplier for base in self.base_lrs]
 
 
+class _EqualSteps(StepWithFixedGammaParamScheduler):
+    """fvcore's schedule of equally long steps, which also has a value at the end of the run, where fvcore's fails."""
+
+    def __call__(self, where: float) -> float:
+        return super().__call__(min(where, 1.0 - 2 * self.WHERE_EPSILON))
+
+
 def build_lr_scheduler(cfg: Any, optimizer: torch.optim.Optimizer) -> LRMultiplier:
     """Return the schedule that SOLVER.LR_SCHEDULER_NAME names, after a warm-up. Step it after every iteration.
 
@@ -66,12 +74,13 @@ def build_lr_scheduler(cfg: Any, optimizer: torch.optim.Optimizer) -> LRMultipli
     builders: dict[str, Callable[[], ParamScheduler]] = {
         "WarmupMultiStepLR": lambda: multi_step(s.STEPS, s.MAX_ITER, s.GAMMA),
         "WarmupCosineLR": lambda: CosineParamScheduler(1, s.BASE_LR_END / s.BASE_LR),
-        "WarmupStepWithFixedGammaLR": lambda: StepWithFixedGammaParamScheduler(1.0, s.NUM_DECAYS, s.GAMMA, s.MAX_ITER),
+        "WarmupStepWithFixedGammaLR": lambda: _EqualSteps(1.0, s.NUM_DECAYS, s.GAMMA, s.MAX_ITER),
     }
     check_choice("SOLVER.LR_SCHEDULER_NAME", s.LR_SCHEDULER_NAME, builders)
     if s.LR_SCHEDULER_NAME == "WarmupCosineLR" and not 0 <= s.BASE_LR_END <= s.BASE_LR:
         raise UserError(f"SOLVER.BASE_LR_END: expected 0 to SOLVER.BASE_LR, {s.BASE_LR}; found {s.BASE_LR_END}")
-    with argument_names({"steps": "SOLVER.STEPS", "warmup_method": "SOLVER.WARMUP_METHOD"}):
+    names = ("steps", "warmup_method", "warmup_iters", "warmup_factor", "gamma")
+    with argument_names({name: f"SOLVER.{name.upper()}" for name in names}):
         multiplier = with_warmup(
             builders[s.LR_SCHEDULER_NAME](),
             max_iter=s.MAX_ITER,
@@ -84,27 +93,28 @@ def build_lr_scheduler(cfg: Any, optimizer: torch.optim.Optimizer) -> LRMultipli
 
 
 def check_steps(steps: Sequence[int], argument: str = "steps") -> None:
-    """Raise an ArgumentError unless the iterations rise."""
-    if any(a >= b for a, b in pairwise(steps)):
-        raise ArgumentError(argument, f"expected rising iterations, found {list(steps)}")
+    """Raise an ArgumentError unless the iterations rise from at least 1."""
+    if any(a >= b for a, b in pairwise([0, *steps])):
+        raise ArgumentError(argument, f"expected rising iterations of at least 1, found {list(steps)}")
 
 
 def multi_step(steps: Sequence[int], max_iter: int, gamma: float = 0.1) -> ParamScheduler:
     """Return a function of the progress that starts at 1 and is multiplied by `gamma` at each step.
 
     Args:
-        steps: rising iterations; those after `max_iter` have no effect, which is logged.
+        steps: rising iterations; those that are not before `max_iter` have no effect, which is logged.
         max_iter: the iteration at which the progress is 1.
         gamma: the factor.
 
     Raises:
-        ArgumentError: the steps do not rise.
+        ArgumentError: the steps do not rise, or `gamma` is not above 0.
     """
     check_steps(steps)
-    effective = [x for x in steps if x <= max_iter]
+    check_number("gamma", gamma, above=0)
+    effective = [x for x in steps if x < max_iter]
     if len(effective) < len(steps):
         logger.warning(
-            "The learning-rate steps %s come after the last iteration, %d, and have no effect",
+            "The learning-rate steps %s do not come before the end of the run, %d iterations, and have no effect",
             list(steps[len(effective) :]),
             max_iter,
         )
@@ -126,16 +136,20 @@ def with_warmup(
     Args:
         scheduler: function of the progress, which is the iteration divided by `max_iter`.
         max_iter: the iteration at which the progress is 1.
-        warmup_iters: the length of the warm-up.
-        warmup_factor: the warm-up starts at this factor times the first value of the schedule.
+        warmup_iters: the length of the warm-up; if the run is shorter, all of it is warm-up, which is logged.
+        warmup_factor: the warm-up starts at this factor, from 0 to 1, times the first value of the schedule.
         warmup_method: "linear" rises to the value that the schedule has when the warm-up ends; "constant" does not
             rise.
         rescale_interval: let the schedule start after the warm-up, compressed into the rest of the run.
 
     Raises:
-        ArgumentError: unknown `warmup_method`.
+        ArgumentError: unknown `warmup_method`, or a number is out of its range.
     """
     check_choice("warmup_method", warmup_method, ("linear", "constant"))
+    check_count("warmup_iters", warmup_iters, at_least=0)
+    check_number("warmup_factor", warmup_factor, at_least=0, at_most=1)
+    if warmup_iters > max_iter:
+        logger.warning("The run of %d iterations ends in its warm-up, which takes %d", max_iter, warmup_iters)
     share = min(warmup_iters / max_iter, 1.0)
     if share == 0:
         return scheduler

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ...config.arithmetic import ConfigLoader
+from ...config.node import UniqueKeyLoader
 from ...engine import ENGINES
 from ...errors import UserError, did_you_mean, nearby_files
 
@@ -37,25 +37,12 @@ _KEYS: dict[str, tuple[type, Any, type | None]] = {
 _WORDS = {str: "text", dict: "key: value pairs", list: "a list", int: "whole numbers"}
 
 
-class _Loader(ConfigLoader):
-    """The safe loader of configurations, for which a key that is given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the values of all keys of a study file, with defaults for others; a UserError names the mistake."""
     if not path.is_file():
         raise UserError(f"study file not found: {path}{nearby_files(path, '*.y*ml')}")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeyLoader)
     except yaml.constructor.ConstructorError as e:
         line = e.problem_mark.line + 1 if e.problem_mark else "?"
         raise UserError(f"{path}: line {line}: {e.problem} (study files hold plain values only, each once)") from None

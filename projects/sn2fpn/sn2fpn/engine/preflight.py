@@ -1,0 +1,104 @@
+"""The check before a run, which finds mistakes in the configuration before devices, weights and data are used."""
+
+from __future__ import annotations
+
+import logging
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..errors import ArgumentError, UserError, check_choice
+from .recipe import Recipe
+from .solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
+
+__all__ = ["check_parts", "check_recipe", "check_solver"]
+
+
+def check_recipe(recipe: Recipe, eval_only: bool = False) -> None:
+    """Check all that a recipe tells without its data, and build its model without memory for the weights.
+
+    Random states stay as they are, and nothing is logged.
+
+    Args:
+        recipe: the recipe.
+        eval_only: whether nothing is trained, so that the optimizer and its schedule are not looked at.
+
+    Raises:
+        UserError: the run would fail later for the same reason.
+    """
+    recipe.check_settings(eval_only)
+    _check_best_metric(recipe)
+    check_parts(recipe, eval_only)
+
+
+def check_parts(recipe: Recipe, eval_only: bool = False) -> None:
+    """Build the model of a recipe, its optimizer, its schedule and its clipping, and drop them.
+
+    They are built on torch's "meta" device, where tensors have no memory. A module of a user's own may need numbers
+    that "meta" does not have. What fails there for another reason than a refused argument is therefore built on the
+    CPU, and what fails there, too, but not with a message for the user, is left to the run itself.
+
+    Raises:
+        UserError: a part refuses its arguments.
+    """
+    try:
+        _build_parts(recipe, "meta", eval_only)
+    except Exception as e:
+        if isinstance(e, ArgumentError) or (isinstance(e, UserError) and e.__cause__ is None):
+            raise
+    else:
+        return
+    try:
+        _build_parts(recipe, "cpu", eval_only)
+    except UserError:
+        raise
+    except Exception:  # the run shows it with its traceback
+        logging.getLogger(__name__).debug("The parts cannot be built in advance", exc_info=True)
+
+
+def check_solver(cfg: Any) -> None:
+    """Build the optimizer, the schedule and the clipping of a YAML configuration for a model of one layer.
+
+    Raises:
+        UserError: a key of SOLVER has a wrong value.
+    """
+    with _leave_no_trace():
+        build_lr_scheduler(cfg, build_optimizer(cfg, nn.Linear(1, 1, device="meta")))
+        build_gradient_clipper(cfg)
+
+
+def _build_parts(recipe: Recipe, device: str, eval_only: bool) -> None:
+    recipe = recipe.on_device(device)
+    with _leave_no_trace(), torch.device(device):
+        model = recipe.build_model()
+        if not eval_only:
+            recipe.build_scheduler(recipe.build_optimizer(model))
+            recipe.build_gradient_clipper()
+
+
+@contextmanager
+def _leave_no_trace() -> Iterator[None]:
+    """Keep the random states of torch, NumPy and Python, and let nothing be logged, since the run logs it again."""
+    states, level = (random.getstate(), np.random.get_state()), logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+def _check_best_metric(recipe: Recipe) -> None:
+    """Check that evaluations will give the metric of `best_metric`, where the evaluators are known."""
+    o, known = recipe.options, recipe.metrics()
+    if o.best_metric and known is not None:
+        check_choice(o.key("best_metric"), o.best_metric, known)
