@@ -62,7 +62,7 @@ def test_a_study_of_one_variant_is_tuned(write_study: WriteStudy) -> None:
         ({"TUNE": {"SOLVER.BASE_LRR": [1.0, 2.0]}}, "BASE_LRR.*did you mean.*BASE_LR"),
         ({"TUNE": {"SOLVER.STEPS": [[1], [2]]}}, "cannot be the name of a folder"),
         ({"TUNED": {"spn": {}}}, "TUNED: unknown variant 'spn'; did you mean"),
-        ({"TUNED": {"sni": {"SOLVER.BASE_LR": "fast"}}}, "TUNED.sni: SOLVER.BASE_LR expects float"),
+        ({"TUNED": {"sni": {"SOLVER.BASE_LR": "fast"}}}, "TUNED.sni: SOLVER.BASE_LR expects a number"),
         ({"AXES": {"tuned": {"a": None}}, "BASELINE": None}, "AXES.tuned: this name is taken"),
     ],
 )
