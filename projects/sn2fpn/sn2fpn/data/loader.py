@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from .samplers import (
 )
 from .selection import MASK_KEYS, check_classes, get_dataset_dicts, keep_learnable, mask_format_of
 from .statistics import class_histogram
+from .workers import batches_of
 
 __all__ = [
     "BatchLoader",
@@ -44,7 +44,8 @@ logger = logging.getLogger(__name__)
 class BatchLoader:
     """An iterable over batches, which are lists of model inputs. Worker processes prepare batches in advance.
 
-    Iterating raises the `UserError` of a broken image unchanged, also when a worker process found it.
+    Iterating raises the `UserError` of a broken image unchanged, also when a worker process found it, and `WorkerDied`
+    when a worker process has ended.
 
     Args:
         dataset_dicts: the images.
@@ -74,7 +75,7 @@ class BatchLoader:
         )
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        for batch in self._loader:
+        for batch in batches_of(self._loader):
             for item in batch:
                 if isinstance(item, UserError):
                     raise item
@@ -270,6 +271,5 @@ def _as_list(batch: list[Any]) -> list[Any]:
 
 
 def _init_worker(_: int) -> None:
-    """Limit a worker to one thread, because workers share the cores, and leave Ctrl-C to the main process."""
+    """Limit a worker to one thread, because workers share the cores."""
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

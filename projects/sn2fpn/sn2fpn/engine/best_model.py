@@ -36,10 +36,13 @@ class BestModel:
     def update(self, iteration: int, scalars: dict[str, float]) -> bool:
         """Add an evaluation to the history and return whether it is the best one so far.
 
+        An evaluation at the same iteration is replaced, since a resumed run may repeat it.
+
         Raises:
             ArgumentError: the evaluation does not give the metric.
         """
         value = scalars[check_choice("metric", self.metric, scalars)]
+        self.history = [(i, v) for i, v in self.history if i < iteration]
         improved = not math.isnan(value) and (not self.history or self._score(value) > self._score(self.best[1]))
         self.history.append((iteration, value))
         with atomic_write(self._path) as f:

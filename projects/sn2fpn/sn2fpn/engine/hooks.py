@@ -14,6 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from .. import distributed as comm
 from ..errors import argument_names
 from .best_model import BestModel
+from .interrupts import Interrupts, Stopped
 from .options import RunOptions
 from .testing import TestSet, evaluate, flatten_results, validation_losses
 from .writers import ConsoleWriter, JSONWriter, MetricStorage, TensorBoardWriter, peak_memory_mib
@@ -30,6 +31,7 @@ class Run(Protocol):
         max_iter: the number of iterations.
         storage: the latest metrics.
         results: the results of the last evaluation, on the main process.
+        interrupts: the requests to stop.
     """
 
     start_iter: int
@@ -37,6 +39,7 @@ class Run(Protocol):
     max_iter: int
     storage: MetricStorage
     results: dict[str, Any]
+    interrupts: Interrupts
 
     def save(self, name: str, remember: bool = True, **extra: Any) -> None:
         """Write the checkpoint `<name>.pth`, from which `--resume` continues if `remember` is True."""
@@ -151,7 +154,12 @@ class Evaluation(Hook):
         test_sets: the data sets; without any, nothing is evaluated.
         model: the model.
         ema: the moving average that is evaluated in place of the model's weights.
+
+    A checkpoint holds at which iteration the last evaluation was, since a run may end between a checkpoint and the
+    evaluation that follows it. Resuming then begins with that evaluation.
     """
+
+    checkpoint_key = "evaluation"
 
     def __init__(
         self, options: RunOptions, test_sets: Sequence[TestSet], model: nn.Module, ema: EMA | None = None
@@ -167,6 +175,8 @@ class Evaluation(Hook):
         o = self.options
         if o.best_metric:
             self.best = BestModel(o.best_metric, Path(o.output_dir), self.trainer.start_iter)
+        if 0 < self.trainer.start_iter < self.trainer.max_iter and self._evaluated_at != self.trainer.iter:
+            self.after_step()
 
     def after_step(self) -> None:
         period = self.options.eval_period
@@ -177,16 +187,25 @@ class Evaluation(Hook):
         if self._evaluated_at != self.trainer.iter:
             self._run()
 
+    def state_dict(self) -> dict[str, int]:
+        return {"evaluated_at": self._evaluated_at}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._evaluated_at = state["evaluated_at"]
+
     def _run(self) -> None:
         if not self.test_sets:
             return
         trainer, o = self.trainer, self.options
+        try:
+            with self.ema.swapped_in() if self.ema else nullcontext():
+                trainer.results = evaluate(self.test_sets, self.model, o.output_dir, trainer.interrupts)
+                scalars = flatten_results(trainer.results)
+                if o.val_loss:
+                    scalars |= validation_losses(self.test_sets, self.model, trainer.interrupts)
+        except Stopped:  # the trainer saves before the next step
+            return
         self._evaluated_at = trainer.iter
-        with self.ema.swapped_in() if self.ema else nullcontext():
-            trainer.results = evaluate(self.test_sets, self.model, o.output_dir)
-            scalars = flatten_results(trainer.results)
-            if o.val_loss:
-                scalars |= validation_losses(self.test_sets, self.model)
         trainer.storage.put_rare(scalars)
         stop = False
         if self.best is not None and comm.is_main_process():
@@ -218,6 +237,7 @@ class Progress(Hook):
     def before_train(self) -> None:
         self._console = ConsoleWriter(self.trainer.start_iter, self.trainer.max_iter, self._images)
         self._files = [JSONWriter(self._dir / "metrics.json"), TensorBoardWriter(self._dir)]
+        self._write({})  # of an evaluation that the resumed run has made up for
 
     def after_step(self) -> None:
         t = self.trainer
