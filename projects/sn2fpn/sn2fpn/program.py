@@ -101,12 +101,12 @@ class StopSignals:
 @contextmanager
 def default_signals() -> Iterator[None]:
     """Let `STOP_SIGNALS` end the process inside this context, also where Python cannot act on them."""
-    handlers = {n: signal.getsignal(n) for n in STOP_SIGNALS}
-    if threading.current_thread() is not threading.main_thread():
-        handlers = {}
-    for number, handler in handlers.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        ignored = (signal.SIG_IGN, None)
+        handlers = {n: h for n in STOP_SIGNALS if (h := signal.getsignal(n)) not in ignored}
+    for number in handlers:
+        signal.signal(number, signal.SIG_DFL)
     try:
         yield
     finally:

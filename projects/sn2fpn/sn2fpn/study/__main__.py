@@ -27,7 +27,8 @@ examples:
   python -m sn2fpn.study run studies/coco_1x.yaml --executor slurm --partition gpu --num-gpus 4 --time 12:00:00
   python -m sn2fpn.study report output/studies/quick_shapes
 
-exit codes: 0 done, 1 something failed, 2 a mistake in the command or in a file, 130 interrupted
+exit codes: 0 done, 1 something failed, 2 a mistake in the command or in a file, 128 + N stopped by signal N (130
+after Ctrl-C)
 """
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from ...errors import UserError, did_you_mean
+from ...program import Interrupted
 from ..files import locked
 from ..folder import CellFolder, State, Status, started_cells
 from ..measure.cost import costs_table
@@ -20,8 +21,6 @@ from .runner import Runner
 from .steps import STEPS, StepsJob, run_steps
 
 __all__ = ["add_arguments", "main"]
-
-_INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run a study and return 0, 1 if a cell or a step failed, or 130 if it was interrupted."""
+    """Run a study and return 0, 1 if a cell or a step failed, or 128 + N if the signal number N interrupted it."""
     for flag in ("num_gpus", "parallel", "array_parallelism"):
         if getattr(args, flag) < 1:
             raise UserError(f"--{flag.replace('_', '-')} {getattr(args, flag)}: expected at least 1")
@@ -78,19 +77,17 @@ def main(args: argparse.Namespace) -> int:
     executor = _executor(args, study, folder)
     print(f"Study {study.name}: {len(study.variants)} variants x {len(study.seeds)} seeds in {folder}", flush=True)
     try:
-        code = _run(args, study, folder, cells, executor)
-    except KeyboardInterrupt:
-        code = _INTERRUPTED
-    if code == _INTERRUPTED:
+        return _run(args, study, folder, cells, executor)
+    except Interrupted as e:
         print("Interrupted; the same command continues from here")
-    return code
+        return e.exit_code
 
 
 def _run(args: argparse.Namespace, study: Study, folder: Path, cells: list[Cell], executor: Executor) -> int:
     runner = Runner(study, folder, executor, args.num_gpus)
     statuses = runner.run(cells, args.retry_failed)
     if runner.interrupted:
-        return _INTERRUPTED
+        raise Interrupted(runner.interrupted)
     _print_fairness(study, folder)
     failed = _print_failures(folder, statuses)
     remaining = [cell.name for cell, s in statuses.items() if s.state not in (State.FINISHED, State.FAILED)]

@@ -17,7 +17,6 @@ import submitit
 
 from ...errors import UserError
 from ..files import read_json, write_json
-from .job import signal_handlers
 
 __all__ = ["Executor", "Local", "Slurm", "minutes"]
 
@@ -63,7 +62,7 @@ class Local(Executor):
             if gpus:
                 self._executor.update_parameters(visible_gpus=gpus)
             # The terminal sends Ctrl-C to all processes, but the runner itself stops its jobs.
-            with signal_handlers({signal.SIGINT: signal.SIG_IGN}), _threads(self._threads):
+            with _ignoring_ctrl_c(), _threads(self._threads):
                 submitted[name] = self._executor.submit(job)
             self._jobs.append((submitted[name], gpus))
         return submitted
@@ -151,6 +150,16 @@ def _visible_gpus(wanted: int) -> list[int]:
     if wanted > len(visible):
         raise UserError(f"--parallel and --num-gpus ask for {wanted} GPUs, but {len(visible)} are visible")
     return visible
+
+
+@contextmanager
+def _ignoring_ctrl_c() -> Iterator[None]:
+    """Let processes that start inside ignore Ctrl-C until they handle it themselves."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager
