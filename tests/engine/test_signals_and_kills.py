@@ -15,9 +15,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -58,6 +58,7 @@ def _program(arguments: list[str], log: Path, ignore_hangup: bool) -> None:
     if ignore_hangup:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # as in a program that was started by itself
     from sn2fpn.engine import main
 
     sys.exit(main(arguments))
@@ -77,7 +78,9 @@ def _members(group: int) -> dict[int, tuple[int, str]]:
 
 
 class _Run:
-    """A run of train_net.py that has made at least one step."""
+    """A run of train_net.py."""
+
+    started: ClassVar[list[_Run]] = []
 
     def __init__(self, keys: dict[str, Any], processes: int = 1, resume: bool = True, nohup: bool = False) -> None:
         flags = [*(["--resume"] if resume else []), "--num-gpus", str(processes)]
@@ -87,6 +90,7 @@ class _Run:
         arguments = ["--engine", "native", "--config-file", str(_CONFIG), *flags, *opts]
         self.process = _CONTEXT.Process(target=_program, args=(arguments, self.log, nohup))
         self.process.start()
+        self.started.append(self)
 
     def said(self) -> str:
         return self.log.read_text() if self.log.is_file() else ""
@@ -129,12 +133,20 @@ def _assert_same_end(keys: dict[str, Any], processes: int, tmp_path: Path) -> No
     """Let the chain end, and compare it with a run that nothing has interrupted."""
     out, end = Path(keys["OUTPUT_DIR"]), {"SOLVER.MAX_ITER": _iteration(Path(keys["OUTPUT_DIR"])) + 4}
     whole = tmp_path / "whole"
-    for run in (_Run(keys | end, processes), _Run(keys | end | {"OUTPUT_DIR": whole}, processes, resume=False)):
-        assert run.ended(300) == 0, run.said()
+    assert (run := _Run(keys | end, processes)).ended(300) == 0, run.said()
+    assert (run := _Run(keys | end | {"OUTPUT_DIR": whole}, processes, resume=False)).ended(300) == 0, run.said()
     ours, theirs = (torch.load(folder / "model_final.pth", weights_only=True) for folder in (out, whole))
     assert ours["iteration"] == theirs["iteration"]
     for key in ("model", "ema"):
         assert all(torch.equal(value, theirs[key][name]) for name, value in ours[key].items())
+
+
+@pytest.fixture(autouse=True)
+def _no_run_outlives_its_test() -> Iterator[None]:
+    yield
+    while _Run.started:
+        for pid in _members(_Run.started.pop().process.pid):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import threading
-import weakref
 from collections.abc import Iterable, Iterator
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
@@ -16,7 +15,6 @@ from ..program import STOP_SIGNALS
 
 __all__ = ["GuardedLoader", "WorkerDied", "batches_of"]
 
-_WORKERS: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
 _CAUSES = {
     signal.SIGKILL: "The usual cause is that the machine ran out of memory; fewer workers or smaller images need less",
     signal.SIGBUS: "The usual cause is that the shared memory (/dev/shm) is full; fewer workers need less",
@@ -82,7 +80,8 @@ def _start(loader: Iterable[Any]) -> tuple[Iterator[Any], list[BaseProcess]]:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     workers.sort(key=lambda worker: worker.pid or 0)
-    _WORKERS.update(workers)
+    if workers:
+        Finalize(source, _end, (workers,), exitpriority=0)  # before multiprocessing waits for them at the program's end
     if workers and threading.current_thread() is threading.main_thread():
         # torch's handler raises an error wherever the program is; without it, the next batch raises the error
         signal.signal(signal.SIGCHLD, handler)
@@ -98,11 +97,8 @@ def _describe(index: int, worker: BaseProcess, count: int) -> str:
     return f"{who} was killed by {number.name}. {_CAUSES.get(number, 'It may have met a fault of a library')}"
 
 
-def _end_workers() -> None:
-    """End the workers that are left when the program ends; multiprocessing would try SIGTERM, which is blocked."""
-    for worker in list(_WORKERS):
+def _end(workers: list[BaseProcess]) -> None:
+    """End the workers that are left. multiprocessing would try SIGTERM, which is blocked."""
+    for worker in workers:
         if worker.is_alive():
             worker.kill()
-
-
-Finalize(None, _end_workers, exitpriority=0)  # runs before multiprocessing waits for the workers
