@@ -33,6 +33,9 @@ def _train(cfg: CfgNode, resume: bool = False, at: int = -1, do: Callable[[], No
             if self.trainer.iter == at:
                 do()
 
+    for hook in trainer.hooks:
+        if hasattr(hook, "_period"):
+            hook._period = 1  # writes metrics in every iteration
     trainer.hooks.insert(0, Do())
     trainer.resume_or_load(resume)
     trainer.train()

@@ -188,8 +188,8 @@ def test_kills_lose_nothing(
     choose = random.Random(processes)
     victims = ["main", "writing main", "worker"] if processes == 1 else ["main", "writing rank", "rank", "worker"]
     for i in range(_KILLS):
-        victim, workers = victims[i % len(victims)], 2 if i % 2 else 0
-        run = _Run(keys | {"DATALOADER.NUM_WORKERS": max(workers, victim == "worker")}, processes)
+        victim = victims[i % len(victims)]
+        run = _Run(keys | {"DATALOADER.NUM_WORKERS": 2 if i % 2 or victim == "worker" else 0}, processes)
         run.wait_for_words(" INFO: iter ")
         time.sleep(choose.random() * 0.4)
         if victim.startswith("writing"):

@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 import threading
 from collections.abc import Iterable, Iterator
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import Any
@@ -15,6 +16,7 @@ from ..program import STOP_SIGNALS
 
 __all__ = ["GuardedLoader", "WorkerDied", "batches_of"]
 
+_DYING_S = 1.0  # until the system reports the death of a process
 _CAUSES = {
     signal.SIGKILL: "The usual cause is that the machine ran out of memory; fewer workers or smaller images need less",
     signal.SIGBUS: "The usual cause is that the shared memory (/dev/shm) is full; fewer workers need less",
@@ -58,7 +60,8 @@ def batches_of(loader: Iterable[Any]) -> Iterator[Any]:
             batch = next(source)
         except StopIteration:
             return
-        except RuntimeError:  # torch notices a dead worker while it waits for a batch
+        except (RuntimeError, OSError, EOFError):  # torch waits for a batch of a dead worker, or fetches one from it
+            wait([worker.sentinel for worker in workers], timeout=_DYING_S)
             _check(workers)
             raise
         yield batch

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -73,35 +74,34 @@ def launch(
     if dist_url in (None, "auto"):
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
     spawned = (main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, device, args)
-    context = mp.spawn(_child, nprocs=num_gpus_per_machine, args=spawned, join=False)
-    try:
-        codes = _wait(context.processes)
-    finally:
-        for process in context.processes:
-            process.kill()
-            process.join()
-    pids = [process.pid for process in context.processes]
-    _end_as_children_did(codes, pids, machine_rank * num_gpus_per_machine)
+    with StopSignals(patient=True) as signals:
+        processes = mp.spawn(_child, nprocs=num_gpus_per_machine, args=spawned, join=False).processes
+        try:
+            codes = _wait(processes, signals)
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
+    _end_as_children_did(codes, [process.pid for process in processes], machine_rank * num_gpus_per_machine)
 
 
-def _wait(processes: list[BaseProcess]) -> list[int]:
+def _wait(processes: list[BaseProcess], signals: StopSignals) -> list[int]:
     """Wait until all processes have ended or one has failed, and return their exit codes; 0 for those that still run.
 
-    A signal is passed on to all, which save a checkpoint and end. A second one raises `Interrupted`.
+    The first signal is passed on to all, which save a checkpoint and end.
     """
     told, deadline = False, math.inf
-    with StopSignals(patient=True) as signals:
-        while (running := [p for p in processes if p.is_alive()]) and time.monotonic() < deadline:
-            wait([p.sentinel for p in running], timeout=_POLL_S)
-            if signals.heard and not told:
-                told = True
-                for process in running:
-                    os.kill(process.pid, signals.heard)
-            codes = [p.exitcode for p in processes if p.exitcode]
-            if any(_signal_of(code) is None for code in codes):
-                break  # the others can only wait for the one that has failed
-            if codes and deadline == math.inf:
-                deadline = time.monotonic() + _LEAVE_S  # all have saved, since they do so together
+    while (running := [p for p in processes if p.is_alive()]) and time.monotonic() < deadline:
+        wait([p.sentinel for p in running], timeout=_POLL_S)
+        if signals.heard and not told:
+            told = True
+            for process in running:
+                os.kill(process.pid, signals.heard)
+        codes = [p.exitcode for p in processes if p.exitcode]
+        if any(_signal_of(code) is None for code in codes):
+            break  # the others can only wait for the one that has failed
+        if codes and deadline == math.inf:
+            deadline = time.monotonic() + _LEAVE_S  # all have saved, since they do so together
     return [p.exitcode or 0 for p in processes]
 
 
@@ -137,16 +137,21 @@ def _child(
     device: str,
     args: tuple[Any, ...],
 ) -> None:
+    if not parent_process().is_alive():  # it was killed while this process started
+        sys.exit(1)
     os.environ["LOCAL_RANK"] = str(local_rank)
     if device == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // per_machine))
     rank = machine_rank * per_machine + local_rank
     work = partial(_work, main_func, args, rank, world_size, local_rank, dist_url, device)
     try:
-        sys.exit(run_program(work))
+        code = run_program(work)
     except Exception:
         traceback.print_exc()
-        sys.exit(1)
+        code = 1
+    for number in STOP_SIGNALS:  # an echo of the signal that has ended the work must not disturb the end of Python
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def _work(
