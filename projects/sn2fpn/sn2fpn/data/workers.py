@@ -83,9 +83,9 @@ def _start(loader: Iterable[Any]) -> tuple[Iterator[Any], list[BaseProcess]]:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     workers.sort(key=lambda worker: worker.pid or 0)
-    if workers:
-        Finalize(source, _end, (workers,), exitpriority=0)  # before multiprocessing waits for them at the program's end
-    if workers and threading.current_thread() is threading.main_thread():
+    if workers:  # multiprocessing would wait for them at the end of the program, so that they are ended before
+        Finalize(source, _end, (workers,), exitpriority=0)
+    if workers and handler is not None and threading.current_thread() is threading.main_thread():
         # torch's handler raises an error wherever the program is; without it, the next batch raises the error
         signal.signal(signal.SIGCHLD, handler)
     return source, workers
