@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 _ROOT = Path(__file__).parents[2]
 _CONFIG = _ROOT / "configs/quick/faster_rcnn_R18_sni_shapes.yaml"
-_KILLS = int(os.environ.get("SN2FPN_KILLS", "12"))
+_KILLS = int(os.environ.get("SN2FPN_KILLS", "10"))
 _END_S = 15.0  # the promise is 10 s after a step, and machines that run tests are slow
 _LONG = 100_000
 _SMALL = {
