@@ -364,9 +364,9 @@ def test_signals_and_dead_workers_save_and_end(
     assert torch.load(tmp_path / "out/model_0000002.pth", weights_only=True)["iteration"] == 2
 
     def kill() -> None:
-        worker = multiprocessing.active_children()[0]
-        worker.kill()
-        worker.join()
+        for worker in multiprocessing.active_children():
+            worker.kill()
+            worker.join()
 
     monkeypatch.undo()
     _at(6, kill, monkeypatch)

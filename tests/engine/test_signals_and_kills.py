@@ -3,7 +3,7 @@
 A chain of runs in one output folder is interrupted again and again, and then ends. Its final weights are compared bit
 by bit with those of a run that was never interrupted. `SN2FPN_KILLS` sets the number of kills of each chain:
 
-    SN2FPN_KILLS=200 python -m pytest -s -m slow -k kills tests/engine/test_signals_and_kills.py
+    SN2FPN_KILLS=200 python -m pytest -s -m slow -k lose_nothing tests/engine/test_signals_and_kills.py
 """
 
 from __future__ import annotations

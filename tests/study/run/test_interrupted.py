@@ -48,7 +48,8 @@ def _study(write_study: WriteStudy, tiny_study: dict[str, Any], iterations: int)
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill -9", signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
 def test_an_interrupted_study_goes_on(
-    how: str | signal.Signals, write_study: WriteStudy, tiny_study: dict[str, Any]) -> None:
+    how: str | signal.Signals, write_study: WriteStudy, tiny_study: dict[str, Any]
+) -> None:
     path = _study(write_study, tiny_study, _LONG)
     folder = path.parent / "out/tiny"
     cell = folder / "cells/fpn/seed1"
