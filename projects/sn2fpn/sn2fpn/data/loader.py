@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
 import pickle
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -271,5 +273,10 @@ def _as_list(batch: list[Any]) -> list[Any]:
 
 
 def _init_worker(_: int) -> None:
-    """Limit a worker to one thread, because workers share the cores."""
+    """Limit a worker to one thread, because workers share the cores, and end one whose main process was killed.
+
+    torch notices only a death that comes later. The parent of a worker of a fork server is that server.
+    """
     torch.set_num_threads(1)
+    if multiprocessing.get_start_method() != "forkserver" and os.getppid() != multiprocessing.parent_process().pid:
+        os._exit(1)
