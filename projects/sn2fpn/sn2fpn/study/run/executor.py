@@ -16,6 +16,7 @@ from typing import Any
 import submitit
 
 from ...errors import UserError
+from ...program import STOP_SIGNALS
 from ..files import read_json, write_json
 
 __all__ = ["Executor", "Local", "Slurm", "minutes"]
@@ -61,8 +62,8 @@ class Local(Executor):
             gpus = self._free_gpus()
             if gpus:
                 self._executor.update_parameters(visible_gpus=gpus)
-            # The terminal sends Ctrl-C to all processes, but the runner itself stops its jobs.
-            with _ignoring_ctrl_c(), _threads(self._threads):
+            # A terminal or a scheduler sends signals to all processes, but the runner itself stops its jobs.
+            with _ignoring_signals(), _threads(self._threads):
                 submitted[name] = self._executor.submit(job)
             self._jobs.append((submitted[name], gpus))
         return submitted
@@ -153,13 +154,17 @@ def _visible_gpus(wanted: int) -> list[int]:
 
 
 @contextmanager
-def _ignoring_ctrl_c() -> Iterator[None]:
-    """Let processes that start inside ignore Ctrl-C until they handle it themselves."""
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ignoring_signals() -> Iterator[None]:
+    """Let processes that start inside ignore `STOP_SIGNALS` until they handle them, as submitit's controller does not.
+
+    The controller is in the process group of the runner, and without it a job is lost.
+    """
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
