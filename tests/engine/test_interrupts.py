@@ -46,6 +46,12 @@ def _signal() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _kill_a_worker() -> None:
+    worker = multiprocessing.active_children()[0]
+    worker.kill()
+    worker.join()
+
+
 def _scores(folder: Path) -> dict[int, float]:
     rows = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
     return {row["iteration"]: row["bbox/AP50"] for row in rows if "bbox/AP50" in row}
@@ -89,7 +95,7 @@ def test_a_dead_worker_ends_the_run_after_saving(tiny_cfg: MakeCfg) -> None:
         r"^worker . of 2 of the data loader .* SIGKILL.*memory.*ended after iteration 3; .*model_0000002.pth was saved"
     )
     with pytest.raises(UserError, match=words):
-        _train(cfg, at=2, do=lambda: multiprocessing.active_children()[0].kill())
+        _train(cfg, at=2, do=_kill_a_worker)
     assert (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == "model_0000002.pth"
 
 
