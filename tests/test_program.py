@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+
 import pytest
 
 from sn2fpn.errors import UserError
-from sn2fpn.program import run_program
+from sn2fpn.program import STOP_SIGNALS, Interrupted, StopSignals, run_program
 
 
 def _raise(error: BaseException) -> None:
@@ -25,3 +29,57 @@ def test_debug_shows_the_traceback_and_bugs_always_do() -> None:
         run_program(lambda: _raise(UserError("--num-gpus 0: at least 1")), debug=True)
     with pytest.raises(ZeroDivisionError):
         run_program(lambda: 1 // 0)
+
+
+def _raise_signal(number: int) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_ends_a_program_with_its_number(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
+    handler = signal.getsignal(number)
+    assert run_program(lambda: _raise_signal(number)) == 128 + number
+    assert capsys.readouterr().err == f"stopped by {number.name}\n"
+    assert signal.getsignal(number) is handler
+
+
+def test_the_second_signal_ends_what_the_first_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sn2fpn.program._ECHO_S", 0.1)
+    with StopSignals(patient=True) as signals:
+        _raise_signal(signal.SIGTERM)
+        _raise_signal(signal.SIGTERM)  # a launcher repeats what it has heard
+        time.sleep(0.1)
+        _raise_signal(signal.SIGUSR2)  # Slurm says that the job was pre-empted
+        assert signals.heard == signal.SIGUSR2
+        with pytest.raises(Interrupted) as e:
+            _raise_signal(signal.SIGTERM)
+    assert e.value.exit_code == 143
+
+
+def test_an_echo_does_not_disturb_the_end_of_a_program() -> None:
+    def command() -> None:
+        with StopSignals(patient=True) as signals:
+            _raise_signal(signal.SIGTERM)
+        _raise_signal(signal.SIGTERM)
+        raise Interrupted(signals.heard)
+
+    assert run_program(command) == 143
+
+
+def test_a_notice_during_the_end_is_not_lost() -> None:
+    with pytest.raises(Interrupted) as e, StopSignals(patient=True):
+        _raise_signal(signal.SIGTERM)
+        try:
+            raise Interrupted(signal.SIGTERM)
+        finally:
+            _raise_signal(signal.SIGUSR2)
+    assert e.value.number == signal.SIGUSR2
+
+
+def test_nohup_is_respected() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run_program(lambda: _raise_signal(signal.SIGHUP)) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import multiprocessing
+import os
 import pickle
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +22,7 @@ from sn2fpn.data import build_train_loader, register_custom
 from sn2fpn.engine import default_argument_parser, native
 from sn2fpn.engine.trainer import Trainer as NativeTrainer
 from sn2fpn.errors import UserError
+from sn2fpn.program import STOP_SIGNALS, Interrupted
 from sn2fpn.pyramids import PYRAMIDS
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed")
@@ -370,3 +374,68 @@ def test_detectron2_refuses_to_evaluate_another_models_checkpoint(command: Comma
         engine.run(engine.load_config(args), args)
     args.allow_partial = True
     assert "bbox" in engine.run(engine.load_config(args), args)
+
+
+def _at(iteration: int, do: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do something during an iteration of Detectron2's trainer."""
+    step = engine.Trainer.run_step
+
+    def run_step(trainer: Any) -> None:
+        if trainer.iter == iteration:
+            do()
+        step(trainer)
+
+    monkeypatch.setattr(engine.Trainer, "run_step", run_step)
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_signals_and_dead_workers_save_and_end(
+    grouped: bool, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = dict(DATASETS__TEST=(), DATALOADER__NUM_WORKERS=1, DATALOADER__ASPECT_RATIO_GROUPING=grouped)
+
+    def stop() -> None:
+        for number in STOP_SIGNALS:
+            os.kill(multiprocessing.active_children()[0].pid, number)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    _at(3, stop, monkeypatch)
+    args = command("sni", **keys)
+    with pytest.raises(Interrupted, match=r"^Interrupted after iteration 3 by SIGUSR1; model_0000002.pth was saved"):
+        engine.run(engine.load_config(args), args)
+    assert torch.load(tmp_path / "out/model_0000002.pth", weights_only=True)["iteration"] == 2
+
+    def kill() -> None:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+            worker.join()
+
+    monkeypatch.undo()
+    _at(6, kill, monkeypatch)
+    args = command("sni", "--resume", **keys)
+    with pytest.raises(UserError, match=r"^worker 1 of 1 .*SIGKILL.*after iteration 6; model_0000005.pth was saved"):
+        engine.run(engine.load_config(args), args)
+    monkeypatch.undo()
+    engine.run(engine.load_config(args), args)
+    assert torch.load(tmp_path / "out/model_final.pth", weights_only=True)["iteration"] == 7
+
+
+def test_a_signal_during_an_evaluation_ends_it(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = command("sni", TEST__EVAL_PERIOD=3)
+    monkeypatch.setattr(engine.Trainer, "build_evaluator", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted, match=r"^Interrupted after iteration 3 by SIGTERM; model_0000002.pth was saved"):
+        engine.run(engine.load_config(args), args)
+
+
+def test_statistics_are_averaged_before_checkpoints_and_evaluation(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr("sn2fpn.engine.detectron2.trainer.average_statistics", lambda _: done.append("averaged"))
+    trainer = _their_trainer(command("sni", SOLVER__CHECKPOINT_PERIOD=2, SOLVER__MAX_ITER=3, DATASETS__TEST=()))
+    save = trainer.checkpointer.save
+    monkeypatch.setattr(trainer.checkpointer, "save", lambda *a, **k: (done.append("saved"), save(*a, **k)))
+    trainer.train()
+    assert done == ["averaged", "averaged", "saved", "averaged", "saved"]

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.modules.batchnorm import SyncBatchNorm, _NormBase
 
 __all__ = [
     "get_rank",
@@ -23,6 +25,7 @@ __all__ = [
     "broadcast_object",
     "call_on_main",
     "reduce_mean",
+    "average_statistics",
 ]
 
 T = TypeVar("T")
@@ -122,3 +125,23 @@ def reduce_mean(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     stacked = torch.stack([values[k].detach().float() for k in names])
     dist.all_reduce(stacked)
     return dict(zip(names, stacked / world))
+
+
+@torch.no_grad()
+def average_statistics(model: nn.Module) -> None:
+    """Replace the running statistics of a model's norms by their mean over all processes.
+
+    Norms in training use the statistics of the batch, so that this changes no loss and no gradient. The statistics of
+    frozen norms and of synchronised ones are equal already. Running statistics are linear in those of the batches:
+    averaging after every step and averaging once give the same values.
+    """
+    if get_world_size() == 1:
+        return
+    norms = [m for m in model.modules() if isinstance(m, _NormBase) and not isinstance(m, SyncBatchNorm) and m.training]
+    tensors = [t for m in norms for t in (m.running_mean, m.running_var) if t is not None]
+    if not tensors:
+        return
+    flat = torch.cat([t.flatten() for t in tensors])
+    dist.all_reduce(flat)
+    parts = (flat / get_world_size()).split([t.numel() for t in tensors])
+    torch._foreach_copy_(tensors, [part.view_as(t) for part, t in zip(parts, tensors)])

@@ -46,8 +46,10 @@ def _study(write_study: WriteStudy, tiny_study: dict[str, Any], iterations: int)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["kill -9", "Ctrl-C"])
-def test_an_interrupted_study_goes_on(how: str, write_study: WriteStudy, tiny_study: dict[str, Any]) -> None:
+@pytest.mark.parametrize("how", ["kill -9", signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_an_interrupted_study_goes_on(
+    how: str | signal.Signals, write_study: WriteStudy, tiny_study: dict[str, Any]
+) -> None:
     path = _study(write_study, tiny_study, _LONG)
     folder = path.parent / "out/tiny"
     cell = folder / "cells/fpn/seed1"
@@ -59,9 +61,9 @@ def test_an_interrupted_study_goes_on(how: str, write_study: WriteStudy, tiny_st
         runner.communicate()
         _wait(lambda: not is_locked(cell / ".lock"))  # the job notices, saves and stops
     else:
-        os.killpg(runner.pid, signal.SIGINT)
+        os.killpg(runner.pid, how)
         said = runner.communicate(timeout=120)[0]
-        assert runner.returncode == 130, said
+        assert runner.returncode == 128 + how, said
         assert "the same command continues" in said
         assert not list(folder.glob("jobs/runner-*"))
     at = _saved_at(cell)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
 import pickle
-import signal
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -29,6 +30,7 @@ from .samplers import (
 )
 from .selection import MASK_KEYS, check_classes, get_dataset_dicts, keep_learnable, mask_format_of, require_annotations
 from .statistics import class_histogram
+from .workers import batches_of
 
 __all__ = ["BatchLoader", "build_test_loader", "build_train_loader", "make_test_loader", "make_train_loader"]
 
@@ -38,7 +40,8 @@ logger = logging.getLogger(__name__)
 class BatchLoader:
     """An iterable over batches, which are lists of model inputs. Worker processes prepare batches in advance.
 
-    Iterating raises the `UserError` of a broken image unchanged, also when a worker process found it.
+    Iterating raises the `UserError` of a broken image unchanged, also when a worker process found it, and `WorkerDied`
+    when a worker process has ended.
 
     Args:
         dataset_dicts: the images.
@@ -68,7 +71,7 @@ class BatchLoader:
         )
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        for batch in self._loader:
+        for batch in batches_of(self._loader):
             for item in batch:
                 if isinstance(item, UserError):
                     raise item
@@ -254,6 +257,10 @@ def _as_list(batch: list[Any]) -> list[Any]:
 
 
 def _init_worker(_: int) -> None:
-    """Limit a worker to one thread, because workers share the cores, and leave Ctrl-C to the main process."""
+    """Limit a worker to one thread, because workers share the cores, and end one whose main process was killed.
+
+    torch notices only a death that comes later. The parent of a worker of a fork server is that server.
+    """
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if multiprocessing.get_start_method() != "forkserver" and os.getppid() != multiprocessing.parent_process().pid:
+        os._exit(1)

@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: the arguments; None takes those of the process.
 
     Returns:
-        0 at the end of the run, 2 after a user mistake, 130 after an interruption.
+        0 at the end of the run, 2 after a user mistake or when a process of the run has died, 128 + N after signal N.
     """
     args = default_argument_parser().parse_args(argv)
     return run_program(partial(_launch, args), debug=args.debug)

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from .. import distributed as comm
 from ..errors import argument_names
 from .best_model import BestModel
+from .interrupts import Interrupts, Stopped
 from .options import RunOptions
 from .testing import TestSet, evaluate, flatten_results, validation_losses
 from .writers import ConsoleWriter, JSONWriter, MetricStorage, TensorBoardWriter, lacks_row, peak_memory_mib
@@ -34,6 +35,7 @@ class Run(Protocol):
         max_iter: the number of iterations.
         storage: the latest metrics.
         results: the results of the last evaluation, on the main process.
+        interrupts: the requests to stop.
     """
 
     start_iter: int
@@ -41,6 +43,7 @@ class Run(Protocol):
     max_iter: int
     storage: MetricStorage
     results: dict[str, Any]
+    interrupts: Interrupts
 
     def save(self, name: str, remember: bool = True, **extra: Any) -> None:
         """Write the checkpoint `<name>.pth`, from which `--resume` continues if `remember` is True."""
@@ -167,6 +170,8 @@ class Evaluation(Hook):
         test_sets: the data sets; without any, nothing is evaluated.
         model: the model.
         ema: the moving average that is evaluated in place of the model's weights.
+
+    A run may end between a checkpoint and the evaluation that follows it. Resuming then begins with that evaluation.
     """
 
     def __init__(
@@ -208,12 +213,15 @@ class Evaluation(Hook):
         if not self.test_sets:
             return
         trainer, o = self.trainer, self.options
+        try:
+            with self.ema.swapped_in() if self.ema else nullcontext():
+                trainer.results = evaluate(self.test_sets, self.model, o.output_dir, trainer.interrupts)
+                scalars = flatten_results(trainer.results)
+                if o.val_loss:
+                    scalars |= validation_losses(self.test_sets, self.model, trainer.interrupts)
+        except Stopped:  # the trainer saves before the next step
+            return
         self._evaluated_at = trainer.iter
-        with self.ema.swapped_in() if self.ema else nullcontext():
-            trainer.results = evaluate(self.test_sets, self.model, o.output_dir)
-            scalars = flatten_results(trainer.results)
-            if o.val_loss:
-                scalars |= validation_losses(self.test_sets, self.model)
         trainer.storage.put_rare(scalars)
         stop = False
         if self.best is not None and comm.is_main_process():

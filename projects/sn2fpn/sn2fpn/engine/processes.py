@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -10,6 +11,10 @@ import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -17,12 +22,14 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from ..errors import UserError
-from ..program import report
+from ..program import STOP_SIGNALS, Interrupted, StopSignals, default_signals, run_program
 
 __all__ = ["launch"]
 
 _TIMEOUT = timedelta(minutes=30)
 _GRACE_S = 3
+_LEAVE_S = 5
+_POLL_S = 0.2
 
 
 def launch(
@@ -49,14 +56,15 @@ def launch(
         device: the device of the model.
 
     Raises:
-        UserError: more GPUs were requested than there are.
+        UserError: more GPUs were requested than there are, or a process of the run has died.
+        Interrupted: a signal has stopped the run.
         SystemExit: another process failed, which has printed why.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        mp._prctl_pr_set_pdeathsig(signal.SIGTERM)  # torchrun may be killed
         _check_devices(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), device)
-        _join(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"]), "env://", device)
-        main_func(*args)
-        _leave()
+        rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+        _work(main_func, args, rank, int(os.environ["WORLD_SIZE"]), local_rank, "env://", device)
         return
     _check_devices(num_gpus_per_machine, device)
     world_size = num_machines * num_gpus_per_machine
@@ -66,25 +74,57 @@ def launch(
     if dist_url in (None, "auto"):
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
     spawned = (main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, device, args)
-    context = mp.spawn(_child, nprocs=num_gpus_per_machine, args=spawned, join=False)
-    _wait(context)
-
-
-def _wait(context: Any) -> None:
-    """Wait for the children. Ctrl-C reaches them too, and they save a checkpoint before they end."""
-    interrupted = False
-    while True:
+    with StopSignals(patient=True) as signals:
+        processes = mp.spawn(_child, nprocs=num_gpus_per_machine, args=spawned, join=False).processes
         try:
-            if context.join():
-                break
-        except KeyboardInterrupt:
-            if interrupted:
-                raise
-            interrupted = True
-        except mp.ProcessExitedException as e:
-            sys.exit(e.exit_code if e.exit_code in (2, 130) else 1)
-    if interrupted:
-        raise KeyboardInterrupt
+            codes = _wait(processes, signals)
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
+    _end_as_children_did(codes, [process.pid for process in processes], machine_rank * num_gpus_per_machine)
+
+
+def _wait(processes: list[BaseProcess], signals: StopSignals) -> list[int]:
+    """Wait until all processes have ended or one has failed, and return their exit codes; 0 for those that still run.
+
+    The first signal is passed on to all, which save a checkpoint and end.
+    """
+    told, deadline = False, math.inf
+    while (running := [p for p in processes if p.is_alive()]) and time.monotonic() < deadline:
+        wait([p.sentinel for p in running], timeout=_POLL_S)
+        if signals.heard and not told:
+            told = True
+            for process in running:
+                os.kill(process.pid, signals.heard)
+        codes = [p.exitcode for p in processes if p.exitcode]
+        if any(_signal_of(code) is None for code in codes):
+            break  # the others can only wait for the one that has failed
+        if codes and deadline == math.inf:
+            deadline = time.monotonic() + _LEAVE_S  # all have saved, since they do so together
+    return [p.exitcode or 0 for p in processes]
+
+
+def _signal_of(code: int) -> int | None:
+    """Return the number of the signal that has asked a process with this exit code to stop, or None."""
+    number = -code if code < 0 else code - 128  # negative codes: by default, before the process could handle signals
+    return number if number in STOP_SIGNALS else None
+
+
+def _end_as_children_did(codes: list[int], pids: list[int], first_rank: int) -> None:
+    for i, code in enumerate(codes):
+        if code < 0 and _signal_of(code) is None:
+            number = signal.Signals(-code)
+            cause = ", usually because the machine ran out of memory" if number == signal.SIGKILL else ""
+            raise UserError(
+                f"process {first_rank + i} of the run (pid {pids[i]}) was killed by {number.name}{cause}; the other "
+                "processes were ended in the middle of a step. --resume continues from the last checkpoint"
+            )
+    failed = [code for code in codes if code and _signal_of(code) is None]
+    if failed:
+        sys.exit(failed[0] if failed[0] == 2 else 1)
+    if any(codes):
+        raise Interrupted(next(number for code in codes if (number := _signal_of(code))))
 
 
 def _child(
@@ -97,24 +137,51 @@ def _child(
     device: str,
     args: tuple[Any, ...],
 ) -> None:
+    if not parent_process().is_alive():  # it was killed while this process started
+        sys.exit(1)
     os.environ["LOCAL_RANK"] = str(local_rank)
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm sends its notice to all processes; the parent acts on it
+    if device == "cpu":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // per_machine))
+    rank = machine_rank * per_machine + local_rank
+    work = partial(_work, main_func, args, rank, world_size, local_rank, dist_url, device)
     try:
-        if device == "cpu":
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // per_machine))
-        _join(machine_rank * per_machine + local_rank, world_size, local_rank, dist_url, device)
-        main_func(*args)
-        _leave()
-    except UserError as e:
-        if local_rank:  # all processes usually meet the same mistake; the first one reports it and ends the others
-            time.sleep(_GRACE_S)
-        report(e)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        code = run_program(work)
     except Exception:
         traceback.print_exc()
-        sys.exit(1)
+        code = 1
+    for number in STOP_SIGNALS:  # an echo of the signal that has ended the work must not disturb the end of Python
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
+
+
+def _work(
+    main_func: Callable[..., Any],
+    args: tuple[Any, ...],
+    rank: int,
+    world_size: int,
+    local_rank: int,
+    dist_url: str,
+    device: str,
+) -> None:
+    """Join the other processes and do the work. All usually meet the same error, which one of them reports."""
+    try:
+        _join(rank, world_size, local_rank, dist_url, device)
+        main_func(*args)
+        _leave()
+    except UserError:
+        time.sleep(_GRACE_S if local_rank else 0)  # until the first process has reported it, which ends the others
+        raise
+    except Interrupted as e:
+        raise e if rank == 0 else Interrupted(e.number) from None
+    except (RuntimeError, dist.DistError) as e:
+        if not (isinstance(e, dist.DistError) or "gloo" in str(e)):
+            raise
+        time.sleep(_GRACE_S)  # until the process that knows what has happened ends this one
+        cause = str(e).strip().splitlines()[0]
+        raise UserError(
+            f"process {rank} has lost its connection to another process of the run, which has ended or "
+            f"cannot be reached: {cause}. --resume continues from the last checkpoint"
+        ) from e
 
 
 def _join(rank: int, world_size: int, local_rank: int, dist_url: str, device: str) -> None:
@@ -122,12 +189,13 @@ def _join(rank: int, world_size: int, local_rank: int, dist_url: str, device: st
     if on_gpu:
         torch.cuda.set_device(local_rank)
     try:
-        dist.init_process_group(
-            "nccl" if on_gpu else "gloo", init_method=dist_url, world_size=world_size, rank=rank, timeout=_TIMEOUT
-        )
+        with default_signals():  # Python could not act on them while torch waits
+            dist.init_process_group(
+                "nccl" if on_gpu else "gloo", init_method=dist_url, world_size=world_size, rank=rank, timeout=_TIMEOUT
+            )
+            dist.barrier()
     except (dist.DistNetworkError, dist.DistStoreError, ValueError) as e:
         raise UserError(f"--dist-url {dist_url}: process {rank} of {world_size} could not join the others: {e}") from e
-    dist.barrier()
 
 
 def _leave() -> None:

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .. import distributed as comm
 from ..atomic import atomic_write
 from ..evaluation import DatasetEvaluator, copypaste_lines, inference_on_dataset, results_table
+from .interrupts import Interrupts
 
 __all__ = ["TestSet", "evaluate", "flatten_results", "metric_names", "validation_losses"]
 
@@ -42,15 +43,28 @@ class TestSet:
     evaluator: Callable[[Path], DatasetEvaluator]
 
 
-def evaluate(test_sets: Sequence[TestSet], model: nn.Module, output_dir: str | Path) -> dict[str, Any]:
+def evaluate(
+    test_sets: Sequence[TestSet], model: nn.Module, output_dir: str | Path, interrupts: Interrupts | None = None
+) -> dict[str, Any]:
     """Evaluate a model on data sets and return `{data set: {"bbox": {"AP": …}}}`.
 
     Predictions and results are written to `<output_dir>/inference/<data set>`. Only the main process returns results.
+
+    Args:
+        test_sets: the data sets.
+        model: the model.
+        output_dir: the folder of the run.
+        interrupts: the requests to stop the training of which this is a part.
+
+    Raises:
+        Stopped: there was a request to stop.
     """
     results: dict[str, Any] = {}
     for test_set in test_sets:
         folder = Path(output_dir) / "inference" / test_set.name
-        result = inference_on_dataset(model, test_set.loader(), test_set.evaluator(folder))
+        loader = test_set.loader()
+        loader = interrupts.evaluating(loader) if interrupts else loader
+        result = inference_on_dataset(model, loader, test_set.evaluator(folder))
         if comm.is_main_process():
             results[test_set.name] = result
             logger.info("Evaluation on %s\n%s", test_set.name, results_table(result))
@@ -95,17 +109,20 @@ def metric_names(scores: Mapping[str, Iterable[str]], losses: Iterable[str] = ()
 
 
 @torch.no_grad()
-def validation_losses(test_sets: Sequence[TestSet], model: nn.Module) -> dict[str, float]:
+def validation_losses(
+    test_sets: Sequence[TestSet], model: nn.Module, interrupts: Interrupts | None = None
+) -> dict[str, float]:
     """Return the mean training losses on data sets, `{"val/total_loss": …}`.
 
     Batch norms use their running statistics and do not update them. The sampling of anchors and proposals is seeded,
-    and the random state is restored afterwards.
+    and the random state is restored afterwards. See `evaluate` for the arguments.
     """
     sums: dict[str, float] = defaultdict(float)
     batches = 0
     with _computing_losses(model):
         for test_set in test_sets:
-            for batch in test_set.loader(with_targets=True):
+            loader = test_set.loader(with_targets=True)
+            for batch in interrupts.evaluating(loader) if interrupts else loader:
                 for key, value in model(batch).items():
                     sums[f"val/{key}"] += float(value)
                     sums["val/total_loss"] += float(value)

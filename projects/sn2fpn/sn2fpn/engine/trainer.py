@@ -20,8 +20,9 @@ from ..config import CfgNode
 from ..errors import UserError, argument_names
 from ..modeling.metrics import collect_metrics
 from ..modeling.trunk import frozen_norm_warning
+from ..program import Interrupted
 from .hooks import Hook, default_hooks
-from .interrupts import Interrupts
+from .interrupts import Interrupts, Stopped
 from .options import RunOptions
 from .randomness import Randomness, seed_everything
 from .recipe import CfgRecipe, Recipe
@@ -46,6 +47,7 @@ class Trainer:
         max_iter: the number of iterations.
         hooks: the hooks; add your own before `train()`.
         results: the results of the last evaluation, on the main process.
+        interrupts: the requests to stop, while the run trains.
 
     Example:
         trainer = Trainer(cfg)
@@ -74,6 +76,7 @@ class Trainer:
         parts |= {"grad_scaler": self._scaler} if self._scaler.is_enabled() else {}
         parts |= {hook.checkpoint_key: hook for hook in self.hooks if hook.checkpoint_key}
         self.checkpointer = Checkpointer(self.model, o.output_dir, **parts)
+        self.interrupts = Interrupts(next(self.model.parameters()).device)
         self._stop_reason = ""
         self._last_saved = ""
 
@@ -99,39 +102,43 @@ class Trainer:
         """Train up to `max_iter` and return the results of the last evaluation, on the main process.
 
         Raises:
-            UserError: a loss is not finite.
-            KeyboardInterrupt: the run was interrupted by Ctrl-C or SIGTERM, after a checkpoint was saved.
+            UserError: a loss is not finite, or a worker process has died; after the latter, a checkpoint was saved.
+            Interrupted: a signal has stopped the run, after a checkpoint was saved.
         """
         if self.start_iter >= self.max_iter:
             logger.info("Nothing to train: the checkpoint is at iteration %d of %d", self.start_iter, self.max_iter)
-        batches = iter(self.recipe.build_train_loader(self.start_iter, self._randomness.seed))
+        loader = self.recipe.build_train_loader(self.start_iter, self._randomness.seed)
         self.iter = self.start_iter - 1
-        with Interrupts() as interrupts:
+        with self.interrupts:
             try:
                 for hook in self.hooks:
                     hook.trainer = self
                     hook.before_train()
-                self._run_steps(batches, interrupts)
+                self._run_steps(self.interrupts.batches(loader))
                 for hook in self.hooks:
                     hook.after_train()
             finally:
                 for hook in self.hooks:
                     hook.close()
+            if self.interrupts.stopped:
+                what = f"{self._last_saved} is complete. Add --resume to the same command to repeat its evaluation"
+                raise self.interrupts.stopped.reason("during the last evaluation", what)
         return self.results
 
-    def _run_steps(self, batches: Iterator[list[dict[str, Any]]], interrupts: Interrupts) -> None:
+    def _run_steps(self, batches: Iterator[list[dict[str, Any]]]) -> None:
         self.model.train()
-        device = next(self.model.parameters()).device
         for iteration in range(self.start_iter, self.max_iter):
-            self.iter = iteration
-            self.run_step(batches)
-            for hook in self.hooks:
-                hook.after_step()
-            if interrupts.requested(device) and self.iter + 1 < self.max_iter:
-                self._interrupt()
             if self._stop_reason:
                 logger.info("Stopped at iteration %d: %s", self.iter + 1, self._stop_reason)
                 break
+            self.iter = iteration
+            try:
+                self.run_step(batches)
+            except Stopped as stopped:
+                self.iter -= 1  # the step has not begun
+                raise self._save_and_explain(stopped) from None
+            for hook in self.hooks:
+                hook.after_step()
 
     def run_step(self, batches: Iterator[list[dict[str, Any]]]) -> None:
         """Make one step of the optimizer, whose gradients come from `accumulate_steps` parts of the next batch."""
@@ -142,6 +149,7 @@ class Trainer:
         with collect_metrics() as metrics:
             sums = self._accumulate_gradients(batch)
         self._step_optimizer()
+        comm.average_statistics(self.model)  # so that all processes evaluate the model that is saved
         losses = {k: float(v) for k, v in comm.reduce_mean(sums).items()}
         # other scalars are of this process alone, since which ones exist depends on the images
         values = losses | {"total_loss": sum(losses.values())} | {k: float(v) for k, v in metrics.items()}
@@ -207,14 +215,12 @@ class Trainer:
         """End the training after this iteration."""
         self._stop_reason = reason
 
-    def _interrupt(self) -> NoReturn:
+    def _save_and_explain(self, stopped: Stopped) -> Interrupted | UserError:
+        if self.iter < self.start_iter:
+            return stopped.reason("before the first step", "there was nothing to save")
         self.save(f"model_{self.iter:07d}")
-        logger.warning(
-            "Interrupted after iteration %d; %s was saved. Add --resume to the same command to continue",
-            self.iter + 1,
-            self._last_saved,
-        )
-        raise KeyboardInterrupt
+        what = f"{self._last_saved} was saved. Add --resume to the same command to continue"
+        return stopped.reason(f"after iteration {self.iter + 1}", what)
 
 
 def _distributed(model: nn.Module, options: RunOptions) -> DistributedDataParallel:

@@ -32,7 +32,8 @@ examples:
   python -m sn2fpn.study pack output/studies/quick_shapes --output quick_shapes.study.zip
   python -m sn2fpn.study merge here.study.zip there.study.zip --output output/studies/both
 
-exit codes: 0 done, 1 something failed, 2 a mistake in the command or in a file, 130 interrupted
+exit codes: 0 done, 1 something failed, 2 a mistake in the command or in a file, 128 + N stopped by signal N (130
+after Ctrl-C)
 """
 
 

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, build_detection_train_loader, get_detection_dataset_dicts
 from detectron2.data.build import filter_images_with_only_crowd_annotations
-from detectron2.engine import DefaultTrainer
-from detectron2.engine.hooks import PeriodicCheckpointer
+from detectron2.data.common import AspectRatioGroupedDataset
+from detectron2.engine import DefaultTrainer, hooks
 from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.solver import build_optimizer
+from detectron2.utils import comm
 
 from ...data.catalog import is_slice
 from ...data.files import check_files_exist
 from ...data.selection import keep_learnable, require_annotations
+from ...data.workers import GuardedLoader
+from ...distributed import average_statistics
 from ...errors import UserError
+from ...program import Interrupted
+from ..interrupts import Interrupts, Stopped
 from .checkpoints import Checkpointer, records
 
 __all__ = ["Trainer"]
@@ -29,17 +34,66 @@ _EVALUATORS = {"coco": "coco", "pascal_voc": "voc"}
 
 
 class Trainer(DefaultTrainer):
-    """Detectron2's trainer for a configuration that has the study's keys."""
+    """Detectron2's trainer for a configuration that has the study's keys.
 
-    def build_hooks(self) -> list[Any]:
-        """Return Detectron2's hooks. Checkpoints are written by this project's class, and the newest ones are kept."""
+    Signals and dead worker processes end it as they end the native trainer, after a checkpoint was saved.
+    """
+
+    _interrupts: ClassVar[Interrupts | None] = None  # of the training in progress, for the loaders of its evaluations
+
+    def build_hooks(self) -> list[hooks.HookBase | None]:
+        """Return Detectron2's hooks, and one that averages statistics before a checkpoint and an evaluation use them.
+
+        Each process has statistics of its own otherwise, and only those of the first one are saved. Checkpoints are
+        written by this project's class, and the newest ones are kept.
+        """
         parts = {"trainer": weakref.proxy(self), **records(self.cfg)}
         self.checkpointer = Checkpointer(self.checkpointer.model, self.cfg.OUTPUT_DIR, **parts)
-        found = super().build_hooks()
-        for hook in found:
-            if isinstance(hook, PeriodicCheckpointer):
+        built = super().build_hooks()
+        for hook in built:
+            if isinstance(hook, hooks.PeriodicCheckpointer):
                 hook.max_to_keep = self.cfg.SOLVER.CHECKPOINTS_TO_KEEP or None
-        return found
+        readers = (hooks.PeriodicCheckpointer, hooks.EvalHook)
+        first = next(i for i, hook in enumerate(built) if isinstance(hook, readers))
+        built.insert(first, hooks.CallbackHook(after_step=lambda trainer: average_statistics(trainer.model)))
+        return built
+
+    def train(self) -> Any:
+        """Train as Detectron2 does.
+
+        Raises:
+            UserError: a worker process has died, after a checkpoint was saved.
+            Interrupted: a signal has stopped the run, after a checkpoint was saved.
+        """
+        Trainer._interrupts = interrupts = Interrupts(next(self.model.parameters()).device)
+        self._trainer.data_loader = interrupts.batches(self._trainer.data_loader)
+        try:
+            with interrupts:
+                return super().train()
+        except Stopped as stopped:
+            raise self._save_and_explain(stopped) from None
+        finally:
+            Trainer._interrupts = None
+
+    def after_step(self) -> None:
+        """Call the hooks; an evaluation that was told to stop ends, and the next step does not begin."""
+        try:
+            super().after_step()
+        except Stopped:
+            self.model.train()
+
+    def _save_and_explain(self, stopped: Stopped) -> Interrupted | UserError:
+        if self.iter >= self.max_iter:
+            what = "model_final.pth is complete. Evaluate it with --eval-only"
+            return stopped.reason("during the last evaluation", what)
+        done = self.iter - 1  # the step `self.iter` has not begun
+        if done < self.start_iter:
+            return stopped.reason("before the first step", "there was nothing to save")
+        self.iter = self._trainer.iter = done
+        self.checkpointer.save(f"model_{done:07d}", iteration=done)
+        comm.synchronize()
+        what = f"model_{done:07d}.pth was saved. Add --resume to the same command to continue"
+        return stopped.reason(f"after iteration {done + 1}", what)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -75,7 +129,17 @@ class Trainer(DefaultTrainer):
         records = keep_learnable(cfg, records, f"data set {', '.join(cfg.DATASETS.TRAIN)}")
         if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
             records = filter_images_with_only_crowd_annotations(records)
-        return build_detection_train_loader(cfg, dataset=records)
+        loader = build_detection_train_loader(cfg, dataset=records)
+        if isinstance(loader, AspectRatioGroupedDataset):
+            loader.dataset = GuardedLoader(loader.dataset)
+            return loader
+        return GuardedLoader(loader)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """Return Detectron2's loader. During a training, it ends early when the training has to stop."""
+        loader = GuardedLoader(super().build_test_loader(cfg, dataset_name))
+        return cls._interrupts.evaluating(loader) if cls._interrupts else loader
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str, folder: str = "inference") -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from ...errors import UserError, did_you_mean
+from ...program import Interrupted
 from ..files import locked
 from ..folder import CellFolder, State, Status, started_cells
 from ..measure.cost import costs_table
@@ -23,8 +24,6 @@ from .runner import Runner
 from .steps import STEPS, StepsJob, run_steps
 
 __all__ = ["add_arguments", "main"]
-
-_INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run a study and return 0, 1 if a cell or a step failed, or 130 if it was interrupted."""
+    """Run a study and return 0, 1 if a cell or a step failed, or 128 + N if the signal number N interrupted it."""
     for flag in ("num_gpus", "parallel", "array_parallelism"):
         if getattr(args, flag) < 1:
             raise UserError(f"--{flag.replace('_', '-')} {getattr(args, flag)}: expected at least 1")
@@ -81,12 +80,10 @@ def main(args: argparse.Namespace) -> int:
         failed = False
         if study.tune:
             study, failed = _tune(args, study, folder)
-        code = max(_run(args, study, folder), int(failed))
-    except KeyboardInterrupt:
-        code = _INTERRUPTED
-    if code == _INTERRUPTED:
+        return max(_run(args, study, folder), int(failed))
+    except Interrupted as e:
         print("Interrupted; the same command continues from here")
-    return code
+        return e.exit_code
 
 
 def _tune(args: argparse.Namespace, study: Study, folder: Path) -> tuple[Study, bool]:
@@ -107,7 +104,7 @@ def _tune(args: argparse.Namespace, study: Study, folder: Path) -> tuple[Study, 
 def _train(
     args: argparse.Namespace, study: Study, folder: Path, cells: list[Cell]
 ) -> tuple[dict[Cell, Status], Executor]:
-    """Train the cells that are not finished; KeyboardInterrupt says that the run was interrupted."""
+    """Train the cells that are not finished; `Interrupted` says that a signal has stopped the run."""
     check_folders(study, folder)
     _name_strangers(study, folder)
     study.save(folder / "study.yaml")
@@ -116,7 +113,7 @@ def _train(
     runner = Runner(study, folder, executor, args.num_gpus)
     statuses = runner.run(cells, args.retry_failed)
     if runner.interrupted:
-        raise KeyboardInterrupt
+        raise Interrupted(runner.interrupted)
     return statuses, executor
 
 

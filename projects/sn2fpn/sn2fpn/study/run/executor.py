@@ -16,8 +16,8 @@ from typing import Any
 import submitit
 
 from ...errors import UserError
+from ...program import STOP_SIGNALS
 from ..files import read_json, write_json
-from .job import signal_handlers
 
 __all__ = ["Executor", "Local", "Slurm", "minutes"]
 
@@ -62,8 +62,8 @@ class Local(Executor):
             gpus = self._free_gpus()
             if gpus:
                 self._executor.update_parameters(visible_gpus=gpus)
-            # The terminal sends Ctrl-C to all processes, but the runner itself stops its jobs.
-            with signal_handlers({signal.SIGINT: signal.SIG_IGN}), _threads(self._threads):
+            # A terminal or a scheduler sends signals to all processes, but the runner itself stops its jobs.
+            with _ignoring_signals(), _threads(self._threads):
                 submitted[name] = self._executor.submit(job)
             self._jobs.append((submitted[name], gpus))
         return submitted
@@ -151,6 +151,20 @@ def _visible_gpus(wanted: int) -> list[int]:
     if wanted > len(visible):
         raise UserError(f"--parallel and --num-gpus ask for {wanted} GPUs, but {len(visible)} are visible")
     return visible
+
+
+@contextmanager
+def _ignoring_signals() -> Iterator[None]:
+    """Let processes that start inside ignore `STOP_SIGNALS` until they handle them, as submitit's controller does not.
+
+    The controller is in the process group of the runner, and without it a job is lost.
+    """
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shlex
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import submitit
 
+from ...program import StopSignals
 from ..files import is_locked
 from ..folder import CellFolder, State
 from ..spec.study import Study
 from .training import run_cell
 
-__all__ = ["CellJob", "signal_handlers"]
+__all__ = ["CellJob"]
 
 _NOTICE_S = 60  # Slurm's pre-emption may send SIGUSR2 within this time after SIGTERM
 _POLL_S = 1.0
@@ -33,9 +30,10 @@ _POLL_S = 1.0
 class CellJob:
     """A cell as a submitit job: calling it trains the cell, and submitit queues what `checkpoint` returns again.
 
-    Pre-emption, time limits (SIGUSR2) and a request to stop (SIGTERM) all make the trainer save a checkpoint, from
-    which the next run of the job continues. When the lock on the file `runner` is released, because the runner was told
-    to stop or was killed, the job saves and stops as well; with None, the job outlives the runner.
+    Pre-emption, time limits (SIGUSR2) and requests to stop (SIGTERM and the other `STOP_SIGNALS`) all make the trainer
+    save a checkpoint, from which the next run of the job continues. Only SIGUSR2 queues the job again. When the lock on
+    the file `runner` is released, because the runner was told to stop or was killed, the job saves and stops as well;
+    with None, the job outlives the runner.
     """
 
     study_file: Path  # the `study.yaml` in the study's folder
@@ -52,11 +50,13 @@ class CellJob:
         if self.runner is not None:
             os.setpgid(0, 0)  # the terminal's Ctrl-C then reaches the runner alone, which stops its jobs once
             threading.Thread(target=_stop_without, args=(self.runner,), daemon=True).start()
-        notice = _Notice(signal.getsignal(signal.SIGUSR2))  # submitit's handler
-        with signal_handlers({signal.SIGTERM: notice.stop, signal.SIGUSR2: notice.preempt}):
+        requeue = signal.getsignal(signal.SIGUSR2)  # submitit's handler, which queues the job again
+        with StopSignals() as signals:
             state = run_cell(study, cell, self.folder, self.num_gpus)
-            if state is State.INTERRUPTED:
-                notice.requeue_if_preempted(waiting=self.runner is None)
+            if state is State.INTERRUPTED and self.runner is None:
+                _await_notice(signals)
+        if state is State.INTERRUPTED and signals.heard == signal.SIGUSR2 and callable(requeue):
+            requeue(signal.SIGUSR2, None)
         return state
 
     def checkpoint(self) -> Any:
@@ -72,40 +72,9 @@ def _stop_without(runner: Path) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-class _Notice:
-    """What signals have told a job; `requeue` is submitit's handler of SIGUSR2, which queues the job again."""
-
-    def __init__(self, requeue: Any) -> None:
-        self._requeue = requeue
-        self._preempted: tuple[int, FrameType | None] | None = None
-
-    def stop(self, _number: int, _frame: FrameType | None) -> None:
-        """Handle SIGTERM outside of training, which has its own handler: stop now, and let child processes save."""
-        for child in multiprocessing.active_children():
-            child.terminate()
-        raise KeyboardInterrupt
-
-    def preempt(self, number: int, frame: FrameType | None) -> None:
-        """Handle SIGUSR2: save and stop as after SIGTERM, then queue the job again."""
-        self._preempted = (number, frame)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    def requeue_if_preempted(self, waiting: bool) -> None:
-        """Queue the job again if SIGUSR2 asked for it; Slurm may send it a while after SIGTERM, so wait for it."""
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        deadline = time.monotonic() + _NOTICE_S * waiting
-        while not self._preempted and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-        if self._preempted and callable(self._requeue):
-            self._requeue(*self._preempted)
-
-
-@contextmanager
-def signal_handlers(handlers: Mapping[signal.Signals, Any]) -> Iterator[None]:
-    """Install signal handlers inside this context and the previous ones after it."""
-    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _await_notice(signals: StopSignals) -> None:
+    """Wait for SIGUSR2, which Slurm may send a while after SIGTERM to say that the job was pre-empted."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    deadline = time.monotonic() + _NOTICE_S
+    while signals.heard != signal.SIGUSR2 and time.monotonic() < deadline:
+        time.sleep(_POLL_S)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import submitit
 
+from ...program import StopSignals
 from ..files import locked
 from ..folder import CellFolder, State, Status
 from ..spec.study import Cell, Study
 from .executor import Executor, Local
-from .job import CellJob, signal_handlers
+from .job import CellJob
 from .progress import Progress
 
 __all__ = ["Runner"]
@@ -32,8 +31,8 @@ class Runner:
     """Trains cells through an executor.
 
     The file `jobs/runner-<host>-<pid>.lock` is locked while the runner lives. When it is released, after Ctrl-C or
-    SIGTERM or because the runner was killed, local jobs save a checkpoint and stop. A cell that another process trains
-    is left to that process, and is taken over if the process ends without a result.
+    another signal or because the runner was killed, local jobs save a checkpoint and stop. A cell that another process
+    trains is left to that process, and is taken over if the process ends without a result.
 
     Args:
         study: The study.
@@ -47,22 +46,21 @@ class Runner:
         self.folder = folder
         self.executor = executor
         self.num_gpus = num_gpus
-        self.interrupted = False  # whether a signal has ended the run early
+        self.interrupted = 0  # the number of the signal that has ended the run early
         self._lock = folder / "jobs" / f"runner-{socket.gethostname()}-{os.getpid()}.lock"
         self._jobs: dict[Cell, submitit.Job[Any]] = {}
 
     def run(self, cells: Sequence[Cell], retry_failed: bool = True) -> dict[Cell, Status]:
         """Train every given cell that is not finished, and return the status of all cells of the study.
 
-        A second Ctrl-C or SIGTERM raises KeyboardInterrupt. The jobs go on saving, and stop by themselves.
+        A second signal raises `Interrupted`. The jobs go on saving, and stop by themselves.
         """
         statuses = self._statuses()
         skipped = {State.FINISHED} if retry_failed else {State.FINISHED, State.FAILED}
         waiting = [cell for cell in cells if statuses[cell].state not in skipped]
         iterations = {c: self.study.config(c.variant, c.seed).SOLVER.MAX_ITER for c in self.study.cells}
         progress = Progress(self.study, iterations, self.executor.slots or max(1, len(waiting)))
-        handlers = dict.fromkeys((signal.SIGINT, signal.SIGTERM), self._on_signal)
-        with ExitStack() as alive, progress, signal_handlers(handlers):
+        with ExitStack() as alive, progress, StopSignals(patient=True) as signals:
             alive.enter_context(locked(self._lock))
             alive.callback(self._lock.unlink, missing_ok=True)
             while True:
@@ -70,7 +68,8 @@ class Runner:
                 statuses = self._statuses()
                 progress.update(statuses)
                 waiting = [c for c in waiting if c not in self._jobs and statuses[c].state is not State.FINISHED]
-                if self.interrupted:
+                if signals.heard:
+                    self._announce_end(signals.heard)
                     alive.close()  # tells local jobs to save and stop
                     if not self._jobs or not isinstance(self.executor, Local):
                         break
@@ -116,11 +115,10 @@ class Runner:
             elif not place.is_finished:
                 place.save_failure(f"the process ended without a reason (killed? out of memory?): {_end_of(job)}")
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """Let the first Ctrl-C or SIGTERM end the loop in good order, and the second one end it at once."""
+    def _announce_end(self, number: int) -> None:
         if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
+            return
+        self.interrupted = number
         what = "waiting for them to save" if isinstance(self.executor, Local) else "they continue on the cluster"
         print(f"interrupted: {len(self._jobs)} cells are running, {what}", flush=True)
 

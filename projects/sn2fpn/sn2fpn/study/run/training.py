@@ -12,6 +12,7 @@ from typing import Any
 
 from ...engine import environment, main
 from ...errors import UserError
+from ...program import Interrupted
 from ...visualization.curves import read_metrics
 from ..files import locked, read_json
 from ..folder import CellFolder, State
@@ -21,7 +22,7 @@ from ..spec.study import Cell, Study
 __all__ = ["run_cell"]
 
 logger = logging.getLogger(__name__)
-_INTERRUPTED = 130  # exit code of a training that has saved a checkpoint because it was told to stop
+_INTERRUPTED = 128  # the exit codes above are those of a training that a signal has stopped, after it has saved
 
 
 def run_cell(study: Study, cell: Cell, folder: Path, num_gpus: int = 1) -> State:
@@ -52,8 +53,8 @@ def _train(study: Study, place: CellFolder, num_gpus: int) -> None:
         code = main(["--debug", *arguments])  # with --debug, mistakes are raised instead of printed
     except SystemExit as e:  # a process that the training started has failed and logged the reason
         code = e.code
-    if code == _INTERRUPTED:
-        raise KeyboardInterrupt
+    if code > _INTERRUPTED:
+        raise Interrupted(code - _INTERRUPTED)
     if code:
         raise UserError(_last_error(place.log) or f"training ended with exit code {code}; see {place.log}")
     place.save_result(_collect_result(study, place))

@@ -1,0 +1,123 @@
+"""Tests of stopping a training in good order, in this process: during evaluation, and before the first step."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sn2fpn.config import CfgNode
+from sn2fpn.data import BatchLoader, register_custom
+from sn2fpn.engine import Trainer
+from sn2fpn.engine.hooks import Hook
+from sn2fpn.errors import UserError
+from sn2fpn.program import Interrupted
+
+MakeCfg = Callable[..., CfgNode]
+
+
+def _train(cfg: CfgNode, resume: bool = False, at: int = -1, do: Callable[[], None] = lambda: None) -> Trainer:
+    register_custom(cfg.DATASETS.CUSTOM)
+    Path(cfg.OUTPUT_DIR).mkdir(exist_ok=True, parents=True)
+    trainer = Trainer(cfg)
+
+    class Do(Hook):
+        def after_step(self) -> None:
+            if self.trainer.iter == at:
+                do()
+
+    for hook in trainer.hooks:
+        if hasattr(hook, "_period"):
+            hook._period = 1  # writes metrics in every iteration
+    trainer.hooks.insert(0, Do())
+    trainer.resume_or_load(resume)
+    trainer.train()
+    return trainer
+
+
+def _signal() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _kill_a_worker() -> None:
+    worker = multiprocessing.active_children()[0]
+    worker.kill()
+    worker.join()
+
+
+def _scores(folder: Path) -> dict[int, float]:
+    rows = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    return {row["iteration"]: row["bbox/AP50"] for row in rows if "bbox/AP50" in row}
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_was_stopped_is_made_up_for(
+    tiny_cfg: MakeCfg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"SEED": 4, "SOLVER.MAX_ITER": 9, "TEST.EVAL_PERIOD": 3, "TEST.BEST_METRIC": "bbox/AP50"}
+    whole = _train(tiny_cfg(keys | {"OUTPUT_DIR": str(tmp_path / "whole")}))
+    seen: list[int] = []
+    batches_of = BatchLoader.__iter__
+
+    def stop_at_the_second_image(loader: BatchLoader) -> Iterator[list[dict[str, Any]]]:
+        for batch in batches_of(loader):
+            if len(batch) == 1:  # an image of an evaluation
+                seen.append(batch[0]["image_id"])
+                if len(seen) == 6:  # the second one of the second evaluation
+                    _signal()
+            yield batch
+
+    monkeypatch.setattr(BatchLoader, "__iter__", stop_at_the_second_image)
+    cfg = tiny_cfg(keys | {"OUTPUT_DIR": str(tmp_path / "cut")})
+    with pytest.raises(Interrupted, match=r"^Interrupted after iteration 6 by SIGTERM; .*model_0000005.pth was saved"):
+        _train(cfg)
+    assert len(seen) == 6
+    assert sorted(_scores(tmp_path / "cut")) == [2]
+    resumed = _train(cfg, resume=True)
+    assert _scores(tmp_path / "cut") == _scores(tmp_path / "whole")
+    assert sorted(_scores(tmp_path / "cut")) == [2, 5, 8]
+    a, b = whole.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    histories = [json.loads((tmp_path / name / "best_metric.json").read_text()) for name in ("whole", "cut")]
+    assert histories[0] == histories[1]
+
+
+def test_a_dead_worker_ends_the_run_after_saving(tiny_cfg: MakeCfg) -> None:
+    cfg = tiny_cfg({"DATALOADER.NUM_WORKERS": 2, "DATASETS.TEST": []})
+    words = (
+        r"^worker . of 2 of the data loader .* SIGKILL.*memory.*ended after iteration 3; .*model_0000002.pth was saved"
+    )
+    with pytest.raises(UserError, match=words):
+        _train(cfg, at=2, do=_kill_a_worker)
+    assert (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == "model_0000002.pth"
+
+
+def test_a_signal_in_the_last_step_lets_the_run_finish(tiny_cfg: MakeCfg) -> None:
+    cfg = tiny_cfg({"SOLVER.MAX_ITER": 2, "DATASETS.TEST": []})
+    _train(cfg, at=1, do=_signal)
+    assert (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_a_signal_during_the_last_evaluation_keeps_the_final_model(tiny_cfg: MakeCfg) -> None:
+    cfg = tiny_cfg({"SOLVER.MAX_ITER": 2})
+    with pytest.raises(Interrupted, match=r"during the last evaluation by SIGTERM; .*model_final.pth is complete"):
+        _train(cfg, at=1, do=_signal)
+    assert _train(cfg, resume=True).results["tiny_val"]["bbox"]
+
+
+def test_a_signal_before_the_first_step_has_nothing_to_save(tiny_cfg: MakeCfg) -> None:
+    cfg = tiny_cfg({"DATASETS.TEST": []})
+    register_custom(cfg.DATASETS.CUSTOM)
+    Path(cfg.OUTPUT_DIR).mkdir(parents=True)
+    trainer = Trainer(cfg)
+    trainer.hooks[0].before_train = _signal
+    with pytest.raises(Interrupted, match=r"^Interrupted before the first step by SIGTERM; there was nothing to save"):
+        trainer.train()
+    assert not list(Path(cfg.OUTPUT_DIR).glob("*.pth"))
