@@ -17,7 +17,7 @@ from PIL import Image
 from sn2fpn.data import DatasetCatalog, get_dataset_dicts, load_coco_json, load_voc_instances
 from sn2fpn.data.check import main
 from sn2fpn.errors import ArgumentError
-from sn2fpn.structures import BoxMode
+from sn2fpn.structures import BoxMode, box_of
 
 CLASSES = ["cup", "book"]
 BOXES = [[20, 30, 50, 50], [90, 50, 50, 50]]  # x, y, width, height of the two objects of each image
@@ -149,11 +149,7 @@ def check(file: Path, capsys: pytest.CaptureFixture[str], images: Path | None = 
 
 
 def boxes_of(records: list[dict[str, Any]]) -> list[tuple[int, list[float]]]:
-    return [
-        (a["category_id"], BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYWH_ABS).tolist())
-        for r in records
-        for a in r["annotations"]
-    ]
+    return [(a["category_id"], box_of(a, BoxMode.XYWH_ABS).tolist()) for r in records for a in r["annotations"]]
 
 
 RIGHT = [(c, [float(v) for v in box]) for _ in range(3) for c, box in enumerate(BOXES)]

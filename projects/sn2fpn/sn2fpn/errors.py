@@ -19,6 +19,7 @@ __all__ = [
     "failing_line",
     "keys_of",
     "nearby_files",
+    "shortened",
 ]
 
 T = TypeVar("T")
@@ -118,6 +119,11 @@ def check_choice(argument: str, found: T, choices: Iterable[T]) -> T:
     if found not in choices:
         raise ArgumentError(argument, f"unknown value {found!r}{did_you_mean(str(found), map(str, choices))}")
     return found
+
+
+def shortened(text: str, length: int = 200) -> str:
+    """Return a text for a message, without its middle if it is longer than `length` characters."""
+    return text if len(text) <= length else f"{text[: length // 2]} … {text[-length // 2 :]}"
 
 
 def did_you_mean(found: str, choices: Iterable[str], limit: int = 8, prefix: str = "") -> str:

@@ -112,7 +112,7 @@ def test_a_preempted_job_saves_and_is_queued_again(
     cell = SimpleNamespace(name="a/seed1")
     study = SimpleNamespace(cells=[cell, cell], training_arguments=lambda *_: [])
     monkeypatch.setattr(job_module, "run_cell", run_cell)
-    monkeypatch.setattr(job_module, "Study", SimpleNamespace(load=lambda _: study))
+    monkeypatch.setattr(job_module, "Study", SimpleNamespace(load=lambda *_, **__: study))
     monkeypatch.setattr(job_module, "_POLL_S", 0.01)
     monkeypatch.setattr(job_module, "_NOTICE_S", 0.2)
     before = signal.signal(signal.SIGUSR2, submitits_handler)

@@ -16,7 +16,7 @@ import yaml
 from fvcore.common.config import BASE_KEY
 from fvcore.common.config import CfgNode as _CfgNode
 
-from ..errors import UserError, did_you_mean, nearby_files
+from ..errors import UserError, did_you_mean, nearby_files, shortened
 from ..signatures import fits, type_words
 from .arithmetic import ConfigLoader
 
@@ -252,7 +252,7 @@ def _checked(value: Any, old: Any, full_key: str, source: str) -> Any:
         if converted is not ... and _kinds(converted) <= (_kinds(old) or _kinds(converted)):
             return converted
         expected = f"{type_words(type(old))} (such as {old!r})"
-    raise UserError(f"{source}: {full_key} expects {expected}, found {value!r}".removeprefix(": "))
+    raise UserError(f"{source}: {full_key} expects {expected}, found {shortened(repr(value))}".removeprefix(": "))
 
 
 def _kinds(value: Any) -> set[type]:

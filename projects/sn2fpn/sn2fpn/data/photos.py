@@ -26,6 +26,7 @@ from PIL import Image
 from pycocotools import mask as mask_api
 
 from ..atomic import atomic_path, atomic_write
+from ..command_line import CommandLineParser
 from ..errors import UserError
 from ..program import run_program
 from .coco import load_coco_json
@@ -178,10 +179,9 @@ def _write_annotations(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandLineParser(
         prog="python -m sn2fpn.data.photos",
         description="Make the data set 'photos' from an official download of COCO val2017.",
-        allow_abbrev=False,
     )
     parser.add_argument("coco", type=Path, help="the folder with val2017/ and annotations/instances_val2017.json")
     parser.add_argument(

@@ -25,7 +25,7 @@ STEPS: dict[str, tuple[str, Callable[[Study, Path], Any]]] = {
     "costs": ("costs.json", measure_costs),
     "speed": ("speed.json", measure_speed),
     "features": ("features.json", measure_study),
-    "report": ("report/report.md", lambda study, folder: write_report(folder, study.trust)),
+    "report": ("report/report.md", lambda study, folder: write_report(folder, trust=study.trust)),
 }
 """Name -> (the file that the step writes, the function); in order, since the report reads what the others wrote."""
 
