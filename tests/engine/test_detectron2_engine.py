@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import logging
@@ -11,13 +12,14 @@ import pickle
 import signal
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from sn2fpn.config import CfgNode
+from sn2fpn.config import CfgNode, get_cfg
 from sn2fpn.data import build_train_loader, register_custom
 from sn2fpn.engine import default_argument_parser, native
 from sn2fpn.engine.trainer import Trainer as NativeTrainer
@@ -30,6 +32,7 @@ pytestmark = pytest.mark.detectron2
 
 from detectron2 import model_zoo  # noqa: E402
 from detectron2.data import DatasetCatalog, MetadataCatalog  # noqa: E402
+from detectron2.solver import build_lr_scheduler  # noqa: E402
 from detectron2.utils import comm  # noqa: E402
 
 from engine_comparison import compute_exactly, to_detectron2  # noqa: E402
@@ -325,6 +328,43 @@ def test_clipping_by_the_full_norm(command: Command) -> None:
         p.grad = torch.full_like(p, 10.0)
     optimizer.step()
     assert torch.cat([p.grad.flatten() for p in model.parameters()]).norm() == pytest.approx(0.5, rel=1e-4)
+
+
+def _rates(cfg: Any, build: Callable[..., Any]) -> list[float]:
+    """Return the learning rates at all iterations and after the last one, or up to where the schedule fails."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.SOLVER.BASE_LR)
+    rates = []
+    with contextlib.suppress(IndexError, RuntimeError, ValueError, ZeroDivisionError):  # Detectron2's schedules
+        scheduler = build(cfg, optimizer)
+        for _ in range(cfg.SOLVER.MAX_ITER):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
+@pytest.mark.parametrize("name", ["WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"])
+@pytest.mark.parametrize("method", ["linear", "constant"])
+def test_the_schedules_are_detectron2s_and_never_fail(name: str, method: str) -> None:
+    cfg = get_cfg()
+    cfg.SOLVER.LR_SCHEDULER_NAME, cfg.SOLVER.WARMUP_METHOD = name, method
+    complete = 0
+    for end, warmup, rescale, steps in product((7, 10, 31), (0, 1, 3, 10, 40), (False, True), ((), (3, 5), (3, 7))):
+        cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.RESCALE_INTERVAL = end, warmup, rescale
+        cfg.SOLVER.STEPS = steps
+        ours, theirs = _rates(cfg, engine.Trainer.build_lr_scheduler), _rates(cfg, build_lr_scheduler)
+        assert len(ours) == end + 1
+        assert ours[: len(theirs)] == theirs
+        complete += len(theirs) == end + 1
+    assert complete == {"WarmupMultiStepLR": 67, "WarmupCosineLR": 75, "WarmupStepWithFixedGammaLR": 0}[name]  # of 90
+
+
+def test_a_schedule_that_detectron2_cannot_end(command: Command, tmp_path: Path) -> None:
+    keys = dict(SOLVER__LR_SCHEDULER_NAME="WarmupStepWithFixedGammaLR", SOLVER__WARMUP_ITERS=1, DATASETS__TEST=())
+    args = command("sni", SOLVER__MAX_ITER=2, **keys)
+    engine.run(engine.load_config(args), args)
+    assert torch.load(tmp_path / "out/model_final.pth", weights_only=True)["iteration"] == 1
 
 
 def test_the_visualisation_period(command: Command, tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from fvcore.common.param_scheduler import ConstantParamScheduler, ParamScheduler, StepParamScheduler
 from torch import nn
 
 from sn2fpn.config import get_cfg
 from sn2fpn.engine.solver import (
+    LRMultiplier,
     build_gradient_clipper,
     build_lr_scheduler,
     build_optimizer,
@@ -33,6 +35,16 @@ def _cfg(overrides: dict) -> object:
 
 def _optimizer(lr: float) -> torch.optim.Optimizer:
     return torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+
+
+def _rates(optimizer: torch.optim.Optimizer, scheduler: LRMultiplier, iterations: int) -> list[float]:
+    """Return the learning rate of each iteration."""
+    rates = []
+    for _ in range(iterations):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
 
 
 @pytest.mark.parametrize("name", _SCHEDULES)
@@ -122,14 +134,31 @@ def test_schedules_have_a_value_after_every_iteration(name: str, rescale: bool) 
     cfg = _cfg({f"SOLVER.{k}": v for k, v in keys.items()} | {"SOLVER.RESCALE_INTERVAL": rescale})
     optimizer = _optimizer(1.0)
     scheduler = build_lr_scheduler(cfg, optimizer)
-    rates = []
-    for _ in range(12):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
+    rates = _rates(optimizer, scheduler, 12)
     assert all(rate > 0 for rate in rates)
     if name != "WarmupCosineLR" and not rescale:
         assert rates[3:] == pytest.approx([1.0] + [0.1] * 4 + [0.01] * 4)
+
+
+@pytest.mark.parametrize("warmup_method", ["linear", "constant"])
+@pytest.mark.parametrize("rescale", [False, True])
+def test_a_run_may_end_in_its_warm_up(warmup_method: str, rescale: bool) -> None:
+    keys = {"MAX_ITER": 4, "WARMUP_ITERS": 9, "WARMUP_METHOD": warmup_method, "RESCALE_INTERVAL": rescale}
+    cfg = _cfg({f"SOLVER.{k}": v for k, v in keys.items()} | {"SOLVER.WARMUP_FACTOR": 0.5, "SOLVER.STEPS": ()})
+    optimizer = _optimizer(1.0)
+    assert _rates(optimizer, build_lr_scheduler(cfg, optimizer), 4) == (
+        [0.5, 0.625, 0.75, 0.875] if warmup_method == "linear" else [0.5] * 4
+    )
+
+
+@pytest.mark.parametrize("function", [ConstantParamScheduler(0.5), StepParamScheduler(4, [0.5, 0.5])])
+@pytest.mark.parametrize("warmup_iters", [0, 4])
+def test_functions_that_have_no_value_at_the_end(function: ParamScheduler, warmup_iters: int) -> None:
+    """A Python configuration may name any of fvcore's functions."""
+    optimizer = _optimizer(1.0)
+    function = with_warmup(function, max_iter=4, warmup_iters=warmup_iters, warmup_factor=1)
+    assert _rates(optimizer, LRMultiplier(optimizer, function, 4), 4) == [0.5] * 4
+    assert optimizer.param_groups[0]["lr"] == 0.5
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.engine import DefaultTrainer, hooks
 from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
 from detectron2.modeling import GeneralizedRCNNWithTTA
-from detectron2.solver import build_optimizer
+from detectron2.solver import LRMultiplier, build_optimizer
 from detectron2.utils import comm
 
 from ...data.catalog import is_slice
@@ -25,6 +25,7 @@ from ...distributed import average_statistics
 from ...errors import UserError
 from ...program import Interrupted
 from ..interrupts import Interrupts, Stopped
+from ..solver import build_multiplier
 from .checkpoints import Checkpointer, records
 
 __all__ = ["Trainer"]
@@ -110,6 +111,14 @@ class Trainer(DefaultTrainer):
             lambda *_: torch.nn.utils.clip_grad_norm_(params, clip.CLIP_VALUE, clip.NORM_TYPE) and None
         )
         return optimizer
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRMultiplier:
+        """Return Detectron2's scheduler with the native engine's schedule, which also has a value where the run ends.
+
+        Detectron2's own schedules have the same values, but some of them fail there.
+        """
+        return LRMultiplier(optimizer, build_multiplier(cfg), cfg.SOLVER.MAX_ITER)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:

@@ -4,13 +4,14 @@ The `build_*` functions read `SOLVER.*` of a YAML configuration; the other funct
 """
 
 from .optimizer import GradientClipper, build_gradient_clipper, build_optimizer, gradient_clipper, parameter_groups
-from .schedule import LRMultiplier, build_lr_scheduler, check_steps, multi_step, with_warmup
+from .schedule import LRMultiplier, build_lr_scheduler, build_multiplier, check_steps, multi_step, with_warmup
 
 __all__ = [
     "GradientClipper",
     "LRMultiplier",
     "build_gradient_clipper",
     "build_lr_scheduler",
+    "build_multiplier",
     "build_optimizer",
     "check_steps",
     "gradient_clipper",

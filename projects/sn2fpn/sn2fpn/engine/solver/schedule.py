@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ...errors import ArgumentError, UserError, argument_names, check_choice
 from ...ranges import check_count, check_number
 
-__all__ = ["LRMultiplier", "build_lr_scheduler", "check_steps", "multi_step", "with_warmup"]
+__all__ = ["LRMultiplier", "build_lr_scheduler", "build_multiplier", "check_steps", "multi_step", "with_warmup"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class LRMultiplier(LRScheduler):
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, multiplier: ParamScheduler, max_iter: int) -> None:
-        self._multiplier = multiplier
+        self._multiplier = _WithEnd(multiplier)
         self._max_iter = max_iter
         super().__init__(optimizer)
 
@@ -57,15 +57,29 @@ class LRMultiplier(LRScheduler):
         return [base * multiplier for base in self.base_lrs]
 
 
-class _EqualSteps(StepWithFixedGammaParamScheduler):
-    """fvcore's schedule of equally long steps, which also has a value at the end of the run, where fvcore's fails."""
+class _WithEnd(ParamScheduler):
+    """A function of the progress that has a value at the end of the run, too, where some functions of fvcore fail.
+
+    At the end it takes the value before the end.
+    """
+
+    def __init__(self, function: ParamScheduler) -> None:
+        self._function = function
 
     def __call__(self, where: float) -> float:
-        return super().__call__(min(where, 1.0 - 2 * self.WHERE_EPSILON))
+        try:
+            return self._function(where)
+        except (IndexError, RuntimeError):  # fvcore's equal steps and its constant
+            return self._function(where - 2 * self.WHERE_EPSILON)
 
 
 def build_lr_scheduler(cfg: Any, optimizer: torch.optim.Optimizer) -> LRMultiplier:
-    """Return the schedule that SOLVER.LR_SCHEDULER_NAME names, after a warm-up. Step it after every iteration.
+    """Return the scheduler of `build_multiplier`. Step it after every iteration."""
+    return LRMultiplier(optimizer, build_multiplier(cfg), cfg.SOLVER.MAX_ITER)
+
+
+def build_multiplier(cfg: Any) -> ParamScheduler:
+    """Return the schedule that SOLVER.LR_SCHEDULER_NAME names, after a warm-up, as a function of the progress.
 
     Raises:
         UserError: an unknown schedule or warm-up, steps that do not rise, or a final learning rate out of range.
@@ -74,14 +88,14 @@ def build_lr_scheduler(cfg: Any, optimizer: torch.optim.Optimizer) -> LRMultipli
     builders: dict[str, Callable[[], ParamScheduler]] = {
         "WarmupMultiStepLR": lambda: multi_step(s.STEPS, s.MAX_ITER, s.GAMMA),
         "WarmupCosineLR": lambda: CosineParamScheduler(1, s.BASE_LR_END / s.BASE_LR),
-        "WarmupStepWithFixedGammaLR": lambda: _EqualSteps(1.0, s.NUM_DECAYS, s.GAMMA, s.MAX_ITER),
+        "WarmupStepWithFixedGammaLR": lambda: StepWithFixedGammaParamScheduler(1.0, s.NUM_DECAYS, s.GAMMA, s.MAX_ITER),
     }
     check_choice("SOLVER.LR_SCHEDULER_NAME", s.LR_SCHEDULER_NAME, builders)
     if s.LR_SCHEDULER_NAME == "WarmupCosineLR" and not 0 <= s.BASE_LR_END <= s.BASE_LR:
         raise UserError(f"SOLVER.BASE_LR_END: expected 0 to SOLVER.BASE_LR, {s.BASE_LR}; found {s.BASE_LR_END}")
     names = ("steps", "warmup_method", "warmup_iters", "warmup_factor", "gamma")
     with argument_names({name: f"SOLVER.{name.upper()}" for name in names}):
-        multiplier = with_warmup(
+        return with_warmup(
             builders[s.LR_SCHEDULER_NAME](),
             max_iter=s.MAX_ITER,
             warmup_iters=s.WARMUP_ITERS,
@@ -89,7 +103,6 @@ def build_lr_scheduler(cfg: Any, optimizer: torch.optim.Optimizer) -> LRMultipli
             warmup_method=s.WARMUP_METHOD,
             rescale_interval=s.RESCALE_INTERVAL,
         )
-    return LRMultiplier(optimizer, multiplier, s.MAX_ITER)
 
 
 def check_steps(steps: Sequence[int], argument: str = "steps") -> None:
@@ -150,13 +163,12 @@ def with_warmup(
     check_number("warmup_factor", warmup_factor, at_least=0, at_most=1)
     if warmup_iters > max_iter:
         logger.warning("The run of %d iterations ends in its warm-up, which takes %d", max_iter, warmup_iters)
+    scheduler = _WithEnd(scheduler)
     share = min(warmup_iters / max_iter, 1.0)
     if share == 0:
         return scheduler
     start = warmup_factor * scheduler(0.0)
     end = scheduler(0.0) if rescale_interval else scheduler(share)
     warmup = LinearParamScheduler(start, end) if warmup_method == "linear" else ConstantParamScheduler(start)
-    if share == 1:
-        return warmup
-    scaling = ["rescaled", "rescaled" if rescale_interval else "fixed"]
+    scaling = ["rescaled", "rescaled" if rescale_interval and share < 1 else "fixed"]
     return CompositeParamScheduler([warmup, scheduler], lengths=[share, 1 - share], interval_scaling=scaling)
