@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,14 +32,22 @@ class CommandLineParser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
         """Parse arguments; all other methods that parse come here. An unknown flag ends the program with code 2."""
-        found, rest = super().parse_known_args(args, namespace)
+        words = list(sys.argv[1:] if args is None else args)
+        if not self._subparsers:  # a missing argument is reported after a mistyped one
+            for word in itertools.takewhile(lambda w: w != "--", words):
+                if _is_flag(word) and word.partition("=")[0] not in self._option_string_actions:
+                    self._refuse(word)
+        found, rest = super().parse_known_args(words, namespace)
         for word in filter(_is_flag, rest):
-            self.error(f"unknown flag {word}{did_you_mean(word.partition('=')[0], self._option_string_actions)}")
+            self._refuse(word)
         for action in self._actions:
             keys = getattr(found, action.dest, None) if action.nargs == argparse.REMAINDER else None
             for word in filter(_is_flag, keys or ()):
                 self.error(f"{word}: flags come before the configuration keys, found it after {keys[0]}")
         return found, rest
+
+    def _refuse(self, word: str) -> None:
+        self.error(f"unknown flag {word}{did_you_mean(word.partition('=')[0], self._option_string_actions)}")
 
 
 def _is_flag(word: str) -> bool:

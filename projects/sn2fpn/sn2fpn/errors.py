@@ -152,7 +152,12 @@ def nearby_files(path: Path, pattern: str) -> str:
     These are the files in the nearest folder that exists and up to two levels below it, without hidden ones.
     """
     folder = next((parent for parent in path.parents if parent.is_dir()), Path())
-    below = [file for levels in ("", "*/", "*/*/") for file in folder.glob(levels + pattern)]
+    if folder.resolve() == Path(folder.anchor or "/"):  # all files of the machine are no choice
+        return ""
+    try:
+        below = [file for levels in ("", "*/", "*/*/") for file in folder.glob(levels + pattern)]
+    except OSError:  # a folder that cannot be read, or that has just been removed
+        return ""
     nearby = [str(file) for file in below if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
     return did_you_mean(str(path), nearby) if nearby else ""
 

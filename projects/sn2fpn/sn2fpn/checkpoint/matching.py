@@ -44,6 +44,7 @@ class MatchReport:
         unused: names in the file that have no place in the model, with the reason.
         used: names in the file that have a place.
         class_names: names of the classes by contiguous id, as far as the file has them.
+        config: the configuration of the training as YAML, "" if the file has none.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class MatchReport:
     unused: dict[str, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     class_names: list[str] = field(default_factory=list)
+    config: str = ""
 
     @property
     def complete(self) -> bool:

@@ -40,6 +40,8 @@ def load_trained(model: nn.Module, path: str, average: bool = False, complete: b
         _load_average(model, rest, path)
     if checkpointer.report is not None:
         checkpointer.report.class_names = _class_names(rest.get("class_names"))
+        config = rest.get("config")
+        checkpointer.report.config = config if isinstance(config, str) else ""
     return checkpointer.report
 
 

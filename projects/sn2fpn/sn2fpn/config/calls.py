@@ -52,6 +52,8 @@ _BUILDING_BLOCKS = (
     "torch.optim",
     "fvcore.common.param_scheduler",
 )
+_PROGRAMS = ("sn2fpn.data.check", "sn2fpn.data.photos", "sn2fpn.data.shapes")
+"""Modules in these packages that write files or are programs, so that they are no building blocks."""
 
 
 class LazyCall:
@@ -202,7 +204,10 @@ def _locate_building_block(name: str, where: str = "") -> Any:
 
 
 def _is_building_block(name: str) -> bool:
-    return f"{name}.".startswith(tuple(f"{package}." for package in _BUILDING_BLOCKS))
+    inside = f"{name}."
+    return inside.startswith(tuple(f"{p}." for p in _BUILDING_BLOCKS)) and not inside.startswith(
+        tuple(f"{p}." for p in _PROGRAMS)
+    )
 
 
 def dotted_name(obj: Any) -> str | None:

@@ -58,9 +58,13 @@ def make_output_dir(output_dir: str) -> Path:
     Raises:
         ArgumentError: the folder cannot be created.
     """
+    if not output_dir.strip():
+        raise ArgumentError("output_dir", f"expected the name of a folder, found {output_dir!r}")
     out = Path(output_dir)
     try:
         out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as e:
+        raise ArgumentError("output_dir", f"{out} is a file, expected a folder") from e
     except OSError as e:
         raise ArgumentError("output_dir", f"the folder {out} cannot be created: {e}") from e
     return out

@@ -13,6 +13,7 @@ from .folder import run_folder
 from .options import world_size
 from .preflight import check_recipe
 from .recipe import CfgRecipe, Recipe
+from .record import check_same_model
 from .setup import default_setup
 from .testing import evaluate
 from .trainer import Trainer
@@ -67,7 +68,10 @@ def _run(recipe: Recipe, args: Any, engine: Any, notes: list[str]) -> dict[str, 
     if args.eval_only:
         model = recipe.build_model()
         with argument_names({"path": options.key("weights"), "average": options.key("ema")}):
-            load_trained(model, options.weights, options.ema, complete=not getattr(args, "allow_partial", False))
+            partial = getattr(args, "allow_partial", False)
+            report = load_trained(model, options.weights, options.ema, complete=not partial)
+            if report is not None and not partial:
+                check_same_model(report.config, recipe.dump(), options.weights, ", or add --allow-partial")
         results = evaluate(recipe.test_sets(), model, options.output_dir)
     else:
         trainer = Trainer(recipe)

@@ -17,6 +17,8 @@ from ..errors import ArgumentError, UserError, check_choice
 from .recipe import Recipe
 from .solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
 
+_DEVICES = ("cuda", "cpu", "mps", "xpu")
+
 __all__ = ["check_parts", "check_recipe", "check_solver"]
 
 
@@ -32,6 +34,7 @@ def check_recipe(recipe: Recipe, eval_only: bool = False) -> None:
     Raises:
         UserError: the run would fail later for the same reason.
     """
+    _check_device(recipe)
     recipe.check_settings(eval_only)
     _check_best_metric(recipe)
     check_parts(recipe, eval_only)
@@ -95,6 +98,16 @@ def _leave_no_trace() -> Iterator[None]:
         logging.disable(level)
         random.setstate(states[0])
         np.random.set_state(states[1])
+
+
+def _check_device(recipe: Recipe) -> None:
+    """Check that the device has a name that torch knows; whether it is there is looked at later."""
+    key, name = recipe.options.key("device"), recipe.options.device
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        kind = name
+    check_choice(key, kind, _DEVICES)
 
 
 def _check_best_metric(recipe: Recipe) -> None:

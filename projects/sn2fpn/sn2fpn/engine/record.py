@@ -9,9 +9,18 @@ from typing import Any
 
 import yaml
 
-__all__ = ["ClassNames", "Configuration", "changes"]
+from ..errors import ArgumentError
+
+__all__ = ["ClassNames", "Configuration", "changes", "check_same_model"]
 
 logger = logging.getLogger(__name__)
+_SHOWN = 3  # keys in a message
+_OTHER_RESULTS = re.compile(r"(model|MODEL)\..*|INPUT\.FORMAT")
+_SAME_MODEL = re.compile(
+    r"(device|weights|.*freeze.*|.*norm|.*(thresh|topk|loss|beta|fraction|batch_size|iou_|boundary|append_gt|on_pred).*)",
+    re.IGNORECASE,
+)
+"""The last parts of keys below `model` that concern the training, or how many detections are kept."""
 _WITHOUT_EFFECT = ("output_dir", "weights", "checkpoint_period", "checkpoints_to_keep", "log_period")
 
 
@@ -45,6 +54,38 @@ class Configuration:
                 "\n  ".join(found),
                 self._kept,
             )
+
+
+def check_same_model(trained: str, now: str, file: str, advice: str = "") -> None:
+    """Refuse to use a checkpoint for a model that computes something else than the one that was trained.
+
+    The names and shapes of weights do not tell all models apart: FPN and SNI have the same.
+
+    Args:
+        trained: the configuration in the checkpoint as YAML, or "" if it has none.
+        now: the present configuration as YAML.
+        file: the checkpoint, for the message.
+        advice: what else the user can do, for the message.
+
+    Raises:
+        ArgumentError: a key of the model differs; the error names the argument `path`.
+    """
+    if not trained:
+        return
+    found = [
+        f"{key} was {old} and is {new}"
+        for key, old, new in changes(trained, now)
+        if _OTHER_RESULTS.fullmatch(key)
+        and not _SAME_MODEL.fullmatch(key.rpartition(".")[2])
+        and "(none)" not in (old, new)  # of another version, or of the other kind of configuration
+    ]
+    if found:
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise ArgumentError(
+            "path",
+            f"{file} was trained as another model: {'; '.join(found[:_SHOWN])}{more}. Use the configuration of the "
+            f"training{advice}",
+        )
 
 
 class ClassNames:

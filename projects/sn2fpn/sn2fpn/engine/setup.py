@@ -51,6 +51,8 @@ def default_setup(
         torch.set_float32_matmul_precision(options.float32_precision)
     if comm.is_main_process():
         path = out / "config.yaml"
+        if args.eval_only and path.exists():  # that of the training
+            path = out / "inference" / path.name
         with atomic_write(path) as f:
             f.write(config_text)
         logger.info("The full configuration was written to %s", path)

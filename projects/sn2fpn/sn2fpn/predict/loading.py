@@ -69,7 +69,7 @@ def _from_yaml(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
     _check_given(weights or cfg.MODEL.WEIGHTS, config_file)
     model = build_model(cfg)
     with argument_names({"path": "--weights" if weights else "MODEL.WEIGHTS", "average": "SOLVER.EMA.ENABLED"}):
-        names = load_whole(model, weights or cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED)
+        names = load_whole(model, weights or cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED, cfg.dump())
     (resize,) = build_augmentations(cfg, is_train=False)
     return _Loaded(model, resize, names, cfg.DATASETS.CUSTOM, [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN])
 
@@ -82,7 +82,7 @@ def _from_python(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded
     _check_given(weights or options.weights, config_file)
     model = recipe.build_model()
     with argument_names({"path": "--weights" if weights else options.key("weights"), "average": options.key("ema")}):
-        names = load_whole(model, weights or options.weights, options.ema)
+        names = load_whole(model, weights or options.weights, options.ema, recipe.dump())
     sets = [(loaders.get(kind) or {}).get("dataset", {}) for kind in ("test", "train")]
     custom = OmegaConf.to_container(loaders.custom) if "custom" in loaders else []
     sets = [name for s in sets for name in _as_list(s.get("names"))]

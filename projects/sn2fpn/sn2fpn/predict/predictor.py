@@ -17,6 +17,7 @@ from ..config import CfgNode
 from ..data import known_categories, register_custom
 from ..data.augmentation import ResizeShortestEdge, build_augmentations, plan_transforms
 from ..data.categories import Category
+from ..engine.record import check_same_model
 from ..errors import ArgumentError, argument_names
 from ..evaluation.evaluator import evaluation_mode
 from ..modeling import build_model
@@ -79,7 +80,7 @@ class Predictor:
             self.model = build_model(cfg)
             (self.resize,) = build_augmentations(cfg, is_train=False)
             with argument_names({"path": "MODEL.WEIGHTS", "average": "SOLVER.EMA.ENABLED"}):
-                self._trained = load_whole(self.model, cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED)
+                self._trained = load_whole(self.model, cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED, cfg.dump())
             self._sets = cfg.DATASETS.CUSTOM, [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
 
     @cached_property
@@ -124,14 +125,20 @@ class Predictor:
             return self.model([{"image": pixels, "height": height, "width": width}])[0]
 
 
-def load_whole(model: nn.Module, path: str, average: bool) -> list[str]:
+def load_whole(model: nn.Module, path: str, average: bool, config: str) -> list[str]:
     """Load the weights of a checkpoint as `load_trained` does, and require them for the whole model.
+
+    Args:
+        model: the model.
+        path: a file or URL; with "" nothing is loaded.
+        average: whether to take the moving average of the weights.
+        config: the configuration of the model as YAML; the checkpoint's must describe the same model.
 
     Returns:
         The class names by contiguous id that the checkpoint carries, or [].
 
     Raises:
-        ArgumentError: see `load_trained`; or the file lacks weights of the model.
+        ArgumentError: see `load_trained`; or the file lacks weights of the model, or was trained as another model.
     """
     report = load_trained(model, path, average)
     if report is None:
@@ -146,4 +153,5 @@ def load_whole(model: nn.Module, path: str, average: bool) -> list[str]:
             f"({', '.join(shown[:5])}{', ...' if len(shown) > 5 else ''}); predicting needs a model that was trained "
             "with this configuration",
         )
+    check_same_model(report.config, config, path)
     return report.class_names
