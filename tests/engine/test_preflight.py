@@ -17,7 +17,7 @@ from torch import nn
 
 from sn2fpn.config import CfgNode, get_cfg
 from sn2fpn.config.ranges import RANGES, check_ranges
-from sn2fpn.engine import prepare
+from sn2fpn.engine import Trainer, prepare, run
 from sn2fpn.engine.arguments import default_argument_parser
 from sn2fpn.engine.config import remarks
 from sn2fpn.engine.preflight import check_parts, check_recipe
@@ -284,6 +284,28 @@ def test_modules_that_need_numbers_are_built_on_the_cpu(
         assert torch.equal(torch.get_rng_state(), state)
     finally:
         PYRAMIDS.remove("numbers")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("MODEL.BACKBONE.NAME", "build_sn2_snii_backbone", "did you mean 'build_sn2_sni_backbone'"),
+        ("SOLVER.MAX_ITER", 0, "at least 1"),
+        ("TEST.PATIENCE", 3, "needs a metric in TEST.BEST_METRIC"),
+        ("TEST.BEST_METRIC", "bbox/AP51", "did you mean"),
+        ("DATASETS.TRAIN", ["tiny_trian"], "did you mean 'tiny_train'"),
+        ("SOLVER.IMS_PER_BATCH", 3, "a multiple of 2"),
+    ],
+)
+@pytest.mark.parametrize("called", [Trainer, lambda cfg: run(cfg, default_argument_parser().parse_args([]))])
+def test_calls_from_python_are_checked_like_the_command_line(
+    called: Callable[[CfgNode], Any], key: str, value: Any, words: str, tiny_cfg: Callable[..., CfgNode]
+) -> None:
+    cfg = tiny_cfg({"MODEL.DEVICE": "cuda:77", "SOLVER.ACCUMULATE_STEPS": 2, key: value})
+    with pytest.raises(UserError) as e:
+        called(cfg)
+    assert key in str(e.value) and words in str(e.value)
+    assert not Path(cfg.OUTPUT_DIR).exists()
 
 
 def test_remarks_name_what_has_no_effect() -> None:

@@ -17,7 +17,8 @@ _NUMBER = re.compile(r"-\d*\.?\d+(e[+-]?\d+)?", re.IGNORECASE)
 class CommandLineParser(argparse.ArgumentParser):
     """An `ArgumentParser` that takes no abbreviated flags and suggests the nearest flag for an unknown one.
 
-    Flags come before the configuration keys to change, which an argument with `nargs=argparse.REMAINDER` collects.
+    The same holds for the values of arguments with `choices`. Flags come before the configuration keys to change, which
+    an argument with `nargs=argparse.REMAINDER` collects.
 
     Args:
         **options: those of `argparse.ArgumentParser`.
@@ -38,6 +39,11 @@ class CommandLineParser(argparse.ArgumentParser):
             for word in filter(_is_flag, keys or ()):
                 self.error(f"{word}: flags come before the configuration keys, found it after {keys[0]}")
         return found, rest
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse a value that is none of the choices of its argument, and suggest the nearest one."""
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"unknown value {value!r}{did_you_mean(value, action.choices)}")
 
 
 def _is_flag(word: str) -> bool:

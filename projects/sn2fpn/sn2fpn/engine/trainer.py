@@ -24,8 +24,9 @@ from ..program import Interrupted
 from .hooks import Hook, default_hooks
 from .interrupts import Interrupts, Stopped
 from .options import RunOptions
+from .preflight import checked_recipe
 from .randomness import Randomness, seed_everything
-from .recipe import CfgRecipe, Recipe
+from .recipe import Recipe
 from .record import ClassNames, Configuration
 from .writers import MetricStorage
 
@@ -39,7 +40,10 @@ class Trainer:
     """The loop that trains the model of a recipe on its data; hooks do what happens around the steps.
 
     Args:
-        recipe: makes the parts of the run; a configuration stands for its `CfgRecipe`.
+        recipe: makes the parts of the run; a configuration stands for its recipe, after the checks of the command line.
+
+    Raises:
+        UserError: a mistake in the configuration.
 
     Attributes:
         model: the model itself, also where DistributedDataParallel wraps it.
@@ -56,7 +60,7 @@ class Trainer:
     """
 
     def __init__(self, recipe: Recipe | CfgNode) -> None:
-        self.recipe = recipe = recipe if isinstance(recipe, Recipe) else CfgRecipe(recipe)
+        self.recipe = recipe = recipe if isinstance(recipe, Recipe) else checked_recipe(recipe)
         self.options = o = recipe.options
         self._randomness = Randomness(seed_everything(o.seed))
         self.model = recipe.build_model()
