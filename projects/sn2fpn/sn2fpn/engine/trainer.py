@@ -193,10 +193,19 @@ class Trainer:
 
     def _fail_not_finite(self, batch: list[dict[str, Any]], what: str) -> NoReturn:
         ids = ", ".join(str(d.get("image_id", d.get("file_name"))) for d in batch)
+        self._fail_diverged(f"{what} on images {ids}")
+
+    def _check_weights(self) -> None:
+        """Fail if the last step has made weights that are not finite although its losses were, by too large a step."""
+        broken = [name for name, value in self.model.state_dict().items() if not torch.isfinite(value).all()]
+        if broken:
+            self._fail_diverged(f"{len(broken)} tensors of the model hold NaN or infinite values, such as {broken[0]}")
+
+    def _fail_diverged(self, what: str) -> NoReturn:
         safe = f"the last good checkpoint is {self._last_saved}" if self._last_saved else "no checkpoint was saved yet"
         key = self.options.key
         raise UserError(
-            f"the training diverged at iteration {self.iter + 1}: {what} on images {ids}; {safe}. Common remedies are "
+            f"the training diverged at iteration {self.iter + 1}: {what}; {safe}. Common remedies are "
             f"a lower {key('lr')}, a longer {key('warmup_iters')}, {key('clip')} True, or {key('trunk_norm')} BN or "
             "GN when training from scratch (FrozenBN needs pretrained weights)"
         )
@@ -208,7 +217,11 @@ class Trainer:
             name: name of the file without `.pth`.
             remember: whether `--resume` continues from this file.
             extra: further values for the file.
+
+        Raises:
+            UserError: weights are not finite, so that the file would be of no use; or it cannot be written.
         """
+        self._check_weights()
         self._randomness.record()
         self.checkpointer.save(name, tag_last=remember, iteration=self.iter, **extra)
         self.checkpointer.delete_old(self.options.checkpoints_to_keep)
