@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sn2fpn.data import check_dataset, get_dataset_dicts
+from sn2fpn.data import get_dataset_dicts
 from sn2fpn.data.catalog import DatasetCatalog, MetadataCatalog
+from sn2fpn.data.check import check_dataset
 from sn2fpn.errors import UserError
 from sn2fpn.evaluation import COCOEvaluator, PascalVOCEvaluator
 from sn2fpn.structures import BoxMode

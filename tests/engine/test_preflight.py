@@ -126,7 +126,7 @@ def test_what_constructors_refuse_is_named_by_its_key(key: str, value: Any) -> N
         ("train.best_metric", "bbox/AP51", "did you mean 'bbox/AP"),
         ("train.max_iter", 0, "at least 1, found 0"),
         ("train.amp.enabled", "False", "true or false, found 'False'"),
-        ("dataloader.train.filter_empty", "False", "expected true or false, found the text 'False'"),
+        ("dataloader.train.dataset.filter_empty", "False", "expected true or false, found the text 'False'"),
         ("model.backbone.bottom_up.stride_in_1x1", "no", "expected true or false, found the text 'no'"),
         ("model.backbone.out_channels", "256", "expected a whole number, found the text '256'"),
         ("train.ema.decay", 1.0, "at least 0 and below 1, found 1.0"),

@@ -256,7 +256,7 @@ def _check_arguments(node: DictConfig) -> None:
 
 def _is_scalar(annotation: Any) -> bool:
     """Return whether an annotation allows numbers, truth values, text and None only."""
-    return set(typing.get_args(annotation) or [annotation]) <= {bool, int, float, str, None, type(None)}
+    return all(a in (bool, int, float, str, type(None)) for a in typing.get_args(annotation) or [annotation])
 
 
 def _replace(node: DictConfig, built: Any) -> None:
