@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -125,10 +126,6 @@ def test_what_constructors_refuse_is_named_by_its_key(key: str, value: Any) -> N
         ("dataloader.evaluator.max_dets_per_image", 0, "a whole number of at least 1, found 0"),
         ("train.best_metric", "bbox/AP51", "did you mean 'bbox/AP"),
         ("train.max_iter", 0, "at least 1, found 0"),
-        ("train.amp.enabled", "False", "true or false, found 'False'"),
-        ("dataloader.train.dataset.filter_empty", "False", "expected true or false, found the text 'False'"),
-        ("model.backbone.bottom_up.stride_in_1x1", "no", "expected true or false, found the text 'no'"),
-        ("model.backbone.out_channels", "256", "expected a whole number, found the text '256'"),
         ("train.ema.decay", 1.0, "at least 0 and below 1, found 1.0"),
         ("train.amp.dtype", "float61", "did you mean 'float16'"),
         ("train.clip_gradients", {"enabled": True, "clip_value": 0.0}, "a number above 0, found 0.0"),
@@ -146,13 +143,29 @@ def test_python_configurations_are_checked_first(key: str, value: Any, words: st
     assert key in str(e.value) and words in str(e.value)
 
 
-def test_null_in_a_python_configuration_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("train.max_iter", None, "train.max_iter expects a whole number, found None"),
+        ("train.amp.enabled", "False", "train.amp.enabled expects true or false, found 'False'"),
+        (
+            "dataloader.train.dataset.filter_empty",
+            "False",
+            "filter_empty: expected true or false, found the text 'False'",
+        ),
+        ("model.backbone.bottom_up.stride_in_1x1", "no", "stride_in_1x1: expected true or false, found the text 'no'"),
+        ("model.backbone.out_channels", "256", "out_channels: expected a whole number, found the text '256'"),
+    ],
+)
+def test_null_and_text_in_a_python_configuration_are_refused(key: str, value: Any, words: str, tmp_path: Path) -> None:
     file = tmp_path / "c.py"
-    common = "from sn2fpn.config import LazyConfig\ncommon = LazyConfig.load({!r})\n"
-    parts = "".join(f"{name} = common.{name}\n" for name in ("model", "dataloader", "optimizer", "lr_multiplier"))
     base = str(_ROOT / "configs/lazy/faster_rcnn_R50_fpn.py")
-    file.write_text(common.format(base) + parts + "train = dict(common.train, max_iter=None)\n")
-    with pytest.raises(UserError, match=r"train\.max_iter expects a whole number, found None"):
+    file.write_text(
+        "from omegaconf import OmegaConf\nfrom sn2fpn.config import LazyConfig\n"
+        f"c = LazyConfig.load({base!r})\nOmegaConf.update(c, {key!r}, {value!r})\n"
+        + "".join(f"{name} = c.{name}\n" for name in ("model", "dataloader", "optimizer", "lr_multiplier", "train"))
+    )
+    with pytest.raises(UserError, match=re.escape(words)):
         prepare(default_argument_parser().parse_args(["--config-file", str(file)]))
 
 
