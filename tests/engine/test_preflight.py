@@ -148,11 +148,7 @@ def test_python_configurations_are_checked_first(key: str, value: Any, words: st
     [
         ("train.max_iter", None, "train.max_iter expects a whole number, found None"),
         ("train.amp.enabled", "False", "train.amp.enabled expects true or false, found 'False'"),
-        (
-            "dataloader.train.dataset.filter_empty",
-            "False",
-            "filter_empty: expected true or false, found the text 'False'",
-        ),
+        ("dataloader.train.dataset.filter_empty", "False", "filter_empty: expected true or false, found the text"),
         ("model.backbone.bottom_up.stride_in_1x1", "no", "stride_in_1x1: expected true or false, found the text 'no'"),
         ("model.backbone.out_channels", "256", "out_channels: expected a whole number, found the text '256'"),
     ],
