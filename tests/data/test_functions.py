@@ -42,6 +42,7 @@ def register() -> Iterator[Callable[..., str]]:
         ({"bbox": [1.0, 2.0, 3.0]}, "bbox: expected 4 numbers for each box"),
         ({"bbox": [0.1, 0.2, 0.3, 0.4], "bbox_mode": BoxMode.XYXY_REL}, "bbox_mode: XYXY_REL (2) holds shares"),
         ({"bbox": [0.1, 0.2, 0.3, 0.4], "bbox_mode": 3}, "bbox_mode: XYWH_REL (3) holds shares"),
+        ({"bbox": ["1", "2", "3", "4"]}, "bbox: expected 4 numbers for each box"),
         ({"bbox_mode": 9}, "bbox_mode: there is no box mode 9"),
         ({"bbox_mode": None}, "bbox_mode: there is no box mode None"),
         ({"category_id": 2}, "category_id: expected 0 to 1, found 2"),

@@ -142,13 +142,20 @@ def _check_objects(records: DatasetDicts, name: str, where: str) -> None:
         for i, a in enumerate(record.get("annotations", ())):
             if classes is not None and a.get("category_id") not in classes:
                 problem = f"category_id: expected 0 to {len(classes) - 1}, found {a.get('category_id')!r}"
-            elif a.get("bbox_mode") in _IN_PIXELS and math.isfinite(sum(a["bbox"])):
-                continue
             else:
-                problem = _box_problem(a)
+                problem = "" if _is_usual(a) else _box_problem(a)
             if problem:
                 source = f"{where}: " if where else ""
                 raise UserError(f"{source}data set {name!r}: {record.get('file_name')}: annotations[{i}].{problem}")
+
+
+def _is_usual(annotation: dict[str, Any]) -> bool:
+    """Return whether a box is four finite numbers in pixels, as nearly all are."""
+    try:
+        box = annotation["bbox"]
+        return annotation["bbox_mode"] in _IN_PIXELS and len(box) == 4 and math.isfinite(sum(box))
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _box_problem(annotation: dict[str, Any]) -> str:
