@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from sn2fpn.atomic import atomic_path, atomic_write, remove_leftovers, storage_errors
+from sn2fpn.atomic import DAY_S, atomic_path, atomic_write, remove_leftovers, storage_errors
 from sn2fpn.errors import UserError
 
 
@@ -69,6 +70,16 @@ def test_other_errors_pass(tmp_path: Path) -> None:
         (tmp_path / "nothing").read_text()
     with pytest.raises(RuntimeError, match="a bug"), storage_errors():
         raise RuntimeError("a bug")
+
+
+def test_in_shared_folders_only_old_leftovers_are_removed(tmp_path: Path) -> None:
+    old, new = (tmp_path / f".model_final.pth.{name}.part" for name in ("abcdefgh", "ijklmnop"))
+    for file in (old, new):
+        file.write_bytes(b"half")
+    yesterday = time.time() - DAY_S - 60
+    os.utime(old, (yesterday, yesterday))
+    assert remove_leftovers(tmp_path, DAY_S) == [old]
+    assert list(tmp_path.iterdir()) == [new]
 
 
 def test_only_leftovers_are_removed(tmp_path: Path) -> None:

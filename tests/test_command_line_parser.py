@@ -17,6 +17,7 @@ def _parser() -> CommandLineParser:
     parser = CommandLineParser(prog="program")
     parser.add_argument("--eval-only", action="store_true")
     parser.add_argument("--num-gpus", type=int, default=1)
+    parser.add_argument("--engine", choices=("auto", "native"))
     parser.add_argument("opts", nargs=argparse.REMAINDER)
     return parser
 
@@ -36,6 +37,8 @@ def test_flags_and_keys_are_told_apart() -> None:
         (["--eval"], "unknown flag --eval; did you mean '--eval-only'?"),  # no abbreviations
         (["--num-gpu=2"], "unknown flag --num-gpu=2; did you mean '--num-gpus'?"),
         (["--num-gpuss", "2", "SEED", "1"], "unknown flag --num-gpuss; did you mean '--num-gpus'?"),
+        (["--engine", "nativ"], "argument --engine: unknown value 'nativ'; did you mean 'native'?"),
+        (["--engine", "x"], "argument --engine: unknown value 'x'; choose from: auto, native"),
         (["SEED", "1", "--eval-only"], "--eval-only: flags come before the configuration keys, found it after SEED"),
     ],
 )

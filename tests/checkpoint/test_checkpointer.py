@@ -301,6 +301,23 @@ def test_a_name_that_fits_two_places_is_not_guessed(tmp_path: Path) -> None:
     assert "fits 2 places" in checkpointer.report.unused["conv1.bias"]
 
 
+def test_biases_without_a_place_are_refused_unless_they_are_zero(tmp_path: Path) -> None:
+    """Trunks without norms had biases once. Without them, a model would compute other numbers."""
+    model = _Detector()
+    model.backbone.bottom_up.res2[0]["conv1"].bias = None
+    state = _Detector().state_dict()
+    torch.save({"model": state}, tmp_path / "old.pth")
+    with pytest.raises(UserError, match=r"^path: .*old\.pth holds biases for 1 layers .*res2\.0\.conv1\.bias.*RESNETS"):
+        Checkpointer(model).load(tmp_path / "old.pth")
+    state["backbone.bottom_up.res2.0.conv1.bias"].zero_()
+    torch.save({"model": state}, tmp_path / "old.pth")
+    Checkpointer(model).load(tmp_path / "old.pth", complete=True)
+    state["backbone.bottom_up.res2.0.conv1.bias"].fill_(1)
+    torch.save({"model": state}, tmp_path / "old.pth")
+    model.backbone.bottom_up.res2[0]["conv1"].norm = nn.BatchNorm2d(4)  # another pyramid's weights to start from
+    Checkpointer(model).load(tmp_path / "old.pth")
+
+
 def test_another_class_count_is_reported_and_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Checkpointer(_Detector(80), tmp_path).save("coco")
     model = _Detector(20)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sn2fpn.engine import main
 from sn2fpn.errors import UserError
@@ -220,3 +221,16 @@ def test_evaluation_with_two_processes_equals_one(tmp_path: Path, tiny_keys: dic
         assert done.returncode == 0, done.stdout + done.stderr
         results.append(json.loads((out / "inference/tiny_val/results.json").read_text()))
     assert results[0] == results[1]
+
+
+@pytest.mark.slow
+def test_two_processes_save_the_best_model_and_stop_together(tmp_path: Path, tiny_keys: dict[str, Any]) -> None:
+    best = {"TEST.VAL_LOSS": True, "TEST.BEST_METRIC": "val/total_loss", "TEST.EVAL_PERIOD": 1, "TEST.PATIENCE": 1}
+    rising = {"SOLVER.BASE_LR": 1e-9, "SOLVER.MAX_ITER": 40, "OUTPUT_DIR": tmp_path, "SEED": 1}
+    done = _run(_command(["--num-gpus", "2"], tiny_keys | best | rising))
+    assert done.returncode == 0, done.stdout + done.stderr
+    history = json.loads((tmp_path / "best_metric.json").read_text())["history"]
+    saved = torch.load(tmp_path / "model_best.pth", weights_only=True)
+    assert saved["val/total_loss"] == min(value for _, value in history)
+    assert len(saved["run"]["random_states"]) == 2
+    assert (tmp_path / "model_final.pth").is_file()

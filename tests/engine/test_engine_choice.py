@@ -31,6 +31,11 @@ class _Missing:
             raise ModuleNotFoundError("No module named 'detectron2'", name="detectron2")
 
 
+def test_an_unknown_engine_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="--engine: unknown value 'nativ'; did you mean 'native'"):
+        choose_engine("nativ")
+
+
 @pytest.fixture
 def broken_detectron2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Detectron2 as it is when it was compiled for another version of torch."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import pickle
 import subprocess
@@ -323,6 +324,16 @@ def test_mistakes_are_named_in_the_words_of_the_config(
         run(_recipe(tiny_overrides(changes), **flags), _args(**flags))
     for word in words:
         assert word in str(e.value)
+
+
+def test_the_picture_of_a_run_warns_of_more_objects_than_the_model_can_find(
+    tiny_overrides: Callable[..., list[str]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = _recipe(tiny_overrides({"model.roi_heads.max_detections": 1}))
+    recipe.check_data(eval_only=False)
+    with caplog.at_level(logging.WARNING):
+        recipe.draw_predictions(recipe.build_model(), tmp_path / "predictions.png")
+    assert "(max_detections of the RoI heads) allows 1 detections per image" in caplog.text
 
 
 def test_a_config_without_its_parts_says_what_it_has(tmp_path: Path) -> None:

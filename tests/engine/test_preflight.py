@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import nn
 
 from sn2fpn.config import CfgNode, get_cfg
 from sn2fpn.config.ranges import RANGES, check_ranges
-from sn2fpn.engine import prepare
+from sn2fpn.engine import Trainer, prepare, run
 from sn2fpn.engine.arguments import default_argument_parser
 from sn2fpn.engine.config import remarks
 from sn2fpn.engine.preflight import check_parts, check_recipe
@@ -142,13 +143,25 @@ def test_python_configurations_are_checked_first(key: str, value: Any, words: st
     assert key in str(e.value) and words in str(e.value)
 
 
-def test_null_in_a_python_configuration_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("train.max_iter", None, "train.max_iter expects a whole number, found None"),
+        ("train.amp.enabled", "False", "train.amp.enabled expects true or false, found 'False'"),
+        ("dataloader.train.dataset.filter_empty", "False", "filter_empty: expected true or false, found the text"),
+        ("model.backbone.bottom_up.stride_in_1x1", "no", "stride_in_1x1: expected true or false, found the text 'no'"),
+        ("model.backbone.out_channels", "256", "out_channels: expected a whole number, found the text '256'"),
+    ],
+)
+def test_null_and_text_in_a_python_configuration_are_refused(key: str, value: Any, words: str, tmp_path: Path) -> None:
     file = tmp_path / "c.py"
-    common = "from sn2fpn.config import LazyConfig\ncommon = LazyConfig.load({!r})\n"
-    parts = "".join(f"{name} = common.{name}\n" for name in ("model", "dataloader", "optimizer", "lr_multiplier"))
     base = str(_ROOT / "configs/lazy/faster_rcnn_R50_fpn.py")
-    file.write_text(common.format(base) + parts + "train = dict(common.train, max_iter=None)\n")
-    with pytest.raises(UserError, match=r"train\.max_iter expects a whole number, found None"):
+    file.write_text(
+        "from omegaconf import OmegaConf\nfrom sn2fpn.config import LazyConfig\n"
+        f"c = LazyConfig.load({base!r})\nOmegaConf.update(c, {key!r}, {value!r})\n"
+        + "".join(f"{name} = c.{name}\n" for name in ("model", "dataloader", "optimizer", "lr_multiplier", "train"))
+    )
+    with pytest.raises(UserError, match=re.escape(words)):
         prepare(default_argument_parser().parse_args(["--config-file", str(file)]))
 
 
@@ -284,6 +297,28 @@ def test_modules_that_need_numbers_are_built_on_the_cpu(
         assert torch.equal(torch.get_rng_state(), state)
     finally:
         PYRAMIDS.remove("numbers")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("MODEL.BACKBONE.NAME", "build_sn2_snii_backbone", "did you mean 'build_sn2_sni_backbone'"),
+        ("SOLVER.MAX_ITER", 0, "at least 1"),
+        ("TEST.PATIENCE", 3, "needs a metric in TEST.BEST_METRIC"),
+        ("TEST.BEST_METRIC", "bbox/AP51", "did you mean"),
+        ("DATASETS.TRAIN", ["tiny_trian"], "did you mean 'tiny_train'"),
+        ("SOLVER.IMS_PER_BATCH", 3, "a multiple of 2"),
+    ],
+)
+@pytest.mark.parametrize("called", [Trainer, lambda cfg: run(cfg, default_argument_parser().parse_args([]))])
+def test_calls_from_python_are_checked_like_the_command_line(
+    called: Callable[[CfgNode], Any], key: str, value: Any, words: str, tiny_cfg: Callable[..., CfgNode]
+) -> None:
+    cfg = tiny_cfg({"MODEL.DEVICE": "cuda:77", "SOLVER.ACCUMULATE_STEPS": 2, key: value})
+    with pytest.raises(UserError) as e:
+        called(cfg)
+    assert key in str(e.value) and words in str(e.value)
+    assert not Path(cfg.OUTPUT_DIR).exists()
 
 
 def test_remarks_name_what_has_no_effect() -> None:

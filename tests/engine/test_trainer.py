@@ -188,6 +188,28 @@ def test_divergence_stops_with_the_facts_and_keeps_the_last_checkpoint(tiny_cfg:
     assert (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == good.name
 
 
+@pytest.mark.parametrize("spoilt", [3, 4])
+def test_weights_that_are_not_finite_are_never_saved(tiny_cfg: MakeCfg, spoilt: int) -> None:
+    """A step may spoil the weights although its losses were finite, just before a checkpoint or at the very end."""
+    trainer = _trainer(tiny_cfg({"SOLVER.MAX_ITER": 5, "SOLVER.CHECKPOINT_PERIOD": 2, "DATASETS.TEST": []}))
+    weight = trainer.model.roi_heads.box_predictor.cls_score.weight
+
+    class Spoil(Hook):
+        def after_step(self) -> None:
+            if self.trainer.iter == spoilt:
+                weight.data[0, 0] = float("inf")
+
+    trainer.hooks.insert(0, Spoil())
+    with pytest.raises(UserError) as e:
+        trainer.train()
+    out = Path(trainer.options.output_dir)
+    good = f"model_{1 if spoilt == 3 else 3:07d}.pth"
+    for word in (f"iteration {spoilt + 1}", "roi_heads.box_predictor.cls_score.weight", str(out / good), "BASE_LR"):
+        assert word in str(e.value)
+    assert (out / "last_checkpoint").read_text() == good
+    assert not (out / "model_final.pth").exists() and sorted(out.glob("model_*.pth"))[-1].name == good
+
+
 def test_validation_losses_leave_no_trace(tiny_cfg: MakeCfg) -> None:
     trainer = _trainer(tiny_cfg())
     before = {k: v.clone() for k, v in trainer.model.state_dict().items()}

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import IO, Any
 
 from .errors import UserError
 
-__all__ = ["StorageError", "atomic_path", "atomic_write", "remove_leftovers", "storage_errors"]
+__all__ = ["DAY_S", "StorageError", "atomic_path", "atomic_write", "remove_leftovers", "storage_errors"]
 
 _STORAGE = {
     errno.ENOSPC,
@@ -31,6 +32,8 @@ _STORAGE = {
 """What an operating system answers when it cannot write a file, which is no mistake of this program."""
 
 _LEFTOVER = re.compile(r"\..+\.[a-z0-9_]{8}\.part(\.\w+)?")
+DAY_S = 24 * 60 * 60
+"""The age at which a temporary file in a folder that others may share belongs to nobody."""
 _LONGEST_PREFIX = 48  # characters of the target's name in a temporary name, which stays within 255 bytes
 
 
@@ -85,12 +88,16 @@ def atomic_path(path: str | Path, ending: str = ".part") -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: str | Path) -> list[Path]:
+def remove_leftovers(folder: str | Path, age_s: float = 0) -> list[Path]:
     """Remove the temporary files that killed processes left in a folder, and return their paths.
 
-    Nobody else may write into the folder at this time.
+    Args:
+        folder: the folder; folders in it are left as they are.
+        age_s: the least age of the files in seconds. With 0, nobody else may write into the folder at this time.
     """
     found = [path for path in Path(folder).glob(".*.part*") if _LEFTOVER.fullmatch(path.name) and path.is_file()]
+    if age_s:
+        found = [path for path in found if path.stat().st_mtime < time.time() - age_s]
     for path in found:
         path.unlink(missing_ok=True)
     return found

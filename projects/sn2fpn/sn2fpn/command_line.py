@@ -19,7 +19,8 @@ _NUMBER = re.compile(r"-\d*\.?\d+(e[+-]?\d+)?", re.IGNORECASE)
 class CommandLineParser(argparse.ArgumentParser):
     """An `ArgumentParser` that takes no abbreviated flags and suggests the nearest flag for an unknown one.
 
-    Flags come before the configuration keys to change, which an argument with `nargs=argparse.REMAINDER` collects.
+    The same holds for the values of arguments with `choices`. Flags come before the configuration keys to change, which
+    an argument with `nargs=argparse.REMAINDER` collects.
 
     Args:
         **options: those of `argparse.ArgumentParser`.
@@ -48,6 +49,11 @@ class CommandLineParser(argparse.ArgumentParser):
 
     def _refuse(self, word: str) -> None:
         self.error(f"unknown flag {word}{did_you_mean(word.partition('=')[0], self._option_string_actions)}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse a value that is none of the choices of its argument, and suggest the nearest one."""
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"unknown value {value!r}{did_you_mean(value, action.choices)}")
 
 
 def _is_flag(word: str) -> bool:

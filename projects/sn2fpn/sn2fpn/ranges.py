@@ -59,8 +59,8 @@ def _is_whole(found: object) -> bool:
     return isinstance(found, Integral) and not isinstance(found, bool)
 
 
-def check_count(argument: str, found: T, at_least: int = 1) -> T:
-    """Return `found` when it is a whole number of at least `at_least`.
+def check_count(argument: str, found: T, at_least: int = 1, at_most: int | None = None) -> T:
+    """Return `found` when it is a whole number of at least `at_least` and, if that is given, of at most `at_most`.
 
     Raises:
         ArgumentError: it is not.
@@ -69,8 +69,9 @@ def check_count(argument: str, found: T, at_least: int = 1) -> T:
         >>> check_count("num_classes", 80)
         80
     """
-    if not _is_whole(found) or found < at_least:
-        raise ArgumentError(argument, f"expected a whole number of at least {at_least}, found {found!r}")
+    if not _is_whole(found) or found < at_least or (at_most is not None and found > at_most):
+        limit = "" if at_most is None else f" and of at most {at_most}"
+        raise ArgumentError(argument, f"expected a whole number of at least {at_least}{limit}, found {found!r}")
     return found
 
 

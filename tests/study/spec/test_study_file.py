@@ -74,6 +74,9 @@ def test_a_cell_is_trained_with_the_configuration_that_was_checked(write_study: 
         ({"ENGINE": "nativ"}, ["ENGINE", "did you mean 'native'"]),
         ({"METRICS": ["AP"]}, ["METRICS", "bbox/AP", "'AP'"]),
         ({"METRICS": ["segm/AP"]}, ["segm/AP", "MODEL.MASK_ON"]),
+        ({"METRICS": ["bbox/AP", "bbox/APP50"]}, ["METRICS: unknown value 'bbox/APP50'", "did you mean 'bbox/AP50'"]),
+        ({"METRICS": ["bbox/mAP-circle"]}, ["METRICS: unknown value 'bbox/mAP'", "did you mean 'bbox/AP'"]),
+        ({"METRICS": ["bbox/APs"], "SET": {"TEST.EVALUATOR": "voc"}}, ["METRICS: unknown value 'bbox/APs'"]),
         ({"BASELINE": {"pyramid": "ihp"}}, ["BASELINE", "'pyramid' has no value 'ihp'"]),
         ({"BASELINE": {"piramid": "fpn"}}, ["BASELINE", "did you mean 'pyramid'"]),
         ({"EXCLUDE": [{"pyramid": "snni"}]}, ["EXCLUDE", "snni", "did you mean 'sni'"]),
@@ -112,6 +115,15 @@ def test_mistakes_are_named(changes: dict[str, Any], words: list[str], write_stu
         check_study(Study.load(write_study(**changes)), tmp_path)
     for word in (str(tmp_path / "tiny.yaml"), *words):
         assert word in str(e.value)
+
+
+def test_metrics_that_an_evaluator_gives_pass(
+    write_study: WriteStudy, tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    check_study(Study.load(write_study(METRICS=["bbox/APs", "bbox/AP-circle"])), tmp_path)
+    voc = tiny_study["SET"] | {"TEST.EVALUATOR": "voc"}
+    check_study(Study.load(write_study(SET=voc)), tmp_path)  # those that are not named may be missing
+    check_study(Study.load(write_study(SET=voc, METRICS=["bbox/AP50-circle"])), tmp_path)
 
 
 def test_keys_are_flattened_and_nested() -> None:

@@ -92,7 +92,8 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> MatchReport:
     `backbone.bottom_up.stem.conv1.weight`). Of several names that fit, the longest wins.
 
     Raises:
-        ArgumentError: no tensor of `checkpoint` fits, or some that fit hold NaN or infinite values.
+        ArgumentError: no tensor of `checkpoint` fits, some that fit hold NaN or infinite values, or layers have a bias
+            in `checkpoint` and none in the model.
     """
     state = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
     places, ambiguous = _places(state, checkpoint.model)
@@ -108,6 +109,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> MatchReport:
     if not new:
         raise ArgumentError("checkpoint", _nothing_fits(checkpoint, state, report))
     check_finite(new, checkpoint.path)
+    _check_biases(places, state, checkpoint)
     report.loaded = set(new)
     for name in state.keys() - places.keys():
         module, _, kind = name.rpartition(".")
@@ -124,6 +126,28 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> MatchReport:
             report.unused[original] = _unused_reason(source, ambiguous.get(source))
     model.load_state_dict(new, strict=False)
     return report
+
+
+def _check_biases(places: Mapping[str, str], model: Collection[str], checkpoint: Checkpoint) -> None:
+    """Refuse biases for which the model has no place, since it would compute other numbers without them.
+
+    Biases of zero change nothing. A norm in the model is trained anyway, and takes the place of a bias.
+    """
+    dropped = []
+    for name, source in places.items():
+        module, _, kind = name.rpartition(".")
+        bias = checkpoint.model.get(f"{source.rpartition('.')[0]}.bias") if kind == "weight" else None
+        in_model = f"{module}.bias" in model or any(other.startswith(f"{module}.norm.") for other in model)
+        if bias is not None and not in_model and bias.any():
+            dropped.append(f"{module}.bias")
+    if dropped:
+        raise ArgumentError(
+            "checkpoint",
+            f"{checkpoint.path} holds biases for {len(dropped)} layers that have none in the model ({dropped[0]}, …), "
+            "so that the model would compute other numbers than the one that was saved. Earlier versions gave the "
+            "convolutions of a trunk without norms (MODEL.RESNETS.NORM '') such biases; Detectron2 does not. Use the "
+            "version that wrote the file, or train again",
+        )
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:

@@ -46,7 +46,7 @@ RANGES: dict[str, Callable[[str, Any], Any]] = {
     "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST": check_count,
     "DATALOADER.NUM_WORKERS": partial(check_number, at_least=0, at_most=1024),
     "DATALOADER.REPEAT_THRESHOLD": _share,
-    "SOLVER.MAX_ITER": check_count,
+    "SOLVER.MAX_ITER": partial(check_count, at_most=10**12),
     "SOLVER.BASE_LR": _above_0,
     "SOLVER.BASE_LR_END": _from_0,
     "SOLVER.MOMENTUM": _below_1,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import ArgumentError, UserError
 from ..registry import Registry
+from ..structures import BoxMode, box_of
 from .values import clean_name
 
 __all__ = [
@@ -25,6 +29,7 @@ __all__ = [
 
 DatasetDicts = list[dict[str, Any]]
 
+_IN_PIXELS = (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
 _SLICE = re.compile(r"(?P<name>.+)\[(?P<start>\d{0,18}):(?P<stop>\d{0,18})\]")
 
 
@@ -100,11 +105,14 @@ class _DatasetCatalog(Registry):
         """Read the data set `name`; `where` is the key or flag that the name came from.
 
         Raises:
-            UserError: the name is unknown, a slice is empty, or files are missing or broken.
+            UserError: the name is unknown, a slice is empty, files are missing or broken, or a function of the user's
+                own returns a box or a class that no model can be trained on.
         """
         part = None if super().__contains__(name) else _SLICE.fullmatch(name)
         if part is None:
-            return super().get(name, where)()
+            records = super().get(name, where)()
+            _check_objects(records, name, where)
+            return records
         whole = self.get(part["name"], where)
         MetadataCatalog.get(name).set(**MetadataCatalog.get(part["name"]).as_dict() | {"name": name})
         start, stop = (int(part[k]) if part[k] else None for k in ("start", "stop"))
@@ -121,6 +129,42 @@ class _DatasetCatalog(Registry):
         """Remove a data set and its metadata."""
         super().remove(name)
         MetadataCatalog.remove(name)
+
+
+def _check_objects(records: DatasetDicts, name: str, where: str) -> None:
+    """Check the boxes and classes of a data set, which a function of the user's own may have returned.
+
+    The readers of this package have checked theirs already, so that this only has to be fast for right ones.
+    """
+    names = MetadataCatalog.get(name).get("thing_classes")
+    classes = None if names is None else range(len(names))
+    for record in records:
+        for i, a in enumerate(record.get("annotations", ())):
+            if classes is not None and a.get("category_id") not in classes:
+                problem = f"category_id: expected 0 to {len(classes) - 1}, found {a.get('category_id')!r}"
+            else:
+                problem = "" if _is_usual(a) else _box_problem(a)
+            if problem:
+                source = f"{where}: " if where else ""
+                raise UserError(f"{source}data set {name!r}: {record.get('file_name')}: annotations[{i}].{problem}")
+
+
+def _is_usual(annotation: dict[str, Any]) -> bool:
+    """Return whether a box is four finite numbers in pixels, as nearly all are."""
+    try:
+        box = annotation["bbox"]
+        return annotation["bbox_mode"] in _IN_PIXELS and len(box) == 4 and math.isfinite(sum(box))
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _box_problem(annotation: dict[str, Any]) -> str:
+    """Return why a box cannot be used, or "" if it can."""
+    try:
+        finite = np.isfinite(box_of(annotation)).all()
+    except ValueError as e:
+        return str(e)
+    return "" if finite else f"bbox: expected finite numbers, found {annotation['bbox']!r}"
 
 
 def is_slice(name: str) -> bool:

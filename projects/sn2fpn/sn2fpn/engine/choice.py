@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import NamedTuple
 
-from ..errors import UserError
+from ..errors import UserError, check_choice
 
 __all__ = ["ENGINES", "TESTED_COMMIT", "Engine", "choose_engine"]
 
@@ -37,8 +37,10 @@ def choose_engine(wanted: str, config_file: str = "") -> Engine:
         config_file: path of the configuration; Python configurations need the native engine.
 
     Raises:
+        ArgumentError: there is no such engine.
         UserError: "detectron2" is wanted, but it cannot be imported or cannot run the configuration.
     """
+    check_choice("--engine", wanted, ENGINES)
     if wanted == "native":
         return Engine("native", "--engine native")
     if config_file.endswith(".py"):

@@ -26,8 +26,12 @@ def load_config(args: Any) -> CfgNode:
     return cfg
 
 
-def validate(cfg: CfgNode, args: Any) -> None:
+def validate(cfg: CfgNode, args: Any = None) -> None:
     """Check what would otherwise fail hours later, in either engine.
+
+    Args:
+        cfg: the configuration.
+        args: the command line, from `default_argument_parser`; None stands for training in the present processes.
 
     Raises:
         UserError: keys and flags contradict each other, or a value is out of range.

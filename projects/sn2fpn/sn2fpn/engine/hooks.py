@@ -223,15 +223,19 @@ class Evaluation(Hook):
             return
         self._evaluated_at = trainer.iter
         trainer.storage.put_rare(scalars)
-        stop = False
-        if self.best is not None and comm.is_main_process():
-            with argument_names({"metric": o.key("best_metric")}):
-                improved = self.best.update(trainer.iter, scalars)
-            if improved:
-                trainer.save("model_best", remember=False, **{o.best_metric: self.best.best[1]})
-            stop = 0 < o.patience <= self.best.evaluations_since
-        if comm.broadcast_object(stop):
+        if self.best is None:
+            return
+        improved, value, since = comm.call_on_main(lambda: self._judge(self.best, scalars))
+        if improved:  # all processes save, since the file holds the random states of all
+            trainer.save("model_best", remember=False, **{o.best_metric: value})
+        if 0 < o.patience <= since:
             trainer.stop(f"{o.best_metric} has not improved for {o.patience} evaluations")
+
+    def _judge(self, best: BestModel, scalars: dict[str, float]) -> tuple[bool, float, int]:
+        """Return whether an evaluation is the best one, the best value, and the number of evaluations since then."""
+        with argument_names({"metric": self.options.key("best_metric")}):
+            improved = best.update(self.trainer.iter, scalars)
+        return improved, best.best[1], best.evaluations_since
 
 
 class Progress(Hook):

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import inspect
 import logging
+import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,12 +31,12 @@ from ..data import (
     make_train_loader,
     register_custom,
 )
-from ..errors import UserError, argument_names, check_choice, did_you_mean
+from ..errors import ArgumentError, UserError, argument_names, check_choice, did_you_mean
 from ..evaluation import TASKS, COCOEvaluator, PascalVOCEvaluator
 from ..modeling import loss_names
 from ..modeling.backbone import own_random_stream
 from ..modeling.build import check_device
-from ..signatures import keyword_parameters
+from ..signatures import fits, keyword_parameters, type_words
 from .options import LAZY_KEYS, LAZY_RANGES, check_options, read_options
 from .recipe import Recipe
 from .solver import GradientClipper, LRMultiplier, gradient_clipper
@@ -183,7 +184,8 @@ class LazyRecipe(Recipe):
         names = set_names(self.cfg.dataloader.test) if self.test_sets() else None
         if not names or "mapper" not in self.cfg.dataloader.test:
             return None
-        return draw_set(names[0], instantiate(self.cfg.dataloader.test.mapper), model, path)
+        limit = getattr(getattr(model, "roi_heads", None), "max_detections", -1)
+        return draw_set(names[0], instantiate(self.cfg.dataloader.test.mapper), model, path, limit=limit)
 
     def dump(self) -> str:
         return to_yaml(self.cfg)
@@ -228,8 +230,13 @@ def _nodes(config: Any) -> Iterator[DictConfig]:
 
 
 def _check_arguments(node: DictConfig) -> None:
-    """Raise a UserError if the target of a node does not exist or does not take one of its arguments."""
+    """Raise a UserError if the target of a node does not exist, or does not take an argument or the type of its value.
+
+    Of types, only text for a number or a truth value is refused, because other packages may annotate too strictly for
+    more. Text such as "False" would count as true.
+    """
     target = target_of(node)
+    takes = keyword_parameters(target)
     try:
         signature = inspect.signature(target)
     except (TypeError, ValueError):  # some that are written in C have none
@@ -240,8 +247,16 @@ def _check_arguments(node: DictConfig) -> None:
         try:
             signature.bind_partial(**{str(name): None})
         except TypeError:
-            near = did_you_mean(str(name), keyword_parameters(target))
+            near = did_you_mean(str(name), takes)
             raise UserError(f"{full_key(node)} ({dotted_name(target)}): takes no argument {name!r}{near}") from None
+        hint = takes[name].annotation if name in takes else None
+        if isinstance(node[name], str) and _is_scalar(hint) and not fits(node[name], hint):
+            raise ArgumentError(full_key(node, name), f"expected {type_words(hint)}, found the text {node[name]!r}")
+
+
+def _is_scalar(annotation: Any) -> bool:
+    """Return whether an annotation allows numbers, truth values, text and None only."""
+    return all(a in (bool, int, float, str, type(None)) for a in typing.get_args(annotation) or [annotation])
 
 
 def _replace(node: DictConfig, built: Any) -> None:

@@ -10,9 +10,8 @@ from .. import distributed as comm
 from ..checkpoint import load_trained
 from ..errors import argument_names
 from .folder import run_folder
-from .options import world_size
-from .preflight import check_recipe
-from .recipe import CfgRecipe, Recipe
+from .preflight import check_recipe, checked_recipe
+from .recipe import Recipe
 from .record import check_same_model
 from .setup import default_setup
 from .testing import evaluate
@@ -38,7 +37,7 @@ def load_config(args: Any) -> Any:
     from .config import load_config
 
     cfg = load_config(args)
-    check_recipe(CfgRecipe(cfg, world_size(args)), args.eval_only)
+    checked_recipe(cfg, args)
     return cfg
 
 
@@ -54,8 +53,11 @@ def run(cfg: Any, args: Any, engine: Any = "") -> dict[str, Any]:
         cfg: a full configuration, or a recipe.
         args: the command line, from `default_argument_parser`.
         engine: the first line of the log.
+
+    Raises:
+        UserError: a mistake, which the check of the configuration finds before anything is made.
     """
-    recipe = cfg if isinstance(cfg, Recipe) else CfgRecipe(cfg)
+    recipe = cfg if isinstance(cfg, Recipe) else checked_recipe(cfg, args)
     with run_folder(recipe.options, args) as notes:
         return _run(recipe, args, engine, notes)
 

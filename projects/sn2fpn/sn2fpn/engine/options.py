@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .. import distributed as comm
 from ..config.ranges import RANGES
 from ..errors import UserError
 from ..signatures import fits, type_words
@@ -151,7 +152,7 @@ def check_options(o: RunOptions, args: Any, *, has_train: bool, has_test: bool) 
 
     Args:
         o: the options.
-        args: the command line, from `default_argument_parser`.
+        args: the command line, from `default_argument_parser`; None stands for training in the present processes.
         has_train: whether the configuration names data sets to train on.
         has_test: whether the configuration names data sets to evaluate on.
 
@@ -164,7 +165,7 @@ def check_options(o: RunOptions, args: Any, *, has_train: bool, has_test: bool) 
         raise UserError(f"{o.key('patience')} needs a metric in {o.key('best_metric')}, for example bbox/AP")
     if (o.best_metric or o.val_loss) and not has_test:
         raise UserError(f"{o.key('best_metric')} and {o.key('val_loss')} need a data set in {o.key('test_sets')}")
-    if args.eval_only:
+    if args is not None and args.eval_only:
         if not o.weights:
             raise UserError(f"--eval-only: {o.key('weights')} is empty; set it to path/to/model_final.pth")
         if not has_test:
@@ -175,8 +176,10 @@ def check_options(o: RunOptions, args: Any, *, has_train: bool, has_test: bool) 
     _check_batch(o, world_size(args))
 
 
-def world_size(args: Any) -> int:
-    """Return the number of processes that a command line, or torchrun around it, starts."""
+def world_size(args: Any = None) -> int:
+    """Return the number of processes that have joined, or else that a command line, or torchrun around it, starts."""
+    if args is None or comm.get_world_size() > 1:
+        return comm.get_world_size()
     return int(os.environ.get("WORLD_SIZE", args.num_gpus * args.num_machines))
 
 

@@ -13,13 +13,32 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..config import CfgNode
 from ..errors import ArgumentError, UserError, check_choice
-from .recipe import Recipe
+from .config import validate
+from .options import world_size
+from .recipe import CfgRecipe, Recipe
 from .solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
+
+__all__ = ["check_parts", "check_recipe", "check_solver", "checked_recipe"]
 
 _DEVICES = ("cuda", "cpu", "mps", "xpu")
 
-__all__ = ["check_parts", "check_recipe", "check_solver"]
+
+def checked_recipe(cfg: CfgNode, args: Any = None) -> CfgRecipe:
+    """Return the recipe of a YAML configuration after all checks that need no data.
+
+    Args:
+        cfg: the configuration.
+        args: the command line, from `default_argument_parser`; None stands for training in the present processes.
+
+    Raises:
+        UserError: see `config.validate` and `check_recipe`.
+    """
+    validate(cfg, args)
+    recipe = CfgRecipe(cfg, world_size(args))
+    check_recipe(recipe, args is not None and args.eval_only)
+    return recipe
 
 
 def check_recipe(recipe: Recipe, eval_only: bool = False) -> None:

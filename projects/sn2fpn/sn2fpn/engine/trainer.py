@@ -24,8 +24,9 @@ from ..program import Interrupted
 from .hooks import Hook, default_hooks
 from .interrupts import Interrupts, Stopped
 from .options import RunOptions
+from .preflight import checked_recipe
 from .randomness import Randomness, seed_everything
-from .recipe import CfgRecipe, Recipe
+from .recipe import Recipe
 from .record import ClassNames, Configuration
 from .writers import MetricStorage
 
@@ -39,7 +40,10 @@ class Trainer:
     """The loop that trains the model of a recipe on its data; hooks do what happens around the steps.
 
     Args:
-        recipe: makes the parts of the run; a configuration stands for its `CfgRecipe`.
+        recipe: makes the parts of the run; a configuration stands for its recipe, after the checks of the command line.
+
+    Raises:
+        UserError: a mistake in the configuration.
 
     Attributes:
         model: the model itself, also where DistributedDataParallel wraps it.
@@ -56,7 +60,7 @@ class Trainer:
     """
 
     def __init__(self, recipe: Recipe | CfgNode) -> None:
-        self.recipe = recipe = recipe if isinstance(recipe, Recipe) else CfgRecipe(recipe)
+        self.recipe = recipe = recipe if isinstance(recipe, Recipe) else checked_recipe(recipe)
         self.options = o = recipe.options
         self._randomness = Randomness(seed_everything(o.seed))
         self.model = recipe.build_model()
@@ -189,10 +193,19 @@ class Trainer:
 
     def _fail_not_finite(self, batch: list[dict[str, Any]], what: str) -> NoReturn:
         ids = ", ".join(str(d.get("image_id", d.get("file_name"))) for d in batch)
+        self._fail_diverged(f"{what} on images {ids}")
+
+    def _check_weights(self) -> None:
+        """Fail if the last step has made weights that are not finite although its losses were, by too large a step."""
+        broken = [name for name, value in self.model.state_dict().items() if not torch.isfinite(value).all()]
+        if broken:
+            self._fail_diverged(f"{len(broken)} tensors of the model hold NaN or infinite values, such as {broken[0]}")
+
+    def _fail_diverged(self, what: str) -> NoReturn:
         safe = f"the last good checkpoint is {self._last_saved}" if self._last_saved else "no checkpoint was saved yet"
         key = self.options.key
         raise UserError(
-            f"the training diverged at iteration {self.iter + 1}: {what} on images {ids}; {safe}. Common remedies are "
+            f"the training diverged at iteration {self.iter + 1}: {what}; {safe}. Common remedies are "
             f"a lower {key('lr')}, a longer {key('warmup_iters')}, {key('clip')} True, or {key('trunk_norm')} BN or "
             "GN when training from scratch (FrozenBN needs pretrained weights)"
         )
@@ -204,7 +217,11 @@ class Trainer:
             name: name of the file without `.pth`.
             remember: whether `--resume` continues from this file.
             extra: further values for the file.
+
+        Raises:
+            UserError: weights are not finite, so that the file would be of no use; or it cannot be written.
         """
+        self._check_weights()
         self._randomness.record()
         self.checkpointer.save(name, tag_last=remember, iteration=self.iter, **extra)
         self.checkpointer.delete_old(self.options.checkpoints_to_keep)

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ..atomic import DAY_S, remove_leftovers
 from ..errors import UserError
 from ..visualization import Shown, shown_detections
 from .inputs import Unreadable, Video, find_files, is_video, read_picture
@@ -44,6 +45,7 @@ def run(args: Any) -> int:
         outputs = name_outputs(files, folder)
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
+        remove_leftovers(folder, DAY_S)
         if (folder / PREDICTIONS).is_dir():
             raise UserError(f"--output {shown(folder)}: a folder has the place of the file {PREDICTIONS}")
     for name in missing:

@@ -11,6 +11,7 @@ from torch import nn
 
 from ...errors import ArgumentError, UserError, argument_names, check_choice, keys_of
 from ...layers import FrozenBatchNorm2d
+from ...ranges import check_count
 from .blocks import BasicBlock, BasicStem, BottleneckBlock, DeepESDStem, ESDOptions, TrunkPart
 from .resnet import ResNet
 
@@ -113,6 +114,9 @@ def make_resnet(
     if res2_out_channels is None:
         res2_out_channels = 64 if depth in _LIGHT else 256
     _check(depth, res5_dilation, out_features, freeze_at)
+    counts = dict(stem_out_channels=stem_out_channels, res2_out_channels=res2_out_channels)
+    for name, number in {**counts, "num_groups": num_groups, "width_per_group": width_per_group}.items():
+        check_count(name, number)
     if depth in _LIGHT:
         _check_light(depth, res2_out_channels=res2_out_channels, num_groups=num_groups, res5_dilation=res5_dilation)
     if esd is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from ...atomic import DAY_S, remove_leftovers
 from ...errors import UserError, did_you_mean
 from ...program import Interrupted
 from ..files import locked
@@ -107,6 +108,8 @@ def _train(
     """Train the cells that are not finished; `Interrupted` says that a signal has stopped the run."""
     check_folders(study, folder)
     _name_strangers(study, folder)
+    for place in (folder, *folder.glob("cells/*/*")):
+        remove_leftovers(place, DAY_S)
     study.save(folder / "study.yaml")
     executor = _executor(args, study, folder)
     print(f"Study {study.name}: {len(study.variants)} variants x {len(study.seeds)} seeds in {folder}", flush=True)

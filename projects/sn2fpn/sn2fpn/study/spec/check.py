@@ -7,12 +7,15 @@ from typing import Any
 
 import yaml
 
+from ...config import CfgNode
+from ...data import register_custom
 from ...engine import default_argument_parser, prepare
-from ...errors import UserError, did_you_mean, nearby_files
+from ...errors import UserError, check_choice, did_you_mean, nearby_files
+from ...evaluation import score_names
 from ...pyramids import PYRAMIDS, backbone_names
 from ..folder import CellFolder
 from .study import Cell, Study, Variant
-from .syntax import flatten
+from .syntax import DEFAULT_METRICS, flatten
 from .tuning import TUNING_FOLDER, tuning_study
 
 __all__ = ["check_folders", "check_study"]
@@ -64,6 +67,19 @@ def _check_variant(study: Study, variant: Variant, folder: Path, num_gpus: int) 
         prepare(default_argument_parser().parse_args(arguments))
     except UserError as e:
         raise UserError(f"{where}: {e}") from None
+    _check_metrics(study, cfg)
+
+
+def _check_metrics(study: Study, cfg: CfgNode) -> None:
+    """Check that the evaluators of the test sets give the metrics.
+
+    Those of `METRICS` when it is left out may be missing, but not the first one, because VOC has no sizes of objects.
+    """
+    register_custom(cfg.DATASETS.CUSTOM)  # tells the metric of a data set
+    given = [name for test_set in cfg.DATASETS.TEST for name in score_names(cfg, test_set)]
+    for i, metric in enumerate(study.metrics if given else ()):
+        score = metric.partition("-")[0]  # the name of a class may follow
+        check_choice(f"{study.path}: METRICS", score, given if i == 0 else dict.fromkeys([*given, *DEFAULT_METRICS]))
 
 
 def check_folders(study: Study, folder: Path) -> None:

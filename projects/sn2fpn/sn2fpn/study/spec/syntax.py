@@ -12,9 +12,9 @@ from ...config.node import UniqueKeyLoader
 from ...engine import ENGINES
 from ...errors import UserError, did_you_mean, nearby_files
 
-__all__ = ["flatten", "nest", "read_yaml"]
+__all__ = ["DEFAULT_METRICS", "flatten", "nest", "read_yaml"]
 
-_METRICS = ["bbox/AP", "bbox/AP50", "bbox/AP75", "bbox/APs", "bbox/APm", "bbox/APl"]
+DEFAULT_METRICS = ["bbox/AP", "bbox/AP50", "bbox/AP75", "bbox/APs", "bbox/APm", "bbox/APl"]
 
 # key -> (type, default, type of the items); a key whose default is ... must be given
 _KEYS: dict[str, tuple[type, Any, type | None]] = {
@@ -25,7 +25,7 @@ _KEYS: dict[str, tuple[type, Any, type | None]] = {
     "EXCLUDE": (list, [], dict),
     "SEEDS": (list, [1], int),
     "BASELINE": (dict, {}, None),
-    "METRICS": (list, _METRICS, str),
+    "METRICS": (list, DEFAULT_METRICS, str),
     "ENGINE": (str, "auto", None),
     "IMPORTS": (list, [], str),
     "QUESTIONS": (list, [], dict),
