@@ -201,7 +201,7 @@ class Evaluation(Hook):
         return period > 0 and (self.trainer.iter + 1) % period == 0
 
     def _is_missing(self) -> bool:
-        """Return whether the run was killed between a checkpoint and the row with the results that should follow."""
+        """Return whether the run ended between a checkpoint and the row with the results that should follow."""
         file = Path(self.options.output_dir) / _METRICS
         return comm.call_on_main(lambda: lacks_row(file, self.trainer.iter))
 
@@ -254,10 +254,10 @@ class Progress(Hook):
     def before_train(self) -> None:
         t = self.trainer
         self._console = ConsoleWriter(t.start_iter, t.max_iter, self._images)
-        missing = 0 < t.start_iter < t.max_iter and lacks_row(self._dir / _METRICS, t.iter)
+        missing = t.start_iter > 0 and lacks_row(self._dir / _METRICS, t.iter)
         self._rows = JSONWriter(self._dir / _METRICS, t.start_iter)
         self._events = TensorBoardWriter(self._dir, t.start_iter)
-        if missing:  # the run was killed between the checkpoint and this row
+        if missing:  # the run ended between the checkpoint and this row
             self._write(self._smoothed() if self._is_due() else {})
 
     def after_step(self) -> None:
@@ -282,6 +282,8 @@ class Progress(Hook):
         return t.storage.smoothed() | {"eta_seconds": remaining, "peak_memory_mib": peak_memory_mib()}
 
     def _write(self, scalars: dict[str, float]) -> None:
+        if self.trainer.interrupts.stopped:  # in an evaluation: --resume repeats it and then writes the row as a whole
+            return
         scalars = scalars | self.trainer.storage.take_rare()
         if scalars:
             self._rows.write(self.trainer.iter, scalars)
