@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from sn2fpn.config import CfgNode, get_cfg
 from sn2fpn.data.shapes import write_shapes
 
 _ROOT = Path(__file__).parents[2]
+_VOLATILE = {"time", "data_time", "eta_seconds", "peak_memory_mib"}
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +66,14 @@ def tiny_cfg(tiny_keys: dict[str, Any], tmp_path: Path) -> Callable[..., CfgNode
         return cfg
 
     return make
+
+
+@pytest.fixture
+def lasting_rows() -> Callable[[Path], list[dict[str, Any]]]:
+    """`lasting_rows(folder)` returns the rows of `metrics.json` without the columns that differ from run to run."""
+
+    def read(folder: Path) -> list[dict[str, Any]]:
+        rows = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+        return [{k: v for k, v in row.items() if k not in _VOLATILE} for row in rows]
+
+    return read

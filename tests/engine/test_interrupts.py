@@ -16,14 +16,17 @@ import torch
 from sn2fpn.config import CfgNode
 from sn2fpn.data import BatchLoader, register_custom
 from sn2fpn.engine import Trainer
-from sn2fpn.engine.hooks import Hook
+from sn2fpn.engine.hooks import Hook, Progress
 from sn2fpn.errors import UserError
 from sn2fpn.program import Interrupted
 
 MakeCfg = Callable[..., CfgNode]
+ReadRows = Callable[[Path], list[dict[str, Any]]]
 
 
-def _train(cfg: CfgNode, resume: bool = False, at: int = -1, do: Callable[[], None] = lambda: None) -> Trainer:
+def _train(
+    cfg: CfgNode, resume: bool = False, at: int = -1, do: Callable[[], None] = lambda: None, period: int = 1
+) -> Trainer:
     register_custom(cfg.DATASETS.CUSTOM)
     Path(cfg.OUTPUT_DIR).mkdir(exist_ok=True, parents=True)
     trainer = Trainer(cfg)
@@ -34,8 +37,8 @@ def _train(cfg: CfgNode, resume: bool = False, at: int = -1, do: Callable[[], No
                 do()
 
     for hook in trainer.hooks:
-        if hasattr(hook, "_period"):
-            hook._period = 1  # writes metrics in every iteration
+        if isinstance(hook, Progress):
+            hook._period = period
     trainer.hooks.insert(0, Do())
     trainer.resume_or_load(resume)
     trainer.train()
@@ -52,40 +55,50 @@ def _kill_a_worker() -> None:
     worker.join()
 
 
-def _scores(folder: Path) -> dict[int, float]:
-    rows = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
-    return {row["iteration"]: row["bbox/AP50"] for row in rows if "bbox/AP50" in row}
-
-
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("period", "image", "words"),
+    [
+        (1, 6, r"^Interrupted after iteration 6 by SIGTERM; .*model_0000005.pth was saved"),
+        (20, 6, r"^Interrupted after iteration 6 by SIGTERM; .*model_0000005.pth was saved"),
+        (20, 10, r"^Interrupted during the last evaluation by SIGTERM; .*model_final.pth is complete"),
+    ],
+)
 def test_an_evaluation_that_was_stopped_is_made_up_for(
-    tiny_cfg: MakeCfg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    period: int,
+    image: int,
+    words: str,
+    tiny_cfg: MakeCfg,
+    lasting_rows: ReadRows,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     keys = {"SEED": 4, "SOLVER.MAX_ITER": 9, "TEST.EVAL_PERIOD": 3, "TEST.BEST_METRIC": "bbox/AP50"}
-    whole = _train(tiny_cfg(keys | {"OUTPUT_DIR": str(tmp_path / "whole")}))
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    straight = _train(tiny_cfg(keys | {"OUTPUT_DIR": str(whole)}), period=period)
     seen: list[int] = []
     batches_of = BatchLoader.__iter__
 
-    def stop_at_the_second_image(loader: BatchLoader) -> Iterator[list[dict[str, Any]]]:
+    def stop_at_the_image(loader: BatchLoader) -> Iterator[list[dict[str, Any]]]:
         for batch in batches_of(loader):
             if len(batch) == 1:  # an image of an evaluation
                 seen.append(batch[0]["image_id"])
-                if len(seen) == 6:  # the second one of the second evaluation
+                if len(seen) == image:  # the second one of an evaluation of four
                     _signal()
             yield batch
 
-    monkeypatch.setattr(BatchLoader, "__iter__", stop_at_the_second_image)
-    cfg = tiny_cfg(keys | {"OUTPUT_DIR": str(tmp_path / "cut")})
-    with pytest.raises(Interrupted, match=r"^Interrupted after iteration 6 by SIGTERM; .*model_0000005.pth was saved"):
-        _train(cfg)
-    assert len(seen) == 6
-    assert sorted(_scores(tmp_path / "cut")) == [2]
-    resumed = _train(cfg, resume=True)
-    assert _scores(tmp_path / "cut") == _scores(tmp_path / "whole")
-    assert sorted(_scores(tmp_path / "cut")) == [2, 5, 8]
-    a, b = whole.model.state_dict(), resumed.model.state_dict()
+    monkeypatch.setattr(BatchLoader, "__iter__", stop_at_the_image)
+    cfg = tiny_cfg(keys | {"OUTPUT_DIR": str(cut)})
+    with pytest.raises(Interrupted, match=words):
+        _train(cfg, period=period)
+    assert len(seen) == image
+    assert [row["iteration"] for row in lasting_rows(cut) if "bbox/AP50" in row] == [2, 5][: image // 4]
+    resumed = _train(cfg, resume=True, period=period)
+    assert lasting_rows(cut) == lasting_rows(whole)
+    assert [row["iteration"] for row in lasting_rows(cut) if "bbox/AP50" in row] == [2, 5, 8]
+    a, b = straight.model.state_dict(), resumed.model.state_dict()
     assert all(torch.equal(a[k], b[k]) for k in a)
-    histories = [json.loads((tmp_path / name / "best_metric.json").read_text()) for name in ("whole", "cut")]
+    histories = [json.loads((folder / "best_metric.json").read_text()) for folder in (whole, cut)]
     assert histories[0] == histories[1]
 
 

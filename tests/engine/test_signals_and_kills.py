@@ -1,7 +1,8 @@
 """Tests of runs that are stopped by signals or killed: nothing is lost, and a resumed run ends with the same weights.
 
-A chain of runs in one output folder is interrupted again and again, and then ends. Its final weights are compared bit
-by bit with those of a run that was never interrupted. `SN2FPN_KILLS` sets the number of kills of each chain:
+A chain of runs in one output folder is interrupted again and again, and then ends. Its final weights and the rows of
+`metrics.json` are compared bit by bit with those of a run that was never interrupted. `SN2FPN_KILLS` sets the number of
+kills of each chain:
 
     SN2FPN_KILLS=200 python -m pytest -s -m slow -k lose_nothing tests/engine/test_signals_and_kills.py
 """
@@ -25,6 +26,7 @@ import torch
 from sn2fpn.program import STOP_SIGNALS
 
 pytestmark = pytest.mark.slow
+ReadRows = Callable[[Path], list[dict[str, Any]]]
 
 _ROOT = Path(__file__).parents[2]
 _CONFIG = _ROOT / "configs/quick/faster_rcnn_R18_sni_shapes.yaml"
@@ -55,8 +57,7 @@ def _program(arguments: list[str], log: Path, ignore_hangup: bool) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    if ignore_hangup:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if ignore_hangup else signal.SIG_DFL)  # however the tests were started
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # as in a program that was started by itself
     from sn2fpn.engine import main
@@ -129,7 +130,7 @@ def _iteration(out: Path) -> int:
     return int((out / "last_checkpoint").read_text().removeprefix("model_").removesuffix(".pth"))
 
 
-def _assert_same_end(keys: dict[str, Any], processes: int, tmp_path: Path) -> None:
+def _assert_same_end(keys: dict[str, Any], processes: int, tmp_path: Path, rows_of: ReadRows) -> None:
     """Let the chain end, and compare it with a run that nothing has interrupted."""
     out, end = Path(keys["OUTPUT_DIR"]), {"SOLVER.MAX_ITER": _iteration(Path(keys["OUTPUT_DIR"])) + 4}
     whole = tmp_path / "whole"
@@ -139,6 +140,7 @@ def _assert_same_end(keys: dict[str, Any], processes: int, tmp_path: Path) -> No
     assert ours["iteration"] == theirs["iteration"]
     for key in ("model", "ema"):
         assert all(torch.equal(value, theirs[key][name]) for name, value in ours[key].items())
+    assert rows_of(out) == rows_of(whole)
 
 
 @pytest.fixture(autouse=True)
@@ -157,7 +159,9 @@ def keys(tiny_keys: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_every_signal_saves_and_ends(processes: int, keys: dict[str, Any], tmp_path: Path) -> None:
+def test_every_signal_saves_and_ends(
+    processes: int, keys: dict[str, Any], lasting_rows: ReadRows, tmp_path: Path
+) -> None:
     before = -1
     cases = [(number, target) for number in STOP_SIGNALS for target in ("main", "group")]
     for number, target in [*cases, (signal.SIGTERM, "worker" if processes == 1 else "rank")]:
@@ -178,12 +182,16 @@ def test_every_signal_saves_and_ends(processes: int, keys: dict[str, Any], tmp_p
         assert "Traceback" not in run.said()
         assert _iteration(run.out) > before
         before = _iteration(run.out)
-    _assert_same_end(keys, processes, tmp_path)
+    _assert_same_end(keys, processes, tmp_path, lasting_rows)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_kills_lose_nothing(
-    processes: int, keys: dict[str, Any], tmp_path: Path, record_testsuite_property: Callable[[str, object], None]
+    processes: int,
+    keys: dict[str, Any],
+    lasting_rows: ReadRows,
+    tmp_path: Path,
+    record_testsuite_property: Callable[[str, object], None],
 ) -> None:
     choose = random.Random(processes)
     victims = ["main", "writing main", "worker"] if processes == 1 else ["main", "writing rank", "rank", "worker"]
@@ -206,7 +214,7 @@ def test_kills_lose_nothing(
         assert "memory" in run.said() and "Traceback" not in run.said(), run.said()
         if victim == "worker":
             assert "was saved. Add --resume" in run.said()
-    _assert_same_end(keys, processes, tmp_path)
+    _assert_same_end(keys, processes, tmp_path, lasting_rows)
     record_testsuite_property(f"kills survived by {processes} processes", f"{_KILLS} of {_KILLS}")
     print(f"\n{processes} process(es): {_KILLS} of {_KILLS} kills survived")
 

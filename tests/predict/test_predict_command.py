@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -427,18 +428,19 @@ def test_a_full_disk(
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_what_is_done_at_an_interruption_stays(
-    predict: Predict, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals, predict: Predict, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = Predictor.__call__
 
     def interrupted(self: Predictor, image: np.ndarray) -> dict[str, Any]:
         if image.shape[0] == 12:  # tiny.png
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), number)
         return whole(self, image)
 
     monkeypatch.setattr(Predictor, "__call__", interrupted)
-    assert predict([pictures / name for name in ("color.jpg", "tiny.png", "gray.png")]) == 130
+    assert predict([pictures / name for name in ("color.jpg", "tiny.png", "gray.png")]) == 128 + number
     images = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
     assert [Path(i["file_name"]).name for i in images] == ["color.jpg"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["color.jpg", "predictions.json"]

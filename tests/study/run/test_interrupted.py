@@ -24,8 +24,14 @@ _LONG = 100_000
 def _start(study: Path, *flags: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "sn2fpn.study", "run", str(study), "--output", str(study.parent / "out"), *flags]
     return subprocess.Popen(
-        command, env=_ENV, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    )  # a process group of its own, as a terminal would start it
+        command,
+        env=_ENV,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # a process group of its own, as a terminal would start it
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # also where the tests run under nohup
+    )
 
 
 def _wait(condition: Callable[[], Any], process: subprocess.Popen[str] | None = None, seconds: float = 240) -> None:

@@ -61,7 +61,10 @@ def batches_of(loader: Iterable[Any]) -> Iterator[Any]:
         except StopIteration:
             return
         except (RuntimeError, OSError, EOFError):  # torch waits for a batch of a dead worker, or fetches one from it
-            wait([worker.sentinel for worker in workers], timeout=_DYING_S)
+            dying = wait([worker.sentinel for worker in workers], timeout=_DYING_S)
+            for worker in workers:
+                if worker.sentinel in dying:
+                    worker.join(_DYING_S)  # its files are closed a moment before its exit code is known
             _check(workers)
             raise
         yield batch

@@ -15,6 +15,7 @@ from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any
 
 import torch
@@ -151,7 +152,15 @@ def _child(
         code = 1
     for number in STOP_SIGNALS:  # an echo of the signal that has ended the work must not disturb the end of Python
         signal.signal(number, signal.SIG_IGN)
+    Finalize(None, _end_at_once, (code,), exitpriority=-100)  # after data workers were ended
     sys.exit(code)
+
+
+def _end_at_once(code: int) -> None:
+    """End this process without the shutdown of Python, during which threads of torch may abort a finished process."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _work(

@@ -22,6 +22,7 @@ import torch
 from ..atomic import atomic_write, storage_errors
 
 __all__ = [
+    "METRICS",
     "ConsoleWriter",
     "JSONWriter",
     "MetricStorage",
@@ -32,6 +33,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+METRICS = "metrics.json"
+"""The name of the file with the metrics of a run, in its output folder."""
 
 _WINDOW = 20
 _numbers = itertools.count()

@@ -24,7 +24,8 @@ examples:
 The output folder gets a drawing of each input, and predictions.json, a COCO file of all detections. The file also
 holds detections that score less than --score-threshold, if they score more than MODEL.ROI_HEADS.SCORE_THRESH_TEST.
 
-exit codes: 0 done, 1 some inputs could not be read, 2 a mistake in the command, 130 interrupted
+exit codes: 0 done, 1 some inputs could not be read, 2 a mistake in the command, 128 + N stopped by
+signal N (130 after Ctrl-C), which keeps what is done
 """
 
 

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..atomic import DAY_S, remove_leftovers
 from ..errors import UserError
+from ..program import Interrupted
 from ..visualization import Shown, shown_detections
 from .inputs import Unreadable, Video, find_files, is_video, read_picture
 from .loading import load_predictor
@@ -31,7 +32,9 @@ logger = logging.getLogger(__name__)
 
 
 def run(args: Any) -> int:
-    """Do what the command line says and return its exit code: 0 done, 1 inputs were left out, 130 interrupted.
+    """Do what the command line says and return its exit code.
+
+    The code is 0 when all is done, 1 if inputs were left out, and 128 + N if signal number N has stopped it.
 
     Raises:
         UserError: there are mistakes in the arguments, which are found before anything is predicted; or there is no
@@ -53,13 +56,13 @@ def run(args: Any) -> int:
     predictor, categories = load_predictor(args.config_file, args.weights, args.opts, args.trust)
     with _writing_to(folder), coco_writer(folder / PREDICTIONS, categories) as coco, progress:
         job = _Job(predictor, coco, args.score_threshold, progress)
-        failed, interrupted = job.run(outputs)
+        failed, stopped = job.run(outputs)
     job.remarks.log()
     logger.info("Wrote %d detections to %s", coco.detections, folder / PREDICTIONS)
     failed += len(missing)
     if failed:
         logger.error("%d of %d inputs could not be read (see the warnings above)", failed, len(files) + len(missing))
-    return 130 if interrupted else min(failed, 1)
+    return stopped.exit_code if stopped else min(failed, 1)
 
 
 def _progress() -> Progress:
@@ -88,14 +91,14 @@ class _Job:
         limit = getattr(self.predictor.model.roi_heads, "max_detections", -1)
         self.remarks = Remarks(self.score_threshold, limit)
 
-    def run(self, outputs: Mapping[Path, Path]) -> tuple[int, bool]:
-        """Predict on all files, and keep the results so far if Ctrl-C interrupts that.
+    def run(self, outputs: Mapping[Path, Path]) -> tuple[int, Interrupted | None]:
+        """Predict on all files, and keep the results so far if a signal stops that.
 
         Args:
             outputs: the drawing of each file.
 
         Returns:
-            The number of files that cannot be read, and whether prediction was interrupted.
+            The number of files that cannot be read, and what has stopped the prediction, if anything.
         """
         failed = 0
         for file in self.progress.track(list(outputs), description="files"):
@@ -104,15 +107,15 @@ class _Job:
             except Unreadable as e:
                 logger.warning("%s", e)
                 failed += 1
-            except KeyboardInterrupt:
+            except Interrupted as e:
                 logger.error("Interrupted at %s", file)
-                return failed, True
+                return failed, e
             except (MemoryError, RuntimeError) as e:
                 if not _is_out_of_memory(e):
                     raise
                 logger.warning("%s: there is not enough memory to predict on it", file)
                 failed += 1
-        return failed, False
+        return failed, None
 
     def picture(self, file: Path, output: Path) -> None:
         """Predict on a picture. If no detection reaches the threshold, the best few are drawn in gray."""

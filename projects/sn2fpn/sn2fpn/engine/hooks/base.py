@@ -1,0 +1,60 @@
+"""What a hook is, and what it knows of the trainer."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ..interrupts import Interrupts
+from ..writers import MetricStorage
+
+__all__ = ["Hook", "Run"]
+
+
+class Run(Protocol):
+    """What hooks know of the trainer.
+
+    Attributes:
+        start_iter: the first iteration, counted from 0.
+        iter: the present iteration; before the training starts, the last one of the checkpoint that is resumed, or -1.
+        max_iter: the number of iterations.
+        storage: the latest metrics.
+        results: the results of the last evaluation, on the main process.
+        interrupts: the requests to stop.
+    """
+
+    start_iter: int
+    iter: int
+    max_iter: int
+    storage: MetricStorage
+    results: dict[str, Any]
+    interrupts: Interrupts
+
+    def save(self, name: str, remember: bool = True, **extra: Any) -> None:
+        """Write the checkpoint `<name>.pth`, from which `--resume` continues if `remember` is True."""
+
+    def stop(self, reason: str) -> None:
+        """End the training after this iteration."""
+
+
+class Hook:
+    """Something that is done around the steps of the training.
+
+    Attributes:
+        trainer: the trainer, which is set before the training starts.
+        checkpoint_key: the name under which a checkpoint holds the hook's `state_dict()`; "" if it holds none.
+    """
+
+    trainer: Run
+    checkpoint_key = ""
+
+    def before_train(self) -> None:
+        """Called once, after the weights were loaded."""
+
+    def after_step(self) -> None:
+        """Called after the optimizer and the schedule made their step in the iteration `trainer.iter`."""
+
+    def after_train(self) -> None:
+        """Called once, when the training ended by itself, after the last iteration or by an early stop."""
+
+    def close(self) -> None:
+        """Called at the end in any case, also after an error."""

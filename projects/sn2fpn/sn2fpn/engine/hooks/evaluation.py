@@ -1,0 +1,100 @@
+"""Evaluation during a run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from torch import nn
+
+from ... import distributed as comm
+from ...errors import argument_names
+from ..best_model import BestModel
+from ..interrupts import Stopped
+from ..options import RunOptions
+from ..testing import TestSet, evaluate, flatten_results, validation_losses
+from ..writers import METRICS, lacks_row
+from .base import Hook
+from .weights import EMA
+
+__all__ = ["Evaluation"]
+
+logger = logging.getLogger(__name__)
+
+
+class Evaluation(Hook):
+    """Evaluates the model every `options.eval_period` iterations and at the end, and keeps the best model.
+
+    Args:
+        options: the options of the run.
+        test_sets: the data sets; without any, nothing is evaluated.
+        model: the model.
+        ema: the moving average that is evaluated in place of the model's weights.
+
+    A run may end between a checkpoint and the evaluation that follows it. Resuming then begins with that evaluation.
+    """
+
+    def __init__(
+        self, options: RunOptions, test_sets: Sequence[TestSet], model: nn.Module, ema: EMA | None = None
+    ) -> None:
+        self.options = options
+        self.test_sets = test_sets
+        self.model = model
+        self.ema = ema
+        self.best: BestModel | None = None
+        self._evaluated_at = -1
+
+    def before_train(self) -> None:
+        o = self.options
+        if o.best_metric:
+            self.best = BestModel(o.best_metric, Path(o.output_dir), self.trainer.start_iter)
+        if 0 < self.trainer.start_iter < self.trainer.max_iter and self._is_due() and self._is_missing():
+            logger.info("The evaluation after iteration %d is made up for", self.trainer.start_iter)
+            self._run()
+
+    def after_step(self) -> None:
+        if self._is_due():
+            self._run()
+
+    def _is_due(self) -> bool:
+        period = self.options.eval_period
+        return period > 0 and (self.trainer.iter + 1) % period == 0
+
+    def _is_missing(self) -> bool:
+        """Return whether the run ended between a checkpoint and the row with the results that should follow."""
+        file = Path(self.options.output_dir) / METRICS
+        return comm.call_on_main(lambda: lacks_row(file, self.trainer.iter))
+
+    def after_train(self) -> None:
+        if self._evaluated_at != self.trainer.iter:
+            self._run()
+
+    def _run(self) -> None:
+        if not self.test_sets:
+            return
+        trainer, o = self.trainer, self.options
+        try:
+            with self.ema.swapped_in() if self.ema else nullcontext():
+                trainer.results = evaluate(self.test_sets, self.model, o.output_dir, trainer.interrupts)
+                scalars = flatten_results(trainer.results)
+                if o.val_loss:
+                    scalars |= validation_losses(self.test_sets, self.model, trainer.interrupts)
+        except Stopped:  # the trainer saves before the next step
+            return
+        self._evaluated_at = trainer.iter
+        trainer.storage.put_rare(scalars)
+        if self.best is None:
+            return
+        improved, value, since = comm.call_on_main(lambda: self._judge(self.best, scalars))
+        if improved:  # all processes save, since the file holds the random states of all
+            trainer.save("model_best", remember=False, **{o.best_metric: value})
+        if 0 < o.patience <= since:
+            trainer.stop(f"{o.best_metric} has not improved for {o.patience} evaluations")
+
+    def _judge(self, best: BestModel, scalars: dict[str, float]) -> tuple[bool, float, int]:
+        """Return whether an evaluation is the best one, the best value, and the number of evaluations since then."""
+        with argument_names({"metric": self.options.key("best_metric")}):
+            improved = best.update(self.trainer.iter, scalars)
+        return improved, best.best[1], best.evaluations_since
