@@ -51,6 +51,15 @@ def test_wrong_flags_are_answered_with_the_nearest(
     assert words in capsys.readouterr().err
 
 
+def test_a_mistyped_flag_is_named_before_one_that_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = CommandLineParser(prog="program")
+    parser.add_argument("--output", required=True)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--outptu", "x"])
+    assert "unknown flag --outptu; did you mean '--output'?" in capsys.readouterr().err
+    assert parser.parse_args(["--output", "-1"]).output == "-1"
+
+
 def test_commands_inside_of_a_command_line_answer_with_their_own_flags(capsys: pytest.CaptureFixture[str]) -> None:
     parser = CommandLineParser(prog="program")
     parser.add_subparsers().add_parser("run").add_argument("--dry-run", action="store_true")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 
-from sn2fpn.errors import ArgumentError, UserError, argument_names, check_choice, did_you_mean, keys_of
+from sn2fpn.errors import ArgumentError, UserError, argument_names, check_choice, did_you_mean, keys_of, nearby_files
 
 
 def test_an_argument_error_names_the_argument_until_a_caller_knows_a_better_name() -> None:
@@ -58,3 +59,7 @@ def test_did_you_mean_lists_a_few_choices_when_none_is_close() -> None:
     assert did_you_mean("x", "abcdefghij", limit=2) == "; choose from: a, b, … (10 in all)"
     assert did_you_mean("19", ["101", "18", "34"], limit=3) == "; choose from: 18, 34, 101"  # in the order of numbers
     assert did_you_mean("x", []) == ""
+
+
+def test_files_of_the_whole_machine_are_no_suggestions() -> None:
+    assert nearby_files(Path("/no/such/folder/x.json"), "*.json") == ""

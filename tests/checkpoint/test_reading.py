@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from sn2fpn.checkpoint import load_file
-from sn2fpn.errors import UserError, argument_names
+from sn2fpn.errors import ArgumentError, UserError, argument_names
 
 MARKER = "sn2fpn_pickle_executed"
 WEIGHTS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.float64([0.5, -1])}
@@ -244,3 +244,9 @@ def test_sample_bad_files(
         load_file(file)
     assert name in str(error.value)
     assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_of_another_kind_is_named_by_its_beginning(tmp_path: Path) -> None:
+    (tmp_path / "page.pth").write_bytes(b"<html><body>404</body></html>")
+    with pytest.raises(ArgumentError, match=r"page\.pth is damaged or is not a checkpoint: it begins with b'<html>"):
+        load_file(tmp_path / "page.pth")

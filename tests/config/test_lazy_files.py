@@ -235,6 +235,7 @@ reference: {_target_: "${system._target_}", command: touch executed}
 runs_files: {_target_: sn2fpn.engine.import_files, files: [evil.py]}
 loads_files: {_target_: sn2fpn.config.LazyConfig.load, filename: evil.py}
 unpickles: {_target_: torch.load, f: evil.pth, weights_only: false}
+writes_files: {_target_: sn2fpn.data.check.main, argv: [shapes_val, --plot, executed]}
 in_list: [null, {_target_: os.system, command: touch executed}]
 """
 

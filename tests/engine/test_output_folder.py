@@ -263,6 +263,32 @@ def test_evaluating_another_models_checkpoint_is_refused_unless_it_is_allowed(
     assert (tmp_path / "evaluated/inference/tiny_val/results.json").is_file()
 
 
+def test_evaluating_another_pyramid_with_the_same_names_is_refused_and_leaves_the_training_as_it_was(
+    tiny_cfg: MakeCfg, tiny_keys: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = _trainer(tiny_cfg({"SOLVER.MAX_ITER": 1, "DATASETS.TEST": []}))
+    trainer.train()
+    out = tmp_path / "out"
+    (out / "config.yaml").write_text("of the training")
+    keys = tiny_keys | {"MODEL.WEIGHTS": out / "model_final.pth", "OUTPUT_DIR": out}
+    trained = trainer.recipe.cfg.MODEL.BACKBONE.NAME
+    (other,) = {"build_sn2_sni_backbone", "build_sn2_fpn_backbone"} - {trained}
+    assert main(_arguments(["--eval-only"], keys | {"MODEL.BACKBONE.NAME": other})) == 2
+    said = capsys.readouterr().out
+    assert f"trained as another model: MODEL.BACKBONE.NAME was {trained} and is {other}" in said
+    assert "--allow-partial" in said
+    evaluation = {"MODEL.BACKBONE.NAME": trained, "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.1}
+    assert main(_arguments(["--eval-only"], keys | evaluation)) == 0
+    assert (out / "config.yaml").read_text() == "of the training"
+    assert "SCORE_THRESH_TEST: 0.1" in (out / "inference/config.yaml").read_text()
+
+
+@pytest.mark.parametrize("folder", ["", " "])
+def test_a_folder_without_a_name_is_refused(folder: str, tiny_keys: dict[str, Any], capsys: Any) -> None:
+    assert main(_arguments([], tiny_keys | {"OUTPUT_DIR": folder})) == 2
+    assert "OUTPUT_DIR: expected the name of a folder, found" in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------ full disks
 
 

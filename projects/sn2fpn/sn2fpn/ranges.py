@@ -69,9 +69,10 @@ def check_count(argument: str, found: T, at_least: int = 1, at_most: int | None 
         >>> check_count("num_classes", 80)
         80
     """
-    if not _is_whole(found) or found < at_least or (at_most is not None and found > at_most):
-        limit = "" if at_most is None else f" and of at most {at_most}"
-        raise ArgumentError(argument, f"expected a whole number of at least {at_least}{limit}, found {found!r}")
+    if not _is_whole(found) or found < at_least:
+        raise ArgumentError(argument, f"expected a whole number of at least {at_least}, found {found!r}")
+    if at_most is not None and found > at_most:
+        raise ArgumentError(argument, f"expected a whole number of at most {at_most}, found {found!r}")
     return found
 
 

@@ -108,6 +108,7 @@ def find_file(path: str | Path) -> Path:
 
 def _read(file: Path) -> Any:
     """Return the content of a file, which consists of tensors, arrays and plain types."""
+    start = b""
     try:
         with file.open("rb") as stream:
             start = stream.read(len(_LEGACY_TORCH))
@@ -126,4 +127,6 @@ def _read(file: Path) -> Any:
         ) from error
     except Exception as error:  # A broken stream may lead the readers to any error.
         reason = _shown(re.split(r"\n|\. ", str(error).strip())[0]) or type(error).__name__
+        if start and not start.startswith((b"PK", b"\x80")):  # neither an archive nor a pickle of today
+            reason = f"it begins with {start!r}"
         raise ArgumentError("path", f"{file} is damaged or is not a checkpoint: {reason}") from error
