@@ -128,7 +128,7 @@ def _rounded(path: Path) -> str:
         for found in detections:
             found["bbox"] = [round(value, 2) for value in found["bbox"]]
             found["score"] = round(found["score"], 5)
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, OverflowError, KeyError, TypeError, RecursionError) as e:
         raise UserError(f"{path.name}: expected a list of COCO results: {e!r}") from None
     return json.dumps(detections, separators=(",", ":"))
 
