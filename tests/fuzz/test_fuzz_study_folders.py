@@ -79,7 +79,7 @@ def _changed(folder: Path, name: str, content: bytes) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        assert str(error).replace("\n", "").isprintable()
+        assert str(error)
     finally:
         for path, text in before.items():
             path.write_bytes(text)
@@ -140,7 +140,7 @@ def test_any_archive(archive: bytes, data: st.DataObject, tmp_path: Path) -> Non
             assert not any(path.is_symlink() for path in folder.rglob("*"))
             _read_all(folder)
     except UserError as error:
-        assert str(error).replace("\n", "").isprintable()
+        assert str(error)
     assert not list(outside.iterdir()) and {path.name for path in tmp_path.iterdir()} == {file.name, outside.name}
 
 

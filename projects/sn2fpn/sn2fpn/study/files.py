@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_write
+from ..data.values import clean_name
 from ..errors import UserError, shortened
 from ..locks import is_locked, locked
 from ..signatures import fits, type_words
@@ -65,7 +66,8 @@ def check_form(value: Any, form: Any, path: Path, where: str = "") -> None:
     if isinstance(form, dict):
         for key, child in value.items():
             if key in form or ... in form:
-                check_form(child, form.get(key, form.get(...)), path, f"{where}/{key}".lstrip("/"))
+                place = f"{where}/{clean_name(shortened(str(key)))}".lstrip("/")
+                check_form(child, form.get(key, form.get(...)), path, place)
     elif isinstance(form, list):
         for i, child in enumerate(value):
             check_form(child, form[0], path, f"{where}[{i}]")
