@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -28,16 +29,38 @@ from sn2fpn.errors import UserError
         ("MODEL", "PIXEL_STD", ["x"], ["MODEL.PIXEL_STD expects a list"]),
     ],
 )
+@pytest.mark.parametrize("assign", [setattr, operator.setitem])
 @pytest.mark.parametrize("copied", [lambda c: c, copy.deepcopy, CfgNode.clone, lambda c: pickle.loads(pickle.dumps(c))])
 def test_assignments_are_checked_as_files_are(
-    group: str, key: str, value: Any, words: list[str], copied: Callable[[CfgNode], CfgNode]
+    group: str,
+    key: str,
+    value: Any,
+    words: list[str],
+    copied: Callable[[CfgNode], CfgNode],
+    assign: Callable[[CfgNode, str, Any], None],
 ) -> None:
     cfg = copied(get_cfg())
     with pytest.raises(UserError) as e:
-        setattr(cfg[group], key, value)
+        assign(cfg[group], key, value)
     for word in words:
         assert word in str(e.value)
     assert cfg == get_cfg()
+
+
+@pytest.mark.parametrize("key", ["SOLVER.BASE_LR", "SOLVER.MAX_ITER", "SOLVER.WEIGHT_DECAY_BIAS", "MODEL.PIXEL_MEAN"])
+@pytest.mark.parametrize("number", ["9" * 400, "-" + "9" * 400, "0x" + "f" * 5000])
+def test_numbers_that_no_tensor_can_hold_are_refused(key: str, number: str) -> None:
+    value = f"[{number}, 1, 1]" if key == "MODEL.PIXEL_MEAN" else number
+    with pytest.raises(UserError, match=rf"{key} expects numbers that fit into 64 bits, found one of \d+ bits$"):
+        get_cfg().merge_from_list([key, value])
+
+
+@pytest.mark.parametrize("inside", ["'': 2000-01-01", "a: {1: {2: 3}}", "a: !!set {b}", "a: !!binary eA=="])
+def test_a_mapping_of_values_that_no_key_has_is_refused(inside: str, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(f"CUDNN_BENCHMARK: {{{inside}}}")
+    with pytest.raises(UserError, match=r"c\.yaml: CUDNN_BENCHMARK expects true or false"):
+        get_cfg().merge_from_file(str(file))
 
 
 def test_assignments_of_the_right_type_are_converted() -> None:
@@ -66,6 +89,7 @@ def test_a_frozen_configuration_stays_frozen() -> None:
     cfg.freeze()
     with pytest.raises(AttributeError, match="immutable"):
         cfg.SOLVER.MAX_ITER = 3
+    assert copy.deepcopy(cfg).is_frozen()
 
 
 _KEYS = ["SOLVER.MAX_ITER", "MODEL.WEIGHTS", "MODEL.MASK_ON", "SOLVER.STEPS", "MODEL.SNI.MODE", "DATASETS.CUSTOM"]

@@ -1,6 +1,8 @@
 """How many cases the fuzzers of this folder try: few by default, 10,000 each with the profile "long".
 
 pytest tests/fuzz --hypothesis-profile=long
+
+The fuzzer of reports, which take long to write, tries a fiftieth of that.
 """
 
 from __future__ import annotations

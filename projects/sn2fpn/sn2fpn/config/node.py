@@ -8,6 +8,7 @@ of another type also in Python, and YAML is always read safely and has each key 
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -69,18 +70,35 @@ class CfgNode(_CfgNode):
             UserError: the tree is closed, and there is no such key, or it has a value of another type.
             AttributeError: the tree is frozen.
         """
-        path = self.__dict__.get(_PATH)
-        if path is not None and not self.is_frozen() and not name.startswith("COMPUTED_"):
-            value = self._checked_assignment(name, value, f"{path}.{name}".lstrip("."))
-        super().__setattr__(name, value)
+        super().__setattr__(name, value if self.is_frozen() else self._checked_assignment(name, value))
 
-    def _checked_assignment(self, name: str, value: Any, key: str) -> Any:
+    def __setitem__(self, name: str, value: Any) -> None:
+        """Set a key as an attribute does, but also in a frozen tree, as in fvcore.
+
+        Raises:
+            UserError: the tree is closed, and there is no such key, or it has a value of another type.
+        """
+        super().__setitem__(name, self._checked_assignment(name, value))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CfgNode:
+        # By default, a copy is closed before it gets its keys.
+        copied = memo[id(self)] = type(self)()
+        dict.update(copied, copy.deepcopy(dict(self), memo))
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
+
+    def _checked_assignment(self, name: str, value: Any) -> Any:
+        """Return the value to set in this tree, which is checked if the tree is closed."""
+        path = self.__dict__.get(_PATH)
+        if path is None or str(name).startswith("COMPUTED_"):
+            return value
+        key = f"{path}.{name}".lstrip(".")
         if name in self and not isinstance(self[name], _CfgNode):
             return _checked(value, self[name], key, "")
         if name in self and not isinstance(value, dict):
             raise UserError(f"{key} is a group of keys, found {value!r}")
         if name not in self and not isinstance(value, _CfgNode) and not self.is_new_allowed():
-            near = did_you_mean(name, self, prefix=key.removesuffix(name))
+            near = did_you_mean(str(name), self, prefix=key.removesuffix(str(name)))
             advice = "a key of your own goes into a new CfgNode, or needs cfg.set_new_allowed(True) before it"
             raise UserError(f"unknown config key {key!r}{near} ({advice})")
         return CfgNode(value) if type(value) is dict else value
@@ -228,6 +246,8 @@ def _decode(value: Any) -> Any:
         return _CfgNode._decode_cfg_value(value)
     except (RecursionError, MemoryError):  # a text of thousands of brackets or signs stays a text
         return value
+    except (AssertionError, TypeError):  # yacs makes no tree of a mapping with dates or with numbers as keys
+        return value
 
 
 def _checked(value: Any, old: Any, full_key: str, source: str) -> Any:
@@ -236,23 +256,37 @@ def _checked(value: Any, old: Any, full_key: str, source: str) -> Any:
     Raises:
         UserError: the value has another type.
     """
+    where = f"{source}: {full_key}".removeprefix(": ")
+    value = _as_float(value) if type(old) is float or full_key in EITHER_TYPE else value
+    if (bits := _longest(value)) > 64:  # no tensor and no seed can hold such a number
+        raise UserError(f"{where} expects numbers that fit into 64 bits, found one of {bits} bits")
     if full_key in EITHER_TYPE:
         if fits(value, EITHER_TYPE[full_key]):
-            return float(value) if type(value) is int else value
+            return value
         expected = type_words(EITHER_TYPE[full_key])
     else:
         if old is None or type(value) is type(old):
             converted = value
         elif isinstance(value, (list, tuple)) and isinstance(old, (list, tuple)):
             converted = type(old)(value)
-        elif type(value) is int and type(old) is float:
-            converted = float(value)
         else:
             converted = ...
         if converted is not ... and _kinds(converted) <= (_kinds(old) or _kinds(converted)):
             return converted
         expected = f"{type_words(type(old))} (such as {old!r})"
-    raise UserError(f"{source}: {full_key} expects {expected}, found {shortened(repr(value))}".removeprefix(": "))
+    raise UserError(f"{where} expects {expected}, found {shortened(repr(value))}")
+
+
+def _as_float(value: Any) -> Any:
+    """Return an integer as a float where there is such a float, and any other value as it is."""
+    return float(value) if type(value) is int and abs(value) <= sys.float_info.max else value
+
+
+def _longest(value: Any) -> int:
+    """Return the bits of the longest integer that a value is or contains, 0 if there is none."""
+    if isinstance(value, (list, tuple)):
+        return max(map(_longest, value), default=0)
+    return value.bit_length() if type(value) is int else 0
 
 
 def _kinds(value: Any) -> set[type]:

@@ -71,7 +71,7 @@ def build_photos(coco: Path, output: Path) -> dict[str, str]:
         objects = _objects_by_image(content)
         images = {image["id"]: image for image in content["images"] if image["id"] in objects}
         categories = content["categories"]
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise UserError(f"{source}: expected COCO's instances of val2017, but it cannot be read: {e!r}") from None
     sizes = _write_images(images, coco / "val2017", output / "images")
     scaled = {i: [_scaled(o, images[i], sizes[i]) for o in objects[i]] for i in images}

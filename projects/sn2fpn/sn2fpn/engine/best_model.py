@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 from ..atomic import atomic_write
 from ..errors import UserError, check_choice
@@ -30,9 +29,9 @@ class BestModel:
         self._path = output_dir / "best_metric.json"
         self.history: list[tuple[int, float]] = []
         if start_iter and self._path.is_file():
-            stored = _read(self._path)
-            if stored["metric"] == metric:
-                self.history = [(i, v) for i, v in stored["history"] if i < start_iter]
+            stored, history = _read(self._path)
+            if stored == metric:
+                self.history = [entry for entry in history if entry[0] < start_iter]
 
     def update(self, iteration: int, scalars: dict[str, float]) -> bool:
         """Add an evaluation to the history and return whether it is the best one so far.
@@ -64,10 +63,12 @@ class BestModel:
         return len(self.history) - 1 - self.history.index(self.best)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[str, list[tuple[int, float]]]:
+    """Return the metric of a stored history and the history."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return str(stored["metric"]), [(int(iteration), float(value)) for iteration, value in stored["history"]]
+    except (OSError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as e:
         raise UserError(
-            f"{path}: the history of the best metric cannot be read ({e}); without this file, the history starts anew"
+            f"{path}: the history of the best metric cannot be read ({e!r}); without this file, the history starts anew"
         ) from e

@@ -24,7 +24,7 @@ import yaml
 from ..atomic import atomic_write
 from ..config.yaml_limits import LimitedLoader
 from ..errors import UserError
-from .files import is_locked, read_json, write_json
+from .files import check_form, is_locked, read_json, write_json
 
 if TYPE_CHECKING:
     from .spec.study import Cell
@@ -33,6 +33,14 @@ __all__ = ["CellFolder", "State", "Status", "started_cells"]
 
 logger = logging.getLogger(__name__)
 _IDENTITY = "cell.json"
+_FORM_OF_IDENTITY = {"fingerprint": {...: str}}
+_FORM_OF_RESULT = {
+    "results": {...: {...: {...: float | None}}},  # test set, task, metric
+    "iterations": int | None,
+    "train_seconds": float | None,
+    "peak_memory_mib": float | None,
+}
+_FORM_OF_CONFIGURATION = {"DATASETS": {"CUSTOM": list | None}, "TEST": {}}
 _TAIL_BYTES = 16384
 
 
@@ -92,18 +100,25 @@ class CellFolder:
             raise UserError(f"{self.config}: cannot be read as YAML: {e}") from None
         if not isinstance(content, dict):
             raise UserError(f"{self.config}: expected a configuration, found {type(content).__name__}")
+        check_form(content, _FORM_OF_CONFIGURATION, self.config)
         return content
 
     def identity(self) -> dict[str, Any]:
         """Return what the cell is and started from, {} for a cell that never started; UserError for a broken file."""
-        return read_json(self.path / _IDENTITY)
+        return read_json(self.path / _IDENTITY, _FORM_OF_IDENTITY)
 
     def save_identity(self, identity: dict[str, Any]) -> None:
         write_json(self.path / _IDENTITY, identity)
 
     def result(self) -> dict[str, Any]:
         """Return what a finished cell has measured, {} for any other cell; UserError for a broken file."""
-        return read_json(self.result_file)
+        result = read_json(self.result_file, _FORM_OF_RESULT)
+        if self.is_finished and not result.get("results"):
+            raise UserError(f"{self.result_file}: results: expected scores by test set, found none")
+        for name in result.get("results", {}):
+            if "/" in name or not name.isprintable() or not name.strip(" ."):
+                raise UserError(f"{self.result_file}: results: {name!r} cannot be the name of a data set")
+        return result
 
     def save_result(self, result: dict[str, Any]) -> None:
         """Make the cell a finished one."""
@@ -128,7 +143,7 @@ class CellFolder:
             note = f"{fmean(known):.1f}" if known else ""
             return Status(State.FINISHED, result.get("iterations", 0), None, result.get("train_seconds"), note)
         last = _last_training_line(self.metrics)
-        iteration = last.get("iteration", -1) + 1
+        iteration = last["iteration"] + 1 if last else 0
         if is_locked(self.lock):
             return Status(State.RUNNING, iteration, last.get("eta_seconds"), note=self._process())
         if self.failure.is_file():
@@ -166,6 +181,6 @@ def _last_training_line(path: Path) -> dict[str, Any]:
             record = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict) and "total_loss" in record:
+        if isinstance(record, dict) and "total_loss" in record and isinstance(record.get("iteration"), int):
             return record
     return {}

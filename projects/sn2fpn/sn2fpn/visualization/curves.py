@@ -19,6 +19,8 @@ __all__ = ["plot_curves", "read_metrics"]
 
 logger = logging.getLogger(__name__)
 
+_LARGEST = float(np.finfo(np.float32).max)  # training computes with 32 bits
+
 Series = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> iterations, values
 
 
@@ -26,7 +28,7 @@ def read_metrics(path: str | Path) -> Series:
     """Read the curves of all scalars in a `metrics.json`, which has one JSON object with an "iteration" per line.
 
     A resumed run repeats iterations, and the last line with a value counts. Incomplete lines, which a killed run may
-    leave, are skipped with a warning. Values that are not finite numbers are left out.
+    leave, are skipped with a warning. Values that are not finite numbers of 32 bits are left out.
 
     Returns:
         {name: (iterations, values)}, both (N,) float64, with increasing iterations.
@@ -44,11 +46,13 @@ def read_metrics(path: str | Path) -> Series:
         try:
             record = json.loads(line)
             iteration = float(record["iteration"])
-        except (ValueError, KeyError, TypeError, RecursionError):
+            if not abs(iteration) <= _LARGEST:
+                raise ValueError("the iteration is not finite")
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             broken.append(number)
             continue
         for name, value in record.items():
-            if name != "iteration" and isinstance(value, (int, float)) and math.isfinite(value):
+            if name != "iteration" and isinstance(value, (int, float)) and abs(value) <= _LARGEST:  # false for NaN
                 points.setdefault(name, {})[iteration] = float(value)
     if len(broken) == len(lines):
         raise UserError(

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import lzma
 import shutil
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -37,6 +40,8 @@ _BASE = "base.yaml"
 _ENDINGS = (".yaml", ".json", ".txt")  # above all no code, which would seem to be the user's own when unpacked
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # equal content gives equal files
 _LARGEST_BYTES = 4 * 2**30  # of an archive's unpacked content
+_BROKEN = (zipfile.BadZipFile, OSError, EOFError, RuntimeError, MemoryError, OverflowError, ValueError)
+_BROKEN += (struct.error, zlib.error, lzma.LZMAError)  # NotImplementedError is a RuntimeError
 
 
 def pack(folder: Path, output: Path, exact: bool = False) -> Path:
@@ -128,7 +133,7 @@ def _rounded(path: Path) -> str:
         for found in detections:
             found["bbox"] = [round(value, 2) for value in found["bbox"]]
             found["score"] = round(found["score"], 5)
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, OverflowError, KeyError, TypeError, RecursionError) as e:
         raise UserError(f"{path.name}: expected a list of COCO results: {e!r}") from None
     return json.dumps(detections, separators=(",", ":"))
 
@@ -160,8 +165,10 @@ def opened(source: Path) -> Iterator[Path]:
             with zipfile.ZipFile(source) as archive:
                 _check_members(archive, source)
                 archive.extractall(scratch)
-        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as e:
-            raise UserError(f"{source}: the archive cannot be read: {e}") from None
+        except UserError:
+            raise
+        except _BROKEN as e:
+            raise UserError(f"{source}: the archive cannot be read: {e!r}") from None
         yield Path(scratch)
 
 

@@ -17,6 +17,17 @@ logger = logging.getLogger(__name__)
 
 _METADATA = ("thing_classes", "thing_dataset_id_to_contiguous_id", "evaluator_type", "year", "split")
 
+_FORM = {
+    "fingerprint": str,
+    "metadata": {"thing_classes": [str], "evaluator_type": str, "thing_dataset_id_to_contiguous_id": [[int]]},
+    "records": [
+        {
+            **{"file_name": str, "image_id": int | str, "height": int, "width": int},
+            "annotations": [{"bbox": [float], "bbox_mode": int, "category_id": int}],
+        }
+    ],
+}
+
 
 def test_set_file(folder: Path, name: str) -> Path:
     """Return the file in a study's folder that holds the annotations of a test set."""
@@ -50,15 +61,17 @@ def use_stored_test_set(name: str, folder: Path) -> str:
     taken from the data set of this name on this machine if its annotations are the same. Without a stored file, the
     result is `name` itself.
     """
-    content = read_json(test_set_file(folder, name))
+    content = read_json(test_set_file(folder, name), _FORM)
     if not content:
         return name
     try:
         records, metadata = content["records"], dict(content["metadata"])
         found = dataset_fingerprint(records)
+        if found != content.get("fingerprint", found):
+            raise ValueError("the annotations do not have the fingerprint that was stored with them")
         ids = metadata.pop("thing_dataset_id_to_contiguous_id", [])
         mapping = {"thing_dataset_id_to_contiguous_id": dict(ids)} if ids else {}
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as e:
         raise UserError(f"{test_set_file(folder, name)}: expected the annotations of a test set: {e!r}") from None
     registered = f"{name} ({found})"
     if registered not in DatasetCatalog:

@@ -13,12 +13,30 @@ from typing import Any
 from ...atomic import atomic_write
 from ...errors import UserError
 from ...visualization.curves import Series, read_metrics
-from ..files import read_json, write_json
+from ..files import check_form, read_json, write_json
 from ..folder import CellFolder, State, Status
 from ..spec.study import Cell, Study
 from ..spec.tuning import TUNING_FOLDER, Choice, choose
 
 __all__ = ["CellResult", "StudyResults", "load_cell", "load_results", "tuning_scores", "write_tables"]
+
+_FORMS: dict[str, Any] = {
+    "costs": {...: {"parameters": {...: float}, "flops": {...: float}, "size": [int]}},
+    "speed": {
+        **dict.fromkeys(("batch", "cores_used_by_others"), float),
+        **dict.fromkeys(("threads", "proposals", "detections", "rounds"), (float,)),
+        "image_size": ([float],),
+        "variants": {
+            ...: {
+                "inference_s": ([float],),
+                "train_step_s": ([float],),
+                "peak_memory_mib": ({"inference": float | None, "training": float | None},),
+            }
+        },
+    },
+    "features": dict,
+}
+_FORM_OF_FEATURES = {"variants": {...: {...: {...: float | None}}}}  # variant, level, measure
 
 
 @dataclass(frozen=True)
@@ -194,8 +212,9 @@ def load_results(folder: str | Path, trust: bool = False) -> StudyResults:
             "written, such as output/studies/quick_shapes"
         )
     study = Study.load(folder / "study.yaml", trust)
-    measured = {name: read_json(folder / f"{name}.json") for name in ("costs", "speed", "features")}
+    measured = {name: read_json(folder / f"{name}.json", form) for name, form in _FORMS.items()}
     measured["features"] = _with_nested_variants(measured["features"])
+    check_form(measured["features"], _FORM_OF_FEATURES, folder / "features.json")
     cells = tuple(load_cell(CellFolder(folder, cell)) for cell in study.cells)
     return StudyResults(folder, study, cells, **measured, tuning=tuple(_load_tuning(study, folder / TUNING_FOLDER)))
 
@@ -236,20 +255,7 @@ def _load_tuning(study: Study, folder: Path) -> list[Choice]:
 def load_cell(folder: CellFolder) -> CellResult:
     """Read the folder of one cell; a UserError names a broken file."""
     identity, result = folder.identity(), folder.result()
-    if folder.is_finished:
-        _check_scores(result.get("results"), folder.result_file)
     return CellResult(folder, folder.status(), identity, result)
-
-
-def _check_scores(value: Any, path: Path, where: str = "results", depth: int = 3) -> None:
-    """Raise a UserError unless the value is {set: {task: {metric: number or null}}}, that is objects in objects."""
-    if depth and not isinstance(value, dict):
-        raise UserError(f"{path}: {where}: expected an object, found {type(value).__name__}")
-    if depth:
-        for key, child in value.items():
-            _check_scores(child, path, f"{where}/{key}", depth - 1)
-    elif value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise UserError(f"{path}: {where}: expected a number or null, found {value!r}")
 
 
 def _total(parts: dict[str, float]) -> float:
@@ -258,4 +264,4 @@ def _total(parts: dict[str, float]) -> float:
 
 
 def _median(values: list[float] | None) -> float:
-    return median(values) if values else math.nan
+    return (median(values) or math.nan) if values else math.nan  # a time of 0 is none
