@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -34,6 +35,14 @@ def test_debug_shows_the_traceback_and_bugs_always_do() -> None:
 def _raise_signal(number: int) -> None:
     os.kill(os.getpid(), number)
     time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def _hang_up_is_heard() -> Iterator[None]:
+    """Let SIGHUP have its default effect, which it does not have when the tests themselves run under `nohup`."""
+    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, previous)
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)

@@ -22,6 +22,7 @@ from .errors import UserError
 __all__ = ["LockedError", "LocksUnsupportedError", "is_locked", "locked", "only_user"]
 
 _POLL_S = 0.5
+_PATIENCE_S = 1.0  # a process that was forked just before its parent was killed needs a moment to let go
 _HELD: set[IO[Any]] = set()
 
 
@@ -51,7 +52,10 @@ def only_user(path: Path) -> Iterator[None]:
         LocksUnsupportedError: the file system has no locks.
     """
     with _opened(path) as file:
-        if not _try(file, fcntl.LOCK_EX):
+        deadline = time.monotonic() + _PATIENCE_S
+        while not (held := _try(file, fcntl.LOCK_EX)) and time.monotonic() < deadline:
+            time.sleep(_PATIENCE_S / 20)
+        if not held:
             raise LockedError(path.read_text(encoding="utf-8", errors="replace").strip() or "another process")
         with storage_errors(path):
             os.ftruncate(file.fileno(), 0)
