@@ -29,7 +29,15 @@ from sn2fpn.errors import UserError
         ("MODEL", "PIXEL_STD", ["x"], ["MODEL.PIXEL_STD expects a list"]),
     ],
 )
-@pytest.mark.parametrize("assign", [setattr, operator.setitem])
+@pytest.mark.parametrize(
+    "assign",
+    [
+        setattr,
+        operator.setitem,
+        lambda node, key, value: node.update({key: value}),
+        lambda node, key, value: operator.ior(node, {key: value}),
+    ],
+)
 @pytest.mark.parametrize("copied", [lambda c: c, copy.deepcopy, CfgNode.clone, lambda c: pickle.loads(pickle.dumps(c))])
 def test_assignments_are_checked_as_files_are(
     group: str,
@@ -129,6 +137,17 @@ def test_a_key_that_is_given_twice_is_refused(text: str, line: int, key: str, fi
     message = rf"c\.yaml: line {line}: the key '{key}' is given twice, first in line {first}$"
     with pytest.raises(UserError, match=message):
         get_cfg().merge_from_file(str(file))
+
+
+def test_a_key_in_small_letters_and_a_group_in_the_place_of_a_key() -> None:
+    with pytest.raises(UserError, match=r"unknown config key 'solver.max_iter'; did you mean 'SOLVER.MAX_ITER'"):
+        get_cfg().merge_from_list(["solver.max_iter", "3"])
+    with pytest.raises(UserError, match=r"command line: SOLVER is a group of keys, found 'x'$"):
+        get_cfg().merge_from_list(["SOLVER", "x"])
+    cfg = get_cfg()
+    with pytest.raises(UserError, match=r"unknown config key 'SOLVER.MAX_ITERS'"):
+        cfg.SOLVER.setdefault("MAX_ITERS", 1)
+    assert cfg.SOLVER.setdefault("MAX_ITER", 1) == 40000
 
 
 def test_a_key_of_another_group_is_suggested() -> None:

@@ -105,6 +105,13 @@ def test_references_of_references(tmp_path: Path) -> None:
         LazyConfig.load(tmp_path / "c.yaml")
 
 
+@pytest.mark.parametrize("number", ["1:30", "1:30.5"])
+def test_numbers_to_the_base_60_are_refused(number: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(f"SOLVER: {{MAX_ITER: {number}}}")
+    with pytest.raises(UserError, match=r"c\.yaml.*1:30.* to the base 60; write a plain number"):
+        get_cfg().merge_from_file(str(tmp_path / "c.yaml"))
+
+
 def test_ordinary_texts_are_far_below_the_limits() -> None:
     root = Path(__file__).parents[2]
     files = [*root.glob("configs/**/*.yaml"), *root.glob("studies/*.yaml"), *root.glob("tests/config/*.yaml")]

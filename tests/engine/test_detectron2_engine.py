@@ -416,6 +416,23 @@ def test_detectron2_refuses_to_evaluate_another_models_checkpoint(command: Comma
     assert "bbox" in engine.run(engine.load_config(args), args)
 
 
+def test_detectron2_refuses_to_evaluate_another_pyramid_with_the_same_names(command: Command, tmp_path: Path) -> None:
+    args = command("sni", SOLVER__MAX_ITER=1, DATASETS__TEST=())
+    engine.run(engine.load_config(args), args)
+    out = tmp_path / "out"
+    of_training = (out / "config.yaml").read_text()
+    keys = {"MODEL.WEIGHTS": str(out / "model_final.pth")}
+    args = command("sni", "--eval-only", **keys)
+    args.opts += ["MODEL.BACKBONE.NAME", "build_sn2_fpn_backbone"]
+    with pytest.raises(
+        UserError, match=r"MODEL.WEIGHTS: .*BACKBONE.NAME was build_sn2_sni_backbone and is build_sn2_f"
+    ):
+        engine.run(engine.load_config(args), args)
+    args = command("sni", "--eval-only", **keys)
+    assert "bbox" in engine.run(engine.load_config(args), args)
+    assert (out / "config.yaml").read_text() == of_training and (out / "inference/config.yaml").is_file()
+
+
 def _at(iteration: int, do: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Do something during an iteration of Detectron2's trainer."""
     step = engine.Trainer.run_step

@@ -283,6 +283,19 @@ def test_evaluating_another_pyramid_with_the_same_names_is_refused_and_leaves_th
     assert "SCORE_THRESH_TEST: 0.1" in (out / "inference/config.yaml").read_text()
 
 
+def test_another_pyramid_with_the_same_names_is_not_resumed(
+    tiny_cfg: MakeCfg, tiny_keys: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = _trainer(tiny_cfg({"SOLVER.MAX_ITER": 1, "DATASETS.TEST": []}))
+    trainer.train()
+    trained = trainer.recipe.cfg.MODEL.BACKBONE.NAME
+    (other,) = {"build_sn2_sni_backbone", "build_sn2_fpn_backbone"} - {trained}
+    keys = tiny_keys | {"MODEL.BACKBONE.NAME": other, "SOLVER.MAX_ITER": 3, "OUTPUT_DIR": tmp_path / "out"}
+    assert main(_arguments(["--resume"], keys)) == 2
+    said = capsys.readouterr().out
+    assert f"checkpoint is that of another model: MODEL.BACKBONE.NAME was {trained} and is {other}" in said
+
+
 @pytest.mark.parametrize("folder", ["", " "])
 def test_a_folder_without_a_name_is_refused(folder: str, tiny_keys: dict[str, Any], capsys: Any) -> None:
     assert main(_arguments([], tiny_keys | {"OUTPUT_DIR": folder})) == 2

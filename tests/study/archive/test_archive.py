@@ -138,6 +138,25 @@ def test_merge_joins_variants(study: Path, tmp_path: Path) -> None:
         assert set(results.costs) == {"fpn", "sni", "ihp"} and not results.speed
 
 
+def test_tuning_is_packed_and_merged(study: Path, tmp_path: Path) -> None:
+    test_set = load_results(study).finished[0].test_sets[0]
+    tried = {f"{name}-BASE_LR={rate}": 10 * rate for name in ("fpn", "sni") for rate in (0.01, 0.02)}
+    fabricate(study / "tuning", tried, seeds=(0,), test_set=test_set)
+    backbone = {"MODEL.BACKBONE.NAME": "build_sn2_fpn_backbone"}
+    _rewrite(study / "tuning/study.yaml", BASE="../../base.yaml", AXES={"pyramid": dict.fromkeys(tried, backbone)})
+    _rewrite(study / "study.yaml", TUNE={"SOLVER.BASE_LR": [0.01, 0.02]}, TUNE_SETS=["photos1_tune"])
+    archive = pack(study, tmp_path / "one.study.zip", exact=True)
+    with opened(archive) as folder:
+        assert [choice.variant for choice in load_results(folder).tuning] == ["fpn", "sni"]
+        assert not list((folder / "tuning").rglob("coco_instances_results.json"))
+    untuned = _fabricate(tmp_path / "two", {"fpn": 0.2, "ihp": 0.3}, test_set=test_set)
+    for file in (untuned / "cells/fpn").glob("*/result.json"):
+        file.write_text((study / file.relative_to(untuned)).read_text())
+    results = load_results(merge([untuned, archive], tmp_path / "both"))
+    assert {choice.variant: choice.best for choice in results.tuning} == {"fpn": "BASE_LR=0.01", "sni": "BASE_LR=0.01"}
+    assert results.study.tune_sets == ("photos1_tune",)
+
+
 def _rewrite(path: Path, **changes: Any) -> None:
     read, write = (yaml.safe_load, yaml.safe_dump) if path.suffix == ".yaml" else (json.loads, json.dumps)
     path.write_text(write(read(path.read_text()) | changes))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sn2fpn.study.files import is_locked
+from sn2fpn.locks import is_locked
 
 WriteStudy = Callable[..., Path]
 _ENV = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -15,7 +15,7 @@ import pytest
 
 from sn2fpn.engine import default_argument_parser
 from sn2fpn.errors import UserError
-from sn2fpn.study.files import is_locked, locked
+from sn2fpn.locks import is_locked, locked
 from sn2fpn.study.folder import CellFolder, State, Status
 from sn2fpn.study.report.writing import write_report
 from sn2fpn.study.run import command, runner, steps, training

@@ -80,6 +80,21 @@ class CfgNode(_CfgNode):
         """
         super().__setitem__(name, self._checked_assignment(name, value))
 
+    def update(self, *others: Any, **values: Any) -> None:
+        """Set several keys as `__setitem__` does."""
+        for key, value in dict(*others, **values).items():
+            self[key] = value
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        """Return the value of a key, which is set as `__setitem__` does if there is none."""
+        if name not in self:
+            self[name] = default
+        return self[name]
+
+    def __ior__(self, other: Any) -> CfgNode:  # type: ignore[override, misc]
+        self.update(other)
+        return self
+
     def __deepcopy__(self, memo: dict[int, Any]) -> CfgNode:
         # By default, a copy is closed before it gets its keys.
         copied = memo[id(self)] = type(self)()
@@ -142,6 +157,8 @@ class CfgNode(_CfgNode):
                 node = node[part]
             if leaf not in node:
                 self._unknown(node, [*parents, leaf], "command line", full_key)
+            if isinstance(node[leaf], _CfgNode):
+                raise UserError(f"command line: {full_key} is a group of keys, found {shortened(repr(value))}")
             node[leaf] = _checked(_decode(value), node[leaf], str(full_key), "command line")
 
     def _merge(
@@ -166,6 +183,8 @@ class CfgNode(_CfgNode):
         if ".".join(path) in _DETECTRON2_ALONE:
             raise UserError(f"{where}{key} is for a model that only Detectron2 has; add --engine detectron2")
         prefix = "".join(f"{part}." for part in path[:-1])
+        if key.upper() in _full_keys(self):
+            raise UserError(f"{where}unknown config key {key!r}; did you mean {key.upper()!r}?")
         elsewhere = [found for found in _full_keys(self) if found.rpartition(".")[2] == path[-1]]
         if len(elsewhere) == 1:
             near = f"; did you mean {elsewhere[0]!r}?"

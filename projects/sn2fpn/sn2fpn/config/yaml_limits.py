@@ -57,6 +57,9 @@ class LimitedLoader(yaml.SafeLoader):
         if node.tag in _NUMBERS and len(node.value) > _LONGEST_NUMBER:
             problem = f"expected a number of at most {_LONGEST_NUMBER} characters, found {len(node.value)}"
             raise yaml.composer.ComposerError(None, None, problem, mark)
+        if node.tag in _NUMBERS and ":" in node.value:
+            problem = f"YAML reads {node.value} as a number to the base 60; write a plain number"
+            raise yaml.composer.ComposerError(None, None, problem, mark)
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:

@@ -9,15 +9,15 @@ from typing import Any
 
 import yaml
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, UserError
 
 __all__ = ["ClassNames", "Configuration", "changes", "check_same_model"]
 
 logger = logging.getLogger(__name__)
 _SHOWN = 3  # keys in a message
-_OTHER_RESULTS = re.compile(r"(model|MODEL)\..*|INPUT\.FORMAT")
+_OF_THE_MODEL = re.compile(r"(model|MODEL)\..*|INPUT\.FORMAT")
 _SAME_MODEL = re.compile(
-    r"(device|weights|.*freeze.*|.*norm|.*(thresh|topk|loss|beta|fraction|batch_size|iou_|boundary|append_gt|on_pred).*)",
+    r"(device|weights|.*freeze.*|.*norm|.*(thresh|topk|loss|beta|fraction|batch_size|iou_|boundary|append_gt|on_pred|labels|low_quality|max_det).*)",
     re.IGNORECASE,
 )
 """The last parts of keys below `model` that concern the training, or how many detections are kept."""
@@ -25,7 +25,9 @@ _WITHOUT_EFFECT = ("output_dir", "weights", "checkpoint_period", "checkpoints_to
 
 
 class Configuration:
-    """The configuration of a run as a part of its checkpoints; it warns when a run is resumed with another one.
+    """The configuration of a run as a part of its checkpoints.
+
+    It warns when a run is resumed with another configuration, and refuses that of another model.
 
     Args:
         text: the configuration as YAML.
@@ -42,6 +44,8 @@ class Configuration:
         return self._text
 
     def load_state_dict(self, text: str) -> None:
+        if other := _model_changes(text, self._text):
+            raise UserError(f"the checkpoint is that of another model: {other}")
         found = [
             f"{key}: {old} -> {new}"
             for key, old, new in changes(text, self._text)
@@ -56,13 +60,13 @@ class Configuration:
             )
 
 
-def check_same_model(trained: str, now: str, file: str, advice: str = "") -> None:
+def check_same_model(trained: Any, now: str, file: str, advice: str = "") -> None:
     """Refuse to use a checkpoint for a model that computes something else than the one that was trained.
 
     The names and shapes of weights do not tell all models apart: FPN and SNI have the same.
 
     Args:
-        trained: the configuration in the checkpoint as YAML, or "" if it has none.
+        trained: the configuration in the checkpoint as YAML; anything else than a text says nothing.
         now: the present configuration as YAML.
         file: the checkpoint, for the message.
         advice: what else the user can do, for the message.
@@ -70,22 +74,23 @@ def check_same_model(trained: str, now: str, file: str, advice: str = "") -> Non
     Raises:
         ArgumentError: a key of the model differs; the error names the argument `path`.
     """
-    if not trained:
-        return
-    found = [
-        f"{key} was {old} and is {new}"
-        for key, old, new in changes(trained, now)
-        if _OTHER_RESULTS.fullmatch(key)
-        and not _SAME_MODEL.fullmatch(key.rpartition(".")[2])
-        and "(none)" not in (old, new)  # of another version, or of the other kind of configuration
-    ]
+    found = _model_changes(trained, now) if isinstance(trained, str) else ""
     if found:
-        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        raise ArgumentError(
-            "path",
-            f"{file} was trained as another model: {'; '.join(found[:_SHOWN])}{more}. Use the configuration of the "
-            f"training{advice}",
-        )
+        problem = f"{file} was trained as another model: {found}"
+        raise ArgumentError("path", f"{problem}. Use the configuration of the training{advice}")
+
+
+def _model_changes(old: str, new: str) -> str:
+    """Return the keys that make another model, with their values in two configurations; "" if there are none."""
+    found = [
+        f"{key} was {a} and is {b}"
+        for key, a, b in changes(old, new)
+        if _OF_THE_MODEL.fullmatch(key)
+        and not _SAME_MODEL.fullmatch(key.rpartition(".")[2])
+        and "(none)" not in (a, b)  # of another version, or of the other kind of configuration
+    ]
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return "; ".join(found[:_SHOWN]) + more
 
 
 class ClassNames:

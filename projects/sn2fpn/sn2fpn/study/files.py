@@ -1,4 +1,4 @@
-"""The files of a study: JSON files, and the locks by which its processes know of each other."""
+"""The JSON files of a study."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Any
 from ..atomic import atomic_write
 from ..data.values import clean_name
 from ..errors import UserError, shortened
-from ..locks import is_locked, locked
 from ..signatures import fits, type_words
 
-__all__ = ["check_form", "is_locked", "locked", "read_json", "write_json"]
+__all__ = ["check_form", "read_json", "write_json"]
 
 _LARGEST = 1e38  # of numbers; what this project measures is below, and squares of such numbers are still finite
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")

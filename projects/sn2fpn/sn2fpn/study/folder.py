@@ -24,7 +24,8 @@ import yaml
 from ..atomic import atomic_write
 from ..config.yaml_limits import LimitedLoader
 from ..errors import UserError
-from .files import check_form, is_locked, read_json, write_json
+from ..locks import is_locked
+from .files import check_form, read_json, write_json
 
 if TYPE_CHECKING:
     from .spec.study import Cell

@@ -30,6 +30,7 @@ from ..folder import run_folder
 from ..options import YAML_KEYS, read_options, world_size
 from ..preflight import check_parts, check_solver
 from ..recipe import CfgRecipe
+from ..record import check_same_model
 from .checkpoints import Checkpointer, choose_last
 from .checks import check_served
 from .trainer import Trainer
@@ -117,11 +118,22 @@ def _set_up(cfg: CfgNode, args: Any, engine: Any, notes: list[str]) -> None:
     for line in (*notes, *remarks(cfg)):
         logger.warning("%s", line)
     cfg.freeze()
-    default_setup(cfg, args)
+    default_setup(_away_from_training(cfg) if args.eval_only else cfg, args)
     if cfg.MODEL.WEIGHTS:  # Detectron2 reads the file that was checked, and does not fetch another
         cfg.defrost()
         cfg.MODEL.WEIGHTS = str(checkpoint.path)
         cfg.freeze()
+
+
+def _away_from_training(cfg: CfgNode) -> CfgNode:
+    """Return a configuration for an evaluation whose record does not replace that of a training in the same folder."""
+    if not (Path(cfg.OUTPUT_DIR) / "config.yaml").exists():
+        return cfg
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / "inference")
+    cfg.freeze()
+    return cfg
 
 
 @contextmanager
@@ -144,7 +156,9 @@ def _evaluate(cfg: CfgNode, resume: bool, complete: bool) -> dict[str, Any]:
         model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, complete=complete)
     with argument_names({"path": "MODEL.WEIGHTS"}):
-        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+        rest = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+        if complete:
+            check_same_model(rest.get("config"), cfg.dump(), cfg.MODEL.WEIGHTS, ", or add --allow-partial")
     results = Trainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results.update(Trainer.test_with_augmentation(cfg, model))

@@ -164,7 +164,9 @@ def _write_study(sources: Sequence[_Source], folder: Path, name: str) -> None:
     (folder / "base.yaml").write_text(base.dump(), encoding="utf-8")
     same = all(source.study.axes == first.axes and source.study.exclude == first.exclude for source in sources)
     variants = _variants(sources)
-    tune = {key: sorted({v for s in sources for v in s.study.tune.get(key, [])}, key=str) for key in first.tune}
+    tuned = [source.study for source in sources if source.study.tune]
+    keys = dict.fromkeys(key for study in tuned for key in study.tune)
+    tune = {key: list(dict.fromkeys(v for study in tuned for v in study.tune.get(key, []))) for key in keys}
     content = {
         "NAME": name,
         "BASE": "base.yaml",
@@ -176,8 +178,8 @@ def _write_study(sources: Sequence[_Source], folder: Path, name: str) -> None:
         "ENGINE": first.engine,
         "QUESTIONS": list({q.text: q.entry() for source in sources for q in source.study.questions}.values()),
         "TUNE": tune,
-        "TUNE_SETS": list(first.tune_sets),
-        "TUNE_SEED": first.tune_seed,
+        "TUNE_SETS": list(dict.fromkeys(name for study in tuned for name in study.tune_sets)),
+        "TUNE_SEED": tuned[0].tune_seed if tuned else first.tune_seed,
         "TUNED": _joined_choices(sources) if same else {},
         "IMPORTS": sorted({file.name for source in sources for file in source.study.imports}),
     }

@@ -25,7 +25,7 @@ from ...errors import UserError
 from ..folder import CellFolder
 from ..spec.study import Study
 from ..spec.tuning import TUNING_FOLDER
-from .test_sets import save_test_set, test_set_file
+from .test_sets import annotations_file, save_test_set
 
 __all__ = ["ENDING", "add_arguments", "main", "opened", "pack"]
 
@@ -71,7 +71,7 @@ def pack(folder: Path, output: Path, exact: bool = False) -> Path:
             for path in folder.glob(pattern):
                 _copy(path, stage / path.relative_to(folder))
         for name in sorted(names):
-            if not test_set_file(stage, name).is_file():
+            if not annotations_file(stage, name).is_file():
                 save_test_set(name, stage)
         _make_relative(stage, folder)
         if not exact:

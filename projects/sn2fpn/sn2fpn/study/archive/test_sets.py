@@ -11,7 +11,7 @@ from ...data import DatasetCatalog, MetadataCatalog, dataset_fingerprint
 from ...errors import UserError
 from ..files import read_json, write_json
 
-__all__ = ["save_test_set", "test_set_file", "use_stored_test_set"]
+__all__ = ["save_test_set", "annotations_file", "use_stored_test_set"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +29,9 @@ _FORM = {
 }
 
 
-def test_set_file(folder: Path, name: str) -> Path:
+def annotations_file(folder: Path, name: str) -> Path:
     """Return the file in a study's folder that holds the annotations of a test set."""
     return folder / "data" / f"{quote(name, safe='[]:')}.json"
-
-
-test_set_file.__test__ = False  # type: ignore[attr-defined]  # pytest would take the function for a test
 
 
 def save_test_set(name: str, folder: Path) -> Path:
@@ -48,7 +45,7 @@ def save_test_set(name: str, folder: Path) -> Path:
     about = {key: metadata[key] for key in _METADATA if key in metadata}
     if ids := about.get("thing_dataset_id_to_contiguous_id"):
         about["thing_dataset_id_to_contiguous_id"] = [[own, contiguous] for own, contiguous in ids.items()]
-    path = test_set_file(folder, name)
+    path = annotations_file(folder, name)
     content = {"name": name, "fingerprint": dataset_fingerprint(records), "metadata": about, "records": records}
     write_json(path, content, indent=None)
     return path
@@ -61,7 +58,7 @@ def use_stored_test_set(name: str, folder: Path) -> str:
     taken from the data set of this name on this machine if its annotations are the same. Without a stored file, the
     result is `name` itself.
     """
-    content = read_json(test_set_file(folder, name), _FORM)
+    content = read_json(annotations_file(folder, name), _FORM)
     if not content:
         return name
     try:
@@ -72,7 +69,7 @@ def use_stored_test_set(name: str, folder: Path) -> str:
         ids = metadata.pop("thing_dataset_id_to_contiguous_id", [])
         mapping = {"thing_dataset_id_to_contiguous_id": dict(ids)} if ids else {}
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as e:
-        raise UserError(f"{test_set_file(folder, name)}: expected the annotations of a test set: {e!r}") from None
+        raise UserError(f"{annotations_file(folder, name)}: expected the annotations of a test set: {e!r}") from None
     registered = f"{name} ({found})"
     if registered not in DatasetCatalog:
         _borrow_pictures(records, name, found)

@@ -24,7 +24,7 @@ from ...evaluation.detections import DetectionEvaluator, ImageDetections
 from ...evaluation.error_split import Judgement, judge_image
 from ...structures import Boxes, Instances
 from ...visualization import Shown, draw_instances, draw_shown, fit_image, image_grid, scale_instances, shown_detections
-from ..archive.test_sets import test_set_file, use_stored_test_set
+from ..archive.test_sets import annotations_file, use_stored_test_set
 from ..measure.results import CellResult, StudyResults
 from ..spec.study import Cell
 
@@ -66,7 +66,7 @@ def open_test_set(results: StudyResults) -> TestSet:
     """
     cell = results.finished[0]
     config = cell.folder.configuration()
-    stored = test_set_file(results.folder, cell.test_sets[0]).is_file()
+    stored = annotations_file(results.folder, cell.test_sets[0]).is_file()
     with suppress(UserError) if stored else nullcontext():  # an archive may name files of another machine
         register_custom(config.get("DATASETS", {}).get("CUSTOM") or [])
     cfg = get_cfg()

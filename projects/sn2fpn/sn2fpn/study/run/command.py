@@ -11,8 +11,8 @@ from tabulate import tabulate
 
 from ...atomic import DAY_S, remove_leftovers
 from ...errors import UserError, did_you_mean
+from ...locks import locked
 from ...program import Interrupted
-from ..files import locked
 from ..folder import CellFolder, State, Status, started_cells
 from ..measure.cost import costs_table
 from ..measure.results import tuning_scores

@@ -14,8 +14,8 @@ from typing import Any
 
 import submitit
 
+from ...locks import is_locked
 from ...program import StopSignals
-from ..files import is_locked
 from ..folder import CellFolder, State
 from ..spec.study import Study
 from .training import run_cell

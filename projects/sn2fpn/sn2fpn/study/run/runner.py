@@ -13,8 +13,8 @@ from typing import Any
 
 import submitit
 
+from ...locks import locked
 from ...program import StopSignals
-from ..files import locked
 from ..folder import CellFolder, State, Status
 from ..spec.study import Cell, Study
 from .executor import Executor, Local

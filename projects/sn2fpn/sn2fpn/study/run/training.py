@@ -12,9 +12,10 @@ from typing import Any
 
 from ...engine import environment, main
 from ...errors import UserError
+from ...locks import locked
 from ...program import Interrupted
 from ...visualization.curves import read_metrics
-from ..files import locked, read_json
+from ..files import read_json
 from ..folder import CellFolder, State
 from ..spec.fingerprint import fingerprint
 from ..spec.study import Cell, Study
