@@ -119,7 +119,7 @@ def test_class_names_of_the_checkpoint_are_drawn_and_written(
     flags = {"config_file": CONFIG, "weights": tmp_path / "named.pth", "output": tmp_path / "out"}
     assert predict([pictures / "gray.png"], keys, **flags) == 0
     content = json.loads((tmp_path / "out/predictions.json").read_text())
-    expected = ["bolt", "nut", "washer", "cog", "two lines", " [31m"]
+    expected = ["bolt", "nut", "washer", "cog", "two lines", "[31m"]
     assert content["categories"] == [{"id": i, "name": name} for i, name in enumerate(expected)]
 
 

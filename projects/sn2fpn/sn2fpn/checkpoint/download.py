@@ -17,10 +17,9 @@ from urllib.error import URLError
 from urllib.parse import unquote, urlsplit
 from urllib.request import HTTPRedirectHandler, build_opener
 
-from iopath.common.file_io import file_lock
-
 from ..atomic import atomic_write
 from ..errors import ArgumentError
+from ..locks import locked
 
 __all__ = ["fetch"]
 
@@ -66,8 +65,7 @@ def _fetch(address: str) -> Path:
     if url.startswith(_DETECTRON2) and earlier.is_file():  # Detectron2 itself keeps the files of its names there.
         return earlier
     target = cache / "sn2fpn" / hashlib.sha256(url.encode()).hexdigest()[:16] / _file_name(url)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with file_lock(str(target)):
+    with locked(target.with_name(f"{target.name}.lock")):
         if not target.is_file():
             _download(url, target)
         if _sha256(target) != _record(target).read_text(encoding="ascii"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,9 +11,6 @@ from .checkpointer import Checkpointer
 from .matching import MatchReport, check_finite
 
 __all__ = ["load_trained"]
-
-_NOT_IN_A_LINE = ("Cc", "Cs", "Zl", "Zp")
-"""Unicode's categories of control characters, of characters that cannot be encoded, and of ends of lines."""
 
 _ADVICE = "Name a checkpoint of this model, or add --allow-partial to go on with random values for the missing weights"
 
@@ -46,10 +42,8 @@ def load_trained(model: nn.Module, path: str, average: bool = False, complete: b
 
 
 def _class_names(found: Any) -> list[str]:
-    """Return the class names of a file in one line each, or [] if there are none that could be used."""
-    if not isinstance(found, list | tuple) or not all(isinstance(name, str) for name in found):
-        return []
-    return ["".join(" " if unicodedata.category(c) in _NOT_IN_A_LINE else c for c in name) for name in found]
+    """Return the class names of a file, or [] if there are none that could be used."""
+    return list(found) if isinstance(found, list | tuple) and all(isinstance(name, str) for name in found) else []
 
 
 def _load_average(model: nn.Module, rest: dict[str, Any], path: str) -> None:

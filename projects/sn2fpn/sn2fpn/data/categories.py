@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import UserError
 from .catalog import MetadataCatalog
 from .coco import read_categories
+from .values import clean_name
 
 __all__ = ["COCO_CATEGORIES", "Category", "known_categories"]
 
@@ -50,10 +51,11 @@ def known_categories(names: Sequence[str], num_classes: int, trained: Sequence[s
         num_classes: number of classes of the model.
         trained: the class names in the model's checkpoint by contiguous id; none if it has none.
     """
+    trained = [clean_name(name) for name in trained]
     if trained and len(trained) != num_classes:
         problem = "the checkpoint names %d classes but the model has %d, so the names in the checkpoint are not used"
         logger.warning(problem, len(trained), num_classes)
-        trained = ()
+        trained = []
     for name in dict.fromkeys(name.partition("[")[0] for name in names):
         categories = _categories(name)
         if len(categories) == num_classes:
