@@ -44,15 +44,18 @@ def test_answers(study: Path) -> None:
     gain = np.mean(list(results.values("sni", "bbox/AP").values())) - np.mean(
         list(results.values("fpn", "bbox/AP").values())
     )
-    assert helps.short == f"sni is better than fpn by {gain:.2f} AP"
+    assert helps.short == f"The variant sni is better than fpn by {gain:.2f} AP."
     assert any(s.startswith("By object size: small +") for s in helps.details)
     assert any("latency 1.04×" in s for s in helps.details)  # 0.052 s and 0.050 s
-    assert worse.short == "cannot tell whether ihp is better or worse than sni"
+    assert worse.short == "The study cannot tell whether ihp is better or worse than sni."
     assert any("four of five studies would find a difference of 1 point with" in s for s in worse.details)
-    assert measures.short == "cannot tell for coarse_share" and "over 3 variants" in measures.details[0]
+    assert (
+        measures.short == "The study cannot tell whether coarse_share goes with AP."
+        and "over 3 variants" in measures.details[0]
+    )
     page, text = write_report(study), study / "report/report.md"
     assert "Where two variants differ most" in page.read_text() and (study / "report/figures/sni_and_fpn.jpg").is_file()
-    assert "Does SNI help?" in page.read_text() and "Sni is better than fpn" in text.read_text()
+    assert "Does SNI help?" in page.read_text() and "sni is better than fpn" in text.read_text()
 
 
 @pytest.mark.parametrize(("difference", "spread"), [(1.0, 0.5), (0.5, 1.0), (2.0, 0.3)])

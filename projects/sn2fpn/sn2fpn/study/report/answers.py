@@ -37,7 +37,7 @@ class Answer:
 
     Attributes:
         question: the question.
-        short: the answer in a few words.
+        short: the answer in a sentence or two.
         details: sentences with the numbers behind it.
     """
 
@@ -57,16 +57,16 @@ def answer_questions(results: StudyResults, test_set: TestSet | None) -> list[An
 def _about_variants(results: StudyResults, test_set: TestSet | None, question: Question) -> Answer:
     found = compare(results, test_set, question.against, question.compare)
     if not found:
-        return Answer(question.text, "not yet measured", [])
+        return Answer(question.text, "This has not been measured yet.", [])
     details = [sentence for c in found for sentence in _details(results, c, question.against)]
-    return Answer(question.text, "; ".join(_verdict(results, c, question.against) for c in found), details)
+    return Answer(question.text, " ".join(_verdict(results, c, question.against) for c in found), details)
 
 
 def _verdict(results: StudyResults, c: Comparison, against: str) -> str:
     points = f"{number(abs(c.seeds.mean), 2)} {results.label(results.headline)}"
     if not c.verdict.distinguishable:
-        return f"cannot tell whether {c.variant} is better or worse than {against}"
-    return f"{c.variant} is {'better' if c.seeds.mean > 0 else 'worse'} than {against} by {points}"
+        return f"The study cannot tell whether {c.variant} is better or worse than {against}."
+    return f"The variant {c.variant} is {'better' if c.seeds.mean > 0 else 'worse'} than {against} by {points}."
 
 
 def _details(results: StudyResults, c: Comparison, against: str) -> list[str]:
@@ -141,16 +141,16 @@ def _about_measures(results: StudyResults, question: Question) -> Answer:
         means = {v: _mean(features[v], measure) for v in scores if v in features}
         pairs = [(value, scores[v]) for v, value in means.items() if value is not None]
         if len(pairs) < 3:
-            verdicts.append(f"{measure}: measured for {plural(len(pairs), 'variant')}, too few to tell")
+            verdicts.append(f"The measure {measure} exists for {plural(len(pairs), 'variant')}, too few to tell.")
             continue
         rho, p = rank_correlation(pairs)
-        goes = ("goes with a higher" if rho > 0 else "goes with a lower") + f" {label}"
-        verdicts.append(f"{measure} {goes}" if p < ALPHA else f"cannot tell for {measure}")
+        goes = f"A higher {measure} goes with a {'higher' if rho > 0 else 'lower'} {label}."
+        verdicts.append(goes if p < ALPHA else f"The study cannot tell whether {measure} goes with {label}.")
         details.append(
             f"{measure}: the rank correlation with {label} over {len(pairs)} variants is {number(rho, 2, '+')} "
             f"(p = {p:.2g}, exact permutation test)."
         )
-    return Answer(question.text, "; ".join(verdicts), details)
+    return Answer(question.text, " ".join(verdicts), details)
 
 
 def _mean(levels: dict[str, dict[str, float | None]], measure: str) -> float | None:

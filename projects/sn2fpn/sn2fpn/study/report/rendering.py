@@ -68,15 +68,13 @@ def render_markdown(report: Report) -> str:
 
 
 def _environment(**options: Any) -> jinja2.Environment:
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         **options,
     )
-    environment.filters["sentence"] = lambda text: f"{text[:1].upper()}{text[1:]}."
-    return environment
 
 
 def _markdown(value: Any) -> Any:
