@@ -84,12 +84,12 @@ def test_projects_can_add_keys_of_their_own() -> None:
     cfg.MODEL.MYTHING = CfgNode()
     cfg.MODEL.MYTHING.WIDTH = 3
     cfg.set_new_allowed(True)
-    cfg.SOLVER.OPTIMIZER = "ADAMW"
+    cfg.SOLVER.BETA = 0.9
     cfg.set_new_allowed(False)
-    cfg.merge_from_list(["MODEL.MYTHING.WIDTH", 4, "SOLVER.OPTIMIZER", "SGD"])
-    assert (cfg.MODEL.MYTHING.WIDTH, cfg.SOLVER.OPTIMIZER) == (4, "SGD")
-    with pytest.raises(UserError, match=r"'SOLVER\.OPTIMISER'; did you mean 'SOLVER\.OPTIMIZER'"):
-        cfg.SOLVER.OPTIMISER = "SGD"
+    cfg.merge_from_list(["MODEL.MYTHING.WIDTH", 4, "SOLVER.BETA", 0.8])
+    assert (cfg.MODEL.MYTHING.WIDTH, cfg.SOLVER.BETA) == (4, 0.8)
+    with pytest.raises(UserError, match=r"'SOLVER\.BETAS'; did you mean 'SOLVER\.BETA'"):
+        cfg.SOLVER.BETAS = 0.7
 
 
 def test_a_frozen_configuration_stays_frozen() -> None:

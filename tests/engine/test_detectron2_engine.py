@@ -224,6 +224,7 @@ def test_the_same_scores_in_both_engines(masks: bool, command: Command, tmp_path
     [
         ({"SOLVER.ACCUMULATE_STEPS": 2}, "SOLVER.ACCUMULATE_STEPS: Detectron2 serves 1, found 2; add --engine native"),
         ({"SOLVER.EMA.ENABLED": True}, "SOLVER.EMA.ENABLED.*--engine native"),
+        ({"SOLVER.OPTIMIZER": "AdamW"}, "SOLVER.OPTIMIZER.*--engine native"),
         ({"SOLVER.AMP.ENABLED": True}, "SOLVER.AMP.ENABLED.*GPUs only"),
         ({"TEST.BEST_METRIC": "bbox/AP"}, "TEST.BEST_METRIC"),
         ({"SOLVER.STEPS": (5, 3)}, r"SOLVER.STEPS: expected rising iterations of at least 1, found \[5, 3\]"),

@@ -97,6 +97,21 @@ def _with_gradients() -> list[nn.Parameter]:
     return params
 
 
+def test_adamw_takes_the_first_step_by_hand() -> None:
+    """The first step of Adam has the size of the learning rate; the decay shrinks the weight independently of it."""
+    model = nn.Sequential(nn.Linear(1, 1), nn.LayerNorm(1))
+    nn.init.constant_(model[0].weight, 2.0)
+    nn.init.constant_(model[0].bias, 2.0)
+    keys = {"OPTIMIZER": "AdamW", "BASE_LR": 0.01, "WEIGHT_DECAY": 0.5, "WEIGHT_DECAY_NORM": 0.0, "BIAS_LR_FACTOR": 2.0}
+    optimizer = build_optimizer(_cfg({f"SOLVER.{k}": v for k, v in keys.items()}), model)
+    for p in model.parameters():
+        p.grad = torch.full_like(p, 3.0)
+    optimizer.step()
+    assert model[0].weight.item() == pytest.approx(2.0 * (1 - 0.01 * 0.5) - 0.01, rel=1e-6)
+    assert model[0].bias.item() == pytest.approx(2.0 * (1 - 0.02 * 0.5) - 0.02, rel=1e-6)
+    assert model[1].weight.item() == pytest.approx(1.0 - 0.01, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("kind", "first", "second"),
     [

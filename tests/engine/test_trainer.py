@@ -104,9 +104,14 @@ def test_every_pyramid_learns(pyramid: str, tiny_cfg: MakeCfg) -> None:
         assert value.isfinite().all() and trainer.optimizer.state[value]["momentum_buffer"].any(), name
 
 
-@pytest.mark.parametrize("seed", [3, pytest.param(-1, marks=pytest.mark.slow)])
-def test_resume_continues_as_if_never_interrupted(tiny_cfg: MakeCfg, tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("seed", "optimizer"), [(3, "SGD"), (3, "AdamW"), pytest.param(-1, "SGD", marks=pytest.mark.slow)]
+)
+def test_resume_continues_as_if_never_interrupted(
+    tiny_cfg: MakeCfg, tmp_path: Path, seed: int, optimizer: str
+) -> None:
     keys = {"SEED": seed, "SOLVER.MAX_ITER": 8, "DATASETS.TEST": [], "SOLVER.EMA.ENABLED": True}
+    keys |= {"SOLVER.OPTIMIZER": optimizer}
     straight = _trainer(tiny_cfg(keys | {"OUTPUT_DIR": str(tmp_path / "straight"), "SOLVER.CHECKPOINT_PERIOD": 4}))
     straight.train()
     cut = tmp_path / "cut"
@@ -124,6 +129,14 @@ def test_resume_continues_as_if_never_interrupted(tiny_cfg: MakeCfg, tmp_path: P
         assert all(torch.equal(a[k], b[k]) for k in a)
     assert straight.optimizer.param_groups[0]["lr"] == resumed.optimizer.param_groups[0]["lr"]
     assert set(whole[7]) == set(tail[7])
+
+
+def test_a_run_is_not_resumed_with_another_optimizer(tiny_cfg: MakeCfg) -> None:
+    keys = {"SOLVER.MAX_ITER": 2, "DATASETS.TEST": []}
+    _trainer(tiny_cfg(keys)).train()
+    words = "state of another optimizer: SOLVER.OPTIMIZER was SGD and is AdamW. Resume with that of the training"
+    with pytest.raises(UserError, match=words):
+        _trainer(tiny_cfg(keys | {"SOLVER.MAX_ITER": 4, "SOLVER.OPTIMIZER": "AdamW"}), resume=True)
 
 
 def test_resume_without_a_checkpoint_starts_afresh(tiny_cfg: MakeCfg) -> None:

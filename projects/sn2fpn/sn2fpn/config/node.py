@@ -47,7 +47,7 @@ class CfgNode(_CfgNode):
         cfg.MODEL.MYTHING = CfgNode()      # a new group
         cfg.MODEL.MYTHING.WIDTH = 3
         cfg.set_new_allowed(True)          # or: new keys anywhere, as in fvcore
-        cfg.SOLVER.OPTIMIZER = "ADAMW"
+        cfg.SOLVER.BETA = 0.9
         cfg.set_new_allowed(False)
     """
 

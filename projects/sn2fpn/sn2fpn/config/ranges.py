@@ -49,6 +49,7 @@ RANGES: dict[str, Callable[[str, Any], Any]] = {
     "SOLVER.MAX_ITER": partial(check_count, at_most=10**12),
     "SOLVER.BASE_LR": _above_0,
     "SOLVER.BASE_LR_END": _from_0,
+    "SOLVER.OPTIMIZER": partial(check_choice, choices=("SGD", "AdamW")),
     "SOLVER.MOMENTUM": _below_1,
     "SOLVER.WEIGHT_DECAY": _from_0,
     "SOLVER.WEIGHT_DECAY_NORM": _from_0,

@@ -32,6 +32,8 @@ def add_study_config(cfg: Any) -> None:
     #                         {NAME: …, FORMAT: voc, ROOT: …, SPLIT: …, CLASSES: […]}]
     cfg.DATASETS.CUSTOM = []
 
+    # "SGD" with MOMENTUM and NESTEROV, or "AdamW", which needs a smaller BASE_LR and a larger WEIGHT_DECAY than SGD.
+    cfg.SOLVER.OPTIMIZER = "SGD"
     # The images of one step (IMS_PER_BATCH) are computed in this many parts.
     cfg.SOLVER.ACCUMULATE_STEPS = 1
     # "float16", "bfloat16", or "auto" for bfloat16 on a CPU and float16 on a GPU.

@@ -21,13 +21,14 @@ _SAME_MODEL = re.compile(
     re.IGNORECASE,
 )
 """The last parts of keys below `model` that concern the training, or how many detections are kept."""
+_OPTIMIZER = ("SOLVER.OPTIMIZER", "optimizer._target_")
 _WITHOUT_EFFECT = ("output_dir", "weights", "checkpoint_period", "checkpoints_to_keep", "log_period")
 
 
 class Configuration:
     """The configuration of a run as a part of its checkpoints.
 
-    It warns when a run is resumed with another configuration, and refuses that of another model.
+    It warns when a run is resumed with another configuration, and refuses that of another model or optimizer.
 
     Args:
         text: the configuration as YAML.
@@ -46,9 +47,14 @@ class Configuration:
     def load_state_dict(self, text: str) -> None:
         if other := _model_changes(text, self._text):
             raise UserError(f"the checkpoint is that of another model: {other}")
+        differences = changes(text, self._text)
+        for key, old, new in differences:
+            if key in _OPTIMIZER and "(none)" not in (old, new):
+                problem = f"the checkpoint has the state of another optimizer: {key} was {old} and is {new}"
+                raise UserError(f"{problem}. Resume with that of the training, or start anew from its MODEL.WEIGHTS")
         found = [
             f"{key}: {old} -> {new}"
-            for key, old, new in changes(text, self._text)
+            for key, old, new in differences
             if key not in self._without_effect and not key.lower().endswith("num_workers")
         ]
         if found:

@@ -45,7 +45,7 @@ def score_names(cfg: CfgNode, dataset_name: str) -> list[str]:
 
     Example:
         >>> from sn2fpn.config import get_cfg
-        >>> score_names(get_cfg(), "coco_2017_val")
+        >>> score_names(get_cfg(), "coco_2017_val")[:6]
         ['bbox/AP', 'bbox/AP50', 'bbox/AP75', 'bbox/APs', 'bbox/APm', 'bbox/APl']
     """
     whole = dataset_name.partition("[")[0] if is_slice(dataset_name) else dataset_name

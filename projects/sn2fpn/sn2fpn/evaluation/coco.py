@@ -1,4 +1,4 @@
-"""COCO's box and mask metrics: average precision over ten IoU thresholds, 101 recall points and object sizes."""
+"""COCO's box and mask metrics: average precision and recall over ten IoU thresholds and by object size."""
 
 from __future__ import annotations
 
@@ -29,15 +29,17 @@ TASKS = ("bbox", "segm")
 _ALL_AREAS = 0  # positions in COCOeval's area ranges all, small, medium, large
 _SIZES = ("", "s", "m", "l")  # the endings of their metrics' names
 _IOU_50, _IOU_75 = 0, 5  # positions in COCOeval's thresholds 0.50, 0.55, …, 0.95
+_FEW = {"AR1": 1, "AR10": 10}  # numbers of detections per image and class that these recalls count
 
 
 class COCOEvaluator(DetectionEvaluator):
-    """An evaluator that computes COCO's AP of boxes and masks with pycocotools, for any data set.
+    """An evaluator that computes COCO's AP and AR of boxes and masks with pycocotools, for any data set.
 
-    Results are `{"bbox": {"AP", "AP50", "AP75", "APs", "APm", "APl", "AP-<class>", …}, "segm": {…}}` in percent, as in
-    Detectron2. The size of a detection is that of its box for "bbox" and that of its mask for "segm". A size or a class
+    Results are `{"bbox": {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR", "ARs", "ARm", "ARl",
+    "AP-<class>", …}, "segm": {…}}` in percent. The APs are those of Detectron2, which gives no AR. AR is the recall as
+    the mean over the IoU thresholds and the classes, with at most 1, 10 or `max_dets_per_image` detections. The size of a detection is that of its box for "bbox" and that of its mask for "segm". A size or a class
     without ground truth is NaN, which `results_table` prints as "no gt", and does not count in any mean. A model
-    without detections gets NaN for all six metrics, as in Detectron2, with a warning. The detections are also written
+    without detections gets NaN for all of them, as in Detectron2, with a warning. The detections are also written
     as COCO JSON.
 
     Args:
@@ -57,7 +59,7 @@ class COCOEvaluator(DetectionEvaluator):
         SCORES: the names of each task's scores, without those of single classes.
     """
 
-    SCORES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+    SCORES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR", "ARs", "ARm", "ARl")
 
     def __init__(
         self,
@@ -89,7 +91,7 @@ class COCOEvaluator(DetectionEvaluator):
 
     def _score(self, detections: list[ImageDetections]) -> Results:
         results = to_coco_results(detections, self._dataset_category_ids())
-        return {task: self._derive(self._precision(results, task)) for task in self._tasks_for(detections)}
+        return {task: self._derive(*self._accumulate(results, task)) for task in self._tasks_for(detections)}
 
     def _judge(self, detections: list[ImageDetections]) -> dict[str, JudgedDetections]:
         results = to_coco_results(detections, self._dataset_category_ids())
@@ -104,11 +106,10 @@ class COCOEvaluator(DetectionEvaluator):
                     size: [_rank(images[s : s + shape[2]]) for s in starts[:, a]] for a, size in enumerate(_SIZES)
                 }
             else:  # no object counts, so that every score is NaN, as in `_derive`
-                nothing = Ranking(
-                    np.empty(0, np.int64), *(np.empty((10, 0), bool),) * 2, np.zeros(len(self._records), np.int64)
-                )
+                nothing = _rank([None] * len(self._records))
                 rankings = {size: [nothing] * len(self._class_names) for size in _SIZES}
-            judged[task] = JudgedDetections(self._class_names, rankings, Params().recThrs)
+            recalls = {**_FEW, "AR": self._max_dets}
+            judged[task] = JudgedDetections(self._class_names, rankings, Params().recThrs, recalls)
         return judged
 
     def _tasks_for(self, detections: list[ImageDetections]) -> tuple[str, ...]:
@@ -124,17 +125,19 @@ class COCOEvaluator(DetectionEvaluator):
             raise ArgumentError("tasks", f"'segm' needs masks, but {without} none")
         return self._tasks
 
-    def _precision(self, results: list[dict[str, Any]], task: str) -> np.ndarray | None:
-        """Compute the precision, an array over (IoU thresholds, recall points, classes, areas).
+    def _accumulate(self, results: list[dict[str, Any]], task: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Compute precision and recall, arrays over (IoU thresholds, recall points, classes, areas, detections) and
+        (IoU thresholds, classes, areas, detections), where the last axis is that of the numbers of detections.
 
-        It is -1 where there is no ground truth. Without results, None is returned.
+        They are -1 where there is no ground truth. Without results, they are None.
         """
         if not results:
-            return None
+            return None, None
         evaluation = self._match(results, task)
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints progress
             evaluation.accumulate()
-        return evaluation.eval["precision"][..., 0][:, :, self._columns(evaluation)]
+        columns = self._columns(evaluation)
+        return evaluation.eval["precision"][..., -1][:, :, columns], evaluation.eval["recall"][:, columns]
 
     def _columns(self, evaluation: COCOeval) -> np.ndarray:
         """Return the positions of the classes in COCOeval, which sorts the categories by their ids."""
@@ -159,7 +162,7 @@ class COCOEvaluator(DetectionEvaluator):
                 _index({**self._truth, "images": images, "annotations": found}),
                 task,
             )
-            evaluation.params.maxDets = [self._max_dets]
+            evaluation.params.maxDets = [*(min(few, self._max_dets) for few in _FEW.values()), self._max_dets]
             evaluation.evaluate()
         return evaluation
 
@@ -170,8 +173,8 @@ class COCOEvaluator(DetectionEvaluator):
         key = "image_id" if items and "image_id" in items[0] else "id"
         return [{**item, key: self._sortable[item[key]]} for item in items]
 
-    def _derive(self, precision: np.ndarray | None) -> dict[str, float]:
-        if precision is None:
+    def _derive(self, precision: np.ndarray | None, recall: np.ndarray | None) -> dict[str, float]:
+        if precision is None or recall is None:
             return dict.fromkeys(self.SCORES, float("nan"))
         every_size = precision[..., _ALL_AREAS]
         scores = {
@@ -179,7 +182,9 @@ class COCOEvaluator(DetectionEvaluator):
             "AP50": _percent(every_size[_IOU_50]),
             "AP75": _percent(every_size[_IOU_75]),
         }
-        scores |= {name: _percent(precision[..., area]) for area, name in enumerate(("APs", "APm", "APl"), 1)}
+        scores |= {f"AP{size}": _percent(precision[..., area]) for area, size in enumerate(_SIZES) if size}
+        scores |= {name: _percent(recall[..., _ALL_AREAS, few]) for few, name in enumerate(_FEW)}
+        scores |= {f"AR{size}": _percent(recall[..., area, -1]) for area, size in enumerate(_SIZES)}
         scores |= {f"AP-{name}": _percent(every_size[:, :, c]) for c, name in enumerate(self._class_names)}
         return scores
 
@@ -191,19 +196,21 @@ def _rank(images: list[dict[str, Any] | None]) -> Ranking:
     for i, x in some:
         objects[i] = np.count_nonzero(np.asarray(x["gtIgnore"]) == 0)
     if not some:
-        return Ranking(np.empty(0, np.int64), *(np.empty((10, 0), bool),) * 2, objects)
+        none = np.empty(0, np.int64)
+        return Ranking(none, *(np.empty((10, 0), bool),) * 2, objects, none)
     scores = np.concatenate([x["dtScores"] for _, x in some])
     order = np.argsort(-scores, kind="mergesort")
-    image = np.repeat([i for i, _ in some], [len(x["dtScores"]) for _, x in some])
+    numbers = [len(x["dtScores"]) for _, x in some]
+    image, place = np.repeat([i for i, _ in some], numbers), np.concatenate([np.arange(n) for n in numbers])
     matched, ignored = (
         np.concatenate([x[key].astype(bool) for _, x in some], axis=1)[:, order] for key in ("dtMatches", "dtIgnore")
     )
-    return Ranking(image[order], matched & ~ignored, ~ignored, objects)
+    return Ranking(image[order], matched & ~ignored, ~ignored, objects, place[order])
 
 
-def _percent(precision: np.ndarray) -> float:
+def _percent(values: np.ndarray) -> float:
     """Return the mean in percent of the values that have ground truth, or NaN if none has."""
-    known = precision[precision > -1]
+    known = values[values > -1]
     return float(known.mean() * 100) if known.size else float("nan")
 
 

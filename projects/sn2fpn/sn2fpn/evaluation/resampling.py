@@ -1,4 +1,4 @@
-"""Average precision for images that are drawn with repetition: detections are matched once and counted many times.
+"""Precision and recall for images that are drawn with repetition: detections are matched once and counted many times.
 
 Whether a detection is right depends only on its image. Therefore a data set in which image i occurs w_i times has the
 same score as the original data set in which every detection and every object of image i counts w_i times. The copies of
@@ -8,8 +8,8 @@ raise the precision, and because the best precision after a right detection does
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ class Ranking(NamedTuple):
     right: np.ndarray  # (T, D) bool
     counted: np.ndarray  # (T, D) bool, False for detections of objects that do not count
     objects: np.ndarray  # (I,) int64, the number of objects of each image that count
+    place: np.ndarray | None = None  # (D,) int64, how many detections of the class in the same image come before
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,14 @@ class JudgedDetections:
         rankings: a ranking per class, by range of object sizes ("" for all sizes, "s", "m", "l"). All have the
             thresholds 0.50, 0.55, …, 0.95.
         recall_points: the recalls at which precision is measured; None takes the area under the curve.
+        recalls: by the name of an average recall, how many detections per image and class it counts. The recall "AR" is
+            also computed by size. The rankings need `place` for them.
     """
 
     class_names: Sequence[str]
     rankings: dict[str, list[Ranking]]
     recall_points: np.ndarray | None
+    recalls: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def num_images(self) -> int:
@@ -52,12 +56,17 @@ class JudgedDetections:
         return [name for size in self.rankings for name in self._names(size)]
 
     def _names(self, size: str) -> list[str]:
-        return [f"AP{size}"] if size else ["AP", "AP50", "AP75", *(f"AP-{name}" for name in self.class_names)]
+        """Return the names of the scores of a range of sizes."""
+        precisions = [] if size else ["AP50", "AP75", *(f"AP-{name}" for name in self.class_names)]
+        return [f"AP{size}", *precisions, *self._recalls(size)]
+
+    def _recalls(self, size: str) -> dict[str, int]:
+        return {f"{name}{size}": number for name, number in self.recalls.items() if not size or name == "AR"}
 
     def scores(
         self, weights: np.ndarray | None = None, metrics: Collection[str] | None = None
     ) -> dict[str, np.ndarray]:
-        """Compute the scores in percent by their names ("AP", "AP50", "AP75", "APs", …, "AP-<class>", …).
+        """Compute the scores in percent by their names ("AP", "AP50", "AP75", "APs", "AR", …, "AP-<class>", …).
 
         As in the evaluators, classes without objects do not count in the means, and a mean without classes is NaN.
 
@@ -68,15 +77,43 @@ class JudgedDetections:
         Returns:
             Arrays of shape (B,).
         """
+        if weights is None:
+            weights = np.ones((1, self.num_images))
+        wanted = set(self.metric_names() if metrics is None else metrics)
         out: dict[str, np.ndarray] = {}
         for size in self.rankings:
-            names = self._names(size)
-            if metrics is not None and not set(names) & set(metrics):
-                continue
-            ap = self.average_precision(size, weights)
-            mean = mean_over_classes(ap)
-            out |= dict(zip(names, (mean.mean(axis=0), mean[0], mean[5], *ap.mean(axis=1))))
-        return {name: out[name] for name in (out if metrics is None else metrics)}
+            recalls = self._recalls(size)
+            names = [name for name in self._names(size) if name not in recalls]
+            if wanted & set(names):
+                ap = self.average_precision(size, weights)
+                mean = mean_over_classes(ap)
+                first = (mean.mean(axis=0),) if size else (mean.mean(axis=0), mean[0], mean[5], *ap.mean(axis=1))
+                out |= dict(zip(names, first))
+            for name in wanted & recalls.keys():
+                out[name] = mean_over_classes(self.average_recall(size, recalls[name], weights))
+        return {name: out[name] for name in (self.metric_names() if metrics is None else metrics)}
+
+    def average_recall(self, size: str, number: int, weights: np.ndarray) -> np.ndarray:
+        """Compute the recall in percent of each class as the mean over the IoU thresholds.
+
+        Args:
+            size: a range of object sizes, see `rankings`.
+            number: how many detections of a class count per image, by descending score.
+            weights: see `scores`.
+
+        Returns:
+            An array of shape (classes, B) that is NaN for classes without objects.
+        """
+        rows = []
+        for ranking in self.rankings[size]:
+            right = ranking.right & (ranking.place < number)
+            found = np.zeros((len(right), self.num_images))
+            for row, at_threshold in zip(found, right):
+                row += np.bincount(ranking.image[at_threshold], minlength=self.num_images)
+            objects = weights @ ranking.objects
+            with np.errstate(invalid="ignore"):  # 0 / 0 without objects
+                rows.append(100 * (weights @ found.mean(axis=0)) / objects)
+        return np.stack(rows)
 
     def average_precision(self, size: str = "", weights: np.ndarray | None = None) -> np.ndarray:
         """Compute the average precision in percent of each class at each IoU threshold.

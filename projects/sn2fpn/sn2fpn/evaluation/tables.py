@@ -40,10 +40,10 @@ def results_table(results: Results, class_columns: int = 3) -> str:
 
 
 def copypaste_lines(results: Results) -> list[str]:
-    """Return the overall scores of each task as Detectron2's `copypaste:` lines: task, names and numbers."""
+    """Return the overall APs of each task as Detectron2's `copypaste:` lines: task, names and numbers."""
     lines = []
     for task, scores in results.items():
-        overall = {name: score for name, score in scores.items() if "-" not in name}
+        overall = {name: score for name, score in scores.items() if "-" not in name and not name.startswith("AR")}
         lines += [
             f"copypaste: Task: {task}",
             "copypaste: " + ",".join(overall),

@@ -26,6 +26,7 @@ _SERVED: dict[str, tuple[Any, ...]] = {
     "SOLVER.ACCUMULATE_STEPS": (1,),
     "SOLVER.AMP.DTYPE": ("auto", "float16"),
     "SOLVER.EMA.ENABLED": (False,),
+    "SOLVER.OPTIMIZER": ("SGD",),
     "TEST.EVALUATOR": ("auto", "coco", "voc"),
     "TEST.BEST_METRIC": ("",),
     "TEST.PATIENCE": (0,),

@@ -21,15 +21,19 @@ _NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.LocalRespons
 
 
 def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
-    """Return SGD over the trainable parameters, in one group per pair of learning rate and weight decay.
+    """Return the optimizer SOLVER.OPTIMIZER of the trainable parameters, in one group per learning rate and weight decay.
+
+    "SGD" is stochastic gradient descent with SOLVER.MOMENTUM and SOLVER.NESTEROV. "AdamW" (Loshchilov and Hutter,
+    "Decoupled Weight Decay Regularization", 2019) has its usual betas of 0.9 and 0.999, and does not use these two keys.
 
     Affine parameters of norms have SOLVER.WEIGHT_DECAY_NORM. Parameters that are named `bias`, also those of norms,
     have their learning rate multiplied by SOLVER.BIAS_LR_FACTOR and have SOLVER.WEIGHT_DECAY_BIAS unless it is None.
 
     Raises:
-        UserError: the model has no trainable parameter, or SOLVER.NESTEROV lacks a momentum.
+        UserError: the model has no trainable parameter, SOLVER.NESTEROV lacks a momentum, or the optimizer is unknown.
     """
     s = cfg.SOLVER
+    check_choice("SOLVER.OPTIMIZER", s.OPTIMIZER, ("SGD", "AdamW"))
     if s.NESTEROV and not s.MOMENTUM:
         raise ArgumentError("SOLVER.NESTEROV", "expected SOLVER.MOMENTUM above 0 with it, found 0")
     params = parameter_groups(
@@ -40,6 +44,8 @@ def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
         weight_decay_bias=s.WEIGHT_DECAY_BIAS,
         bias_lr_factor=s.BIAS_LR_FACTOR,
     )
+    if s.OPTIMIZER == "AdamW":
+        return torch.optim.AdamW(params, lr=s.BASE_LR, weight_decay=s.WEIGHT_DECAY, fused=True)
     return torch.optim.SGD(
         params, lr=s.BASE_LR, momentum=s.MOMENTUM, nesterov=s.NESTEROV, weight_decay=s.WEIGHT_DECAY, fused=True
     )

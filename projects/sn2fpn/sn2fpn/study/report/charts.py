@@ -58,21 +58,24 @@ def cost_plots(results: StudyResults, style: Looks) -> list[Plot]:
 
 @styled
 def size_plots(results: StudyResults, style: Looks) -> list[Plot]:
-    """Plot the scores by object size with the variants side by side, if the metric has such scores."""
+    """Plot AP and AR by object size with the variants side by side, as far as the task has such scores."""
     task = results.headline.rpartition("/")[0]
-    scores = {size: _scores(results, f"{task}/AP{letter}") for size, letter in _SIZES.items()}
-    scores = {size: of_size for size, of_size in scores.items() if of_size}
-    if not scores:
-        return []
-    label = results.label(f"{task}/AP")
-    figure, axes = new_figure(3.3, "", f"{label} (%)")
-    _draw_groups(axes, scores, style, widest=0.16)
-    axes.set_xticks(range(len(scores)), list(scores))
-    axes.set_xlim(-0.5, len(scores) - 0.5)
-    axes.grid(visible=False, axis="x")
-    _limit_to_percent(axes)
-    legend(figure, axes)
-    return [Plot("AP_by_size", f"{label} by object size", to_svg(figure))]
+    plots = []
+    for kind in ("AP", "AR"):
+        scores = {size: _scores(results, f"{task}/{kind}{letter}") for size, letter in _SIZES.items()}
+        scores = {size: of_size for size, of_size in scores.items() if of_size}
+        if not scores:
+            continue
+        label = results.label(f"{task}/{kind}")
+        figure, axes = new_figure(3.3, "", f"{label} (%)")
+        _draw_groups(axes, scores, style, widest=0.16)
+        axes.set_xticks(range(len(scores)), list(scores))
+        axes.set_xlim(-0.5, len(scores) - 0.5)
+        axes.grid(visible=False, axis="x")
+        _limit_to_percent(axes)
+        legend(figure, axes)
+        plots.append(Plot(f"{kind}_by_size", f"{label} by object size", to_svg(figure)))
+    return plots
 
 
 @styled

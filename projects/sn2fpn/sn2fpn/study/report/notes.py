@@ -207,7 +207,8 @@ def _speed(study: StudyResults) -> list[str]:
 
 SIZES = (
     "The sizes are those of COCO: small objects have an area below 32² pixels, and large objects have an area of at "
-    "least 96² pixels. Bars are 95 % intervals over seeds, where there is more than one seed."
+    "least 96² pixels. AP is the average precision, and AR the recall of all detections of an image, as the mean over "
+    "IoU thresholds. Bars are 95 % intervals over seeds, where there is more than one seed."
 )
 CURVES = "Lines are means over seeds. Bands reach from the lowest to the highest seed. Losses are smoothed."
 
