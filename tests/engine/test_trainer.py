@@ -107,9 +107,7 @@ def test_every_pyramid_learns(pyramid: str, tiny_cfg: MakeCfg) -> None:
 @pytest.mark.parametrize(
     ("seed", "optimizer"), [(3, "SGD"), (3, "AdamW"), pytest.param(-1, "SGD", marks=pytest.mark.slow)]
 )
-def test_resume_continues_as_if_never_interrupted(
-    tiny_cfg: MakeCfg, tmp_path: Path, seed: int, optimizer: str
-) -> None:
+def test_resume_continues_as_if_never_interrupted(tiny_cfg: MakeCfg, tmp_path: Path, seed: int, optimizer: str) -> None:
     keys = {"SEED": seed, "SOLVER.MAX_ITER": 8, "DATASETS.TEST": [], "SOLVER.EMA.ENABLED": True}
     keys |= {"SOLVER.OPTIMIZER": optimizer}
     straight = _trainer(tiny_cfg(keys | {"OUTPUT_DIR": str(tmp_path / "straight"), "SOLVER.CHECKPOINT_PERIOD": 4}))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,35 +10,30 @@ from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval, Params
 
 from ..errors import ArgumentError, check_choice
-from .detections import DetectionEvaluator, ImageDetections, ImageId, to_coco_results
+from .detections import DetectionEvaluator, ImageDetections, ImageId
 from .evaluator import Results
 from .ground_truth import coco_ground_truth
-from .resampling import JudgedDetections, Ranking
+from .matching import RECALL_POINTS, Found, Objects, rank
+from .resampling import JudgedDetections
 
 __all__ = ["COCOEvaluator"]
 
 logger = logging.getLogger(__name__)
 
 TASKS = ("bbox", "segm")
-_ALL_AREAS = 0  # positions in COCOeval's area ranges all, small, medium, large
-_SIZES = ("", "s", "m", "l")  # the endings of their metrics' names
-_IOU_50, _IOU_75 = 0, 5  # positions in COCOeval's thresholds 0.50, 0.55, …, 0.95
-_FEW = {"AR1": 1, "AR10": 10}  # numbers of detections per image and class that these recalls count
 
 
 class COCOEvaluator(DetectionEvaluator):
-    """An evaluator that computes COCO's AP and AR of boxes and masks with pycocotools, for any data set.
+    """An evaluator that computes COCO's AP and AR of boxes and masks, for any data set. They are those of pycocotools.
 
     Results are `{"bbox": {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR", "ARs", "ARm", "ARl",
     "AP-<class>", …}, "segm": {…}}` in percent. The APs are those of Detectron2, which gives no AR. AR is the recall as
-    the mean over the IoU thresholds and the classes, with at most 1, 10 or `max_dets_per_image` detections. The size of a detection is that of its box for "bbox" and that of its mask for "segm". A size or a class
-    without ground truth is NaN, which `results_table` prints as "no gt", and does not count in any mean. A model
-    without detections gets NaN for all of them, as in Detectron2, with a warning. The detections are also written
-    as COCO JSON.
+    the mean over the IoU thresholds and the classes, with at most 1, 10 or `max_dets_per_image` detections. The size of
+    a detection is that of its box for "bbox" and that of its mask for "segm". A size or a class without ground truth is
+    NaN, which `results_table` prints as "no gt", and does not count in any mean. A model without detections gets NaN
+    for all of them, as in Detectron2, with a warning. The detections are also written as COCO JSON.
 
     Args:
         dataset_name: a registered data set; see `coco_ground_truth` for its objects.
@@ -83,33 +76,32 @@ class COCOEvaluator(DetectionEvaluator):
         return coco_ground_truth(self._records, self._dataset_category_ids(), self._class_names)
 
     @cached_property
-    def _sortable(self) -> dict[ImageId, ImageId]:
-        """The image ids by themselves, or positions instead if some are text and some numbers; COCOeval sorts them."""
+    def _order(self) -> dict[ImageId, int]:
+        """The positions of the images by their ids, in which equal scores are ranked.
+
+        They follow the ids, as in pycocotools, unless some ids are text and some are numbers.
+        """
         ids = [record["image_id"] for record in self._records]
         mixed = len({isinstance(i, str) for i in ids}) > 1
-        return dict(zip(ids, range(len(ids)) if mixed else ids))
+        return {image_id: position for position, image_id in enumerate(ids if mixed else sorted(ids))}
 
     def _score(self, detections: list[ImageDetections]) -> Results:
-        results = to_coco_results(detections, self._dataset_category_ids())
-        return {task: self._derive(*self._accumulate(results, task)) for task in self._tasks_for(detections)}
+        scores = {task: judged.scores() for task, judged in self._judge(detections).items()}
+        names = list(self.SCORES)
+        if any(len(d.scores) for d in detections):
+            names += [f"AP-{name}" for name in self._class_names]
+        return {task: {name: float(of_task[name][0]) for name in names} for task, of_task in scores.items()}
 
     def _judge(self, detections: list[ImageDetections]) -> dict[str, JudgedDetections]:
-        results = to_coco_results(detections, self._dataset_category_ids())
+        recalls = {"AR1": 1, "AR10": 10, "AR": self._max_dets}
         judged = {}
         for task in self._tasks_for(detections):
-            if results:
-                evaluation = self._match(results, task)
-                images = evaluation.evalImgs  # by class, area and image; None if an image has nothing of the class
-                shape = (len(evaluation.params.catIds), len(_SIZES), len(evaluation.params.imgIds))
-                starts = np.arange(len(images)).reshape(shape)[self._columns(evaluation), :, 0]
-                rankings = {
-                    size: [_rank(images[s : s + shape[2]]) for s in starts[:, a]] for a, size in enumerate(_SIZES)
-                }
-            else:  # no object counts, so that every score is NaN, as in `_derive`
-                nothing = _rank([None] * len(self._records))
-                rankings = {size: [nothing] * len(self._class_names) for size in _SIZES}
-            recalls = {**_FEW, "AR": self._max_dets}
-            judged[task] = JudgedDetections(self._class_names, rankings, Params().recThrs, recalls)
+            objects, found = self._objects(task == "segm"), self._found(detections, task == "segm")
+            logger.info("scoring %d detections (%s)", len(found.score), task)
+            if not len(found.score):  # no object counts, so that every score is NaN
+                objects = objects[np.arange(0)]
+            rankings = rank(objects, found, len(self._order), len(self._class_names), self._max_dets)
+            judged[task] = JudgedDetections(self._class_names, rankings, RECALL_POINTS, recalls)
         return judged
 
     def _tasks_for(self, detections: list[ImageDetections]) -> tuple[str, ...]:
@@ -125,97 +117,50 @@ class COCOEvaluator(DetectionEvaluator):
             raise ArgumentError("tasks", f"'segm' needs masks, but {without} none")
         return self._tasks
 
-    def _accumulate(self, results: list[dict[str, Any]], task: str) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Compute precision and recall, arrays over (IoU thresholds, recall points, classes, areas, detections) and
-        (IoU thresholds, classes, areas, detections), where the last axis is that of the numbers of detections.
-
-        They are -1 where there is no ground truth. Without results, they are None.
-        """
-        if not results:
-            return None, None
-        evaluation = self._match(results, task)
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints progress
-            evaluation.accumulate()
-        columns = self._columns(evaluation)
-        return evaluation.eval["precision"][..., -1][:, :, columns], evaluation.eval["recall"][:, columns]
-
-    def _columns(self, evaluation: COCOeval) -> np.ndarray:
-        """Return the positions of the classes in COCOeval, which sorts the categories by their ids."""
-        return np.searchsorted(evaluation.params.catIds, self._dataset_category_ids())
-
-    def _match(self, results: list[dict[str, Any]], task: str) -> COCOeval:
-        """Match detections (at least one) with objects, image by image."""
-        truth = self._truth["annotations"]
-        if task == "segm":
-            areas = [float(coco_mask.area(r["segmentation"])) for r in results]  # the area of a long list overflows
+    def _objects(self, with_masks: bool) -> Objects:
+        truth, classes = self._truth["annotations"], {own: c for c, own in enumerate(self._dataset_category_ids())}
+        masks = None
+        if with_masks:
             if without := sum(not a["segmentation"] for a in truth):
-                truth = [a for a in truth if a["segmentation"]]
                 logger.warning("%d objects of %r have no mask and do not count for segm", without, self._dataset_name)
-        else:
-            areas = [r["bbox"][2] * r["bbox"][3] for r in results]
-        truth, found, images = (self._with_sortable(x) for x in (truth, results, self._truth["images"]))
-        found = [{**r, "id": n, "area": area, "iscrowd": 0} for n, (r, area) in enumerate(zip(found, areas), start=1)]
-        logger.info("scoring %d detections with pycocotools (%s)", len(found), task)
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints progress
-            evaluation = COCOeval(
-                _index({**self._truth, "images": images, "annotations": truth}),
-                _index({**self._truth, "images": images, "annotations": found}),
-                task,
-            )
-            evaluation.params.maxDets = [*(min(few, self._max_dets) for few in _FEW.values()), self._max_dets]
-            evaluation.evaluate()
-        return evaluation
+            truth = [a for a in truth if a["segmentation"]]
+            sizes = {image["id"]: (image["height"], image["width"]) for image in self._truth["images"]}
+            masks = _array_of([_rle(a["segmentation"], *sizes[a["image_id"]]) for a in truth])
+        return Objects(
+            image=np.array([self._order[a["image_id"]] for a in truth], np.int64),
+            label=np.array([classes[a["category_id"]] for a in truth], np.int64),
+            area=np.array([a["area"] for a in truth], np.float64),
+            boxes=np.array([a["bbox"] for a in truth], np.float64).reshape(-1, 4),
+            masks=masks,
+            crowd=np.array([a["iscrowd"] for a in truth], bool),
+        )
 
-    def _with_sortable(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return images, objects or results with image ids that COCOeval can sort."""
-        if all(i == number for i, number in self._sortable.items()):
-            return items
-        key = "image_id" if items and "image_id" in items[0] else "id"
-        return [{**item, key: self._sortable[item[key]]} for item in items]
-
-    def _derive(self, precision: np.ndarray | None, recall: np.ndarray | None) -> dict[str, float]:
-        if precision is None or recall is None:
-            return dict.fromkeys(self.SCORES, float("nan"))
-        every_size = precision[..., _ALL_AREAS]
-        scores = {
-            "AP": _percent(every_size),
-            "AP50": _percent(every_size[_IOU_50]),
-            "AP75": _percent(every_size[_IOU_75]),
-        }
-        scores |= {f"AP{size}": _percent(precision[..., area]) for area, size in enumerate(_SIZES) if size}
-        scores |= {name: _percent(recall[..., _ALL_AREAS, few]) for few, name in enumerate(_FEW)}
-        scores |= {f"AR{size}": _percent(recall[..., area, -1]) for area, size in enumerate(_SIZES)}
-        scores |= {f"AP-{name}": _percent(every_size[:, :, c]) for c, name in enumerate(self._class_names)}
-        return scores
+    def _found(self, detections: list[ImageDetections], with_masks: bool) -> Found:
+        corners = np.concatenate([np.empty((0, 4)), *(d.boxes for d in detections)])
+        corners = corners.astype(detections[0].boxes.dtype if detections else np.float64)
+        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).astype(np.float64)
+        masks = _array_of([mask for d in detections for mask in d.masks or ()]) if with_masks else None
+        areas = boxes[:, 2] * boxes[:, 3] if masks is None else [float(coco_mask.area(mask)) for mask in masks]
+        numbers = [len(d.scores) for d in detections]
+        return Found(
+            image=np.repeat(np.array([self._order[d.image_id] for d in detections], np.int64), numbers),
+            label=np.concatenate([np.empty(0, np.int64), *(d.classes for d in detections)]),
+            area=np.asarray(areas, np.float64),
+            boxes=boxes,
+            masks=masks,
+            score=np.concatenate([np.empty(0), *(d.scores for d in detections)]),
+        )
 
 
-def _rank(images: list[dict[str, Any] | None]) -> Ranking:
-    """Collect COCOeval's matches in the images of one class, in the order in which it accumulates them."""
-    some = [(i, x) for i, x in enumerate(images) if x is not None]
-    objects = np.zeros(len(images), np.int64)
-    for i, x in some:
-        objects[i] = np.count_nonzero(np.asarray(x["gtIgnore"]) == 0)
-    if not some:
-        none = np.empty(0, np.int64)
-        return Ranking(none, *(np.empty((10, 0), bool),) * 2, objects, none)
-    scores = np.concatenate([x["dtScores"] for _, x in some])
-    order = np.argsort(-scores, kind="mergesort")
-    numbers = [len(x["dtScores"]) for _, x in some]
-    image, place = np.repeat([i for i, _ in some], numbers), np.concatenate([np.arange(n) for n in numbers])
-    matched, ignored = (
-        np.concatenate([x[key].astype(bool) for _, x in some], axis=1)[:, order] for key in ("dtMatches", "dtIgnore")
-    )
-    return Ranking(image[order], matched & ~ignored, ~ignored, objects, place[order])
+def _rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    """Return a mask, given as polygons or as run lengths, as compressed run lengths."""
+    if isinstance(segmentation, dict) and not isinstance(segmentation["counts"], list):
+        return segmentation
+    encoded = coco_mask.frPyObjects(segmentation, height, width)
+    return encoded if isinstance(segmentation, dict) else coco_mask.merge(encoded)
 
 
-def _percent(values: np.ndarray) -> float:
-    """Return the mean in percent of the values that have ground truth, or NaN if none has."""
-    known = values[values > -1]
-    return float(known.mean() * 100) if known.size else float("nan")
-
-
-def _index(dataset: dict[str, Any]) -> COCO:
-    coco = COCO()
-    coco.dataset = dataset
-    coco.createIndex()
-    return coco
+def _array_of(items: list[dict[str, Any]]) -> np.ndarray:
+    array = np.empty(len(items), object)
+    array[:] = items
+    return array

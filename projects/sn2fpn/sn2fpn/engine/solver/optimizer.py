@@ -21,10 +21,10 @@ _NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.LocalRespons
 
 
 def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimizer SOLVER.OPTIMIZER of the trainable parameters, in one group per learning rate and weight decay.
+    """Return SOLVER.OPTIMIZER over the trainable parameters, in one group per pair of learning rate and weight decay.
 
     "SGD" is stochastic gradient descent with SOLVER.MOMENTUM and SOLVER.NESTEROV. "AdamW" (Loshchilov and Hutter,
-    "Decoupled Weight Decay Regularization", 2019) has its usual betas of 0.9 and 0.999, and does not use these two keys.
+    "Decoupled Weight Decay Regularization", 2019) has its usual betas of 0.9 and 0.999 instead of these two.
 
     Affine parameters of norms have SOLVER.WEIGHT_DECAY_NORM. Parameters that are named `bias`, also those of norms,
     have their learning rate multiplied by SOLVER.BIAS_LR_FACTOR and have SOLVER.WEIGHT_DECAY_BIAS unless it is None.

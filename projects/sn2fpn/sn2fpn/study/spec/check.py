@@ -74,9 +74,12 @@ def _check_metrics(study: Study, cfg: CfgNode) -> None:
     """Check that the evaluators of the test sets give the metrics.
 
     Those of `METRICS` when it is left out may be missing, but not the first one, because VOC has no sizes of objects.
+    Detectron2 gives no AR.
     """
     register_custom(cfg.DATASETS.CUSTOM)  # tells the metric of a data set
     given = [name for test_set in cfg.DATASETS.TEST for name in score_names(cfg, test_set)]
+    if study.engine == "detectron2":
+        given = [name for name in given if "/AR" not in name]
     for i, metric in enumerate(study.metrics if given else ()):
         score = metric.partition("-")[0]  # the name of a class may follow
         check_choice(f"{study.path}: METRICS", score, given if i == 0 else dict.fromkeys([*given, *DEFAULT_METRICS]))
