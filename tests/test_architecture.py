@@ -27,6 +27,7 @@ ROOMS = {
     "atomic": "files that are written completely or not at all",
     "locks": "locks on files, by which processes know of each other",
     "distributed": "the exchange between processes",
+    "precision": "mixed precision",
     "program": "the exit codes of all command lines",
     "structures": "boxes, masks and other values that later rooms exchange",
     "visualization": "pictures of boxes, masks and curves; it knows no data set and no model",

@@ -238,7 +238,7 @@ def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., lis
     assert (first.name, second.name) == ("tiny_val", "tiny_train[:3]")
     assert (len(first.loader()), len(second.loader())) == (4, 3)
     assert second.evaluator(tmp_path).reset() is None
-    losses = validation_losses([second], recipe.build_model())
+    losses = validation_losses([second], recipe.build_model(), recipe.options)
     assert losses["val/total_loss"] > 0
 
 

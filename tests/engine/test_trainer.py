@@ -225,8 +225,8 @@ def test_validation_losses_leave_no_trace(tiny_cfg: MakeCfg) -> None:
     trainer = _trainer(tiny_cfg())
     before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
     random = torch.get_rng_state()
-    first = validation_losses(trainer.recipe.test_sets(), trainer.model)
-    assert first == validation_losses(trainer.recipe.test_sets(), trainer.model)
+    first = validation_losses(trainer.recipe.test_sets(), trainer.model, trainer.options)
+    assert first == validation_losses(trainer.recipe.test_sets(), trainer.model, trainer.options)
     assert first["val/total_loss"] == pytest.approx(sum(v for k, v in first.items() if k != "val/total_loss"))
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(v, before[k]) for k, v in trainer.model.state_dict().items())
@@ -294,9 +294,15 @@ def test_early_stopping(tiny_cfg: MakeCfg, caplog: pytest.LogCaptureFixture) -> 
     assert (Path(cfg.OUTPUT_DIR) / "model_final.pth").is_file()
 
 
-def test_bfloat16_trains(tiny_cfg: MakeCfg) -> None:
-    trainer = _trainer(tiny_cfg({"SOLVER.AMP.ENABLED": True, "SOLVER.MAX_ITER": 3, "DATASETS.TEST": []}))
+@pytest.mark.parametrize("enabled", [True, False])
+def test_mixed_precision_trains_and_evaluates(tiny_cfg: MakeCfg, enabled: bool) -> None:
+    keys = {"SOLVER.AMP.ENABLED": enabled, "SOLVER.MAX_ITER": 3, "TEST.VAL_LOSS": True}
+    trainer = _trainer(tiny_cfg(keys))
+    seen = set()
+    pyramid = trainer.model.backbone
+    pyramid.register_forward_hook(lambda *_: seen.add((pyramid.training, torch.is_autocast_enabled("cpu"))))
     trainer.train()
+    assert seen == {(True, enabled), (False, enabled)}
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in trainer.model.parameters())
 
 

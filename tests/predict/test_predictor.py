@@ -42,6 +42,15 @@ def image(shapes: Path) -> np.ndarray:
     return read_image(shapes / "val/000002.jpg", "BGR")
 
 
+def test_predicts_in_the_precision_of_the_training(small_cfg: Callable[..., CfgNode], image: np.ndarray) -> None:
+    mixed, single = Predictor(small_cfg({"SOLVER.AMP.ENABLED": True})), Predictor(small_cfg())
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = single(image)["instances"]
+    assert_same(mixed(image)["instances"], expected)
+    assert_same(Predictor(single.model, single.resize, precision=torch.bfloat16)(image)["instances"], expected)
+    assert not torch.equal(single(image)["instances"].scores, expected.scores)
+
+
 @pytest.mark.parametrize("order", ["BGR", "RGB"])
 def test_equals_evaluation(small_cfg: Callable[..., CfgNode], shapes: Path, order: str) -> None:
     entry = {

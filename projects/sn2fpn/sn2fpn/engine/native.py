@@ -9,6 +9,7 @@ from typing import Any
 from .. import distributed as comm
 from ..checkpoint import load_trained
 from ..errors import argument_names
+from ..precision import autocast
 from .folder import run_folder
 from .preflight import check_recipe, checked_recipe
 from .recipe import Recipe
@@ -74,7 +75,7 @@ def _run(recipe: Recipe, args: Any, engine: Any, notes: list[str]) -> dict[str, 
             report = load_trained(model, options.weights, options.ema, complete=not partial)
             if report is not None and not partial:
                 check_same_model(report.config, recipe.dump(), options.weights, ", or add --allow-partial")
-        results = evaluate(recipe.test_sets(), model, options.output_dir)
+        results = evaluate(recipe.test_sets(), model, options)
     else:
         trainer = Trainer(recipe)
         trainer.resume_or_load(resume=args.resume)
@@ -90,7 +91,8 @@ def _draw(recipe: Recipe, model: Any, curves: bool) -> None:
     from ..visualization import plot_curves
 
     out = Path(recipe.options.output_dir)
-    pictures = [recipe.draw_predictions(model, out / "predictions.png")]
+    with autocast(recipe.options.device, recipe.options.precision):
+        pictures = [recipe.draw_predictions(model, out / "predictions.png")]
     if curves and (out / "metrics.json").is_file():
         pictures.insert(0, plot_curves(out / "metrics.json", out / "curves.png"))
     for picture in filter(None, pictures):

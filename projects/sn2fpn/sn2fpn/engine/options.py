@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from .. import distributed as comm
 from ..config.ranges import RANGES
 from ..errors import UserError
@@ -118,6 +120,14 @@ class RunOptions:
     cudnn_benchmark: bool = False
     ddp: Mapping[str, Any] = field(default_factory=lambda: {"broadcast_buffers": False})  # of DistributedDataParallel
     keys: Mapping[str, str] = field(default_factory=lambda: YAML_KEYS, repr=False)
+
+    @property
+    def precision(self) -> torch.dtype | None:
+        """The dtype of mixed precision, in training as in evaluation; None for single precision."""
+        if not self.amp:
+            return None
+        auto = "float16" if self.device.startswith("cuda") else "bfloat16"
+        return getattr(torch, auto if self.amp_dtype == "auto" else self.amp_dtype)
 
     def key(self, name: str) -> str:
         """Return the user's configuration key of a field, or of another value that messages name."""

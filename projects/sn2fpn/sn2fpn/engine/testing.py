@@ -19,7 +19,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .. import distributed as comm
 from ..atomic import atomic_write
 from ..evaluation import DatasetEvaluator, copypaste_lines, inference_on_dataset, results_table
+from ..precision import autocast
 from .interrupts import Interrupts
+from .options import RunOptions
 
 __all__ = ["TestSet", "evaluate", "flatten_results", "metric_names", "validation_losses"]
 
@@ -44,16 +46,17 @@ class TestSet:
 
 
 def evaluate(
-    test_sets: Sequence[TestSet], model: nn.Module, output_dir: str | Path, interrupts: Interrupts | None = None
+    test_sets: Sequence[TestSet], model: nn.Module, options: RunOptions, interrupts: Interrupts | None = None
 ) -> dict[str, Any]:
     """Evaluate a model on data sets and return `{data set: {"bbox": {"AP": …}}}`.
 
-    Predictions and results are written to `<output_dir>/inference/<data set>`. Only the main process returns results.
+    The model computes in the precision of the training. Predictions and results are written to
+    `<output_dir>/inference/<data set>`. Only the main process returns results.
 
     Args:
         test_sets: the data sets.
         model: the model.
-        output_dir: the folder of the run.
+        options: the options of the run.
         interrupts: the requests to stop the training of which this is a part.
 
     Raises:
@@ -61,10 +64,11 @@ def evaluate(
     """
     results: dict[str, Any] = {}
     for test_set in test_sets:
-        folder = Path(output_dir) / "inference" / test_set.name
+        folder = Path(options.output_dir) / "inference" / test_set.name
         loader = test_set.loader()
         loader = interrupts.evaluating(loader) if interrupts else loader
-        result = inference_on_dataset(model, loader, test_set.evaluator(folder))
+        with autocast(options.device, options.precision):
+            result = inference_on_dataset(model, loader, test_set.evaluator(folder))
         if comm.is_main_process():
             results[test_set.name] = result
             logger.info("Evaluation on %s\n%s", test_set.name, results_table(result))
@@ -110,7 +114,7 @@ def metric_names(scores: Mapping[str, Iterable[str]], losses: Iterable[str] = ()
 
 @torch.no_grad()
 def validation_losses(
-    test_sets: Sequence[TestSet], model: nn.Module, interrupts: Interrupts | None = None
+    test_sets: Sequence[TestSet], model: nn.Module, options: RunOptions, interrupts: Interrupts | None = None
 ) -> dict[str, float]:
     """Return the mean training losses on data sets, `{"val/total_loss": …}`.
 
@@ -119,7 +123,7 @@ def validation_losses(
     """
     sums: dict[str, float] = defaultdict(float)
     batches = 0
-    with _computing_losses(model):
+    with _computing_losses(model), autocast(options.device, options.precision):
         for test_set in test_sets:
             loader = test_set.loader(with_targets=True)
             for batch in interrupts.evaluating(loader) if interrupts else loader:

@@ -20,6 +20,7 @@ from ..config import CfgNode
 from ..errors import UserError, argument_names
 from ..modeling.metrics import collect_metrics
 from ..modeling.trunk import frozen_norm_warning
+from ..precision import autocast
 from ..program import Interrupted
 from .hooks import Hook, default_hooks
 from .interrupts import Interrupts, Stopped
@@ -68,15 +69,17 @@ class Trainer:
         self.optimizer = recipe.build_optimizer(self.model)
         self.scheduler = recipe.build_scheduler(self.optimizer)
         self._clip = recipe.build_gradient_clipper()
-        self._autocast, self._scaler = _mixed_precision(o)
+        float16 = o.precision == torch.float16  # whose small gradients are scaled
+        self._scaler = torch.amp.GradScaler(torch.device(o.device).type, enabled=float16)
         self.hooks: list[Hook] = default_hooks(o, recipe.test_sets(), self.model)
         self.storage = MetricStorage()
         self.results: dict[str, Any] = {}
         self.start_iter = self.iter = 0
         self.max_iter = o.max_iter
-        parts: dict[str, Any] = {"optimizer": self.optimizer, "scheduler": self.scheduler, "run": self._randomness}
+        # The configuration comes first, because it explains why other states do not fit.
+        parts: dict[str, Any] = {"config": Configuration(recipe.dump(), o.keys, _KEPT_ON_RESUME)}
+        parts |= {"optimizer": self.optimizer, "scheduler": self.scheduler, "run": self._randomness}
         parts |= {"metrics": self.storage, "class_names": ClassNames(recipe.class_names)}
-        parts["config"] = Configuration(recipe.dump(), o.keys, _KEPT_ON_RESUME)
         parts |= {"grad_scaler": self._scaler} if self._scaler.is_enabled() else {}
         parts |= {hook.checkpoint_key: hook for hook in self.hooks if hook.checkpoint_key}
         self.checkpointer = Checkpointer(self.model, o.output_dir, **parts)
@@ -176,7 +179,7 @@ class Trainer:
 
     def _forward_backward(self, part: list[dict[str, Any]], weight: float) -> dict[str, torch.Tensor]:
         try:
-            with self._autocast():
+            with autocast(self.options.device, self.options.precision):
                 losses = self._wrapped(part)
         except FloatingPointError as e:
             self._fail_not_finite(part, str(e))
@@ -250,14 +253,3 @@ def _distributed(model: nn.Module, options: RunOptions) -> DistributedDataParall
     # the same order.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return DistributedDataParallel(model, device_ids=ids, **choices)
-
-
-def _mixed_precision(options: RunOptions) -> tuple[Any, torch.amp.GradScaler]:
-    """Return a factory of autocast contexts and the gradient scaler, which acts in float16 only."""
-    device = options.device.split(":")[0]
-    auto = "float16" if device == "cuda" else "bfloat16"
-    dtype = auto if options.amp_dtype == "auto" else options.amp_dtype
-    scaler = torch.amp.GradScaler(device, enabled=options.amp and dtype == "float16")
-    if not options.amp:
-        return nullcontext, scaler
-    return lambda: torch.autocast(device, getattr(torch, dtype)), scaler

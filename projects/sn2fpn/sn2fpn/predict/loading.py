@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -12,6 +13,7 @@ from ..config import get_cfg, instantiate
 from ..data import known_categories, register_custom
 from ..data.augmentation import ResizeShortestEdge, build_augmentations
 from ..data.categories import Category
+from ..engine.options import YAML_KEYS, read_options
 from ..errors import UserError, argument_names
 from ..modeling.build import build_model
 from ..trust import check_own
@@ -49,7 +51,7 @@ def load_predictor(
         )
     register_custom(loaded.custom)
     categories = known_categories(loaded.sets, loaded.model.roi_heads.num_classes, loaded.class_names)
-    return Predictor(loaded.model, loaded.resize, categories), categories
+    return Predictor(loaded.model, loaded.resize, categories, loaded.precision), categories
 
 
 class _Loaded(NamedTuple):
@@ -60,6 +62,7 @@ class _Loaded(NamedTuple):
     class_names: list[str]  # of the checkpoint
     custom: Sequence[Any]  # the data sets to register
     sets: list[str]  # names of the data sets that the model was trained and tested on
+    precision: torch.dtype | None  # of mixed precision
 
 
 def _from_yaml(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
@@ -71,7 +74,8 @@ def _from_yaml(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
     with argument_names({"path": "--weights" if weights else "MODEL.WEIGHTS", "average": "SOLVER.EMA.ENABLED"}):
         names = load_whole(model, weights or cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED, cfg.dump())
     (resize,) = build_augmentations(cfg, is_train=False)
-    return _Loaded(model, resize, names, cfg.DATASETS.CUSTOM, [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN])
+    sets, precision = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN], read_options(cfg, YAML_KEYS).precision
+    return _Loaded(model, resize, names, cfg.DATASETS.CUSTOM, sets, precision)
 
 
 def _from_python(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
@@ -86,7 +90,7 @@ def _from_python(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded
     sets = [(loaders.get(kind) or {}).get("dataset", {}) for kind in ("test", "train")]
     custom = OmegaConf.to_container(loaders.custom) if "custom" in loaders else []
     sets = [name for s in sets for name in _as_list(s.get("names"))]
-    return _Loaded(model, evaluation_resize(recipe.cfg), names, custom, sets)
+    return _Loaded(model, evaluation_resize(recipe.cfg), names, custom, sets, options.precision)
 
 
 def evaluation_resize(cfg: Any) -> ResizeShortestEdge | None:

@@ -17,10 +17,12 @@ from ..config import CfgNode
 from ..data import known_categories, register_custom
 from ..data.augmentation import ResizeShortestEdge, build_augmentations, plan_transforms
 from ..data.categories import Category
+from ..engine.options import YAML_KEYS, read_options
 from ..engine.record import check_same_model
 from ..errors import ArgumentError, argument_names
 from ..evaluation.evaluator import evaluation_mode
 from ..modeling import build_model
+from ..precision import autocast
 from .pixels import as_pixels
 
 __all__ = ["Predictor", "load_whole"]
@@ -40,6 +42,8 @@ class Predictor:
         resize: with a detector, how pictures are resized; None keeps their size. A configuration has its own resizing.
         categories: with a detector, its classes by contiguous id, as dicts with "id" and "name". By default they are
             called "class 0", "class 1" and so on.
+        precision: with a detector, the dtype of mixed precision, such as `torch.bfloat16`. A configuration has its own,
+            `SOLVER.AMP`.
 
     Attributes:
         model: the detector.
@@ -68,7 +72,9 @@ class Predictor:
         model: CfgNode | nn.Module,
         resize: ResizeShortestEdge | None = None,
         categories: Sequence[Category] | None = None,
+        precision: torch.dtype | None = None,
     ) -> None:
+        self._precision = precision
         self._sets: tuple[Sequence[Any], list[str]] = (), []
         self._trained: list[str] = []
         if isinstance(model, nn.Module):
@@ -78,6 +84,7 @@ class Predictor:
         else:
             cfg = model
             self.model = build_model(cfg)
+            self._precision = read_options(cfg, YAML_KEYS).precision
             (self.resize,) = build_augmentations(cfg, is_train=False)
             with argument_names({"path": "MODEL.WEIGHTS", "average": "SOLVER.EMA.ENABLED"}):
                 self._trained = load_whole(self.model, cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED, cfg.dump())
@@ -121,7 +128,7 @@ class Predictor:
             transforms = plan_transforms([self.resize], (height, width), np.random.default_rng(0))
             image = transforms.apply_image(image)
         pixels = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
-        with evaluation_mode(self.model):
+        with evaluation_mode(self.model), autocast(self.model.pixel_mean.device, self._precision):
             return self.model([{"image": pixels, "height": height, "width": width}])[0]
 
 

@@ -77,10 +77,10 @@ class Evaluation(Hook):
         trainer, o = self.trainer, self.options
         try:
             with self.ema.swapped_in() if self.ema else nullcontext():
-                trainer.results = evaluate(self.test_sets, self.model, o.output_dir, trainer.interrupts)
+                trainer.results = evaluate(self.test_sets, self.model, o, trainer.interrupts)
                 scalars = flatten_results(trainer.results)
                 if o.val_loss:
-                    scalars |= validation_losses(self.test_sets, self.model, trainer.interrupts)
+                    scalars |= validation_losses(self.test_sets, self.model, o, trainer.interrupts)
         except Stopped:  # the trainer saves before the next step
             return
         self._evaluated_at = trainer.iter
