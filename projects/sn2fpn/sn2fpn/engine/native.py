@@ -9,6 +9,8 @@ from typing import Any
 from .. import distributed as comm
 from ..checkpoint import load_trained
 from ..errors import argument_names
+from ..evaluation.analysis import PREDICTIONS, write_analysis
+from ..evaluation.detections import DetectionEvaluator
 from ..precision import autocast
 from .folder import run_folder
 from .preflight import check_recipe, checked_recipe
@@ -82,12 +84,12 @@ def _run(recipe: Recipe, args: Any, engine: Any, notes: list[str]) -> dict[str, 
         results = trainer.train()
         model = trainer.model
     if comm.is_main_process():
-        _draw(recipe, model, curves=not args.eval_only)
+        _draw(recipe, model, results, curves=not args.eval_only)
     return results
 
 
-def _draw(recipe: Recipe, model: Any, curves: bool) -> None:
-    """Draw the pictures of a run: training curves, and predictions beside the ground truth."""
+def _draw(recipe: Recipe, model: Any, results: dict[str, Any], curves: bool) -> None:
+    """Draw the pictures of a run: training curves, predictions beside the ground truth, and what is right and wrong."""
     from ..visualization import plot_curves
 
     out = Path(recipe.options.output_dir)
@@ -95,5 +97,10 @@ def _draw(recipe: Recipe, model: Any, curves: bool) -> None:
         pictures = [recipe.draw_predictions(model, out / "predictions.png")]
     if curves and (out / "metrics.json").is_file():
         pictures.insert(0, plot_curves(out / "metrics.json", out / "curves.png"))
+    for test_set in recipe.test_sets():
+        folder = out / "inference" / test_set.name
+        evaluator = test_set.evaluator(folder)
+        if test_set.name in results and isinstance(evaluator, DetectionEvaluator):
+            pictures.append(write_analysis(evaluator, folder / PREDICTIONS, folder))
     for picture in filter(None, pictures):
         logger.info("Picture: %s", picture)

@@ -73,7 +73,7 @@ class COCOEvaluator(DetectionEvaluator):
 
     @cached_property
     def _truth(self) -> dict[str, Any]:
-        return coco_ground_truth(self._records, self._dataset_category_ids(), self._class_names)
+        return coco_ground_truth(self.records, self._dataset_category_ids(), self.class_names)
 
     @cached_property
     def _order(self) -> dict[ImageId, int]:
@@ -81,7 +81,7 @@ class COCOEvaluator(DetectionEvaluator):
 
         They follow the ids, as in pycocotools, unless some ids are text and some are numbers.
         """
-        ids = [record["image_id"] for record in self._records]
+        ids = [record["image_id"] for record in self.records]
         mixed = len({isinstance(i, str) for i in ids}) > 1
         return {image_id: position for position, image_id in enumerate(ids if mixed else sorted(ids))}
 
@@ -89,7 +89,7 @@ class COCOEvaluator(DetectionEvaluator):
         scores = {task: judged.scores() for task, judged in self._judge(detections).items()}
         names = list(self.SCORES)
         if any(len(d.scores) for d in detections):
-            names += [f"AP-{name}" for name in self._class_names]
+            names += [f"AP-{name}" for name in self.class_names]
         return {task: {name: float(of_task[name][0]) for name in names} for task, of_task in scores.items()}
 
     def _judge(self, detections: list[ImageDetections]) -> dict[str, JudgedDetections]:
@@ -100,8 +100,8 @@ class COCOEvaluator(DetectionEvaluator):
             logger.info("scoring %d detections (%s)", len(found.score), task)
             if not len(found.score):  # no object counts, so that every score is NaN
                 objects = objects[np.arange(0)]
-            rankings = rank(objects, found, len(self._order), len(self._class_names), self._max_dets)
-            judged[task] = JudgedDetections(self._class_names, rankings, RECALL_POINTS, recalls)
+            rankings = rank(objects, found, len(self._order), len(self.class_names), self._max_dets)
+            judged[task] = JudgedDetections(self.class_names, rankings, RECALL_POINTS, recalls)
         return judged
 
     def _tasks_for(self, detections: list[ImageDetections]) -> tuple[str, ...]:

@@ -57,6 +57,9 @@ class DetectionEvaluator(DatasetEvaluator):
 
     Subclasses implement `_score(detections)` and `_judge(detections)`.
 
+    Attributes:
+        class_names: the class names by contiguous id.
+
     Args:
         dataset_name: a registered data set.
         output_dir: the folder for `coco_instances_results.json`; None writes no file.
@@ -66,7 +69,7 @@ class DetectionEvaluator(DatasetEvaluator):
     def __init__(self, dataset_name: str, output_dir: str | Path | None = None, *, distributed: bool = True) -> None:
         self._dataset_name = dataset_name
         self._distributed = distributed
-        self._class_names = class_names(dataset_name)
+        self.class_names = class_names(dataset_name)
         self._metadata = MetadataCatalog.get(dataset_name)
         self._output_dir = Path(output_dir) if output_dir else None
         self._detections: list[ImageDetections] = []
@@ -93,7 +96,7 @@ class DetectionEvaluator(DatasetEvaluator):
             with atomic_write(path) as file:
                 json.dump(results, file)
             logger.info("%d detections written to %s", len(results), path)
-        if not all("annotations" in record for record in self._records):
+        if not all("annotations" in record for record in self.records):
             return self._without_truth(path)
         if not any(len(d.scores) for d in detections):
             logger.warning(
@@ -118,7 +121,7 @@ class DetectionEvaluator(DatasetEvaluator):
         Raises:
             UserError: the data set has no annotations, or the detections belong to another one.
         """
-        require_annotations(self._records, f"data set {self._dataset_name!r}")
+        require_annotations(self.records, f"data set {self._dataset_name!r}")
         return self._judge(self._in_dataset_order(detections))
 
     def read_detections(self, path: str | Path) -> list[ImageDetections]:
@@ -130,12 +133,12 @@ class DetectionEvaluator(DatasetEvaluator):
         path = Path(path)
         try:
             results = json.loads(path.read_bytes())
-            by_image: dict[ImageId, list[dict[str, Any]]] = {record["image_id"]: [] for record in self._records}
+            by_image: dict[ImageId, list[dict[str, Any]]] = {record["image_id"]: [] for record in self.records}
             for result in results:
                 by_image[result["image_id"]].append(result)
             class_of = {own: c for c, own in enumerate(self._dataset_category_ids())}
             with_masks = any("segmentation" in result for result in results)
-            found = zip(self._records, by_image.values())
+            found = zip(self.records, by_image.values())
             return [_from_coco_results(record, of_image, class_of, with_masks) for record, of_image in found]
         except FileNotFoundError:
             raise UserError(f"{path}: file of predictions does not exist; an evaluation writes it") from None
@@ -147,7 +150,7 @@ class DetectionEvaluator(DatasetEvaluator):
             raise UserError(f"{path}: expected a list of COCO results: {e}") from None
 
     @cached_property
-    def _records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[dict[str, Any]]:
         """The data set dicts, which are read once, and only in the process that computes the scores."""
         return DatasetCatalog.get(self._dataset_name)
 
@@ -163,7 +166,7 @@ class DetectionEvaluator(DatasetEvaluator):
         """Return the data set's own category ids in the order of the contiguous class ids."""
         own_ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
         if not own_ids:
-            return list(range(len(self._class_names)))
+            return list(range(len(self.class_names)))
         return [own_id for own_id, _ in sorted(own_ids.items(), key=lambda item: item[1])]
 
     def _in_dataset_order(self, detections: list[ImageDetections]) -> list[ImageDetections]:
@@ -174,7 +177,7 @@ class DetectionEvaluator(DatasetEvaluator):
         seen: dict[ImageId, ImageDetections] = {}
         for entry in detections:
             seen.setdefault(entry.image_id, entry)
-        order = [record["image_id"] for record in self._records]
+        order = [record["image_id"] for record in self.records]
         if unknown := seen.keys() - set(order):
             raise UserError(
                 f"predictions for image {min(map(str, unknown))!r} ({len(unknown)} such images), "
@@ -189,10 +192,10 @@ class DetectionEvaluator(DatasetEvaluator):
             )
         ordered = [seen[image_id] for image_id in order if image_id in seen]
         largest = max((int(d.classes.max()) for d in ordered if len(d.classes)), default=-1)
-        if largest >= len(self._class_names):
+        if largest >= len(self.class_names):
             raise UserError(
                 f"a prediction has class {largest}, but data set {self._dataset_name!r} has "
-                f"{len(self._class_names)} classes; check the model's number of classes"
+                f"{len(self.class_names)} classes; check the model's number of classes"
             )
         return ordered
 

@@ -26,7 +26,7 @@ from ..structures import BoxMode, box_of
 from .detections import ImageDetections
 from .resampling import mean_over_classes
 
-__all__ = ["KINDS", "ErrorSplit", "Judgement", "judge_image", "split_errors"]
+__all__ = ["KINDS", "ErrorSplit", "Judgement", "box_overlaps", "judge_image", "split_errors"]
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 """The kinds of errors. All but the last one are kinds of false positives."""
@@ -108,10 +108,10 @@ def judge_image(record: dict[str, Any], found: ImageDetections) -> Judgement:
     crowds = [a for a in record.get("annotations", ()) if a.get("iscrowd", 0)]
     order = np.argsort(-found.scores, kind="stable")
     classes, object_classes = found.classes[order], np.array([a["category_id"] for a in objects], np.int64)
-    iou = _iou(found.boxes[order], objects, crowd=False)
+    iou = box_overlaps(found.boxes[order], objects)
     same = classes[:, None] == object_classes
     target = _match(np.where(same, iou, 0))
-    on_crowd = _iou(found.boxes[order], crowds, crowd=True)
+    on_crowd = box_overlaps(found.boxes[order], crowds, crowd=True)
     crowd_classes = np.array([a["category_id"] for a in crowds], np.int64)
     ignored = ((on_crowd >= _IOU) & (classes[:, None] == crowd_classes)).any(axis=1) & (target < 0)
     right = target >= 0
@@ -124,7 +124,7 @@ def judge_image(record: dict[str, Any], found: ImageDetections) -> Judgement:
     return Judgement(order, found.scores[order].astype(np.float64), classes, kind, target, object_classes, missed)
 
 
-def _iou(boxes: np.ndarray, annotations: list[dict[str, Any]], crowd: bool) -> np.ndarray:
+def box_overlaps(boxes: np.ndarray, annotations: list[dict[str, Any]], crowd: bool = False) -> np.ndarray:
     """Return the IoU of boxes, (D, 4) corners, with objects, (D, G); for crowds the share of each box inside."""
     if not len(boxes) or not annotations:
         return np.zeros((len(boxes), len(annotations)))

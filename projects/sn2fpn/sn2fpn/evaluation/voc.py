@@ -73,24 +73,24 @@ class PascalVOCEvaluator(DetectionEvaluator):
 
     @cached_property
     def _objects(self) -> dict[ImageId, _Objects]:
-        return {record["image_id"]: _read_objects(record) for record in self._records}
+        return {record["image_id"]: _read_objects(record) for record in self.records}
 
     def _judge(self, detections: list[ImageDetections]) -> dict[str, JudgedDetections]:
-        rankings = rank(self._objects, detections, len(self._class_names))
+        rankings = rank(self._objects, detections, len(self.class_names))
         points = RECALL_POINTS if self._eleven_points else None
-        return {"bbox": JudgedDetections(self._class_names, {"": rankings}, points)}
+        return {"bbox": JudgedDetections(self.class_names, {"": rankings}, points)}
 
     def _score(self, detections: list[ImageDetections]) -> Results:
         kind = "11-point" if self._eleven_points else "area"
         logger.info("VOC metric of %r: %s average precision", self._dataset_name, kind)
         ap = self._judge(detections)["bbox"].average_precision()[..., 0]  # (classes, thresholds)
-        if absent := [name for name, of_class in zip(self._class_names, ap) if np.isnan(of_class[0])]:
+        if absent := [name for name, of_class in zip(self.class_names, ap) if np.isnan(of_class[0])]:
             logger.info(
                 "classes of %r without ground truth, left out of the mean: %s", self._dataset_name, ", ".join(absent)
             )
         mean = mean_over_classes(ap)
         scores = {"AP": mean.mean(), "AP50": mean[0], "AP75": mean[5]}
-        for name, of_class in zip(self._class_names, ap):
+        for name, of_class in zip(self.class_names, ap):
             scores |= {f"AP-{name}": of_class.mean(), f"AP50-{name}": of_class[0]}
         return {"bbox": {name: float(score) for name, score in scores.items()}}
 

@@ -1,5 +1,6 @@
 """Drawing: boxes and masks on images, grids of images, predictions beside ground truth, and training curves."""
 
+from .analysis import plot_analysis
 from .curves import plot_curves
 from .detections import Shown, draw_shown, shown_detections
 from .grid import Sample, image_grid, predictions_beside_ground_truth, save_png
@@ -17,6 +18,7 @@ __all__ = [
     "draw_masks",
     "fit_image",
     "image_grid",
+    "plot_analysis",
     "plot_curves",
     "predictions_beside_ground_truth",
     "save_png",

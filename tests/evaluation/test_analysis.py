@@ -1,0 +1,129 @@
+"""Tests of the analysis of a detector: hits, confusions, extremes, and the files that it leaves."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_error_split import AWAY, BOOK, CUP, A, B, found, record
+
+from sn2fpn.data import DatasetCatalog, MetadataCatalog
+from sn2fpn.evaluation import COCOEvaluator
+from sn2fpn.evaluation.analysis import PREDICTIONS, Analysis, analyse, main, write_analysis
+from sn2fpn.evaluation.error_split import judge_image
+from sn2fpn.evaluation.hits import HIT, MISSED, best_threshold, confusion_matrix, count_hits, draw_hits
+
+NAMES = ["cup", "book"]
+
+
+def _analyse(records: list[dict[str, Any]], detections: list[Any]) -> Analysis:
+    return analyse(records, detections, NAMES)
+
+
+def test_hits_of_an_image_by_hand() -> None:
+    image, detections = record((A, CUP), (B, CUP)), found((A, CUP, 0.9), (AWAY, CUP, 0.8), (B, CUP, 0.3))
+    judged = judge_image(image, detections)
+    assert count_hits(judged, 0.5) == (1, 1, 1) and count_hits(judged, 0.5).f1 == pytest.approx(0.5)
+    assert count_hits(judged, 0.1) == (2, 1, 0) and count_hits(judged, 0.1).f1 == pytest.approx(0.8)
+    assert best_threshold([judged]) == pytest.approx(0.3)
+    nothing = judge_image(record(), found())
+    assert count_hits(nothing, 0.5).f1 == 1 and best_threshold([nothing]) == 0
+
+
+def test_confusions_by_hand() -> None:
+    """A cup is taken for a book, and a cup is found. A book is found and a further one seen where nothing is, if low
+    scores count."""
+    records = [record((A, CUP), (B, BOOK)), record((A, CUP), crowd=B)]
+    detections = [
+        found((A, BOOK, 0.9), (AWAY, BOOK, 0.2), (B, BOOK, 0.1)),
+        found((A, CUP, 0.9), (B, CUP, 0.7)),  # the second one is on a crowd and does not count
+    ]
+    judged = [judge_image(r, d) for r, d in zip(records, detections)]
+    matrices = [confusion_matrix(records, detections, judged, 2, threshold).tolist() for threshold in (0.5, 0.05)]
+    assert matrices == [[[1, 1, 0], [0, 0, 1], [0, 0, 0]], [[1, 1, 0], [0, 1, 0], [0, 1, 0]]]
+
+
+def test_the_worst_and_the_best_images() -> None:
+    records = [record((A, CUP)), record((A, CUP), (B, CUP)), record((A, CUP), (B, CUP)), record((A, CUP)), record()]
+    right = found((A, CUP, 0.9), (B, CUP, 0.9))
+    detections = [found(), found(), right, found((A, CUP, 0.9), (AWAY, CUP, 0.9)), found()]
+    analysis = _analyse(records, detections)
+    assert analysis.extremes(3) == ([1, 0], [2, 3])  # more missed objects are worse; nothing to find is no extreme
+    assert [row["f1"] for row in analysis.summary(records)["images"]] == pytest.approx([0, 0, 2 / 3, 1, 1])
+
+
+def test_hits_are_green_and_missed_objects_are_red() -> None:
+    image = record((A, CUP), (B, CUP))
+    detections = found((A, CUP, 0.9), (AWAY, CUP, 0.1))
+    drawn = draw_hits(
+        np.full((200, 300, 3), 255, np.uint8), 300, image, detections, judge_image(image, detections), 0.5
+    )
+    colors = {tuple(color) for color in drawn.reshape(-1, 3).tolist()}
+    assert {HIT, MISSED} <= colors
+    green = np.argwhere((drawn == HIT).all(axis=2))
+    assert green.max() <= A[2] + 2 and (AWAY[0] > green[:, 1]).all()
+
+
+@pytest.fixture
+def cups(tmp_path: Path) -> Any:
+    """Register two images, one of which lacks its file, and store predictions for both."""
+    Image.new("RGB", (300, 200), "gray").save(tmp_path / "0.jpg")
+    records = [record((A, CUP), image_id=1), record((B, BOOK), image_id=2)]
+    for i, entry in enumerate(records):
+        entry["file_name"] = str(tmp_path / f"{i}.jpg")
+    DatasetCatalog.register("cups", lambda: records)
+    MetadataCatalog.get("cups").set(thing_classes=NAMES)
+    folder = tmp_path / "run/inference/cups"
+    folder.mkdir(parents=True)
+    results = [{"image_id": 1, "category_id": CUP, "bbox": [10, 10, 40, 40], "score": 0.75}]
+    (folder / PREDICTIONS).write_text(json.dumps(results))
+    yield folder
+    DatasetCatalog.remove("cups")
+
+
+def test_the_files_of_an_analysis(cups: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_analysis(COCOEvaluator("cups"), cups / PREDICTIONS, cups)
+    summary = json.loads((cups / "analysis.json").read_text())
+    assert (summary["threshold"], summary["AP50"]) == (0.75, 50.0)
+    assert summary["confusion"]["matrix"] == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
+    assert summary["images"][0] | {"file_name": ""} == {"file_name": "", "f1": 0, "right": 0, "wrong": 0, "missed": 1}
+    for name in ("analysis.png", "best_and_worst.png"):
+        with Image.open(cups / name) as picture:
+            assert picture.width > 300
+    assert "no picture of image 2" in caplog.text
+
+
+def test_the_command(cups: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main([str(cups.parents[1])]) == 0
+    assert "cups: AP50 50.0; points of AP50 lost" in capsys.readouterr().out and (cups / "analysis.png").is_file()
+    out = tmp_path / "elsewhere"
+    given = ["--data-set", "cups", "--predictions", str(cups / PREDICTIONS), "--output", str(out)]
+    assert main(given) == 0 and (out / "cups/analysis.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "expected either the folder of a run, or --data-set with --predictions"),
+        (["RUN", "--data-set", "cupz"], "--data-set cupz: .* has predictions for cups only"),
+        (["--predictions", "x.json"], "--predictions: expected --data-set with it"),
+        (["nowhere"], "nowhere: expected inference/<data set>/coco_instances_results.json"),
+        (["--data-set", "cups", "--predictions", "x.json"], "x.json: file of predictions does not exist"),
+    ],
+)
+def test_mistakes_are_named(arguments: list[str], words: str, cups: Path, capsys: Any) -> None:
+    assert main([str(cups.parents[1]) if a == "RUN" else a for a in arguments]) == 2
+    assert re.search(words, capsys.readouterr().err)
+
+
+def test_data_without_annotations_are_not_analysed(cups: Path) -> None:
+    for entry in DatasetCatalog.get("cups"):
+        del entry["annotations"]
+    assert write_analysis(COCOEvaluator("cups"), cups / PREDICTIONS, cups) is None
+    assert not (cups / "analysis.json").exists()
+    assert main(["--data-set", "cups", "--predictions", str(cups / PREDICTIONS)]) == 2
