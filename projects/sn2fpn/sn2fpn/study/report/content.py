@@ -51,7 +51,7 @@ class Entry(NamedTuple):
     text: str
     sort: float | str | None = None  # what the column is sorted by; None comes last
     bold: bool = False  # whether this is distinguishably the best of its column
-    shade: float = 0.0  # from -1 (much worse than the baseline) to 1 (much better), the colour behind the text
+    shade: float = 0.0  # from -1 (much worse than the baseline) to 1 (much better), the strength of an arrow
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,8 @@ class Section:
     strips: Sequence[Strip] = ()  # pictures, for the HTML page
     links: Sequence[tuple[str, str]] = ()  # (title, path from the report's folder) of them, for the Markdown file
     details: Table | None = None  # a table that the HTML page shows folded
+    warnings: Sequence[str] = ()  # paragraphs that stand above everything else
+    switch: bool = False  # whether the HTML page shows one plot at a time
 
     @property
     def has_content(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..measure.results import CellResult, StudyResults
@@ -180,6 +180,19 @@ def costs(study: StudyResults) -> list[str]:
     return [counted, *speed] if study.costs else speed
 
 
+def cost_warnings(study: StudyResults) -> list[str]:
+    """Return what a reader must know before looking at the times."""
+    speed = study.speed
+    if not speed or speed.get("reliable", True):
+        return []
+    advice = "Measure them again on an idle machine: python -m sn2fpn.study run … --again speed"
+    return [f"The times are not reliable: while they were measured, {_load(speed)}. {advice}."]
+
+
+def _load(speed: Mapping[str, Any]) -> str:
+    return f"other processes used {speed['cores_used_by_others']:g} of {speed.get('cores')} cores"
+
+
 def _speed(study: StudyResults) -> list[str]:
     speed = study.speed
     state = [
@@ -195,10 +208,8 @@ def _speed(study: StudyResults) -> list[str]:
         f"{study.baseline} are in brackets. The peak memory is what a process that runs one variant alone allocates on "
         "a GPU, or by how much it grows on a CPU."
     ]
-    if "cores_used_by_others" in speed:
-        load = f"Meanwhile other processes used {speed['cores_used_by_others']:g} of {speed.get('cores')} cores"
-        unreliable = ", so the times are not reliable. Measure them again on an idle machine."
-        notes.append(load + ("." if speed.get("reliable", True) else unreliable))
+    if "cores_used_by_others" in speed and speed.get("reliable", True):
+        notes.append(f"Meanwhile {_load(speed)}.")
     made_up = [name for name, v in speed.get("variants", {}).items() if v.get("weights") == "made up"]
     if made_up:
         notes.append(f"These variants had no trained weights and were timed with made-up ones: {joined(made_up)}.")

@@ -124,7 +124,15 @@ def _number_sections(results: StudyResults, style: Mapping[str, Look], test_set:
     )
     differences = class_differences(results)
     others = [
-        Section("cost", "Accuracy against cost", cost_plots(results, style), cost_table(results), notes.costs(results)),
+        Section(
+            "cost",
+            "Accuracy against cost",
+            cost_plots(results, style),
+            cost_table(results),
+            notes.costs(results),
+            warnings=notes.cost_warnings(results),
+            switch=True,
+        ),
         Section("sizes", "Object sizes", size_plots(results, style), notes=[notes.SIZES]),
         error_section(results, test_set, style),
         Section("curves", "Training curves", curve_plots(results, style), notes=[notes.CURVES]),
