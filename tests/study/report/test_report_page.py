@@ -77,7 +77,9 @@ def test_means_intervals_and_differences(study: Path, page: _Page) -> None:
     low, high = (f"{v:.1f}".replace("-", "−") for v in (mean(differences) - half, mean(differences) + half))
     assert f"sni − fpn: {mean(differences):+.2f} AP is " in page.text
     warning = "The times are not reliable: while they were measured, other processes used 1.5 of 4 cores."
-    assert page.text.index(warning) < page.text.index("AP against parameters") < page.text.index("Parameters and GFLOPs")
+    assert (
+        page.text.index(warning) < page.text.index("AP against parameters") < page.text.index("Parameters and GFLOPs")
+    )
     assert "Points of AP50 lost by kind of error" in page.text and page.count("svg") >= 8
     missed = next(i for i, title in enumerate(next(row for row in page.rows if "missed" in row)) if title == "missed")
     lost = next(row for row in page.rows if row[0] == "sni" and len(row) == missed + 1)

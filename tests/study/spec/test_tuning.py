@@ -52,6 +52,17 @@ def test_a_study_of_one_variant_is_tuned(write_study: WriteStudy) -> None:
     assert choose(study, {"BASE_LR=0.01": 1.0, "BASE_LR=0.02": 2.0, "BASE_LR=0.04": 1.0})[0].best == "BASE_LR=0.02"
 
 
+def test_the_trainings_that_try_values_may_be_shorter(write_study: WriteStudy, tmp_path: Path) -> None:
+    study = Study.load(write_study(**TUNE, TUNE_SET={"SOLVER": {"MAX_ITER": 7}}))
+    study.save(tmp_path / "study.yaml")
+    for one in (study, Study.load(tmp_path / "study.yaml")):
+        tuning = tuning_study(one)
+        configs = [tuning.config(c.variant, c.seed) for c in tuning.cells]
+        assert {c.SOLVER.MAX_ITER for c in configs} == {7} and one.config(one.variants[0], 1).SOLVER.MAX_ITER != 7
+    scores = {v.name: 1.0 for v in tuning.variants}
+    assert choose(study, scores)[0].keys == {"SOLVER.BASE_LR": 0.01}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -61,6 +72,9 @@ def test_a_study_of_one_variant_is_tuned(write_study: WriteStudy) -> None:
         ({"TUNE_SETS": ["tiny_study_val"]}, "TUNE_SETS: tiny_study_val is also in DATASETS.TEST"),
         ({"TUNE": {"SOLVER.BASE_LRR": [1.0, 2.0]}}, "BASE_LRR.*did you mean.*BASE_LR"),
         ({"TUNE": {"SOLVER.STEPS": [[1], [2]]}}, "cannot be the name of a folder"),
+        ({"TUNE_SET": {"SOLVER.BASE_LR": 1}}, "TUNE_SET: SOLVER.BASE_LR is set by TUNE, too"),
+        ({"TUNE_SET": {"MODEL.BACKBONE.NAME": "x"}}, "TUNE_SET: MODEL.BACKBONE.NAME is set by AXES.pyramid, too"),
+        ({"TUNE": None, "TUNE_SETS": None, "TUNE_SET": {"SOLVER.MAX_ITER": 9}}, "TUNE_SET is given without TUNE"),
         ({"TUNED": {"spn": {}}}, "TUNED: unknown variant 'spn'; did you mean"),
         ({"TUNED": {"sni": {"SOLVER.BASE_LR": "fast"}}}, "TUNED.sni: SOLVER.BASE_LR expects a number"),
         ({"AXES": {"tuned": {"a": None}}, "BASELINE": None}, "AXES.tuned: this name is taken"),

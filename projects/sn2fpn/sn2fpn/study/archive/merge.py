@@ -180,11 +180,21 @@ def _write_study(sources: Sequence[_Source], folder: Path, name: str) -> None:
         "TUNE": tune,
         "TUNE_SETS": list(dict.fromkeys(name for study in tuned for name in study.tune_sets)),
         "TUNE_SEED": tuned[0].tune_seed if tuned else first.tune_seed,
+        "TUNE_SET": _tuning_settings(tuned),
         "TUNED": _joined_choices(sources) if same else {},
         "IMPORTS": sorted({file.name for source in sources for file in source.study.imports}),
     }
     with (folder / "study.yaml").open("w", encoding="utf-8") as file:
         yaml.safe_dump(content, file, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+
+
+def _tuning_settings(tuned: Sequence[Study]) -> dict[str, Any]:
+    """Return TUNE_SET of the studies that tune; a UserError says that it is not the same in all of them."""
+    first = tuned[0].tune_set if tuned else {}
+    for study in tuned:
+        if study.tune_set != first:
+            raise UserError(f"{study.path}: TUNE_SET is {study.tune_set}, and {first} in {tuned[0].path}")
+    return first
 
 
 def _joined_choices(sources: Sequence[_Source]) -> dict[str, Any]:

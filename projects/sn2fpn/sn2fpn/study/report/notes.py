@@ -252,6 +252,8 @@ def tuning(study: StudyResults) -> list[str]:
         f"Every variant was trained once, with seed {seed}, for each of the same values, and scored on {sets}. Its "
         "cells use the best value, which is bold. The test data took no part in the choice."
     ]
+    if settings := study.study.tune_set:
+        notes.append(f"These trainings had {joined(f'{key} {value}' for key, value in settings.items())}.")
     edge = [choice.variant for choice in study.tuning if choice.at_the_end]
     if edge:
         notes.append(

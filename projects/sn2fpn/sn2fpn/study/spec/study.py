@@ -44,6 +44,7 @@ class Study:
     tune: dict[str, list[Any]]  # configuration keys and the values that are tried for each variant
     tune_sets: tuple[str, ...]  # the data sets on which the values are compared; never the test sets
     tune_seed: int
+    tune_set: dict[str, Any]  # configuration keys that the trainings which try values set besides
     tuned: dict[str, dict[str, Any]]  # for each variant, by name, the configuration keys that were found best
     trust: bool = False  # whether these may be imported although somebody else may have written them
 
@@ -87,6 +88,7 @@ class Study:
             tune=dict(raw["TUNE"]),
             tune_sets=tuple(raw["TUNE_SETS"]),
             tune_seed=raw["TUNE_SEED"],
+            tune_set=flatten(raw["TUNE_SET"]),
             tuned=tuned,
             trust=trust,
         )
@@ -160,6 +162,7 @@ class Study:
             "TUNE": self.tune,
             "TUNE_SETS": list(self.tune_sets),
             "TUNE_SEED": self.tune_seed,
+            "TUNE_SET": self.tune_set,
             "TUNED": self.tuned,
         }
         with atomic_write(path) as file:

@@ -32,6 +32,7 @@ _KEYS: dict[str, tuple[type, Any, type | None]] = {
     "TUNE": (dict, {}, None),
     "TUNE_SETS": (list, [], str),
     "TUNE_SEED": (int, 0, None),
+    "TUNE_SET": (dict, {}, None),
     "TUNED": (dict, {}, None),
 }
 _WORDS = {str: "text", dict: "key: value pairs", list: "a list", int: "whole numbers"}
@@ -93,6 +94,8 @@ def _check_tuning(values: dict[str, Any], path: Path) -> None:
         raise UserError(
             f"{path}: {given} is given without {absent}; the one says what is tried, the other on which data"
         )
+    if values["TUNE_SET"] and not values["TUNE"]:
+        raise UserError(f"{path}: TUNE_SET is given without TUNE; it changes the trainings that try values")
     if values["TUNE_SEED"] < 0:
         raise UserError(f"{path}: TUNE_SEED: expected 0 or greater, found {values['TUNE_SEED']}")
     for variant, keys in values["TUNED"].items():

@@ -51,15 +51,21 @@ class Choice:
 def tuning_study(study: Study) -> Study:
     """Return the study that trains every variant once with each combination of the values of TUNE.
 
-    Its cells are evaluated on TUNE_SETS alone and use the seed TUNE_SEED. Every variant gets the same values, so that
-    no variant is tuned longer than another.
+    Its cells are evaluated on TUNE_SETS alone, use the seed TUNE_SEED, and set what TUNE_SET says, for example a
+    shorter schedule. Every variant gets the same values, so that no variant is tuned longer than another.
 
     Raises:
-        UserError: a value cannot be part of a folder's name, or the study has an axis with the name of the tuned one.
+        UserError: a value cannot be part of a folder's name, the study has an axis with the name of the tuned one, or
+            TUNE_SET has a key that is tried or that an axis sets.
     """
+    varied = dict.fromkeys(study.tune, "TUNE")
+    varied |= {key: f"AXES.{axis}" for axis, of_axis in study.axes.items() for keys in of_axis.values() for key in keys}
+    for key in study.tune_set:
+        if key in varied:
+            raise UserError(f"{study.path}: TUNE_SET: {key} is set by {varied[key]}, too; leave it out")
     if AXIS in study.axes:
         raise UserError(f"{study.path}: AXES.{AXIS}: this name is taken by the values of TUNE; choose another one")
-    axes = study.axes | {AXIS: {_name(keys): keys for keys in _combinations(study)}}
+    axes = study.axes | {AXIS: {_name(keys): study.tune_set | keys for keys in _combinations(study)}}
     variants = expand(axes, study.exclude, f"{study.path}: TUNE")
     first = choose_baseline(study.baseline.axes, axes, variants, f"{study.path}: TUNE")
     return replace(
@@ -73,6 +79,7 @@ def tuning_study(study: Study) -> Study:
         questions=(),
         tune={},
         tune_sets=(),
+        tune_set={},
         tuned={},
     )
 
