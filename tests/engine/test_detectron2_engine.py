@@ -226,7 +226,7 @@ def test_the_same_scores_in_both_engines(masks: bool, command: Command, tmp_path
         ({"SOLVER.EMA.ENABLED": True}, "SOLVER.EMA.ENABLED.*--engine native"),
         ({"SOLVER.OPTIMIZER": "AdamW"}, "SOLVER.OPTIMIZER.*--engine native"),
         ({"SOLVER.AMP.ENABLED": True}, "SOLVER.AMP.ENABLED.*GPUs only"),
-        ({"TEST.BEST_METRIC": "bbox/AP"}, "TEST.BEST_METRIC"),
+        ({"TEST.BEST_METRIC": "bbox/AR"}, "TEST.BEST_METRIC: Detectron2 gives no recall.*'bbox/AP'"),
         ({"SOLVER.STEPS": (5, 3)}, r"SOLVER.STEPS: expected rising iterations of at least 1, found \[5, 3\]"),
         ({"SOLVER.BASE_LRR": 1}, "did you mean 'SOLVER.BASE_LR'"),
         ({"MODEL.RETINANET.NUM_CLASES": 1}, "did you mean 'MODEL.RETINANET.NUM_CLASSES'"),
@@ -403,6 +403,21 @@ def test_detectron2_keeps_the_newest_checkpoints(command: Command, tmp_path: Pat
     engine.run(engine.load_config(args), args)
     names = sorted(p.name for p in (tmp_path / "out").glob("*.pth"))
     assert names == ["model_0000003.pth", "model_0000004.pth", "model_final.pth"]
+
+
+def test_detectron2_keeps_the_best_checkpoint_also_over_a_resume(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([10.0, 30.0, 20.0, 25.0, 31.0])
+    monkeypatch.setattr(engine.Trainer, "test", lambda *_: {"bbox": {"AP": next(scores)}})
+    out, found = tmp_path / "out", []
+    for flags, iterations in (((), 3), (("--resume",), 4), (("--resume",), 5)):
+        keys = {"TEST__BEST_METRIC": "bbox/AP", "TEST__EVAL_PERIOD": 1, "SOLVER__MAX_ITER": iterations}
+        args = command("fpn", *flags, **keys)
+        engine.run(engine.load_config(args), args)
+        found.append(torch.load(out / "model_best.pth", weights_only=True)["iteration"])
+        assert (out / "last_checkpoint").read_text().strip() == "model_final.pth"
+    assert found == [1, 1, 4]
 
 
 def test_detectron2_refuses_to_evaluate_another_models_checkpoint(command: Command, tmp_path: Path) -> None:

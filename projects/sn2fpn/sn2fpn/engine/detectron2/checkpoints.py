@@ -37,8 +37,14 @@ class Checkpointer(DetectionCheckpointer):
         super().__init__(model, save_dir, **checkpointables)
         self._complete = complete
 
-    def save(self, name: str, **kwargs: Any) -> None:
-        """Write `{save_dir}/{name}.pth`; a UserError says that it cannot be written, and older files are intact."""
+    def save(self, name: str, remember: bool = True, **kwargs: Any) -> None:
+        """Write `{save_dir}/{name}.pth`; a UserError says that it cannot be written, and older files are intact.
+
+        Args:
+            name: the file's name without its ending.
+            remember: whether a resumed run continues from this file.
+            kwargs: more entries of the file.
+        """
         if not self.save_dir or not self.save_to_disk:
             return
         states = {key: state for key, o in self.checkpointables.items() if (state := o.state_dict()) is not None}
@@ -46,7 +52,8 @@ class Checkpointer(DetectionCheckpointer):
         self.logger.info("Saving %s", file)
         with atomic_write(file, "wb") as stream:
             torch.save({"model": self.model.state_dict()} | states | kwargs, stream)
-        write_last(self.save_dir, file.name)
+        if remember:
+            write_last(self.save_dir, file.name)
 
     def _load_model(self, checkpoint: Any) -> Any:
         found = super()._load_model(checkpoint)

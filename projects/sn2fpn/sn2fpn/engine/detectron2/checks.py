@@ -28,7 +28,6 @@ _SERVED: dict[str, tuple[Any, ...]] = {
     "SOLVER.EMA.ENABLED": (False,),
     "SOLVER.OPTIMIZER": ("SGD",),
     "TEST.EVALUATOR": ("auto", "coco", "voc"),
-    "TEST.BEST_METRIC": ("",),
     "TEST.PATIENCE": (0,),
     "TEST.VAL_LOSS": (False,),
 }
@@ -76,6 +75,11 @@ def check_served(cfg: Any, args: Any) -> None:
                 f"{key}: Detectron2 serves {' or '.join(map(repr, served))}, found {value!r}; "
                 "add --engine native to use it"
             )
+    if "/AR" in cfg.TEST.BEST_METRIC:
+        raise UserError(
+            f"TEST.BEST_METRIC: Detectron2 gives no recall, found {cfg.TEST.BEST_METRIC!r}; choose an AP such as "
+            "'bbox/AP', or add --engine native"
+        )
     registered = {key: [name for name, _ in registry] for key, registry in _REGISTRIES.items()}
     for key, choices in (_CHOICES | registered).items():
         check_choice(key, _value(cfg, key), choices)

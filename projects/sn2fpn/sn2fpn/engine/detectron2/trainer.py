@@ -22,8 +22,9 @@ from ...data.files import check_files_exist
 from ...data.selection import keep_learnable, require_annotations
 from ...data.workers import GuardedLoader
 from ...distributed import average_statistics
-from ...errors import UserError
+from ...errors import UserError, argument_names
 from ...program import Interrupted
+from ..best_model import BestModel
 from ..interrupts import Interrupts, Stopped
 from ..solver import build_multiplier
 from .checkpoints import Checkpointer, records
@@ -32,6 +33,38 @@ __all__ = ["Trainer"]
 
 _EVALUATORS = {"coco": "coco", "pascal_voc": "voc"}
 """The value of `TEST.EVALUATOR` for the `evaluator_type` of a data set."""
+
+
+class _BestCheckpoint(hooks.HookBase):
+    """Keeps `model_best.pth` on the main process, by the results of the evaluation hook before it.
+
+    Detectron2's own hook forgets the best value when a run is resumed.
+    """
+
+    def __init__(self, cfg: CfgNode, checkpointer: Checkpointer) -> None:
+        self._metric, self._period, self._output = cfg.TEST.BEST_METRIC, cfg.TEST.EVAL_PERIOD, Path(cfg.OUTPUT_DIR)
+        self._checkpointer = checkpointer
+
+    def before_train(self) -> None:
+        self._best = BestModel(self._metric, self._output, self.trainer.start_iter)
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if self._period > 0 and done % self._period == 0 and done != self.trainer.max_iter:
+            self._judge(self.trainer.iter)
+
+    def after_train(self) -> None:
+        if self.trainer.iter + 1 >= self.trainer.max_iter:
+            self._judge(self.trainer.max_iter - 1)
+
+    def _judge(self, iteration: int) -> None:
+        """Save the model if the last evaluation was the best one."""
+        scalars = {name: value for name, (value, _) in self.trainer.storage.latest().items()}
+        with argument_names({"metric": "TEST.BEST_METRIC"}):
+            improved = self._best.update(iteration, scalars)
+        if improved:
+            value = {self._metric: scalars[self._metric]}
+            self._checkpointer.save("model_best", remember=False, iteration=iteration, **value)
 
 
 class Trainer(DefaultTrainer):
@@ -46,7 +79,7 @@ class Trainer(DefaultTrainer):
         """Return Detectron2's hooks, and one that averages statistics before a checkpoint and an evaluation use them.
 
         Each process has statistics of its own otherwise, and only those of the first one are saved. Checkpoints are
-        written by this project's class, and the newest ones are kept.
+        written by this project's class, and the newest ones are kept, and the best one by TEST.BEST_METRIC.
         """
         parts = {"trainer": weakref.proxy(self), **records(self.cfg)}
         self.checkpointer = Checkpointer(self.checkpointer.model, self.cfg.OUTPUT_DIR, **parts)
@@ -57,6 +90,9 @@ class Trainer(DefaultTrainer):
         readers = (hooks.PeriodicCheckpointer, hooks.EvalHook)
         first = next(i for i, hook in enumerate(built) if isinstance(hook, readers))
         built.insert(first, hooks.CallbackHook(after_step=lambda trainer: average_statistics(trainer.model)))
+        if self.cfg.TEST.BEST_METRIC and comm.is_main_process():
+            evaluation = next(i for i, hook in enumerate(built) if isinstance(hook, hooks.EvalHook))
+            built.insert(evaluation + 1, _BestCheckpoint(self.cfg, self.checkpointer))
         return built
 
     def train(self) -> Any:
