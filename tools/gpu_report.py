@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from tabulate import tabulate
@@ -35,10 +36,11 @@ from sn2fpn.program import run_program
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / "tools"
+FASTER = ["--config-file", "configs/faster_rcnn_R50_fpn.yaml"]
 SHAPES = "configs/quick/faster_rcnn_R18_sni_shapes.yaml"
 AP50_TO_REACH = 80.0  # The same training in float32 on a CPU reaches 89.1, see docs/performance.md.
 PRECISIONS = ["float32", "float16", "bfloat16"]
-BATCHES = (1, 2, 8)
+SPEED_LIMITS_S = {1: 90, 2: 120, 8: 210}  # by batch size
 
 
 @dataclass(frozen=True)
@@ -128,25 +130,31 @@ def steps(device: str, quick: bool, out: Path) -> list[Step]:
         Step(
             "tests",
             ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", tests, str(ROOT / "tests/gpu")],
-            360,
+            300,
             read_tests,
             {"SN2FPN_GPU_TESTS_ON": device},
         )
     ]
-    for batch in BATCHES[:1] if quick else BATCHES:
-        found.append(_benchmark(f"speed, batch {batch}", device, quick, out, batch, ["--no-memory"], 120))
-    memory = ["--config-file", "configs/faster_rcnn_R50_fpn.yaml", "--repeats", "1"]
-    found.append(_benchmark("memory, batch 2", device, quick, out, 2, memory, 180))
-    upsampling = [str(TOOLS / "benchmark.py"), "upsampling", "--device", device, *(["--quick"] if quick else [])]
-    found.append(Step("top-down steps", upsampling, 90, read_text))
+    for batch, limit_s in list(SPEED_LIMITS_S.items())[: 1 if quick else None]:
+        flags = ["--no-memory", *(["--repeats", "1", *FASTER] if quick else [])]
+        found.append(_benchmark(f"speed, batch {batch}", device, quick, out, batch, flags, limit_s))
+    if not quick:
+        found.append(_benchmark("memory, batch 2", device, quick, out, 2, ["--repeats", "1", *FASTER], 180))
+    file = out / "top-down_steps.json"
+    found.append(Step("top-down steps", _measuring("upsampling", device, quick, file), 60, lambda _: read_steps(file)))
     return [*found, _training(device, quick, out)]
 
 
 def _benchmark(name: str, device: str, quick: bool, out: Path, batch: int, flags: list[str], limit_s: int) -> Step:
     file = out / f"{name.replace(', ', '_').replace(' ', '_')}.json"
-    command = [str(TOOLS / "benchmark.py"), "detector", "--device", device, "--batch", str(batch), "--json", str(file)]
-    command += ["--precision", *(PRECISIONS[:1] if quick else PRECISIONS), *(["--quick"] if quick else []), *flags]
+    precisions = ["--precision", *(PRECISIONS[:1] if quick else PRECISIONS)]
+    command = [*_measuring("detector", device, quick, file), "--batch", str(batch), *precisions, *flags]
     return Step(name, command, limit_s, lambda _: read_benchmark(file))
+
+
+def _measuring(part: str, device: str, quick: bool, file: Path) -> list[str]:
+    command = [str(TOOLS / "benchmark.py"), part, "--device", device, "--json", str(file)]
+    return [*command, "--quick"] if quick else command
 
 
 def _training(device: str, quick: bool, out: Path) -> Step:
@@ -164,17 +172,12 @@ def read_tests(said: str) -> tuple[str, str]:
     return re.sub(r"^=+ | =+$", "", _last_line(said)), "\n".join(f"    {line}" for line in skipped)
 
 
-def read_text(said: str) -> tuple[str, str]:
-    """Return what a program has printed as it is."""
-    return "see below", "\n".join(f"    {line}".rstrip() for line in said.strip().splitlines())
-
-
 def read_benchmark(file: Path) -> tuple[str, str]:
-    """Return the lowest ratio and a table from the JSON file of `benchmark.py detector`.
+    """Return the range of the ratios and a table from the JSON file of `benchmark.py detector`.
 
     A ratio divides the time of the faster of the other engines by that of the native engine in the same precision.
     """
-    rows = [row for run in json.loads(file.read_text(encoding="utf-8"))["runs"] for row in run["results"]["rows"]]
+    rows = _rows(file)
     engines = list(dict.fromkeys(row["engine"] for row in rows))
     cases: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
     for row in rows:
@@ -188,9 +191,32 @@ def read_benchmark(file: Path) -> tuple[str, str]:
         memory = [f"{of[e]['memory_mib']:.0f} MiB" if of.get(e, {}).get("memory_mib") else "" for e in engines]
         ratio = f"{ratios[-1]:.2f}x" if "native" in of and others else ""
         lines.append([*case, *times, ratio, *(memory if any(memory) else ())])
-    headers = ["config", "mode", "precision", *engines, "ratio", *engines][: max(map(len, lines))]
-    summary = f"{min(ratios):.2f}x to {max(ratios):.2f}x" if ratios else "the native engine alone"
-    return summary, tabulate(lines, headers, tablefmt="github", disable_numparse=True)
+    headers = ["config", "mode", "precision", *engines, "ratio", *(f"{e}, peak" for e in engines)]
+    summary = f"ratios of {min(ratios):.2f}x to {max(ratios):.2f}x" if ratios else "the native engine alone"
+    return summary, tabulate(lines, headers[: max(map(len, lines))], tablefmt="github", disable_numparse=True)
+
+
+def read_steps(file: Path) -> tuple[str, str]:
+    """Return SNI's ratios and a table from the JSON file of `benchmark.py upsampling`.
+
+    A ratio divides the time of a step by that of nearest-neighbour interpolation, forward and backward, and is the
+    median over the levels.
+    """
+    ratios: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in _rows(file):
+        column = ratios.setdefault(row["kind"], {}).setdefault(f"{row['dtype']}, {row['layout']}", [])
+        column.append((row["forward_ratio"], row["backward_ratio"]))
+    lines, columns = [], list(ratios["sni"])
+    for kind, of in ratios.items():
+        lines.append([kind, *(" / ".join(f"{median(way):.2f}" for way in zip(*of[column])) for column in columns)])
+    worst = max(max(pair) for pairs in ratios["sni"].values() for pair in pairs)
+    table = tabulate(lines, ["forward / backward", *columns], tablefmt="github", disable_numparse=True)
+    return f"SNI takes at most {worst:.2f}x the time of nearest-neighbour interpolation", table
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a JSON file of `benchmark.py`."""
+    return [row for run in json.loads(file.read_text(encoding="utf-8"))["runs"] for row in run["results"]["rows"]]
 
 
 def read_training(folder: Path, least: float) -> tuple[str, str]:
@@ -242,7 +268,8 @@ def run_step(step: Step, out: Path) -> Outcome:
         why = f"it was ended after {step.limit_s} s" if code is None else f"exit code {code}"
         summary, details = f"{why}: {_last_line(said)}", "\n".join(f"    {line}" for line in said.splitlines()[-15:])
     seconds = time.perf_counter() - started
-    return Outcome(step.name, shlex.join(["python", *step.command]), ok, round(seconds, 1), summary, details)
+    shown = shlex.join(["python", *step.command]).replace(f"{ROOT}/", "")
+    return Outcome(step.name, shown, ok, round(seconds, 1), summary, details)
 
 
 def _run(command: list[str], step: Step) -> tuple[int | None, str]:

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import gpu_report
-from gpu_report import Step, read_benchmark, read_training, run_steps
+from gpu_report import Step, read_benchmark, read_steps, read_training, run_steps
 from sn2fpn.errors import UserError
 
 
-def _step(name: str, code: str, limit_s: int = 60, read: Any = gpu_report.read_text) -> Step:
+def _step(name: str, code: str, limit_s: int = 60, read: Any = lambda said: ("well", said)) -> Step:
     return Step(name, ["-c", code], limit_s, read, {"SN2FPN_TOLD": "so"})
 
 
@@ -63,12 +63,27 @@ def test_the_table_of_a_benchmark(tmp_path: Path) -> None:
     file = tmp_path / "speed.json"
     file.write_text(json.dumps({"runs": [{"results": {"rows": rows}}]}))
     summary, table = read_benchmark(file)
-    assert summary == "1.50x to 1.50x"
+    assert summary == "ratios of 1.50x to 1.50x"
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
-    assert lines[0][3:] == ["native", "torchvision", "detectron2", "ratio", "native", "torchvision", "detectron2"]
+    engines = ["native", "torchvision", "detectron2"]
+    assert lines[0][3:] == [*engines, "ratio", *(f"{engine}, peak" for engine in engines)]
     case = ["faster_rcnn_R50_fpn", "inference", "float16"]
     assert lines[2] == [*case, "20.0 ms", "30.0 ms", "50.0 ms", "1.50x", "900 MiB", "", ""]
     assert lines[3][3:7] == ["100.0 ms", "", "", ""]
+
+
+def test_the_table_of_top_down_steps(tmp_path: Path) -> None:
+    rows = [
+        {"kind": kind, "dtype": "float32", "layout": layout, "forward_ratio": ratio + level, "backward_ratio": 1.5}
+        for kind, ratio in (("nearest", 0.0), ("sni", 0.25))
+        for layout in ("contiguous", "channels_last")
+        for level in (1, 1, 2)
+    ]
+    file = tmp_path / "steps.json"
+    file.write_text(json.dumps({"runs": [{"results": {"rows": rows}}]}))
+    summary, table = read_steps(file)
+    assert summary == "SNI takes at most 2.25x the time of nearest-neighbour interpolation"
+    assert "float32, contiguous" in table and table.splitlines()[-1].count("1.25 / 1.50") == 2
 
 
 def test_the_limits_of_all_steps_keep_the_promise_of_twenty_minutes(tmp_path: Path) -> None:
