@@ -2,6 +2,7 @@
 # make test         install, check the style and run the tests that are not slow
 # make test-slow    the slow tests: compilation, several processes, kills
 # make test-all     all tests
+# make gpu          test and measure on a GPU, in at most 20 minutes, and write output/gpu/report.md
 # make lint         check the style alone
 # make install      install alone
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 STAMP   = $(VENV)/.installed
 
-.PHONY: install quickstart lint test test-slow test-all
+.PHONY: install quickstart lint test test-slow test-all gpu
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -39,3 +40,7 @@ test-slow: install
 
 test-all: lint
 	$(PYTEST)
+
+gpu:  # an environment that exists is taken as it is, because a machine with a GPU may have no network
+	@test -x $(BIN)/python || $(MAKE) install
+	$(BIN)/python tools/gpu_report.py

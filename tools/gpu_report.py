@@ -1,0 +1,323 @@
+"""Test and measure the package on a GPU, and write a one-page report.
+
+    python tools/gpu_report.py                      # at most 20 minutes, without a network
+    python tools/gpu_report.py --device cpu --quick # a rehearsal on a machine without a GPU, in two minutes
+
+The steps are the tests that need a GPU, the benchmark against torchvision (and Detectron2 where it is installed) in
+three precisions and at three batch sizes, peak memory, the top-down steps of SNI and FPN, and a training on drawn
+shapes with the AP50 that it must reach. Each is a program of its own with a time limit, and a step that fails
+does not stop the others. The report holds the machine, the versions, and the time and the result of each step. The exit
+code is 0 if all steps have succeeded, 1 if one has failed, and 2 if there is no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tabulate import tabulate
+
+from sn2fpn.atomic import atomic_write
+from sn2fpn.command_line import CommandLineParser
+from sn2fpn.errors import UserError
+from sn2fpn.program import run_program
+
+ROOT = Path(__file__).resolve().parents[1]
+TOOLS = ROOT / "tools"
+FASTER = ["--config-file", "configs/faster_rcnn_R50_fpn.yaml"]
+SHAPES = "configs/quick/faster_rcnn_R18_sni_shapes.yaml"
+AP50_TO_REACH = 80.0  # The same training in float32 on a CPU reaches 89.1, see docs/performance.md.
+PRECISIONS = ["float32", "float16", "bfloat16"]
+SPEED_LIMITS_S = {1: 90, 2: 120, 8: 210}  # by batch size
+
+
+@dataclass(frozen=True)
+class Step:
+    """A program that is run for the report.
+
+    Attributes:
+        name: its name in the report.
+        command: what follows the name of the Python interpreter.
+        limit_s: the seconds after which it is ended.
+        read: returns a summary of one line and a text in Markdown from what the program has printed. It raises a
+            UserError if the result is not good enough.
+        environment: additional environment variables.
+    """
+
+    name: str
+    command: Sequence[str]
+    limit_s: int
+    read: Callable[[str], tuple[str, str]]
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What has become of a step."""
+
+    name: str
+    command: str
+    ok: bool
+    seconds: float
+    summary: str
+    details: str = ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda", help="cuda, or cpu for a rehearsal (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="small images, few rounds and few iterations")
+    parser.add_argument(
+        "--output-dir", type=Path, default=ROOT / "output/gpu", metavar="DIR", help="default: output/gpu"
+    )
+    args = parser.parse_args(argv)
+    return run_program(lambda: report(args.device, args.quick, args.output_dir))
+
+
+def report(device: str, quick: bool, out: Path) -> int:
+    """Run all steps, write the report after each of them, and return the exit code.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    about = {"device": device + (", quick" if quick else ""), **machine(device)}
+    return run_steps(steps(device, quick, out.resolve()), about, out.resolve())
+
+
+def machine(device: str) -> dict[str, str]:
+    """Return what the numbers depend on: the GPUs, the driver, the versions and the commit.
+
+    Raises:
+        UserError: `device` is a GPU and there is none.
+    """
+    import torch
+
+    from sn2fpn.engine.versions import environment
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(
+            f"--device {device}: there is no GPU that torch {torch.__version__} can use; see whether `nvidia-smi` "
+            "lists one, or rehearse the report with --device cpu --quick"
+        )
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,power.limit", "--format=csv,noheader"]
+    try:
+        cards = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        cards = []
+    return environment() | {f"card {i} (driver, memory, power)": card for i, card in enumerate(cards)}
+
+
+# ------------------------------------------------------------------ the steps
+
+
+def steps(device: str, quick: bool, out: Path) -> list[Step]:
+    """Return the steps of the report, whose limits add up to 20 minutes."""
+    tests = "gpu and not slow" if quick else "gpu"
+    found = [
+        Step(
+            "tests",
+            ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", tests, str(ROOT / "tests/gpu")],
+            300,
+            read_tests,
+            {"SN2FPN_GPU_TESTS_ON": device},
+        )
+    ]
+    for batch, limit_s in list(SPEED_LIMITS_S.items())[: 1 if quick else None]:
+        flags = ["--no-memory", *(["--repeats", "1", *FASTER] if quick else [])]
+        found.append(_benchmark(f"speed, batch {batch}", device, quick, out, batch, flags, limit_s))
+    if not quick:
+        found.append(_benchmark("memory, batch 2", device, quick, out, 2, ["--repeats", "1", *FASTER], 180))
+    file = out / "top-down_steps.json"
+    found.append(Step("top-down steps", _measuring("upsampling", device, quick, file), 60, lambda _: read_steps(file)))
+    return [*found, _training(device, quick, out)]
+
+
+def _benchmark(name: str, device: str, quick: bool, out: Path, batch: int, flags: list[str], limit_s: int) -> Step:
+    file = out / f"{name.replace(', ', '_').replace(' ', '_')}.json"
+    precisions = ["--precision", *(PRECISIONS[:1] if quick else PRECISIONS)]
+    command = [*_measuring("detector", device, quick, file), "--batch", str(batch), *precisions, *flags]
+    return Step(name, command, limit_s, lambda _: read_benchmark(file))
+
+
+def _measuring(part: str, device: str, quick: bool, file: Path) -> list[str]:
+    command = [str(TOOLS / "benchmark.py"), part, "--device", device, "--json", str(file)]
+    return [*command, "--quick"] if quick else command
+
+
+def _training(device: str, quick: bool, out: Path) -> Step:
+    keys = {"MODEL.DEVICE": device, "SEED": -1, "SOLVER.AMP.ENABLED": True, "OUTPUT_DIR": out / "training"}
+    if quick:
+        keys |= {"SOLVER.MAX_ITER": 3, "SOLVER.STEPS": "()", "DATASETS.TEST": "('shapes_val[:4]',)"}
+    words = [str(x) for pair in keys.items() for x in pair]
+    command = [str(ROOT / "train_net.py"), "--engine", "native", "--config-file", SHAPES, *words]
+    return Step("training", command, 210, lambda _: read_training(out / "training", 0.0 if quick else AP50_TO_REACH))
+
+
+def read_tests(said: str) -> tuple[str, str]:
+    """Return the last line of pytest and the reasons of skipped tests."""
+    skipped = [line for line in said.splitlines() if line.startswith("SKIPPED")]
+    return re.sub(r"^=+ | =+$", "", _last_line(said)), "\n".join(f"    {line}" for line in skipped)
+
+
+def read_benchmark(file: Path) -> tuple[str, str]:
+    """Return the range of the ratios and a table from the JSON file of `benchmark.py detector`.
+
+    A ratio divides the time of the faster of the other engines by that of the native engine in the same precision.
+    """
+    rows = _rows(file)
+    engines = list(dict.fromkeys(row["engine"] for row in rows))
+    cases: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        cases.setdefault((Path(row["config"]).stem, row["mode"], row["precision"]), {})[row["engine"]] = row
+    lines, ratios = [], []
+    for case, of in cases.items():
+        others = [row["seconds"] for engine, row in of.items() if engine != "native"]
+        if "native" in of and others:
+            ratios.append(min(others) / of["native"]["seconds"])
+        times = [f"{of[e]['seconds'] * 1e3:.1f} ms" if e in of else "" for e in engines]
+        memory = [f"{of[e]['memory_mib']:.0f} MiB" if of.get(e, {}).get("memory_mib") else "" for e in engines]
+        ratio = f"{ratios[-1]:.2f}x" if "native" in of and others else ""
+        lines.append([*case, *times, ratio, *(memory if any(memory) else ())])
+    headers = ["config", "mode", "precision", *engines, "ratio", *(f"{e}, peak" for e in engines)]
+    summary = f"ratios of {min(ratios):.2f}x to {max(ratios):.2f}x" if ratios else "the native engine alone"
+    return summary, tabulate(lines, headers[: max(map(len, lines))], tablefmt="github", disable_numparse=True)
+
+
+def read_steps(file: Path) -> tuple[str, str]:
+    """Return SNI's ratios and a table from the JSON file of `benchmark.py upsampling`.
+
+    A ratio divides the time of a step by that of nearest-neighbour interpolation, forward and backward, and is the
+    median over the levels.
+    """
+    ratios: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in _rows(file):
+        column = ratios.setdefault(row["kind"], {}).setdefault(f"{row['dtype']}, {row['layout']}", [])
+        column.append((row["forward_ratio"], row["backward_ratio"]))
+    lines, columns = [], list(ratios["sni"])
+    for kind, of in ratios.items():
+        lines.append([kind, *(" / ".join(f"{median(way):.2f}" for way in zip(*of[column])) for column in columns)])
+    worst = max(max(pair) for pairs in ratios["sni"].values() for pair in pairs)
+    table = tabulate(lines, ["forward / backward", *columns], tablefmt="github", disable_numparse=True)
+    return f"SNI takes at most {worst:.2f}x the time of nearest-neighbour interpolation", table
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a JSON file of `benchmark.py`."""
+    return [row for run in json.loads(file.read_text(encoding="utf-8"))["runs"] for row in run["results"]["rows"]]
+
+
+def read_training(folder: Path, least: float) -> tuple[str, str]:
+    """Return the AP50 of a training and its peak memory.
+
+    Raises:
+        UserError: the AP50 is below `least`.
+    """
+    (results,) = folder.glob("inference/*/results.json")
+    ap50 = json.loads(results.read_text(encoding="utf-8"))["bbox"]["AP50"] or 0.0
+    rows = [json.loads(line) for line in (folder / "metrics.json").read_text(encoding="utf-8").splitlines()]
+    peak = max((row["peak_memory_mib"] for row in rows if "peak_memory_mib" in row), default=0.0)
+    summary = f"AP50 {ap50:.1f}, at least {least:.0f} expected; peak memory {peak:.0f} MiB"
+    if ap50 < least:
+        raise UserError(summary)
+    return summary, ""
+
+
+# ------------------------------------------------------------------ running and reporting
+
+
+def run_steps(all_steps: Sequence[Step], about: dict[str, str], out: Path) -> int:
+    """Run steps one after the other, write the report after each of them, and return the exit code."""
+    out.mkdir(parents=True, exist_ok=True)
+    outcomes: list[Outcome] = []
+    for step in all_steps:
+        print(f"{step.name}: at most {step.limit_s} s", flush=True)
+        outcomes.append(run_step(step, out))
+        print(f"  {'ok' if outcomes[-1].ok else 'FAILED'}, {outcomes[-1].seconds:.0f} s: {outcomes[-1].summary}")
+        write_report(about, outcomes, out)
+    print(f"The report is {out / 'report.md'}")
+    return 0 if all(outcome.ok for outcome in outcomes) else 1
+
+
+def run_step(step: Step, out: Path) -> Outcome:
+    """Run a step to its end or its time limit, and keep what it prints in `<out>/<name>.log`."""
+    command, started = [sys.executable, *step.command], time.perf_counter()
+    code, said = _run(command, step)
+    (out / f"{step.name.replace(', ', '_').replace(' ', '_')}.log").write_text(said, encoding="utf-8")
+    ok, details = code == 0, ""
+    if ok:
+        try:
+            summary, details = step.read(said)
+        except UserError as e:
+            ok, summary = False, str(e)
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as e:
+            ok, summary = False, f"its result cannot be read: {type(e).__name__}: {e}"
+    else:
+        why = f"it was ended after {step.limit_s} s" if code is None else f"exit code {code}"
+        summary, details = f"{why}: {_last_line(said)}", "\n".join(f"    {line}" for line in said.splitlines()[-15:])
+    seconds = time.perf_counter() - started
+    shown = shlex.join(["python", *step.command]).replace(f"{ROOT}/", "")
+    return Outcome(step.name, shown, ok, round(seconds, 1), summary, details)
+
+
+def _run(command: list[str], step: Step) -> tuple[int | None, str]:
+    """Return the exit code of a program, or None if it took too long, and what it has printed."""
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | step.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # so that its own processes can be ended with it
+    )
+    try:
+        said, _ = process.communicate(timeout=step.limit_s)
+        return process.returncode, said
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return None, process.communicate()[0]
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _last_line(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return lines[-1] if lines else "it has printed nothing"
+
+
+def write_report(about: dict[str, str], outcomes: Sequence[Outcome], out: Path) -> None:
+    """Write `report.md` and `report.json`."""
+    table = [[o.name, "ok" if o.ok else "**failed**", f"{o.seconds:.0f} s", o.summary] for o in outcomes]
+    parts = [
+        "# Report of a GPU",
+        tabulate(about.items(), ("", ""), tablefmt="github", disable_numparse=True),
+        "## Steps",
+        tabulate(table, ("step", "", "time", "result"), tablefmt="github", disable_numparse=True),
+        "In a table of times, a ratio divides the time of the faster of the other engines by that of the native engine "
+        "in the same precision. TF32 is as torch has it by default: on in convolutions and off in matrix products.",
+    ]
+    for outcome in outcomes:
+        parts += [f"## {outcome.name}", f"`{outcome.command}`", *([outcome.details] if outcome.details else [])]
+    with atomic_write(out / "report.md") as stream:
+        stream.write("\n\n".join(parts) + "\n")
+    with atomic_write(out / "report.json") as stream:
+        json.dump({"about": about, "steps": [asdict(o) for o in outcomes]}, stream, indent=1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
