@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from sn2fpn.precision import autocast
 from sn2fpn.study.measure.timing import now
 
 from .engines import STAGES, Engine
+from .flops import FlopCounter
 
-__all__ = ["OTHER", "Contender", "count_flops", "precision_dtype"]
+__all__ = ["OTHER", "Contender", "precision_dtype"]
 
 OTHER = "pre- and post-processing"
 
@@ -25,27 +25,6 @@ OTHER = "pre- and post-processing"
 def precision_dtype(name: str) -> torch.dtype | None:
     """Return the dtype of mixed precision, or None for "float32"."""
     return None if name == "float32" else getattr(torch, name)
-
-
-def count_flops(call: Callable[[], Any]) -> tuple[float, Any]:
-    """Return the floating-point operations of a call in 10^9, two for a multiply-add, and the result of the call."""
-    with FlopCounterMode(display=False, custom_mapping=_DEFORMABLE) as counter:
-        result = call()
-    return counter.get_total_flops() / 1e9, result
-
-
-def _deformable_flops(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    """Count a deformable convolution as a plain one of that size, without its sampling."""
-    return 2 * torch.Size(out_shape).numel() * torch.Size(weight[1:]).numel()
-
-
-def _deformable_mapping() -> dict[Any, Any]:
-    import torchvision  # noqa: F401 - registers the operator
-
-    return {torch.ops.torchvision.deform_conv2d: _deformable_flops}
-
-
-_DEFORMABLE = _deformable_mapping()
 
 
 class Contender:
@@ -66,7 +45,7 @@ class Contender:
         self._engine, self._device = engine, device
         self._dtype = precision_dtype(precision)
         self._scaler = torch.amp.GradScaler(torch.device(device).type, enabled=self._dtype == torch.float16)
-        self._counter: FlopCounterMode | None = None
+        self._counter: FlopCounter | None = None
         self.rounds: dict[str, list[dict[str, float]]] = defaultdict(list)
         self.gflop: dict[str, dict[str, float]] = {}
         self.work: dict[str, list[int]] = {}
@@ -79,7 +58,7 @@ class Contender:
 
     def count(self, mode: str, batch: list[dict[str, Any]]) -> None:
         """Count the operations of each stage. The same call warms up."""
-        with FlopCounterMode(display=False, custom_mapping=_DEFORMABLE) as self._counter:
+        with FlopCounter() as self._counter:
             self.run(mode, batch)
         self._counter = None
         self.gflop[mode] = {name: value / 1e9 for name, value in self.rounds[mode].pop().items()}

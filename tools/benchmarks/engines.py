@@ -26,6 +26,7 @@ _KEYS = {
     "MODEL.RESNETS.STRIDE_IN_1X1": False,
     "MODEL.PIXEL_STD": [57.375, 57.12, 58.395],
     "SOLVER.BASE_LR": 1e-9,
+    "SOLVER.CLIP_GRADIENTS.ENABLED": False,
 }
 _THEIR_FPN = "build_resnet_fpn_backbone"  # With this name Detectron2 takes its own FPN instead of ours.
 
@@ -160,16 +161,21 @@ def _on(cfg: CfgNode, device: str) -> CfgNode:
 def _torchvision_model(cfg: CfgNode) -> nn.Module:
     from torchvision.models import resnet
     from torchvision.models.detection import FasterRCNN, MaskRCNN
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
     from torchvision.ops import FrozenBatchNorm2d
 
     m = cfg.MODEL
+    sizes = tuple(map(tuple, m.ANCHOR_GENERATOR.SIZES))
+    anchors = AnchorGenerator(sizes, (tuple(m.ANCHOR_GENERATOR.ASPECT_RATIOS[0]),) * len(sizes))
     trunk = getattr(resnet, f"resnet{m.RESNETS.DEPTH}")(norm_layer=FrozenBatchNorm2d)
     return (MaskRCNN if m.MASK_ON else FasterRCNN)(
-        _resnet_fpn_extractor(trunk, 3),  # as in `fasterrcnn_resnet50_fpn`
+        _resnet_fpn_extractor(trunk, 5 - m.BACKBONE.FREEZE_AT),  # the number of trainable stages
         m.ROI_HEADS.NUM_CLASSES + 1,
         image_mean=m.PIXEL_MEAN,
         image_std=m.PIXEL_STD,
+        rpn_anchor_generator=anchors,
+        rpn_batch_size_per_image=m.RPN.BATCH_SIZE_PER_IMAGE,
         rpn_pre_nms_top_n_train=m.RPN.PRE_NMS_TOPK_TRAIN,
         rpn_pre_nms_top_n_test=m.RPN.PRE_NMS_TOPK_TEST,
         rpn_post_nms_top_n_train=m.RPN.POST_NMS_TOPK_TRAIN,
