@@ -42,7 +42,7 @@ def measure(tmp_path: Path, part: str, *flags: str) -> tuple[dict[str, Any], str
     arguments = [part, "--quick", "--json", str(file), "--picture", str(tmp_path / "picture.svg")]
     assert benchmark.main([*arguments, "--markdown", str(page), *flags]) == 0
     (run,) = json.loads(file.read_text(encoding="utf-8"))["runs"]
-    assert run["part"] == part and run["about"]["torch"] == torch.__version__
+    assert run["part"] == part and torch.__version__.startswith(run["about"]["torch"])
     text = page.read_text(encoding="utf-8")
     assert text.startswith("before\n") and text.endswith("after\n") and "\nold\n" not in text
     assert run["command"] in text and "--quick" in text
@@ -50,34 +50,17 @@ def measure(tmp_path: Path, part: str, *flags: str) -> tuple[dict[str, Any], str
     return run["results"], text
 
 
-def test_the_detector_by_stage_and_precision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--repeats", "1", "--no-memory", "--precision", "float32", "bfloat16", "--threads", "1"]
-    engines = ["--engines", "native", "torchvision", "--batch", "2"]
-    results, text = measure(tmp_path, "detector", *flags, *engines, "--config-file", CONFIG)
-    found = {(row["engine"], row["precision"], row["mode"]): row for row in results["rows"]}
-    assert set(found) == {(e, p, m) for e in ("native", "torchvision") for p in flags[4:6] for m in detector.MODES}
-    for row in found.values():
-        inner = sum(s for name, s in row["stages"].items() if row["mode"] == "inference" or name not in _INSIDE)
-        assert row["seconds"] == pytest.approx(inner, rel=0.01) and row["batch"] == 2
-    reference = found["torchvision", "float32", "training"]
-    assert reference["gflop_stages"]["backward"] > reference["gflop_stages"]["forward"] > 0
-    assert reference["gflop"] == pytest.approx(found["native", "float32", "training"]["gflop"], rel=0.02)
-    assert {p["precision"] for p in results["peaks"]} == {"float32", "bfloat16"}
-    assert "inference of 2 images" in text and "training: backward" in text and "proposals and" in text
-    assert "1.00x" in text.split("The native engine")[1] or "x |" in text
-
-
-_INSIDE = ("trunk + pyramid", "RPN", "RoI heads")  # parts of "forward" in a training step
-
-
 # A small detector that torchvision has too.
 SMALL = ["MODEL.RESNETS.NORM", "FrozenBN", "MODEL.FPN.NORM", "", "MODEL.FPN.OUT_CHANNELS", "256"]
-SMALL += ["MODEL.ROI_BOX_HEAD.FC_DIM", "1024", "MODEL.MASK_ON", "True"]
+SMALL += ["MODEL.ROI_BOX_HEAD.FC_DIM", "1024"]
 
 
 @torch.no_grad()
 def test_torchvision_and_the_native_engine_have_equal_weights() -> None:
-    ours, theirs = (ENGINES[name](CONFIG, SMALL, "cpu").model.eval() for name in ("native", "torchvision"))
+    ours, theirs = (
+        ENGINES[name](CONFIG, [*SMALL, "MODEL.MASK_ON", "True"], "cpu").model.eval()
+        for name in ("native", "torchvision")
+    )
     image, pooled = torch.randn(1, 3, 64, 96), torch.randn(3, 256, 7, 7)
     for a, b in zip(ours.backbone(image).values(), theirs.backbone(image).values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
@@ -85,8 +68,8 @@ def test_torchvision_and_the_native_engine_have_equal_weights() -> None:
     their_scores, their_deltas = theirs.roi_heads.box_predictor(theirs.roi_heads.box_head(pooled))
     torch.testing.assert_close(scores.roll(1, dims=1), their_scores, rtol=1e-3, atol=1e-3)  # the background comes first
     torch.testing.assert_close(deltas, their_deltas[:, 4:], rtol=1e-3, atol=1e-3)
-    masks = theirs.roi_heads.mask_predictor(theirs.roi_heads.mask_head(pooled))
-    torch.testing.assert_close(ours.roi_heads.mask_head(pooled), masks[:, 1:], rtol=1e-3, atol=1e-3)
+    logits = theirs.roi_heads.mask_predictor(theirs.roi_heads.mask_head(pooled))
+    torch.testing.assert_close(ours.roi_heads.mask_head(pooled), logits[:, 1:], rtol=1e-3, atol=1e-3)
 
 
 def test_the_detector_by_stage_and_precision(tmp_path: Path) -> None:
@@ -101,13 +84,13 @@ def test_the_detector_by_stage_and_precision(tmp_path: Path) -> None:
         assert row["seconds"] == pytest.approx(sum(s for name, s in row["stages"].items() if name not in inner))
         assert all(row["stages"][name] > 0 and row["gflop_stages"][name] > 0 for name in STAGES)
     for mode in detector.MODES:
-        rates = [found[engine, "float32", mode]["gflop"] for engine in ("native", "torchvision")]
-        assert rates[0] == pytest.approx(rates[1], rel=0.1)  # torchvision computes masks of the background as well
+        counts = [found[engine, "float32", mode]["gflop"] for engine in ("native", "torchvision")]
+        assert counts[0] == pytest.approx(counts[1], rel=0.05)  # the native engine computes fewer deltas of anchors
     assert {(p["precision"], p["layout"]) for p in results["peaks"]} == {
         (precision, layout) for precision in ("float32", "bfloat16") for layout in LAYOUTS
     }
     assert "inference of 1 image" in text and "training: backward" in text and "detections per image" in text
-    assert text.count("torchvision bfloat16 |") == 2 and "MODEL.MASK_ON True" in text
+    assert text.count("torchvision bfloat16 |") == 2 and "MODEL.RESNETS.NORM FrozenBN" in text
 
 
 @pytest.mark.slow
@@ -207,8 +190,7 @@ def test_all_names_every_part_once_or_more() -> None:
         assert page.count(f"<!-- benchmark: {part} -->\n") == page.count(f"<!-- end of benchmark: {part} -->\n") == 1
 
 
-def test_busy_cores_are_marked(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Others that used all cores make figures unreliable; the processes that were started here are no others."""
+def test_busy_cores_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     cores = os.cpu_count() or 1
     readings = iter([(0.0, 0.0, 0.0), (10.0 * cores, 0.0, 10.0)])
     monkeypatch.setattr("benchmarks.machine._Neighbours._read", staticmethod(lambda: next(readings)))
@@ -226,7 +208,7 @@ def test_started_processes_count_as_own_work() -> None:
 
 
 def test_help_needs_no_torch() -> None:
-    words = "import sys, benchmark; sys.argv[1:] = ['--help']\ntry: benchmark.main()\nfinally: assert 'torch' not in sys.modules"
+    words = "import sys, benchmark\ntry: benchmark.main(['--help'])\nfinally: assert 'torch' not in sys.modules"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0 and "minutes" in done.stdout, done.stderr
@@ -252,6 +234,20 @@ def test_help_needs_no_torch() -> None:
 def test_mistakes(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark.main(arguments) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    for part in ("detector", "pyramids", "upsampling"):
+        assert benchmark.main([part, "--device", "cuda"]) == 2
+        assert "--device cuda: PyTorch finds no GPU here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--repeats", "--threads", "--batch"])
+def test_numbers_are_at_least_one(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        benchmark.main([flag, "0"])
+    assert f"{flag}: expected a whole number of at least 1, found '0'" in capsys.readouterr().err
 
 
 def test_an_unknown_part_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from itertools import takewhile
@@ -30,16 +31,15 @@ from sn2fpn.study.measure.workload import make_images
 from .contenders import Contender
 from .detector_tables import bars, tables
 from .engines import ENGINES, Engine, NoCounterpart, installed, read_detector
-from .flags import add_quick, add_repeats, add_threads, read_size
+from .flags import add_device, add_number, add_quick, add_repeats, add_threads, check_device, read_size
 from .machine import measure_peaks, watch_load
 
 __all__ = ["add_arguments", "bars", "run", "tables"]
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = [str(ROOT / "configs" / f"{name}_rcnn_R50_fpn.yaml") for name in ("faster", "mask")]
+CONFIGS = [os.path.relpath(ROOT / "configs" / f"{name}_rcnn_R50_fpn.yaml") for name in ("faster", "mask")]
 MODES = {"inference": 1, "training": 2}
 """The modes and their default numbers of images."""
-_WARM_UP = 1  # besides the call that counts operations
 
 
 class Setting(NamedTuple):
@@ -70,11 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the native engine; others than float32 are autocast (default: float32)",
     )
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES), help="default: both")
-    parser.add_argument("--batch", type=int, help="images per step (default: 1 in inference, 2 in training)")
+    add_number(parser, "--batch", None, "images per step (default: 1 in inference, 2 in training)")
     parser.add_argument(
         "--size", default="480x640", metavar="HxW", help="of the images in pixels (default: %(default)s)"
     )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    add_device(parser)
     parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)  # prints that of this process
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys to change")
@@ -91,6 +91,7 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
     args.config_file, args.opts = args.config_file[:count], args.config_file[count:] + args.opts  # pairs may follow
     if not args.config_file:
         raise UserError(f"--config-file: expected a name that ends with .yaml, found {args.opts[0]!r}")
+    check_device(args.device)
     if args.memory_of:
         return _memory_of_this_process(args)
     size = read_size("96x128" if args.quick else args.size)
@@ -126,15 +127,17 @@ def _measure_config(file: str, size: tuple[int, int], args: argparse.Namespace) 
     rows = []
     for mode in args.modes:
         batch = _batch(mode, args, size)
+        torch.set_num_threads(args.threads[0])
         usable = _count(contenders, mode, batch)
         memory = {} if args.no_memory else {s: _peak_memory(s, mode, file, size, args) for s in usable if _alone(s)}
         for threads in args.threads:
+            warm_up = int(threads != torch.get_num_threads())  # otherwise, the counting has warmed up
             torch.set_num_threads(threads)
             about = {"config": Path(file).stem, "changes": args.opts, "size": size, "batch": len(batch)}
             about |= {"threads": threads, "mode": mode}
             timed: list[dict[str, Any]] = []
             with watch_load(timed):
-                seconds = _time(usable, mode, batch, args.repeats)
+                seconds = _time(usable, mode, batch, args.repeats, warm_up)
                 timed += [_row(about, s, usable[s], seconds[s], memory.get(s)) for s in usable]
             rows += timed
     return rows
@@ -157,7 +160,7 @@ def _settings(engines: dict[str, Engine], precisions: list[str]) -> list[Setting
 
 
 def _count(contenders: dict[Setting, Contender], mode: str, batch: list[dict[str, Any]]) -> dict[Setting, Contender]:
-    """Count operations, and return the contenders that can compute in their precision."""
+    """Count operations, which warms up, and return the contenders that can compute in their precision."""
     usable = {}
     for setting, contender in contenders.items():
         try:
@@ -171,14 +174,14 @@ def _count(contenders: dict[Setting, Contender], mode: str, batch: list[dict[str
 
 
 def _time(
-    contenders: dict[Setting, Contender], mode: str, batch: list[dict[str, Any]], repeats: int
+    contenders: dict[Setting, Contender], mode: str, batch: list[dict[str, Any]], repeats: int, warm_up: int
 ) -> dict[Setting, dict[str, float]]:
     """Let the contenders take turns, and return the median seconds of their stages."""
     for contender in contenders.values():
         contender.clear()
     turns = {str(s): lambda c=c: c.run(mode, batch) for s, c in contenders.items()}
-    take_turns(turns, repeats, _WARM_UP)
-    return {s: c.medians(mode, _WARM_UP) for s, c in contenders.items()}
+    take_turns(turns, repeats, warm_up)
+    return {s: c.medians(mode, warm_up) for s, c in contenders.items()}
 
 
 def _row(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +27,7 @@ from sn2fpn.evaluation.ground_truth import coco_ground_truth
 from sn2fpn.structures import BoxMode
 from sn2fpn.study.measure.timing import now
 
-from .flags import add_quick
+from .flags import add_number, add_quick
 from .machine import watch_load
 from .objects import octagon
 from .picture import Bars
@@ -43,7 +42,7 @@ _SCORES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR", "ARs"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this part."""
-    parser.add_argument("--images", type=int, default=5000, metavar="N", help="default: %(default)s")
+    add_number(parser, "--images", 5000, "default: %(default)s")
     tasks = ["bbox", "segm"]
     parser.add_argument("--tasks", nargs="+", choices=tasks, default=tasks, help="boxes, masks (default: both)")
     add_quick(parser)
@@ -60,7 +59,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     names = [f"class {c}" for c in range(CLASSES)]
     MetadataCatalog.get(_DATA_SET).set(thing_classes=names)
     DatasetCatalog.register(_DATA_SET, lambda: records)
-    logging.getLogger("sn2fpn").setLevel(logging.WARNING)
     rows = []
     try:
         for task in args.tasks:

@@ -8,24 +8,59 @@ import torch
 
 from sn2fpn.errors import UserError
 
-__all__ = ["add_output_flags", "add_quick", "add_repeats", "add_threads", "read_size"]
+__all__ = [
+    "add_device",
+    "add_number",
+    "add_output_flags",
+    "add_quick",
+    "add_repeats",
+    "add_threads",
+    "check_device",
+    "read_size",
+]
+
+
+def add_number(parser: argparse.ArgumentParser, flag: str, default: int | None, words: str) -> None:
+    """Add a flag for a number of at least 1."""
+    parser.add_argument(flag, type=_at_least_one, default=default, metavar="N", help=words)
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
+    return int(text)
 
 
 def add_repeats(parser: argparse.ArgumentParser, default: int) -> None:
     """Add the number of rounds whose median counts."""
-    parser.add_argument("--repeats", type=int, default=default, metavar="N", help="rounds (default: %(default)s)")
+    add_number(parser, "--repeats", default, "rounds (default: %(default)s)")
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """Add the numbers of CPU threads."""
     parser.add_argument(
         "--threads",
-        type=int,
+        type=_at_least_one,
         nargs="+",
         default=[torch.get_num_threads()],
         metavar="N",
         help=f"numbers of CPU threads to measure with (default: {torch.get_num_threads()})",
     )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add the device to measure on."""
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+
+
+def check_device(device: str) -> None:
+    """Check that a device can be used.
+
+    Raises:
+        UserError: it is a GPU that PyTorch does not find.
+    """
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"--device {device}: PyTorch finds no GPU here; --device cpu needs none")
 
 
 def add_quick(parser: argparse.ArgumentParser) -> None:

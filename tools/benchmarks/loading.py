@@ -27,7 +27,7 @@ from sn2fpn.structures import BoxMode
 from sn2fpn.study.measure.timing import take_turns
 from sn2fpn.study.measure.workload import make_images
 
-from .flags import add_quick, add_repeats
+from .flags import add_number, add_quick, add_repeats
 from .machine import watch_load
 from .objects import octagon
 from .picture import Bars
@@ -49,7 +49,7 @@ Call = Callable[[], None]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this part."""
-    parser.add_argument("--images", type=int, default=24, metavar="N", help="per round (default: %(default)s)")
+    add_number(parser, "--images", 24, "images per round (default: %(default)s)")
     add_repeats(parser, 5)
     add_quick(parser)
 

@@ -24,7 +24,7 @@ from sn2fpn.structures import ShapeSpec
 from sn2fpn.study.measure.timing import take_turns
 
 from .contenders import precision_dtype
-from .flags import add_quick, add_repeats, add_threads, read_size
+from .flags import add_device, add_number, add_quick, add_repeats, add_threads, check_device, read_size
 from .flops import count_flops
 from .machine import watch_load
 from .picture import Bars
@@ -50,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", default="480x640", metavar="HxW", help="of the images in pixels (default: %(default)s)"
     )
-    parser.add_argument("--batch", type=int, default=2, metavar="N", help="images (default: %(default)s)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    add_number(parser, "--batch", 2, "images (default: %(default)s)")
+    add_device(parser)
     add_threads(parser)
     add_repeats(parser, 3)
     add_quick(parser)
@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     A row holds "pyramid", "mode", "precision", "threads", "seconds" (a median), "gflop", "cores_used_by_others" and
     "reliable".
     """
+    check_device(args.device)
     size = (64, 96) if args.quick else read_size(args.size)
     names = [_BASE, *(name for name in args.pyramids if name != _BASE)]
     cfg = get_cfg()
@@ -71,13 +72,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for mode in MODES:
         for precision in args.precision:
             calls = {name: _call(p, mode, precision, size, args) for name, p in pyramids.items()}
+            torch.set_num_threads(args.threads[0])
             gflop = {name: count_flops(call) for name, call in calls.items()}
             for threads in args.threads:
+                warm_up = int(threads != torch.get_num_threads())  # otherwise, the counting has warmed up
                 torch.set_num_threads(threads)
                 timed: list[dict[str, Any]] = []
                 about = {"mode": mode, "precision": precision, "threads": threads}
                 with watch_load(timed):
-                    seconds = take_turns(calls, args.repeats, warm_up=1)
+                    seconds = take_turns(calls, args.repeats, warm_up)
                     for name, s in seconds.items():
                         timed.append({"pyramid": name, **about, "seconds": median(s), "gflop": gflop[name]})
                 rows += timed

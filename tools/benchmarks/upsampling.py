@@ -24,7 +24,7 @@ from sn2fpn.errors import argument_names
 from sn2fpn.layers import get_upsample
 from sn2fpn.study.measure.timing import now
 
-from .flags import add_quick, add_repeats, add_threads
+from .flags import add_device, add_number, add_quick, add_repeats, add_threads, check_device
 from .machine import LAYOUTS, watch_load
 from .picture import Bars
 from .table import Table, groups, mark
@@ -61,9 +61,9 @@ class PlainSNI(nn.Module):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this part."""
     parser.add_argument("--kinds", nargs="+", default=KINDS, metavar="KIND", help="kinds of `get_upsample`")
-    parser.add_argument("--device", default="cpu", help="device of the maps (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=2, metavar="N", help="images (default: %(default)s)")
-    parser.add_argument("--channels", type=int, default=256, metavar="N", help="default: %(default)s")
+    add_device(parser)
+    add_number(parser, "--batch", 2, "images (default: %(default)s)")
+    add_number(parser, "--channels", 256, "default: %(default)s")
     parser.add_argument("--image", type=int, nargs=2, default=(480, 640), metavar=("HEIGHT", "WIDTH"), help="in pixels")
     parser.add_argument("--levels", type=int, nargs="+", default=(2, 3, 4), help="levels of the fine map")
     parser.add_argument("--dtypes", nargs="+", default=DTYPES, choices=DTYPES, help="dtypes of maps and weights")
@@ -79,6 +79,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     "forward_ratio", "backward_ratio" (medians of the ratios to the first kind), "forward_mib", "both_mib",
     "parameters", "gflop", "cores_used_by_others" and "reliable".
     """
+    check_device(args.device)
     channels, image = (8, (36, 40)) if args.quick else (args.channels, args.image)
     with argument_names({"upsample": "--kinds"}):
         steps: dict[str, nn.Module] = {kind: Step(kind, channels) for kind in args.kinds}
