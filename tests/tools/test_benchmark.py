@@ -67,7 +67,7 @@ def test_torchvision_and_the_native_engine_have_equal_weights() -> None:
     scores, deltas = ours.roi_heads.box_predictor(ours.roi_heads.box_head(pooled))
     their_scores, their_deltas = theirs.roi_heads.box_predictor(theirs.roi_heads.box_head(pooled))
     torch.testing.assert_close(scores.roll(1, dims=1), their_scores, rtol=1e-3, atol=1e-3)  # the background comes first
-    torch.testing.assert_close(deltas, their_deltas[:, 4:], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(deltas.flatten(1), their_deltas[:, 4:], rtol=1e-3, atol=1e-3)
     logits = theirs.roi_heads.mask_predictor(theirs.roi_heads.mask_head(pooled))
     torch.testing.assert_close(ours.roi_heads.mask_head(pooled), logits[:, 1:], rtol=1e-3, atol=1e-3)
 
@@ -84,8 +84,13 @@ def test_the_detector_by_stage_and_precision(tmp_path: Path) -> None:
         assert row["seconds"] == pytest.approx(sum(s for name, s in row["stages"].items() if name not in inner))
         assert all(row["stages"][name] > 0 and row["gflop_stages"][name] > 0 for name in STAGES)
     for mode in detector.MODES:
-        counts = [found[engine, "float32", mode]["gflop"] for engine in ("native", "torchvision")]
-        assert counts[0] == pytest.approx(counts[1], rel=0.05)  # the native engine computes fewer deltas of anchors
+        ours, theirs = (found[engine, "float32", mode]["gflop_stages"] for engine in ("native", "torchvision"))
+        assert ours["trunk + pyramid"] == theirs["trunk + pyramid"]
+        assert ours["RoI heads"] == pytest.approx(theirs["RoI heads"], rel=0.02)
+    # The native engine computes the gradients of the sampled anchors alone.
+    assert (
+        1.8 * ours["forward"] < ours["backward"] < theirs["backward"] == pytest.approx(2 * theirs["forward"], rel=0.1)
+    )
     assert {(p["precision"], p["layout"]) for p in results["peaks"]} == {
         (precision, layout) for precision in ("float32", "bfloat16") for layout in LAYOUTS
     }

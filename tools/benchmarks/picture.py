@@ -67,4 +67,4 @@ def _draw_panel(axes: Axes, panel: Bars) -> None:
     axes.set_xlabel(panel.unit)
     axes.spines[["top", "right"]].set_visible(False)
     if len(names) > 1:
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
