@@ -88,9 +88,8 @@ def test_the_detector_by_stage_and_precision(tmp_path: Path) -> None:
         assert ours["trunk + pyramid"] == theirs["trunk + pyramid"]
         assert ours["RoI heads"] == pytest.approx(theirs["RoI heads"], rel=0.02)
     # The native engine computes the gradients of the sampled anchors alone.
-    assert (
-        1.8 * ours["forward"] < ours["backward"] < theirs["backward"] == pytest.approx(2 * theirs["forward"], rel=0.1)
-    )
+    assert ours["forward"] < ours["backward"] < theirs["backward"]
+    assert theirs["backward"] == pytest.approx(2 * theirs["forward"], rel=0.1)
     assert {(p["precision"], p["layout"]) for p in results["peaks"]} == {
         (precision, layout) for precision in ("float32", "bfloat16") for layout in LAYOUTS
     }

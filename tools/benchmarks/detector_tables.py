@@ -49,7 +49,8 @@ def _ratios(rows: Sequence[Row]) -> Table:
             cells.append(cell)
     headers = ["detector", "work", "images", "threads", "precision", "native"]
     headers += ["best other in float32", "ratio", "best other in this precision", "ratio"]
-    return Table("The native engine and the faster one of the others", headers, cells)
+    note = "A ratio is the time of the other engine divided by that of the native one."
+    return Table("The native engine and the faster one of the others", headers, cells, [note])
 
 
 def _best(others: Sequence[Row], seconds: float) -> list[str]:
