@@ -24,12 +24,12 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences torch's profiler; it
 
 # The help of each part. The minutes are those of the part in `all` on two quiet cores.
 PARTS = {
-    "detector": "inference and training steps of whole detectors, by stage, beside the machine's peak (7 minutes)",
+    "detector": "inference and training steps of whole detectors, by stage, beside the machine's peak (8 minutes)",
     "loading": "images per second of the mappers (20 seconds)",
-    "evaluation": "COCO evaluation of 5,000 images, beside pycocotools (2.5 minutes)",
+    "evaluation": "COCO evaluation of 5,000 images, beside pycocotools (2 minutes)",
     "startup": "import, build and first step in fresh processes, and --help (1 minute)",
-    "pyramids": "every pyramid alone, beside FPN (1 minute)",
-    "upsampling": "one top-down step with every kind of upsampling, beside nearest (1 minute)",
+    "pyramids": "every pyramid alone, beside FPN (40 seconds)",
+    "upsampling": "one top-down step with every kind of upsampling, beside nearest (40 seconds)",
     "all": "all parts, one after the other (12 minutes)",
     "show": "tables and pictures of results that were written with --json",
 }
@@ -43,8 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> None:
-    first = argv[0] if argv else "--threads"
-    if first.startswith("-") and first not in ("-h", "--help"):
+    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
         argv = [DEFAULT, *argv]
     parser = CommandLineParser(
         prog="python tools/benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

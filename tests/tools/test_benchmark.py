@@ -21,6 +21,7 @@ from benchmarks.engines import ENGINES, STAGES
 from benchmarks.flops import count_flops
 from benchmarks.machine import LAYOUTS, watch_load
 from benchmarks.table import groups, mark
+from sn2fpn.command_line import CommandLineParser
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/quick/faster_rcnn_R18_fpn_shapes.yaml")
@@ -189,6 +190,10 @@ def test_all_parts_and_showing_them_again(tmp_path: Path, monkeypatch: pytest.Mo
 def test_all_names_every_part_once_or_more() -> None:
     assert {line[0] for line in command._all(quick=True)} == set(command.PARTS)
     assert {*command.PARTS, "all", "show"} == set(benchmark.PARTS)
+    for part, *flags in command._all(quick=False):
+        parser = CommandLineParser()
+        command.add_arguments(parser, part)
+        assert not parser.parse_args(flags).quick
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     for part in command.PARTS:
         assert page.count(f"<!-- benchmark: {part} -->\n") == page.count(f"<!-- end of benchmark: {part} -->\n") == 1
