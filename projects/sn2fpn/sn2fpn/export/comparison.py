@@ -49,8 +49,10 @@ class Difference:
         )
 
     def __str__(self) -> str:
+        if self.found != self.expected:
+            return f"{self.found} detections, the model has {self.expected}"
         return (
-            f"{self.found} detections, the model has {self.expected}; the largest differences are {self.boxes:.2g} "
+            f"{self.found} detections as the model; the largest differences are {self.boxes:.2g} "
             f"pixels, {self.scores:.2g} in scores and {self.masks:.2g} in masks; {self.classes} classes differ"
         )
 

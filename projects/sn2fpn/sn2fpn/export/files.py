@@ -26,7 +26,7 @@ from .inference import PlainDetector
 from .libraries import require
 from .tracing import export_graph, script_graph
 
-__all__ = ["ENDINGS", "OUTPUTS", "check_opset", "load_exported", "run_onnx", "write_exported"]
+__all__ = ["ENDINGS", "OUTPUTS", "check_opset", "describe", "load_exported", "write_exported"]
 
 ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2", "torchscript": ".pt"}
 """The formats and the endings of their files."""
@@ -95,9 +95,7 @@ def write_exported(
         temporary.write_bytes(content)
 
 
-def _onnx_bytes(
-    model: PlainDetector, image: Tensor, metadata: Mapping[str, Any], dynamic: bool, opset: int
-) -> bytes:
+def _onnx_bytes(model: PlainDetector, image: Tensor, metadata: Mapping[str, Any], dynamic: bool, opset: int) -> bytes:
     """Return the content of the model's ONNX file."""
     for package in ("onnx", "onnxscript"):
         require(package, "--format onnx")
@@ -108,9 +106,10 @@ def _onnx_bytes(
             graph, (), input_names=["image"], output_names=list(outputs), opset_version=opset, verbose=False
         )
     proto = program.model_proto
-    for output, value in zip(outputs, proto.graph.output):
+    for value in proto.graph.output:
         value.type.tensor_type.shape.dim[0].dim_param = "detections"
-        assert value.name == output
+    for n, name in enumerate(("height", "width"), 1) if dynamic else ():
+        proto.graph.input[0].type.tensor_type.shape.dim[n].dim_param = name
     for key, value in metadata.items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
@@ -142,8 +141,8 @@ def load_exported(path: Path, kind: str, threads: int) -> Runnable:
         threads: number of threads of onnxruntime; the other formats use those of torch.
     """
     if kind == "onnx":
-        session = onnx_session(path, threads)
-        return lambda image: run_onnx(session, image.numpy())
+        session = _onnx_session(path, threads)
+        return lambda image: [torch.from_numpy(np.asarray(x)) for x in session.run(None, {"image": image.numpy()})]
     if kind == "torchscript":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -153,18 +152,13 @@ def load_exported(path: Path, kind: str, threads: int) -> Runnable:
     return lambda image: list(module(image))
 
 
-def onnx_session(path: Path, threads: int) -> Any:
+def _onnx_session(path: Path, threads: int) -> Any:
     """Return onnxruntime's session of a file on the CPU."""
     runtime = require("onnxruntime", "running an ONNX file")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # only errors
     return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def run_onnx(session: Any, image: np.ndarray) -> list[Tensor]:
-    """Return the outputs of a session for an image (C, H, W)."""
-    return [torch.from_numpy(np.asarray(output)) for output in session.run(None, {"image": image})]
 
 
 def describe(path: Path, kind: str, outputs: Sequence[Tensor], image: Tensor, dynamic: bool) -> list[str]:

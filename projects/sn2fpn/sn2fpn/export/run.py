@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..atomic import storage_errors
 from ..config import CfgNode, get_cfg
 from ..data.augmentation import plan_transforms
 from ..errors import UserError, argument_names, did_you_mean
@@ -48,15 +49,12 @@ def run(args: Any) -> int:
     reader = _Reader(predictor, args)
     images, calibration = ([reader.read(name) for name in names] for names in (args.check, args.int8))
     image = reader.drawn()
-    write = lambda to: write_exported(  # noqa: E731
-        model, image, to, args.format, _metadata(predictor, cfg), dynamic=not args.size, opset=opset
-    )
-    if args.int8:
-        with tempfile.TemporaryDirectory() as folder:
-            write(Path(folder) / "float.onnx")
-            quantise(Path(folder) / "float.onnx", path, calibration)
-    else:
-        write(path)
+    with tempfile.TemporaryDirectory() as folder:
+        first = Path(folder) / "float.onnx" if args.int8 else path
+        about, dynamic = _metadata(predictor, cfg), not args.size
+        write_exported(model, image, first, args.format, about, dynamic=dynamic, opset=opset)
+        if args.int8:
+            quantise(first, path, calibration)
     return _report(args, path, predictor, cfg, [image, *images])
 
 
@@ -83,6 +81,9 @@ def _check(args: Any, path: Path) -> None:
         raise UserError("--evaluate needs a YAML configuration; use train_net.py --eval-only for a Python one")
     if args.evaluate and args.size:
         raise UserError("--evaluate needs a file for images of any size; leave out --size")
+    with storage_errors(path):  # now, because the export takes a while
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
 
 
 def _load(args: Any) -> tuple[Predictor, CfgNode | None]:
