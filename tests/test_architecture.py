@@ -41,6 +41,7 @@ ROOMS = {
     "integrations": "this package inside other programs, on which the Detectron2 engine is built",
     "engine": "training and evaluation; it knows no particular pyramid, data set or metric",
     "predict": "trained models on pictures and videos; it reads configurations as the engine does",
+    "export": "trained models as files that run without this package",
     "study": "comparisons, which run the engine and read what it has written",
 }
 """The rooms from the bottom to the top. A room imports itself and the rooms above it in this list."""

@@ -85,13 +85,18 @@ class DeformConv2d(nn.Conv2d):
         offset, mask = offset.to(exact), None
         if offset.shape[1] > self.offset_channels:
             offset, mask = offset[:, : self.offset_channels], offset[:, self.offset_channels :].sigmoid()
-        conv = deform_conv2d_by_grid if x.is_cpu and not torch.jit.is_tracing() else deform_conv2d
+        conv = deform_conv2d_by_grid if x.is_cpu and not _is_traced() else deform_conv2d
         y = conv(x.to(exact), offset, self.weight.to(exact), self.bias.to(exact), self.stride, self.padding, mask=mask)
         return y.to(dtype, memory_format=layout)
 
     def plain(self, x: Tensor) -> Tensor:
         """Return the plain convolution of `x` with this kernel: all offsets are 0 and all masks are 1."""
         return self._conv_forward(x, self.weight, self.bias)
+
+
+def _is_traced() -> bool:
+    """Return whether `torch.jit.trace` or `torch.export` runs, which keep the operator; torch 2.6 cannot tell."""
+    return torch.jit.is_tracing() or getattr(torch.compiler, "is_exporting", bool)()
 
 
 def _layout(x: Tensor) -> torch.memory_format:

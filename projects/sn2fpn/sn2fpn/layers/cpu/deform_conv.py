@@ -1,8 +1,8 @@
 """Deformable convolution by `grid_sample` and a 1x1 convolution.
 
 `DeformConv2d` takes this kernel on a CPU, where torchvision's operator is several times slower because it reads one
-value after the other on one core. Under `torch.jit.trace` the module keeps the operator, which traces for any size and
-which tools can count.
+value after the other on one core. Under `torch.jit.trace` and `torch.export` the module keeps the operator, which
+traces for any size and which tools can count.
 """
 
 from __future__ import annotations

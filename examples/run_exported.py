@@ -1,0 +1,59 @@
+"""Detect objects with an exported detector: python run_exported.py model.onnx picture.jpg
+
+It needs onnxruntime, numpy and Pillow, and nothing of sn2fpn.
+"""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+
+def read(session, path):
+    """Return a picture (C, H, W) as the model wants it, and its number of pixels per pixel of the original."""
+    about = session.get_modelmeta().custom_metadata_map
+    picture = Image.open(path).convert("RGB")
+    scale = min(int(about["min_size"]) / min(picture.size), int(about["max_size"]) / max(picture.size))
+    resized = picture.resize([int(side * scale + 0.5) for side in picture.size], Image.Resampling.BILINEAR)
+    pixels = np.asarray(resized)[:, :, :: -1 if about["input_format"] == "BGR" else 1]
+    factor = np.array(resized.size) / picture.size
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)), factor, picture.size
+
+
+def paste_masks(masks, boxes, width, height):
+    """Return the masks of a whole image (bool array (N, height, width)).
+
+    Each mask (M, M) of probabilities is stretched over its box, and the pixels whose centres reach 0.5 are inside.
+    Values between the centres of a mask's cells are interpolated, and values outside of the mask are 0.
+    """
+
+    def weights(low, high, pixels, side):
+        """Return the share of each cell of the mask in each pixel (pixels, side)."""
+        position = (np.arange(pixels) + 0.5 - low) / (high - low) * side - 0.5
+        return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(side)))
+
+    side = masks.shape[-1]
+    out = np.zeros((len(masks), height, width), bool)
+    for n, (mask, (x1, y1, x2, y2)) in enumerate(zip(masks, boxes)):
+        out[n] = weights(y1, y2, height, side) @ mask @ weights(x1, x2, width, side).T >= 0.5
+    return out
+
+
+def detect(model, path):
+    """Return the boxes in pixels of the picture, scores, class names and, for Mask R-CNN, masks of the picture."""
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    image, factor, (width, height) = read(session, path)
+    boxes, scores, classes, *masks = session.run(None, {"image": image})
+    boxes = boxes / np.tile(factor, 2)
+    names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
+    pasted = [paste_masks(masks[0], boxes, width, height)] if masks else []
+    return boxes, scores, [names[c] for c in classes], *pasted
+
+
+if __name__ == "__main__":
+    boxes, scores, names, *masks = detect(*sys.argv[1:])
+    for n, (box, score, name) in enumerate(zip(boxes, scores, names)):
+        area = f", {masks[0][n].sum()} pixels" if masks else ""
+        print(f"{name} {score:.3f} in {box.round(1).tolist()}{area}")

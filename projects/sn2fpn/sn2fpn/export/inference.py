@@ -1,0 +1,172 @@
+"""The inference of a detector as one plain graph: of a single image, without batches, containers and CPU kernels.
+
+`GeneralizedRCNN` works on batches and takes other kernels on a CPU than on a GPU. Exporters need one graph of operators
+that other programs know: RoIAlign, NMS and deformable convolutions are those of torchvision, for which ONNX has
+operators of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import nms, roi_align
+
+from ..layers import Conv2d, FrozenBatchNorm2d
+from ..modeling import BoxHead, GeneralizedRCNN, ROIPooler
+from ..modeling.roi_heads.pooler import assign_levels
+
+__all__ = ["PlainDetector"]
+
+
+class PlainDetector(nn.Module):
+    """A detector from one image to its detections, made of the modules and weights of a `GeneralizedRCNN`.
+
+    It is in evaluation mode, and its detections are those of the detector, up to rounding.
+
+    Args:
+        detector: the detector, which is not changed.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, detector: GeneralizedRCNN) -> None:
+        super().__init__()
+        self.backbone = copy.deepcopy(detector.backbone)
+        _fold_frozen_norms(self.backbone.bottom_up)
+        self.proposal_generator = detector.proposal_generator
+        self.roi_heads = detector.roi_heads
+        self.register_buffer("pixel_mean", detector.pixel_mean)
+        self.register_buffer("pixel_std", detector.pixel_std)
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return the detections of an image, best first.
+
+        Args:
+            image (Tensor[C, H, W]): uint8, or floats in the same range, with channels in the detector's
+                `input_format`.
+
+        Returns:
+            The boxes `(x1, y1, x2, y2)` in pixels of the image (Tensor[N, 4]), the scores (Tensor[N]), the classes
+            (int64 Tensor[N]) and, with a mask head, the mask probabilities within the boxes (Tensor[N, M, M]).
+        """
+        height, width = image.shape[1:]
+        features = self.backbone(self._padded((image - self.pixel_mean) / self.pixel_std))
+        proposals = self._proposals(features, height, width)
+        boxes, scores, classes = self._detections(features, proposals, height, width)
+        if self.roi_heads.mask_head is None:
+            return boxes, scores, classes
+        pooled = _pool(self.roi_heads.mask_pooler, [features[n] for n in self.roi_heads.in_features], boxes)
+        logits = self.roi_heads.mask_head(pooled)
+        own = logits[:, 0] if logits.shape[1] == 1 else logits[torch.arange(classes.shape[0]), classes]
+        return boxes, scores, classes, own.sigmoid()
+
+    def _padded(self, image: Tensor) -> Tensor:
+        """Return the image as a batch, padded with zeros to the divisibility of the backbone."""
+        step = max(self.backbone.size_divisibility, 1)
+        height, width = image.shape[1:]
+        rows, columns = ((side + step - 1) // step * step for side in (height, width))
+        return F.pad(image, (0, columns - width, 0, rows - height))[None]
+
+    def _proposals(self, features: dict[str, Tensor], height: int, width: int) -> Tensor:
+        """Return the proposals (Tensor[R, 4]), best first, as `top_proposals` chooses them."""
+        rpn = self.proposal_generator
+        maps = [features[name] for name in rpn.in_features]
+        kept_boxes, kept_logits = [], []
+        for anchors, logits, deltas in zip(rpn.anchor_generator(maps), *rpn.rpn_head(maps)):
+            logits, boxes = self._best(logits[0], deltas[0], anchors)
+            boxes = _clip(boxes, height, width)
+            valid = _larger(boxes, rpn.min_box_size)
+            boxes, logits = boxes[valid], logits[valid]
+            keep = nms(boxes, logits, rpn.nms_thresh)
+            kept_boxes.append(boxes[keep])
+            kept_logits.append(logits[keep])
+        order = torch.cat(kept_logits).argsort(descending=True)
+        return torch.cat(kept_boxes)[order[: rpn.post_nms_topk[1]]]
+
+    def _best(self, logits: Tensor, deltas: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the highest logits of a level (Tensor[k]) and their boxes (Tensor[k, 4]).
+
+        Anchors without extent are added, so that k is `pre_nms_topk` also where the level has fewer anchors; a number
+        that depends on the size of the image would be a constant in the graph. Boxes without extent are never kept.
+        """
+        topk = self.proposal_generator.pre_nms_topk[1]
+        logits, index = F.pad(logits, (0, topk), value=-torch.inf).topk(topk)
+        deltas, anchors = (F.pad(t, (0, 0, 0, topk))[index] for t in (deltas, anchors))
+        return logits, self.proposal_generator.box_coder.decode(deltas, anchors)
+
+    def _detections(
+        self, features: dict[str, Tensor], proposals: Tensor, height: int, width: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return boxes, scores and classes, best first, as `select_detections` chooses them."""
+        heads = self.roi_heads
+        pooled = _pool(heads.box_pooler, [features[name] for name in heads.in_features], proposals)
+        logits, deltas = heads.box_predictor(_box_features(heads.box_head, pooled))
+        probabilities = logits.sigmoid() if heads.sigmoid_cls else logits.softmax(dim=1)
+        row, classes = (probabilities[:, :-1] > heads.score_thresh).nonzero().unbind(1)
+        scores = probabilities[row, classes]
+        own = deltas[row, classes] if deltas.shape[1] > 1 else deltas[row, 0]
+        boxes = _clip(heads.box_coder.decode(own, proposals[row]), height, width)
+        apart = boxes + _offsets(classes, heads.num_classes, height, width)
+        keep = nms(apart, scores, heads.nms_thresh)
+        if heads.max_detections > 0:
+            keep = keep[: heads.max_detections]
+        keep = keep[_larger(boxes[keep], 0.0)]
+        return boxes[keep], scores[keep], classes[keep]
+
+
+@torch.no_grad()
+def _fold_frozen_norms(trunk: nn.Module) -> None:
+    """Put the frozen norms of a trunk into the weights of its convolutions, which are then constants of the graph."""
+    for conv in trunk.modules():
+        if isinstance(conv, Conv2d) and isinstance(conv.norm, FrozenBatchNorm2d):
+            scale, shift = conv.norm.scale_and_shift()
+            bias = shift if conv.bias is None else shift + conv.bias * scale
+            conv.weight.mul_(scale.view(-1, 1, 1, 1))
+            conv.bias, conv.norm = nn.Parameter(bias), None
+
+
+def _clip(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Return the boxes (Tensor[K, 4]), clipped to the image."""
+    x1, y1, x2, y2 = boxes.unbind(1)
+    return torch.stack([x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], dim=1)
+
+
+def _larger(boxes: Tensor, side: float) -> Tensor:
+    """Return the indices of the boxes whose sides are both longer than `side`."""
+    return (boxes[:, 2:] - boxes[:, :2] > side).all(1).nonzero().squeeze(1)
+
+
+def _offsets(classes: Tensor, num_classes: int, height: int, width: int) -> Tensor:
+    """Return the shift of each box (Tensor[K, 4]) that moves classes apart, so that NMS treats each class by itself.
+
+    The classes lie in a square grid of images, because coordinates lose digits as they grow.
+    """
+    side = math.ceil(math.sqrt(num_classes))
+    x, y = (classes % side) * (width + 1), classes.div(side, rounding_mode="floor") * (height + 1)
+    return torch.stack([x, y, x, y], dim=1).float()
+
+
+def _pool(pooler: ROIPooler, maps: list[Tensor], boxes: Tensor) -> Tensor:
+    """Return the features (Tensor[K, C, P, P]) of boxes (Tensor[K, 4]), each from its own level."""
+    levels = assign_levels(boxes, pooler.min_level, pooler.max_level)
+    rois = F.pad(boxes, (1, 0))  # The index of the image is 0.
+    rows = [(levels == level).nonzero().squeeze(1) for level in range(len(maps))]
+    pooled = [
+        roi_align(m, rois[r], pooler.output_size, 1.0 / stride, max(pooler.sampling_ratio, 0), pooler.aligned)
+        for m, r, stride in zip(maps, rows, pooler.strides)
+    ]
+    return torch.cat(pooled)[torch.cat(rows).argsort()]
+
+
+def _box_features(head: BoxHead, x: Tensor) -> Tensor:
+    """Return what the box head returns, with its linear layers as matrix products instead of convolutions."""
+    for layer in head.children():
+        x = F.relu(layer(x.flatten(1))) if isinstance(layer, nn.Linear) else layer(x)
+    return x.flatten(1)

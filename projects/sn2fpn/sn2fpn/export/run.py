@@ -1,0 +1,186 @@
+"""Export a detector: check the command, write the file, compare and time it, and say what was written."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..atomic import storage_errors
+from ..config import CfgNode, get_cfg
+from ..data.augmentation import plan_transforms
+from ..errors import UserError, argument_names, did_you_mean
+from ..predict import Predictor
+from ..predict.inputs import read_picture
+from ..predict.loading import load_predictor
+from .comparison import compare, detections_of, time_by_turns
+from .files import ENDINGS, check_opset, describe, load_exported, write_exported
+from .inference import PlainDetector
+from .int8 import quantise
+from .libraries import check_torch, require
+from .scoring import as_model, score
+from .tracing import LARGEST_SIDE, SMALLEST_SIDE
+
+__all__ = ["run"]
+
+logger = logging.getLogger(__name__)
+
+
+def run(args: Any) -> int:
+    """Do what the command line says and return its exit code.
+
+    Raises:
+        UserError: there are mistakes in the arguments, which are found before anything is written.
+    """
+    path = Path(args.output)
+    _check(args, path)
+    predictor, cfg = _load(args)
+    model = PlainDetector(predictor.model)
+    with argument_names({"opset": "--opset"}):
+        opset = check_opset(args.opset, model) if args.format == "onnx" else None
+    reader = _Reader(predictor, args)
+    images, calibration = ([reader.read(name) for name in names] for names in (args.check, args.int8))
+    image = reader.drawn()
+    with tempfile.TemporaryDirectory() as folder:
+        first = Path(folder) / "float.onnx" if args.int8 else path
+        about, dynamic = _metadata(predictor, cfg), not args.size
+        write_exported(model, image, first, args.format, about, dynamic=dynamic, opset=opset)
+        if args.int8:
+            quantise(first, path, calibration)
+    return _report(args, path, predictor, cfg, [image, *images])
+
+
+def _check(args: Any, path: Path) -> None:
+    """Raise UserError for the first mistake that shows without the model."""
+    check_torch()
+    ending = ENDINGS[args.format]
+    if path.suffix != ending:
+        raise UserError(f"--output {path}: expected a name that ends in {ending} for --format {args.format}")
+    if path.is_dir() or (path.exists() and not args.overwrite):
+        raise UserError(f"--output {path}: it exists already; choose another name or add --overwrite")
+    if args.format != "onnx":
+        for flag in ("opset", "int8"):
+            if getattr(args, flag):
+                raise UserError(f"--{flag} belongs to --format onnx, found --format {args.format}")
+    else:
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            require(package, "--format onnx")
+    for side, name in zip(args.size or (), ("height", "width")):
+        if not SMALLEST_SIDE <= side <= LARGEST_SIDE:
+            expected = f"expected {SMALLEST_SIDE} to {LARGEST_SIDE} pixels"
+            raise UserError(f"--size {' '.join(map(str, args.size))}: {expected} for the {name}, found {side}")
+    if args.evaluate and args.config_file.endswith(".py"):
+        raise UserError("--evaluate needs a YAML configuration; use train_net.py --eval-only for a Python one")
+    if args.evaluate and args.size:
+        raise UserError("--evaluate needs a file for images of any size; leave out --size")
+    with storage_errors(path):  # now, because the export takes a while
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+
+
+def _load(args: Any) -> tuple[Predictor, CfgNode | None]:
+    """Return the model on the CPU with its resizing and class names, and a YAML configuration."""
+    is_yaml = not args.config_file.endswith(".py")
+    opts = [*args.opts, "MODEL.DEVICE", "cpu"] if is_yaml else args.opts
+    predictor, _ = load_predictor(args.config_file, args.weights, opts, args.trust)
+    predictor.model.to("cpu").eval()
+    if not is_yaml:
+        return predictor, None
+    cfg = get_cfg()
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(opts)
+    return predictor, cfg
+
+
+def _metadata(predictor: Predictor, cfg: CfgNode | None) -> dict[str, Any]:
+    """Return what the file says about itself."""
+    resize = predictor.resize
+    sizes = {} if resize is None else {"min_size": resize.short_edges[0], "max_size": resize.max_size}
+    return {
+        "producer": f"sn2fpn {__version__}",
+        "class_names": predictor.class_names,
+        "input_format": predictor.model.input_format,
+        **sizes,
+        "configuration": "" if cfg is None else cfg.dump(),
+    }
+
+
+class _Reader:
+    """Reads pictures as the inputs of the graph.
+
+    Args:
+        predictor: the model, which says how pictures are resized.
+        args: the command line, with `size` and `dtype`.
+    """
+
+    def __init__(self, predictor: Predictor, args: Any) -> None:
+        self._predictor, self._size, self._dtype = predictor, args.size, getattr(torch, args.dtype)
+
+    def read(self, name: str) -> Tensor:
+        """Return a picture (Tensor[C, H, W]).
+
+        Raises:
+            UserError: the file is missing or is no picture.
+        """
+        path = Path(name)
+        if not path.is_file():
+            nearby = [str(p) for p in path.parent.glob("*.*")] if path.parent.is_dir() else []
+            raise UserError(f"{name}: there is no such picture{did_you_mean(name, nearby)}")
+        return self._as_input(read_picture(path))
+
+    def drawn(self) -> Tensor:
+        """Return a picture of drawn shapes, for tracing and timing."""
+        height, width = self._size or (480, 640)
+        rng = np.random.default_rng(0)
+        image = rng.integers(0, 256, (height // 32 + 1, width // 32 + 1, 3), dtype=np.uint8)
+        return self._as_input(cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC))
+
+    def _as_input(self, image: np.ndarray) -> Tensor:
+        """Return a picture (H, W, 3) in BGR order as the graph takes it."""
+        if self._predictor.model.input_format == "RGB":
+            image = image[:, :, ::-1]
+        if self._size:
+            image = cv2.resize(np.ascontiguousarray(image), self._size[::-1], interpolation=cv2.INTER_LINEAR)
+        elif self._predictor.resize is not None:
+            transforms = plan_transforms([self._predictor.resize], image.shape[:2], np.random.default_rng(0))
+            image = transforms.apply_image(image)
+        return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C")).to(self._dtype)
+
+
+def _report(args: Any, path: Path, predictor: Predictor, cfg: CfgNode | None, images: Sequence[Tensor]) -> int:
+    """Print what the file is, how it differs from the model and how long it takes, and return the exit code."""
+    threads = torch.get_num_threads()
+    exported = load_exported(path, args.format, threads)
+    differences = [compare(exported(image), detections_of(predictor.model, image)) for image in images]
+    print(*describe(path, args.format, exported(images[0]), images[0], not args.size), sep="\n")
+    for name, difference in zip(["the drawn picture", *args.check], differences):
+        print(f"  {name}: {difference}")
+    ours, theirs = time_by_turns([lambda: detections_of(predictor.model, images[0]), lambda: exported(images[0])])
+    engine = "onnxruntime" if args.format == "onnx" else "the file"
+    size = "x".join(map(str, images[0].shape[1:]))
+    print(f"  time per image of {size} on {threads} CPU thread(s): model {ours:.3f} s, {engine} {theirs:.3f} s")
+    if args.evaluate:
+        _print_scores(args, predictor, cfg, exported, images[0].dtype)
+    equal = all(difference.equal for difference in differences)
+    if not equal and not args.int8:
+        print("warning: the detections differ by more than rounding, see above")
+    return 0 if equal or args.int8 else 1
+
+
+def _print_scores(
+    args: Any, predictor: Predictor, cfg: CfgNode | None, exported: Callable[[Tensor], Any], dtype: torch.dtype
+) -> None:
+    """Print the AP of the model in float32 and of the file."""
+    before = score(predictor.model, cfg, args.evaluate)
+    after = score(as_model(exported, dtype), cfg, args.evaluate)
+    for task in before:
+        change = after[task] - before[task]
+        print(f"  {task} AP on {args.evaluate}: model {before[task]:.2f}, file {after[task]:.2f} ({change:+.2f})")

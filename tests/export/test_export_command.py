@@ -1,0 +1,185 @@
+"""Tests of `python -m sn2fpn.export` as a user runs it, and of the example that runs its file without this package."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+
+from export_models import CONFIG, KEYS, as_list, filled, picture, small_config
+from sn2fpn.checkpoint import Checkpointer
+from sn2fpn.data import read_image
+from sn2fpn.export.__main__ import main
+from sn2fpn.modeling.roi_heads.mask_pasting import paste_masks
+from sn2fpn.predict import Predictor
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / "run_exported.py"
+
+Command = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a small Mask R-CNN."""
+    folder = tmp_path_factory.mktemp("weights")
+    Checkpointer(filled(small_config()), folder).save("model")
+    return folder / "model.pth"
+
+
+@pytest.fixture
+def command(weights: Path, tmp_path: Path) -> Command:
+    """A function that runs the command line with flags, which replace the usual ones, and returns the exit code."""
+
+    def run(*more: Any, keys: dict[str, Any] | None = None, **flags: Any) -> int:
+        usual = {"config_file": CONFIG, "weights": weights, "format": "onnx", "output": tmp_path / "model.onnx"}
+        argv = [str(x) for k, v in (usual | flags).items() for x in (f"--{k.replace('_', '-')}", v)]
+        return main([*argv, *map(str, more), *as_list(KEYS | (keys or {}))])
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def example() -> Any:
+    """The module of the example."""
+    spec = importlib.util.spec_from_file_location("run_exported", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_export_and_its_use_without_this_package(
+    command: Command, weights: Path, example: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The example's detections and masks are the predictor's, in the pixels of a picture that has to be resized."""
+    file = tmp_path / "picture.png"
+    Image.fromarray(picture(1, 141, 187).permute(1, 2, 0).numpy()).save(file)
+    assert command("--check", file) == 0
+    said = capsys.readouterr().out
+    assert "input image: uint8 (3, height, width)" in said and "output masks: float32 (detections, 28, 28)" in said
+    assert "detections as the model" in said and "on 1 CPU thread(s): model 0." in said and "MiB" in said
+
+    cfg = small_config({"MODEL.WEIGHTS": str(weights)})
+    expected = Predictor(cfg)(read_image(file, "BGR"))["instances"]
+    boxes, scores, names, masks = example.detect(str(tmp_path / "model.onnx"), file)
+    assert len(boxes) == len(expected) > 0
+    assert np.allclose(boxes, expected.pred_boxes.tensor, atol=2e-2) and np.allclose(scores, expected.scores, atol=1e-4)
+    known = ["circle", "square", "triangle"]
+    assert set(names) & set(known) and names[0] == Predictor(cfg).class_names[int(expected.pred_classes[0])]
+    wrong = (masks != expected.pred_masks.numpy()).sum((1, 2))
+    assert (wrong <= 2 + 0.002 * masks.sum((1, 2))).all()
+
+    program = [sys.executable, "-I", str(EXAMPLE), str(tmp_path / "model.onnx"), str(file)]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(boxes) and lines[0].startswith(f"{names[0]} {scores[0]:.3f} in [")
+    assert command() == 2 and "it exists already" in capsys.readouterr().err
+    metadata = {entry.key: entry.value for entry in onnx.load(str(tmp_path / "model.onnx")).metadata_props}
+    assert metadata["input_format"] == "BGR" and "SCORE_THRESH_TEST: 0.4" in metadata["configuration"]
+
+
+def test_the_guide_shows_the_example() -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    assert f"```python\n{text}```" in (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    assert "import sn2fpn" not in text and "from sn2fpn" not in text
+
+
+def test_masks_are_pasted_as_in_the_evaluation(example: Any) -> None:
+    """Boxes that reach over the border count too."""
+    rng = np.random.default_rng(0)
+    masks = torch.from_numpy(rng.random((6, 28, 28), np.float32))
+    corners = rng.random((6, 4), np.float32) * [60, 40, 60, 40]
+    boxes = torch.from_numpy(np.concatenate([corners[:, :2] - 5, corners[:, :2] + corners[:, 2:] + 2], 1)).float()
+    found = example.paste_masks(masks.numpy(), boxes.numpy(), 90, 70)
+    expected = paste_masks(masks, boxes, (70, 90)).numpy()
+    assert found.shape == (6, 70, 90) and expected.any() and (found != expected).sum() <= 3
+
+
+@pytest.mark.parametrize(
+    ("more", "flags", "message"),
+    [
+        ((), {"output": "model.pt"}, "--output model.pt: expected a name that ends in .onnx for --format onnx"),
+        (("--opset", 15), {}, "--opset: expected 18 to 23, found 15"),
+        (("--opset", 18), {"format": "torchscript", "output": "a.pt"}, "--opset belongs to --format onnx"),
+        (("--int8", "a.jpg"), {"format": "torch_export", "output": "a.pt2"}, "--int8 belongs to --format onnx"),
+        (("--size", 0, 200), {}, "--size 0 200: expected 65 to 8192 pixels for the height, found 0"),
+        (("--size", 200, 90000), {}, "--size 200 90000: expected 65 to 8192 pixels for the width, found 90000"),
+        (("--check", "nothing.jpg"), {}, "nothing.jpg: there is no such picture"),
+        (("--check", str(CONFIG)), {}, "not decodable as an image"),
+        (("--evaluate", "shapes_val", "--size", 96, 160), {}, "leave out --size"),
+        ((), {"weights": "nothing.pth"}, "--weights"),
+        ((), {"weights": CONFIG}, "--weights"),
+    ],
+)
+def test_mistakes(
+    command: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: tuple[Any, ...],
+    flags: dict[str, Any],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(*more, **flags) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and message in said and "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_another_model(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(keys={"MODEL.FPN.OUT_CHANNELS": 16}) == 2
+    assert "--weights" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written(command: Command, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(output=weights / "model.onnx") == 2
+    assert "model.onnx" in capsys.readouterr().err
+
+
+def test_unknown_format(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command(format="onxx")
+    assert "unknown value 'onxx'; did you mean 'onnx'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+def test_missing_extra(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    assert command() == 2
+    assert f"needs the package {package}; run: pip install 'sn2fpn[onnx]'" in capsys.readouterr().err
+
+
+def test_an_old_torch(command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.6.0+cpu")
+    assert command() == 2
+    assert "the export needs torch 2.9 or newer, found 2.6.0+cpu" in capsys.readouterr().err
+
+
+def test_help_answers_without_torch() -> None:
+    code = "import sys, sn2fpn.export.__main__ as m; m._parser().format_help(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.slow
+def test_evaluation_of_the_file(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The AP of the file and of the model are equal, in boxes and in masks."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    assert command("--evaluate", "shapes_val[:6]") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "AP on shapes_val[:6]" in line]
+    assert len(lines) == 2 and all(line.endswith("(+0.00)") for line in lines)
