@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ...config import CfgNode
 from ...errors import UserError
 from ...modeling import build_model
@@ -64,10 +66,25 @@ def evaluation_size(cfg: CfgNode) -> tuple[int, int]:
 def _analyses(study: Study) -> dict[str, Analysis]:
     out = {}
     for variant in study.variants:
-        cfg = study.config(variant, study.seeds[0])
-        cfg.MODEL.DEVICE = "cpu"
         try:
-            out[variant.name] = analyze(build_model(cfg), evaluation_size(cfg))
+            out[variant.name] = _analysis(study.config(variant, study.seeds[0]))
         except UserError as e:
             raise UserError(f"variant {variant.name!r}: {e}") from None
     return out
+
+
+def _analysis(cfg: CfgNode) -> Analysis:
+    """Count the model of a configuration without memory for its weights, unless one of its modules needs numbers."""
+    size = evaluation_size(cfg)
+    try:
+        return _analysis_on(cfg, "meta", size)
+    except UserError:
+        raise
+    except Exception:  # the same error on the CPU is the module's own
+        return _analysis_on(cfg, "cpu", size)
+
+
+def _analysis_on(cfg: CfgNode, device: str, size: tuple[int, int]) -> Analysis:
+    cfg.MODEL.DEVICE = device
+    with torch.device(device):
+        return analyze(build_model(cfg), size)
