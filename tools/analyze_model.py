@@ -4,9 +4,9 @@
     python tools/analyze_model.py --config-file configs/faster_rcnn_R50_fpn.yaml
     python tools/analyze_model.py --config-file configs/faster_rcnn_R50_{fpn,sni,ihp}.yaml --size 800x1333
 
-Operators are counted by the shapes of their tensors, and nothing is computed. One GFLOP is 10^9 multiply-adds. `sn2fpn.modeling.analysis`
-explains which operations count, and for how many boxes the heads are counted. Operations that are not counted are
-listed below the table.
+Operators are counted by the shapes of their tensors, and nothing is computed. One GFLOP is 10^9 multiply-adds.
+`sn2fpn.modeling.analysis` explains which operations count, and for how many boxes the heads are counted. Operations
+that are not counted are listed below the table.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import pytest
 from sn2fpn.engine import default_argument_parser
 from sn2fpn.errors import UserError
 from sn2fpn.locks import is_locked, locked
+from sn2fpn.study.arguments import add_run
 from sn2fpn.study.folder import CellFolder, State, Status
 from sn2fpn.study.report.writing import write_report
 from sn2fpn.study.run import command, runner, steps, training
@@ -78,7 +79,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def _args(study: Path, **changes: Any) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    add_run(parser)
     args = parser.parse_args([str(study), "--output", str(study.parent / "out")])
     return argparse.Namespace(**vars(args) | changes)
 

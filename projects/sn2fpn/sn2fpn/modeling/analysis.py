@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -158,7 +159,7 @@ class _CostCounter(TorchDispatchMode):
             self.activations[self._active[-1]] += out.numel()
         elif operator in _OTHERS:
             self.flops[self._active[-1]] += _OTHERS[operator](args, out)
-        elif not func.is_view and (name := func.name().partition(".")[0]) not in _FREE:
+        elif not func.is_view and not _FREE.fullmatch(name := func.name().partition(".")[0]):
             self.uncounted[name.removesuffix("_with_indices")] += 1
         return out
 
@@ -204,12 +205,9 @@ _OTHERS: dict[Any, Callable[[Arguments, Any], int]] = {
 }
 """The multiply-adds of all other operators that are counted. Those of norms with statistics are a rough estimate."""
 
-_FREE = {
-    f"aten::{name}"
-    for name in (
-        "arange cat clamp clamp_ clone constant_pad_nd copy_ detach empty empty_like fill_ full full_like gather index "
-        "lift_fresh masked_fill new_empty new_zeros ones promote_types relu relu_ roll scalar_tensor stack _to_copy "
-        "_unsafe_view zero_ zeros zeros_like"
-    ).split()
-}
+_FREE = re.compile(
+    "aten::(arange|cat|clamp_?|clone|constant_pad_nd|copy_|detach|empty(_like)?|fill_|full(_like)?|gather|index"
+    "|lift_fresh|masked_fill|new_empty|new_zeros|ones|promote_types|relu_?|roll|scalar_tensor|stack|_to_copy"
+    "|_unsafe_view|zero_|zeros(_like)?)"
+)
 """Operators that only make, move or clip numbers."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ...config import CfgNode
 from ...errors import UserError
 from ...modeling import build_model
 from ...modeling.analysis import Analysis, analyze
+from ...modeling.build import without_values
 from ..files import write_json
 from ..spec.study import Study
 
@@ -76,15 +75,12 @@ def _analyses(study: Study) -> dict[str, Analysis]:
 def _analysis(cfg: CfgNode) -> Analysis:
     """Count the model of a configuration without memory for its weights, unless one of its modules needs numbers."""
     size = evaluation_size(cfg)
+    cfg.MODEL.DEVICE = "meta"
     try:
-        return _analysis_on(cfg, "meta", size)
+        with without_values():
+            return analyze(build_model(cfg), size)
     except UserError:
         raise
-    except Exception:  # the same error on the CPU is the module's own
-        return _analysis_on(cfg, "cpu", size)
-
-
-def _analysis_on(cfg: CfgNode, device: str, size: tuple[int, int]) -> Analysis:
-    cfg.MODEL.DEVICE = device
-    with torch.device(device):
+    except Exception:  # an error that is not due to the missing numbers comes again
+        cfg.MODEL.DEVICE = "cpu"
         return analyze(build_model(cfg), size)
