@@ -37,7 +37,7 @@ for words in ([], *([name] for name in _COMMANDS)):
 
 def test_a_dry_run_needs_no_drawings_and_no_statistics() -> None:
     """These take a second to import. They are imported with the steps that follow the cells."""
-    _, found = _imports("import sn2fpn.study.run.command", "matplotlib", "scipy", "jinja2", "pycocotools", "torch")
+    _, found = _imports("import sn2fpn.study.run.command", "matplotlib", "scipy", "jinja2", "torch")
     assert found == {"torch"}
 
 
