@@ -4,9 +4,9 @@
     python tools/analyze_model.py --config-file configs/faster_rcnn_R50_fpn.yaml
     python tools/analyze_model.py --config-file configs/faster_rcnn_R50_{fpn,sni,ihp}.yaml --size 800x1333
 
-fvcore counts on a CPU, and the weights do not matter. One GFLOP is 10^9 multiply-adds. `sn2fpn.modeling.analysis`
-explains which operations count, and for how many boxes the heads are counted. Operations that are not counted are
-listed below the table.
+Operators are counted by the shapes of their tensors, and nothing is computed. One GFLOP is 10^9 multiply-adds.
+`sn2fpn.modeling.analysis` explains which operations count, and for how many boxes the heads are counted. Operations
+that are not counted are listed below the table.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _analyze(args: argparse.Namespace) -> None:
     print(table(analyses))
     print(
         "\nNot counted: anchors, the selection of proposals and detections (NMS), RoI pooling, the pasting of masks, "
-        "and these operators, for which fvcore has no rule:"
+        "and these operators, for which there is no rule:"
     )
     for name, a in analyses.items():
         print(f"  {name}: " + ", ".join(f"{op.partition('::')[2]} x{n}" for op, n in a.uncounted.most_common()))

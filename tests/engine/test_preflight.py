@@ -178,6 +178,7 @@ _OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
     "SOLVER.MAX_ITER": (0, -5),
     "SOLVER.BASE_LR": (0.0, -0.1, float("nan"), float("inf")),
     "SOLVER.BASE_LR_END": (-0.1, float("nan")),
+    "SOLVER.OPTIMIZER": ("Adam", ""),
     "SOLVER.MOMENTUM": (1.0, -0.1, float("nan")),
     "SOLVER.WEIGHT_DECAY": (-1e-4, float("inf")),
     "SOLVER.WEIGHT_DECAY_NORM": (-1e-4,),

@@ -1,9 +1,11 @@
-"""Test the counting of operators for which fvcore has no rule."""
+"""Test the counting of operators."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
@@ -14,6 +16,38 @@ from sn2fpn.modeling import build_model
 from sn2fpn.modeling.analysis import analyze
 
 CONFIG = Path(__file__).parents[2] / "configs/quick/faster_rcnn_R18_fpn_shapes.yaml"
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:FutureWarning")  # fvcore still traces in this way
+@pytest.mark.parametrize(
+    ("pyramid", "keys"),
+    [
+        ("sni", {"MODEL.FPN.NORM": "GN", "MODEL.RESNETS.NORM": "BN"}),
+        ("bifpn", {}),
+        ("gfpn", {"MODEL.FPN.NORM": "BN"}),
+        ("pconv", {}),
+        ("fpn", {"MODEL.FPN.UPSAMPLE": "carafe"}),
+        ("fpn", {"MODEL.FPN.UPSAMPLE": "dysample"}),
+        ("fpn", {"MODEL.FPN.UPSAMPLE": "deconv", "MODEL.ESD.ENABLED": True}),
+    ],
+)
+def test_backbones_have_the_counts_of_fvcore(pyramid: str, keys: dict[str, Any]) -> None:
+    from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
+
+    cfg = get_cfg()
+    cfg.merge_from_file(str(CONFIG))
+    about = {"MODEL.BACKBONE.NAME": f"build_sn2_{pyramid}_backbone", "MODEL.FPN.OUT_CHANNELS": 32}
+    cfg.merge_from_list(pairs(about | keys))
+    model = build_model(cfg).eval()
+    found, image = analyze(model, (100, 150)), torch.zeros(1, 3, *analyze(model, (100, 150)).size)
+    for counter, mine in (
+        (FlopCountAnalysis(model.backbone, image), found.flops),
+        (ActivationCountAnalysis(model.backbone, image), found.activations),
+    ):
+        counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        assert mine["trunk"] == counter.total("bottom_up") > 0
+        assert mine["pyramid"] == counter.total() - counter.total("bottom_up") > 0
 
 
 class _Deformable(nn.Module):

@@ -14,14 +14,31 @@ from sn2fpn.predict.__main__ import main as predict
 from sn2fpn.study.__main__ import main
 
 
-def test_help_needs_no_torch() -> None:
-    code = (
-        "import sys; from sn2fpn.study.__main__ import main\n"
-        "try: main(['--help'])\nfinally: print('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "run" in done.stdout
-    assert done.stdout.endswith("False\n")
+def _imports(code: str, *modules: str) -> tuple[str, set[str]]:
+    """Run code in a new process, and return its output and which of the modules it has imported."""
+    code += f"\nimport sys; print('imported', *({set(modules)!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said, _, found = done.stdout.rpartition("imported")
+    return said, set(found.split())
+
+
+def test_no_help_needs_torch() -> None:
+    code = """
+from contextlib import suppress
+from sn2fpn.study.__main__ import _COMMANDS, main
+for words in ([], *([name] for name in _COMMANDS)):
+    with suppress(SystemExit):
+        main([*words, "--help"])
+"""
+    said, found = _imports(code, "torch", "numpy", "yaml")
+    assert said.count("usage:") == 6 and "--dry-run" in said
+    assert not found
+
+
+def test_a_dry_run_needs_no_drawings_and_no_statistics() -> None:
+    """These take a second to import. They are imported with the steps that follow the cells."""
+    _, found = _imports("import sn2fpn.study.run.command", "matplotlib", "scipy", "jinja2", "torch")
+    assert found == {"torch"}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from sn2fpn.config import CfgNode, get_cfg
 from sn2fpn.data.shapes import write_shapes
 from sn2fpn.errors import UserError
 from sn2fpn.modeling import build_model
-from sn2fpn.study.features.command import add_arguments, main, name_models
+from sn2fpn.study.arguments import add_features
+from sn2fpn.study.features.command import main, name_models
 from sn2fpn.study.features.examine import measure_study, write_results
 
 CONFIGS = Path(__file__).parents[3] / "configs/quick"
@@ -48,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, output: Path, names: tuple[str, ...] = ("fpn", "sni"), **flags: Any) -> int:
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
+    add_features(parser)
     values: dict[str, Any] = {
         "input": [folder / "shapes/val/000001.jpg"],
         "config-file": [CONFIGS / f"faster_rcnn_R18_{name}_shapes.yaml" for name in names],

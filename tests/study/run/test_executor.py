@@ -13,6 +13,7 @@ import submitit
 
 from sn2fpn.errors import UserError
 from sn2fpn.study.folder import State
+from sn2fpn.study.run import executor as executor_module
 from sn2fpn.study.run import job as job_module
 from sn2fpn.study.run.executor import Local, Slurm, minutes
 from sn2fpn.study.run.job import CellJob
@@ -147,6 +148,31 @@ def test_local_jobs_share_the_cores_and_do_not_hear_ctrl_c(tmp_path: Path, monke
     assert job.result() == ("2", True)
     assert signal.getsignal(signal.SIGINT) is handler
     assert "OMP_NUM_THREADS" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("quotas", "cores"),
+    [
+        ({}, 8),
+        ({"a/b": "max 100000"}, 8),
+        ({"a/b": "300000 100000"}, 3),
+        ({"a/b": "max 100000", "a": "250000 100000"}, 2),
+        ({"a/b": "50000 100000"}, 1),
+        ({"": "9900000 100000"}, 8),
+    ],
+)
+def test_the_quota_of_a_container_limits_the_threads(
+    quotas: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "cgroup"
+    own.write_text("4:memory:/other\n0::/a/b\n")
+    for group, text in quotas.items():
+        (tmp_path / "groups" / group).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / group / "cpu.max").write_text(f"{text}\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(executor_module, "_CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(executor_module, "_OWN_CGROUP", own)
+    assert executor_module._cores() == cores
 
 
 def test_each_local_job_has_gpus_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import argparse
 import ast
 import io
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ import pytest
 from sn2fpn.engine import default_argument_parser
 from sn2fpn.errors import UserError
 from sn2fpn.locks import is_locked, locked
+from sn2fpn.study.arguments import add_run
 from sn2fpn.study.folder import CellFolder, State, Status
 from sn2fpn.study.report.writing import write_report
 from sn2fpn.study.run import command, runner, steps, training
@@ -78,7 +80,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def _args(study: Path, **changes: Any) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    add_run(parser)
     args = parser.parse_args([str(study), "--output", str(study.parent / "out")])
     return argparse.Namespace(**vars(args) | changes)
 
@@ -219,6 +221,22 @@ def test_states_follow_from_files_and_locks(write_study: WriteStudy, tmp_path: P
     assert place.status() == Status(State.FINISHED, 30, train_seconds=4.5, note="1.2")
     assert not place.failure.exists()
     assert f"{State.FINISHED}" == str(State.FINISHED) == "finished"
+
+
+def test_watching_forty_cells_takes_a_hundredth_of_a_core(write_study: WriteStudy, tmp_path: Path) -> None:
+    study = Study.load(write_study(SEEDS=list(range(1, 21))))
+    for i, cell in enumerate(study.cells):
+        place = CellFolder(tmp_path, cell)
+        place.save_identity({"host": "here", "pid": i})
+        place.metrics.write_text('{"iteration": 19, "total_loss": 1.0, "eta_seconds": 90}\n' * 10_000)
+        if i % 2:
+            place.save_result({"iterations": 30, "results": {"a": {"bbox": {f"AP-{c}": 1.0 for c in range(80)}}}})
+    watcher, seconds = runner.Runner(study, tmp_path, InProcess()), []
+    for _ in range(5):
+        started = time.process_time()
+        watcher._statuses()
+        seconds.append(time.process_time() - started)
+    assert min(seconds) < 0.01 * runner._POLL_S
 
 
 def test_the_estimate_knows_pace_and_what_is_left(write_study: WriteStudy) -> None:

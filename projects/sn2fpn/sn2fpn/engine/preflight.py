@@ -15,6 +15,7 @@ from torch import nn
 
 from ..config import CfgNode
 from ..errors import ArgumentError, UserError, check_choice
+from ..modeling.build import without_values
 from .config import validate
 from .options import world_size
 from .recipe import CfgRecipe, Recipe
@@ -97,7 +98,7 @@ def check_solver(cfg: Any) -> None:
 
 def _build_parts(recipe: Recipe, device: str, eval_only: bool) -> None:
     recipe = recipe.on_device(device)
-    with _leave_no_trace(), torch.device(device):
+    with _leave_no_trace(), without_values() if device == "meta" else torch.device(device):
         model = recipe.build_model()
         if not eval_only:
             recipe.build_scheduler(recipe.build_optimizer(model))

@@ -8,19 +8,21 @@ from importlib import import_module
 
 from ..command_line import CommandLineParser
 from ..program import run_program
+from .arguments import add_features, add_merge, add_pack, add_report, add_run
 
 __all__ = ["main"]
 
-# name -> (module, help)
+# name -> (the function that adds its flags, the module that runs it, help)
 _COMMANDS = {
     "run": (
+        add_run,
         "run.command",
         "train the cells of a study file, measure them and write the report; an interrupted study is continued",
     ),
-    "report": ("report.writing", "write the report of a study's folder"),
-    "pack": ("archive.pack", "write the results of a study into one file"),
-    "merge": ("archive.merge", "join studies whose cells were trained separately"),
-    "features": ("features.command", "draw and measure what pyramids do to feature maps"),
+    "report": (add_report, "report.writing", "write the report of a study's folder"),
+    "pack": (add_pack, "archive.pack", "write the results of a study into one file"),
+    "merge": (add_merge, "archive.merge", "join studies whose cells were trained separately"),
+    "features": (add_features, "features.command", "draw and measure what pyramids do to feature maps"),
 }
 _EXAMPLES = """
 examples:
@@ -51,15 +53,13 @@ def _run(argv: list[str]) -> int | None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (module_name, words) in _COMMANDS.items():
+    for name, (add_arguments, module, words) in _COMMANDS.items():
         command = commands.add_parser(name, help=words, description=words)
-        if argv[:1] == [name]:  # only the module of the chosen command is imported
-            module = import_module(f".{module_name}", __package__)
-            module.add_arguments(command)
-            command.add_argument("--debug", action="store_true", help="show the traceback of an error")
-            command.set_defaults(main=module.main)
+        add_arguments(command)
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        command.set_defaults(module=module)
     args = parser.parse_args(argv)
-    return args.main(args)
+    return import_module(f".{args.module}", __package__).main(args)  # only the chosen command's module is imported
 
 
 if __name__ == "__main__":

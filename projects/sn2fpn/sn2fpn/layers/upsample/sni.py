@@ -118,7 +118,7 @@ def soft_nearest_add(fine: Tensor, coarse: Tensor, alpha: float | str = "area", 
     Where the fine map has twice the size of the coarse one (2n or 2n - 1 pixels, as in every step of a pyramid), the
     upsampled map is never made: each coarse pixel is added to the fine pixels that it covers, and the backward pass
     sums over them. A compiler fuses interpolation, product and sum by itself, so compiling and tracing see the plain
-    form.
+    form. So do tensors of the "meta" device, on which operators are counted.
 
     Args:
         fine (Tensor[N, C, H, W]): the map that receives the coarse one.
@@ -147,7 +147,8 @@ def soft_nearest_add(fine: Tensor, coarse: Tensor, alpha: float | str = "area", 
         )
     (h, w), size = coarse.shape[2:], tuple(fine.shape[2:])
     doubles = (size[0] + 1) // 2 == h and (size[1] + 1) // 2 == w
-    if interp != "nearest" or not doubles or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    described = torch.compiler.is_compiling() or torch.jit.is_tracing() or fine.is_meta
+    if interp != "nearest" or not doubles or described:
         return fine + soft_nearest(coarse, size, alpha, interp)
     dtype = torch.promote_types(fine.dtype, coarse.dtype)
     return _DoubleAndAdd.apply(fine.to(dtype), coarse.to(dtype), _factor(coarse, size, alpha))

@@ -22,9 +22,10 @@ from ..spec.check import check_folders
 from ..spec.study import Study
 from ..spec.syntax import flatten, nest
 from ..spec.tuning import TUNING_FOLDER
-from .pack import ENDING, opened, pack
+from . import ENDING
+from .pack import opened, pack
 
-__all__ = ["add_arguments", "main", "merge"]
+__all__ = ["main", "merge"]
 
 _LOCAL = ("MODEL.WEIGHTS", "MODEL.DEVICE", "DATASETS.CUSTOM", "DATALOADER.NUM_WORKERS", "OUTPUT_DIR")
 """Keys that may differ between machines; what the weights and the data are is compared by their fingerprints."""
@@ -243,17 +244,6 @@ def _copy_speed(sources: Sequence[_Source], folder: Path) -> None:
         if wanted <= set(read_json(source.folder / "speed.json").get("variants", {})):
             shutil.copyfile(source.folder / "speed.json", folder / "speed.json")
             return
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
-    parser.description = (
-        "Join studies whose cells were trained separately. What does not belong together is refused: other data, other "
-        "settings, another engine. The speed of the variants is kept only if one run measured all of them."
-    )
-    parser.add_argument("sources", metavar="STUDY", nargs="+", type=Path, help="a study's folder or an archive")
-    output = f"the folder to make, or an archive if the name ends in {ENDING}"
-    parser.add_argument("--output", type=Path, required=True, metavar="PATH", help=output)
 
 
 def main(args: argparse.Namespace) -> int:

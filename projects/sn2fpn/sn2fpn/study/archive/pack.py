@@ -25,13 +25,12 @@ from ...errors import UserError
 from ..folder import CellFolder
 from ..spec.study import Study
 from ..spec.tuning import TUNING_FOLDER
+from . import ENDING
 from .test_sets import annotations_file, save_test_set
 
-__all__ = ["ENDING", "add_arguments", "main", "opened", "pack"]
+__all__ = ["main", "opened", "pack"]
 
 logger = logging.getLogger(__name__)
-
-ENDING = ".study.zip"
 
 _OF_STUDY = ("costs.json", "speed.json", "features.json", "features_by_cell.json", "data/*.json")
 _OF_CELL = ("cell.json", "config.yaml", "metrics.json", "result.json", "failure.txt", "inference/*/results.json")
@@ -182,21 +181,6 @@ def _check_members(archive: zipfile.ZipFile, source: Path) -> None:
             raise UserError(f"{source}: the archive names a file outside its folder: {member.filename!r}")
         if path.suffix not in _ENDINGS:
             raise UserError(f"{source}: an archive holds {', '.join(_ENDINGS)} files only, found {member.filename!r}")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
-    parser.description = (
-        "Write the results of a study into one file: configurations, metrics, scores, detections and the annotations "
-        "of the test sets, without weights and pictures. The report can be written from this file alone."
-    )
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="a study's folder")
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help=f"the file to write (default: FOLDER with {ENDING} at its end)"
-    )
-    parser.add_argument(
-        "--exact", action="store_true", help="keep all digits of the detections, which doubles the size of the file"
-    )
 
 
 def main(args: argparse.Namespace) -> int:

@@ -18,27 +18,7 @@ from ...predict.names import free_names
 from ...predict.outputs import check_inputs_stay
 from .examine import compare_models, measures_table
 
-__all__ = ["add_arguments", "main"]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
-    add, files = parser.add_argument, {"nargs": "+", "metavar": "FILE"}
-    add("--config-file", required=True, **files, help="configurations (.yaml or .py) of the models to compare")
-    weights = "a checkpoint for each configuration (default: those that the configurations name)"
-    add("--weights", default=[], **files, help=weights)
-    images = "images, folders or patterns; - reads such names from standard input, one per line"
-    add("--input", required=True, nargs="+", metavar="PATH", help=images)
-    annotations = "COCO file with the objects of the images; without it, measures that need objects are left out"
-    add("--annotations", default="", metavar="FILE", help=annotations)
-    output = "folder for the drawings and features.json (default %(default)s)"
-    add("--output", default="output/features", metavar="FOLDER", help=output)
-    drawings = "draw at most N evenly spread images; all images are measured (default %(default)s)"
-    add("--drawings", type=int, default=8, metavar="N", help=drawings)
-    trust = "run Python configurations (.py) also if they belong to somebody else"
-    add("--trust", action="store_true", help=trust)
-    opts = "config keys to change in all configurations; they follow after all flags"
-    add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help=opts)
+__all__ = ["main"]
 
 
 def main(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from ...config import CfgNode
 from ...errors import UserError
 from ...modeling import build_model
 from ...modeling.analysis import Analysis, analyze
+from ...modeling.build import without_values
 from ..files import write_json
 from ..spec.study import Study
 
@@ -64,10 +65,22 @@ def evaluation_size(cfg: CfgNode) -> tuple[int, int]:
 def _analyses(study: Study) -> dict[str, Analysis]:
     out = {}
     for variant in study.variants:
-        cfg = study.config(variant, study.seeds[0])
-        cfg.MODEL.DEVICE = "cpu"
         try:
-            out[variant.name] = analyze(build_model(cfg), evaluation_size(cfg))
+            out[variant.name] = _analysis(study.config(variant, study.seeds[0]))
         except UserError as e:
             raise UserError(f"variant {variant.name!r}: {e}") from None
     return out
+
+
+def _analysis(cfg: CfgNode) -> Analysis:
+    """Count the model of a configuration without memory for its weights, unless one of its modules needs numbers."""
+    size = evaluation_size(cfg)
+    cfg.MODEL.DEVICE = "meta"
+    try:
+        with without_values():
+            return analyze(build_model(cfg), size)
+    except UserError:
+        raise
+    except Exception:  # an error that is not due to the missing numbers comes again
+        cfg.MODEL.DEVICE = "cpu"
+        return analyze(build_model(cfg), size)

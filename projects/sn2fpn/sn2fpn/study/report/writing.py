@@ -11,7 +11,8 @@ from pathlib import Path
 from ... import __version__
 from ...atomic import atomic_write
 from ...errors import UserError
-from ..archive.pack import ENDING, opened
+from ..archive import ENDING
+from ..archive.pack import opened
 from ..measure.results import StudyResults, load_results, write_tables
 from . import notes
 from .answers import answer_questions
@@ -25,7 +26,7 @@ from .samples import SampleRow, TestSet, draw_samples, open_test_set, save_sheet
 from .style import Look, looks
 from .tables import cells_table, class_differences, class_table, cost_table, feature_table, results_table, tuning_table
 
-__all__ = ["add_arguments", "main", "write_report"]
+__all__ = ["main", "write_report"]
 
 logger = logging.getLogger(__name__)
 _SHEET = "figures/samples.jpg"
@@ -208,22 +209,6 @@ def _samples(results: StudyResults, pictures: bool) -> tuple[TestSet | None, lis
     except UserError as e:
         logger.warning("%s", e)
         return test_set, [], str(e)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
-    parser.description = (
-        "Write report/report.html, report/report.md, results.csv and results.json of a study from what its cells have "
-        "left in their folders, whether they are finished or not. Nothing is trained."
-    )
-    source = "a study's folder, such as output/studies/quick_shapes, or an archive that `study pack` has written"
-    parser.add_argument("source", metavar="STUDY", help=source)
-    output = "folder to write to (default: the study's folder; for an archive a folder named after it)"
-    parser.add_argument("--output", metavar="FOLDER", help=output)
-    trust = "run the Python files of the study's IMPORTS, to find its test set, also if they belong to somebody else"
-    parser.add_argument("--trust", action="store_true", help=trust)
-    pictures = "leave out test images and feature maps, for example because their licences do not let them be passed on"
-    parser.add_argument("--no-pictures", dest="pictures", action="store_false", help=pictures)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -15,54 +15,15 @@ from ...locks import locked
 from ...program import Interrupted
 from ..folder import CellFolder, State, Status, started_cells
 from ..measure.cost import costs_table
-from ..measure.results import tuning_scores
 from ..spec.check import check_folders, check_study
 from ..spec.fingerprint import differences_by_seed
 from ..spec.study import Cell, Study
 from ..spec.tuning import TUNING_FOLDER, choose, tuning_study
 from .executor import Executor, Local, Slurm, minutes
 from .runner import Runner
-from .steps import STEPS, StepsJob, run_steps
+from .steps import StepsJob, run_steps
 
-__all__ = ["add_arguments", "main"]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
-    add, number = parser.add_argument, {"type": int, "default": 1, "metavar": "N"}
-    add("study", metavar="FILE", help="study file, e.g. studies/quick_shapes.yaml")
-    output = "folder in which the study's own folder is made (default %(default)s)"
-    add("--output", default="output/studies", metavar="FOLDER", help=output)
-    dry_run = "check all configurations, build every variant and print its costs, but train nothing"
-    add("--dry-run", action="store_true", help=dry_run)
-    only = "train only these cells, e.g. sni/seed1 'ihp/*'; in this way several machines can share a study"
-    add("--only", nargs="+", default=[], metavar="CELL", help=only)
-    add("--num-gpus", **number, help="GPUs of each cell, or its processes with MODEL.DEVICE cpu (default 1)")
-    parallel = "cells that run at a time here; they share the cores, and each has GPUs of its own (default 1)"
-    add("--parallel", **number, help=parallel)
-    retry = "train cells again that failed in an earlier run (default: yes)"
-    add("--retry-failed", action=argparse.BooleanOptionalAction, default=True, help=retry)
-    trust = "run the Python files of IMPORTS also if they or the study file belong to somebody else"
-    add("--trust", action="store_true", help=trust)
-    again = f"repeat these steps that follow the cells: {', '.join(STEPS)}"
-    add("--again", nargs="+", default=[], choices=STEPS, metavar="STEP", help=again)
-    executor = "train cells on this machine (default) or on a Slurm cluster"
-    add("--executor", choices=("local", "slurm"), default="local", help=executor)
-
-    add = parser.add_argument_group("on a Slurm cluster").add_argument
-    add("--partition", default="", help="partition")
-    time = (
-        "time limit of a job, as Slurm writes it: minutes, h:mm:ss or d-hh:mm:ss. A cell that needs longer saves a "
-        "checkpoint and continues in its next turn (default %(default)s)"
-    )
-    add("--time", default="1-00:00:00", metavar="TIME", help=time)
-    at_a_time = "jobs of the array that run at a time (default %(default)s)"
-    add("--array-parallelism", type=int, default=256, metavar="N", help=at_a_time)
-    add("--mem", type=float, default=0, metavar="GB", help="memory of a job")
-    cpus = "cores of a job (default: for each GPU its data workers and one more)"
-    add("--cpus", type=int, default=0, metavar="N", help=cpus)
-    slurm = "any other parameter of sbatch, e.g. --slurm qos=high --slurm mail-type=END"
-    add("--slurm", action="append", default=[], metavar="KEY=VALUE", help=slurm)
+__all__ = ["main"]
 
 
 def main(args: argparse.Namespace) -> int:
@@ -92,6 +53,8 @@ def _tune(args: argparse.Namespace, study: Study, folder: Path) -> tuple[Study, 
 
     Variants whose tuning cells have not all finished are left without values.
     """
+    from ..measure.results import tuning_scores  # imports statistics and drawings, which takes a while
+
     tuning, place = tuning_study(study), folder / TUNING_FOLDER
     chosen = [cell for cell in tuning.cells if _is_wanted(cell, args.only)] or tuning.cells
     statuses, _ = _train(args, tuning, place, chosen)

@@ -23,6 +23,8 @@ __all__ = ["Executor", "Local", "Slurm", "minutes"]
 
 # States of sacct in which a job will still run.
 _ALIVE = ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "PREEMPTED", "SUSPENDED", "CONFIGURING")
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
 _FOREVER_MIN = 60 * 24 * 365
 _MAX_TIMEOUTS = 1000  # a time limit is no failure, since the cell continues in its next turn
 
@@ -44,14 +46,15 @@ class Local(Executor):
         folder: Folder for submitit's files and the output of the jobs.
         parallel: Number of jobs that run at a time.
         num_gpus: Number of GPUs of each job, 0 on CPUs. Each job sees only GPUs of its own.
-        processes: Number of processes that each job starts. They share the cores of the job.
+        processes: Number of processes that each job starts. They share the cores of the job, and each computes with as
+            many threads as it has cores, unless OMP_NUM_THREADS is set.
     """
 
     def __init__(self, folder: Path, parallel: int = 1, num_gpus: int = 0, processes: int = 1) -> None:
         self.slots = parallel
         self._num_gpus = num_gpus
         self._gpus = _visible_gpus(parallel * num_gpus) if num_gpus else []
-        self._threads = max(1, len(os.sched_getaffinity(0)) // (parallel * processes))
+        self._threads = max(1, _cores() // (parallel * processes))
         self._executor = submitit.LocalExecutor(_fresh(folder))
         self._executor.update_parameters(timeout_min=_FOREVER_MIN, gpus_per_node=num_gpus, stderr_to_stdout=True)
         self._jobs: list[tuple[submitit.Job[Any], list[int]]] = []
@@ -140,6 +143,19 @@ def minutes(text: str) -> int:
 def _fresh(folder: Path) -> Path:
     """Return a folder for this run alone: submitit names files by process ids, which repeat after a reboot."""
     return folder / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
+
+
+def _cores() -> int:
+    """Return how many cores this process may keep busy: those of its affinity, or fewer by the quota of its cgroup."""
+    cores = len(os.sched_getaffinity(0))
+    own = _OWN_CGROUP.read_text().rpartition("::")[2].strip() if _OWN_CGROUP.is_file() else "/"
+    folder = _CGROUPS / own.lstrip("/")
+    for place in (folder, *folder.parents):  # the quotas of the groups around it hold, too
+        limit = place / "cpu.max"
+        if place.is_relative_to(_CGROUPS) and limit.is_file():
+            quota, period = limit.read_text().split()
+            cores = cores if quota == "max" else min(cores, int(quota) // int(period))
+    return max(1, cores)
 
 
 def _visible_gpus(wanted: int) -> list[int]:

@@ -9,25 +9,45 @@ import traceback
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ...errors import UserError
-from ..features.examine import measure_study
 from ..folder import CellFolder
-from ..measure.cost import measure_costs
-from ..measure.speed import measure_speed
-from ..report.writing import write_report
 from ..spec.study import Study
+from . import STEP_NAMES
 
 __all__ = ["STEPS", "StepsJob", "run_steps"]
 
-STEPS: dict[str, tuple[str, Callable[[Study, Path], Any]]] = {
-    "costs": ("costs.json", measure_costs),
-    "speed": ("speed.json", measure_speed),
-    "features": ("features.json", measure_study),
-    "report": ("report/report.md", lambda study, folder: write_report(folder, trust=study.trust)),
-}
-"""Name -> (the file that the step writes, the function); in order, since the report reads what the others wrote."""
+
+def _costs(study: Study, folder: Path) -> None:
+    from ..measure.cost import measure_costs
+
+    measure_costs(study, folder)
+
+
+def _speed(study: Study, folder: Path) -> None:
+    from ..measure.speed import measure_speed
+
+    measure_speed(study, folder)
+
+
+def _features(study: Study, folder: Path) -> None:
+    from ..features.examine import measure_study
+
+    measure_study(study, folder)
+
+
+def _report(study: Study, folder: Path) -> None:
+    from ..report.writing import write_report
+
+    write_report(folder, trust=study.trust)
+
+
+_FILES = ("costs.json", "speed.json", "features.json", "report/report.md")
+STEPS: dict[str, tuple[str, Callable[[Study, Path], None]]] = dict(
+    zip(STEP_NAMES, zip(_FILES, (_costs, _speed, _features, _report)), strict=True)
+)
+"""Name -> (the file that the step writes, the function); in order, since the report reads what the others wrote. Their
+modules are imported when they run, since drawings and statistics take seconds to import."""
 
 
 def run_steps(study: Study, folder: Path, again: Collection[str] = ()) -> list[str]:
