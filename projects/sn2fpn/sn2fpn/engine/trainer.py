@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any, NoReturn
 
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from .. import distributed as comm
 from ..checkpoint import Checkpointer
@@ -22,9 +18,10 @@ from ..modeling.metrics import collect_metrics
 from ..modeling.trunk import frozen_norm_warning
 from ..precision import autocast
 from ..program import Interrupted
+from .compiling import compile_backbone
 from .hooks import Hook, default_hooks
 from .interrupts import Interrupts, Stopped
-from .options import RunOptions
+from .parallel import ShardedOptimizer, averaging, shard, traffic
 from .prefetch import prefetched
 from .preflight import checked_recipe
 from .randomness import Randomness, seed_everything
@@ -67,8 +64,10 @@ class Trainer:
         self.options = o = recipe.options
         self._randomness = Randomness(seed_everything(o.seed))
         self.model = recipe.build_model()
-        self._wrapped = self.model if comm.get_world_size() == 1 else _distributed(self.model, o)
-        self.optimizer = recipe.build_optimizer(self.model)
+        compile_backbone(self.model, o)
+        self._wrapped = averaging(self.model, o)
+        optimizer = recipe.build_optimizer(self.model)
+        self.optimizer = shard(optimizer) if o.zero else optimizer
         self.scheduler = recipe.build_scheduler(self.optimizer)
         self._clip = recipe.build_gradient_clipper()
         float16 = o.precision == torch.float16  # whose small gradients are scaled
@@ -119,6 +118,8 @@ class Trainer:
         """
         if self.start_iter >= self.max_iter:
             logger.info("Nothing to train: the checkpoint is at iteration %d of %d", self.start_iter, self.max_iter)
+        if comm.get_world_size() > 1:
+            logger.info("%s", traffic(self.model, self.optimizer))
         loader = self.recipe.build_train_loader(self.start_iter, self._randomness.seed)
         self.iter = self.start_iter - 1
         with self.interrupts:
@@ -244,6 +245,8 @@ class Trainer:
         self.read_metrics()
         self._check_weights()
         self._randomness.record()
+        if isinstance(self.optimizer, ShardedOptimizer):
+            self.optimizer.gather_state()
         self.checkpointer.save(name, tag_last=remember, iteration=self.iter, **extra)
         self.checkpointer.delete_old(self.options.checkpoints_to_keep)
         comm.barrier()
@@ -264,15 +267,3 @@ class Trainer:
 def _names(batch: list[dict[str, Any]]) -> list[str]:
     """Return the names of the images of a batch, for messages."""
     return [str(x.get("image_id", x.get("file_name"))) for x in batch]
-
-
-def _distributed(model: nn.Module, options: RunOptions) -> DistributedDataParallel:
-    """Wrap a model so that its gradients are averaged over processes; buffers stay separate by default."""
-    ids = [comm.get_local_rank()] if options.device.startswith("cuda") else None
-    choices = dict(options.ddp)
-    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:  # torch's new name for it
-        choices["forward_sync_buffers"] = choices.pop("broadcast_buffers", True)
-    # The gradient of a 1x1 convolution in channels_last has other strides than its weight, with the same numbers in
-    # the same order.
-    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    return DistributedDataParallel(model, device_ids=ids, **choices)
