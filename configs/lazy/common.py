@@ -130,6 +130,8 @@ train = dict(  # the keys of Detectron2's configs/common/train.py, and the nativ
     amp=dict(enabled=False, dtype="auto"),  # dtype: float16, bfloat16, or auto (bfloat16 on CPUs, float16 on GPUs)
     ddp=dict(broadcast_buffers=False),  # arguments of DistributedDataParallel
     accumulate_steps=1,  # the images of a step are processed in this many parts
+    zero=False,  # divide the state of the optimizer among several processes
+    compile=False,  # compile the trunk and the pyramid with torch.compile
     clip_gradients=dict(enabled=False, clip_type="value", clip_value=1.0, norm_type=2.0),  # or "norm", "full_norm"
     ema=dict(enabled=False, decay=0.999),  # a moving average of the weights, which is evaluated in their place
     float32_precision="",  # "high" or "medium": see torch.set_float32_matmul_precision

@@ -128,6 +128,21 @@ def test_gradient_clipping(kind: str, first: list[float], second: list[float]) -
     torch.testing.assert_close(params[1].grad, torch.tensor(second), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("norm_type", [2.0, 1.0, 3.0, float("inf")])
+def test_norms_are_clipped_as_by_torch_one_by_one(norm_type: float, dtype: torch.dtype) -> None:
+    g = torch.Generator().manual_seed(0)
+    shapes = [(64, 3, 7, 7), (64,), (1,), (256, 64, 1, 1)] * 5
+    ours, theirs = ([nn.Parameter(torch.zeros(shape, dtype=dtype)) for shape in shapes] for _ in range(2))
+    for i, (a, b) in enumerate(zip(ours, theirs)):
+        a.grad = (torch.randn(a.shape, generator=g) * 10.0 ** (i % 5 - 3)).to(dtype)
+        b.grad = a.grad.clone()
+        nn.utils.clip_grad_norm_([b], 1.0, norm_type)
+    ours[1].grad = theirs[1].grad = None
+    gradient_clipper("norm", 1.0, norm_type)(ours)
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(ours, theirs) if b.grad is not None)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "nearest"),
     [

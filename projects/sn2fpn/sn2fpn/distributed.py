@@ -24,6 +24,7 @@ __all__ = [
     "gather",
     "broadcast_object",
     "call_on_main",
+    "largest",
     "reduce_mean",
     "average_statistics",
 ]
@@ -116,8 +117,17 @@ def call_on_main(function: Callable[[], T]) -> T:
     return result
 
 
+def largest(number: int) -> int:
+    """Return the largest `number` of all processes on every process. No process waits for its GPU."""
+    if get_world_size() == 1:
+        return number
+    box = torch.tensor(number)
+    dist.all_reduce(box, dist.ReduceOp.MAX, group=_object_group())
+    return int(box)
+
+
 def reduce_mean(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the mean over all processes of each scalar tensor. All processes must give the same names."""
+    """Return the mean over all processes of each tensor. All processes must give the same names and one shape."""
     world = get_world_size()
     if world == 1:
         return values

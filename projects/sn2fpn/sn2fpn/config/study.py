@@ -28,6 +28,9 @@ def add_study_config(cfg: Any) -> None:
     # "dense_identity" when MODEL.WEIGHTS is set and "default" otherwise.
     esd.FUSE_INIT = "auto"
 
+    # Whether torch.compile compiles the trunk and the pyramid of the native engine.
+    cfg.MODEL.COMPILE = False
+
     # Data sets of your own: [{NAME: …, FORMAT: coco, JSON: …, IMAGES: …},
     #                         {NAME: …, FORMAT: voc, ROOT: …, SPLIT: …, CLASSES: […]}]
     cfg.DATASETS.CUSTOM = []
@@ -36,6 +39,8 @@ def add_study_config(cfg: Any) -> None:
     cfg.SOLVER.OPTIMIZER = "SGD"
     # The images of one step (IMS_PER_BATCH) are computed in this many parts.
     cfg.SOLVER.ACCUMULATE_STEPS = 1
+    # Whether several processes divide the state of the optimizer among them, which saves memory (ZeRO).
+    cfg.SOLVER.ZERO = False
     # "float16", "bfloat16", or "auto" for bfloat16 on a CPU and float16 on a GPU.
     cfg.SOLVER.AMP.DTYPE = "auto"
     # The number of the newest periodic checkpoints that are kept, besides model_final.pth and model_best.pth; 0 keeps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -26,7 +27,13 @@ def main(argv: list[str] | None = None) -> int:
         0 at the end of the run, 2 after a user mistake or when a process of the run has died, 128 + N after signal N.
     """
     args = default_argument_parser().parse_args(argv)
+    args.resume |= _was_restarted()
     return run_program(partial(_launch, args), debug=args.debug)
+
+
+def _was_restarted() -> bool:
+    """Return whether torchrun has started this program again (`--max-restarts`) because a process had died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
 def _launch(args: Any) -> None:

@@ -6,8 +6,6 @@ import signal
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
-import torch
-
 from .. import distributed as comm
 from ..data.workers import WorkerDied
 from ..errors import UserError
@@ -47,9 +45,6 @@ class Stopped(KeyboardInterrupt):
 class Interrupts(StopSignals):
     """A context in which the first signal is noted, so that a step can finish, and the second one raises an error.
 
-    Args:
-        device: where the processes can exchange a tensor.
-
     Attributes:
         stopped: what the processes have agreed on, or None.
 
@@ -57,10 +52,9 @@ class Interrupts(StopSignals):
         Interrupted: on the second signal, see `StopSignals`.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self) -> None:
         super().__init__(patient=True)
         self.stopped: Stopped | None = None
-        self._device = device
         self._problem = ""
 
     def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
@@ -107,11 +101,7 @@ class Interrupts(StopSignals):
     def _agree(self) -> None:
         if self.stopped is None:
             own = _DEAD_WORKER if self._problem else STOP_SIGNALS.index(self.heard) + 1 if self.heard else 0
-            agreed = own
-            if comm.get_world_size() > 1:
-                flag = torch.tensor(own, device=self._device)
-                torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-                agreed = int(flag)
+            agreed = comm.largest(own)
             if agreed == _DEAD_WORKER:
                 problems = comm.all_gather(self._problem)
                 self.stopped = Stopped(0, next(filter(None, problems)))

@@ -12,6 +12,7 @@ from ..errors import argument_names
 from ..evaluation.analysis import PREDICTIONS, write_analysis
 from ..evaluation.detections import DetectionEvaluator
 from ..precision import autocast
+from .compiling import compile_backbone
 from .folder import run_folder
 from .preflight import check_recipe, checked_recipe
 from .recipe import Recipe
@@ -72,6 +73,7 @@ def _run(recipe: Recipe, args: Any, engine: Any, notes: list[str]) -> dict[str, 
     recipe.check_data(args.eval_only)  # now, since it may take hours until the test set is read
     if args.eval_only:
         model = recipe.build_model()
+        compile_backbone(model, options)
         with argument_names({"path": options.key("weights"), "average": options.key("ema")}):
             partial = getattr(args, "allow_partial", False)
             report = load_trained(model, options.weights, options.ema, complete=not partial)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any, NoReturn
 
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from .. import distributed as comm
 from ..checkpoint import Checkpointer
@@ -22,13 +18,16 @@ from ..modeling.metrics import collect_metrics
 from ..modeling.trunk import frozen_norm_warning
 from ..precision import autocast
 from ..program import Interrupted
+from .compiling import compile_backbone
 from .hooks import Hook, default_hooks
 from .interrupts import Interrupts, Stopped
-from .options import RunOptions
+from .parallel import ShardedOptimizer, averaging, shard, traffic
+from .prefetch import prefetched
 from .preflight import checked_recipe
 from .randomness import Randomness, seed_everything
 from .recipe import Recipe
 from .record import ClassNames, Configuration
+from .step_log import NotFinite, StepLog
 from .writers import MetricStorage
 
 __all__ = ["Trainer"]
@@ -65,14 +64,19 @@ class Trainer:
         self.options = o = recipe.options
         self._randomness = Randomness(seed_everything(o.seed))
         self.model = recipe.build_model()
-        self._wrapped = self.model if comm.get_world_size() == 1 else _distributed(self.model, o)
-        self.optimizer = recipe.build_optimizer(self.model)
+        compile_backbone(self.model, o)
+        self._wrapped = averaging(self.model, o)
+        optimizer = recipe.build_optimizer(self.model)
+        self.optimizer = shard(optimizer) if o.zero else optimizer
         self.scheduler = recipe.build_scheduler(self.optimizer)
         self._clip = recipe.build_gradient_clipper()
         float16 = o.precision == torch.float16  # whose small gradients are scaled
         self._scaler = torch.amp.GradScaler(torch.device(o.device).type, enabled=float16)
         self.hooks: list[Hook] = default_hooks(o, recipe.test_sets(), self.model)
         self.storage = MetricStorage()
+        self.device = next(self.model.parameters()).device
+        self._log = StepLog(self.storage)
+        self._read_period = 1 if self.device.type == "cpu" else o.log_period  # to read a GPU is to wait for it
         self.results: dict[str, Any] = {}
         self.start_iter = self.iter = 0
         self.max_iter = o.max_iter
@@ -83,7 +87,7 @@ class Trainer:
         parts |= {"grad_scaler": self._scaler} if self._scaler.is_enabled() else {}
         parts |= {hook.checkpoint_key: hook for hook in self.hooks if hook.checkpoint_key}
         self.checkpointer = Checkpointer(self.model, o.output_dir, **parts)
-        self.interrupts = Interrupts(next(self.model.parameters()).device)
+        self.interrupts = Interrupts()
         self._stop_reason = ""
         self._last_saved = ""
 
@@ -114,6 +118,8 @@ class Trainer:
         """
         if self.start_iter >= self.max_iter:
             logger.info("Nothing to train: the checkpoint is at iteration %d of %d", self.start_iter, self.max_iter)
+        if comm.get_world_size() > 1:
+            logger.info("%s", traffic(self.model, self.optimizer))
         loader = self.recipe.build_train_loader(self.start_iter, self._randomness.seed)
         self.iter = self.start_iter - 1
         with self.interrupts:
@@ -121,7 +127,7 @@ class Trainer:
                 for hook in self.hooks:
                     hook.trainer = self
                     hook.before_train()
-                self._run_steps(self.interrupts.batches(loader))
+                self._run_steps(self.interrupts.batches(prefetched(loader, self.device)))
                 for hook in self.hooks:
                     hook.after_train()
             finally:
@@ -154,16 +160,28 @@ class Trainer:
         data_time = time.perf_counter() - started
         lr = max(group["lr"] for group in self.optimizer.param_groups)
         with collect_metrics() as metrics:
-            sums = self._accumulate_gradients(batch)
+            losses = self._accumulate_gradients(batch)
         self._step_optimizer()
         comm.average_statistics(self.model)  # so that all processes evaluate the model that is saved
-        losses = {k: float(v) for k, v in comm.reduce_mean(sums).items()}
-        # other scalars are of this process alone, since which ones exist depends on the images
-        values = losses | {"total_loss": sum(losses.values())} | {k: float(v) for k, v in metrics.items()}
-        if not torch.isfinite(torch.stack([v.float() for v in sums.values()])).all():
-            self._fail_not_finite(batch, str({k: float(v) for k, v in sums.items()}))
+        # Metrics are of this process alone, because which ones exist depends on the images.
+        self._log.add(self.iter, _names(batch), losses, metrics, started, lr=lr, data_time=data_time)
+        done = self.iter + 1
+        if self.iter == self.start_iter or done % self._read_period == 0 or done == self.max_iter:
+            self.read_metrics()
         self.scheduler.step()
-        self.storage.put(values | {"lr": lr, "data_time": data_time, "time": time.perf_counter() - started})
+
+    def read_metrics(self) -> None:
+        """Bring `storage` up to date, and check the losses of the steps whose values have not been read yet.
+
+        On a CPU each step does so; on a GPU, each `log_period` iterations do, and all checkpoints and evaluations.
+
+        Raises:
+            UserError: a loss is not finite.
+        """
+        try:
+            self._log.read()
+        except NotFinite as e:
+            self._fail_diverged(str(e), e.iteration)
 
     def _accumulate_gradients(self, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Add up the gradients of the parts of a batch, and return the mean losses."""
@@ -182,7 +200,7 @@ class Trainer:
             with autocast(self.options.device, self.options.precision):
                 losses = self._wrapped(part)
         except FloatingPointError as e:
-            self._fail_not_finite(part, str(e))
+            self._fail_diverged(f"{e} on images {', '.join(_names(part))}", self.iter)
         self._scaler.scale(sum(losses.values()) * weight).backward()
         return losses
 
@@ -194,21 +212,21 @@ class Trainer:
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _fail_not_finite(self, batch: list[dict[str, Any]], what: str) -> NoReturn:
-        ids = ", ".join(str(d.get("image_id", d.get("file_name"))) for d in batch)
-        self._fail_diverged(f"{what} on images {ids}")
-
     def _check_weights(self) -> None:
         """Fail if the last step has made weights that are not finite although its losses were, by too large a step."""
-        broken = [name for name, value in self.model.state_dict().items() if not torch.isfinite(value).all()]
+        state = self.model.state_dict()
+        finite = torch.stack([value.isfinite().all() for value in state.values()]).tolist()  # one wait for a GPU
+        broken = [name for name, good in zip(state, finite) if not good]
         if broken:
-            self._fail_diverged(f"{len(broken)} tensors of the model hold NaN or infinite values, such as {broken[0]}")
+            self._fail_diverged(
+                f"{len(broken)} tensors of the model hold NaN or infinite values, such as {broken[0]}", self.iter
+            )
 
-    def _fail_diverged(self, what: str) -> NoReturn:
+    def _fail_diverged(self, what: str, iteration: int) -> NoReturn:
         safe = f"the last good checkpoint is {self._last_saved}" if self._last_saved else "no checkpoint was saved yet"
         key = self.options.key
         raise UserError(
-            f"the training diverged at iteration {self.iter + 1}: {what}; {safe}. Common remedies are "
+            f"the training diverged at iteration {iteration + 1}: {what}; {safe}. Common remedies are "
             f"a lower {key('lr')}, a longer {key('warmup_iters')}, {key('clip')} True, or {key('trunk_norm')} BN or "
             "GN when training from scratch (FrozenBN needs pretrained weights)"
         )
@@ -222,10 +240,13 @@ class Trainer:
             extra: further values for the file.
 
         Raises:
-            UserError: weights are not finite, so that the file would be of no use; or it cannot be written.
+            UserError: weights or losses are not finite, so that the file would be of no use; or it cannot be written.
         """
+        self.read_metrics()
         self._check_weights()
         self._randomness.record()
+        if isinstance(self.optimizer, ShardedOptimizer):
+            self.optimizer.gather_state()
         self.checkpointer.save(name, tag_last=remember, iteration=self.iter, **extra)
         self.checkpointer.delete_old(self.options.checkpoints_to_keep)
         comm.barrier()
@@ -243,13 +264,6 @@ class Trainer:
         return stopped.reason(f"after iteration {self.iter + 1}", what)
 
 
-def _distributed(model: nn.Module, options: RunOptions) -> DistributedDataParallel:
-    """Wrap a model so that its gradients are averaged over processes; buffers stay separate by default."""
-    ids = [comm.get_local_rank()] if options.device.startswith("cuda") else None
-    choices = dict(options.ddp)
-    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:  # torch's new name for it
-        choices["forward_sync_buffers"] = choices.pop("broadcast_buffers", True)
-    # The gradient of a 1x1 convolution in channels_last has other strides than its weight, with the same numbers in
-    # the same order.
-    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    return DistributedDataParallel(model, device_ids=ids, **choices)
+def _names(batch: list[dict[str, Any]]) -> list[str]:
+    """Return the names of the images of a batch, for messages."""
+    return [str(x.get("image_id", x.get("file_name"))) for x in batch]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..ranges import check_each, check_number
+from .transfer import tensor_like
 
 __all__ = ["SCALE_CLAMP", "BoxCoder"]
 
@@ -38,7 +39,7 @@ class BoxCoder:
         """Return the offsets (..., 4) that turn `reference` boxes (..., 4) into `target` boxes (..., 4)."""
         xy, wh = _centre_and_size(reference)
         target_xy, target_wh = _centre_and_size(target)
-        w = reference.new_tensor(self.weights)
+        w = tensor_like(self.weights, reference)
         return torch.cat([w[:2] * (target_xy - xy) / wh, w[2:] * torch.log(target_wh / wh)], dim=-1)
 
     def decode(self, deltas: Tensor, reference: Tensor) -> Tensor:
@@ -52,7 +53,7 @@ class BoxCoder:
             The boxes `(x1, y1, x2, y2)` (..., 4), which are not clipped to the image.
         """
         deltas = deltas.float()
-        w = deltas.new_tensor(self.weights)
+        w = tensor_like(self.weights, deltas)
         xy, wh = _centre_and_size(reference.float())
         xy = deltas[..., :2] / w[:2] * wh + xy
         half = 0.5 * (torch.exp((deltas[..., 2:] / w[2:]).clamp(max=self.scale_clamp)) * wh)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from ..ranges import check_each, check_number
+from .transfer import tensor_like
 
 __all__ = ["Matcher"]
 
@@ -59,8 +60,8 @@ class Matcher:
             n = iou.shape[1]
             return iou.new_zeros(n, dtype=torch.int64), iou.new_full((n,), self.labels[0], dtype=torch.int8)
         best, index = iou.max(dim=0)
-        ranges = torch.bucketize(best, best.new_tensor(self.thresholds), right=True)
-        labels = torch.tensor(self.labels, dtype=torch.int8, device=iou.device)[ranges]
+        ranges = torch.bucketize(best, tensor_like(self.thresholds, best), right=True)
+        labels = tensor_like(self.labels, iou, torch.int8)[ranges]
         if self.allow_low_quality and iou.shape[1]:
-            labels[(iou == iou.amax(dim=1, keepdim=True)).any(dim=0)] = 1
+            labels.masked_fill_((iou == iou.amax(dim=1, keepdim=True)).any(dim=0), 1)
         return index, labels

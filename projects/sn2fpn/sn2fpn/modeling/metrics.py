@@ -26,6 +26,8 @@ def collect_metrics() -> Iterator[dict[str, Tensor | float]]:
         with collect_metrics() as metrics:
             losses = model(batch)
         metrics["rpn/num_pos_anchors"]
+
+    A metric without anything to measure, such as the accuracy on the foreground of images without objects, is NaN.
     """
     collector: dict[str, Tensor | float] = {}
     token = _COLLECTOR.set(collector)

@@ -37,9 +37,9 @@ class Boxes:
         """Return a copy."""
         return Boxes(self.tensor.clone())
 
-    def to(self, device: torch.device | str) -> Boxes:
-        """Return the boxes on a device."""
-        return Boxes(self.tensor.to(device))
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Boxes:
+        """Return the boxes on a device; `non_blocking` is that of `Tensor.to`."""
+        return Boxes(self.tensor.to(device, non_blocking=non_blocking))
 
     def area(self) -> Tensor:
         """Return the area of each box in square pixels (Tensor[N])."""

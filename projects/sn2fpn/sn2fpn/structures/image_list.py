@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,9 +38,7 @@ class ImageList:
         if not tensors:
             raise ValueError("tensors: expected at least one image, found none")
         sizes = [(t.shape[-2], t.shape[-1]) for t in tensors]
-        d = max(size_divisibility, 1)
-        height = -(-max(h for h, _ in sizes) // d) * d
-        width = -(-max(w for _, w in sizes) // d) * d
+        height, width = ImageList.padded_size(sizes, size_divisibility)
         if len(tensors) == 1:
             h, w = sizes[0]
             return ImageList(F.pad(tensors[0], (0, width - w, 0, height - h), value=pad_value)[None], sizes)
@@ -46,6 +46,12 @@ class ImageList:
         for slot, t, (h, w) in zip(batch, tensors, sizes):
             slot[..., :h, :w].copy_(t)
         return ImageList(batch, sizes)
+
+    @staticmethod
+    def padded_size(sizes: Sequence[tuple[int, int]], size_divisibility: int = 0) -> tuple[int, int]:
+        """Return the smallest (height, width) that holds images of these sizes; see `from_tensors`."""
+        d = max(size_divisibility, 1)
+        return -(-max(h for h, _ in sizes) // d) * d, -(-max(w for _, w in sizes) // d) * d
 
     def to(self, device: torch.device | str) -> ImageList:
         """Return the batch on a device."""

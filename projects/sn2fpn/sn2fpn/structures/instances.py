@@ -105,6 +105,10 @@ class Instances:
             if not -len(self) <= item < len(self):
                 raise IndexError(f"there are {len(self)} instances, found index {item}")
             item = slice(item, None if item == -1 else item + 1)
+        if isinstance(item, torch.Tensor) and item.dtype == torch.bool and self._fields:
+            if len(item) != len(self):
+                raise IndexError(f"there are {len(self)} instances, found a mask of {len(item)}")
+            item = item.nonzero().squeeze(1)  # once for all fields, because each search would wait for a GPU
         out = Instances(self._image_size)
         for name, value in self._fields.items():
             out.set(name, _pick(value, item))

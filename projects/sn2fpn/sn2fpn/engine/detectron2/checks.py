@@ -23,10 +23,12 @@ from ...pyramids import backbone_names
 __all__ = ["check_served"]
 
 _SERVED: dict[str, tuple[Any, ...]] = {
+    "MODEL.COMPILE": (False,),
     "SOLVER.ACCUMULATE_STEPS": (1,),
     "SOLVER.AMP.DTYPE": ("auto", "float16"),
     "SOLVER.EMA.ENABLED": (False,),
     "SOLVER.OPTIMIZER": ("SGD",),
+    "SOLVER.ZERO": (False,),
     "TEST.EVALUATOR": ("auto", "coco", "voc"),
     "TEST.PATIENCE": (0,),
     "TEST.VAL_LOSS": (False,),

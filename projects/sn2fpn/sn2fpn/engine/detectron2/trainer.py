@@ -102,7 +102,7 @@ class Trainer(DefaultTrainer):
             UserError: a worker process has died, after a checkpoint was saved.
             Interrupted: a signal has stopped the run, after a checkpoint was saved.
         """
-        Trainer._interrupts = interrupts = Interrupts(next(self.model.parameters()).device)
+        Trainer._interrupts = interrupts = Interrupts()
         self._trainer.data_loader = interrupts.batches(self._trainer.data_loader)
         try:
             with interrupts:

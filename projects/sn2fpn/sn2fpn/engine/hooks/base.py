@@ -17,7 +17,7 @@ class Run(Protocol):
         start_iter: the first iteration, counted from 0.
         iter: the present iteration; before the training starts, the last one of the checkpoint that is resumed, or -1.
         max_iter: the number of iterations.
-        storage: the latest metrics.
+        storage: the latest metrics, up to the last call of `read_metrics`; on a CPU, each step calls it.
         results: the results of the last evaluation, on the main process.
         interrupts: the requests to stop.
     """
@@ -31,6 +31,9 @@ class Run(Protocol):
 
     def save(self, name: str, remember: bool = True, **extra: Any) -> None:
         """Write the checkpoint `<name>.pth`, from which `--resume` continues if `remember` is True."""
+
+    def read_metrics(self) -> None:
+        """Bring `storage` up to date, and raise a UserError if a loss is not finite."""
 
     def stop(self, reason: str) -> None:
         """End the training after this iteration."""

@@ -75,6 +75,7 @@ class Evaluation(Hook):
         if not self.test_sets:
             return
         trainer, o = self.trainer, self.options
+        trainer.read_metrics()  # no model is evaluated whose losses are not finite
         try:
             with self.ema.swapped_in() if self.ema else nullcontext():
                 trainer.results = evaluate(self.test_sets, self.model, o, trainer.interrupts)

@@ -53,7 +53,8 @@ class EMA(Hook):
         own = self._model.state_dict()
         floats = [name for name, value in own.items() if value.is_floating_point()]
         self._step_to([self.average[name] for name in floats], [own.pop(name) for name in floats], 0)
-        self._copy(own)  # the others
+        if own:  # such as the number of batches that a norm has seen
+            torch._foreach_copy_([self.average[name] for name in own], list(own.values()))
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:

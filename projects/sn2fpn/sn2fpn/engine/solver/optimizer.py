@@ -120,8 +120,16 @@ def gradient_clipper(clip_type: str, clip_value: float, norm_type: float = 2.0) 
         params = [p for p in params if p.grad is not None]
         if clip_type == "value":
             nn.utils.clip_grad_value_(params, clip_value)
-        else:
-            for group in [params] if clip_type == "full_norm" else [[p] for p in params]:
-                nn.utils.clip_grad_norm_(group, clip_value, norm_type)
+        elif clip_type == "full_norm":
+            nn.utils.clip_grad_norm_(params, clip_value, norm_type)
+        elif params:
+            _clip_each_norm([p.grad for p in params], clip_value, norm_type)
 
     return clip
+
+
+@torch.no_grad()
+def _clip_each_norm(gradients: list[torch.Tensor], largest: float, norm_type: float) -> None:
+    """Do what `torch.nn.utils.clip_grad_norm_` does for each gradient alone, with fewer kernels."""
+    norms = torch.stack(torch._foreach_norm(gradients, norm_type))
+    torch._foreach_mul_(gradients, list((largest / (norms + 1e-6)).clamp(max=1.0).unbind()))

@@ -12,6 +12,7 @@ from torchvision.ops import roi_align
 from ...errors import ArgumentError
 from ...layers.cpu.roi_align import roi_align_pyramid
 from ...ranges import check_count, check_each
+from ..transfer import rows_of_groups
 
 __all__ = ["ROIPooler", "assign_levels"]
 
@@ -95,7 +96,7 @@ def _roi_align_by_level(
     aligned: bool = True,
 ) -> Tensor:
     """Return what `roi_align_pyramid` returns, by torchvision's kernel."""
-    rows = [(levels == level).nonzero().squeeze(1) for level in range(len(features))]
+    rows = rows_of_groups(levels, len(features))
     pooled = [
         roi_align(f, rois[r], output_size, 1.0 / stride, sampling_ratio, aligned)
         for f, r, stride in zip(features, rows, strides)

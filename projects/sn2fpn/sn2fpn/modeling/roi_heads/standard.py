@@ -201,7 +201,7 @@ class StandardROIHeads(nn.Module):
             classes = torch.full_like(index, self.num_classes)
             if len(gt_boxes):
                 classes = torch.where(labels == 1, target.gt_classes[index], classes)
-                classes[labels == -1] = -1
+                classes.masked_fill_(labels == -1, -1)
             pos, neg = sample_labels(classes, self.batch_size_per_image, self.positive_fraction, self.num_classes)
             picked = torch.cat([pos, neg])
             index = index[picked]
@@ -280,6 +280,6 @@ def _log_accuracy(logits: Tensor, classes: Tensor) -> None:
     predicted = logits.argmax(dim=1)
     log_scalar("fast_rcnn/cls_accuracy", (predicted == classes).float().mean())
     foreground = (classes >= 0) & (classes < background)
-    if foreground.any():
-        log_scalar("fast_rcnn/fg_cls_accuracy", (predicted == classes)[foreground].float().mean())
-        log_scalar("fast_rcnn/false_negative", (predicted == background)[foreground].float().mean())
+    number = foreground.sum()  # of 0, the shares are NaN
+    log_scalar("fast_rcnn/fg_cls_accuracy", ((predicted == classes) & foreground).sum() / number)
+    log_scalar("fast_rcnn/false_negative", ((predicted == background) & foreground).sum() / number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from ...errors import ArgumentError
 from ...ranges import check_count, check_each
+from ..transfer import rows_of_groups
 
 __all__ = ["RPNHead", "TopAnchors"]
 
@@ -116,13 +118,12 @@ class RPNHead(nn.Module):
             logits, deltas = (torch.cat(x, dim=1) for x in self(features))
             return logits[image, anchor], deltas[image, anchor]
         position = anchor // self.num_anchors  # counted over all levels
-        patches, rows, start = [], [], 0
-        for x in features:
-            size = x.shape[2] * x.shape[3]
-            here = ((position >= start) & (position < start + size)).nonzero().squeeze(1)
-            patches.append(_patches_3x3(x, image[here], position[here] - start))
-            rows.append(here)
-            start += size
+        starts = list(itertools.accumulate((x.shape[2] * x.shape[3] for x in features), initial=0))
+        level = sum(position >= start for start in starts[1:-1]) if len(features) > 1 else torch.zeros_like(position)
+        rows = rows_of_groups(level, len(features))
+        patches = [
+            _patches_3x3(x, image[here], position[here] - start) for x, here, start in zip(features, rows, starts)
+        ]
         weight = self.conv.weight.permute(0, 2, 3, 1).flatten(1)  # (C_out, 9 * C_in)
         hidden = F.relu(F.linear(torch.cat(patches), weight, self.conv.bias), inplace=True)
         hidden = hidden[torch.cat(rows).argsort()]

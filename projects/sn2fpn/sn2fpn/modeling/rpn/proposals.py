@@ -10,6 +10,7 @@ from torch import Tensor
 from ...structures import Boxes, Instances
 from ..box_coding import BoxCoder
 from ..nms import grouped_nms
+from ..transfer import tensor_like
 from .head import TopAnchors
 
 __all__ = ["clip_boxes", "top_proposals"]
@@ -70,5 +71,5 @@ def top_proposals(
 
 def clip_boxes(boxes: Tensor, image_sizes: Sequence[tuple[int, int]]) -> Tensor:
     """Clip boxes (Tensor[N, K, 4]) to the borders of N images of (height, width)."""
-    limit = boxes.new_tensor([(w, h, w, h) for h, w in image_sizes])[:, None]
+    limit = tensor_like([(w, h, w, h) for h, w in image_sizes], boxes)[:, None]
     return torch.minimum(boxes.clamp(min=0), limit)

@@ -20,7 +20,7 @@ from ..matching import Matcher
 from ..metrics import log_scalar
 from ..sampling import check_sampling, sample_labels
 from .anchors import AnchorGenerator, build_anchor_generator
-from .head import RPNHead
+from .head import RPNHead, TopAnchors
 from .proposals import top_proposals
 
 __all__ = ["RPN", "build_rpn"]
@@ -33,12 +33,14 @@ class SampledAnchors(NamedTuple):
         image (int64 Tensor[S]): the index of each anchor's image.
         anchor (int64 Tensor[S]): the index of each anchor among those of all levels.
         positive (bool Tensor[S]): whether each anchor stands for an object.
+        positive_at (int64 Tensor[P]): the indices of the P anchors among the S that stand for an object.
         gt_boxes (Tensor[P, 4]): the matched ground-truth boxes of the P positive anchors.
     """
 
     image: Tensor
     anchor: Tensor
     positive: Tensor
+    positive_at: Tensor
     gt_boxes: Tensor
 
 
@@ -122,20 +124,22 @@ class RPN(nn.Module):
             "loss_rpn_loc", or an empty dict in evaluation.
 
         Raises:
-            FloatingPointError: the module is in training mode and predictions are not finite.
+            FloatingPointError: the module is in training mode on a CPU and predictions are not finite. On a GPU, the
+                loss "loss_rpn_cls" is NaN instead, because an error would have to wait for the GPU.
         """
         maps = [features[name] for name in self.in_features]
         anchors = self.anchor_generator(maps)
         with torch.no_grad():  # The later stages treat proposals as constants.
+            top = self.rpn_head.best(maps, self.pre_nms_topk[0 if self.training else 1])
             proposals = top_proposals(
                 anchors,
-                self.rpn_head.best(maps, self.pre_nms_topk[0 if self.training else 1]),
+                top,
                 images.image_sizes,
                 self.box_coder,
                 post_nms_topk=self.post_nms_topk[0 if self.training else 1],
                 nms_thresh=self.nms_thresh,
                 min_box_size=self.min_box_size,
-                must_be_finite=self.training,
+                must_be_finite=self.training and maps[0].is_cpu,
             )
         if not self.training:
             return proposals, {}
@@ -145,22 +149,26 @@ class RPN(nn.Module):
         sample = self.label_and_sample(all_anchors, targets)
         logits, deltas = self.rpn_head.at(maps, sample.image, sample.anchor)
         losses = self.losses(all_anchors[sample.anchor], logits, deltas, sample, len(targets))
+        if not maps[0].is_cpu:
+            losses["loss_rpn_cls"] = _spoilt_by(top, losses["loss_rpn_cls"])
         return proposals, losses
 
     @torch.no_grad()
     def label_and_sample(self, anchors: Tensor, targets: Sequence[Instances]) -> SampledAnchors:
         """Match anchors (Tensor[R, 4]) with the `gt_boxes` of each image and draw those that the losses use."""
-        images, picked, positive, gt_boxes = [], [], [], []
+        images, picked, positive, positive_at, gt_boxes, start = [], [], [], [], [], 0
         for i, target in enumerate(targets):
             index, labels = self.matcher(pairwise_iou(target.gt_boxes, Boxes(anchors)))
             if self.boundary_thresh >= 0:
-                labels[~Boxes(anchors).inside_box(target.image_size, self.boundary_thresh)] = -1
+                labels.masked_fill_(~Boxes(anchors).inside_box(target.image_size, self.boundary_thresh), -1)
             pos, neg = sample_labels(labels, self.batch_size_per_image, self.positive_fraction, background=0)
             picked.append(torch.cat([pos, neg]))
             images.append(torch.full_like(picked[-1], i))
             positive.append(torch.arange(len(picked[-1]), device=pos.device) < len(pos))
+            positive_at.append(torch.arange(start, start + len(pos), device=pos.device))
             gt_boxes.append(target.gt_boxes.tensor[index[pos]])
-        sample = SampledAnchors(torch.cat(images), torch.cat(picked), torch.cat(positive), torch.cat(gt_boxes))
+            start += len(picked[-1])
+        sample = SampledAnchors(*map(torch.cat, (images, picked, positive, positive_at, gt_boxes)))
         num_positive = sample.positive.sum()
         log_scalar("rpn/num_pos_anchors", num_positive / len(targets))
         log_scalar("rpn/num_neg_anchors", (len(sample.positive) - num_positive) / len(targets))
@@ -181,8 +189,8 @@ class RPN(nn.Module):
             sample: where they come from and what they stand for.
             num_images: number of images in the batch.
         """
-        positive = sample.positive
-        objectness = F.binary_cross_entropy_with_logits(logits.float(), positive.float(), reduction="sum")
+        positive = sample.positive_at
+        objectness = F.binary_cross_entropy_with_logits(logits.float(), sample.positive.float(), reduction="sum")
         location = box_regression_loss(
             self.box_loss, self.box_coder, deltas[positive], anchors[positive], sample.gt_boxes, self.smooth_l1_beta
         )
@@ -191,6 +199,12 @@ class RPN(nn.Module):
             "loss_rpn_cls": objectness * (scale * self.loss_weight[0]),
             "loss_rpn_loc": location * (scale * self.loss_weight[1]),
         }
+
+
+def _spoilt_by(top: Sequence[TopAnchors], loss: Tensor) -> Tensor:
+    """Return the loss, or NaN if a prediction is not finite. Nothing waits for a GPU."""
+    finite = torch.stack([x.isfinite().all() for t in top for x in (t.logits, t.deltas)]).all()
+    return torch.where(finite, loss, float("nan"))
 
 
 def _check_parts(in_features: Sequence[str], head: RPNHead, anchor_generator: AnchorGenerator) -> None:

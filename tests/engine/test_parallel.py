@@ -1,0 +1,140 @@
+"""Tests of training in several processes: equal losses for equal batches, divided optimizers, and restarts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from sn2fpn.engine.parallel import shard, traffic
+
+_ROOT = Path(__file__).parents[2]
+_CONFIG = _ROOT / "configs/quick/faster_rcnn_R18_sni_shapes.yaml"
+_WHOLE_BATCH = {  # without sampling and batch statistics, the losses are means over the processes
+    "SEED": 7,
+    "SOLVER.IMS_PER_BATCH": 4,
+    "SOLVER.MAX_ITER": 4,
+    "SOLVER.CHECKPOINT_PERIOD": 2,
+    "SOLVER.OPTIMIZER": "AdamW",
+    "SOLVER.BASE_LR": 0.0001,
+    "DATASETS.TEST": "()",
+    "MODEL.RESNETS.NORM": "GN",
+    "MODEL.FPN.NORM": "",
+    "DATALOADER.ASPECT_RATIO_GROUPING": False,
+    "INPUT.MIN_SIZE_TRAIN": "(96,)",
+    "INPUT.MAX_SIZE_TRAIN": 96,
+    "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 50000,
+    "MODEL.RPN.NMS_THRESH": 1.0,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 60,
+    "MODEL.ROI_HEADS.POSITIVE_FRACTION": 1.0,
+    "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": False,
+}
+
+
+def _program(keys: dict[str, Any], flags: tuple[str, ...] = ()) -> list[str]:
+    opts = [str(x) for pair in keys.items() for x in pair]
+    return [str(_ROOT / "train_net.py"), "--engine", "native", "--config-file", str(_CONFIG), *flags, *opts]
+
+
+def _train(keys: dict[str, Any], processes: int, *flags: str) -> str:
+    """Train, and return the log."""
+    done = subprocess.run(
+        [sys.executable, *_program(keys, ("--num-gpus", str(processes), *flags))],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _totals(folder: Path) -> dict[int, float]:
+    rows = map(json.loads, (folder / "metrics.json").read_text().splitlines())
+    return {row["iteration"]: row["total_loss"] for row in rows if "total_loss" in row}
+
+
+def _final(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "model_final.pth", weights_only=True)
+
+
+@pytest.mark.slow
+def test_any_number_of_processes_gives_the_same_training(tiny_keys: dict[str, Any], tmp_path: Path) -> None:
+    keys = tiny_keys | _WHOLE_BATCH
+    one = tmp_path / "1"
+    assert "MiB per step" not in _train(keys | {"OUTPUT_DIR": one}, 1)
+    for processes in (2, 4):
+        plain, divided = tmp_path / f"{processes}", tmp_path / f"{processes}_zero"
+        said = _train(keys | {"OUTPUT_DIR": plain}, processes)
+        assert said.count(f"Each of {processes} processes sends about") == 1
+        _train(keys | {"OUTPUT_DIR": divided, "SOLVER.ZERO": True}, processes)
+        assert _totals(plain) == pytest.approx(_totals(one), rel=1e-4)
+        # each process updates a part of the weights from the same gradients
+        a, b = _final(plain)["model"], _final(divided)["model"]
+        assert all(torch.equal(a[name], b[name]) for name in a)
+    # a divided state is saved whole, so that any number of processes continues from it, with or without SOLVER.ZERO
+    for processes, zero, source in ((1, False, "4_zero"), (2, True, "4_zero"), (2, True, "1")):
+        out = tmp_path / f"resumed_{processes}_from_{source}"
+        out.mkdir()
+        (out / "model_0000001.pth").write_bytes((tmp_path / source / "model_0000001.pth").read_bytes())
+        (out / "last_checkpoint").write_text("model_0000001.pth")
+        said = _train(keys | {"OUTPUT_DIR": out, "SOLVER.ZERO": zero}, processes, "--resume")
+        assert "Resuming at iteration 2" in said and "SOLVER.ZERO: " not in said
+        expected, found = _final(one), _final(out)
+        for name, value in found["model"].items():
+            torch.testing.assert_close(value, expected["model"][name], rtol=1e-3, atol=2e-5)
+        states, whole = (file["trainer"]["_trainer"]["optimizer"]["state"] for file in (found, expected))
+        assert states.keys() == whole.keys() and all(state["step"] == 4 for state in states.values())
+        for i, state in states.items():
+            torch.testing.assert_close(state["exp_avg"], whole[i]["exp_avg"], rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_from_the_last_checkpoint(tiny_keys: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    changes = {"OUTPUT_DIR": out, "SOLVER.MAX_ITER": 400, "SOLVER.CHECKPOINT_PERIOD": 5, "DATASETS.TEST": "()"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    log = tmp_path / "log.txt"
+    with log.open("w") as file:
+        command = [*torchrun, "--max-restarts", "1", *_program(tiny_keys | changes)]  # there is no --resume
+        process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 200
+        while "INFO: iter 20/" not in log.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(ranks[1]), signal.SIGKILL)
+        assert process.wait(500) == 0, log.read_text()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    said = log.read_text()
+    resumed = int(said.split("Resuming at iteration ")[1].split()[0])
+    assert resumed >= 20 and resumed % 5 == 0 and said.count("Resuming at") == 1
+    assert (out / "model_final.pth").is_file() and not list(out.glob("earlier_*"))
+    rows = [json.loads(line)["iteration"] for line in (out / "metrics.json").read_text().splitlines()]
+    assert rows == sorted(set(rows)) and rows[-1] == 399
+
+
+def test_one_process_divides_nothing() -> None:
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    assert shard(optimizer) is optimizer
+
+
+def test_the_traffic_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sn2fpn.distributed.get_world_size", lambda: 4)
+    model = nn.Linear(1024, 1024, bias=False)  # 4 MiB
+    line = traffic(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert line == "Each of 4 processes sends about 6.0 MiB per step (gradients of 4.0 MiB)"
