@@ -10,6 +10,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from ..errors import UserError, check_choice
+from .readings import depends_on
 
 __all__ = ["FORMATS", "check_image_size", "read_image", "read_image_size"]
 
@@ -56,6 +57,7 @@ def read_image(file_name: str | Path, format: str = "BGR") -> np.ndarray:
 def read_image_size(file_name: str | Path) -> tuple[int, int]:
     """Return the (height, width) of the upright image. Only the header of the file is read."""
     path = Path(file_name)
+    depends_on(path)
     with _open(path) as image:
         width, height = image.size
         turned = _orientation(image, path) >= 5

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..structures import box_of
-from .catalog import DatasetDicts
+from .records import DatasetDicts
 
 __all__ = ["find_doubts", "find_notes"]
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..ranges import check_count, check_number
-from .catalog import DatasetDicts
+from .records import DatasetDicts
 
 __all__ = [
     "SAMPLERS",

@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from ..structures import box_of
-from .catalog import DatasetDicts
+from .records import DatasetDicts
 
 __all__ = ["class_histogram", "size_histogram", "box_area", "SIZE_BINS"]
 

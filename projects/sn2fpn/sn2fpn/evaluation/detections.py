@@ -147,9 +147,9 @@ class DetectionEvaluator(DatasetEvaluator):
             raise UserError(f"{path}: expected a list of COCO results: {e}") from None
 
     @cached_property
-    def _records(self) -> list[dict[str, Any]]:
+    def _records(self) -> Sequence[dict[str, Any]]:
         """The data set dicts, which are read once, and only in the process that computes the scores."""
-        return DatasetCatalog.get(self._dataset_name)
+        return DatasetCatalog.read(self._dataset_name)
 
     def _score(self, detections: list[ImageDetections]) -> Results:
         """Compute the scores of detections, given as one entry per processed image in the order of the data set."""
