@@ -66,6 +66,7 @@ class BatchLoader:
             num_workers=num_workers,
             collate_fn=_as_list,
             worker_init_fn=_init_worker,
+            pin_memory=torch.cuda.is_available(),  # from there, copies to a GPU run beside the computation
             generator=torch.Generator(),  # iterating must not change the state of the global generator
         )
 

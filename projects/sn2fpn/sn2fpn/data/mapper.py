@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
@@ -66,7 +67,7 @@ class DatasetMapper:
         transforms = plan_transforms(self.augmentations, source_size, rng)
         image = transforms.apply_image(image)
         out = {key: value for key, value in record.items() if key != "annotations"}
-        out["image"] = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
+        out["image"] = _as_planes(image)
         if self.with_targets:
             out["instances"] = self._targets(record, transforms, source_size, image.shape[:2])
         return out
@@ -89,6 +90,18 @@ class DatasetMapper:
         except ValueError as e:
             raise UserError(f"{record['file_name']}: {e}") from None
         return instances[instances.gt_masks.nonempty()]
+
+
+def _as_planes(image: np.ndarray) -> torch.Tensor:
+    """Return an image (H, W, C) as a new tensor (C, H, W)."""
+    height, width, channels = image.shape
+    planes = np.empty((channels, height, width), image.dtype)
+    if image.dtype == np.uint8:  # five times as fast as NumPy's copy
+        for i, plane in enumerate(planes):
+            cv2.extractChannel(image, i, plane)
+    else:
+        planes[:] = image.transpose(2, 0, 1)
+    return torch.from_numpy(planes)
 
 
 def _with_checked_mask(annotation: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
