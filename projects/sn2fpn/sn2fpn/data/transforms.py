@@ -76,6 +76,10 @@ class Resize:
             return np.stack([self._pil(channel, filter) for channel in np.moveaxis(image, 2, 0)], axis=2)
         return np.asarray(Image.fromarray(image).resize(self.new[::-1], filter))
 
+    def apply_pil(self, image: Image.Image) -> Image.Image:
+        """Resize PIL's image, which gives the pixels of `apply_image`."""
+        return image if image.size == self.new[::-1] else image.resize(self.new[::-1], Image.Resampling.BILINEAR)
+
 
 @dataclass(frozen=True)
 class Flip:
