@@ -19,8 +19,8 @@ from sn2fpn.structures import BoxMode
 
 def image(number: int, masks: int = 0, points: int = 3, **more: Any) -> dict[str, Any]:
     box = {"bbox": [1.0, 2.0, 3.5, 4.0], "bbox_mode": BoxMode.XYWH_ABS, "category_id": number % 3, "iscrowd": 0}
-    polygon = np.random.default_rng(number).uniform(0, 90, 2 * points).tolist()
-    annotations = [box | ({"segmentation": [polygon]} if i < masks else {}) for i in range(3)]
+    polygons = np.random.default_rng(number).uniform(0, 90, (3, 2 * points)).tolist()
+    annotations = [box | ({"segmentation": [p]} if i < masks else {}) for i, p in enumerate(polygons)]
     return {
         "file_name": f"{number}.jpg",
         "height": 90,
