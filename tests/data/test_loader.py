@@ -128,3 +128,9 @@ def test_wrong_names_and_class_counts(shapes_cfg: Callable) -> None:
 def test_repeat_factor_sampler_runs(shapes_cfg: Callable) -> None:
     cfg = shapes_cfg("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler", "DATALOADER.REPEAT_THRESHOLD", 1.0)
     assert len(take(build_train_loader(cfg), 3)) == 3
+
+
+def test_memory_is_pinned_only_where_there_is_a_gpu(shapes_cfg: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    for there in (False, True):
+        monkeypatch.setattr("torch.cuda.is_available", lambda there=there: there)
+        assert build_train_loader(shapes_cfg())._loader.pin_memory is there

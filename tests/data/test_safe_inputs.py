@@ -279,5 +279,5 @@ def test_training_says_in_one_line_what_is_left_out(coco_set: Any, coco_name: st
     assert lines == [f"data set 'tiny_coco': 4 of 6 objects are not trained on ({kinds})"] * 2
     sizes = [r.getMessage() for r in caplog.records if "3 images, 4 boxes" in r.getMessage()]
     assert len(sizes) == 1  # the reader says it once
-    (warning, _) = [r.getMessage() for r in caplog.records if "problem(s)" in r.getMessage()]
+    (warning,) = [r.getMessage() for r in caplog.records if "problem(s)" in r.getMessage()]
     assert "2 of 6 objects are left out (1 without area, 1 of an unknown category)" in warning.splitlines()[0]

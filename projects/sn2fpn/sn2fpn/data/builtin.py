@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from .catalog import DatasetCatalog, DatasetDicts, MetadataCatalog, data_root
-from .coco import load_coco_json
+from .catalog import DatasetCatalog, MetadataCatalog, data_root
+from .coco import read_coco_once
 from .photos import CLASS_SETS, SPLITS
+from .records import Records
 from .shapes import CLASSES as SHAPE_CLASSES
 from .shapes import ensure_shapes
-from .voc import VOC_CLASSES, load_voc_instances
+from .voc import VOC_CLASSES, read_voc_once
 
 __all__ = ["register_builtin"]
 
@@ -49,32 +50,32 @@ def register_builtin() -> None:
 
 
 def _register_coco(name: str, find_root: Callable[[], Path], folder: str, json_name: str) -> None:
-    def load() -> DatasetDicts:
+    def load() -> Records:
         root = find_root()
         json_file, image_root = root / "annotations" / f"{json_name}.json", root / folder
         MetadataCatalog.get(name).set(json_file=str(json_file), image_root=str(image_root))
-        return load_coco_json(json_file, image_root, name)
+        return read_coco_once(json_file, image_root, name)
 
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(evaluator_type="coco")
 
 
 def _register_photos(name: str) -> None:
-    def load() -> DatasetDicts:
+    def load() -> Records:
         root = data_root() / "photos"
         json_file, image_root = root / f"{name}.json", root / "images"
         MetadataCatalog.get(name).set(json_file=str(json_file), image_root=str(image_root))
-        return load_coco_json(json_file, image_root, name)
+        return read_coco_once(json_file, image_root, name)
 
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(evaluator_type="coco")
 
 
 def _register_voc(name: str, year: int, split: str) -> None:
-    def load() -> DatasetDicts:
+    def load() -> Records:
         root = data_root() / f"VOC{year}"
         MetadataCatalog.get(name).set(dirname=str(root))
-        return load_voc_instances(root, split, VOC_CLASSES, name)
+        return read_voc_once(root, split, VOC_CLASSES, name)
 
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(evaluator_type="pascal_voc", year=year, split=split, thing_classes=list(VOC_CLASSES))

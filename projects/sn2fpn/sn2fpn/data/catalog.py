@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import ArgumentError, UserError
 from ..registry import Registry
 from ..structures import BoxMode, box_of
+from .records import DatasetDicts, Records
 from .values import clean_name
 
 __all__ = [
@@ -26,8 +27,6 @@ __all__ = [
     "data_root",
     "is_slice",
 ]
-
-DatasetDicts = list[dict[str, Any]]
 
 _IN_PIXELS = (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
 _SLICE = re.compile(r"(?P<name>.+)\[(?P<start>\d{0,18}):(?P<stop>\d{0,18})\]")
@@ -102,18 +101,29 @@ class _DatasetCatalog(Registry):
         return super().register(name, obj)
 
     def get(self, name: str, where: str = "") -> DatasetDicts:  # type: ignore[override]
-        """Read the data set `name`; `where` is the key or flag that the name came from.
+        """Read the data set `name` as a list; `where` is the key or flag that the name came from.
 
         Raises:
             UserError: the name is unknown, a slice is empty, files are missing or broken, or a function of the user's
                 own returns a box or a class that no model can be trained on.
         """
+        records = self.read(name, where)
+        return records.to_list() if isinstance(records, Records) else records
+
+    def read(self, name: str, where: str = "") -> Records | DatasetDicts:
+        """Read the data set `name`, whose records must not be changed; see `get`.
+
+        Returns:
+            The records as bytes if the data set was registered with a reader of this package, which reads unchanged
+            files once. Otherwise the list that the registered function returns.
+        """
         part = None if super().__contains__(name) else _SLICE.fullmatch(name)
         if part is None:
             records = super().get(name, where)()
-            _check_objects(records, name, where)
+            if not isinstance(records, Records):  # the readers of this package have checked theirs
+                _check_objects(records, name, where)
             return records
-        whole = self.get(part["name"], where)
+        whole = self.read(part["name"], where)
         MetadataCatalog.get(name).set(**MetadataCatalog.get(part["name"]).as_dict() | {"name": name})
         start, stop = (int(part[k]) if part[k] else None for k in ("start", "stop"))
         if not whole[start:stop]:
@@ -132,10 +142,7 @@ class _DatasetCatalog(Registry):
 
 
 def _check_objects(records: DatasetDicts, name: str, where: str) -> None:
-    """Check the boxes and classes of a data set, which a function of the user's own may have returned.
-
-    The readers of this package have checked theirs already, so that this only has to be fast for right ones.
-    """
+    """Check the boxes and classes of a data set that a function of the user's own has returned."""
     names = MetadataCatalog.get(name).get("thing_classes")
     classes = None if names is None else range(len(names))
     for record in records:
@@ -181,7 +188,7 @@ def check_registered(name: str, where: str = "") -> None:
 def class_names(name: str, where: str = "") -> list[str]:
     """Return the class names of a data set by contiguous id. The data set is read if they are not known yet."""
     if MetadataCatalog.get(name).get("thing_classes") is None or name not in DatasetCatalog:
-        DatasetCatalog.get(name, where)
+        DatasetCatalog.read(name, where)
     names = MetadataCatalog.get(name).get("thing_classes")
     if names is None:
         source = f"{where}: " if where else ""

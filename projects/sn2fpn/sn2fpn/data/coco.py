@@ -15,9 +15,11 @@ from .coco_images import CocoImages
 from .coco_objects import convert_annotation
 from .plausible import find_doubts
 from .problems import BUILT_IN_HINT, Problems, Unusable, log_once
+from .readings import depends_on, read_once
+from .records import Records, paused_collection
 from .values import clean_name, read_whole
 
-__all__ = ["load_coco_json", "read_categories", "register_coco_instances"]
+__all__ = ["load_coco_json", "read_categories", "read_coco_once", "register_coco_instances"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ def register_coco_instances(
         ArgumentError: the name is not usable as the name of a folder.
         KeyError: the name is taken.
     """
-    DatasetCatalog.register(name, lambda: load_coco_json(json_file, image_root, name, allow_outside=allow_outside))
+    DatasetCatalog.register(name, lambda: read_coco_once(json_file, image_root, name, allow_outside=allow_outside))
     MetadataCatalog.get(name).set(
         json_file=str(json_file), image_root=str(image_root), evaluator_type="coco", **metadata
     )
@@ -67,30 +69,46 @@ def load_coco_json(
         UserError: the file is missing or truncated, a part is missing or wrong, ids of images or categories repeat, or
             a file name leads outside of `image_root`.
     """
-    path = Path(json_file)
+    with paused_collection():
+        records, metadata = _read_coco(Path(json_file), Path(image_root), dataset_name, allow_outside)
+    if dataset_name is not None:
+        MetadataCatalog.get(dataset_name).set(**metadata)
+    return records
+
+
+def read_coco_once(
+    json_file: str | Path, image_root: str | Path, dataset_name: str, *, allow_outside: bool = False
+) -> Records:
+    """Read a COCO instances file unless this process has read it already; see `load_coco_json` and `read_once`."""
+    return read_once(dataset_name, _read_coco, Path(json_file), Path(image_root), dataset_name, allow_outside)
+
+
+def _read_coco(
+    path: Path, image_root: Path, dataset_name: str | None, allow_outside: bool
+) -> tuple[DatasetDicts, dict[str, Any]]:
+    """Return data set dicts, and the class names and the mapping of ids as metadata; see `load_coco_json`."""
     content = _read_json(path)
     images = _part(content, "images", path)
     annotations = _part(content, "annotations", path) if "annotations" in content else None
     id_map, names = _categories(_part(content, "categories", path), path)
-    if dataset_name is not None:
-        MetadataCatalog.get(dataset_name).set(thing_classes=names, thing_dataset_id_to_contiguous_id=id_map)
-    kept = 0
+    kept = total = 0
     with Problems(f"data set {dataset_name or path.name!r}") as problems:
-        records = CocoImages(path, Path(image_root), allow_outside, problems)
+        records = CocoImages(path, image_root, allow_outside, problems)
         records.read(images, annotated=annotations is not None)
         if annotations is not None:
+            total = len(annotations)
             kept = _read_annotations(annotations, records, id_map, path, problems)
         found = records.in_order()
         for doubt in find_doubts(found):
             problems.remark(path, doubt)
-    if annotations and found and not kept:
+    if total and found and not kept:
         raise UserError(
-            f"{path}: none of its {len(annotations)} annotations is usable; "
+            f"{path}: none of its {total} annotations is usable; "
             "check that its images, categories and annotations belong together"
         )
     objects = f"{kept} boxes" if annotations is not None else "no annotations (for prediction only)"
     log_once(logger, f"{path}: {len(found)} images, {objects}, {len(names)} classes")
-    return found
+    return found, {"thing_classes": names, "thing_dataset_id_to_contiguous_id": id_map}
 
 
 def read_categories(json_file: str | Path) -> tuple[dict[int, int], list[str]]:
@@ -107,6 +125,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         hint = nearby_files(path, "*.json") or BUILT_IN_HINT
         raise UserError(f"{path}: annotation file does not exist{hint}")
+    depends_on(path)
     try:
         content = json.loads(path.read_bytes())
     except json.JSONDecodeError as e:
@@ -160,33 +179,43 @@ def _categories(categories: list[dict[str, Any]], path: Path) -> tuple[dict[int,
 def _read_annotations(
     annotations: list[dict[str, Any]], images: CocoImages, id_map: Mapping[int, int], path: Path, problems: Problems
 ) -> int:
-    """Append the valid annotations to the data set dicts of their images, and return their number."""
+    """Append the valid annotations to the data set dicts of their images, and return their number.
+
+    The list of annotations is emptied on the way, so that nothing is held twice.
+    """
     problems.objects = len(annotations)
     seen: set[Any] = set()
     kept = 0
     for i, annotation in enumerate(annotations):
+        annotations[i] = {}
         ann_id = annotation.get("id")
-        label = f"annotation {ann_id}" if isinstance(ann_id, (int, str)) else f"annotations[{i}]"
         if isinstance(ann_id, (int, str)):
             if ann_id in seen:
-                problems.change(path, f"{label}: the id occurs more than once; all boxes with it are kept", "repeated")
+                reason = f"{_label(annotation, i)}: the id occurs more than once; all boxes with it are kept"
+                problems.change(path, reason, "repeated")
             seen.add(ann_id)
         try:
             record = images.find(annotation.get("image_id"))
         except KeyError:
             reason = f"refers to image {annotation.get('image_id')!r}, which is not in 'images'"
-            problems.leave_out(path, label, Unusable("of an unknown image", reason))
+            problems.leave_out(path, _label(annotation, i), Unusable("of an unknown image", reason))
             continue
         if record is None:  # the image is refused, which its objects need not repeat
             continue
-        label = f"{label} (image {record['image_id']!r}, {record['file_name']})"
         try:
             converted, changes = convert_annotation(annotation, id_map, record["height"], record["width"])
         except Unusable as e:
-            problems.leave_out(path, label, e)
+            problems.leave_out(path, _label(annotation, i, record), e)
             continue
         for what, kind in changes:
-            problems.change(path, f"{label}: {what}", kind)
+            problems.change(path, f"{_label(annotation, i, record)}: {what}", kind)
         record["annotations"].append(converted)
         kept += 1
     return kept
+
+
+def _label(annotation: Mapping[str, Any], index: int, record: Mapping[str, Any] | None = None) -> str:
+    """Return the name of an annotation, and of its image if it is known, for messages."""
+    ann_id = annotation.get("id")
+    label = f"annotation {ann_id}" if isinstance(ann_id, (int, str)) else f"annotations[{index}]"
+    return label if record is None else f"{label} (image {record['image_id']!r}, {record['file_name']})"

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .catalog import DatasetDicts
 from .files import path_inside
 from .images import read_image_size
 from .masks import MAX_PIXELS
 from .problems import Problems
+from .records import DatasetDicts
 from .values import read_whole
 
 __all__ = ["CocoImages"]

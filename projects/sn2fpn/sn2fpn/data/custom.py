@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import UserError, argument_names, did_you_mean
-from .catalog import DatasetCatalog, DatasetDicts, MetadataCatalog
+from .catalog import DatasetCatalog, MetadataCatalog
 from .coco import register_coco_instances
+from .records import Records
 from .values import clean_name
-from .voc import find_voc_classes, load_voc_instances
+from .voc import read_voc_once
 
 __all__ = ["register_custom"]
 
@@ -89,10 +90,8 @@ def _register_coco(entry: dict[str, Any]) -> None:
 def _register_voc(entry: dict[str, Any]) -> None:
     name, root, split = entry["NAME"], entry["ROOT"], entry["SPLIT"]
 
-    def load() -> DatasetDicts:
-        classes = entry.get("CLASSES") or find_voc_classes(root)
-        MetadataCatalog.get(name).set(thing_classes=classes)
-        return load_voc_instances(root, split, classes, name, allow_outside=entry.get("ALLOW_OUTSIDE", False))
+    def load() -> Records:
+        return read_voc_once(root, split, entry.get("CLASSES"), name, allow_outside=entry.get("ALLOW_OUTSIDE", False))
 
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(evaluator_type="pascal_voc", dirname=root, split=split, year=entry.get("YEAR", 2012))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError, did_you_mean
-from .catalog import DatasetDicts
+from .readings import depends_on
 
 __all__ = ["PictureFolder", "check_files_exist", "explain_missing", "find_missing", "path_inside"]
 
@@ -73,6 +74,7 @@ class PictureFolder:
         usual = path_inside(self._folder, f"{stem}.jpg", self._allow_outside)
         path = Path(usual)
         if path.parent not in self._names:
+            depends_on(path.parent)
             self._names[path.parent] = _list_names(path.parent)
         names = self._names[path.parent]
         choices = [path.name, re.split(r"[\\/]", named or "")[-1], *(path.stem + ending for ending in _ENDINGS)]
@@ -80,7 +82,7 @@ class PictureFolder:
         return usual if name == path.name else str(path.parent / name)
 
 
-def check_files_exist(dataset_dicts: DatasetDicts) -> None:
+def check_files_exist(dataset_dicts: Sequence[Mapping[str, Any]]) -> None:
     """Check that all image files exist, so that a missing file does not stop a run after hours.
 
     Raises:
@@ -91,17 +93,18 @@ def check_files_exist(dataset_dicts: DatasetDicts) -> None:
         raise UserError(explain_missing(missing, len(dataset_dicts)))
 
 
-def find_missing(dataset_dicts: DatasetDicts) -> list[Path]:
+def find_missing(dataset_dicts: Iterable[Mapping[str, Any]]) -> list[Path]:
     """Return the image files that do not exist. Each folder is listed once, which is fast on network file systems.
 
     Raises:
         UserError: a folder may not be read.
     """
-    wanted: dict[Path, list[str]] = {}
-    for path in (Path(d["file_name"]) for d in dataset_dicts):
-        wanted.setdefault(path.parent, []).append(path.name)
-    existing = {folder: _list_names(folder) for folder in wanted}
-    return [folder / name for folder, names in wanted.items() for name in names if name not in existing[folder]]
+    wanted: dict[str, list[str]] = {}
+    for record in dataset_dicts:
+        folder, name = os.path.split(record["file_name"])
+        wanted.setdefault(folder, []).append(name)
+    existing = {folder: _list_names(Path(folder)) for folder in wanted}
+    return [Path(folder, name) for folder, names in wanted.items() for name in names if name not in existing[folder]]
 
 
 def _list_names(folder: Path) -> set[str]:

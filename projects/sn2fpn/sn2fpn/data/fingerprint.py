@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from .catalog import DatasetDicts
+from .records import DatasetDicts
 
 __all__ = ["dataset_fingerprint"]
 

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from ..errors import UserError, check_choice
+from .readings import depends_on
 
-__all__ = ["FORMATS", "check_image_size", "read_image", "read_image_size"]
+__all__ = ["FORMATS", "as_array", "check_image_size", "decode_image", "read_image", "read_image_size"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +37,13 @@ def read_image(file_name: str | Path, format: str = "BGR") -> np.ndarray:
         ArgumentError: `format` is unknown.
         UserError: the file is missing, empty, truncated or not decodable.
     """
+    return as_array(decode_image(file_name, format), format)
+
+
+def decode_image(file_name: str | Path, format: str = "BGR") -> Image.Image:
+    """Read an image file as PIL's image of the mode "RGB", or "L" for the format "L"; see `read_image`."""
     check_choice("format", format, FORMATS)
-    path = Path(file_name)
+    path, mode = Path(file_name), "L" if format == "L" else "RGB"
     with _open(path) as image:
         deep = _has_16_bits(image)
         try:
@@ -45,30 +51,38 @@ def read_image(file_name: str | Path, format: str = "BGR") -> np.ndarray:
             upright = ImageOps.exif_transpose(image) if _orientation(image, path) > 1 else image
         except Exception as e:  # decoders raise errors of many types for damaged files
             raise _undecodable(path, e) from None
-        pixels = np.asarray(_to_8_bits(upright, path).convert("L" if format == "L" else "RGB"))
-    if deep and pixels.max() < _DARK:
-        _warn_dark(path, int(pixels.max()))
-    if format == "L":
-        return pixels[:, :, None]
-    return np.ascontiguousarray(pixels[:, :, ::-1]) if format == "BGR" else pixels
+        shallow = _to_8_bits(upright, path)
+        out = shallow if shallow.mode == mode else shallow.convert(mode)
+    if deep and (brightest := int(np.max(out.getextrema()))) < _DARK:
+        _warn_dark(path, brightest)
+    return out
+
+
+def as_array(image: Image.Image, format: str) -> np.ndarray:
+    """Return what `read_image` returns for an image of `decode_image`."""
+    if format == "BGR":  # PIL turns the channels round while it copies them; NumPy takes four times as long
+        return np.frombuffer(bytearray(image.tobytes("raw", "BGR")), np.uint8).reshape(image.height, image.width, 3)
+    return np.asarray(image).reshape(image.height, image.width, -1)
 
 
 def read_image_size(file_name: str | Path) -> tuple[int, int]:
     """Return the (height, width) of the upright image. Only the header of the file is read."""
     path = Path(file_name)
+    depends_on(path)
     with _open(path) as image:
         width, height = image.size
         turned = _orientation(image, path) >= 5
     return (width, height) if turned else (height, width)
 
 
-def check_image_size(record: dict, image: np.ndarray) -> None:
+def check_image_size(record: dict, image: np.ndarray | Image.Image) -> None:
     """Check that an image has the size that its data set dict gives, because the boxes only fit that size.
 
     Raises:
         UserError: the sizes differ.
     """
-    found, expected = image.shape[:2], (record.get("height"), record.get("width"))
+    found = image.size[::-1] if isinstance(image, Image.Image) else image.shape[:2]
+    expected = (record.get("height"), record.get("width"))
     if found != expected:
         raise UserError(
             f"{record['file_name']}: the image is {found[1]}x{found[0]} (width x height) but the annotations "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import pickle
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from .. import distributed
 from ..errors import ArgumentError, UserError, argument_names, check_choice
-from .catalog import DatasetDicts
 from .files import check_files_exist
 from .mapper import DatasetMapper, build_mapper
+from .records import DatasetDicts, Records
 from .samplers import (
     SAMPLERS,
     BatchStream,
@@ -28,7 +27,7 @@ from .samplers import (
     repeat_factors,
     sample_rng,
 )
-from .selection import MASK_KEYS, check_classes, get_dataset_dicts, keep_learnable, mask_format_of, require_annotations
+from .selection import MASK_KEYS, check_classes, keep_learnable, mask_format_of, read_records, require_annotations
 from .statistics import class_histogram
 from .workers import batches_of
 
@@ -53,7 +52,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        dataset_dicts: DatasetDicts,
+        dataset_dicts: DatasetDicts | Records,
         mapper: DatasetMapper,
         batches: Iterable[list[Sample]],
         seed: int = 0,
@@ -67,6 +66,7 @@ class BatchLoader:
             num_workers=num_workers,
             collate_fn=_as_list,
             worker_init_fn=_init_worker,
+            pin_memory=torch.cuda.is_available(),  # from there, copies to a GPU run beside the computation
             generator=torch.Generator(),  # iterating must not change the state of the global generator
         )
 
@@ -85,23 +85,18 @@ class BatchLoader:
 class _MappedDataset(Dataset):
     """A dataset that stores data set dicts as bytes, which worker processes share, and maps them on access."""
 
-    def __init__(self, dataset_dicts: DatasetDicts, mapper: DatasetMapper, seed: int) -> None:
-        # Reading a Python object changes its reference count, so that forked workers copy it. Bytes stay shared.
-        packed = [np.frombuffer(pickle.dumps(d, protocol=-1), dtype=np.uint8) for d in dataset_dicts]
-        self._ends = np.cumsum([len(p) for p in packed])
-        self._bytes = np.concatenate(packed)
+    def __init__(self, dataset_dicts: DatasetDicts | Records, mapper: DatasetMapper, seed: int) -> None:
+        self._records = Records.of(dataset_dicts)
         self._mapper = mapper
         self._seed = seed
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._records)
 
     def __getitem__(self, sample: Sample) -> dict[str, Any] | UserError:
         position, index = sample
-        start = self._ends[index - 1] if index else 0
-        record = pickle.loads(memoryview(self._bytes)[start : self._ends[index]])
         try:
-            return self._mapper(record, sample_rng(self._seed, position))
+            return self._mapper(self._records[index], sample_rng(self._seed, position))
         except UserError as e:  # returned instead of raised, because the loader adds the worker's traceback to errors
             return e
 
@@ -122,15 +117,16 @@ def build_train_loader(
         UserError: a data set is unknown or cannot be read, or image files are missing.
     """
     mapper, c = build_mapper(cfg, is_train=True), cfg.DATALOADER
+    records: DatasetDicts | Records
     if dataset_dicts is None:
         with argument_names({"filter_empty": "DATALOADER.FILTER_EMPTY_ANNOTATIONS", "mask_format": MASK_KEYS}):
-            dataset_dicts = get_dataset_dicts(
+            records = read_records(
                 cfg.DATASETS.TRAIN, c.FILTER_EMPTY_ANNOTATIONS, "DATASETS.TRAIN", mask_format_of(cfg)
             )
-        names = check_classes(cfg, cfg.DATASETS.TRAIN)
-        logger.info("Training data %s:\n%s", ", ".join(cfg.DATASETS.TRAIN), class_histogram(dataset_dicts, names))
+        table = class_histogram(records.without_masks(), check_classes(cfg, cfg.DATASETS.TRAIN))
+        logger.info("Training data %s:\n%s", ", ".join(cfg.DATASETS.TRAIN), table)
     else:
-        dataset_dicts = keep_learnable(cfg, dataset_dicts, "the training data")
+        records = keep_learnable(cfg, dataset_dicts, "the training data")
     keys = {
         "total_batch_size": "SOLVER.IMS_PER_BATCH",
         "sampler": "DATALOADER.SAMPLER_TRAIN",
@@ -138,7 +134,7 @@ def build_train_loader(
     }
     with argument_names(keys):
         return make_train_loader(
-            dataset_dicts,
+            records,
             mapper,
             total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
             num_workers=c.NUM_WORKERS,
@@ -152,7 +148,7 @@ def build_train_loader(
 
 
 def make_train_loader(
-    dataset: DatasetDicts,
+    dataset: DatasetDicts | Records,
     mapper: DatasetMapper,
     *,
     total_batch_size: int,
@@ -188,18 +184,20 @@ def make_train_loader(
         expected = f"expected a multiple of the number of processes ({world_size})"
         raise ArgumentError("total_batch_size", f"{expected}, found {total_batch_size}")
     check_choice("sampler", sampler, SAMPLERS)
-    require_annotations(dataset, "the training data")
-    check_files_exist(dataset)
+    records = _packed(dataset, mapper)
+    bare = records.without_masks()
+    require_annotations(bare, "the training data")
+    check_files_exist(bare)
     seed = _resolve_seed(seed)
     if sampler == "RepeatFactorTrainingSampler":
         with argument_names({"threshold": "repeat_threshold"}):
-            factors = repeat_factors(dataset, repeat_threshold, repeat_sqrt)
+            factors = repeat_factors(bare, repeat_threshold, repeat_sqrt)
         indices: TrainingSampler = RepeatFactorTrainingSampler(factors, seed)
     else:
-        indices = TrainingSampler(len(dataset), seed)
-    wide = [d["width"] > d["height"] for d in dataset] if aspect_ratio_grouping else None
+        indices = TrainingSampler(len(records), seed)
+    wide = [d["width"] > d["height"] for d in bare] if aspect_ratio_grouping else None
     batches = BatchStream(indices, total_batch_size // world_size, distributed.get_rank(), world_size, wide, start_iter)
-    return BatchLoader(_without_unused_masks(dataset, mapper), mapper, batches, seed, num_workers)
+    return BatchLoader(records, mapper, batches, seed, num_workers)
 
 
 def build_test_loader(cfg: Any, name: str, *, with_targets: bool = False) -> BatchLoader:
@@ -214,23 +212,25 @@ def build_test_loader(cfg: Any, name: str, *, with_targets: bool = False) -> Bat
     """
     with argument_names({"mask_format": MASK_KEYS}):
         mask_format = mask_format_of(cfg) if with_targets else None
-        dataset_dicts = get_dataset_dicts(name, where="DATASETS.TEST", mask_format=mask_format)
+        records = read_records(name, where="DATASETS.TEST", mask_format=mask_format)
     check_classes(cfg, name)
     mapper = build_mapper(cfg, is_train=False, with_targets=with_targets)
-    return make_test_loader(dataset_dicts, mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
+    return make_test_loader(records, mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
 
 
-def make_test_loader(dataset: DatasetDicts, mapper: DatasetMapper, *, num_workers: int = 4) -> BatchLoader:
+def make_test_loader(dataset: DatasetDicts | Records, mapper: DatasetMapper, *, num_workers: int = 4) -> BatchLoader:
     """Make a loader with one image per batch and each image once over all processes.
 
     See `make_train_loader` for the arguments.
     """
+    records = _packed(dataset, mapper)
+    bare = records.without_masks()
     if getattr(mapper, "with_targets", False):
-        require_annotations(dataset, "the data for losses")
-    check_files_exist(dataset)
-    sampler = InferenceSampler(len(dataset), distributed.get_rank(), distributed.get_world_size())
+        require_annotations(bare, "the data for losses")
+    check_files_exist(bare)
+    sampler = InferenceSampler(len(records), distributed.get_rank(), distributed.get_world_size())
     batches = [[s] for s in sampler]
-    return BatchLoader(_without_unused_masks(dataset, mapper), mapper, batches, num_workers=num_workers)
+    return BatchLoader(records, mapper, batches, num_workers=num_workers)
 
 
 def _resolve_seed(seed: int) -> int:
@@ -240,16 +240,10 @@ def _resolve_seed(seed: int) -> int:
     return distributed.broadcast_object(int(np.random.SeedSequence().generate_state(1)[0]))
 
 
-def _without_unused_masks(dataset: DatasetDicts, mapper: DatasetMapper) -> DatasetDicts:
-    """Drop the masks if the mapper does not use them, because they take most of the memory."""
-    if not isinstance(mapper, DatasetMapper) or (mapper.with_targets and mapper.mask_format):
-        return dataset
-    return [
-        {**d, "annotations": [{k: v for k, v in a.items() if k != "segmentation"} for a in d["annotations"]]}
-        if "annotations" in d
-        else d
-        for d in dataset
-    ]
+def _packed(dataset: DatasetDicts | Records, mapper: DatasetMapper) -> Records:
+    """Return data set dicts as bytes, without the masks if the mapper does not use them: they are most of the bytes."""
+    unused = isinstance(mapper, DatasetMapper) and not (mapper.with_targets and mapper.mask_format)
+    return Records.of(dataset, with_masks=not unused)
 
 
 def _as_list(batch: list[Any]) -> list[Any]:

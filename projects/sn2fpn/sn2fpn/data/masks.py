@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ MASK_FORMATS = ("polygon", "bitmask")
 # Annotations often cross the border by a rounding error. Only what is further outside is clipped.
 BORDER_TOLERANCE_PX = 1.0
 _FAR = 1e9
+_NUMBERS = {int, float}
 MAX_PIXELS = 2**31 - 1  # pycocotools counts the pixels of a mask in 32 bits
 
 
@@ -52,6 +54,8 @@ def check_and_clip(segmentation: Any, height: int, width: int) -> tuple[Any, boo
         return _check_rle(segmentation, height, width), False
     if not isinstance(segmentation, list):
         raise ValueError(f"segmentation is {type(segmentation).__name__}, expected polygons or RLE")
+    if segmentation and all(_is_usual(polygon, height, width) for polygon in segmentation):
+        return segmentation, False
     if segmentation and all(isinstance(v, (int, float)) for v in segmentation):
         segmentation = [segmentation]  # a single polygon that is not in a list
     arrays = [_as_array(polygon) for polygon in segmentation]
@@ -64,6 +68,22 @@ def check_and_clip(segmentation: Any, height: int, width: int) -> tuple[Any, boo
     if not inside:
         raise ValueError(f"segmentation lies outside the {width}x{height} image")
     return inside, any(c is not None for c in clipped)
+
+
+def _is_usual(polygon: Any, height: int, width: int) -> bool:
+    """Return whether a polygon is a list of three or more points in its image, as nearly all are.
+
+    This is what `check_and_clip` checks with arrays, which takes several times as long for lists of this length.
+    """
+    if type(polygon) is not list or len(polygon) < 6 or len(polygon) % 2 or not {*map(type, polygon)} <= _NUMBERS:
+        return False
+    try:
+        finite = math.isfinite(sum(polygon))  # where a number is NaN, the order of the others is not defined
+    except OverflowError:
+        return False
+    t = BORDER_TOLERANCE_PX
+    inside = max(polygon[::2]) <= width + t and max(polygon[1::2]) <= height + t
+    return finite and inside and min(polygon) >= -t
 
 
 def _as_array(polygon: Any) -> np.ndarray:

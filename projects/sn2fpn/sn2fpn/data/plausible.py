@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from ..structures import box_of
-from .catalog import DatasetDicts
+from .records import DatasetDicts, Records
 
 __all__ = ["find_doubts", "find_notes"]
 
 _SHOWN = 10  # number of class names in a line
 
 
-def find_doubts(records: DatasetDicts) -> Iterator[str]:
+def find_doubts(records: DatasetDicts | Records) -> Iterator[str]:
     """Yield one line for each reason why a model cannot learn from a data set, although its objects are valid."""
     objects = [a for record in records for a in record.get("annotations", ())]
     if not objects:

@@ -17,7 +17,17 @@ from typing import NamedTuple
 
 from ..errors import UserError
 
-__all__ = ["BUILT_IN_HINT", "Problem", "Problems", "Unusable", "collect_problems", "count_left_out", "log_once"]
+__all__ = [
+    "BUILT_IN_HINT",
+    "Problem",
+    "Problems",
+    "Unusable",
+    "add_left_out",
+    "are_collected",
+    "collect_problems",
+    "count_left_out",
+    "log_once",
+]
 
 BUILT_IN_HINT = " (built-in data sets are read from $DETECTRON2_DATASETS, default ./datasets; see datasets/README.md)"
 """What the message of a missing annotation file ends with, where no similar file lies beside it."""
@@ -74,6 +84,17 @@ def count_left_out() -> Iterator[Counter[str]]:
         yield counts
     finally:
         _left_out.reset(token)
+
+
+def add_left_out(counts: Counter[str]) -> None:
+    """Add to what `count_left_out` counts, for a data set whose objects were left out when it was read before."""
+    if (total := _left_out.get()) is not None:
+        total.update(counts)
+
+
+def are_collected() -> bool:
+    """Return whether problems are being collected (see `collect_problems`)."""
+    return _collected.get() is not None
 
 
 def log_once(logger: logging.Logger, text: str) -> None:

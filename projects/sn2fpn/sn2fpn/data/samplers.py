@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..ranges import check_count, check_number
-from .catalog import DatasetDicts
+from .records import DatasetDicts, Records
 
 __all__ = [
     "SAMPLERS",
@@ -87,7 +87,7 @@ class RepeatFactorTrainingSampler(TrainingSampler):
         return rng.permutation(np.repeat(np.arange(self.size), times))
 
 
-def repeat_factors(dataset_dicts: DatasetDicts, threshold: float, sqrt: bool = True) -> list[float]:
+def repeat_factors(dataset_dicts: DatasetDicts | Records, threshold: float, sqrt: bool = True) -> list[float]:
     """Compute how often each image should appear, so that images with rare classes appear more often.
 
     If f(c) is the share of the images that contain class c, the repeat factor of the class is

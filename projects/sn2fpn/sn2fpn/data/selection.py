@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from ..errors import ArgumentError, UserError, argument_names
-from .catalog import DatasetCatalog, DatasetDicts, as_names, class_names
+from .catalog import DatasetCatalog, as_names, class_names
 from .plausible import find_doubts
 from .problems import count_left_out
+from .records import DatasetDicts, Records
 
 __all__ = [
     "check_classes",
@@ -22,6 +23,7 @@ __all__ = [
     "keep_learnable",
     "keep_masked",
     "mask_format_of",
+    "read_records",
     "require_annotations",
 ]
 
@@ -49,48 +51,60 @@ def get_dataset_dicts(
         UserError: a name is unknown, a data set cannot be read or has no image, or the classes differ; or a data set
             without annotations is asked for objects by `filter_empty` or `mask_format`.
     """
+    return read_records(names, filter_empty, where, mask_format).to_list()
+
+
+def read_records(
+    names: str | Sequence[str], filter_empty: bool = False, where: str = "", mask_format: str | None = None
+) -> Records:
+    """Read one or several data sets in the form of bytes; see `get_dataset_dicts`."""
     names = as_names(names, where)
-    dicts = []
-    for name in names:
-        if filter_empty or mask_format is not None:
-            dicts += _read_for_training(name, where, mask_format)
-        else:
-            dicts += DatasetCatalog.get(name, where)
+    if filter_empty or mask_format is not None:
+        parts = [_read_for_training(name, where, mask_format) for name in names]
+    else:
+        parts = [Records.of(DatasetCatalog.read(name, where)) for name in names]
     _check_same_classes(names)
     listed = f"data set {', '.join(names)}"
-    if not dicts:
+    records = Records.joined(parts)
+    if not records:
         raise UserError(f"{listed}: has no images")
     if not filter_empty:
-        return dicts
-    usable = [d for d in dicts if any(not a.get("iscrowd", 0) for a in d["annotations"])]
+        return records
+    bare = records.without_masks()
+    usable = [i for i, d in enumerate(bare) if any(not a.get("iscrowd", 0) for a in d["annotations"])]
     if not usable:
-        reasons = "".join(f"; {doubt}" for doubt in find_doubts(dicts))
-        none = f"none of the {len(dicts)} images of {listed} has a box to train on"
+        reasons = "".join(f"; {doubt}" for doubt in find_doubts(bare))
+        none = f"none of the {len(records)} images of {listed} has a box to train on"
         raise ArgumentError("filter_empty", none + reasons)
-    if len(usable) < len(dicts):
-        logger.info("%d of %d images have no box and are left out", len(dicts) - len(usable), len(dicts))
-    return usable
+    if len(usable) < len(records):
+        logger.info("%d of %d images have no box and are left out", len(records) - len(usable), len(records))
+    return records.select(usable)
 
 
-def _read_for_training(name: str, where: str, mask_format: str | None) -> DatasetDicts:
+def _read_for_training(name: str, where: str, mask_format: str | None) -> Records:
     """Read a data set, and log in one line how many of its objects are not trained on, by kind."""
     what = f"data set {name!r}"
     with count_left_out() as left_out:
-        records = DatasetCatalog.get(name, where)
-    require_annotations(records, what)
+        records = Records.of(DatasetCatalog.read(name, where))
+    require_annotations(records.without_masks(), what)
+    objects, crowds = _count_objects(records)
     kept = records if mask_format is None else keep_masked(records, mask_format, what)
-    objects = sum(len(r["annotations"]) for r in records)
-    crowds = sum(bool(a.get("iscrowd", 0)) for r in records for a in r["annotations"])
     total = objects + sum(left_out.values())
     left_out["crowd regions"] += crowds
-    left_out["without a mask"] += objects - sum(len(r["annotations"]) for r in kept)
+    left_out["without a mask"] += 0 if kept is records else objects - _count_objects(kept)[0]
     if kinds := [f"{count} {kind}" for kind, count in left_out.most_common() if count]:
         count = sum(left_out.values())
         logger.info("%s: %d of %d objects are not trained on (%s)", what, count, total, ", ".join(kinds))
     return kept
 
 
-def require_annotations(dataset_dicts: DatasetDicts, what: str) -> None:
+def _count_objects(records: Records) -> tuple[int, int]:
+    """Return the numbers of objects and of crowd regions."""
+    flags = [bool(a.get("iscrowd", 0)) for r in records.without_masks() for a in r["annotations"]]
+    return len(flags), sum(flags)
+
+
+def require_annotations(dataset_dicts: Sequence[Mapping[str, Any]], what: str) -> None:
     """Check that all images have a list of annotations, which may be empty.
 
     Args:
@@ -113,7 +127,7 @@ def mask_format_of(cfg: Any) -> str | None:
     return cfg.INPUT.MASK_FORMAT if cfg.MODEL.MASK_ON else None
 
 
-def keep_learnable(cfg: Any, dataset_dicts: DatasetDicts, what: str) -> DatasetDicts:
+def keep_learnable(cfg: Any, dataset_dicts: DatasetDicts | Records, what: str) -> DatasetDicts | Records:
     """Return the images with the objects that the model of a configuration can learn from.
 
     A model with masks cannot learn from objects without masks; see `keep_masked` for the arguments and errors.
@@ -123,7 +137,7 @@ def keep_learnable(cfg: Any, dataset_dicts: DatasetDicts, what: str) -> DatasetD
         return dataset_dicts if mask_format is None else keep_masked(dataset_dicts, mask_format, what)
 
 
-def keep_masked(dataset_dicts: DatasetDicts, mask_format: str, what: str) -> DatasetDicts:
+def keep_masked(dataset_dicts: DatasetDicts | Records, mask_format: str, what: str) -> DatasetDicts | Records:
     """Return the images with only those objects that have a mask. Crowd regions are kept.
 
     Objects without a mask are left out, with one warning, because they could teach the boxes but not the masks.
@@ -137,10 +151,10 @@ def keep_masked(dataset_dicts: DatasetDicts, mask_format: str, what: str) -> Dat
         UserError: an image has no list of annotations.
     """
     require_annotations(dataset_dicts, what)
-    kept: DatasetDicts = []
+    changed: dict[int, dict[str, Any]] = {}
     total = left_out = 0
     example = ""
-    for record in dataset_dicts:
+    for i, record in enumerate(dataset_dicts):
         annotations = []
         for annotation in record["annotations"]:
             segmentation, crowd = annotation.get("segmentation"), annotation.get("iscrowd", 0)
@@ -156,7 +170,8 @@ def keep_masked(dataset_dicts: DatasetDicts, mask_format: str, what: str) -> Dat
                     f"{record['file_name']}; set it to 'bitmask'",
                 )
             annotations.append(annotation)
-        kept.append({**record, "annotations": annotations})
+        if len(annotations) < len(record["annotations"]):
+            changed[i] = {**record, "annotations": annotations}
     if total and left_out == total:
         raise ArgumentError(
             "mask_format",
@@ -167,7 +182,9 @@ def keep_masked(dataset_dicts: DatasetDicts, mask_format: str, what: str) -> Dat
         logger.warning(
             "%s: %d of %d objects have no mask and are left out, the first one in %s", what, left_out, total, example
         )
-    return kept
+    if isinstance(dataset_dicts, Records):
+        return dataset_dicts.replaced(changed)
+    return [changed.get(i, record) for i, record in enumerate(dataset_dicts)]
 
 
 def check_classes(cfg: Any, names: str | Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from ..structures import box_of
-from .catalog import DatasetDicts
+from .records import DatasetDicts, Records
 
 __all__ = ["class_histogram", "size_histogram", "box_area", "SIZE_BINS"]
 
@@ -17,7 +17,7 @@ SIZE_BINS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, flo
 """COCO's ranges of an object's area in square pixels."""
 
 
-def class_histogram(dataset_dicts: DatasetDicts, names: Sequence[str], columns: int = 3) -> str:
+def class_histogram(dataset_dicts: DatasetDicts | Records, names: Sequence[str], columns: int = 3) -> str:
     """Return a table of the boxes (without crowd regions) and images of each class, with totals."""
     boxes, images = Counter[int](), Counter[int]()
     crowds = 0

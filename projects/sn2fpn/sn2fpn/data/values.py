@@ -20,7 +20,8 @@ _LARGEST = 2**63 - 1  # numpy and pycocotools keep ids as 64-bit integers
 def is_number(value: Any) -> bool:
     """Return whether a JSON value is a finite number. An integer that no float can hold is not."""
     try:
-        return type(value) in (int, float) and math.isfinite(value)
+        kind = type(value)
+        return (kind is float or kind is int) and math.isfinite(value)
     except OverflowError:
         return False
 
@@ -35,6 +36,8 @@ def read_flag(value: Any, name: str) -> bool:
     Raises:
         ValueError: the value is something else.
     """
+    if type(value) is int and 0 <= value <= 1:  # as nearly all are
+        return bool(value)
     text = "" if value is None else str(value).strip().lower() if isinstance(value, (str, int, float)) else "?"
     if text not in _FLAGS:
         raise ValueError(f"{name} is {value!r}, expected 0, 1, true, false or null")
@@ -43,6 +46,8 @@ def read_flag(value: Any, name: str) -> bool:
 
 def read_whole(value: Any) -> int | None:
     """Read a whole number that is written as 1, 1.0 or text; return None for anything else and beyond 64 bits."""
+    if type(value) is int and -_LARGEST <= value <= _LARGEST:  # as nearly all are
+        return value
     if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
         return int(value.strip().partition(".")[0])
     if isinstance(value, float) and value.is_integer():

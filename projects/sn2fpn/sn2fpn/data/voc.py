@@ -19,9 +19,11 @@ from .images import read_image_size
 from .masks import MAX_PIXELS
 from .plausible import find_doubts
 from .problems import BUILT_IN_HINT, Problems, Unusable, log_once
+from .readings import depends_on, read_once
+from .records import Records
 from .voc_xml import VocObject, count_ignored, parse_xml, read_objects, read_size, text_of
 
-__all__ = ["VOC_CLASSES", "load_voc_instances", "find_voc_classes", "register_pascal_voc"]
+__all__ = ["VOC_CLASSES", "find_voc_classes", "load_voc_instances", "read_voc_once", "register_pascal_voc"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,9 +74,7 @@ def register_pascal_voc(
         ArgumentError: the name is not usable as the name of a folder.
         KeyError: the name is taken.
     """
-    DatasetCatalog.register(
-        name, lambda: load_voc_instances(dirname, split, class_names, name, allow_outside=allow_outside)
-    )
+    DatasetCatalog.register(name, lambda: read_voc_once(dirname, split, class_names, name, allow_outside=allow_outside))
     MetadataCatalog.get(name).set(
         thing_classes=list(class_names), dirname=str(dirname), split=split, year=year, evaluator_type="pascal_voc"
     )
@@ -143,6 +143,31 @@ def load_voc_instances(
     return records
 
 
+def read_voc_once(
+    dirname: str | Path,
+    split: str,
+    class_names: Sequence[str] | None,
+    dataset_name: str,
+    *,
+    allow_outside: bool = False,
+) -> Records:
+    """Read one split of a VOC folder unless this process has read it already; see `load_voc_instances` and `read_once`.
+
+    The metadata of the data set receive the classes, which are those of `find_voc_classes` if `class_names` is None.
+    """
+    classes = tuple(class_names) if class_names else None
+    return read_once(dataset_name, _read_voc, Path(dirname), split, classes, dataset_name, allow_outside)
+
+
+def _read_voc(
+    root: Path, split: str, class_names: Sequence[str] | None, dataset_name: str, allow_outside: bool
+) -> tuple[DatasetDicts, dict[str, Any]]:
+    """Return data set dicts, and the classes as metadata."""
+    classes = list(class_names or find_voc_classes(root))
+    records = load_voc_instances(root, split, classes, dataset_name, allow_outside=allow_outside)
+    return records, {"thing_classes": classes}
+
+
 def find_voc_classes(dirname: str | Path) -> list[str]:
     """Return the sorted class names of all objects in a VOC folder, so that all splits share one list of classes.
 
@@ -153,6 +178,7 @@ def find_voc_classes(dirname: str | Path) -> list[str]:
     if not folder.is_dir():
         raise UserError(f"{folder}: folder of the VOC annotations does not exist")
     found: set[str] = set()
+    depends_on(folder)
     with Problems(f"classes of {dirname}") as problems:
         for xml_file in sorted(folder.glob("*.xml")):
             try:
@@ -167,6 +193,7 @@ def find_voc_classes(dirname: str | Path) -> list[str]:
 
 def _read_split(root: Path, split: str) -> list[str]:
     path = root / "ImageSets" / "Main" / f"{split}.txt"
+    depends_on(path)
     if not path.is_file():
         splits = [p.stem for p in path.parent.glob("*.txt")]
         hint = did_you_mean(split, splits) if splits else BUILT_IN_HINT

@@ -14,6 +14,7 @@ from defusedxml.ElementTree import fromstring
 
 from ..errors import UserError
 from .problems import Unusable
+from .readings import depends_on
 from .values import clean_name, read_flag, read_whole
 
 __all__ = ["VocObject", "count_ignored", "parse_xml", "read_objects", "read_size", "text_of"]
@@ -41,6 +42,7 @@ def parse_xml(path: Path) -> Element:
     Raises:
         UserError: the file is missing, not well-formed or declares entities.
     """
+    depends_on(path)
     try:
         tree = fromstring(path.read_bytes(), forbid_dtd=False, forbid_entities=True, forbid_external=True)
     except FileNotFoundError:

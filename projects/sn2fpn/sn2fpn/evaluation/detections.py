@@ -150,9 +150,9 @@ class DetectionEvaluator(DatasetEvaluator):
             raise UserError(f"{path}: expected a list of COCO results: {e}") from None
 
     @cached_property
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> Sequence[dict[str, Any]]:
         """The data set dicts, which are read once, and only in the process that computes the scores."""
-        return DatasetCatalog.get(self._dataset_name)
+        return DatasetCatalog.read(self._dataset_name)
 
     def _score(self, detections: list[ImageDetections]) -> Results:
         """Compute the scores of detections, given as one entry per processed image in the order of the data set."""
