@@ -26,13 +26,7 @@ __all__ = ["CfgNode", "UniqueKeyLoader"]
 EITHER_TYPE: dict[str, Any] = {"MODEL.SNI.ALPHA": str | float | None, "SOLVER.WEIGHT_DECAY_BIAS": float | None}
 """The keys whose values may have several types; yacs knows one type per key."""
 
-_DETECTRON2_ALONE = (
-    "MODEL.PANOPTIC_FPN",
-    "MODEL.RETINANET",
-    "MODEL.ROI_BOX_CASCADE_HEAD",
-    "MODEL.ROI_KEYPOINT_HEAD",
-    "MODEL.SEM_SEG_HEAD",
-)
+_DETECTRON2_ALONE = ("MODEL.PANOPTIC_FPN", "MODEL.RETINANET", "MODEL.ROI_KEYPOINT_HEAD", "MODEL.SEM_SEG_HEAD")
 
 
 _PATH = "__path__"  # the attribute with which a closed group knows its key

@@ -64,8 +64,10 @@ class _LearnedParts(nn.Module):
         maps = self.detector.backbone(images)
         rpn, heads = self.detector.proposal_generator, self.detector.roi_heads
         logits, deltas = rpn.rpn_head([maps[name] for name in rpn.in_features])
-        out = (*logits, *deltas, *heads.box_predictor(heads.box_head(pooled[0])))
-        return (*out, heads.mask_head(pooled[1])) if len(pooled) > 1 else out
+        out = [*logits, *deltas]
+        for stage in heads.stages:
+            out += stage.predictor(stage.head(pooled[0]))
+        return (*out, heads.mask_head(pooled[1])) if len(pooled) > 1 else tuple(out)
 
 
 def analyze(detector: GeneralizedRCNN, size: tuple[int, int]) -> Analysis:
