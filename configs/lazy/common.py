@@ -1,4 +1,4 @@
-"""Faster, Mask and Cascade R-CNN R50 on COCO, schedule 1x, for the other files to choose a pyramid and to change values.
+"""Faster, Mask and Cascade R-CNN R50 on COCO (1x), for the other files to choose a pyramid and to change values.
 
 `model.backbone` is the pyramid and `model.backbone.bottom_up` its trunk. Every argument that a class takes can be set,
 whether it is listed here or not.

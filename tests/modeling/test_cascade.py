@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_roi_heads import GT, SIZES, make_batch, make_heads
 from torchvision.ops import box_iou
 
 from golden_detectron2 import CASES, NOTHING, config, pairs
@@ -29,7 +30,6 @@ from sn2fpn.modeling.analysis import analyze
 from sn2fpn.modeling.roi_heads.postprocess import select_detections
 from sn2fpn.structures import Boxes
 from sn2fpn.study.measure.workload import fill_weights, fix_work, make_images, model_inputs
-from test_roi_heads import GT, SIZES, make_batch, make_heads
 
 CASCADE = {"MODEL.ROI_HEADS.NAME": "CascadeROIHeads", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True}
 GROUP = "MODEL.ROI_BOX_CASCADE_HEAD"

@@ -85,9 +85,10 @@ class GeneralizedRCNN(nn.Module):
                 `instances`: in training, the ground truth with `gt_boxes`, `gt_classes` and for masks `gt_masks`.
 
         Returns:
-            In training the losses "loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg" (for Cascade R-CNN the last
-            two for each stage, see `loss_names`) and for masks "loss_mask". In evaluation one dict per image, whose "instances" have `pred_boxes`, `scores`,
-            `pred_classes` and for masks `pred_masks` (Tensor[N, height, width], bool), best first.
+            In training the losses "loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg" and for masks "loss_mask";
+            those of Cascade R-CNN are named by stage, see `loss_names`. In evaluation one dict per image, whose
+            "instances" have `pred_boxes`, `scores`, `pred_classes` and for masks `pred_masks`
+            (Tensor[N, height, width], bool), best first.
 
         Raises:
             UserError: ground truth is missing or unusable, or an image has the wrong shape.

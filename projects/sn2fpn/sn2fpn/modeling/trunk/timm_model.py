@@ -192,6 +192,6 @@ def _indices(name: str, strides: Sequence[int]) -> list[int]:
         raise ArgumentError(
             "name",
             f"expected a model with maps of the strides {wanted}, but timm's {name!r} has {sorted(last)}; "
-            "choose one such as convnext_tiny or swin_tiny_patch4_window7_224, or a plain ViT with patches of 16 pixels",
+            "choose one such as convnext_tiny or swin_tiny_patch4_window7_224, or a ViT with patches of 16 pixels",
         )
     return [last[stride] for stride in wanted]
