@@ -174,7 +174,7 @@ def compute_exactly(model: nn.Module) -> None:
     after which all numbers differ. In float64, such differences hardly occur.
     """
     rpn_head, roi_heads = model.proposal_generator.rpn_head, model.roi_heads
-    parts = [model.backbone, rpn_head, roi_heads.box_head, roi_heads.box_predictor]
+    parts = [model.backbone, rpn_head, *_stages(roi_heads.box_head), *_stages(roi_heads.box_predictor)]
     if getattr(roi_heads, "mask_head", None) is not None:
         parts += roi_heads.mask_head.children()
     for part in parts:
@@ -184,6 +184,11 @@ def compute_exactly(model: nn.Module) -> None:
     if isinstance(rpn_head, RPNHead):  # its methods compute only the best or the sampled anchors
         for name in ("best", "at"):
             setattr(rpn_head, name, _in_double(getattr(rpn_head, name)))
+
+
+def _stages(part: nn.Module) -> list[nn.Module]:
+    """Return the modules of the stages of a cascade, or the only module."""
+    return list(part) if isinstance(part, nn.ModuleList) else [part]
 
 
 def _in_double(method: Callable[..., Any]) -> Callable[..., Any]:

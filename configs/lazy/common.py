@@ -1,4 +1,4 @@
-"""Faster and Mask R-CNN R50 on COCO, schedule 1x, for the other files to choose a pyramid and to change values.
+"""Faster, Mask and Cascade R-CNN R50 on COCO (1x), for the other files to choose a pyramid and to change values.
 
 `model.backbone` is the pyramid and `model.backbone.bottom_up` its trunk. Every argument that a class takes can be set,
 whether it is listed here or not.
@@ -65,6 +65,34 @@ mask_branch = dict(  # the arguments that make the heads those of Mask R-CNN
     mask_pooler=L(modeling.ROIPooler)(output_size=14, strides=[4, 8, 16, 32]),
     mask_head=L(modeling.MaskHead)(in_channels=_width, num_classes="${..num_classes}", conv_dims=[256] * 4),
 )
+
+
+def cascade_heads(heads):
+    """Return RoI heads of three stages in place of `heads`, which have one; Cascade R-CNN's IoUs and weights."""
+    one_stage = ("_target_", "box_head", "box_predictor", "box_coder", "matcher")
+    weights = [[10.0, 10.0, 5.0, 5.0], [20.0, 20.0, 10.0, 10.0], [30.0, 30.0, 15.0, 15.0]]
+    return L(modeling.CascadeROIHeads)(
+        **{name: value for name, value in heads.items() if name not in one_stage},
+        box_heads=[
+            L(modeling.BoxHead)(
+                in_channels="${model.backbone.out_channels}",
+                resolution="${model.roi_heads.box_pooler.output_size}",
+                fc_dims=[1024, 1024],
+            )
+            for _ in weights
+        ],
+        box_predictors=[
+            L(modeling.BoxPredictor)(
+                in_features=f"${{model.roi_heads.box_heads.{n}.fc_dims.1}}",
+                num_classes="${model.roi_heads.num_classes}",
+                class_agnostic=True,
+            )
+            for n in range(len(weights))
+        ],
+        box_coders=[L(modeling.BoxCoder)(weights=w) for w in weights],
+        matchers=[L(modeling.Matcher)(thresholds=[iou], labels=[0, 1]) for iou in (0.5, 0.6, 0.7)],
+    )
+
 
 dataloader = dict(
     custom=[],  # data sets of your own, as in DATASETS.CUSTOM: [{NAME: …, FORMAT: coco, JSON: …, IMAGES: …}]
@@ -152,4 +180,13 @@ def mask_rcnn(pyramid):
     model.roi_heads.update(mask_branch)
     dataloader["train"].mapper.mask_format = "polygon"
     train["output_dir"] = f"output/lazy/mask_rcnn_R50_{pyramid}"
+    return parts
+
+
+def cascade_rcnn(pyramid):
+    """Return the same five of Cascade R-CNN."""
+    parts = faster_rcnn(pyramid)
+    model.roi_heads = cascade_heads(model.roi_heads)
+    model.proposal_generator.post_nms_topk[0] = 2000
+    train["output_dir"] = f"output/lazy/cascade_rcnn_R50_{pyramid}"
     return parts

@@ -111,11 +111,11 @@ def test_no_address_leads_out_of_the_folder(server: ThreadingHTTPServer, tmp_pat
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("http://host/w.pkl", "https:// and detectron2:// only"),
-        ("ftp://host/w.pkl", "https:// and detectron2:// only"),
-        ("file:///etc/passwd", "https:// and detectron2:// only"),
-        ("FILE:///etc/../etc/passwd", "https:// and detectron2:// only"),
-        ("s3://bucket/model.pkl", "https:// and detectron2:// only"),
+        ("http://host/w.pkl", "https://, detectron2://, torchvision:// and timm:// only"),
+        ("ftp://host/w.pkl", "https://, detectron2://, torchvision:// and timm:// only"),
+        ("file:///etc/passwd", "https://, detectron2://, torchvision:// and timm:// only"),
+        ("FILE:///etc/../etc/passwd", "https://, detectron2://, torchvision:// and timm:// only"),
+        ("s3://bucket/model.pkl", "https://, detectron2://, torchvision:// and timm:// only"),
         ("detectron2://a/../../b.pkl", "no name in Detectron2's store"),
         ("detectron2:///etc/passwd", "no name in Detectron2's store"),
         ("https://host/", "names no file"),
@@ -199,3 +199,43 @@ def test_detectron2_names_and_the_files_that_detectron2_keeps(server: ThreadingH
     theirs.write_bytes(_CONTENT)
     assert fetch("detectron2://ImageNetPretrained/MSRA/R-101.pkl") == theirs
     assert len(server.requests) == 1
+
+
+def test_names_of_torchvisions_weights_are_checked_by_their_hash(server: ThreadingHTTPServer) -> None:
+    with pytest.raises(UserError, match=r"resnet50-11ad3fa6\.pth has the SHA-256 .* starts with 11ad3fa6"):
+        fetch("torchvision://ResNet50_Weights.IMAGENET1K_V2")
+    assert server.requests == ["/models/resnet50-11ad3fa6.pth"]
+    with pytest.raises(UserError, match="fasterrcnn_resnet50_fpn_coco-258fb6c6.pth has the SHA-256"):
+        fetch("torchvision://FasterRCNN_ResNet50_FPN_Weights.COCO_V1")
+    for wrong in ("ResNet50_Weights.IMAGENET1K_V3", "ResNet50_Weigths.IMAGENET1K_V2"):
+        with pytest.raises(UserError, match=r"torchvision has no weights .*; did you mean 'ResNet50_Weights.IMAGENET1K"):
+            fetch(f"torchvision://{wrong}")
+
+
+def test_names_of_timms_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("timm", reason="timm is not installed")
+    import huggingface_hub
+
+    blob, asked = tmp_path / "blobs" / _HASH, []
+    blob.parent.mkdir()
+    blob.write_bytes(_CONTENT)
+    (tmp_path / "model.safetensors").symlink_to(blob)
+
+    def download_file(repository: str, name: str) -> str:
+        asked.append((repository, name))
+        if name != "model.safetensors":
+            raise OSError("no such file")
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download_file)
+    for name, repository in (("convnext_tiny.fb_in1k", "timm/convnext_tiny.fb_in1k"), ("resnet18", "timm/resnet18.")):
+        assert load_file(f"timm://{name}").model["a.weight"].tolist() == [1, 1, 1]
+        assert asked[-1][0].startswith(repository) and asked[-1][1] == "model.safetensors"
+    blob.write_bytes(_CONTENT + b"x")
+    with pytest.raises(UserError, match="has changed since it was fetched"):
+        fetch("timm://resnet18")
+    with pytest.raises(UserError, match=r"timm .* has no pretrained model 'convnext_tinny'; did you mean 'convnext_tin"):
+        fetch("timm://convnext_tinny")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_: 1 / 0)
+    with pytest.raises(UserError, match=r"cannot fetch model.safetensors of timm/resnet18.*Download the file by other"):
+        fetch("timm://resnet18")

@@ -6,6 +6,7 @@ import collections
 import io
 import pickle
 import shutil
+import sys
 import struct
 from pathlib import Path
 
@@ -101,9 +102,28 @@ def test_content_decides_not_the_name(tmp_path: Path) -> None:
     _assert_weights(load_file(_write_pickle(tmp_path / "w.pth", WEIGHTS)).model)
 
 
-def test_distributed_prefix_is_removed(tmp_path: Path) -> None:
-    file = _write_pickle(tmp_path / "w.pkl", {f"module.{k}": v for k, v in WEIGHTS.items()})
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "module._orig_mod.", "model.module."])
+@pytest.mark.parametrize("wrapper", ["", "model", "state_dict", "model_state_dict"])
+def test_wrappers_and_prefixes_that_all_names_have_are_removed(tmp_path: Path, wrapper: str, prefix: str) -> None:
+    weights = {f"{prefix}{k}": v for k, v in WEIGHTS.items()}
+    file = _write_pickle(tmp_path / "w.pkl", {wrapper: weights, "epoch": 3} if wrapper else weights)
+    checkpoint = load_file(file)
+    _assert_weights(checkpoint.model)
+    assert checkpoint.rest == ({"epoch": 3} if wrapper else {})
+
+
+def test_safetensors_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_files = pytest.importorskip("safetensors.torch", reason="safetensors is not installed")
+    file = tmp_path / "w.any"
+    torch_files.save_file({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in WEIGHTS.items()}, file)
     _assert_weights(load_file(file).model)
+    content = file.read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(content[:-5])
+    with pytest.raises(ArgumentError, match=r"^path: .*cut\.safetensors is damaged or is not a checkpoint"):
+        load_file(tmp_path / "cut.safetensors")
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(ArgumentError, match=r"needs safetensors; type: pip install 'sn2fpn\[timm\]'"):
+        load_file(file)
 
 
 # ------------------------------------------------------------------ attacks

@@ -26,12 +26,9 @@ _OURS = sorted(p.name for p in _LAZY.glob("*.py") if not p.name.startswith(("com
 @pytest.mark.parametrize("name", _OURS)
 def test_our_configs_load_and_build_with_their_lazyconfig(name: str, tmp_path: Path) -> None:
     ours, theirs = LazyConfig.load(_LAZY / name), TheirLazyConfig.load(str(_LAZY / name))
-    overrides = [
-        "train.max_iter=50",
-        "optimizer.lr=0.01",
-        "lr_multiplier.scheduler.steps=[20,40]",
-        "model.roi_heads.box_head.fc_dims=[64,64]",
-    ]
+    overrides = ["train.max_iter=50", "optimizer.lr=0.01", "lr_multiplier.scheduler.steps=[20,40]"]
+    box_heads = [f"box_heads.{n}" for n in range(3)] if name.startswith("cascade") else ["box_head"]
+    overrides += [f"model.roi_heads.{head}.fc_dims=[64,64]" for head in box_heads]
     LazyConfig.apply_overrides(ours, overrides)
     TheirLazyConfig.apply_overrides(theirs, overrides)
     models = []

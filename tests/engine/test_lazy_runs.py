@@ -29,6 +29,7 @@ from sn2fpn.structures import BitMasks, Boxes, Instances
 _ROOT = Path(__file__).parents[2]
 _LAZY = _ROOT / "configs/lazy"
 _TWINS = {f"{family}_rcnn_R50_{pyramid}": "" for family in ("faster", "mask") for pyramid in PYRAMIDS}
+_TWINS |= {f"cascade_rcnn_R50_{pyramid}": "" for pyramid in ("fpn", "sni")}
 _TWINS |= {"quick_shapes": "quick/faster_rcnn_R18_sni_shapes"}
 _QUICK = ("quick_shapes", "faster_rcnn_R50_fpn", "faster_rcnn_R50_bifpn", "mask_rcnn_R50_sni")
 _ENV = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -80,6 +80,27 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
 }
 
+CASCADE = {
+    "MODEL.ROI_HEADS.NAME": "CascadeROIHeads",
+    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 200,
+}
+OPTIONS |= {
+    "cascade": CASCADE,
+    "masks_cascade": CASCADE | OPTIONS["masks"],
+    "cascade_giou_sigmoid_of_two_stages": {
+        **CASCADE,
+        "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": True,
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "giou",
+        "MODEL.ROI_BOX_HEAD.NUM_CONV": 1,
+        "MODEL.ROI_BOX_HEAD.CONV_DIM": 32,
+        "MODEL.ROI_BOX_HEAD.NORM": "GN",
+        "MODEL.ROI_HEADS.IOU_THRESHOLDS": [0.4],
+        "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": (0.4, 0.55),
+        "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS": ((8.0, 8.0, 4.0, 4.0), (20.0, 10.0, 10.0, 5.0)),
+    },
+}
+
 
 def pair(overrides: dict[str, Any]) -> tuple[Any, Any]:
     """Return our model and Detectron2's with the same random weights."""
@@ -94,8 +115,9 @@ def pair(overrides: dict[str, Any]) -> tuple[Any, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = filler.fill_model(d2_build_model(case_config(d2_get_cfg())), CASE)
-    for p in theirs.roi_heads.box_predictor.cls_score.parameters():
-        p.data *= 0.3  # Sigmoid scores that round to 1 would have no order.
+    for name, p in theirs.roi_heads.named_parameters():
+        if "cls_score" in name:
+            p.data *= 0.3  # Sigmoid scores that round to 1 would have no order.
     ours = build_model(case_config())
     ours.load_state_dict(theirs.state_dict())
     return ours, theirs
@@ -174,7 +196,7 @@ def test_losses_gradients_and_detections(name: str) -> None:
             assert wrong <= 5e-4 * expected.pred_masks.sum() and expected.pred_masks.any()
 
 
-@pytest.mark.parametrize("name", ["default", "masks"])
+@pytest.mark.parametrize("name", ["default", "masks", "masks_cascade"])
 def test_images_without_boxes(name: str) -> None:
     ours, theirs = pair(OPTIONS[name])
     assert train(ours, False, empty=True)[0] == pytest.approx(train(theirs, True, empty=True)[0], rel=1e-4)
@@ -189,7 +211,7 @@ def test_same_seed_gives_the_same_heads() -> None:
     from sn2fpn.modeling import roi_heads, rpn
 
     shapes = {f"p{i}": ShapeSpec(channels=32, stride=2**i) for i in range(2, 7)}
-    for options in ({}, OPTIONS["convs"], OPTIONS["masks"], OPTIONS["masks_agnostic"]):
+    for options in ({}, OPTIONS["convs"], OPTIONS["masks"], OPTIONS["masks_agnostic"], OPTIONS["masks_cascade"]):
         states = []
         for cfg, builders in (
             (config(CASE), (rpn.build_rpn, roi_heads.build_roi_heads)),

@@ -17,8 +17,9 @@ from sn2fpn.errors import UserError
 from sn2fpn.modeling import GeneralizedRCNN, build_backbone, build_model, collect_metrics
 from sn2fpn.structures import BitMasks, Boxes, ImageList, Instances, PolygonMasks
 
-INFERENCE = ["infer_faster_r18", "infer_faster_r50", "infer_mask_r50"]
+INFERENCE = ["infer_faster_r18", "infer_faster_r50", "infer_mask_r50", "infer_cascade_r18"]
 TRAINING = [("train_faster_r18", "boxes"), ("train_mask_r50", "polygon"), ("train_mask_r50", "bitmask")]
+TRAINING += [("train_cascade_r18", "polygon"), ("train_cascade_r18", "bitmask")]
 
 
 @pytest.mark.parametrize("name", INFERENCE)
@@ -386,7 +387,7 @@ def test_divergence_is_named() -> None:
     "key, value, words",
     [
         ("MODEL.META_ARCHITECTURE", "RetinaNet", "serves 'GeneralizedRCNN', found 'RetinaNet'"),
-        ("MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "serves 'StandardROIHeads', found 'Res5ROIHeads'"),
+        ("MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "serves 'StandardROIHeads' or 'CascadeROIHeads', found 'Res5ROIHeads'"),
         ("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator", "serves 'DefaultAnchorGenerator'"),
         ("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN", "serves 'RPN', found 'RRPN'"),
         ("MODEL.RPN.BBOX_REG_LOSS_TYPE", "gioU", "unknown value 'gioU'; did you mean 'giou'?"),

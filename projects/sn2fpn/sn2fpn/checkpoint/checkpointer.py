@@ -15,6 +15,7 @@ from ..distributed import call_on_main, is_main_process
 from ..errors import ArgumentError, UserError, argument_names
 from .last import LAST, check_sums, good_checkpoint, read_last, write_last
 from .matching import MatchReport, load_weights
+from .preprocessing import preprocessing_warning
 from .reading import find_file, load_file
 from .trainer_state import check_optimizer, from_detectron2, reordered, to_detectron2
 from .writing import atomic_save
@@ -138,8 +139,8 @@ class Checkpointer:
             )
         log = logger.info if self.report.complete else logger.warning
         log("Weights from %s", self.report)
-        if checkpoint.format == "torchvision":
-            logger.info(_TORCHVISION_INPUT)
+        if warning := preprocessing_warning(self.model, checkpoint):
+            logger.warning("%s", warning)
         rest = dict(checkpoint.rest)
         if "trainer" in rest and "optimizer" not in rest:
             rest = from_detectron2(rest)
@@ -185,12 +186,6 @@ class Checkpointer:
         """Return the path of the last checkpoint, or "" if there is none."""
         name = read_last(self.save_dir) if self.save_dir else ""
         return str(Path(self.save_dir) / name) if name else ""
-
-
-_TORCHVISION_INPUT = (
-    "torchvision's weights expect RGB images with the mean [123.675, 116.280, 103.530] and the standard deviation "
-    "[58.395, 57.120, 57.375], and a trunk whose stride_in_1x1 is False"
-)
 
 
 def _restore(key: str, obj: Any, state: Any, path: Path) -> None:

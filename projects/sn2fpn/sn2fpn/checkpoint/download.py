@@ -20,6 +20,7 @@ from urllib.request import HTTPRedirectHandler, build_opener
 from ..atomic import atomic_write
 from ..errors import ArgumentError
 from ..locks import locked
+from .model_names import fetch_timm, torchvision_url
 
 __all__ = ["fetch"]
 
@@ -40,7 +41,10 @@ def fetch(address: str) -> Path:
     file of torchvision must have the hash in its name. Processes that need the same file wait for the one that fetches.
 
     Args:
-        address: `https://…`, or `detectron2://…` for a name in Detectron2's store.
+        address: `https://…`; `detectron2://…` for a name in Detectron2's store; `torchvision://…` for a name of
+            torchvision's weights, such as `torchvision://ResNet50_Weights.IMAGENET1K_V2`; or `timm://…` for a model of
+            timm, such as `timm://convnext_tiny` or, with a tag, `timm://convnext_tiny.in12k_ft_in1k`, which its own
+            hub keeps in its cache.
 
     Raises:
         ArgumentError: the address is of another kind or names no file, it cannot be fetched, or the file has another
@@ -59,6 +63,8 @@ def fetch(address: str) -> Path:
 
 
 def _fetch(address: str) -> Path:
+    if address.lower().startswith("timm://"):
+        return _unchanged(fetch_timm(address.partition("://")[2]))
     cache = Path(os.environ.get("FVCORE_CACHE", "~/.torch/iopath_cache")).expanduser()
     url = _resolve(address)
     earlier = cache / "detectron2" / url.removeprefix(_DETECTRON2)
@@ -84,9 +90,13 @@ def _resolve(address: str) -> str:
                 "path", f"{address} is no name in Detectron2's store; expected detectron2://FOLDER/FILE"
             )
         return _DETECTRON2 + rest
+    if scheme.lower() == "torchvision":
+        return torchvision_url(rest)
     if scheme.lower() != "https":
         raise ArgumentError(
-            "path", f"cannot read the address {address}; files are fetched from https:// and detectron2:// only"
+            "path",
+            f"cannot read the address {address}; files are fetched from https://, detectron2://, torchvision:// and "
+            "timm:// only",
         )
     return address
 
@@ -134,6 +144,14 @@ def _check_known_hash(url: str, found: str) -> None:
             "path",
             f"the content of {url} has the SHA-256 {found[:16]}…, expected one that starts with {known.group(1)}",
         )
+
+
+def _unchanged(file: Path) -> Path:
+    """Return a file of the hub's cache, whose files have their SHA-256 as their names, after a check of its content."""
+    blob = file.resolve().name
+    if re.fullmatch(r"[0-9a-f]{64}", blob) and _sha256(file) != blob:
+        raise ArgumentError("path", f"{file} has changed since it was fetched. Delete it, and it is fetched again")
+    return file
 
 
 def _record(target: Path) -> Path:

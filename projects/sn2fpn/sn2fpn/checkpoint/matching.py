@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ArgumentError
+from .names import without_unused_coco_ids
 from .reading import Checkpoint
 
 __all__ = ["MatchReport", "Mismatch", "check_finite", "compact_names", "load_weights"]
@@ -96,11 +97,14 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> MatchReport:
             in `checkpoint` and none in the model.
     """
     state = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+    checkpoint = _in_names_that_fit(checkpoint, state)
     places, ambiguous = _places(state, checkpoint.model)
     report = MatchReport(checkpoint.path, checkpoint.format)
     new: dict[str, Tensor] = {}
     for name, source in places.items():
         tensor = checkpoint.model[source]
+        if checkpoint.format == "torchvision" and state[name].ndim:
+            tensor = without_unused_coco_ids(source, tensor, len(state[name]))
         if tensor.shape == state[name].shape:
             new[name] = tensor
         else:
@@ -126,6 +130,16 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> MatchReport:
             report.unused[original] = _unused_reason(source, ambiguous.get(source))
     model.load_state_dict(new, strict=False)
     return report
+
+
+def _in_names_that_fit(checkpoint: Checkpoint, model: Collection[str]) -> Checkpoint:
+    """Return the checkpoint in the file's own names if more of these fit the model, as with a ResNet of timm."""
+    originals = {checkpoint.original_names[name]: tensor for name, tensor in checkpoint.model.items()}
+    if originals.keys() == checkpoint.model.keys():
+        return checkpoint
+    if len(_places(model, originals)[0]) <= len(_places(model, checkpoint.model)[0]):
+        return checkpoint
+    return replace(checkpoint, format="the model's", model=originals, original_names={name: name for name in originals})
 
 
 def _check_biases(places: Mapping[str, str], model: Collection[str], checkpoint: Checkpoint) -> None:
@@ -214,7 +228,7 @@ def _shape_reason(name: str, in_file: tuple[int, ...], in_model: tuple[int, ...]
 def _unused_reason(name: str, several: list[str] | None) -> str:
     if several:
         return f"fits {len(several)} places: {', '.join(several[:3])}{', ...' if len(several) > 3 else ''}"
-    if re.match(r"(stem\.)?(fc|fc1000|linear|pred)\.", name):
+    if re.match(r"(stem\.)?(fc|fc1000|linear|pred|head|classifier)\.", name):
         return "the image classifier"
     if re.search(r"anchor_generator|^pixel_(mean|std)$", name):
         return "computed from the configuration"

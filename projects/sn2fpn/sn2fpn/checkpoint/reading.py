@@ -20,6 +20,9 @@ __all__ = ["Checkpoint", "find_file", "load_file"]
 _LEGACY_TORCH = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 """The number that starts the files of older versions of torch."""
 
+_WRAPPERS = ("model", "state_dict", "model_state_dict", "blobs")  # "blobs" in the detectors of Caffe2's Detectron
+_PREFIXES = ("module.", "_orig_mod.", "model.")  # DistributedDataParallel, torch.compile, Lightning and others
+
 
 @dataclass
 class Checkpoint:
@@ -27,7 +30,7 @@ class Checkpoint:
 
     Attributes:
         path: the local file.
-        format: whose names the file uses: "detectron2" (which are ours too), "caffe2" or "torchvision".
+        format: whose names the file uses: "detectron2" (which are ours too), "caffe2", "torchvision" or "mmdetection".
         model: the tensors by Detectron2's names.
         original_names: the name in the file of each of Detectron2's names.
         rest: everything else, such as the states of the trainer and the iteration.
@@ -41,12 +44,14 @@ class Checkpoint:
 
 
 def load_file(path: str | Path) -> Checkpoint:
-    """Read a checkpoint: ours, Detectron2's (.pth, .pkl), Caffe2's (.pkl) or the state dict of a torchvision ResNet.
+    """Read a checkpoint of any known format, which is found from the content and not from the name of the file.
 
-    The format is found from the content, not from the name of the file.
+    These are checkpoints of ours, of Detectron2 (.pth, .pkl) and of Caffe2 (.pkl), and the state dicts of torchvision,
+    of mmdetection and of timm, in torch's files or in safetensors files.
 
     Args:
-        path: a file, or an address (`detectron2://`, `https://`), which is fetched once, see `download.fetch`.
+        path: a file, or an address (`detectron2://`, `https://`, `torchvision://`, `timm://`), which is fetched once,
+            see `download.fetch`.
 
     Raises:
         ArgumentError: there is no such file, or it is damaged, asks for code to be run or for much more memory or time
@@ -56,11 +61,7 @@ def load_file(path: str | Path) -> Checkpoint:
     data = _read(file)
     if not isinstance(data, dict):
         raise ArgumentError("path", f"{file} holds a {type(data).__name__}, expected a dict of named tensors")
-    weights: Any = data
-    if isinstance(data.get("model"), dict):
-        weights = data["model"]
-    elif isinstance(data.get("blobs"), dict):  # a detection model of Caffe2's Detectron
-        weights = data["blobs"]
+    weights: Any = next((data[key] for key in _WRAPPERS if isinstance(data.get(key), dict)), data)
     tensors = {str(k): v for k, v in weights.items() if isinstance(v, Tensor)}
     if not tensors:
         keys = ", ".join(_shown(key) for key in list(data)[:8]) or "nothing"
@@ -68,8 +69,7 @@ def load_file(path: str | Path) -> Checkpoint:
     for name in tensors:
         if not name.isprintable():
             raise ArgumentError("path", f"{file} holds a tensor whose name has control characters: {_shown(name)}")
-    if all(name.startswith("module.") for name in tensors):  # It was saved from inside DistributedDataParallel.
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    tensors = _without_prefixes(tensors)
     author = data.get("__author__")
     naming = detect_format(tensors, author if isinstance(author, str) else "")
     try:
@@ -78,6 +78,13 @@ def load_file(path: str | Path) -> Checkpoint:
         raise ArgumentError("path", f"{file}: {error}") from None
     rest = {} if weights is data else {k: v for k, v in data.items() if v is not weights}
     return Checkpoint(file, naming, model, originals, rest)
+
+
+def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors without the prefixes that all names have because the model was inside of another object."""
+    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in tensors)), ""):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def _shown(name: Any) -> str:
@@ -100,7 +107,7 @@ def find_file(path: str | Path) -> Path:
     folder = file if file.is_dir() else file.parent
     if not folder.is_dir():
         raise ArgumentError("path", f"there is no file {file}, and no folder {folder}")
-    inside = sorted(p.name for p in folder.iterdir() if p.suffix in (".pth", ".pkl"))
+    inside = sorted(p.name for p in folder.iterdir() if p.suffix in (".pth", ".pkl", ".safetensors"))
     if folder == file:
         raise ArgumentError("path", f"{file} is a folder, expected a file{did_you_mean('model_final.pth', inside)}")
     raise ArgumentError("path", f"there is no file {file}{did_you_mean(file.name, inside)}")
@@ -116,9 +123,13 @@ def _read(file: Path) -> Any:
             raise EOFError("the file is empty")
         if start.startswith(b"PK") or start == _LEGACY_TORCH:
             return safe_torch_load(file, legacy=start == _LEGACY_TORCH)
+        if _is_safetensors(start, file.stat().st_size):
+            return _read_safetensors(file)
         return safe_unpickle(file)
     except OSError as error:
         raise ArgumentError("path", f"cannot read {file}: {error.strerror or error}") from error
+    except UserError:
+        raise
     except RefusedGlobal as error:
         raise ArgumentError(
             "path",
@@ -130,3 +141,18 @@ def _read(file: Path) -> Any:
         if start and not start.startswith((b"PK", b"\x80")):  # neither an archive nor a pickle of today
             reason = f"it begins with {start!r}"
         raise ArgumentError("path", f"{file} is damaged or is not a checkpoint: {reason}") from error
+
+
+def _is_safetensors(start: bytes, size: int) -> bool:
+    """Return whether a file begins with the length of a header (8 bytes) and with the bracket of its JSON object."""
+    return start[8:9] == b"{" and 0 < int.from_bytes(start[:8], "little") <= size - 8
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors.torch import load_file as load
+    except ImportError:
+        raise ArgumentError(
+            "path", f"{file} is a safetensors file, which needs safetensors; type: pip install 'sn2fpn[timm]'"
+        ) from None
+    return load(file)

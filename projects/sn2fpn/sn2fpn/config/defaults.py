@@ -110,7 +110,7 @@ def _model() -> CN:
                 CONV_DIMS=[-1],  # -1 stands for the channels of the input
             ),
             ROI_HEADS=dict(
-                NAME="Res5ROIHeads",
+                NAME="Res5ROIHeads",  # the native engine has "StandardROIHeads" and "CascadeROIHeads"
                 NUM_CLASSES=80,
                 IN_FEATURES=["res4"],
                 IOU_THRESHOLDS=[0.5],
@@ -141,6 +141,10 @@ def _model() -> CN:
                 USE_FED_LOSS=False,
                 FED_LOSS_FREQ_WEIGHT_POWER=0.5,
                 FED_LOSS_NUM_CLASSES=50,
+            ),
+            ROI_BOX_CASCADE_HEAD=dict(  # of CascadeROIHeads: one entry for each stage
+                BBOX_REG_WEIGHTS=((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0)),
+                IOUS=(0.5, 0.6, 0.7),  # the first is that of ROI_HEADS.IOU_THRESHOLDS
             ),
             ROI_MASK_HEAD=dict(
                 NAME="MaskRCNNConvUpsampleHead",

@@ -26,13 +26,7 @@ __all__ = ["CfgNode", "UniqueKeyLoader"]
 EITHER_TYPE: dict[str, Any] = {"MODEL.SNI.ALPHA": str | float | None, "SOLVER.WEIGHT_DECAY_BIAS": float | None}
 """The keys whose values may have several types; yacs knows one type per key."""
 
-_DETECTRON2_ALONE = (
-    "MODEL.PANOPTIC_FPN",
-    "MODEL.RETINANET",
-    "MODEL.ROI_BOX_CASCADE_HEAD",
-    "MODEL.ROI_KEYPOINT_HEAD",
-    "MODEL.SEM_SEG_HEAD",
-)
+_DETECTRON2_ALONE = ("MODEL.PANOPTIC_FPN", "MODEL.RETINANET", "MODEL.ROI_KEYPOINT_HEAD", "MODEL.SEM_SEG_HEAD")
 
 
 _PATH = "__path__"  # the attribute with which a closed group knows its key
@@ -284,16 +278,24 @@ def _checked(value: Any, old: Any, full_key: str, source: str) -> Any:
             return value
         expected = type_words(EITHER_TYPE[full_key])
     else:
-        if old is None or type(value) is type(old):
+        if isinstance(value, (list, tuple)) and isinstance(old, (list, tuple)):
+            converted = _sequence_like(value, old)
+        elif old is None or type(value) is type(old):
             converted = value
-        elif isinstance(value, (list, tuple)) and isinstance(old, (list, tuple)):
-            converted = type(old)(value)
         else:
             converted = ...
         if converted is not ... and _kinds(converted) <= (_kinds(old) or _kinds(converted)):
             return converted
         expected = f"{type_words(type(old))} (such as {old!r})"
     raise UserError(f"{where} expects {expected}, found {shortened(repr(value))}")
+
+
+def _sequence_like(value: Any, old: Any) -> Any:
+    """Return a list or tuple as the type of `old`, and those inside of it as the type of those inside of `old`."""
+    inner = next((item for item in old if isinstance(item, (list, tuple))), None)
+    if inner is None:
+        return type(old)(value)
+    return type(old)(_sequence_like(v, inner) if isinstance(v, (list, tuple)) else v for v in value)
 
 
 def _as_float(value: Any) -> Any:

@@ -12,6 +12,9 @@ def add_study_config(cfg: Any) -> None:
     node = type(cfg)
     _add_pyramids(cfg.MODEL, node)
 
+    # The trunk: "resnet" (MODEL.RESNETS), or a model of timm such as "timm/convnext_tiny".
+    cfg.MODEL.BACKBONE.TRUNK = "resnet"
+
     # Extended-spatial-window downsampling (ESD) in the ResNet trunk.
     cfg.MODEL.ESD = esd = node()
     esd.ENABLED = False

@@ -118,7 +118,8 @@ class LazyRecipe(Recipe):
         masks = heads.get("mask_head") is not None
         tasks = TASKS if masks and kind is COCOEvaluator else TASKS[:1]
         scores = {test_set.name: [f"{task}/{name}" for task in tasks for name in kind.SCORES] for test_set in sets}
-        return metric_names(scores, loss_names(masks) if self.options.val_loss else ())
+        losses = loss_names(masks, len(heads.get("box_heads", ())))
+        return metric_names(scores, losses if self.options.val_loss else ())
 
     def on_device(self, device: str) -> LazyRecipe:
         recipe = object.__new__(type(self))  # `copy.copy` would load the file again

@@ -27,7 +27,7 @@ from ..data import (
 )
 from ..errors import check_choice
 from ..evaluation import build_evaluator, check_evaluator, score_names
-from ..modeling import build_model, loss_names
+from ..modeling import build_model, cascade_stages, loss_names
 from .config import remarks, scale_to_world_size
 from .options import YAML_KEYS, RunOptions, read_options
 from .solver import GradientClipper, LRMultiplier, build_gradient_clipper, build_lr_scheduler, build_optimizer
@@ -153,7 +153,8 @@ class CfgRecipe(Recipe):
 
     def metrics(self) -> list[str]:
         scores = {name: score_names(self.cfg, name) for name in self.cfg.DATASETS.TEST}
-        return metric_names(scores, loss_names(self.cfg.MODEL.MASK_ON) if self.options.val_loss else ())
+        losses = loss_names(self.cfg.MODEL.MASK_ON, cascade_stages(self.cfg))
+        return metric_names(scores, losses if self.options.val_loss else ())
 
     def on_device(self, device: str) -> CfgRecipe:
         cfg = self._given.clone()

@@ -15,7 +15,7 @@ from .detector import GeneralizedRCNN
 from .losses import loss_names
 from .matching import Matcher
 from .metrics import collect_metrics
-from .roi_heads import BoxHead, BoxPredictor, MaskHead, ROIPooler, StandardROIHeads
+from .roi_heads import BoxHead, BoxPredictor, CascadeROIHeads, MaskHead, ROIPooler, StandardROIHeads, cascade_stages
 from .rpn import RPN, AnchorGenerator, RPNHead
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "BoxCoder",
     "BoxHead",
     "BoxPredictor",
+    "CascadeROIHeads",
     "GeneralizedRCNN",
     "MaskHead",
     "Matcher",
@@ -32,6 +33,7 @@ __all__ = [
     "StandardROIHeads",
     "build_backbone",
     "build_model",
+    "cascade_stages",
     "collect_metrics",
     "loss_names",
 ]

@@ -66,7 +66,8 @@ class _LearnedParts(nn.Module):
         maps = self.detector.backbone(images)
         rpn, heads = self.detector.proposal_generator, self.detector.roi_heads
         rpn.rpn_head([maps[name] for name in rpn.in_features])
-        heads.box_predictor(heads.box_head(pooled[0]))
+        for stage in heads.stages:
+            stage.predictor(stage.head(pooled[0]))
         if len(pooled) > 1:
             heads.mask_head(pooled[1])
 

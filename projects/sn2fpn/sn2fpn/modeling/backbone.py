@@ -15,7 +15,7 @@ __all__ = ["build_backbone", "own_random_stream"]
 
 
 def build_backbone(cfg: Any, name: str = "") -> Pyramid:
-    """Return the pyramid that `MODEL.BACKBONE.NAME` names, on the trunk that `MODEL.RESNETS` describes.
+    """Return the pyramid that `MODEL.BACKBONE.NAME` names, on the trunk that `MODEL.BACKBONE.TRUNK` names.
 
     With the same seed, the trunk and everything that is built after the backbone get the same fresh weights under
     every pyramid, so that a comparison of pyramids starts from equal weights.

@@ -20,7 +20,7 @@ __all__ = ["GeneralizedRCNN"]
 
 
 class GeneralizedRCNN(nn.Module):
-    """A two-stage detector: Faster R-CNN or, with a mask branch in its RoI heads, Mask R-CNN.
+    """A two-stage detector: Faster R-CNN, Cascade R-CNN and, with a mask branch in their RoI heads, Mask R-CNN.
 
     It is called as Detectron2's class of the same name.
 
@@ -54,7 +54,8 @@ class GeneralizedRCNN(nn.Module):
         _check_strides("proposal_generator", proposal_generator, proposal_generator.anchor_generator, shapes)
         _check_strides("roi_heads", roi_heads, roi_heads.box_pooler, shapes)
         _check_channels("proposal_generator.head", proposal_generator.rpn_head, proposal_generator, shapes)
-        _check_channels("roi_heads.box_head", roi_heads.box_head, roi_heads, shapes)
+        for stage in roi_heads.stages:
+            _check_channels("roi_heads.box_head", stage.head, roi_heads, shapes)
         _check_channels("roi_heads.mask_head", roi_heads.mask_head, roi_heads, shapes)
         self.backbone = backbone
         self.proposal_generator = proposal_generator
@@ -83,9 +84,10 @@ class GeneralizedRCNN(nn.Module):
                 `instances`: in training, the ground truth with `gt_boxes`, `gt_classes` and for masks `gt_masks`.
 
         Returns:
-            In training the losses "loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg" and for masks
-            "loss_mask". In evaluation one dict per image, whose "instances" have `pred_boxes`, `scores`,
-            `pred_classes` and for masks `pred_masks` (Tensor[N, height, width], bool), best first.
+            In training the losses "loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg" and for masks "loss_mask";
+            those of Cascade R-CNN are named by stage, see `loss_names`. In evaluation one dict per image, whose
+            "instances" have `pred_boxes`, `scores`, `pred_classes` and for masks `pred_masks`
+            (Tensor[N, height, width], bool), best first.
 
         Raises:
             UserError: ground truth is missing or unusable, or an image has the wrong shape.

@@ -45,6 +45,13 @@ def box_regression_loss(
     return _IOU_LOSSES[kind](coder.decode(deltas, reference), target, reduction="sum")
 
 
-def loss_names(with_masks: bool) -> list[str]:
-    """Return the names of the losses that a detector with or without a mask branch returns in training."""
-    return ["loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", *(["loss_mask"] if with_masks else [])]
+def loss_names(with_masks: bool, stages: int = 0) -> list[str]:
+    """Return the names of the losses that a detector returns in training.
+
+    Args:
+        with_masks: whether it has a mask branch.
+        stages: number of stages of a cascade; 0 stands for a box branch that is none.
+    """
+    suffixes = [f"_stage{n}" for n in range(stages)] or [""]
+    boxes = [f"{name}{suffix}" for suffix in suffixes for name in ("loss_cls", "loss_box_reg")]
+    return ["loss_rpn_cls", "loss_rpn_loc", *boxes, *(["loss_mask"] if with_masks else [])]

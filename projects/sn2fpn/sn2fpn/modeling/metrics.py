@@ -13,7 +13,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-__all__ = ["collect_metrics", "collecting_metrics", "log_scalar"]
+__all__ = ["collect_metrics", "collecting_metrics", "log_scalar", "metrics_under"]
 
 _COLLECTOR: ContextVar[dict[str, Tensor | float] | None] = ContextVar("sn2fpn_metrics", default=None)
 
@@ -35,6 +35,18 @@ def collect_metrics() -> Iterator[dict[str, Tensor | float]]:
         yield collector
     finally:
         _COLLECTOR.reset(token)
+
+
+@contextmanager
+def metrics_under(prefix: str) -> Iterator[None]:
+    """Put `prefix` in front of the names of what is logged inside the block."""
+    if not collecting_metrics():
+        yield
+        return
+    with collect_metrics() as inner:
+        yield
+    for name, value in inner.items():
+        log_scalar(f"{prefix}{name}", value)
 
 
 def collecting_metrics() -> bool:

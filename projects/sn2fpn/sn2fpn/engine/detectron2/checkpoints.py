@@ -55,6 +55,13 @@ class Checkpointer(DetectionCheckpointer):
         if remember:
             write_last(self.save_dir, file.name)
 
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        """Return the content of a file; that of formats which Detectron2 does not know in Detectron2's names."""
+        checkpoint = load_file(filename)
+        if checkpoint.format in ("detectron2", "caffe2") and Path(filename).suffix in (".pth", ".pkl"):
+            return super()._load_file(filename)
+        return {"model": checkpoint.model, "matching_heuristics": True}
+
     def _load_model(self, checkpoint: Any) -> Any:
         found = super()._load_model(checkpoint)
         lacking = [name for name in found.missing_keys if not name.endswith(".num_batches_tracked")]

@@ -18,6 +18,7 @@ from detectron2.modeling import (
 
 from ...errors import UserError, argument_names, check_choice
 from ...modeling.build import check_device, check_norms
+from ...modeling.roi_heads import check_cascade
 from ...pyramids import backbone_names
 
 __all__ = ["check_served"]
@@ -85,6 +86,7 @@ def check_served(cfg: Any, args: Any) -> None:
     registered = {key: [name for name, _ in registry] for key, registry in _REGISTRIES.items()}
     for key, choices in (_CHOICES | registered).items():
         check_choice(key, _value(cfg, key), choices)
+    check_cascade(cfg)
     if cfg.MODEL.BACKBONE.NAME in backbone_names():
         check_norms(cfg, skip=("ROI_", "SEM_SEG_HEAD"))
     with argument_names({"device": "MODEL.DEVICE"}):

@@ -10,7 +10,7 @@ from torch import nn
 
 from ...errors import UserError
 from ...modeling import build_backbone
-from ...modeling.trunk import ResNet, build_trunk
+from ...modeling.trunk import ResNet, TimmTrunk, build_trunk
 from ...pyramids import Pyramid, backbone_names
 
 __all__ = ["register_backbones"]
@@ -46,3 +46,4 @@ def _register(name: str, make: Callable[[Any, str], nn.Module]) -> None:
 # Detectron2 asserts that a backbone is a Backbone. Ours have the methods of one, but do not import Detectron2.
 Backbone.register(Pyramid)
 Backbone.register(ResNet)
+Backbone.register(TimmTrunk)

@@ -91,6 +91,7 @@ class BoxPredictor(nn.Module):
         super().__init__()
         self.in_features = check_count("in_features", in_features)
         self.num_classes = check_count("num_classes", num_classes)
+        self.class_agnostic = class_agnostic
         self.cls_score = nn.Linear(in_features, num_classes + 1)
         self.bbox_pred = nn.Linear(in_features, 4 * (1 if class_agnostic else num_classes))
         for layer, std in ((self.cls_score, 0.01), (self.bbox_pred, 0.001)):

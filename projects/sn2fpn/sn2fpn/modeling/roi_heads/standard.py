@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,16 @@ from .mask_head import MaskHead, mask_loss, mask_probabilities, mask_targets
 from .pooler import ROIPooler
 from .postprocess import select_detections
 
-__all__ = ["StandardROIHeads"]
+__all__ = ["BoxStage", "StandardROIHeads"]
+
+
+class BoxStage(NamedTuple):
+    """One pass of a box branch over proposals: the layers, what they predict, and how proposals are labelled for it."""
+
+    head: BoxHead
+    predictor: BoxPredictor
+    coder: BoxCoder
+    matcher: Matcher
 
 
 class StandardROIHeads(nn.Module):
@@ -107,25 +116,30 @@ class StandardROIHeads(nn.Module):
 
     def _check_parts(self) -> None:
         """Check that the parts fit each other, which a configuration that lists them may get wrong."""
-        pooler, classes = self.box_pooler, self.num_classes
+        pooler = self.box_pooler
         if len(pooler.strides) != len(self.in_features):
             problem = f"expected one for each stride of box_pooler {pooler.strides}, found {list(self.in_features)}"
             raise ArgumentError("in_features", problem)
         if (self.mask_pooler is None) != (self.mask_head is None):
             missing = "mask_pooler" if self.mask_pooler is None else "mask_head"
             raise ArgumentError(missing, "the mask branch needs both a mask_pooler and a mask_head, found None")
-        self._check_fit("box_head", "resolution", pooler.output_size, "box_pooler.output_size")
-        self._check_fit("box_predictor", "in_features", self.box_head.out_features, "box_head.out_features")
-        self._check_fit("box_predictor", "num_classes", classes, "num_classes")
-        self._check_fit("mask_pooler", "strides", pooler.strides, "box_pooler.strides")
+        for n, stage in enumerate(self.stages):
+            head, predictor = self._argument("box_head", n), self._argument("box_predictor", n)
+            _check_fit(head, stage.head, "resolution", pooler.output_size, "box_pooler.output_size")
+            _check_fit(predictor, stage.predictor, "in_features", stage.head.out_features, f"{head}.out_features")
+            _check_fit(predictor, stage.predictor, "num_classes", self.num_classes, "num_classes")
+        _check_fit("mask_pooler", self.mask_pooler, "strides", pooler.strides, "box_pooler.strides")
         if getattr(self.mask_head, "num_classes", 1) != 1:  # One class stands for masks of all classes.
-            self._check_fit("mask_head", "num_classes", classes, "num_classes")
+            _check_fit("mask_head", self.mask_head, "num_classes", self.num_classes, "num_classes")
 
-    def _check_fit(self, part: str, attribute: str, expected: Any, source: str) -> None:
-        """Check an attribute of a part, if it has one, against that of another part."""
-        found = getattr(getattr(self, part), attribute, expected)
-        if found != expected:
-            raise ArgumentError(f"{part}.{attribute}", f"expected {expected} like {source}, found {found}")
+    @property
+    def stages(self) -> list[BoxStage]:
+        """The passes of the box branch over the proposals, of which there is one."""
+        return [BoxStage(self.box_head, self.box_predictor, self.box_coder, self.matcher)]
+
+    def _argument(self, part: str, stage: int) -> str:
+        """Return the name of the constructor's argument that gave a part of a stage."""
+        return part
 
     def forward(
         self,
@@ -152,20 +166,17 @@ class StandardROIHeads(nn.Module):
             if targets is None:
                 raise ValueError("the RoI heads need targets in training mode")
             sampled = self.label_and_sample(proposals, targets)
-            logits, deltas = self.predict(features, [p.proposal_boxes.tensor for p in sampled])
-            losses = self.losses(logits, deltas, sampled)
+            losses = self.box_branch_losses(features, sampled, targets)
             if self.mask_head is not None:
                 losses["loss_mask"] = self.mask_branch_loss(features, sampled, targets)
             return [], losses
-        boxes = [p.proposal_boxes.tensor for p in proposals]
-        logits, deltas = self.predict(features, boxes)
-        scores = logits.float().sigmoid() if self.sigmoid_cls else logits.float().softmax(dim=1)
+        scores, deltas, boxes = self.box_branch_predictions(features, proposals)
         detections = select_detections(
             scores,
             deltas,
             boxes,
             images.image_sizes,
-            self.box_coder,
+            self.stages[-1].coder,
             score_thresh=self.score_thresh,
             nms_thresh=self.nms_thresh,
             max_detections=self.max_detections,
@@ -174,15 +185,53 @@ class StandardROIHeads(nn.Module):
             self.add_masks(features, detections)
         return detections, {}
 
-    def predict(self, features: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def box_branch_losses(
+        self, features: Mapping[str, Tensor], sampled: Sequence[Instances], targets: Sequence[Instances]
+    ) -> dict[str, Tensor]:
+        """Return the losses of the box branch.
+
+        Args:
+            features: the pyramid maps by name.
+            sampled: the result of `label_and_sample`.
+            targets: the ground truth of each image.
+        """
+        logits, deltas = self.predict(features, [s.proposal_boxes.tensor for s in sampled])
+        return self.losses(logits, deltas, sampled)
+
+    def box_branch_predictions(
+        self, features: Mapping[str, Tensor], proposals: Sequence[Instances]
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return what detections are chosen from.
+
+        Returns:
+            The class probabilities (Tensor[R, K + 1], float32), the last stage's box offsets (Tensor[R, K or 1, 4]),
+            and the boxes of each image that the offsets are relative to (Tensor[R_n, 4] per image).
+        """
+        boxes = [p.proposal_boxes.tensor for p in proposals]
+        logits, deltas = self.predict(features, boxes)
+        return self.class_scores(logits), deltas, boxes
+
+    def class_scores(self, logits: Tensor) -> Tensor:
+        """Return the probabilities of class logits (Tensor[R, K + 1], float32)."""
+        return logits.float().sigmoid() if self.sigmoid_cls else logits.float().softmax(dim=1)
+
+    def predict(self, features: Mapping[str, Tensor], boxes: Sequence[Tensor], stage: int = 0) -> tuple[Tensor, Tensor]:
         """Return the class logits (Tensor[R, K + 1]) and box offsets (Tensor[R, K or 1, 4]) of the boxes of all images.
 
         Args:
             features: the pyramid maps by name.
             boxes (Tensor[R_n, 4] per image): the boxes of each image, R in all.
+            stage: index of the stage in `stages` whose layers predict.
         """
-        pooled = self.box_pooler([features[name] for name in self.in_features], boxes)
-        return self.box_predictor(self.box_head(pooled))
+        return self._predict_from(self.pool(features, boxes), stage)
+
+    def pool(self, features: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        """Return the pooled features (Tensor[R, C, P, P]) of the boxes of all images."""
+        return self.box_pooler([features[name] for name in self.in_features], boxes)
+
+    def _predict_from(self, pooled: Tensor, stage: int) -> tuple[Tensor, Tensor]:
+        part = self.stages[stage]
+        return part.predictor(part.head(pooled))
 
     @torch.no_grad()
     def label_and_sample(self, proposals: Sequence[Instances], targets: Sequence[Instances]) -> list[Instances]:
@@ -197,11 +246,7 @@ class StandardROIHeads(nn.Module):
             boxes, gt_boxes = proposal.proposal_boxes, target.gt_boxes
             if self.append_gt:
                 boxes = Boxes.cat([boxes, gt_boxes])
-            index, labels = self.matcher(pairwise_iou(gt_boxes, boxes))
-            classes = torch.full_like(index, self.num_classes)
-            if len(gt_boxes):
-                classes = torch.where(labels == 1, target.gt_classes[index], classes)
-                classes.masked_fill_(labels == -1, -1)
+            index, classes = self.match(boxes, target)
             pos, neg = sample_labels(classes, self.batch_size_per_image, self.positive_fraction, self.num_classes)
             picked = torch.cat([pos, neg])
             index = index[picked]
@@ -219,7 +264,21 @@ class StandardROIHeads(nn.Module):
         log_scalar("roi_head/num_bg_samples", (sum(map(len, out)) - sum(foreground)) / len(out))
         return out
 
-    def losses(self, logits: Tensor, deltas: Tensor, sampled: Sequence[Instances]) -> dict[str, Tensor]:
+    def match(self, boxes: Boxes, target: Instances, stage: int = 0) -> tuple[Tensor, Tensor]:
+        """Match the boxes of an image with its ground truth by the matcher of a stage.
+
+        Returns:
+            The index of the best ground-truth object of each box (Tensor[N]), which means nothing without any, and the
+            class of each box (Tensor[N]): that of the object, K for the background or -1 for boxes to ignore.
+        """
+        index, labels = self.stages[stage].matcher(pairwise_iou(target.gt_boxes, boxes))
+        classes = torch.full_like(index, self.num_classes)
+        if len(target.gt_boxes):
+            classes = torch.where(labels == 1, target.gt_classes[index], classes)
+            classes.masked_fill_(labels == -1, -1)
+        return index, classes
+
+    def losses(self, logits: Tensor, deltas: Tensor, sampled: Sequence[Instances], stage: int = 0) -> dict[str, Tensor]:
         """Return the classification loss, and the box regression loss of the foreground.
 
         Both are sums divided by the number of sampled proposals.
@@ -228,6 +287,7 @@ class StandardROIHeads(nn.Module):
             logits: the class logits of the sampled proposals, see `predict`.
             deltas: their box offsets, see `predict`.
             sampled: the result of `label_and_sample`.
+            stage: index of the stage in `stages` that predicted them.
         """
         logits = logits.float()
         classes = torch.cat([s.gt_classes for s in sampled])
@@ -237,7 +297,7 @@ class StandardROIHeads(nn.Module):
         one_box = deltas.shape[1] == 1
         loss_box = box_regression_loss(
             self.box_loss,
-            self.box_coder,
+            self.stages[stage].coder,
             deltas[foreground, 0 if one_box else classes[foreground]],
             torch.cat([s.proposal_boxes.tensor for s in sampled])[foreground],
             torch.cat([s.gt_boxes.tensor for s in sampled])[foreground],
@@ -269,6 +329,13 @@ class StandardROIHeads(nn.Module):
     def predict_masks(self, features: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """Return the mask logits (Tensor[R, K or 1, M, M]) of the boxes of all images (Tensor[R_n, 4] each)."""
         return self.mask_head(self.mask_pooler([features[name] for name in self.in_features], boxes))
+
+
+def _check_fit(argument: str, part: Any, attribute: str, expected: Any, source: str) -> None:
+    """Check an attribute of a part, if it has one, against that of another part."""
+    found = getattr(part, attribute, expected)
+    if found != expected:
+        raise ArgumentError(f"{argument}.{attribute}", f"expected {expected} like {source}, found {found}")
 
 
 @torch.no_grad()

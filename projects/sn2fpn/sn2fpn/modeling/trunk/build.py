@@ -14,6 +14,7 @@ from ...layers import FrozenBatchNorm2d
 from ...ranges import check_count
 from .blocks import BasicBlock, BasicStem, BottleneckBlock, DeepESDStem, ESDOptions, TrunkPart
 from .resnet import ResNet
+from .timm_model import PREFIX, TimmTrunk
 
 __all__ = ["build_trunk", "frozen_norm_warning", "make_resnet"]
 
@@ -24,13 +25,15 @@ _STAGES = ("res2", "res3", "res4", "res5")
 _LIGHT = (18, 34)  # depths made of BasicBlocks
 
 
-def build_trunk(cfg: Any) -> ResNet:
-    """Return the ResNet that a configuration describes, with Detectron2's meaning of each key.
+def build_trunk(cfg: Any) -> ResNet | TimmTrunk:
+    """Return the trunk that `MODEL.BACKBONE.TRUNK` names: a ResNet with Detectron2's keys, or a model of timm.
 
     Raises:
         UserError: a value does not exist, does not fit the depth, or is not supported.
     """
     resnets, esd = cfg.MODEL.RESNETS, cfg.MODEL.ESD
+    if cfg.MODEL.BACKBONE.TRUNK != "resnet":
+        return _build_timm(cfg)
     if any(resnets.DEFORM_ON_PER_STAGE):
         raise UserError(
             f"MODEL.RESNETS.DEFORM_ON_PER_STAGE: found {list(resnets.DEFORM_ON_PER_STAGE)}, but the native engine has "
@@ -55,6 +58,23 @@ def build_trunk(cfg: Any) -> ResNet:
             esd=_esd_options(cfg) if esd.ENABLED else None,
             esd_stem=esd.STEM,
             esd_stages=esd.STAGES,
+        )
+
+
+def _build_timm(cfg: Any) -> TimmTrunk:
+    key, trunk = "MODEL.BACKBONE.TRUNK", cfg.MODEL.BACKBONE.TRUNK
+    if not trunk.startswith(PREFIX):
+        raise ArgumentError(key, f"expected 'resnet' or 'timm/NAME', such as 'timm/convnext_tiny', found {trunk!r}")
+    if cfg.MODEL.ESD.ENABLED:
+        problem = f"ESD changes how a ResNet downsamples, found True with {key} {trunk}; set it to False"
+        raise ArgumentError("MODEL.ESD.ENABLED", problem)
+    names = {"name": key, "out_features": "MODEL.RESNETS.OUT_FEATURES", "freeze_at": "MODEL.BACKBONE.FREEZE_AT"}
+    with argument_names(names):
+        return TimmTrunk(
+            trunk.removeprefix(PREFIX),
+            in_channels=len(cfg.MODEL.PIXEL_MEAN),
+            out_features=cfg.MODEL.RESNETS.OUT_FEATURES,
+            freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
         )
 
 

@@ -23,9 +23,9 @@ _GAINS = [
     (r"rpn_head\.conv\.weight$", 0.7),
     (r"rpn_head\.objectness_logits\.weight$", 0.9),
     (r"rpn_head\.anchor_deltas\.weight$", 0.25),
-    (r"box_head\.fc\d\.weight$", 0.9),
-    (r"box_predictor\.cls_score\.weight$", 2.0),
-    (r"box_predictor\.bbox_pred\.weight$", 1.0),
+    (r"box_head\.(\d\.)?fc\d\.weight$", 0.9),
+    (r"box_predictor\.(\d\.)?cls_score\.weight$", 2.0),
+    (r"box_predictor\.(\d\.)?bbox_pred\.weight$", 1.0),
 ]
 
 
@@ -113,19 +113,21 @@ def fix_work(model: GeneralizedRCNN, image: dict[str, Any]) -> None:
         count = rpn.post_nms_topk[0 if rpn.training else 1]
         return [_proposals(count, size, model.device) for size in inputs[0].image_sizes], output[1]
 
-    def set_threshold(_: nn.Module, __: Any, output: tuple[Tensor, Tensor]) -> None:
-        logits = output[0].float()
-        scores = (logits.sigmoid() if heads.sigmoid_cls else logits.softmax(dim=1))[:, :-1].flatten()
-        wanted = 2 * heads.max_detections if heads.max_detections > 0 else 200
-        best = scores.topk(min(wanted + 1, len(scores))).values
-        heads.score_thresh = float(best[-1]) if len(best) > wanted else -1.0
-
+    stages: list[Tensor] = []
     rpn.register_forward_hook(replace_proposals)
-    calibration = heads.box_predictor.register_forward_hook(set_threshold)
+    hooks = [
+        stage.predictor.register_forward_hook(lambda _, __, output: stages.append(heads.class_scores(output[0])))
+        for stage in heads.stages
+    ]
     model.eval()
     with torch.no_grad():
         model([image])
-    calibration.remove()
+    for hook in hooks:
+        hook.remove()
+    scores = torch.stack(stages).mean(0)[:, :-1].flatten()
+    wanted = 2 * heads.max_detections if heads.max_detections > 0 else 200
+    best = scores.topk(min(wanted + 1, len(scores))).values
+    heads.score_thresh = float(best[-1]) if len(best) > wanted else -1.0
 
 
 def _proposals(count: int, size: tuple[int, int], device: torch.device) -> Instances:

@@ -1,0 +1,3 @@
+from .common import cascade_rcnn
+
+model, dataloader, optimizer, lr_multiplier, train = cascade_rcnn("sni")
