@@ -23,6 +23,7 @@ from ...pyramids import backbone_names
 __all__ = ["check_served"]
 
 _SERVED: dict[str, tuple[Any, ...]] = {
+    "MODEL.ROI_HEADS.SOFT_NMS.METHOD": ("",),
     "SOLVER.ACCUMULATE_STEPS": (1,),
     "SOLVER.AMP.DTYPE": ("auto", "float16"),
     "SOLVER.EMA.ENABLED": (False,),
