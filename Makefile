@@ -3,6 +3,7 @@
 # make test-slow    the slow tests: compilation, several processes, kills
 # make test-all     all tests
 # make lint         check the style alone
+# make docs         build the documentation site into output/site; a broken link is an error
 # make install      install alone
 PYTHON ?= python3
 VENV   ?= .venv
@@ -10,7 +11,7 @@ BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 STAMP   = $(VENV)/.installed
 
-.PHONY: install quickstart lint test test-slow test-all
+.PHONY: install quickstart lint test test-slow test-all docs
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -39,3 +40,9 @@ test-slow: install
 
 test-all: lint
 	$(PYTEST)
+
+docs: install
+	@$(BIN)/python -c 'import mkdocs, material, mkdocstrings, latex2mathml' 2>/dev/null \
+	  || $(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo 'the site is in output/site/index.html'
