@@ -3,7 +3,7 @@
 # make test-slow    the slow tests: compilation, several processes, kills
 # make test-all     all tests
 # make lint         check the style alone
-# make docs         build the documentation site into output/site; a broken link is an error
+# make docs         build the documentation site into output/site, where a broken link is an error
 # make install      install alone
 PYTHON ?= python3
 VENV   ?= .venv
