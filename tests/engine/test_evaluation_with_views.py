@@ -57,7 +57,8 @@ def test_a_predictor_finds_what_the_evaluation_with_views_finds(tiny_cfg: MakeCf
 
 def test_soft_nms_holds_in_evaluation(tiny_cfg: MakeCfg) -> None:
     """The boxes that plain suppression removes are there with lower scores."""
-    cfg = tiny_cfg({"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.01, "MODEL.ROI_HEADS.SOFT_NMS.METHOD": "gaussian"})
+    keys = {"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.01, "TEST.DETECTIONS_PER_IMAGE": 1000}
+    cfg = tiny_cfg(keys | {"MODEL.ROI_HEADS.SOFT_NMS.METHOD": "gaussian"})
     detector = build_model(cfg).eval()
     (x,) = next(iter(build_test_loader(cfg, "tiny_val")))
     soft = detector([x])[0]["instances"]

@@ -115,7 +115,7 @@ def test_without_the_whole_picture_large_objects_stay_in_pieces() -> None:
 
 def test_a_cut_box_stays_if_nothing_else_explains_it() -> None:
     """A weak detection in another tile, one of another class, or one beside it does not remove a cut box."""
-    from sn2fpn.predict.tiling import _superseded
+    from sn2fpn.predict.tiling import _covered
 
     boxes = [[80.0, 10, 100, 30], [75, 5, 130, 35], [75, 5, 130, 35], [91, 10, 140, 30], [80, 10, 100, 29.9]]
     scores, classes = [0.8, 0.9, 0.3, 0.9, 0.9], [0, 1, 0, 0, 0]
@@ -123,9 +123,9 @@ def test_a_cut_box_stays_if_nothing_else_explains_it() -> None:
         (200, 200), pred_boxes=Boxes(boxes), scores=torch.tensor(scores), pred_classes=torch.tensor(classes)
     )
     cut, which = torch.tensor([True, False, False, False, True]), torch.tensor([0, 1, 1, 1, 1])
-    assert not _superseded(found, cut, which).any()
+    assert not _covered(found, cut, which).any()
     found.scores[2] = 0.4
-    assert _superseded(found, cut, which).tolist() == [True, False, False, False, False]
+    assert _covered(found, cut, which).tolist() == [True, False, False, False, False]
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,14 @@ def _parser() -> CommandLineParser:
     return parser
 
 
+def _length(word: str) -> int:
+    """Return a length in pixels. Keys to change may follow `--scales` by mistake."""
+    if not word.isdecimal():
+        hint = "; changes of keys come last, after another flag" * ("." in word or "=" in word)
+        raise argparse.ArgumentTypeError(f"expected lengths in pixels, found {word!r}{hint}")
+    return int(word)
+
+
 def _add_detection(parser: CommandLineParser) -> None:
     """Add the flags that say how objects are found in a picture."""
     add = parser.add_argument_group("ways to find more objects").add_argument
@@ -90,7 +98,14 @@ def _add_detection(parser: CommandLineParser) -> None:
     add("--overlap", type=float, default=0.2, metavar="S", help="the share of a tile that the next one repeats (0.2)")
     add("--no-whole", action="store_true", help="with --tile, leave out the detection in the whole picture")
     add("--flip", action="store_true", help="detect in the mirrored picture, too")
-    add("--scales", type=int, nargs="+", default=[], metavar="PX", help="detect with these lengths of the short edge")
+    add(
+        "--scales",
+        type=_length,
+        nargs="+",
+        default=[],
+        metavar="PX",
+        help="detect with these lengths of the short edge",
+    )
     soft = "lower the scores of overlapping boxes in place of removing them"
     add("--soft-nms", default="", choices=("gaussian", "linear"), help=soft)
     add("--sigma", type=float, default=0.5, metavar="S", help="the width of --soft-nms gaussian (default: 0.5)")

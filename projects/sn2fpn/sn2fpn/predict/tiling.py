@@ -61,12 +61,16 @@ def tile_windows(size: tuple[int, int], tile: int, overlap: float) -> list[Windo
 class TiledPredictor:
     """Detects objects in overlapping tiles of a picture and in the whole picture, and merges the detections.
 
-    A box that ends at an inner border of its tile may belong to an object that is cut off there. It is dropped if
-    another box of the same class does not end at an inner border of its own tile, covers at least half of the cut
-    box, and scores at least half as much. An object that is larger than the overlap may be whole in no tile; the
-    detection in the whole picture finds it in one piece. What is left is thinned by non-maximum suppression within
-    each class, with the threshold of the model. The largest number of detections that the model allows holds for each
-    tile, and there is none for the picture.
+    A box that ends at an inner border of its tile may belong to an object that is cut off there. It is dropped
+
+    - if it lies inside of another tile and does not end at an inner border of that one, which sees more of the object
+      and decides alone whether there is one; or
+    - if another box of its class, which does not end at an inner border, covers at least half of it and scores at
+      least half as much. This is how the whole picture takes the place of pieces of objects that are larger than the
+      overlap and therefore whole in no tile.
+
+    What is left is thinned by non-maximum suppression within each class, with the threshold of the model. The largest
+    number of detections that the model allows holds for each tile, and there is none for the picture.
 
     Args:
         predictor: detects objects in the parts.
@@ -130,39 +134,50 @@ class TiledPredictor:
         if self.whole and len(windows) > 1:
             windows.append(Window(0, 0, size[1], size[0]))
         parts = [self._detect(image, window) for window in self._track(windows)]
-        cut = torch.cat([_at_inner_border(p, w, size, self.tile) for p, w in zip(parts, windows)])
+        found = Instances.cat(parts)
         which = torch.cat([torch.full((len(p),), i) for i, p in enumerate(parts)])
-        return {"instances": self._merge(Instances.cat(parts), cut, which)}
+        found = found[~self._dropped(found, which, windows, size)]
+        nms_thresh = self.model.roi_heads.nms_thresh
+        keep = grouped_nms(found.pred_boxes.tensor, found.scores, found.pred_classes, nms_thresh)
+        return {"instances": found[keep]}
 
     def _detect(self, image: np.ndarray, window: Window) -> Instances:
         part = image[window.y : window.y + window.height, window.x : window.x + window.width]
         return self.predictor.detect_in_window(part, (window.x, window.y), (image.shape[0], image.shape[1]))
 
-    def _merge(self, found: Instances, cut: Tensor, which: Tensor) -> Instances:
-        found = found[~_superseded(found, cut, which)]
-        nms_thresh = self.model.roi_heads.nms_thresh
-        return found[grouped_nms(found.pred_boxes.tensor, found.scores, found.pred_classes, nms_thresh)]
+    def _dropped(self, found: Instances, which: Tensor, windows: Sequence[Window], size: tuple[int, int]) -> Tensor:
+        """Return which detections are dropped because another window knows better (Tensor[N], bool).
+
+        Args:
+            found: the detections of all windows (N).
+            which (Tensor[N]): the number of the window of each detection.
+            windows: the windows.
+            size: the (height, width) of the picture.
+        """
+        boxes, near = found.pred_boxes.tensor, max(2.0, _NEAR * self.tile)
+        cut, seen_better = torch.zeros(2, len(found), dtype=torch.bool)
+        for number, window in enumerate(windows):
+            clear = _clear_of_borders(boxes, window, size, near)
+            cut |= ~clear & (which == number)
+            if (window.height, window.width) != size:  # What is small is not seen better in the whole picture.
+                seen_better |= clear & (which != number)
+        return cut & (seen_better | _covered(found, cut, which))
 
 
-def _at_inner_border(found: Instances, window: Window, size: tuple[int, int], tile: int) -> Tensor:
-    """Return which boxes end at a border of their window that is not a border of the picture (Tensor[N], bool)."""
-    x1, y1, x2, y2 = found.pred_boxes.tensor.unbind(1)
-    near = max(2.0, _NEAR * tile)
-    right, bottom = window.x + window.width, window.y + window.height
-    out = torch.zeros(len(found), dtype=torch.bool)
-    for inner, distance in (
-        (window.x > 0, x1 - window.x),
-        (window.y > 0, y1 - window.y),
-        (right < size[1], right - x2),
-        (bottom < size[0], bottom - y2),
-    ):
-        if inner:
-            out |= distance < near
-    return out
+def _clear_of_borders(boxes: Tensor, window: Window, size: tuple[int, int], near: float) -> Tensor:
+    """Return which boxes lie inside of a window, and end nowhere near its inner borders (Tensor[N], bool).
+
+    Borders of the window that are borders of the picture, whose (height, width) is `size`, are no inner ones.
+    """
+    ends = torch.tensor([window.x + window.width, window.y + window.height])
+    starts, far = torch.tensor([window.x, window.y]), torch.tensor([size[1], size[0]])
+    low = torch.where(starts > 0, starts + near, -torch.inf)
+    high = torch.where(ends < far, ends - near, torch.inf)
+    return (boxes[:, :2] >= low).all(1) & (boxes[:, 2:] <= high).all(1)
 
 
-def _superseded(found: Instances, cut: Tensor, which: Tensor) -> Tensor:
-    """Return the cut boxes for which another window holds the object whole (Tensor[N], bool).
+def _covered(found: Instances, cut: Tensor, which: Tensor) -> Tensor:
+    """Return the cut boxes that a detection of the whole object covers (Tensor[N], bool).
 
     Args:
         found: the detections of all windows (N).
