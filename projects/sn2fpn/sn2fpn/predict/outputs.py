@@ -88,13 +88,16 @@ def _suffix(source: Source) -> str:
     return source.suffix if source.suffix.lower() in (".jpg", ".jpeg") else ".png"
 
 
-def draw_detections(image: np.ndarray, detections: Shown, class_names: Sequence[str]) -> np.ndarray:
+def draw_detections(
+    image: np.ndarray, detections: Shown, class_names: Sequence[str], font_size_px: int | None = None
+) -> np.ndarray:
     """Draw chosen detections on a picture. Small pictures are enlarged first.
 
     Args:
         image: the picture in BGR order (array [H, W, 3] of uint8).
         detections: the detections to draw, in the pixels of the picture.
         class_names: the name of each class.
+        font_size_px: the height of the letters; None makes them grow with the picture.
 
     Returns:
         The drawing in RGB order (array [s * H, s * W, 3] of uint8), where s is the factor of enlargement.
@@ -107,7 +110,7 @@ def draw_detections(image: np.ndarray, detections: Shown, class_names: Sequence[
         picture = Image.fromarray(np.ascontiguousarray(image))
         image = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
         detections = detections.scaled((height, width))
-    return draw_shown(image, detections, class_names)
+    return draw_shown(image, detections, class_names, font_size_px)
 
 
 def save_picture(image: np.ndarray, path: Path) -> None:

@@ -36,6 +36,9 @@ __all__ = ["run"]
 
 logger = logging.getLogger(__name__)
 
+_LETTERS = 0.022
+"""The height of the letters on drawings, as a share of the side of a tile."""
+
 
 def run(args: Any) -> int:
     """Do what the command line says and return its exit code.
@@ -99,6 +102,8 @@ class _Job:
     def __post_init__(self) -> None:
         tiled = isinstance(self.predictor, TiledPredictor)
         limit = -1 if tiled else getattr(self.predictor.model.roi_heads, "max_detections", -1)
+        # Labels that grow with a large picture would hide the small objects that tiles are for.
+        self.letters = max(10, round(_LETTERS * self.predictor.tile)) if tiled else None
         self.remarks = Remarks(self.score_threshold, limit)
 
     def run(self, outputs: Mapping[Source, Path]) -> tuple[int, Interrupted | None]:
@@ -133,7 +138,7 @@ class _Job:
         image = read_picture(file)
         instances = self.predictor(image)["instances"].to("cpu")
         detections = shown_detections(instances, self.score_threshold)
-        save_picture(draw_detections(image, detections, self.predictor.class_names), output)
+        save_picture(self._draw(image, detections), output)
         self.coco.add(file, instances, drawing=self.drawing(output))
         self.remarks.add(file, [detections.reach], len(instances))
 
@@ -162,9 +167,12 @@ class _Job:
         """Predict on a frame, and return how many detections reach the threshold."""
         instances = self.predictor(image)["instances"].to("cpu")
         sure = instances[instances.scores >= self.score_threshold]
-        writer.write(draw_detections(image, Shown(sure, len(sure), ""), self.predictor.class_names))
+        writer.write(self._draw(image, Shown(sure, len(sure), "")))
         self.coco.add(source, instances, **more)
         return len(sure)
+
+    def _draw(self, image: np.ndarray, detections: Shown) -> np.ndarray:
+        return draw_detections(image, detections, self.predictor.class_names, self.letters)
 
     def drawing(self, output: Path) -> str:
         """Return the name of a drawing as predictions.json has it, inside of the output folder."""
