@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import pytest
 
 from sn2fpn.errors import UserError
 from sn2fpn.predict import streams
-from sn2fpn.predict.inputs import Video
+from sn2fpn.predict.inputs import Video, find_files
 from sn2fpn.predict.streams import StreamAddress, stream_address
 
 Predict = Callable[..., int]
@@ -195,3 +196,8 @@ def test_files_are_no_addresses_and_secrets_stay_out() -> None:
     assert str(address) == "rtsp://host:8554/cam 1/../live" and "secret" in str(address.source)
     assert address.stem == "host-8554-cam-1-..-live" and "/" not in StreamAddress("http://h/" + "../" * 9).stem
     assert stream_address("camera:3").source == 3
+
+
+def test_commands_that_need_files_refuse_streams() -> None:
+    with pytest.raises(UserError, match="expected files, found rtsp://host/live"):
+        find_files(["rtsp://user:secret@host/live"], io.StringIO())
