@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -120,6 +121,8 @@ class Stream:
 
     def _open(self) -> cv2.VideoCapture:
         source = self.address.source
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # Our message says it, without a password.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         if isinstance(source, int):
             return cv2.VideoCapture(source)
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _TIMEOUT_MS]
