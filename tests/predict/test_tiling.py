@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import itertools
 import json
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from torchvision.ops import box_iou
 from sn2fpn.config import CfgNode
 from sn2fpn.data.augmentation import ResizeShortestEdge
 from sn2fpn.errors import ArgumentError
-from sn2fpn.predict import Predictor, TiledPredictor
+from sn2fpn.predict import Predictor, TiledPredictor, tiling
 from sn2fpn.predict.tiling import tile_windows
 from sn2fpn.structures import Boxes, Instances, masks_to_rle
 
@@ -202,3 +203,9 @@ def test_the_command(
     assert "--tile: expected" in capsys.readouterr().err
     assert predict([tmp_path / "large.png"], overlap=0.2, tile=64, soft_nms="linear", sigma=-1) == 2
     assert "--sigma: expected" in capsys.readouterr().err
+
+
+def test_the_examples_in_the_docstrings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])  # They name a shipped configuration.
+    result = doctest.testmod(tiling)
+    assert result.attempted >= 6 and result.failed == 0
