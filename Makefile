@@ -4,6 +4,7 @@
 # make test-all     all tests
 # make gpu          test and measure on a GPU, in at most 20 minutes, and write output/gpu/report.md
 # make lint         check the style alone
+# make docs         build the documentation site into output/site, where a broken link is an error
 # make install      install alone
 PYTHON ?= python3
 VENV   ?= .venv
@@ -11,7 +12,7 @@ BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 STAMP   = $(VENV)/.installed
 
-.PHONY: install quickstart lint test test-slow test-all gpu
+.PHONY: install quickstart lint test test-slow test-all gpu docs
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -44,3 +45,9 @@ test-all: lint
 gpu:  # an environment that exists is taken as it is, because a machine with a GPU may have no network
 	@test -x $(BIN)/python || $(MAKE) install
 	$(BIN)/python tools/gpu_report.py
+
+docs: install
+	@$(BIN)/python -c 'import mkdocs, material, mkdocstrings, latex2mathml' 2>/dev/null \
+	  || $(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo 'the site is in output/site/index.html'

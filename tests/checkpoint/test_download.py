@@ -208,7 +208,9 @@ def test_names_of_torchvisions_weights_are_checked_by_their_hash(server: Threadi
     with pytest.raises(UserError, match="fasterrcnn_resnet50_fpn_coco-258fb6c6.pth has the SHA-256"):
         fetch("torchvision://FasterRCNN_ResNet50_FPN_Weights.COCO_V1")
     for wrong in ("ResNet50_Weights.IMAGENET1K_V3", "ResNet50_Weigths.IMAGENET1K_V2"):
-        with pytest.raises(UserError, match=r"torchvision has no weights .*; did you mean 'ResNet50_Weights.IMAGENET1K"):
+        with pytest.raises(
+            UserError, match=r"torchvision has no weights .*; did you mean 'ResNet50_Weights.IMAGENET1K"
+        ):
             fetch(f"torchvision://{wrong}")
 
 
@@ -234,7 +236,9 @@ def test_names_of_timms_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     blob.write_bytes(_CONTENT + b"x")
     with pytest.raises(UserError, match="has changed since it was fetched"):
         fetch("timm://resnet18")
-    with pytest.raises(UserError, match=r"timm .* has no pretrained model 'convnext_tinny'; did you mean 'convnext_tin"):
+    with pytest.raises(
+        UserError, match=r"timm .* has no pretrained model 'convnext_tinny'; did you mean 'convnext_tin"
+    ):
         fetch("timm://convnext_tinny")
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_: 1 / 0)
     with pytest.raises(UserError, match=r"cannot fetch model.safetensors of timm/resnet18.*Download the file by other"):

@@ -217,6 +217,9 @@ def test_the_same_scores_in_both_engines(masks: bool, command: Command, tmp_path
     with_tta = engine.run(engine.load_config(args), args)
     assert set(with_tta) == {*theirs, *(f"{task}_TTA" for task in theirs)}
     assert with_tta["bbox_TTA"]["AP50"] > 1
+    ours = native.run(native.load_config(args), args)["tiny_train"]
+    for task, numbers in with_tta.items():
+        assert {k: ours[task][k] for k in numbers} == pytest.approx(numbers, abs=0.1, nan_ok=True), task
 
 
 @pytest.mark.parametrize(
@@ -225,6 +228,7 @@ def test_the_same_scores_in_both_engines(masks: bool, command: Command, tmp_path
         ({"SOLVER.ACCUMULATE_STEPS": 2}, "SOLVER.ACCUMULATE_STEPS: Detectron2 serves 1, found 2; add --engine native"),
         ({"SOLVER.EMA.ENABLED": True}, "SOLVER.EMA.ENABLED.*--engine native"),
         ({"SOLVER.OPTIMIZER": "AdamW"}, "SOLVER.OPTIMIZER.*--engine native"),
+        ({"MODEL.ROI_HEADS.SOFT_NMS.METHOD": "linear"}, "SOFT_NMS.METHOD: Detectron2 serves ''.*--engine native"),
         ({"SOLVER.AMP.ENABLED": True}, "SOLVER.AMP.ENABLED.*GPUs only"),
         ({"TEST.BEST_METRIC": "bbox/AR"}, "TEST.BEST_METRIC: Detectron2 gives no recall.*'bbox/AP'"),
         ({"SOLVER.STEPS": (5, 3)}, r"SOLVER.STEPS: expected rising iterations of at least 1, found \[5, 3\]"),

@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from export_models import CONFIG, KEYS, as_list, filled, picture, small_config
 from PIL import Image
 
-from export_models import CONFIG, KEYS, as_list, filled, picture, small_config
 from sn2fpn.checkpoint import Checkpointer
 from sn2fpn.data import read_image
 from sn2fpn.export.__main__ import main

@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from export_models import picture
 from torch import Tensor
 
-from export_models import picture
 from golden_detectron2 import CASES, inputs
 from golden_detectron2 import model as golden_model
 from sn2fpn.errors import ArgumentError

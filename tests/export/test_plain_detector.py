@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from export_models import picture
 
 from sn2fpn.export.comparison import Difference, compare, detections_of
 from sn2fpn.export.inference import PlainDetector
 from sn2fpn.modeling import GeneralizedRCNN
 from sn2fpn.pyramids import PYRAMIDS
-
-from export_models import picture
 
 Detector = Callable[..., GeneralizedRCNN]
 

@@ -97,14 +97,21 @@ def video(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def predict(small_cfg: Callable[..., CfgNode], tmp_path: Path) -> Iterator[Callable[..., int]]:
-    """A function that runs the command line with the output folder `tmp_path/out` and returns the exit code."""
+    """A function that runs the command line with the output folder `tmp_path/out` and returns the exit code.
+
+    Flags are given as `score_threshold=0.3`, those without a value as `flip=True`, and those with several as a list.
+    """
     logger = logging.getLogger("sn2fpn")
     before = logger.handlers, logger.propagate, logger.level
 
     def run(inputs: list[Any], keys: dict[str, Any] | None = None, **flags: Any) -> int:
         weights = small_cfg(keys).MODEL.WEIGHTS
-        flags = {"config_file": CONFIG, "weights": weights, "output": tmp_path / "out"} | flags
-        argv = [str(x) for k, v in flags.items() for x in (f"--{k.replace('_', '-')}", v)]
+        flags |= {"config_file": CONFIG, "weights": weights, "output": tmp_path / "out"} | flags
+        words = [
+            (f"--{k.replace('_', '-')}", *(v if isinstance(v, list) else () if v is True else (v,)))
+            for k, v in flags.items()
+        ]
+        argv = [str(x) for flag in words for x in flag]
         inputs = ["--input", *map(str, inputs)]
         return main([*inputs, *argv, *as_list(KEYS | (keys or {}))])
 

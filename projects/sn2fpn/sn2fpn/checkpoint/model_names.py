@@ -71,6 +71,4 @@ def _import(module: str) -> Any:
     try:
         return __import__(module)
     except ImportError as error:
-        raise ArgumentError(
-            "path", f"timm:// names need timm ({error}); type: pip install 'sn2fpn[timm]'"
-        ) from None
+        raise ArgumentError("path", f"timm:// names need timm ({error}); type: pip install 'sn2fpn[timm]'") from None

@@ -34,6 +34,10 @@ def add_study_config(cfg: Any) -> None:
     # Whether torch.compile compiles the trunk and the pyramid of the native engine.
     cfg.MODEL.COMPILE = False
 
+    # Soft non-maximum suppression (Bodla et al., ICCV 2017) in evaluation and prediction: "" for plain suppression,
+    # "gaussian", or "linear", which lowers scores from MODEL.ROI_HEADS.NMS_THRESH_TEST on.
+    cfg.MODEL.ROI_HEADS.SOFT_NMS = node({"METHOD": "", "SIGMA": 0.5})
+
     # Data sets of your own: [{NAME: …, FORMAT: coco, JSON: …, IMAGES: …},
     #                         {NAME: …, FORMAT: voc, ROOT: …, SPLIT: …, CLASSES: […]}]
     cfg.DATASETS.CUSTOM = []

@@ -18,7 +18,7 @@ from .preflight import check_recipe, checked_recipe
 from .recipe import Recipe
 from .record import check_same_model
 from .setup import default_setup
-from .testing import evaluate
+from .testing import AUGMENTED, evaluate
 from .trainer import Trainer
 
 __all__ = ["device", "load_config", "run"]
@@ -80,6 +80,9 @@ def _run(recipe: Recipe, args: Any, engine: Any, notes: list[str]) -> dict[str, 
             if report is not None and not partial:
                 check_same_model(report.config, recipe.dump(), options.weights, ", or add --allow-partial")
         results = evaluate(recipe.test_sets(), model, options)
+        if (augmented := recipe.with_augmentation(model)) is not None:
+            for name, found in evaluate(recipe.test_sets(), augmented, options, suffix=AUGMENTED).items():
+                results[name] |= found
     else:
         trainer = Trainer(recipe)
         trainer.resume_or_load(resume=args.resume)

@@ -27,7 +27,7 @@ from ..data import (
 )
 from ..errors import check_choice
 from ..evaluation import build_evaluator, check_evaluator, score_names
-from ..modeling import build_model, cascade_stages, loss_names
+from ..modeling import build_model, build_multi_view, cascade_stages, loss_names
 from .config import remarks, scale_to_world_size
 from .options import YAML_KEYS, RunOptions, read_options
 from .solver import GradientClipper, LRMultiplier, build_gradient_clipper, build_lr_scheduler, build_optimizer
@@ -73,6 +73,10 @@ class Recipe(ABC):
     @abstractmethod
     def build_model(self) -> nn.Module:
         """Return the model with fresh weights, on its device and in training mode."""
+
+    def with_augmentation(self, model: nn.Module) -> nn.Module | None:
+        """Return the model with test-time augmentation, or None if the configuration asks for none."""
+        return None
 
     @abstractmethod
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
@@ -179,6 +183,9 @@ class CfgRecipe(Recipe):
 
     def build_model(self) -> nn.Module:
         return build_model(self.cfg)
+
+    def with_augmentation(self, model: nn.Module) -> nn.Module | None:
+        return build_multi_view(self.cfg, model) if self.cfg.TEST.AUG.ENABLED else None
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         return build_optimizer(self.cfg, model)

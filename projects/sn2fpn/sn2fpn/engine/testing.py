@@ -23,9 +23,12 @@ from ..precision import autocast
 from .interrupts import Interrupts
 from .options import RunOptions
 
-__all__ = ["TestSet", "evaluate", "flatten_results", "metric_names", "validation_losses"]
+__all__ = ["AUGMENTED", "TestSet", "evaluate", "flatten_results", "metric_names", "validation_losses"]
 
 logger = logging.getLogger(__name__)
+
+AUGMENTED = "_TTA"
+"""The end of the names of results with test-time augmentation, as in Detectron2."""
 
 
 @dataclass(frozen=True)
@@ -46,29 +49,35 @@ class TestSet:
 
 
 def evaluate(
-    test_sets: Sequence[TestSet], model: nn.Module, options: RunOptions, interrupts: Interrupts | None = None
+    test_sets: Sequence[TestSet],
+    model: nn.Module,
+    options: RunOptions,
+    interrupts: Interrupts | None = None,
+    suffix: str = "",
 ) -> dict[str, Any]:
     """Evaluate a model on data sets and return `{data set: {"bbox": {"AP": …}}}`.
 
     The model computes in the precision of the training. Predictions and results are written to
-    `<output_dir>/inference/<data set>`. Only the main process returns results.
+    `<output_dir>/inference<suffix>/<data set>`. Only the main process returns results.
 
     Args:
         test_sets: the data sets.
         model: the model.
         options: the options of the run.
         interrupts: the requests to stop the training of which this is a part.
+        suffix: what is added to the names of the tasks, such as "_TTA" for "bbox_TTA".
 
     Raises:
         Stopped: there was a request to stop.
     """
     results: dict[str, Any] = {}
     for test_set in test_sets:
-        folder = Path(options.output_dir) / "inference" / test_set.name
+        folder = Path(options.output_dir) / f"inference{suffix}" / test_set.name
         loader = test_set.loader()
         loader = interrupts.evaluating(loader) if interrupts else loader
         with autocast(options.device, options.precision):
-            result = inference_on_dataset(model, loader, test_set.evaluator(folder))
+            found = inference_on_dataset(model, loader, test_set.evaluator(folder))
+        result = {f"{task}{suffix}": scores for task, scores in found.items()}
         if comm.is_main_process():
             results[test_set.name] = result
             logger.info("Evaluation on %s\n%s", test_set.name, results_table(result))

@@ -15,8 +15,10 @@ from .detector import GeneralizedRCNN
 from .losses import loss_names
 from .matching import Matcher
 from .metrics import collect_metrics
+from .multi_view import MultiViewDetector, build_multi_view
 from .roi_heads import BoxHead, BoxPredictor, CascadeROIHeads, MaskHead, ROIPooler, StandardROIHeads, cascade_stages
 from .rpn import RPN, AnchorGenerator, RPNHead
+from .soft_nms import SoftNMS
 
 __all__ = [
     "AnchorGenerator",
@@ -27,12 +29,15 @@ __all__ = [
     "GeneralizedRCNN",
     "MaskHead",
     "Matcher",
+    "MultiViewDetector",
     "ROIPooler",
     "RPN",
     "RPNHead",
+    "SoftNMS",
     "StandardROIHeads",
     "build_backbone",
     "build_model",
+    "build_multi_view",
     "cascade_stages",
     "collect_metrics",
     "loss_names",

@@ -32,7 +32,6 @@ _SERVED: dict[str, tuple[Any, ...]] = {
     "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": (False,),
     "MODEL.KEYPOINT_ON": (False,),
     "MODEL.LOAD_PROPOSALS": (False,),
-    "TEST.AUG.ENABLED": (False,),
     "TEST.PRECISE_BN.ENABLED": (False,),
 }
 """The values of a key that the native engine serves."""

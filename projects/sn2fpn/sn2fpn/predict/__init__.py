@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .predictor import Predictor
+    from .tiling import TiledPredictor
 
-__all__ = ["Predictor"]
+__all__ = ["Predictor", "TiledPredictor"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Predictor` on first use, so that `python -m sn2fpn.predict --help` does not wait for torch."""
-    if name != "Predictor":
+    """Import a class on first use, so that `python -m sn2fpn.predict --help` does not wait for torch."""
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .predictor import Predictor
-
-    return Predictor
+    return getattr(importlib.import_module(f".{'tiling' if name == 'TiledPredictor' else 'predictor'}", __name__), name)

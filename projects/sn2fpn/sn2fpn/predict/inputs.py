@@ -18,8 +18,11 @@ import numpy as np
 from ..data import read_image
 from ..errors import UserError
 from .names import shown
+from .streams import StreamAddress, Unreadable, stream_address
 
-__all__ = ["Unreadable", "Video", "check_utf8", "find_files", "is_video", "read_picture"]
+__all__ = ["Source", "Unreadable", "Video", "check_utf8", "find_files", "find_sources", "is_video", "read_picture"]
+
+Source = Path | StreamAddress
 
 logger = logging.getLogger(__name__)
 
@@ -30,34 +33,53 @@ _CONFIG_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*|[\w.]+=.*")
 """What the KEY of KEY VALUE, and key=value, look like."""
 
 
-class Unreadable(UserError):
-    """A file cannot be decoded. Prediction goes on with the others."""
-
-
 def find_files(inputs: Sequence[str], names: IO[str]) -> tuple[list[Path], list[str]]:
-    """Return the files that `--input` stands for, in order and each once.
+    """Return the files that `--input` stands for, in order and each once; see `find_sources`.
+
+    Raises:
+        UserError: see `find_sources`; or there is a camera or stream among the inputs.
+    """
+    sources, missing = find_sources(inputs, names)
+    for source in sources:
+        if isinstance(source, StreamAddress):
+            raise UserError(f"--input: expected files, found {source}")
+    return [source for source in sources if isinstance(source, Path)], missing
+
+
+def find_sources(
+    inputs: Sequence[str], names: IO[str], recursive: bool = False, leave_out: Path | None = None
+) -> tuple[dict[Source, Path], list[str]]:
+    """Return the files and streams that `--input` stands for, in order and each once.
 
     Args:
         inputs: files; folders, which stand for their pictures and videos; patterns such as `images/*.jpg` or
-            `**/*.png`; or "-", which stands for such names in `names`, one per line.
+            `**/*.png`; cameras and addresses of streams; or "-", which stands for such names in `names`, one per line.
         names: the standard input.
+        recursive: whether folders also stand for what is in their sub-folders. Links to folders are not followed.
+        leave_out: a folder that is not looked into.
 
     Returns:
-        The files, and the inputs that match no file, each with the reason if there is a special one.
+        The sources, each with the sub-folder that it was found in, and the inputs that match no file, each with the
+        reason if there is a special one.
 
     Raises:
-        UserError: there is no file at all, or there are configuration keys among the inputs.
+        UserError: there is no source at all, an address is none that can be opened, or there are configuration keys
+            among the inputs.
     """
     given = [name for item in inputs for name in (_read_names(names) if item == "-" else [item]) if name.strip()]
-    found: dict[Path, None] = {}
+    found: dict[Source, Path] = {}
     missing: list[str] = []
     for name in given:
         try:
-            files, reason = _match(name), ""
+            address = stream_address(name)
+            sources: dict[Source, Path] = {address: Path()} if address else dict(_match(name, recursive, leave_out))
+            reason = ""
+        except UserError:
+            raise
         except (OSError, ValueError, RuntimeError) as e:  # The name is too long, its folder is not readable, ...
-            files, reason = [], getattr(e, "strerror", None) or str(e)
-        found |= dict.fromkeys(files)
-        if not files:
+            sources, reason = {}, getattr(e, "strerror", None) or str(e)
+        found |= {source: sub for source, sub in sources.items() if source not in found}
+        if not sources:
             if name in inputs and _CONFIG_KEY.fullmatch(name):
                 raise UserError(
                     f"--input: expected files, found the configuration key {name!r}; changes of keys come last, after "
@@ -69,7 +91,7 @@ def find_files(inputs: Sequence[str], names: IO[str]) -> tuple[list[Path], list[
         if examples:
             raise UserError(f"--input: no file matches {examples}")
         raise UserError("--input -: the standard input holds no file names")
-    return list(found), missing
+    return found, missing
 
 
 def _read_names(names: IO[str] | None) -> list[str]:
@@ -80,19 +102,35 @@ def _read_names(names: IO[str] | None) -> list[str]:
     return [line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n")]
 
 
-def _match(name: str) -> list[Path]:
+def _match(name: str, recursive: bool, leave_out: Path | None) -> Iterator[tuple[Path, Path]]:
+    """Yield the files that a name stands for, each with its sub-folder inside of the folder of that name."""
     path = Path(name).expanduser()
     if path.is_dir():
-        inside = (p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES)
-        return sorted(p for p in inside if not p.is_dir())
-    if path.exists():  # This comes before patterns because the name of a file may hold brackets.
-        return [path]
-    return sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if not p.is_dir())  # noqa: PTH207
+        yield from _inside(path, recursive, leave_out)
+    elif path.exists():  # This comes before patterns because the name of a file may hold brackets.
+        yield path, Path()
+    else:
+        files = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if not p.is_dir())  # noqa: PTH207
+        yield from ((file, Path()) for file in files)
 
 
-def is_video(path: Path) -> bool:
-    """Return whether the name of a file ends as those of videos do."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
+def _inside(folder: Path, recursive: bool, leave_out: Path | None) -> Iterator[tuple[Path, Path]]:
+    """Yield the pictures and videos in a folder, those of sub-folders last."""
+    for root, folders, files in os.walk(folder):
+        here = Path(root)
+        folders[:] = sorted(f for f in folders if recursive and not _same(here / f, leave_out))
+        for name in sorted(files):
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
+                yield here / name, here.relative_to(folder)
+
+
+def _same(folder: Path, other: Path | None) -> bool:
+    return other is not None and os.path.realpath(folder) == os.path.realpath(other)
+
+
+def is_video(source: Source) -> bool:
+    """Return whether a source has frames: the name of a file ends as those of videos do, or it is a stream."""
+    return isinstance(source, StreamAddress) or source.suffix.lower() in VIDEO_SUFFIXES
 
 
 def read_picture(path: Path) -> np.ndarray:

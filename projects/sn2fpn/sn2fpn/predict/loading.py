@@ -15,6 +15,7 @@ from ..data.augmentation import ResizeShortestEdge, build_augmentations
 from ..data.categories import Category
 from ..engine.options import YAML_KEYS, read_options
 from ..errors import UserError, argument_names
+from ..modeling import MultiViewDetector, build_multi_view
 from ..modeling.build import build_model
 from ..trust import check_own
 from .predictor import Predictor, load_whole
@@ -51,7 +52,7 @@ def load_predictor(
         )
     register_custom(loaded.custom)
     categories = known_categories(loaded.sets, loaded.model.roi_heads.num_classes, loaded.class_names)
-    return Predictor(loaded.model, loaded.resize, categories, loaded.precision), categories
+    return Predictor(loaded.model, loaded.resize, categories, loaded.precision, loaded.augmented), categories
 
 
 class _Loaded(NamedTuple):
@@ -63,6 +64,7 @@ class _Loaded(NamedTuple):
     custom: Sequence[Any]  # the data sets to register
     sets: list[str]  # names of the data sets that the model was trained and tested on
     precision: torch.dtype | None  # of mixed precision
+    augmented: MultiViewDetector | None = None  # the model with test-time augmentation
 
 
 def _from_yaml(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
@@ -75,7 +77,8 @@ def _from_yaml(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
         names = load_whole(model, weights or cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED, cfg.dump())
     (resize,) = build_augmentations(cfg, is_train=False)
     sets, precision = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN], read_options(cfg, YAML_KEYS).precision
-    return _Loaded(model, resize, names, cfg.DATASETS.CUSTOM, sets, precision)
+    augmented = build_multi_view(cfg, model) if cfg.TEST.AUG.ENABLED else None
+    return _Loaded(model, resize, names, cfg.DATASETS.CUSTOM, sets, precision, augmented)
 
 
 def _from_python(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:

@@ -21,8 +21,9 @@ from ..errors import UserError
 from ..evaluation.detections import ImageDetections, to_coco_results
 from ..structures import Instances
 from ..visualization import Shown, draw_shown
-from .inputs import check_utf8, is_video
+from .inputs import Source, check_utf8, is_video
 from .names import free_names, in_json, shown
+from .streams import StreamAddress
 
 __all__ = [
     "CocoWriter",
@@ -41,21 +42,29 @@ _CODEC = "mp4v"
 """MPEG-4 part 2, the one MP4 encoder that every OpenCV with FFmpeg has."""
 
 
-def name_outputs(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
+def name_outputs(sources: Mapping[Source, Path], folder: Path) -> dict[Source, Path]:
     """Return the file of the drawing of each input.
 
     It has the name of the input, with a number where names repeat. JPEG stays JPEG, other pictures become PNG, and
-    videos become MP4.
+    videos and streams become MP4.
+
+    Args:
+        sources: the inputs, each with the sub-folder that its drawing belongs in.
+        folder: the output folder.
 
     Raises:
-        UserError: a drawing would replace an input.
+        UserError: a drawing would replace an input, or a link in the output folder leads a drawing out of it.
     """
-    outputs = dict(zip(files, free_names(files, folder, _suffix, {PREDICTIONS})))
+    outputs = dict(zip(sources, free_names(list(sources), folder, _suffix, {PREDICTIONS}, list(sources.values()))))
     check_inputs_stay(outputs)
+    root = Path(os.path.realpath(folder))
+    for place in {output.parent for output in outputs.values()}:
+        if not Path(os.path.realpath(place)).is_relative_to(root):
+            raise UserError(f"--output {shown(folder)}: the link {shown(place)} leads out of the folder; remove it")
     return outputs
 
 
-def check_inputs_stay(outputs: Mapping[Path, Path]) -> None:
+def check_inputs_stay(outputs: Mapping[Any, Path]) -> None:
     """Check that no output replaces an input.
 
     Args:
@@ -64,7 +73,7 @@ def check_inputs_stay(outputs: Mapping[Path, Path]) -> None:
     Raises:
         UserError: one does.
     """
-    inputs = {os.path.realpath(file) for file in outputs}
+    inputs = {os.path.realpath(file) for file in outputs if isinstance(file, Path)}
     for file, output in outputs.items():
         if os.path.realpath(output) in inputs:
             raise UserError(
@@ -73,18 +82,22 @@ def check_inputs_stay(outputs: Mapping[Path, Path]) -> None:
             )
 
 
-def _suffix(file: Path) -> str:
-    jpeg = file.suffix.lower() in (".jpg", ".jpeg")
-    return ".mp4" if is_video(file) else file.suffix if jpeg else ".png"
+def _suffix(source: Source) -> str:
+    if isinstance(source, StreamAddress) or is_video(source):
+        return ".mp4"
+    return source.suffix if source.suffix.lower() in (".jpg", ".jpeg") else ".png"
 
 
-def draw_detections(image: np.ndarray, detections: Shown, class_names: Sequence[str]) -> np.ndarray:
+def draw_detections(
+    image: np.ndarray, detections: Shown, class_names: Sequence[str], font_size_px: int | None = None
+) -> np.ndarray:
     """Draw chosen detections on a picture. Small pictures are enlarged first.
 
     Args:
         image: the picture in BGR order (array [H, W, 3] of uint8).
         detections: the detections to draw, in the pixels of the picture.
         class_names: the name of each class.
+        font_size_px: the height of the letters; None makes them grow with the picture.
 
     Returns:
         The drawing in RGB order (array [s * H, s * W, 3] of uint8), where s is the factor of enlargement.
@@ -97,7 +110,7 @@ def draw_detections(image: np.ndarray, detections: Shown, class_names: Sequence[
         picture = Image.fromarray(np.ascontiguousarray(image))
         image = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
         detections = detections.scaled((height, width))
-    return draw_shown(image, detections, class_names)
+    return draw_shown(image, detections, class_names, font_size_px)
 
 
 def save_picture(image: np.ndarray, path: Path) -> None:
@@ -160,11 +173,11 @@ class CocoWriter:
         self.detections = 0
         file.write(f'{{"categories": {json.dumps(list(categories))},\n"annotations": [')
 
-    def add(self, file_name: Path, instances: Instances, **more: Any) -> None:
+    def add(self, file_name: Source, instances: Instances, **more: Any) -> None:
         """Write the detections in one picture, or in one frame of a video.
 
         Args:
-            file_name: the file of the picture or video.
+            file_name: the file of the picture or video, or the address of the stream.
             instances: the detections, in the pixels of the picture.
             **more: further plain values for the entry of the picture, such as `frame`.
         """

@@ -21,8 +21,11 @@ from ..engine.options import YAML_KEYS, read_options
 from ..engine.record import check_same_model
 from ..errors import ArgumentError, argument_names
 from ..evaluation.evaluator import evaluation_mode
-from ..modeling import build_model
+from ..modeling import MultiViewDetector, build_model, build_multi_view
+from ..modeling.roi_heads.mask_pasting import paste_run_lengths
+from ..modeling.roi_heads.postprocess import rescale_boxes
 from ..precision import autocast
+from ..structures import Boxes, Instances
 from .pixels import as_pixels
 
 __all__ = ["Predictor", "load_whole"]
@@ -34,7 +37,8 @@ class Predictor:
     """Calls a trained detector on one picture at a time, like Detectron2's `DefaultPredictor`.
 
     A picture is resized as `INPUT.MIN_SIZE_TEST` and `INPUT.MAX_SIZE_TEST` say and brought into the model's channel
-    order. The detections are in the pixels of the given picture and equal those of an evaluation.
+    order. The detections are in the pixels of the given picture and equal those of an evaluation, which has test-time
+    augmentation if `TEST.AUG.ENABLED` is set.
 
     Args:
         model: a configuration, from which the detector is built on `MODEL.DEVICE` with the weights of
@@ -44,10 +48,12 @@ class Predictor:
             called "class 0", "class 1" and so on.
         precision: with a detector, the dtype of mixed precision, such as `torch.bfloat16`. A configuration has its own,
             `SOLVER.AMP`.
+        augmented: with a detector, the same one with test-time augmentation. A configuration has its own, `TEST.AUG`.
 
     Attributes:
         model: the detector.
         resize: how pictures are resized, or None.
+        augmented: the detector with test-time augmentation, which is used if it is not None.
         categories: the classes by contiguous id, see `known_categories`. Those of a configuration have the names that
             the checkpoint carries, or else those of its data sets.
 
@@ -73,12 +79,13 @@ class Predictor:
         resize: ResizeShortestEdge | None = None,
         categories: Sequence[Category] | None = None,
         precision: torch.dtype | None = None,
+        augmented: MultiViewDetector | None = None,
     ) -> None:
         self._precision = precision
         self._sets: tuple[Sequence[Any], list[str]] = (), []
         self._trained: list[str] = []
         if isinstance(model, nn.Module):
-            self.model, self.resize = model, resize
+            self.model, self.resize, self.augmented = model, resize, augmented
             if categories is not None:
                 self.categories = list(categories)
         else:
@@ -88,6 +95,7 @@ class Predictor:
             (self.resize,) = build_augmentations(cfg, is_train=False)
             with argument_names({"path": "MODEL.WEIGHTS", "average": "SOLVER.EMA.ENABLED"}):
                 self._trained = load_whole(self.model, cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED, cfg.dump())
+            self.augmented = build_multi_view(cfg, self.model) if cfg.TEST.AUG.ENABLED else None
             self._sets = cfg.DATASETS.CUSTOM, [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
 
     @cached_property
@@ -120,6 +128,39 @@ class Predictor:
             ArgumentError: `image` has another shape or another kind of numbers, has no pixels, or has numbers beyond
                 0..255.
         """
+        x = self._input(image)
+        with evaluation_mode(self.model), autocast(self.model.pixel_mean.device, self._precision):
+            return (self.augmented or self.model)([x])[0]
+
+    @torch.no_grad()
+    def detect_in_window(self, image: Any, corner: tuple[int, int], size: tuple[int, int]) -> Instances:
+        """Detect objects in a part of a picture, and return them in the pixels of the picture.
+
+        The memory that this takes does not grow with the size of the picture.
+
+        Args:
+            image: the part, as `__call__` takes it.
+            corner: the column x and the row y of the top left pixel of the part.
+            size: the (height, width) of the picture.
+
+        Returns:
+            The same fields as those of `__call__` on the CPU; `pred_masks` are `RunLengthMasks`.
+
+        Raises:
+            ArgumentError: see `__call__`.
+        """
+        x = self._input(image)
+        with evaluation_mode(self.model), autocast(self.model.pixel_mean.device, self._precision):
+            (found,) = (self.augmented or self.model).inference([x], do_postprocess=False)
+        found = rescale_boxes(found, x["height"], x["width"]).to("cpu")
+        boxes = Boxes(found.pred_boxes.tensor + torch.tensor([*corner, *corner]))
+        fields = {**found.get_fields(), "pred_boxes": boxes}
+        if found.has("pred_masks"):
+            fields["pred_masks"] = paste_run_lengths(found.pred_masks[:, 0], boxes.tensor, size)
+        return Instances(size, **fields)
+
+    def _input(self, image: Any) -> dict[str, Any]:
+        """Return a picture as the model reads it."""
         image = as_pixels(image, len(self.model.pixel_mean))
         height, width = image.shape[:2]
         if self.model.input_format == "RGB" and image.shape[2] == 3:
@@ -128,8 +169,7 @@ class Predictor:
             transforms = plan_transforms([self.resize], (height, width), np.random.default_rng(0))
             image = transforms.apply_image(image)
         pixels = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
-        with evaluation_mode(self.model), autocast(self.model.pixel_mean.device, self._precision):
-            return self.model([{"image": pixels, "height": height, "width": width}])[0]
+        return {"image": pixels, "height": height, "width": width}
 
 
 def load_whole(model: nn.Module, path: str, average: bool, config: str) -> list[str]:

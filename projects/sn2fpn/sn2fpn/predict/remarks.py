@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 from ..visualization import MAX_LABELS
 from .names import shown
@@ -31,11 +31,11 @@ class Remarks:
         self._full: list[str] = []
         self._crowded: list[str] = []
 
-    def add(self, file: Path, reach: Sequence[int], found: int) -> None:
+    def add(self, file: Any, reach: Sequence[int], found: int) -> None:
         """Take notice of an input.
 
         Args:
-            file: the picture or video.
+            file: the picture, video or stream.
             reach: for the picture or for each frame, how many detections reach the threshold.
             found: number of detections in all.
         """

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -19,16 +22,22 @@ from ..atomic import DAY_S, remove_leftovers
 from ..errors import UserError
 from ..program import Interrupted
 from ..visualization import Shown, shown_detections
-from .inputs import Unreadable, Video, find_files, is_video, read_picture
+from .finding import with_flags
+from .inputs import Source, Unreadable, Video, find_sources, is_video, read_picture
 from .loading import load_predictor
 from .names import printable, shown
 from .outputs import PREDICTIONS, CocoWriter, VideoWriter, coco_writer, draw_detections, name_outputs, save_picture
 from .predictor import Predictor
 from .remarks import Remarks
+from .streams import Stream, StreamAddress
+from .tiling import TiledPredictor
 
 __all__ = ["run"]
 
 logger = logging.getLogger(__name__)
+
+_LETTERS = 0.022
+"""The height of the letters on drawings, as a share of the side of a tile."""
 
 
 def run(args: Any) -> int:
@@ -43,9 +52,9 @@ def run(args: Any) -> int:
     progress = _progress()
     _log_to(progress.console)
     folder = Path(args.output)
-    files, missing = find_files(args.input, sys.stdin)
+    sources, missing = find_sources(args.input, sys.stdin, args.recursive, leave_out=folder)
     with _writing_to(folder):
-        outputs = name_outputs(files, folder)
+        outputs = name_outputs(sources, folder)
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
         remove_leftovers(folder, DAY_S)
@@ -55,13 +64,14 @@ def run(args: Any) -> int:
         logger.warning("--input: no file matches %s", name)
     predictor, categories = load_predictor(args.config_file, args.weights, args.opts, args.trust)
     with _writing_to(folder), coco_writer(folder / PREDICTIONS, categories) as coco, progress:
-        job = _Job(predictor, coco, args.score_threshold, progress)
+        found_by = with_flags(predictor, args, partial(_track_tiles, progress))
+        job = _Job(found_by, coco, args.score_threshold, progress, args.max_frames, folder)
         failed, stopped = job.run(outputs)
     job.remarks.log()
     logger.info("Wrote %d detections to %s", coco.detections, folder / PREDICTIONS)
     failed += len(missing)
     if failed:
-        logger.error("%d of %d inputs could not be read (see the warnings above)", failed, len(files) + len(missing))
+        logger.error("%d of %d inputs could not be read (see the warnings above)", failed, len(sources) + len(missing))
     return stopped.exit_code if stopped else min(failed, 1)
 
 
@@ -82,27 +92,33 @@ def _progress() -> Progress:
 class _Job:
     """What is needed to predict on a file."""
 
-    predictor: Predictor
+    predictor: Predictor | TiledPredictor
     coco: CocoWriter
     score_threshold: float
     progress: Progress
+    max_frames: int  # of each video and stream; 0 means all
+    folder: Path  # the output folder
 
     def __post_init__(self) -> None:
-        limit = getattr(self.predictor.model.roi_heads, "max_detections", -1)
+        tiled = isinstance(self.predictor, TiledPredictor)
+        limit = -1 if tiled else getattr(self.predictor.model.roi_heads, "max_detections", -1)
+        # Labels that grow with a large picture would hide the small objects that tiles are for.
+        self.letters = max(10, round(_LETTERS * self.predictor.tile)) if tiled else None
         self.remarks = Remarks(self.score_threshold, limit)
 
-    def run(self, outputs: Mapping[Path, Path]) -> tuple[int, Interrupted | None]:
+    def run(self, outputs: Mapping[Source, Path]) -> tuple[int, Interrupted | None]:
         """Predict on all files, and keep the results so far if a signal stops that.
 
         Args:
-            outputs: the drawing of each file.
+            outputs: the drawing of each file or stream.
 
         Returns:
-            The number of files that cannot be read, and what has stopped the prediction, if anything.
+            The number of inputs that cannot be read, and what has stopped the prediction, if anything.
         """
         failed = 0
-        for file in self.progress.track(list(outputs), description="files"):
+        for file in self.progress.track(list(outputs), description="inputs"):
             try:
+                outputs[file].parent.mkdir(parents=True, exist_ok=True)
                 (self.video if is_video(file) else self.picture)(file, outputs[file])
             except Unreadable as e:
                 logger.warning("%s", e)
@@ -122,25 +138,45 @@ class _Job:
         image = read_picture(file)
         instances = self.predictor(image)["instances"].to("cpu")
         detections = shown_detections(instances, self.score_threshold)
-        save_picture(draw_detections(image, detections, self.predictor.class_names), output)
-        self.coco.add(file, instances, drawing=output.name)
+        save_picture(self._draw(image, detections), output)
+        self.coco.add(file, instances, drawing=self.drawing(output))
         self.remarks.add(file, [detections.reach], len(instances))
 
-    def video(self, file: Path, output: Path) -> None:
-        """Predict on a video frame by frame. A video that breaks off is drawn as far as it goes."""
-        video = Video(file)
-        task = self.progress.add_task(f"  {shown(file.name)}", total=video.frames)
+    def video(self, source: Source, output: Path) -> None:
+        """Predict on a video or stream frame by frame. One that breaks off or is stopped is drawn as far as it goes."""
+        video = Stream(source) if isinstance(source, StreamAddress) else Video(source)
+        frames = islice(video, self.max_frames or None)
+        total = min(filter(None, (video.frames, self.max_frames)), default=None)
+        task = self.progress.add_task(f"  {shown(source.stem)}", total=total)
         reach, found = [], self.coco.detections
+        stopped: Interrupted | None = None
         with VideoWriter(output, video.fps) as writer:
-            for number, image in enumerate(self.progress.track(video, task_id=task)):
-                instances = self.predictor(image)["instances"].to("cpu")
-                sure = instances[instances.scores >= self.score_threshold]
-                reach.append(len(sure))
-                writer.write(draw_detections(image, Shown(sure, len(sure), ""), self.predictor.class_names))
-                self.coco.add(file, instances, drawing=output.name, frame=number)
-        self.remarks.add(file, reach, self.coco.detections - found)
+            try:
+                for number, image in enumerate(self.progress.track(frames, task_id=task)):
+                    reach.append(self._frame(source, image, writer, drawing=self.drawing(output), frame=number))
+            except Interrupted as e:  # The drawing is finished before the program ends.
+                stopped = e
+        self.remarks.add(source, reach, self.coco.detections - found)
         self.progress.remove_task(task)
-        video.check_complete()
+        if stopped:
+            raise stopped
+        if not 0 < self.max_frames <= video.frames_read:
+            video.check_complete()
+
+    def _frame(self, source: Source, image: np.ndarray, writer: VideoWriter, **more: Any) -> int:
+        """Predict on a frame, and return how many detections reach the threshold."""
+        instances = self.predictor(image)["instances"].to("cpu")
+        sure = instances[instances.scores >= self.score_threshold]
+        writer.write(self._draw(image, Shown(sure, len(sure), "")))
+        self.coco.add(source, instances, **more)
+        return len(sure)
+
+    def _draw(self, image: np.ndarray, detections: Shown) -> np.ndarray:
+        return draw_detections(image, detections, self.predictor.class_names, self.letters)
+
+    def drawing(self, output: Path) -> str:
+        """Return the name of a drawing as predictions.json has it, inside of the output folder."""
+        return output.relative_to(self.folder).as_posix()
 
 
 @contextmanager
@@ -150,6 +186,15 @@ def _writing_to(folder: Path) -> Iterator[None]:
         yield
     except OSError as e:
         raise UserError(f"--output {shown(folder)}: cannot be written: {e}") from None
+
+
+def _track_tiles(progress: Progress, windows: Sequence[Any]) -> Iterator[Any]:
+    """Show the progress over the tiles of a picture."""
+    task = progress.add_task("  tiles", total=len(windows))
+    try:
+        yield from progress.track(windows, task_id=task)
+    finally:
+        progress.remove_task(task)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -5,6 +5,7 @@ from .boxes import Boxes, pairwise_iou
 from .image_list import ImageList
 from .instances import Instances
 from .masks import BitMasks, PolygonMasks, masks_to_rle, polygons_to_bitmask
+from .run_lengths import RunLengthMasks
 from .shape_spec import ShapeSpec
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "ImageList",
     "Instances",
     "PolygonMasks",
+    "RunLengthMasks",
     "ShapeSpec",
     "box_of",
     "masks_to_rle",

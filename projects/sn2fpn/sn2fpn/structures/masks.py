@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from .boxes import Boxes
+from .run_lengths import RunLengthMasks
 
 __all__ = ["BitMasks", "PolygonMasks", "masks_to_rle", "polygons_to_bitmask"]
 
@@ -200,12 +201,14 @@ def polygons_to_bitmask(polygons: Sequence[np.ndarray], height: int, width: int)
     return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(near, height, width))).astype(bool)
 
 
-def masks_to_rle(masks: Tensor) -> list[dict[str, Any]]:
+def masks_to_rle(masks: Tensor | RunLengthMasks) -> list[dict[str, Any]]:
     """Return each mask in COCO's compressed run lengths: `{"size": [height, width], "counts": str}`.
 
     Args:
-        masks (bool Tensor[N, H, W]): the masks.
+        masks (bool Tensor[N, H, W]): the masks, or runs of them.
     """
+    if isinstance(masks, RunLengthMasks):
+        return masks.rles()
     out = []
     for mask in masks:
         columns = mask.t().contiguous().cpu().numpy().view(np.uint8)  # COCO counts along the columns.

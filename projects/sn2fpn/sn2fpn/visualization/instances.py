@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..structures import BitMasks, Boxes, Instances, PolygonMasks
+from ..structures import BitMasks, Boxes, Instances, PolygonMasks, RunLengthMasks
 from ..structures.masks import polygons_to_bitmask
 from .labels import MAX_LABELS, Color, LabelPlacer, draw_label, printable
 
@@ -89,13 +89,16 @@ def font_size(image: np.ndarray) -> int:
 
 
 def draw_masks(
-    image: np.ndarray, masks: Tensor | np.ndarray, colors: Sequence[Color] | None = None, opacity: float = 0.4
+    image: np.ndarray,
+    masks: Tensor | np.ndarray | RunLengthMasks,
+    colors: Sequence[Color] | None = None,
+    opacity: float = 0.4,
 ) -> np.ndarray:
     """Draw masks on a copy of an image, as tinted areas with outlines. Small masks are drawn over large ones.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        masks: (N, H, W) bool.
+        masks: (N, H, W) bool, or runs of N masks.
         colors: N RGB colours; None takes `class_color(i)` for mask i.
         opacity: opacity of the tint, from 0 to 1.
 
@@ -105,27 +108,37 @@ def draw_masks(
     Raises:
         ValueError: the masks do not have the size of the image, or the lengths differ.
     """
-    masks = np.asarray(masks, dtype=bool)
-    if masks.shape[1:] != image.shape[:2]:
-        raise ValueError(f"masks of shape {masks.shape} do not fit an image of {image.shape[:2]} (height, width)")
+    in_runs = isinstance(masks, RunLengthMasks)
+    masks = masks if in_runs else np.asarray(masks, dtype=bool)
+    shape = (len(masks), *masks.image_size) if in_runs else masks.shape
+    if shape[1:] != image.shape[:2]:
+        raise ValueError(f"masks of shape {shape} do not fit an image of {image.shape[:2]} (height, width)")
     colors = [class_color(i) for i in range(len(masks))] if colors is None else colors
     if len(colors) != len(masks):
         raise ValueError(f"{len(masks)} masks with {len(colors)} colours")
     out = np.array(image, order="C")
     line = max(1, round(0.002 * (image.shape[0] * image.shape[1]) ** 0.5))
-    for i in np.argsort([-np.count_nonzero(m) for m in masks], kind="stable"):
-        rows, columns = np.flatnonzero(masks[i].any(axis=1)), np.flatnonzero(masks[i].any(axis=0))
-        if not len(rows):
-            continue
+    areas = [masks.area(i) if in_runs else np.count_nonzero(masks[i]) for i in range(len(masks))]
+    for i in np.argsort(-np.array(areas), kind="stable"):
         # Only the part of the image around the mask is touched, so that many small masks take little time.
-        part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        mask, pixels = masks[i][part], out[part]
-        color = np.array(colors[i], dtype=np.float32)
+        part, mask = masks.window(i) if in_runs else _window(masks[i])
+        if not mask.size:
+            continue
+        pixels, color = out[part], np.array(colors[i], dtype=np.float32)
         pixels[mask] = np.rint(pixels[mask] * (1 - opacity) + color * opacity).astype(np.uint8)
         contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        corner = int(columns[0]), int(rows[0])
+        corner = int(part[1].start), int(part[0].start)
         cv2.drawContours(out, contours, -1, tuple(map(int, colors[i])), line, offset=corner)
     return out
+
+
+def _window(mask: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Return the rows and columns of the window around a mask [H, W], and the part of the mask inside."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return (slice(0, 0), slice(0, 0)), mask[:0, :0]
+    part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return part, mask[part]
 
 
 def draw_instances(
@@ -166,7 +179,7 @@ def draw_instances(
             masks = instances.get(field)
             if isinstance(masks, PolygonMasks):
                 masks = BitMasks.from_polygon_masks(masks, *image.shape[:2])
-            image = draw_masks(image, _tensor(masks), colors)
+            image = draw_masks(image, masks if isinstance(masks, RunLengthMasks) else _tensor(masks), colors)
     return draw_boxes(image, boxes.numpy(), labels, colors, font_size_px)
 
 
@@ -183,7 +196,7 @@ def scale_instances(instances: Instances, size: tuple[int, int]) -> Instances:
             if isinstance(value, PolygonMasks):  # Each is drawn when it is its turn, because they may be many.
                 bitmaps = (polygons_to_bitmask(list(polygons), height, width) for polygons in value)
             else:
-                bitmaps = iter(_tensor(value))
+                bitmaps = iter(value if isinstance(value, RunLengthMasks) else _tensor(value))
             for out, mask in zip(masks.numpy(), bitmaps):
                 out[:] = cv2.resize(255 * mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_AREA) >= 128
             fields[name] = masks

@@ -25,6 +25,7 @@ __all__ = ["check_served"]
 
 _SERVED: dict[str, tuple[Any, ...]] = {
     "MODEL.COMPILE": (False,),
+    "MODEL.ROI_HEADS.SOFT_NMS.METHOD": ("",),
     "SOLVER.ACCUMULATE_STEPS": (1,),
     "SOLVER.AMP.DTYPE": ("auto", "float16"),
     "SOLVER.EMA.ENABLED": (False,),

@@ -18,11 +18,16 @@ from .weights import EMA, Checkpoints
 __all__ = ["EMA", "Checkpoints", "Evaluation", "Hook", "Progress", "Run", "default_hooks"]
 
 
-def default_hooks(options: RunOptions, test_sets: Sequence[TestSet], model: nn.Module) -> list[Hook]:
-    """Return the hooks of a run in the order in which they act; the evaluation follows the checkpoint."""
+def default_hooks(
+    options: RunOptions, test_sets: Sequence[TestSet], model: nn.Module, augmented: nn.Module | None = None
+) -> list[Hook]:
+    """Return the hooks of a run in the order in which they act; the evaluation follows the checkpoint.
+
+    `augmented` is the model with test-time augmentation, if its evaluation is wanted too.
+    """
     ema = EMA(model, options.ema_decay) if options.ema else None
     hooks: list[Hook] = [ema] if ema else []
-    hooks += [Checkpoints(options.checkpoint_period), Evaluation(options, test_sets, model, ema)]
+    hooks += [Checkpoints(options.checkpoint_period), Evaluation(options, test_sets, model, ema, augmented)]
     if comm.is_main_process():
         hooks.append(Progress(Path(options.output_dir), options.images_per_batch, options.log_period))
     return hooks

@@ -14,7 +14,7 @@ from ...errors import argument_names
 from ..best_model import BestModel
 from ..interrupts import Stopped
 from ..options import RunOptions
-from ..testing import TestSet, evaluate, flatten_results, validation_losses
+from ..testing import AUGMENTED, TestSet, evaluate, flatten_results, validation_losses
 from ..writers import METRICS, lacks_row
 from .base import Hook
 from .weights import EMA
@@ -32,17 +32,24 @@ class Evaluation(Hook):
         test_sets: the data sets; without any, nothing is evaluated.
         model: the model.
         ema: the moving average that is evaluated in place of the model's weights.
+        augmented: the model with test-time augmentation, which is evaluated in addition at the end of a run.
 
     A run may end between a checkpoint and the evaluation that follows it. Resuming then begins with that evaluation.
     """
 
     def __init__(
-        self, options: RunOptions, test_sets: Sequence[TestSet], model: nn.Module, ema: EMA | None = None
+        self,
+        options: RunOptions,
+        test_sets: Sequence[TestSet],
+        model: nn.Module,
+        ema: EMA | None = None,
+        augmented: nn.Module | None = None,
     ) -> None:
         self.options = options
         self.test_sets = test_sets
         self.model = model
         self.ema = ema
+        self.augmented = augmented
         self.best: BestModel | None = None
         self._evaluated_at = -1
 
@@ -70,6 +77,19 @@ class Evaluation(Hook):
     def after_train(self) -> None:
         if self._evaluated_at != self.trainer.iter:
             self._run()
+        if self.augmented is not None and self._evaluated_at == self.trainer.iter:  # it was not interrupted
+            self._run_augmented()
+
+    def _run_augmented(self) -> None:
+        trainer = self.trainer
+        try:
+            with self.ema.swapped_in() if self.ema else nullcontext():
+                results = evaluate(self.test_sets, self.augmented, self.options, trainer.interrupts, AUGMENTED)
+        except Stopped:
+            return
+        for name, found in results.items():
+            trainer.results[name] |= found
+        trainer.storage.put_rare(flatten_results(results))
 
     def _run(self) -> None:
         if not self.test_sets:

@@ -11,6 +11,7 @@ from ...structures import ShapeSpec
 from ..box_coding import BoxCoder
 from ..features import common_channels, pick_shapes
 from ..matching import Matcher
+from ..soft_nms import SoftNMS
 from .box_head import BoxHead, BoxPredictor, build_box_head
 from .cascade import CascadeROIHeads
 from .mask_head import build_mask_head
@@ -29,7 +30,7 @@ def build_roi_heads(cfg: CfgNode, input_shapes: Mapping[str, ShapeSpec]) -> Stan
     with `MODEL.MASK_ON` by `MODEL.ROI_MASK_HEAD`.
     """
     heads, box = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
-    mask_on = cfg.MODEL.MASK_ON
+    mask_on, soft = cfg.MODEL.MASK_ON, heads.SOFT_NMS
     names = keys_of(
         "MODEL.ROI_HEADS",
         thresholds="MODEL.ROI_HEADS.IOU_THRESHOLDS",
@@ -42,6 +43,8 @@ def build_roi_heads(cfg: CfgNode, input_shapes: Mapping[str, ShapeSpec]) -> Stan
         score_thresh="MODEL.ROI_HEADS.SCORE_THRESH_TEST",
         nms_thresh="MODEL.ROI_HEADS.NMS_THRESH_TEST",
         max_detections="TEST.DETECTIONS_PER_IMAGE",
+        kind="MODEL.ROI_HEADS.SOFT_NMS.METHOD",
+        sigma="MODEL.ROI_HEADS.SOFT_NMS.SIGMA",
     )
     with argument_names(names):
         shapes = pick_shapes(input_shapes, heads.IN_FEATURES)
@@ -62,6 +65,7 @@ def build_roi_heads(cfg: CfgNode, input_shapes: Mapping[str, ShapeSpec]) -> Stan
             score_thresh=heads.SCORE_THRESH_TEST,
             nms_thresh=heads.NMS_THRESH_TEST,
             max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+            soft_nms=SoftNMS(soft.METHOD, soft.SIGMA) if soft.METHOD else None,
             mask_pooler=_build_pooler(cfg.MODEL.ROI_MASK_HEAD, "MODEL.ROI_MASK_HEAD", shapes) if mask_on else None,
             mask_head=build_mask_head(cfg, channels) if mask_on else None,
         )

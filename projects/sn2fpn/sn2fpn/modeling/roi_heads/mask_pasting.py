@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...layers.cpu.mask_windows import windows_of_boxes
+from ...structures import RunLengthMasks
 
-__all__ = ["paste_masks"]
+__all__ = ["paste_masks", "paste_run_lengths"]
 
 _PIXELS_PER_PASS = 2**24
 """Number of pixels in one pass, for which three arrays of 64 MiB are needed."""
@@ -38,6 +40,20 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: 
         values = _sample(masks[some], boxes[some], _centres(rows, masks), _centres(columns, masks))
         torch.ge(values, threshold, out=out[some, rows, columns])
     return out
+
+
+@torch.no_grad()
+def paste_run_lengths(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> RunLengthMasks:
+    """Return the same masks as `paste_masks` in little memory, whatever the size of the image is.
+
+    The arguments are those of `paste_masks`. The work is done on the CPU.
+    """
+    masks, boxes = masks.cpu(), boxes.cpu()
+    windows = [((slice(0, 0), slice(0, 0)), np.zeros((0, 0), dtype=bool))] * len(masks)  # outside of the image
+    for some, rows, columns in windows_of_boxes(boxes, size):
+        values = _sample(masks[some], boxes[some], _centres(rows, masks), _centres(columns, masks))
+        windows[some.start] = ((rows, columns), (values[0] >= threshold).numpy())
+    return RunLengthMasks.from_windows(windows, size)
 
 
 def _whole_images(number: int, size: tuple[int, int]) -> Iterator[tuple[slice, slice, slice]]:

@@ -9,9 +9,10 @@ from torch import Tensor
 from ...structures import Boxes, Instances
 from ..box_coding import BoxCoder
 from ..nms import grouped_nms
+from ..soft_nms import SoftNMS
 from .mask_pasting import paste_masks
 
-__all__ = ["rescale_detections", "select_detections"]
+__all__ = ["rescale_boxes", "rescale_detections", "select_detections"]
 
 
 def select_detections(
@@ -24,6 +25,7 @@ def select_detections(
     score_thresh: float,
     nms_thresh: float,
     max_detections: int,
+    soft_nms: SoftNMS | None = None,
 ) -> list[Instances]:
     """Return the best boxes of each image.
 
@@ -39,6 +41,7 @@ def select_detections(
         score_thresh: a box must score higher than this.
         nms_thresh: the IoU above which the weaker of two boxes of a class is removed.
         max_detections: largest number of detections per image; a negative number means no limit.
+        soft_nms: lowers the scores of overlapping boxes of a class in place of removing them.
 
     Returns:
         For each image `pred_boxes`, `scores` and `pred_classes`, best first.
@@ -54,9 +57,13 @@ def select_detections(
         if not finite.all():
             boxes, score, cls = boxes[finite], score[finite], cls[finite]
         boxes.clip(size)
-        keep = grouped_nms(boxes.tensor, score, cls, nms_thresh)
-        keep = keep if max_detections < 0 else keep[:max_detections]
-        out.append(Instances(size, pred_boxes=boxes[keep], scores=score[keep], pred_classes=cls[keep]))
+        if soft_nms is None:
+            keep = grouped_nms(boxes.tensor, score, cls, nms_thresh)
+            keep = keep if max_detections < 0 else keep[:max_detections]
+            score = score[keep]
+        else:
+            keep, score = soft_nms(boxes.tensor, score, cls, nms_thresh, score_thresh, max_detections)
+        out.append(Instances(size, pred_boxes=boxes[keep], scores=score, pred_classes=cls[keep]))
     return out
 
 
@@ -70,12 +77,17 @@ def rescale_detections(detections: Instances, height: int, width: int) -> Instan
         height: height of the image in pixels.
         width: width of the image in pixels.
     """
+    rescaled = rescale_boxes(detections, height, width)
+    if rescaled.has("pred_masks"):
+        rescaled.pred_masks = paste_masks(rescaled.pred_masks[:, 0], rescaled.pred_boxes.tensor, (height, width))
+    return rescaled
+
+
+def rescale_boxes(detections: Instances, height: int, width: int) -> Instances:
+    """Do what `rescale_detections` does, but leave the masks as probabilities within the boxes."""
     scale_y, scale_x = height / detections.image_size[0], width / detections.image_size[1]
     boxes = detections.pred_boxes.clone()
     boxes.scale(scale_x, scale_y)
     boxes.clip((height, width))
     fields = {**detections.get_fields(), "pred_boxes": boxes}
-    rescaled = Instances((height, width), **fields)[boxes.nonempty()]
-    if rescaled.has("pred_masks"):
-        rescaled.pred_masks = paste_masks(rescaled.pred_masks[:, 0], rescaled.pred_boxes.tensor, (height, width))
-    return rescaled
+    return Instances((height, width), **fields)[boxes.nonempty()]

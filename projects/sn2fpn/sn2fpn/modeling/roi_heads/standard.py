@@ -17,6 +17,7 @@ from ..losses import BOX_LOSSES, box_regression_loss
 from ..matching import Matcher
 from ..metrics import collecting_metrics, log_scalar
 from ..sampling import check_sampling, sample_labels
+from ..soft_nms import SoftNMS
 from .box_head import BoxHead, BoxPredictor
 from .mask_head import MaskHead, mask_loss, mask_probabilities, mask_targets
 from .pooler import ROIPooler
@@ -59,6 +60,8 @@ class StandardROIHeads(nn.Module):
         score_thresh: detections must score higher than this.
         nms_thresh: the IoU above which the weaker of two detections of a class is removed.
         max_detections: largest number of detections per image; a negative number means no limit.
+        soft_nms: lowers the scores of overlapping detections of a class in place of removing them. With it,
+            `nms_thresh` is the IoU from which on its kind "linear" does so.
         mask_pooler: pools the features of the mask branch.
         mask_head: the mask branch; without it only boxes are predicted.
 
@@ -86,6 +89,7 @@ class StandardROIHeads(nn.Module):
         score_thresh: float = 0.05,
         nms_thresh: float = 0.5,
         max_detections: int = 100,
+        soft_nms: SoftNMS | None = None,
         mask_pooler: ROIPooler | None = None,
         mask_head: MaskHead | None = None,
     ) -> None:
@@ -110,6 +114,7 @@ class StandardROIHeads(nn.Module):
         if max_detections == 0:
             raise ArgumentError("max_detections", "expected at least 1, or -1 for no limit, found 0")
         self.max_detections = max_detections
+        self.soft_nms = soft_nms
         self.mask_pooler = mask_pooler
         self.mask_head = mask_head
         self._check_parts()
@@ -170,8 +175,17 @@ class StandardROIHeads(nn.Module):
             if self.mask_head is not None:
                 losses["loss_mask"] = self.mask_branch_loss(features, sampled, targets)
             return [], losses
+        detections = self.detect(images, features, proposals)
+        if self.mask_head is not None:
+            self.add_masks(features, detections)
+        return detections, {}
+
+    def detect(
+        self, images: ImageList, features: Mapping[str, Tensor], proposals: Sequence[Instances]
+    ) -> list[Instances]:
+        """Return the detections of each image without masks, see `forward`."""
         scores, deltas, boxes = self.box_branch_predictions(features, proposals)
-        detections = select_detections(
+        return select_detections(
             scores,
             deltas,
             boxes,
@@ -180,10 +194,8 @@ class StandardROIHeads(nn.Module):
             score_thresh=self.score_thresh,
             nms_thresh=self.nms_thresh,
             max_detections=self.max_detections,
+            soft_nms=self.soft_nms,
         )
-        if self.mask_head is not None:
-            self.add_masks(features, detections)
-        return detections, {}
 
     def box_branch_losses(
         self, features: Mapping[str, Tensor], sampled: Sequence[Instances], targets: Sequence[Instances]

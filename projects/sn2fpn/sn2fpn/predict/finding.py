@@ -1,0 +1,39 @@
+"""The flags of the command line that say how objects are found: tiles, test-time augmentation and soft NMS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..errors import argument_names
+from ..modeling import MultiViewDetector, SoftNMS
+from .predictor import Predictor
+from .tiling import TiledPredictor
+
+__all__ = ["with_flags"]
+
+_MAX_SIZE = 4000
+"""The limit of the long edge of pictures that --scales enlarges; it is the default of `TEST.AUG.MAX_SIZE`."""
+
+
+def with_flags(
+    predictor: Predictor, args: Any, track: Callable[[Iterable[Any]], Iterable[Any]]
+) -> Predictor | TiledPredictor:
+    """Change a predictor as the flags say, which count more than the configuration.
+
+    Args:
+        predictor: the predictor of the configuration.
+        args: the command line.
+        track: shows the progress over the tiles of a picture.
+
+    Raises:
+        ArgumentError: the value of a flag is out of its range.
+    """
+    with argument_names({"tile": "--tile", "overlap": "--overlap", "sigma": "--sigma", "short_edges": "--scales"}):
+        if args.soft_nms:
+            predictor.model.roi_heads.soft_nms = SoftNMS(args.soft_nms, args.sigma)
+        if args.flip or args.scales:
+            predictor.augmented = MultiViewDetector(predictor.model, args.scales, _MAX_SIZE, args.flip)
+        if not args.tile:
+            return predictor
+        return TiledPredictor(predictor, args.tile, args.overlap, not args.no_whole, track)

@@ -1,0 +1,125 @@
+"""Tests of sub-folders, and of test-time augmentation and soft NMS on the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sn2fpn.config import CfgNode
+from sn2fpn.data import read_image
+from sn2fpn.modeling import MultiViewDetector, SoftNMS
+from sn2fpn.predict import Predictor
+
+Predict = Callable[..., int]
+
+
+def _found(folder: Path) -> list[list[float]]:
+    return [[*a["bbox"], a["score"]] for a in json.loads((folder / "predictions.json").read_text())["annotations"]]
+
+
+def _expected(predictor: Predictor, picture: Path) -> np.ndarray:
+    found = predictor(read_image(picture, "BGR"))["instances"]
+    boxes = found.pred_boxes.tensor.numpy()
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2], found.scores.numpy()[:, None]], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "change"),
+    [
+        ({"flip": True}, lambda p: setattr(p, "augmented", MultiViewDetector(p.model, (), 4000))),
+        ({"scales": [64, 80]}, lambda p: setattr(p, "augmented", MultiViewDetector(p.model, (64, 80), 4000, False))),
+        ({"soft_nms": "linear"}, lambda p: setattr(p.model.roi_heads, "soft_nms", SoftNMS("linear"))),
+        (
+            {"soft_nms": "gaussian", "sigma": 0.1},
+            lambda p: setattr(p.model.roi_heads, "soft_nms", SoftNMS("gaussian", 0.1)),
+        ),
+    ],
+    ids=lambda x: "-".join(x) if isinstance(x, dict) else "",
+)
+def test_flags_change_how_objects_are_found(
+    predict: Predict,
+    small_cfg: Callable[..., CfgNode],
+    pictures: Path,
+    tmp_path: Path,
+    flags: dict[str, Any],
+    change: Callable[[Predictor], None],
+) -> None:
+    picture = pictures / "color.jpg"
+    keys = {"TEST.DETECTIONS_PER_IMAGE": 100}
+    predictor = Predictor(small_cfg(keys))
+    plain = _expected(predictor, picture)
+    change(predictor)
+    expected = _expected(predictor, picture)
+    assert plain.shape != expected.shape or not np.allclose(plain, expected)
+    assert predict([picture], keys, **flags) == 0
+    np.testing.assert_allclose(_found(tmp_path / "out"), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"scales": [240, 0]}, "--scales[1]: expected"),
+        ({"no_whole": True}, "--no-whole: expected --tile"),
+        ({"tile": 64, "overlap": 1.5}, "--overlap: expected"),
+        ({"max_frames": -2}, "--max-frames -2"),
+    ],
+)
+def test_mistakes_in_flags(
+    predict: Predict, pictures: Path, capsys: pytest.CaptureFixture[str], flags: dict[str, Any], words: str
+) -> None:
+    assert predict([pictures / "color.jpg"], **flags) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.fixture
+def nested(tmp_path: Path, pictures: Path) -> Path:
+    """A folder with sub-folders, some of which have odd names, and a link to a folder outside."""
+    root = tmp_path / "nested"
+    for name in ("a.png", "one/a.png", "one/two/b.png", "predictions.json/c.png", "a.png.d/a.png", "odd\n/a.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(pictures / "tiny.png", root / name)
+    (root / "one/notes.txt").write_text("no picture")
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(pictures / "tiny.png", tmp_path / "elsewhere/secret.png")
+    (root / "link").symlink_to(tmp_path / "elsewhere")
+    return root
+
+
+def test_sub_folders_are_kept(predict: Predict, nested: Path, tmp_path: Path) -> None:
+    assert predict([nested]) == 0  # Without the flag, sub-folders do not count.
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.png", "predictions.json"}
+    inside = nested / "out"  # It is left out when the command is repeated.
+    for _ in range(2):
+        assert predict([nested], recursive=True, output=inside) == 0
+        images = json.loads((inside / "predictions.json").read_text())["images"]
+        drawings = {Path(i["file_name"]).relative_to(nested).as_posix(): i["drawing"] for i in images}
+        assert drawings == {
+            "a.png": "a.png",
+            "a.png.d/a.png": "a.png.d/a.png",
+            "odd\n/a.png": "odd_/a.png",
+            "one/a.png": "one/a.png",
+            "one/two/b.png": "one/two/b.png",
+            "predictions.json/c.png": "predictions.json_/c.png",
+        }
+        assert all((inside / d).is_file() for d in drawings.values())
+
+
+def test_no_drawing_leaves_the_output_folder(
+    predict: Predict, nested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/one").symlink_to(tmp_path / "elsewhere")
+    assert predict([nested], recursive=True) == 2
+    said = capsys.readouterr().err
+    assert "leads out of the folder" in said and [p.name for p in (tmp_path / "elsewhere").iterdir()] == ["secret.png"]
+    assert predict([f"{nested}/../nested/one/../one"], recursive=True, output=tmp_path / "other") == 0
+    assert {p.relative_to(tmp_path / "other").as_posix() for p in (tmp_path / "other").rglob("*.png")} == {
+        "a.png",
+        "two/b.png",
+    }
