@@ -205,11 +205,11 @@ def test_names_of_torchvisions_weights_are_checked_by_their_hash(server: Threadi
     with pytest.raises(UserError, match=r"resnet50-11ad3fa6\.pth has the SHA-256 .* starts with 11ad3fa6"):
         fetch("torchvision://ResNet50_Weights.IMAGENET1K_V2")
     assert server.requests == ["/models/resnet50-11ad3fa6.pth"]
-    with pytest.raises(UserError, match="fasterrcnn_resnet50_fpn_coco-258fb6c6.pth has the SHA-256"):
+    with pytest.raises(UserError, match=r"fasterrcnn_resnet50_fpn_coco-258fb6c6\.pth has the SHA-256"):
         fetch("torchvision://FasterRCNN_ResNet50_FPN_Weights.COCO_V1")
     for wrong in ("ResNet50_Weights.IMAGENET1K_V3", "ResNet50_Weigths.IMAGENET1K_V2"):
         with pytest.raises(
-            UserError, match=r"torchvision has no weights .*; did you mean 'ResNet50_Weights.IMAGENET1K"
+            UserError, match=r"torchvision has no weights .*; did you mean 'ResNet50_Weights"
         ):
             fetch(f"torchvision://{wrong}")
 
@@ -237,7 +237,7 @@ def test_names_of_timms_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(UserError, match="has changed since it was fetched"):
         fetch("timm://resnet18")
     with pytest.raises(
-        UserError, match=r"timm .* has no pretrained model 'convnext_tinny'; did you mean 'convnext_tin"
+        UserError, match=r"timm .* has no pretrained model 'convnext_tinny'; did you mean 'convnext"
     ):
         fetch("timm://convnext_tinny")
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_: 1 / 0)

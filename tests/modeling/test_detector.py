@@ -390,7 +390,7 @@ def test_divergence_is_named() -> None:
         (
             "MODEL.ROI_HEADS.NAME",
             "Res5ROIHeads",
-            "serves 'StandardROIHeads' or 'CascadeROIHeads', found 'Res5ROIHeads'",
+            "serves 'StandardROIHeads' or 'CascadeROIHeads', found 'Res5",
         ),
         ("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator", "serves 'DefaultAnchorGenerator'"),
         ("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN", "serves 'RPN', found 'RRPN'"),

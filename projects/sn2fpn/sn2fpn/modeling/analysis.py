@@ -139,6 +139,8 @@ class _CostCounter(TorchDispatchMode):
         """Know inside which part of the detector is being called."""
         modules = dict(detector.named_modules())
         named = [(part, modules[name]) for part, names in PARTS.items() for name in names if name in modules]
+        # A list of the stages of a cascade is not called itself.
+        named = [(part, m) for part, found in named for m in (found if isinstance(found, nn.ModuleList) else [found])]
         hooks = [m.register_forward_pre_hook(lambda *_, part=part: self._active.append(part)) for part, m in named]
         hooks += [m.register_forward_hook(lambda *_: self._leave()) for _, m in named]
         try:
