@@ -252,6 +252,12 @@ def test_a_missing_gpu_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
         assert "--device cuda: PyTorch finds no GPU here" in capsys.readouterr().err
 
 
+def test_a_missing_engine_is_reported(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detector, "installed", lambda: ["native", "torchvision"])
+    assert benchmark.main(["--quick", "--engines", "native", "detectron2", "--config-file", CONFIG]) == 2
+    assert "--engines: detectron2 is not installed; expected some of native, torchvision" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flag", ["--repeats", "--threads", "--batch"])
 def test_numbers_are_at_least_one(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

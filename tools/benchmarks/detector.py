@@ -146,6 +146,8 @@ def _measure_config(file: str, size: tuple[int, int], args: argparse.Namespace) 
 def _build(file: str, args: argparse.Namespace) -> dict[str, Engine]:
     engines = {}
     for name in args.engines or installed():
+        if name not in installed():
+            raise UserError(f"--engines: {name} is not installed; expected some of {', '.join(installed())}")
         try:
             engines[name] = ENGINES[name](file, args.opts, args.device)
         except NoCounterpart as e:
