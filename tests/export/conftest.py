@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-
 from export_models import filled, small_config
+
 from sn2fpn.modeling import GeneralizedRCNN
 
 

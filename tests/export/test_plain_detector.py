@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from export_models import picture
 
 from sn2fpn.export.comparison import Difference, compare, detections_of
 from sn2fpn.export.inference import PlainDetector
 from sn2fpn.modeling import GeneralizedRCNN
 from sn2fpn.pyramids import PYRAMIDS
-
-from export_models import picture
 
 Detector = Callable[..., GeneralizedRCNN]
 
@@ -34,7 +33,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def check(model: GeneralizedRCNN) -> None:
     """Compare the detections in two pictures, with a score threshold that some detections reach."""
     plain = PlainDetector(model)
-    for image in (picture(0), picture(1, 130, 101), picture(2, 70, 65).float()):
+    for image in (picture(0), picture(1, 130, 101), picture(3, 70, 65).float()):
         expected = detections_of(model, image)
         difference = compare(plain(image), expected)
         assert len(expected[0]) and difference.equal, difference
