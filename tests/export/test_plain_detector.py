@@ -33,7 +33,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def check(model: GeneralizedRCNN) -> None:
     """Compare the detections in two pictures, with a score threshold that some detections reach."""
     plain = PlainDetector(model)
-    for image in (picture(0), picture(1, 130, 101), picture(2, 70, 65).float()):
+    for image in (picture(0), picture(1, 130, 101), picture(3, 70, 65).float()):
         expected = detections_of(model, image)
         difference = compare(plain(image), expected)
         assert len(expected[0]) and difference.equal, difference

@@ -24,7 +24,7 @@ from ..errors import ArgumentError
 from ..layers import DeformConv2d
 from .inference import PlainDetector
 from .libraries import require
-from .tracing import export_graph, script_graph
+from .tracing import export_graph, quiet_torchscript, script_graph
 
 __all__ = ["ENDINGS", "OUTPUTS", "check_opset", "describe", "load_exported", "write_exported"]
 
@@ -87,7 +87,8 @@ def write_exported(
     else:
         buffer, extra = io.BytesIO(), {_METADATA: json.dumps(dict(metadata))}
         if kind == "torchscript":
-            torch.jit.save(script_graph(model, image), buffer, _extra_files=extra)
+            with quiet_torchscript():
+                torch.jit.save(script_graph(model, image), buffer, _extra_files=extra)
         else:
             torch.export.save(export_graph(model, image, dynamic=dynamic), buffer, extra_files=extra)
         content = buffer.getvalue()
@@ -144,8 +145,7 @@ def load_exported(path: Path, kind: str, threads: int) -> Runnable:
         session = _onnx_session(path, threads)
         return lambda image: [torch.from_numpy(np.asarray(x)) for x in session.run(None, {"image": image.numpy()})]
     if kind == "torchscript":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
+        with quiet_torchscript():
             module = torch.jit.load(str(path))
     else:
         module = torch.export.load(str(path)).module()

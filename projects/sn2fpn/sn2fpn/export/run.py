@@ -15,8 +15,10 @@ from torch import Tensor
 
 from .. import __version__
 from ..atomic import storage_errors
-from ..config import CfgNode, get_cfg
+from ..config import get_cfg
 from ..data.augmentation import plan_transforms
+from ..engine.lazy import LazyRecipe
+from ..engine.recipe import CfgRecipe, Recipe
 from ..errors import UserError, argument_names, did_you_mean
 from ..predict import Predictor
 from ..predict.inputs import read_picture
@@ -42,7 +44,7 @@ def run(args: Any) -> int:
     """
     path = Path(args.output)
     _check(args, path)
-    predictor, cfg = _load(args)
+    predictor, recipe = _load(args)
     model = PlainDetector(predictor.model)
     with argument_names({"opset": "--opset"}):
         opset = check_opset(args.opset, model) if args.format == "onnx" else None
@@ -51,11 +53,11 @@ def run(args: Any) -> int:
     image = reader.drawn()
     with tempfile.TemporaryDirectory() as folder:
         first = Path(folder) / "float.onnx" if args.int8 else path
-        about, dynamic = _metadata(predictor, cfg), not args.size
+        about, dynamic = _metadata(predictor, recipe), not args.size
         write_exported(model, image, first, args.format, about, dynamic=dynamic, opset=opset)
         if args.int8:
             quantise(first, path, calibration)
-    return _report(args, path, predictor, cfg, [image, *images])
+    return _report(args, path, predictor, recipe, [image, *images])
 
 
 def _check(args: Any, path: Path) -> None:
@@ -86,21 +88,21 @@ def _check(args: Any, path: Path) -> None:
         tempfile.TemporaryFile(dir=path.parent).close()
 
 
-def _load(args: Any) -> tuple[Predictor, CfgNode | None]:
-    """Return the model on the CPU with its resizing and class names, and a YAML configuration."""
+def _load(args: Any) -> tuple[Predictor, Recipe]:
+    """Return the model on the CPU with its resizing and class names, and its recipe."""
     is_yaml = not args.config_file.endswith(".py")
     opts = [*args.opts, "MODEL.DEVICE", "cpu"] if is_yaml else args.opts
     predictor, _ = load_predictor(args.config_file, args.weights, opts, args.trust)
     predictor.model.to("cpu").eval()
     if not is_yaml:
-        return predictor, None
+        return predictor, LazyRecipe(args.config_file, opts)
     cfg = get_cfg()
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(opts)
-    return predictor, cfg
+    return predictor, CfgRecipe(cfg)
 
 
-def _metadata(predictor: Predictor, cfg: CfgNode | None) -> dict[str, Any]:
+def _metadata(predictor: Predictor, recipe: Recipe) -> dict[str, Any]:
     """Return what the file says about itself."""
     resize = predictor.resize
     sizes = {} if resize is None else {"min_size": resize.short_edges[0], "max_size": resize.max_size}
@@ -109,7 +111,7 @@ def _metadata(predictor: Predictor, cfg: CfgNode | None) -> dict[str, Any]:
         "class_names": predictor.class_names,
         "input_format": predictor.model.input_format,
         **sizes,
-        "configuration": "" if cfg is None else cfg.dump(),
+        "configuration": recipe.dump(),
     }
 
 
@@ -133,6 +135,8 @@ class _Reader:
         path = Path(name)
         if not path.is_file():
             nearby = [str(p) for p in path.parent.glob("*.*")] if path.parent.is_dir() else []
+            if name.isupper():
+                raise UserError(f"{name}: expected a picture; put another flag between the pictures and the keys")
             raise UserError(f"{name}: there is no such picture{did_you_mean(name, nearby)}")
         return self._as_input(read_picture(path))
 
@@ -155,7 +159,7 @@ class _Reader:
         return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C")).to(self._dtype)
 
 
-def _report(args: Any, path: Path, predictor: Predictor, cfg: CfgNode | None, images: Sequence[Tensor]) -> int:
+def _report(args: Any, path: Path, predictor: Predictor, recipe: Recipe, images: Sequence[Tensor]) -> int:
     """Print what the file is, how it differs from the model and how long it takes, and return the exit code."""
     threads = torch.get_num_threads()
     exported = load_exported(path, args.format, threads)
@@ -168,7 +172,7 @@ def _report(args: Any, path: Path, predictor: Predictor, cfg: CfgNode | None, im
     size = "x".join(map(str, images[0].shape[1:]))
     print(f"  time per image of {size} on {threads} CPU thread(s): model {ours:.3f} s, {engine} {theirs:.3f} s")
     if args.evaluate:
-        _print_scores(args, predictor, cfg, exported, images[0].dtype)
+        _print_scores(args, predictor, recipe, exported, images[0].dtype)
     equal = all(difference.equal for difference in differences)
     if not equal and not args.int8:
         print("warning: the detections differ by more than rounding, see above")
@@ -176,11 +180,11 @@ def _report(args: Any, path: Path, predictor: Predictor, cfg: CfgNode | None, im
 
 
 def _print_scores(
-    args: Any, predictor: Predictor, cfg: CfgNode | None, exported: Callable[[Tensor], Any], dtype: torch.dtype
+    args: Any, predictor: Predictor, recipe: CfgRecipe, exported: Callable[[Tensor], Any], dtype: torch.dtype
 ) -> None:
     """Print the AP of the model in float32 and of the file."""
-    before = score(predictor.model, cfg, args.evaluate)
-    after = score(as_model(exported, dtype), cfg, args.evaluate)
+    before = score(predictor.model, recipe.cfg, args.evaluate)
+    after = score(as_model(exported, dtype), recipe.cfg, args.evaluate)
     for task in before:
         change = after[task] - before[task]
         print(f"  {task} AP on {args.evaluate}: model {before[task]:.2f}, file {after[task]:.2f} ({change:+.2f})")

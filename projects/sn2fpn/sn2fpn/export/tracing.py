@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from torch.export import Dim, ExportedProgram
 
 from .inference import PlainDetector
 
-__all__ = ["LARGEST_SIDE", "SMALLEST_SIDE", "export_graph", "script_graph"]
+__all__ = ["LARGEST_SIDE", "SMALLEST_SIDE", "export_graph", "quiet_torchscript", "script_graph"]
 
 SMALLEST_SIDE, LARGEST_SIDE = 65, 8192
 """The sides in pixels of the images that a graph takes. The tracer does not tell a map's side of one pixel from a
@@ -34,11 +36,20 @@ def export_graph(model: PlainDetector, image: Tensor, *, dynamic: bool) -> Expor
 
 def script_graph(model: PlainDetector, image: Tensor) -> torch.jit.ScriptModule:
     """Return the graph of a model by `torch.jit.trace`; it takes images of any size with the dtype of `image`."""
-    with warnings.catch_warnings():
-        # The tracer warns of each decision on a shape. The shapes that padding gives always decide in the same way.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with quiet_torchscript():
         return torch.jit.trace(model, (image,), check_trace=False)
+
+
+@contextmanager
+def quiet_torchscript() -> Iterator[None]:
+    """Silence PyTorch's advice against TorchScript, and its warnings of each decision on a shape.
+
+    The shapes that padding gives decide in the same way for all sizes.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        yield
 
 
 def _replace_fake_nms() -> None:
