@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageOps
 from ..errors import UserError, check_choice
 from .readings import depends_on
 
-__all__ = ["FORMATS", "as_array", "check_image_size", "decode_image", "read_image", "read_image_size"]
+__all__ = ["FORMATS", "as_array", "as_planes", "check_image_size", "decode_image", "read_image", "read_image_size"]
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,14 @@ def as_array(image: Image.Image, format: str) -> np.ndarray:
     if format == "BGR":  # PIL turns the channels round while it copies them; NumPy takes four times as long
         return np.frombuffer(bytearray(image.tobytes("raw", "BGR")), np.uint8).reshape(image.height, image.width, 3)
     return np.asarray(image).reshape(image.height, image.width, -1)
+
+
+def as_planes(image: Image.Image, format: str) -> np.ndarray:
+    """Return an image of `decode_image` as an array (C, H, W), whose channels have the order of `format`."""
+    planes = np.empty((len(format), image.height, image.width), np.uint8)
+    for plane, channel in zip(planes, format):
+        plane[:] = np.frombuffer(image.tobytes("raw", channel), np.uint8).reshape(plane.shape)
+    return planes
 
 
 def read_image_size(file_name: str | Path) -> tuple[int, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -13,10 +12,10 @@ from PIL import Image
 from ..errors import UserError, argument_names, check_choice
 from ..structures import BitMasks, Boxes, Instances, PolygonMasks, box_of
 from .augmentation import build_augmentations, plan_transforms
-from .images import FORMATS, as_array, check_image_size, decode_image
+from .images import FORMATS, as_array, as_planes, check_image_size, decode_image
 from .masks import MASK_FORMATS, check_segmentation, draw_segmentation, move_polygons
 from .selection import mask_format_of
-from .transforms import Resize, TransformList
+from .transforms import ON_PIL, TransformList
 
 __all__ = ["DatasetMapper", "annotations_to_instances", "build_mapper"]
 
@@ -66,20 +65,21 @@ class DatasetMapper:
         check_image_size(record, decoded)
         source_size = decoded.height, decoded.width
         transforms = plan_transforms(self.augmentations, source_size, rng)
-        image = self._pixels(decoded, transforms)
+        image = self._transformed(decoded, transforms)
         out = {key: value for key, value in record.items() if key != "annotations"}
-        out["image"] = _as_planes(image)
+        out["image"] = torch.from_numpy(image)
         if self.with_targets:
-            out["instances"] = self._targets(record, transforms, source_size, image.shape[:2])
+            out["instances"] = self._targets(record, transforms, source_size, image.shape[1:])
         return out
 
-    def _pixels(self, image: Image.Image, transforms: TransformList) -> np.ndarray:
-        """Return the transformed pixels (H, W, C)."""
-        if not transforms or type(transforms[0]) is not Resize:
-            return transforms.apply_image(as_array(image, self.image_format))
-        # PIL resizes its own image, because an array that goes there and back takes a tenth of the mapper's time.
-        resized = as_array(transforms[0].apply_pil(image), self.image_format)
-        return TransformList(transforms[1:]).apply_image(resized)
+    def _transformed(self, image: Image.Image, transforms: TransformList) -> np.ndarray:
+        """Return the transformed image (C, H, W)."""
+        if all(type(t) in ON_PIL for t in transforms):  # an array on the way takes a fifth of the mapper's time
+            for t in transforms:
+                image = t.apply_pil(image)
+            return as_planes(image, self.image_format)
+        pixels = transforms.apply_image(as_array(image, self.image_format))
+        return np.array(pixels.transpose(2, 0, 1), order="C")
 
     def _targets(
         self,
@@ -99,18 +99,6 @@ class DatasetMapper:
         except ValueError as e:
             raise UserError(f"{record['file_name']}: {e}") from None
         return instances[instances.gt_masks.nonempty()]
-
-
-def _as_planes(image: np.ndarray) -> torch.Tensor:
-    """Return an image (H, W, C) as a new tensor (C, H, W)."""
-    height, width, channels = image.shape
-    planes = np.empty((channels, height, width), image.dtype)
-    if image.dtype == np.uint8:  # five times as fast as NumPy's copy, without threads, which forked workers would miss
-        for i, plane in enumerate(planes):
-            cv2.extractChannel(image, i, plane)
-    else:
-        planes[:] = image.transpose(2, 0, 1)
-    return torch.from_numpy(planes)
 
 
 def _with_checked_mask(annotation: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
