@@ -199,9 +199,11 @@ def _join(rank: int, world_size: int, local_rank: int, dist_url: str, device: st
         torch.cuda.set_device(local_rank)
     try:
         with default_signals():  # Python could not act on them while torch waits
-            dist.init_process_group(
-                "nccl" if on_gpu else "gloo", init_method=dist_url, world_size=world_size, rank=rank, timeout=_TIMEOUT
-            )
+            store, *_ = next(dist.rendezvous(dist_url, rank, world_size, timeout=_TIMEOUT))
+            # After a restart by torchrun, the store still holds the addresses of the processes before.
+            store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+            backend = "nccl" if on_gpu else "gloo"
+            dist.init_process_group(backend, store=store, world_size=world_size, rank=rank, timeout=_TIMEOUT)
             dist.barrier()
     except (dist.DistNetworkError, dist.DistStoreError, ValueError) as e:
         raise UserError(f"--dist-url {dist_url}: process {rank} of {world_size} could not join the others: {e}") from e
