@@ -6,8 +6,8 @@ import collections
 import io
 import pickle
 import shutil
-import sys
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np

@@ -387,7 +387,7 @@ def test_divergence_is_named() -> None:
     "key, value, words",
     [
         ("MODEL.META_ARCHITECTURE", "RetinaNet", "serves 'GeneralizedRCNN', found 'RetinaNet'"),
-        ("MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "serves 'StandardROIHeads' or 'CascadeROIHeads', found 'Res5ROIHeads'"),
+        ("MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "'StandardROIHeads' or 'CascadeROIHeads', found 'Res5ROIHeads'"),
         ("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator", "serves 'DefaultAnchorGenerator'"),
         ("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN", "serves 'RPN', found 'RRPN'"),
         ("MODEL.RPN.BBOX_REG_LOSS_TYPE", "gioU", "unknown value 'gioU'; did you mean 'giou'?"),

@@ -53,6 +53,7 @@ _CAFFE2_RULES: Rules = (
     (r"^mask_fcn_logits\.", "mask_head.predictor."),
 )
 
+
 def _numbered(pattern: str, offset: int) -> Callable[[re.Match[str]], str]:
     """Return a replacement whose last group is a number, which grows by `offset`."""
     return lambda match: pattern.format(*match.groups()[:-1], int(match.groups()[-1]) + offset)
