@@ -387,11 +387,7 @@ def test_divergence_is_named() -> None:
     "key, value, words",
     [
         ("MODEL.META_ARCHITECTURE", "RetinaNet", "serves 'GeneralizedRCNN', found 'RetinaNet'"),
-        (
-            "MODEL.ROI_HEADS.NAME",
-            "Res5ROIHeads",
-            "serves 'StandardROIHeads' or 'CascadeROIHeads', found 'Res5",
-        ),
+        ("MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "'StandardROIHeads' or 'CascadeROIHeads', found 'Res5ROIHeads'"),
         ("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator", "serves 'DefaultAnchorGenerator'"),
         ("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN", "serves 'RPN', found 'RRPN'"),
         ("MODEL.RPN.BBOX_REG_LOSS_TYPE", "gioU", "unknown value 'gioU'; did you mean 'giou'?"),
@@ -400,6 +396,7 @@ def test_divergence_is_named() -> None:
         ("MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", True, "serves False, found True"),
         ("MODEL.KEYPOINT_ON", True, "serves False, found True"),
         ("MODEL.LOAD_PROPOSALS", True, "serves False, found True"),
+        ("TEST.AUG.ENABLED", True, "serves False, found True"),
         ("INPUT.FORMAT", "BRG", "unknown value 'BRG'; did you mean"),
         ("INPUT.MASK_FORMAT", "polygons", "found 'polygons'; did you mean 'polygon'?"),
         (

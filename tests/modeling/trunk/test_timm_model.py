@@ -71,7 +71,7 @@ def test_all_of_a_plain_transformer_can_be_frozen_but_not_the_new_pyramid() -> N
     assert all(p.requires_grad for p in trunk.pyramid.parameters())
 
 
-@pytest.mark.parametrize("name", [CONVS, PLAIN])
+@pytest.mark.parametrize("name", [CONVS, PLAIN, "resnet18"])  # the names of the last one are also torchvision's
 def test_weights_of_timm_fit_by_name(name: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     full = timm.create_model(name, pretrained=False)

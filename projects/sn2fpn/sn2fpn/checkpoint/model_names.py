@@ -40,10 +40,12 @@ def fetch_timm(name: str) -> Path:
             fetched.
     """
     timm = _import("timm")
-    config = timm.get_pretrained_cfg(name, allow_unregistered=False) if timm.is_model(name) else None
-    if config is None:
-        hint = did_you_mean(name, timm.list_models(pretrained=True)) or "; timm.list_pretrained() lists the names"
-        raise ArgumentError("path", f"timm {timm.__version__} has no pretrained model {name!r}{hint}")
+    try:
+        config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:
+        known = [*timm.list_models(), *timm.list_pretrained()]
+        hint = did_you_mean(name, known) or "; timm.list_pretrained() lists the names"
+        raise ArgumentError("path", f"timm {timm.__version__} has no pretrained model {name!r}{hint}") from None
     if not config.hf_hub_id:
         where = f"; download {config.url} and give the local file" if config.url else ""
         raise ArgumentError("path", f"timm's hub has no weights for {name!r}{where}")
