@@ -203,7 +203,10 @@ def _join(rank: int, world_size: int, local_rank: int, dist_url: str, device: st
             # After a restart by torchrun, the store still holds the addresses of the processes before.
             store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
             backend = "nccl" if on_gpu else "gloo"
-            dist.init_process_group(backend, store=store, world_size=world_size, rank=rank, timeout=_TIMEOUT)
+            gpu = torch.device("cuda", local_rank) if on_gpu else None
+            dist.init_process_group(
+                backend, store=store, world_size=world_size, rank=rank, timeout=_TIMEOUT, device_id=gpu
+            )
             dist.barrier()
     except (dist.DistNetworkError, dist.DistStoreError, ValueError) as e:
         raise UserError(f"--dist-url {dist_url}: process {rank} of {world_size} could not join the others: {e}") from e

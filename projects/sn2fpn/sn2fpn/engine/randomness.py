@@ -22,6 +22,7 @@ def seed_everything(seed: int) -> int:
     run on CPUs can be repeated exactly.
     """
     if seed >= 0:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.deterministic = True
     else:

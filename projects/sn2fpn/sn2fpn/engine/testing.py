@@ -149,7 +149,7 @@ def validation_losses(
 def _computing_losses(model: nn.Module) -> Iterator[None]:
     """Let a model return losses, with fixed statistics of its batch norms and a seeded random stream."""
     was_training = model.training
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    devices = {p.device for p in model.parameters() if p.is_cuda}
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(0)
         model.train()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align
+import torchvision  # noqa: F401  which registers the operator
 
 from ...errors import ArgumentError
 from ...layers.cpu.roi_align import roi_align_pyramid
@@ -97,8 +97,10 @@ def _roi_align_by_level(
 ) -> Tensor:
     """Return what `roi_align_pyramid` returns, by torchvision's kernel."""
     rows = rows_of_groups(levels, len(features))
+    # torchvision's Python function leaves the kernel for a slow form where deterministic algorithms are asked for.
+    kernel = torch.ops.torchvision.roi_align
     pooled = [
-        roi_align(f, rois[r], output_size, 1.0 / stride, sampling_ratio, aligned)
+        kernel(f, rois[r], 1.0 / stride, output_size, output_size, sampling_ratio, aligned)
         for f, r, stride in zip(features, rows, strides)
     ]
     return torch.cat(pooled)[torch.cat(rows).argsort()]
