@@ -72,6 +72,13 @@ def test_fast_copies_give_the_pixels_of_plain_ones(tmp_path: Path, image_format:
             assert found.is_contiguous() and np.array_equal(found.numpy(), image.transpose(2, 0, 1))
 
 
+def test_memory_of_images_is_used_again() -> None:
+    before = Image.core.get_stats()["allocated_blocks"]
+    for _ in range(5):
+        Image.new("RGB", (640, 480)).resize((800, 600))
+    assert Image.core.get_stats()["allocated_blocks"] - before <= 2  # instead of 10
+
+
 def test_content_decides_not_the_name(tmp_path: Path) -> None:
     path = save(tmp_path / "png_inside.jpg", Image.fromarray(RGB), format="PNG")
     assert np.array_equal(read_image(path, "RGB"), RGB)
