@@ -89,7 +89,7 @@ def test_an_export_and_its_use_without_this_package(
     assert len(lines) == len(boxes) and lines[0].startswith(f"{names[0]} {scores[0]:.3f} in [")
     assert command() == 2 and "it exists already" in capsys.readouterr().err
     metadata = {entry.key: entry.value for entry in onnx.load(str(tmp_path / "model.onnx")).metadata_props}
-    assert metadata["input_format"] == "BGR" and "SCORE_THRESH_TEST: 0.4" in metadata["configuration"]
+    assert metadata["input_format"] == "BGR" and "SCORE_THRESH_TEST: 0.6" in metadata["configuration"]
 
 
 def test_the_guide_shows_the_example() -> None:

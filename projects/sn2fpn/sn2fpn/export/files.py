@@ -149,7 +149,7 @@ def load_exported(path: Path, kind: str, threads: int) -> Runnable:
             module = torch.jit.load(str(path))
     else:
         module = torch.export.load(str(path)).module()
-    return lambda image: list(module(image))
+    return torch.no_grad()(lambda image: list(module(image)))  # a graph of TorchScript keeps gradients
 
 
 def _onnx_session(path: Path, threads: int) -> Any:

@@ -56,6 +56,7 @@ def score(model: Any, cfg: CfgNode, name: str) -> dict[str, float]:
         UserError: the data set is unknown or cannot be read, or has other classes than the model.
     """
     cfg = cfg.clone()
+    cfg.defrost()
     cfg.DATASETS.TEST = (name,)
     recipe = CfgRecipe(cfg)
     recipe.check_data(eval_only=True)
