@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
 import torchvision  # noqa: F401  which registers the operator
+from torch import Tensor, nn
 
 from ...errors import ArgumentError
 from ...layers.cpu.roi_align import roi_align_pyramid
