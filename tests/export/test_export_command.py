@@ -149,6 +149,11 @@ def test_keys_behind_pictures(weights: Path, tmp_path: Path, capsys: pytest.Capt
     assert "MODEL.MASK_ON: expected a picture; put another flag" in capsys.readouterr().err
 
 
+def test_pictures_that_are_too_small(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(keys={"INPUT.MIN_SIZE_TEST": 48}) == 2
+    assert "INPUT.MAX_SIZE_TEST: expected pictures with sides from 65" in capsys.readouterr().err
+
+
 def test_weights_of_another_model(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(keys={"MODEL.FPN.OUT_CHANNELS": 16}) == 2
     assert "--weights" in capsys.readouterr().err

@@ -156,6 +156,10 @@ class _Reader:
         elif self._predictor.resize is not None:
             transforms = plan_transforms([self._predictor.resize], image.shape[:2], np.random.default_rng(0))
             image = transforms.apply_image(image)
+        height, width = image.shape[:2]
+        if not SMALLEST_SIDE <= min(height, width) <= max(height, width) <= LARGEST_SIDE:
+            expected = f"expected pictures with sides from {SMALLEST_SIDE} to {LARGEST_SIDE} pixels"
+            raise UserError(f"INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST: {expected}, found {height} x {width}")
         return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C")).to(self._dtype)
 
 
