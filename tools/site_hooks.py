@@ -21,21 +21,6 @@ _LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<path>[^)#\s:]+)(?P<anchor>#
 _CODE = re.compile(r"^```.*?^```$|`[^`\n]+`(?!\])", re.MULTILINE | re.DOTALL)
 _FORMULA = re.compile(r'<(?P<tag>span|div) class="arithmatex">\\[(\[](?P<tex>.*?)\\[)\]]</(?P=tag)>', re.DOTALL)
 _LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml"}
-_OPTIONAL = ("export.md",)
-"""Pages that the navigation names although they may not have been written yet."""
-
-
-def on_config(config: Any) -> Any:
-    """Leave pages that do not exist yet out of the navigation."""
-    for section in config.nav:
-        for title, entries in section.items():
-            if isinstance(entries, list):
-                section[title] = [e for e in entries if not _is_missing(*e.values())]
-    return config
-
-
-def _is_missing(page: str) -> bool:
-    return page in _OPTIONAL and not (DOCS / page).exists()
 
 
 def on_files(files: Any, config: Any) -> Any:

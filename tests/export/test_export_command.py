@@ -121,6 +121,7 @@ def test_masks_are_pasted_as_in_the_evaluation(example: Any) -> None:
         (("--check", "nothing.jpg"), {}, "nothing.jpg: there is no such picture"),
         (("--check", str(CONFIG)), {}, "not decodable as an image"),
         (("--evaluate", "shapes_val", "--size", 96, 160), {}, "leave out --size"),
+        (("MODEL.ROI_HEADS.SOFT_NMS.METHOD", "gaussian"), {}, "MODEL.ROI_HEADS.SOFT_NMS.METHOD: expected ''"),
         ((), {"weights": "nothing.pth"}, "--weights"),
         ((), {"weights": CONFIG}, "--weights"),
     ],

@@ -396,7 +396,6 @@ def test_divergence_is_named() -> None:
         ("MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", True, "serves False, found True"),
         ("MODEL.KEYPOINT_ON", True, "serves False, found True"),
         ("MODEL.LOAD_PROPOSALS", True, "serves False, found True"),
-        ("TEST.AUG.ENABLED", True, "serves False, found True"),
         ("INPUT.FORMAT", "BRG", "unknown value 'BRG'; did you mean"),
         ("INPUT.MASK_FORMAT", "polygons", "found 'polygons'; did you mean 'polygon'?"),
         (

@@ -22,6 +22,7 @@ import numpy as np
 import yaml
 
 from ..atomic import atomic_write
+from ..command_line import CommandLineParser
 from ..data import read_image, register_custom
 from ..errors import UserError
 from ..program import run_program
@@ -165,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandLineParser(
         prog="python -m sn2fpn.evaluation.analysis",
         description="Show what a detector does right and wrong: kinds of errors, confusions, precision and pictures.",
     )

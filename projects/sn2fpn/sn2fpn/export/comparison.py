@@ -75,7 +75,7 @@ def compare(found: Sequence[Tensor], expected: Sequence[Tensor]) -> Difference:
         return Difference(len(found[0]), len(expected[0]))
     classes = found[2][:, None] != expected[2]
     distance = (found[0][:, None] - expected[0]).abs().amax(-1) + (found[1][:, None] - expected[1]).abs()
-    rows, columns = map(torch.from_numpy, linear_sum_assignment((distance + 1e6 * classes).numpy()))
+    rows, columns = map(torch.from_numpy, linear_sum_assignment((distance + 1e6 * classes).detach().numpy()))
     gaps = [float((f[rows].float() - e[columns].float()).abs().max()) for f, e in zip(found, expected)]
     return Difference(
         len(rows), len(columns), int(classes[rows, columns].sum()), gaps[0], gaps[1], gaps[3] if len(gaps) > 3 else 0.0

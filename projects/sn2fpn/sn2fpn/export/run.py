@@ -20,6 +20,7 @@ from ..data.augmentation import plan_transforms
 from ..engine.lazy import LazyRecipe
 from ..engine.recipe import CfgRecipe, Recipe
 from ..errors import UserError, argument_names, did_you_mean
+from ..modeling import StandardROIHeads
 from ..predict import Predictor
 from ..predict.inputs import read_picture
 from ..predict.loading import load_predictor
@@ -88,12 +89,27 @@ def _check(args: Any, path: Path) -> None:
         tempfile.TemporaryFile(dir=path.parent).close()
 
 
+def _check_heads(heads: StandardROIHeads) -> None:
+    """Raise UserError for RoI heads that compute something else than the exported graph."""
+    if len(heads.stages) > 1:
+        raise UserError(
+            f"MODEL.ROI_HEADS.NAME: expected StandardROIHeads for an export, found {type(heads).__name__}, whose "
+            "stages are not part of the exported graph"
+        )
+    if heads.soft_nms is not None:
+        raise UserError(
+            "MODEL.ROI_HEADS.SOFT_NMS.METHOD: expected '' for an export, since the exported graph has plain "
+            "non-maximum suppression"
+        )
+
+
 def _load(args: Any) -> tuple[Predictor, Recipe]:
     """Return the model on the CPU with its resizing and class names, and its recipe."""
     is_yaml = not args.config_file.endswith(".py")
     opts = [*args.opts, "MODEL.DEVICE", "cpu"] if is_yaml else args.opts
     predictor, _ = load_predictor(args.config_file, args.weights, opts, args.trust)
     predictor.model.to("cpu").eval()
+    _check_heads(predictor.model.roi_heads)
     if not is_yaml:
         return predictor, LazyRecipe(args.config_file, opts)
     cfg = get_cfg()
