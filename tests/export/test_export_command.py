@@ -20,8 +20,11 @@ from PIL import Image
 from sn2fpn.checkpoint import Checkpointer
 from sn2fpn.data import read_image
 from sn2fpn.engine.lazy import LazyRecipe
+from sn2fpn.errors import UserError
 from sn2fpn.export.__main__ import main
+from sn2fpn.export.run import _check_heads
 from sn2fpn.export.tracing import quiet_torchscript
+from sn2fpn.modeling import build_model
 from sn2fpn.modeling.roi_heads.mask_pasting import paste_masks
 from sn2fpn.predict import Predictor
 
@@ -92,6 +95,19 @@ def test_an_export_and_its_use_without_this_package(
     assert metadata["input_format"] == "BGR" and "SCORE_THRESH_TEST: 0.6" in metadata["configuration"]
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"MODEL.ROI_HEADS.NAME": "CascadeROIHeads"}, "MODEL.ROI_HEADS.NAME: expected StandardROIHeads"),
+        ({"MODEL.ROI_HEADS.SOFT_NMS.METHOD": "linear"}, "MODEL.ROI_HEADS.SOFT_NMS.METHOD: expected ''"),
+    ],
+)
+def test_heads_that_the_graph_does_not_have_are_refused(keys: dict[str, Any], message: str) -> None:
+    keys |= {"MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True}
+    with pytest.raises(UserError, match=message):
+        _check_heads(build_model(small_config(keys)).roi_heads)
+
+
 def test_the_guide_shows_the_example() -> None:
     text = EXAMPLE.read_text(encoding="utf-8")
     assert f"```python\n{text}```" in (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
@@ -121,7 +137,6 @@ def test_masks_are_pasted_as_in_the_evaluation(example: Any) -> None:
         (("--check", "nothing.jpg"), {}, "nothing.jpg: there is no such picture"),
         (("--check", str(CONFIG)), {}, "not decodable as an image"),
         (("--evaluate", "shapes_val", "--size", 96, 160), {}, "leave out --size"),
-        (("MODEL.ROI_HEADS.SOFT_NMS.METHOD", "gaussian"), {}, "MODEL.ROI_HEADS.SOFT_NMS.METHOD: expected ''"),
         ((), {"weights": "nothing.pth"}, "--weights"),
         ((), {"weights": CONFIG}, "--weights"),
     ],
