@@ -19,7 +19,6 @@ from sn2fpn.study.measure.timing import Neighbours, now
 __all__ = ["about", "measure_peaks", "watch_load"]
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
-logging.getLogger(Neighbours.__module__).setLevel(logging.ERROR)  # the tables mark what it warns of
 _FLAGS = re.compile(r"\b(avx2|avx512f|avx512_bf16|avx512_vnni|avx_vnni|amx_tile|amx_bf16|amx_fp16|asimd|bf16|sve)\b")
 # (side of the matrices, images, channels, side of the maps): a tenth of a second on two cores, or a hundredth on a GPU
 _SIZES = {"cpu": (2048, 1, 256, 96), "cuda": (8192, 16, 512, 128)}
@@ -56,7 +55,11 @@ def watch_load(*results: dict[str, Any] | list[dict[str, Any]]) -> Iterator[None
     """
     neighbours = _Neighbours()
     yield
+    logger = logging.getLogger(Neighbours.__module__)
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # the tables mark what it warns of
     load = neighbours.stop()
+    logger.setLevel(level)
     for result in results:
         for row in result if isinstance(result, list) else [result]:
             row |= {name: load[name] for name in ("cores_used_by_others", "reliable")}
