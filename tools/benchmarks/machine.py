@@ -37,15 +37,6 @@ def about() -> dict[str, Any]:
     }
 
 
-class _Neighbours(Neighbours):
-    """`Neighbours` that does not count the processes that this one has started, once they have ended."""
-
-    @staticmethod
-    def _read() -> tuple[float, float, float]:
-        everyone, _, clock = Neighbours._read()
-        return everyone, sum(os.times()[:4]), clock
-
-
 @contextmanager
 def watch_load(*results: dict[str, Any] | list[dict[str, Any]]) -> Iterator[None]:
     """Add "cores_used_by_others" and "reliable" to results, for the time inside this context.
@@ -53,7 +44,7 @@ def watch_load(*results: dict[str, Any] | list[dict[str, Any]]) -> Iterator[None
     Args:
         results: dicts, or lists of dicts which may be filled inside the context.
     """
-    neighbours = _Neighbours()
+    neighbours = Neighbours()
     yield
     logger = logging.getLogger(Neighbours.__module__)
     level = logger.level

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +105,9 @@ def test_a_variants_own_files_are_left_alone(tmp_path: Path, monkeypatch: pytest
     run.train()
     assert all(torch.allclose(v, before[k], atol=1e-8) for k, v in run._model.named_parameters())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_started_processes_count_as_own_work() -> None:
+    before = timing.Neighbours._read()[1]
+    subprocess.run([sys.executable, "-c", "sum(range(4 * 10**7))"], check=True)
+    assert timing.Neighbours._read()[1] - before > 0.2

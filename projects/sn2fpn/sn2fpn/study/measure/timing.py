@@ -73,7 +73,7 @@ class Neighbours:
 
     @staticmethod
     def _read() -> tuple[float, float, float]:
-        """Return the core seconds of all processes and of this one, and the clock."""
+        """Return the core seconds of all processes, those of this one and of its ended children, and the clock."""
         user, nice, system, _, _, irq, soft_irq, *_ = map(int, Path("/proc/stat").read_text().split()[1:9])
         everyone = (user + nice + system + irq + soft_irq) / os.sysconf("SC_CLK_TCK")
-        return everyone, time.process_time(), time.perf_counter()
+        return everyone, sum(os.times()[:4]), time.perf_counter()
