@@ -22,7 +22,7 @@ from sn2fpn.program import run_program
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences torch's profiler; it reads the variable on import
 
-# The help of each part. The minutes are those of the part in `all` on two quiet cores.
+# The help of each part. The minutes are estimates for the part in `all` on two quiet cores.
 PARTS = {
     "detector": "inference and training steps of whole detectors, by stage, beside the machine's peak (8 minutes)",
     "loading": "images per second of the mappers (20 seconds)",

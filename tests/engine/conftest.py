@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from small_runs import small_run
 from sn2fpn.config import CfgNode, get_cfg
-from sn2fpn.data.shapes import write_shapes
 
 _ROOT = Path(__file__).parents[2]
 _VOLATILE = {"time", "data_time", "eta_seconds", "peak_memory_mib"}
@@ -24,34 +24,7 @@ def _runs_leave_no_trace(leave_no_trace: None) -> None:
 @pytest.fixture(scope="session")
 def tiny_keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The configuration keys of a small run on 8 images of shapes."""
-    root = tmp_path_factory.mktemp("tiny") / "shapes"
-    write_shapes(root, {"train": (8, 1), "val": (4, 2)})
-    custom = [
-        {
-            "NAME": f"tiny_{s}",
-            "FORMAT": "coco",
-            "JSON": str(root / f"annotations/instances_{s}.json"),
-            "IMAGES": str(root / s),
-        }
-        for s in ("train", "val")
-    ]
-    return {
-        "DATASETS.CUSTOM": custom,
-        "DATASETS.TRAIN": ["tiny_train"],
-        "DATASETS.TEST": ["tiny_val"],
-        "DATALOADER.NUM_WORKERS": 0,
-        "INPUT.MIN_SIZE_TRAIN": (96,),
-        "INPUT.MIN_SIZE_TEST": 96,
-        "MODEL.FPN.OUT_CHANNELS": 16,
-        "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
-        "MODEL.RPN.POST_NMS_TOPK_TRAIN": 60,
-        "MODEL.RPN.POST_NMS_TOPK_TEST": 40,
-        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 32,
-        "SOLVER.IMS_PER_BATCH": 2,
-        "SOLVER.WARMUP_ITERS": 5,
-        "SOLVER.MAX_ITER": 8,
-        "SOLVER.STEPS": (),
-    }
+    return small_run(tmp_path_factory.mktemp("tiny") / "shapes", "tiny")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from small_runs import WHOLE_BATCH
 from sn2fpn.engine import main
 from sn2fpn.errors import UserError
 
@@ -142,22 +143,7 @@ def test_an_interrupted_run_resumes(how: signal.Signals, tmp_path: Path, tiny_ke
 
 @pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(tmp_path: Path, tiny_keys: dict[str, Any]) -> None:
-    keys = tiny_keys | {  # without sampling and batch statistics, the losses are means over the processes
-        "SEED": 7,
-        "SOLVER.IMS_PER_BATCH": 4,
-        "SOLVER.MAX_ITER": 4,
-        "DATASETS.TEST": "()",
-        "MODEL.RESNETS.NORM": "GN",
-        "MODEL.FPN.NORM": "",
-        "DATALOADER.ASPECT_RATIO_GROUPING": False,
-        "INPUT.MIN_SIZE_TRAIN": "(96,)",
-        "INPUT.MAX_SIZE_TRAIN": 96,
-        "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 50000,
-        "MODEL.RPN.NMS_THRESH": 1.0,
-        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 60,
-        "MODEL.ROI_HEADS.POSITIVE_FRACTION": 1.0,
-        "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": False,
-    }
+    keys = tiny_keys | WHOLE_BATCH
     spawned, torchrun, single = tmp_path / "spawned", tmp_path / "torchrun", tmp_path / "single"
     for done in (
         _run(_command([], keys | {"OUTPUT_DIR": single})),

@@ -15,29 +15,12 @@ import pytest
 import torch
 from torch import nn
 
+from small_runs import WHOLE_BATCH
 from sn2fpn.engine.parallel import shard, traffic
 
 _ROOT = Path(__file__).parents[2]
 _CONFIG = _ROOT / "configs/quick/faster_rcnn_R18_sni_shapes.yaml"
-_WHOLE_BATCH = {  # without sampling and batch statistics, the losses are means over the processes
-    "SEED": 7,
-    "SOLVER.IMS_PER_BATCH": 4,
-    "SOLVER.MAX_ITER": 4,
-    "SOLVER.CHECKPOINT_PERIOD": 2,
-    "SOLVER.OPTIMIZER": "AdamW",
-    "SOLVER.BASE_LR": 0.0001,
-    "DATASETS.TEST": "()",
-    "MODEL.RESNETS.NORM": "GN",
-    "MODEL.FPN.NORM": "",
-    "DATALOADER.ASPECT_RATIO_GROUPING": False,
-    "INPUT.MIN_SIZE_TRAIN": "(96,)",
-    "INPUT.MAX_SIZE_TRAIN": 96,
-    "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 50000,
-    "MODEL.RPN.NMS_THRESH": 1.0,
-    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 60,
-    "MODEL.ROI_HEADS.POSITIVE_FRACTION": 1.0,
-    "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": False,
-}
+_WHOLE_BATCH = WHOLE_BATCH | {"SOLVER.CHECKPOINT_PERIOD": 2, "SOLVER.OPTIMIZER": "AdamW", "SOLVER.BASE_LR": 0.0001}
 
 
 def _program(keys: dict[str, Any], flags: tuple[str, ...] = ()) -> list[str]:

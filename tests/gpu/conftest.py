@@ -15,8 +15,8 @@ import pytest
 import torch
 from gpu_comparison import Both
 
+from small_runs import small_run
 from sn2fpn.config import CfgNode, get_cfg
-from sn2fpn.data.shapes import write_shapes
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -58,35 +58,8 @@ def both(device: torch.device) -> Both:
 @pytest.fixture(scope="session")
 def tiny_keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The configuration keys of a small run on 8 images of shapes, whose seed is random."""
-    root = tmp_path_factory.mktemp("tiny_gpu") / "shapes"
-    write_shapes(root, {"train": (8, 1), "val": (4, 2)})
-    custom = [
-        {
-            "NAME": f"tiny_gpu_{s}",
-            "FORMAT": "coco",
-            "JSON": str(root / f"annotations/instances_{s}.json"),
-            "IMAGES": str(root / s),
-        }
-        for s in ("train", "val")
-    ]
-    return {
-        "SEED": -1,
-        "DATASETS.CUSTOM": custom,
-        "DATASETS.TRAIN": ["tiny_gpu_train"],
-        "DATASETS.TEST": ["tiny_gpu_val"],
-        "DATALOADER.NUM_WORKERS": 0,
-        "INPUT.MIN_SIZE_TRAIN": (96,),
-        "INPUT.MIN_SIZE_TEST": 96,
-        "MODEL.FPN.OUT_CHANNELS": 16,
-        "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
-        "MODEL.RPN.POST_NMS_TOPK_TRAIN": 60,
-        "MODEL.RPN.POST_NMS_TOPK_TEST": 40,
-        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 32,
-        "SOLVER.IMS_PER_BATCH": 2,
-        "SOLVER.WARMUP_ITERS": 5,
-        "SOLVER.MAX_ITER": 4,
-        "SOLVER.STEPS": (),
-    }
+    keys = small_run(tmp_path_factory.mktemp("tiny_gpu") / "shapes", "tiny_gpu")
+    return keys | {"SEED": -1, "SOLVER.MAX_ITER": 4}
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from gpu_comparison import HALF, assert_close, moved
 from torch.nn.parallel import DistributedDataParallel
 
 from golden_detectron2 import CASES, inputs, model
+from small_runs import WHOLE_BATCH
 from sn2fpn.config import CfgNode
 from sn2fpn.engine import Trainer
 from sn2fpn.study.measure.timing import resident_mib
@@ -177,22 +178,7 @@ def test_several_processes_give_the_losses_of_one(
     device: torch.device, tiny_keys: dict[str, Any], tmp_path: Path
 ) -> None:
     """torchrun with one process joins a group of one; two processes need two GPUs."""
-    keys = tiny_keys | {  # without sampling and batch statistics, the losses are means over the processes
-        "MODEL.DEVICE": device,
-        "SOLVER.IMS_PER_BATCH": 4,
-        "DATASETS.TEST": "()",
-        "MODEL.RESNETS.NORM": "GN",
-        "MODEL.FPN.NORM": "",
-        "DATALOADER.ASPECT_RATIO_GROUPING": False,
-        "INPUT.MIN_SIZE_TRAIN": "(96,)",
-        "INPUT.MAX_SIZE_TRAIN": 96,
-        "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 50000,
-        "MODEL.RPN.NMS_THRESH": 1.0,
-        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 60,
-        "MODEL.ROI_HEADS.POSITIVE_FRACTION": 1.0,
-        "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": False,
-    }
-    keys |= {"SEED": 7}
+    keys = tiny_keys | WHOLE_BATCH | {"MODEL.DEVICE": device}
     run([], keys | {"OUTPUT_DIR": tmp_path / "single"})
     run([], keys | {"OUTPUT_DIR": tmp_path / "torchrun"}, torchrun=1)
     expected = totals(tmp_path / "single")
