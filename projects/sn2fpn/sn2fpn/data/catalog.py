@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, UserError
+from ..errors import ArgumentError, UserError, did_you_mean
 from ..registry import Registry
 from ..structures import BoxMode, box_of
 from .records import DatasetDicts, Records
@@ -75,7 +75,29 @@ class _MetadataCatalog:
         return self._entries.setdefault(name, Metadata(name))
 
     def remove(self, name: str) -> None:
+        """Forget the metadata of a data set, if there is any."""
         self._entries.pop(name, None)
+
+    def pop(self, name: str) -> Metadata:
+        """Forget the metadata of a data set and return it.
+
+        Raises:
+            UserError: there is none.
+        """
+        if name not in self._entries:
+            raise UserError(f"there is no metadata of data set {name!r}{did_you_mean(name, self._entries)}")
+        return self._entries.pop(name)
+
+    def clear(self) -> None:
+        """Forget the metadata of all data sets."""
+        self._entries.clear()
+
+    def list(self) -> list[str]:
+        """Return the names of all data sets that have metadata."""
+        return [*self._entries]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
 
 
 class _DatasetCatalog(Registry):
@@ -139,6 +161,25 @@ class _DatasetCatalog(Registry):
         """Remove a data set and its metadata."""
         super().remove(name)
         MetadataCatalog.remove(name)
+
+    def pop(self, name: str) -> Callable[[], DatasetDicts | Records]:
+        """Remove a data set, keep its metadata, and return its function, so that it can be registered again.
+
+        Raises:
+            UserError: there is no such data set.
+        """
+        function = super().get(name)
+        super().remove(name)
+        return function
+
+    def clear(self) -> None:
+        """Remove all data sets and their metadata, also those that this package registers itself."""
+        for name in self.list():
+            self.remove(name)
+
+    def list(self) -> list[str]:
+        """Return the names of all data sets."""
+        return [*self]
 
 
 def _check_objects(records: DatasetDicts, name: str, where: str) -> None:
