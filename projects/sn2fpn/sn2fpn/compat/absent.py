@@ -18,7 +18,7 @@ _HAS_HOOK = "DefaultTrainer does this itself; override build_hooks to change the
 _WRITERS = "DefaultTrainer writes metrics.json and TensorBoard's files itself; read trainer.storage for the metrics"
 _REGISTRY = "the parts of a model are chosen in sn2fpn.modeling; a pyramid of your own is registered by sn2fpn.pyramids"
 _WORKERS = "build_detection_train_loader(dataset=…, mapper=…, total_batch_size=…) makes the whole loader"
-_SAMPLER = "the configuration chooses the sampler, by DATALOADER.SAMPLER_TRAIN; see sn2fpn.data.samplers"
+_SAMPLER = "give an iterable of indices as `sampler`, or use TrainingSampler or RepeatFactorTrainingSampler"
 _EXPORT = "python -m sn2fpn.export writes ONNX, exported programs and TorchScript; see docs/export.md"
 _GEOMETRY = "write an Augmentation that returns a Transform of your own, with apply_image and apply_coords"
 _BOX_BRANCH = "the layers are sn2fpn.modeling.BoxHead and BoxPredictor, and their losses are those of StandardROIHeads"
@@ -49,7 +49,6 @@ _ADVICE: dict[str, str] = {
     **dict.fromkeys(("DatasetFromList", "MapDataset", "ToIterableDataset", "AspectRatioGroupedDataset"), _WORKERS),
     **dict.fromkeys(("build_batch_data_loader", "GroupedBatchSampler", "worker_init_reset_seed"), _WORKERS),
     **dict.fromkeys(("RandomSubsetTrainingSampler", "WeightedTrainingSampler"), _SAMPLER),
-    **dict.fromkeys(("TrainingSampler", "RepeatFactorTrainingSampler", "InferenceSampler", "samplers"), _SAMPLER),
     **dict.fromkeys(("export", "TracingAdapter", "scripting_with_instances", "dump_torchscript_IR"), _EXPORT),
     **dict.fromkeys(("RandomRotation", "RandomExtent", "ExtentTransform", "PadTransform"), _GEOMETRY),
     **dict.fromkeys(("FixedSizeCrop", "MinIoURandomCrop", "ResizeScale", "RandomResize", "ScaleTransform"), _GEOMETRY),

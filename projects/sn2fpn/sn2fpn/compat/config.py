@@ -9,12 +9,32 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from ..config import CfgNode, LazyCall, LazyConfig, get_cfg, instantiate
+from ..config import CfgNode, LazyCall, LazyConfig, instantiate
+from ..config import get_cfg as _get_cfg
 from .absent import absent
 
 __all__ = ["CfgNode", "LazyCall", "LazyConfig", "configurable", "get_cfg", "instantiate"]
 
 __getattr__ = absent(__name__, __all__)
+
+
+def get_cfg() -> CfgNode:
+    """Return a new configuration with the defaults, in which assignments also make keys of your own, as in Detectron2.
+
+    Files and command lines still cannot: their unknown keys are refused.
+
+    Example:
+        >>> from sn2fpn.compat.config import get_cfg
+        >>> cfg = get_cfg()
+        >>> cfg.SOLVER.MY_FACTOR = 0.5
+        >>> cfg.merge_from_list(["SOLVER.BASE_LRR", 0.1])
+        Traceback (most recent call last):
+            ...
+        sn2fpn.errors.UserError: command line: unknown config key 'SOLVER.BASE_LRR'; did you mean 'SOLVER.BASE_LR'?
+    """
+    cfg = _get_cfg()
+    cfg.set_new_allowed(True)
+    return cfg
 
 
 def configurable(

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import load_trained
-from ..config import CfgNode, get_cfg
+from ..config import CfgNode
 from ..errors import UserError, did_you_mean
 from ..modeling import build_model
 from .absent import absent
+from .config import get_cfg
 
 __all__ = ["get", "get_checkpoint_url", "get_config", "get_config_file"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...data import DatasetCatalog, MetadataCatalog
 from ...data.catalog import Metadata
 from ..absent import absent
-from . import datasets, detection_utils, transforms
+from . import catalog, datasets, detection_utils, samplers, transforms
 from .build import build_detection_test_loader, build_detection_train_loader, get_detection_dataset_dicts
 from .dataset_mapper import DatasetMapper
 
@@ -16,9 +16,11 @@ __all__ = [
     "MetadataCatalog",
     "build_detection_test_loader",
     "build_detection_train_loader",
+    "catalog",
     "datasets",
     "detection_utils",
     "get_detection_dataset_dicts",
+    "samplers",
     "transforms",
 ]
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from ... import distributed as comm
 from ...config import CfgNode
 from ...data import (
     BatchLoader,
+    build_mapper,
     build_test_loader,
     build_train_loader,
     get_dataset_dicts,
     make_test_loader,
     make_train_loader,
 )
+from ...data.samplers import BatchStream
 from ...data.selection import check_classes, keep_learnable, mask_format_of
 from ...errors import ArgumentError
 from .dataset_mapper import PerImageSeed
@@ -21,7 +25,6 @@ from .dataset_mapper import PerImageSeed
 __all__ = ["build_detection_test_loader", "build_detection_train_loader", "get_detection_dataset_dicts"]
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
-_ORDER = "expected None, because the order of the images is that of SAMPLER_TRAIN in cfg.DATALOADER"
 
 
 def get_detection_dataset_dicts(
@@ -42,7 +45,7 @@ def build_detection_train_loader(
     mapper: Mapper | None = None,
     *,
     dataset: Sequence[dict[str, Any]] | None = None,
-    sampler: Any = None,
+    sampler: Iterable[int] | None = None,
     total_batch_size: int | None = None,
     aspect_ratio_grouping: bool | None = None,
     num_workers: int | None = None,
@@ -53,47 +56,75 @@ def build_detection_train_loader(
         cfg: the configuration. A list of data set dicts in its place is `dataset`.
         mapper: maps a data set dict to a model input. By default it is that of the configuration.
         dataset: the images. By default they are those of `DATASETS.TRAIN`.
-        sampler: must be None.
+        sampler: yields the indices of this process's images without end, see `samplers`. By default the configuration
+            chooses the order.
         total_batch_size: number of images per batch over all processes, by default `SOLVER.IMS_PER_BATCH`.
         aspect_ratio_grouping: fill each batch with either wide or tall images, by default as the configuration says.
         num_workers: number of worker processes, by default as the configuration says, or 0 without one.
 
     Raises:
-        ArgumentError: `sampler` is given, or without a configuration something is missing.
+        ArgumentError: without a configuration something is missing.
         UserError: see `sn2fpn.data.build_train_loader`.
     """
-    if sampler is not None:
-        raise ArgumentError("sampler", f"{_ORDER}, found {type(sampler).__name__}")
-    if not isinstance(cfg, CfgNode):
-        images = _required("dataset", cfg if dataset is None else dataset)
-        size = _required("total_batch_size", total_batch_size)
-        return make_train_loader(
-            list(images),
-            PerImageSeed(_required("mapper", mapper)),  # type: ignore[arg-type]
-            total_batch_size=size,
-            num_workers=num_workers or 0,
-            aspect_ratio_grouping=aspect_ratio_grouping is not False,
-        )
-    cfg = _changed(cfg, total_batch_size, aspect_ratio_grouping, num_workers)
-    if mapper is None:
-        return build_train_loader(cfg, dataset_dicts=None if dataset is None else list(dataset))
+    options: dict[str, Any]
+    if isinstance(cfg, CfgNode):
+        cfg = _changed(cfg, total_batch_size, aspect_ratio_grouping, num_workers)
+        if mapper is None and sampler is None:
+            return build_train_loader(cfg, dataset_dicts=None if dataset is None else list(dataset))
+        images, options = _training_images(cfg, dataset), _training_options(cfg)
+        prepare = build_mapper(cfg, is_train=True) if mapper is None else PerImageSeed(mapper)
+    else:
+        images = list(_required("dataset", cfg if dataset is None else dataset))
+        prepare = PerImageSeed(_required("mapper", mapper))
+        options = {
+            "total_batch_size": _required("total_batch_size", total_batch_size),
+            "num_workers": num_workers or 0,
+            "aspect_ratio_grouping": aspect_ratio_grouping is not False,
+        }
+    if sampler is None:
+        return make_train_loader(images, prepare, **options)  # type: ignore[arg-type]
+    return _in_the_order_of(sampler, images, prepare, options)
+
+
+def _training_images(cfg: CfgNode, dataset: Sequence[dict[str, Any]] | None) -> Any:
+    if dataset is not None:
+        return keep_learnable(cfg, list(dataset), "the training data")
+    check_classes(cfg, cfg.DATASETS.TRAIN)
+    filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    return get_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty, "DATASETS.TRAIN", mask_format_of(cfg))
+
+
+def _training_options(cfg: CfgNode) -> dict[str, Any]:
     loading = cfg.DATALOADER
-    if dataset is None:
-        check_classes(cfg, cfg.DATASETS.TRAIN)
-        dataset = get_dataset_dicts(
-            cfg.DATASETS.TRAIN, loading.FILTER_EMPTY_ANNOTATIONS, "DATASETS.TRAIN", mask_format_of(cfg)
-        )
-    return make_train_loader(
-        keep_learnable(cfg, list(dataset), "the training data"),
-        PerImageSeed(mapper),  # type: ignore[arg-type]
-        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
-        num_workers=loading.NUM_WORKERS,
-        sampler=loading.SAMPLER_TRAIN,
-        repeat_threshold=loading.REPEAT_THRESHOLD,
-        repeat_sqrt=loading.REPEAT_SQRT,
-        aspect_ratio_grouping=loading.ASPECT_RATIO_GROUPING,
-        seed=cfg.SEED,
-    )
+    return {
+        "total_batch_size": cfg.SOLVER.IMS_PER_BATCH,
+        "num_workers": loading.NUM_WORKERS,
+        "sampler": loading.SAMPLER_TRAIN,
+        "repeat_threshold": loading.REPEAT_THRESHOLD,
+        "repeat_sqrt": loading.REPEAT_SQRT,
+        "aspect_ratio_grouping": loading.ASPECT_RATIO_GROUPING,
+        "seed": cfg.SEED,
+    }
+
+
+class _Positions:
+    """The indices of a sampler for this process, each with a number of its own over all processes."""
+
+    def __init__(self, sampler: Iterable[int], size: int) -> None:
+        self.sampler, self.size = sampler, size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return zip(itertools.count(comm.get_rank(), comm.get_world_size()), self.sampler)
+
+
+def _in_the_order_of(
+    sampler: Iterable[int], images: Sequence[dict[str, Any]], mapper: Any, options: dict[str, Any]
+) -> BatchLoader:
+    """Return a training loader that takes its images in the order of a sampler of one's own."""
+    wide = [image["width"] > image["height"] for image in images] if options["aspect_ratio_grouping"] else None
+    share = options["total_batch_size"] // comm.get_world_size()
+    batches = BatchStream(_Positions(sampler, len(images)), share, wide=wide)  # type: ignore[arg-type]
+    return BatchLoader(list(images), mapper, batches, max(options.get("seed", 0), 0), options["num_workers"])
 
 
 def build_detection_test_loader(

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..absent import absent
 
-__all__ = ["comm", "events", "logger", "visualizer"]
+__all__ = ["comm", "env", "events", "logger", "visualizer"]
 
 _absent = absent(__name__, __all__)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from ...data.catalog import Metadata
@@ -155,6 +156,18 @@ class Visualizer:
             image = draw_boxes(image, drawn.pred_boxes.tensor.numpy(), labels, colors)
         self.output = VisImage(image)
         return self.output
+
+    def draw_binary_mask(
+        self, binary_mask: np.ndarray, color: Any = None, *, text: str | None = None, alpha: float = 0.5
+    ) -> VisImage:
+        """Draw one mask (H, W) and, if wanted, a text; `color` is one of matplotlib, such as "red" or (1, 0, 0)."""
+        colors = None if color is None else [to_rgb(color)]
+        labels = None if text is None else [text]
+        return self.overlay_instances(masks=[binary_mask], labels=labels, assigned_colors=colors, alpha=alpha)
+
+    def draw_box(self, box_coord: Sequence[float], alpha: float = 1.0, edge_color: Any = "g") -> VisImage:
+        """Draw one box (x1, y1, x2, y2) in pixels of the image; `alpha` has no effect, the lines are opaque."""
+        return self.overlay_instances(boxes=[box_coord], assigned_colors=[to_rgb(edge_color)])
 
     def _bitmaps(self, masks: Any) -> Any:
         """Return masks as `RunLengthMasks`, or as (N, H, W) bool."""
