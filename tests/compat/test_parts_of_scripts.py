@@ -37,7 +37,7 @@ def _results(structures: Any, layers: Any, modeling: Any, poolers: Any, boxes: A
         "deltas": coder.get_deltas(a.tensor, a.tensor.flip(0)),
         "applied": coder.apply_deltas(deltas, a.tensor),
         "matches": matcher(structures.pairwise_iou(b, a)),
-        "anchors": [x.tensor for x in generator([[8, 16]], [[0.5, 1.0]], [4, 8])(maps)],
+        "anchors": [x.tensor for x in generator(sizes=[[8, 16]], aspect_ratios=[[0.5, 1.0]], strides=[4, 8])(maps)],
         "anchors of a configuration": [x.tensor for x in generator(cfg, [ShapeSpec(stride=4)])([maps[0]])]
         if boxes is Boxes
         else None,

@@ -25,3 +25,25 @@ def test_wrong_slices_are_explained(coco_name: str) -> None:
     with pytest.raises(UserError, match="unknown data set"):
         DatasetCatalog.get(f"{coco_name}_[:3]")
     assert f"{coco_name}_[:3]" not in DatasetCatalog
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (None, "expected a list of dicts from its function, found NoneType"),
+        ({"file_name": "a.png"}, "expected a list of dicts from its function, found dict"),
+        ((x for x in ()), "found generator"),
+        ([{"file_name": "a.png"}, 3], r"\[1\]: expected a dict that describes an image, found 3"),
+        (
+            [{"file_name": "a.png", "annotations": [[1, 2]]}],
+            r"a\.png: annotations\[0\]: expected a dict .* found \[1, 2\]",
+        ),
+    ],
+)
+def test_a_function_that_returns_something_else_is_named(returned: object, words: str) -> None:
+    DatasetCatalog.register("odd", lambda: returned)
+    try:
+        with pytest.raises(UserError, match=f"^DATASETS.TRAIN: data set 'odd': .*{words}"):
+            DatasetCatalog.read("odd", "DATASETS.TRAIN")
+    finally:
+        DatasetCatalog.remove("odd")

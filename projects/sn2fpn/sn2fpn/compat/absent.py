@@ -63,6 +63,7 @@ _ADVICE: dict[str, str] = {
     "global_cfg": "hand the configuration to the function that needs it",
     "align_and_update_state_dicts": "sn2fpn.checkpoint.load_weights matches the names of a file with those of a model",
     "VideoVisualizer": "python -m sn2fpn.predict draws on videos; see docs/training.md",
+    "get_default_optimizer_params": "sn2fpn.engine.solver.parameter_groups makes the groups of parameters",
     "reduce_param_groups": "sn2fpn.engine.solver makes one group per learning rate and weight decay",
     "WarmupParamScheduler": "sn2fpn.engine.solver.with_warmup puts a warm-up before a schedule",
     "LVISEvaluator": "register the annotations in COCO's format and use COCOEvaluator",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from ..engine.solver import LRMultiplier, build_lr_scheduler, build_optimizer, parameter_groups
+from ..engine.solver import LRMultiplier, build_lr_scheduler, build_optimizer
 from .absent import absent
 
-__all__ = ["LRMultiplier", "build_lr_scheduler", "build_optimizer", "get_default_optimizer_params"]
+__all__ = ["LRMultiplier", "build_lr_scheduler", "build_optimizer"]
 
 __getattr__ = absent(__name__, __all__)
-
-get_default_optimizer_params = parameter_groups

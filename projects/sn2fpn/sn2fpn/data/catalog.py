@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, UserError, did_you_mean
+from ..errors import ArgumentError, UserError, did_you_mean, shortened
 from ..registry import Registry
 from ..structures import BoxMode, box_of
 from .records import DatasetDicts, Records
@@ -143,7 +143,7 @@ class _DatasetCatalog(Registry):
         if part is None:
             records = super().get(name, where)()
             if not isinstance(records, Records):  # the readers of this package have checked theirs
-                _check_objects(records, name, where)
+                _check_records(records, name, where)
             return records
         whole = self.read(part["name"], where)
         MetadataCatalog.get(name).set(**MetadataCatalog.get(part["name"]).as_dict() | {"name": name})
@@ -182,22 +182,34 @@ class _DatasetCatalog(Registry):
         return [*self]
 
 
-def _check_objects(records: DatasetDicts, name: str, where: str) -> None:
-    """Check the boxes and classes of a data set that a function of the user's own has returned."""
+def _check_records(records: Any, name: str, where: str) -> None:
+    """Check what a function of the user's own has returned: a list of dicts with objects that can be trained on."""
     names = MetadataCatalog.get(name).get("thing_classes")
     classes = None if names is None else range(len(names))
-    for record in records:
-        for i, a in enumerate(record.get("annotations", ())):
-            if classes is not None and a.get("category_id") not in classes:
-                problem = f"category_id: expected 0 to {len(classes) - 1}, found {a.get('category_id')!r}"
-            else:
-                problem = "" if _is_usual(a) else _box_problem(a)
-            if problem:
-                source = f"{where}: " if where else ""
-                raise UserError(f"{source}data set {name!r}: {record.get('file_name')}: annotations[{i}].{problem}")
+    source = f"{where}: data set {name!r}" if where else f"data set {name!r}"
+    if not hasattr(records, "__getitem__") or isinstance(records, str | Mapping):
+        raise UserError(f"{source}: expected a list of dicts from its function, found {type(records).__name__}")
+    for i, record in enumerate(records):
+        if not isinstance(record, Mapping):
+            raise UserError(
+                f"{source}: [{i}]: expected a dict that describes an image, found {shortened(repr(record))}"
+            )
+        for j, a in enumerate(record.get("annotations", ())):
+            if problem := _problem(a, classes):
+                raise UserError(f"{source}: {record.get('file_name')}: annotations[{j}]{problem}")
 
 
-def _is_usual(annotation: dict[str, Any]) -> bool:
+def _problem(annotation: Any, classes: range | None) -> str:
+    """Return why an object cannot be used, or "" if it can."""
+    if not isinstance(annotation, Mapping):
+        return f": expected a dict that describes an object, found {shortened(repr(annotation))}"
+    if classes is not None and annotation.get("category_id") not in classes:
+        return f".category_id: expected 0 to {len(classes) - 1}, found {annotation.get('category_id')!r}"
+    problem = "" if _is_usual(annotation) else _box_problem(annotation)
+    return f".{problem}" if problem else ""
+
+
+def _is_usual(annotation: Mapping[str, Any]) -> bool:
     """Return whether a box is four finite numbers in pixels, as nearly all are."""
     try:
         box = annotation["bbox"]
@@ -206,7 +218,7 @@ def _is_usual(annotation: dict[str, Any]) -> bool:
         return False
 
 
-def _box_problem(annotation: dict[str, Any]) -> str:
+def _box_problem(annotation: Mapping[str, Any]) -> str:
     """Return why a box cannot be used, or "" if it can."""
     try:
         finite = np.isfinite(box_of(annotation)).all()

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ...config import CfgNode
-from ...data import MetadataCatalog
+from ...data import MetadataCatalog, build_test_loader
 from ...engine import Hook, Trainer
 from ...engine.config import validate
 from ...engine.folder import make_output_dir
@@ -109,7 +109,7 @@ class _Recipe(CfgRecipe):
     def _test_loader(self, name: str) -> Any:
         if _overrides(self._trainer, "build_test_loader"):
             return lambda **_: self._trainer.build_test_loader(self.cfg, name)
-        return next(test_set.loader for test_set in super().test_sets() if test_set.name == name)
+        return partial(build_test_loader, self.cfg, name)
 
     def _evaluator(self, name: str) -> Any:
         if _overrides(self._trainer, "build_evaluator"):
