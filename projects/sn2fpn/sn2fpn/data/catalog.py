@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _IN_PIXELS = (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
+_REQUIRED = ("file_name", "height", "width", "image_id")
 _SLICE = re.compile(r"(?P<name>.+)\[(?P<start>\d{0,18}):(?P<stop>\d{0,18})\]")
 
 
@@ -191,9 +192,10 @@ def _check_records(records: Any, name: str, where: str) -> None:
         raise UserError(f"{source}: expected a list of dicts from its function, found {type(records).__name__}")
     for i, record in enumerate(records):
         if not isinstance(record, Mapping):
-            raise UserError(
-                f"{source}: [{i}]: expected a dict that describes an image, found {shortened(repr(record))}"
-            )
+            expected = "expected a dict that describes an image"
+            raise UserError(f"{source}: [{i}]: {expected}, found {shortened(repr(record))}")
+        if lacking := [key for key in _REQUIRED if key not in record]:
+            raise UserError(f"{source}: [{i}]: expected {', '.join(_REQUIRED)}, found no {' and no '.join(lacking)}")
         for j, a in enumerate(record.get("annotations", ())):
             if problem := _problem(a, classes):
                 raise UserError(f"{source}: {record.get('file_name')}: annotations[{j}]{problem}")
