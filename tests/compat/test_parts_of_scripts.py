@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from sn2fpn.compat import layers, modeling, structures
+from sn2fpn.compat import layers, modeling, solver, structures
 from sn2fpn.compat.structures import Boxes, ShapeSpec
 from sn2fpn.config import get_cfg
+from sn2fpn.engine.solver import multi_step
 
 
 def _boxes(count: int, seed: int) -> torch.Tensor:
@@ -95,6 +96,13 @@ def test_parts_give_detectron2s_numbers() -> None:
             continue
         for x, y in zip(*(v if isinstance(v, list | tuple) else [v] for v in (ours, expected[name])), strict=True):
             np.testing.assert_allclose(x.numpy(), y.numpy(), rtol=2e-5, atol=2e-4, err_msg=name)
+
+
+def test_a_warm_up_rises_to_its_schedule() -> None:
+    schedule = solver.WarmupParamScheduler(multi_step([50], 100), 0.1, 0.2)
+    assert [schedule(x / 100) for x in (0, 10, 20, 40, 60)] == pytest.approx([0.1, 0.55, 1, 1, 0.1])
+    with pytest.raises(ValueError, match="warmup_method: unknown value 'lineer'"):
+        solver.WarmupParamScheduler(multi_step([50], 100), 0.1, 0.2, "lineer")
 
 
 def test_the_detector_is_built_from_parts_of_a_configuration() -> None:
