@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import runpy
 from pathlib import Path
@@ -14,6 +15,19 @@ import torch
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "balls.py"
 _IMPORT = re.compile(r"^(?:from|import) sn2fpn\.compat\b", re.MULTILINE)
+
+
+def test_the_guide_shows_the_script_and_names_what_exists() -> None:
+    guide = (SCRIPT.parents[1] / "docs" / "from_detectron2.md").read_text(encoding="utf-8")
+    assert f"```python\n{SCRIPT.read_text(encoding='utf-8')}```" in guide
+    table = guide.partition("## What is offered")[2].partition("## ")[0]
+    rows = re.findall(r"^\| `([\w.]+)` \| (.*) \|$", table, re.MULTILINE)
+    assert len(rows) == 15
+    for module, cells in rows:
+        for name in re.findall(r"`([\w.]+)`", cells):
+            found = importlib.import_module(f"sn2fpn.compat.{module}")
+            for part in name.split("."):
+                found = getattr(found, part)
 
 
 def _for_detectron2(folder: Path) -> Path:
