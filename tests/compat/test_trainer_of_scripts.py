@@ -133,6 +133,9 @@ def test_what_a_subclass_overrides_is_used(small_cfg: Any) -> None:
             made.append(f"evaluator {dataset_name}")
             return COCOEvaluator(dataset_name, cfg, False, output_dir=cfg.OUTPUT_DIR)
 
+    trainer = Mine(small_cfg(TEST__BEST_METRIC="bbox/AP-even"))  # a metric that only an evaluator of one's own gives
+    assert trainer.recipe.metrics() is None
+    made.clear()
     trainer = Mine(small_cfg())
     assert isinstance(trainer.optimizer, torch.optim.AdamW)
     trainer.resume_or_load(resume=False)

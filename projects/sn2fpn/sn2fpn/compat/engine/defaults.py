@@ -18,7 +18,7 @@ from ...engine.config import validate
 from ...engine.folder import make_output_dir
 from ...engine.hooks import Evaluation, Progress
 from ...engine.options import YAML_KEYS, read_options
-from ...engine.preflight import checked_recipe
+from ...engine.preflight import check_recipe
 from ...engine.recipe import CfgRecipe
 from ...engine.setup import default_setup as _default_setup
 from ...engine.solver import LRMultiplier, build_lr_scheduler, build_optimizer
@@ -89,6 +89,10 @@ class _Recipe(CfgRecipe):
         super().__init__(cfg)
         self._trainer = trainer
 
+    def metrics(self) -> list[str] | None:
+        own = _overrides(self._trainer, "build_evaluator") or _overrides(self._trainer, "test")
+        return None if own else super().metrics()
+
     def build_model(self) -> nn.Module:
         return self._trainer.build_model(self.cfg)
 
@@ -150,11 +154,12 @@ class DefaultTrainer(Trainer):
     def __init__(self, cfg: CfgNode) -> None:
         if not logging.getLogger("sn2fpn").isEnabledFor(logging.INFO):
             setup_logger()
-        if _overrides(type(self), "build_model"):
-            validate(cfg)
-        else:
-            checked_recipe(cfg)
+        validate(cfg)
         recipe = _Recipe(cfg, type(self))
+        if _overrides(type(self), "build_model"):  # such a model may need more than a configuration can tell
+            recipe.check_settings(eval_only=False)
+        else:
+            check_recipe(recipe)
         with argument_names({"output_dir": "OUTPUT_DIR"}):
             make_output_dir(cfg.OUTPUT_DIR)
         super().__init__(recipe)
