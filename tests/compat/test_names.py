@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib
 import inspect
 import re
@@ -36,6 +37,12 @@ def _names() -> Iterator[tuple[str, str]]:
 def test_all_that_is_listed_can_be_imported(module: str) -> None:
     for name in _module(module).__all__:
         assert getattr(_module(module), name) is not None
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_examples_print_what_they_say(module: str) -> None:
+    options = doctest.NORMALIZE_WHITESPACE | doctest.IGNORE_EXCEPTION_DETAIL
+    assert doctest.testmod(_module(module), optionflags=options).failed == 0
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if hasattr(_module(m), "__getattr__")])

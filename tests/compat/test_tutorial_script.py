@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import re
 import runpy
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,21 @@ def test_the_guide_shows_the_script_and_names_what_exists() -> None:
             found = importlib.import_module(f"sn2fpn.compat.{module}")
             for part in name.split("."):
                 found = getattr(found, part)
+
+
+def test_the_command_of_the_guide_changes_the_import_lines(tmp_path: Path) -> None:
+    guide = (SCRIPT.parents[1] / "docs" / "from_detectron2.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^    (sed .*) my_script\.py$", guide, re.MULTILINE)
+    script = tmp_path / "my_script.py"
+    script.write_text(
+        "import detectron2\nimport detectron2.data.transforms as T\nfrom detectron2 import model_zoo\n"
+        "    from detectron2.config import get_cfg  # detectron2\nprint(detectron2.__version__)\n"
+    )
+    subprocess.run([*shlex.split(command), str(script)], check=True)
+    assert script.read_text() == (
+        "import sn2fpn.compat as detectron2\nimport sn2fpn.compat.data.transforms as T\nfrom sn2fpn.compat import model_zoo\n"
+        "    from sn2fpn.compat.config import get_cfg  # detectron2\nprint(detectron2.__version__)\n"
+    )
 
 
 def _for_detectron2(folder: Path) -> Path:
