@@ -42,7 +42,8 @@ def test_the_command_of_the_guide_changes_the_import_lines(tmp_path: Path) -> No
     )
     subprocess.run([*shlex.split(command), str(script)], check=True)
     assert script.read_text() == (
-        "import sn2fpn.compat as detectron2\nimport sn2fpn.compat.data.transforms as T\nfrom sn2fpn.compat import model_zoo\n"
+        "import sn2fpn.compat as detectron2\nimport sn2fpn.compat.data.transforms as T\n"
+        "from sn2fpn.compat import model_zoo\n"
         "    from sn2fpn.compat.config import get_cfg  # detectron2\nprint(detectron2.__version__)\n"
     )
 
