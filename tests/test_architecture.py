@@ -43,6 +43,7 @@ ROOMS = {
     "predict": "trained models on pictures and videos; it reads configurations as the engine does",
     "export": "trained models as files that run without this package",
     "study": "comparisons, which run the engine and read what it has written",
+    "compat": "Detectron2's names for what the other rooms have; only scripts of users import it",
 }
 """The rooms from the bottom to the top. A room imports itself and the rooms above it in this list."""
 

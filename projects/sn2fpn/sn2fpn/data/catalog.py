@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, UserError
+from ..errors import ArgumentError, UserError, did_you_mean, shortened
 from ..registry import Registry
 from ..structures import BoxMode, box_of
 from .records import DatasetDicts, Records
@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _IN_PIXELS = (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
+_REQUIRED = ("file_name", "height", "width", "image_id")
 _SLICE = re.compile(r"(?P<name>.+)\[(?P<start>\d{0,18}):(?P<stop>\d{0,18})\]")
 
 
@@ -75,7 +76,29 @@ class _MetadataCatalog:
         return self._entries.setdefault(name, Metadata(name))
 
     def remove(self, name: str) -> None:
+        """Forget the metadata of a data set, if there is any."""
         self._entries.pop(name, None)
+
+    def pop(self, name: str) -> Metadata:
+        """Forget the metadata of a data set and return it.
+
+        Raises:
+            UserError: there is none.
+        """
+        if name not in self._entries:
+            raise UserError(f"there is no metadata of data set {name!r}{did_you_mean(name, self._entries)}")
+        return self._entries.pop(name)
+
+    def clear(self) -> None:
+        """Forget the metadata of all data sets."""
+        self._entries.clear()
+
+    def list(self) -> list[str]:
+        """Return the names of all data sets that have metadata."""
+        return [*self._entries]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
 
 
 class _DatasetCatalog(Registry):
@@ -121,7 +144,7 @@ class _DatasetCatalog(Registry):
         if part is None:
             records = super().get(name, where)()
             if not isinstance(records, Records):  # the readers of this package have checked theirs
-                _check_objects(records, name, where)
+                _check_records(records, name, where)
             return records
         whole = self.read(part["name"], where)
         MetadataCatalog.get(name).set(**MetadataCatalog.get(part["name"]).as_dict() | {"name": name})
@@ -140,23 +163,55 @@ class _DatasetCatalog(Registry):
         super().remove(name)
         MetadataCatalog.remove(name)
 
+    def pop(self, name: str) -> Callable[[], DatasetDicts | Records]:
+        """Remove a data set, keep its metadata, and return its function, so that it can be registered again.
 
-def _check_objects(records: DatasetDicts, name: str, where: str) -> None:
-    """Check the boxes and classes of a data set that a function of the user's own has returned."""
+        Raises:
+            UserError: there is no such data set.
+        """
+        function = super().get(name)
+        super().remove(name)
+        return function
+
+    def clear(self) -> None:
+        """Remove all data sets and their metadata, also those that this package registers itself."""
+        for name in self.list():
+            self.remove(name)
+
+    def list(self) -> list[str]:
+        """Return the names of all data sets."""
+        return [*self]
+
+
+def _check_records(records: Any, name: str, where: str) -> None:
+    """Check what a function of the user's own has returned: a list of dicts with objects that can be trained on."""
     names = MetadataCatalog.get(name).get("thing_classes")
     classes = None if names is None else range(len(names))
-    for record in records:
-        for i, a in enumerate(record.get("annotations", ())):
-            if classes is not None and a.get("category_id") not in classes:
-                problem = f"category_id: expected 0 to {len(classes) - 1}, found {a.get('category_id')!r}"
-            else:
-                problem = "" if _is_usual(a) else _box_problem(a)
-            if problem:
-                source = f"{where}: " if where else ""
-                raise UserError(f"{source}data set {name!r}: {record.get('file_name')}: annotations[{i}].{problem}")
+    source = f"{where}: data set {name!r}" if where else f"data set {name!r}"
+    if not hasattr(records, "__getitem__") or isinstance(records, str | Mapping):
+        raise UserError(f"{source}: expected a list of dicts from its function, found {type(records).__name__}")
+    for i, record in enumerate(records):
+        if not isinstance(record, Mapping):
+            expected = "expected a dict that describes an image"
+            raise UserError(f"{source}: [{i}]: {expected}, found {shortened(repr(record))}")
+        if lacking := [key for key in _REQUIRED if key not in record]:
+            raise UserError(f"{source}: [{i}]: expected {', '.join(_REQUIRED)}, found no {' and no '.join(lacking)}")
+        for j, a in enumerate(record.get("annotations", ())):
+            if problem := _problem(a, classes):
+                raise UserError(f"{source}: {record.get('file_name')}: annotations[{j}]{problem}")
 
 
-def _is_usual(annotation: dict[str, Any]) -> bool:
+def _problem(annotation: Any, classes: range | None) -> str:
+    """Return why an object cannot be used, or "" if it can."""
+    if not isinstance(annotation, Mapping):
+        return f": expected a dict that describes an object, found {shortened(repr(annotation))}"
+    if classes is not None and annotation.get("category_id") not in classes:
+        return f".category_id: expected 0 to {len(classes) - 1}, found {annotation.get('category_id')!r}"
+    problem = "" if _is_usual(annotation) else _box_problem(annotation)
+    return f".{problem}" if problem else ""
+
+
+def _is_usual(annotation: Mapping[str, Any]) -> bool:
     """Return whether a box is four finite numbers in pixels, as nearly all are."""
     try:
         box = annotation["bbox"]
@@ -165,7 +220,7 @@ def _is_usual(annotation: dict[str, Any]) -> bool:
         return False
 
 
-def _box_problem(annotation: dict[str, Any]) -> str:
+def _box_problem(annotation: Mapping[str, Any]) -> str:
     """Return why a box cannot be used, or "" if it can."""
     try:
         finite = np.isfinite(box_of(annotation)).all()

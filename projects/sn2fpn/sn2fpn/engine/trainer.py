@@ -59,6 +59,8 @@ class Trainer:
         results = trainer.train()
     """
 
+    storage_type = MetricStorage
+
     def __init__(self, recipe: Recipe | CfgNode) -> None:
         self.recipe = recipe = recipe if isinstance(recipe, Recipe) else checked_recipe(recipe)
         self.options = o = recipe.options
@@ -73,7 +75,7 @@ class Trainer:
         float16 = o.precision == torch.float16  # whose small gradients are scaled
         self._scaler = torch.amp.GradScaler(torch.device(o.device).type, enabled=float16)
         self.hooks: list[Hook] = default_hooks(o, recipe.test_sets(), self.model, recipe.with_augmentation(self.model))
-        self.storage = MetricStorage()
+        self.storage = self.storage_type()
         self.device = next(self.model.parameters()).device
         self._log = StepLog(self.storage)
         self._read_period = 1 if self.device.type == "cpu" else o.log_period  # to read a GPU is to wait for it

@@ -1,0 +1,281 @@
+"""Detectron2's `engine.defaults`: a trainer and a predictor for the usual case."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...config import CfgNode
+from ...data import MetadataCatalog, build_test_loader
+from ...engine import Hook, Trainer
+from ...engine.config import validate
+from ...engine.folder import make_output_dir
+from ...engine.hooks import Evaluation, Progress
+from ...engine.options import YAML_KEYS, read_options
+from ...engine.preflight import check_recipe
+from ...engine.recipe import CfgRecipe
+from ...engine.setup import default_setup as _default_setup
+from ...engine.solver import LRMultiplier, build_lr_scheduler, build_optimizer
+from ...engine.testing import TestSet
+from ...errors import ArgumentError, argument_names
+from ...evaluation import DatasetEvaluator, build_evaluator, copypaste_lines, inference_on_dataset
+from ...modeling import build_model
+from ...predict import Predictor
+from ..data import build_detection_test_loader, build_detection_train_loader
+from ..utils.events import EventStorage
+from ..utils.logger import setup_logger
+from .hooks import EvalHook
+
+__all__ = ["DefaultPredictor", "DefaultTrainer", "default_setup"]
+
+logger = logging.getLogger(__name__)
+
+
+def default_setup(cfg: CfgNode, args: Any) -> None:
+    """Open the log, write the environment to it, and write the configuration to `cfg.OUTPUT_DIR`.
+
+    Args:
+        cfg: the configuration.
+        args: the command line, from `default_argument_parser`.
+    """
+    _default_setup(read_options(cfg, YAML_KEYS), cfg.dump(), args)
+
+
+class DefaultPredictor(Predictor):
+    """The detector of a configuration, which is called on one picture at a time.
+
+    It computes in single precision and without test-time augmentation, as Detectron2's class does whatever the
+    configuration says.
+
+    Args:
+        cfg: the configuration; `MODEL.WEIGHTS` names the weights, which must be those of the whole model.
+
+    Attributes:
+        cfg: a copy of the configuration.
+        model: the detector, in evaluation mode.
+        metadata: the metadata of the first data set of `DATASETS.TEST`, if there is one.
+
+    Example:
+        >>> import numpy as np
+        >>> from sn2fpn.compat import model_zoo
+        >>> from sn2fpn.compat.engine import DefaultPredictor
+        >>> cfg = model_zoo.get_config("quick/faster_rcnn_R18_fpn_shapes.yaml")
+        >>> predictor = DefaultPredictor(cfg)  # MODEL.WEIGHTS is empty, so the weights are random.
+        >>> predictor(np.zeros((48, 64, 3), np.uint8))["instances"].image_size
+        (48, 64)
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        self.cfg = cfg.clone()
+        super().__init__(self.cfg)
+        self.model.eval()
+        self._precision = None
+        self.augmented = None
+        self.input_format = cfg.INPUT.FORMAT
+        if cfg.DATASETS.TEST:
+            self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
+
+
+class _Recipe(CfgRecipe):
+    """The recipe of a configuration, whose parts the class of a trainer makes."""
+
+    def __init__(self, cfg: CfgNode, trainer: type[DefaultTrainer]) -> None:
+        super().__init__(cfg)
+        self._trainer = trainer
+
+    def metrics(self) -> list[str] | None:
+        own = _overrides(self._trainer, "build_evaluator") or _overrides(self._trainer, "test")
+        return None if own else super().metrics()
+
+    def build_model(self) -> nn.Module:
+        return self._trainer.build_model(self.cfg)
+
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        return self._trainer.build_optimizer(self.cfg, model)
+
+    def build_scheduler(self, optimizer: torch.optim.Optimizer) -> LRMultiplier:
+        return self._trainer.build_lr_scheduler(self.cfg, optimizer)
+
+    def build_train_loader(self, start_iter: int, seed: int) -> Iterable[list[dict[str, Any]]]:
+        if _overrides(self._trainer, "build_train_loader"):
+            return self._trainer.build_train_loader(self.cfg)
+        return super().build_train_loader(start_iter, seed)
+
+    def test_sets(self) -> list[TestSet]:
+        return [TestSet(name, self._test_loader(name), self._evaluator(name)) for name in self.cfg.DATASETS.TEST]
+
+    def _test_loader(self, name: str) -> Any:
+        if _overrides(self._trainer, "build_test_loader"):
+            return lambda **_: self._trainer.build_test_loader(self.cfg, name)
+        return partial(build_test_loader, self.cfg, name)
+
+    def _evaluator(self, name: str) -> Any:
+        if _overrides(self._trainer, "build_evaluator"):
+            return lambda _: self._trainer.build_evaluator(self.cfg, name)
+        return partial(build_evaluator, self.cfg, name)
+
+
+def _overrides(trainer: type[DefaultTrainer], method: str) -> bool:
+    return getattr(trainer, method).__func__ is not getattr(DefaultTrainer, method).__func__
+
+
+class DefaultTrainer(Trainer):
+    """The `Trainer` of this package for scripts that are written for Detectron2's class.
+
+    Subclasses may override `build_model`, `build_optimizer`, `build_lr_scheduler`, `build_train_loader`,
+    `build_test_loader`, `build_evaluator`, `build_hooks` and `test`. Without an override of `build_evaluator`, the data
+    sets of `DATASETS.TEST` are scored by `sn2fpn.evaluation.build_evaluator`.
+
+    Args:
+        cfg: the configuration.
+
+    Raises:
+        UserError: a mistake in the configuration.
+
+    Attributes:
+        cfg: the configuration.
+        storage: the metrics, see `sn2fpn.compat.utils.events.EventStorage`.
+
+    Example:
+        trainer = DefaultTrainer(cfg)
+        trainer.resume_or_load(resume=False)
+        trainer.train()
+    """
+
+    storage_type = EventStorage
+    storage: EventStorage
+
+    def __init__(self, cfg: CfgNode) -> None:
+        if not logging.getLogger("sn2fpn").isEnabledFor(logging.INFO):
+            setup_logger()
+        validate(cfg)
+        recipe = _Recipe(cfg, type(self))
+        if _overrides(type(self), "build_model"):  # such a model may need more than a configuration can tell
+            recipe.check_settings(eval_only=False)
+        else:
+            check_recipe(recipe)
+        with argument_names({"output_dir": "OUTPUT_DIR"}):
+            make_output_dir(cfg.OUTPUT_DIR)
+        super().__init__(recipe)
+        self.cfg = recipe.cfg
+        self._default_hooks, self.hooks = self.hooks, []
+        self.register_hooks(self.build_hooks())
+
+    def build_hooks(self) -> list[Hook]:
+        """Return the hooks; by default checkpoints, evaluation and progress, which is the last one."""
+        if not _overrides(type(self), "test"):
+            return list(self._default_hooks)
+        own = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._run_test)
+        return [own if isinstance(hook, Evaluation) else hook for hook in self._default_hooks]
+
+    def _run_test(self) -> dict[str, Any]:
+        results = self.test(self.cfg, self.model)
+        self.results = {"": results}
+        return results
+
+    def register_hooks(self, hooks: Sequence[Hook | None]) -> None:
+        """Add hooks in front of the one that writes the metrics, so that it also writes theirs. None is left out."""
+        for hook in hooks:
+            if hook is None:
+                continue
+            if not isinstance(hook, Hook):
+                raise ArgumentError("hooks", f"expected instances of HookBase, found {type(hook).__name__}")
+            hook.trainer = self
+            last = next((i for i, h in enumerate(self.hooks) if isinstance(h, Progress)), len(self.hooks))
+            self.hooks.insert(last, hook)
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Continue from the last checkpoint of the output folder, or load the weights to start from."""
+        super().resume_or_load(resume)
+
+    def train(self) -> dict[str, Any]:
+        """Train up to `max_iter` and return the results of the last evaluation; those of one data set by task."""
+        self.recipe.announce()
+        self.recipe.check_data(eval_only=False)
+        with self.storage:
+            return _single(super().train())
+
+    def run_step(self, batches: Iterator[list[dict[str, Any]]]) -> None:
+        self.storage.iter = self.iter
+        self._call_hooks("before_step")
+        super().run_step(batches)
+
+    def _step_optimizer(self) -> None:
+        self._call_hooks("after_backward")
+        super()._step_optimizer()
+
+    def _call_hooks(self, method: str) -> None:
+        for hook in self.hooks:
+            getattr(hook, method, lambda: None)()
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Return the model with fresh weights, on its device."""
+        return build_model(cfg)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """Return the optimizer of the model's trainable parameters."""
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRMultiplier:
+        """Return the learning-rate schedule, which is stepped after every iteration."""
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict[str, Any]]]:
+        """Return the endless batches of this process."""
+        return build_detection_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict[str, Any]]]:
+        """Return the images of a data set, one per batch."""
+        return build_detection_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
+        """Return the evaluator of a data set, by default the one that `TEST.EVALUATOR` selects."""
+        folder = output_folder or Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
+        return build_evaluator(cfg, dataset_name, folder)
+
+    @classmethod
+    def test(
+        cls, cfg: CfgNode, model: nn.Module, evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None
+    ) -> dict[str, Any]:
+        """Evaluate a model that has its weights on the data sets of `DATASETS.TEST`.
+
+        Args:
+            cfg: the configuration.
+            model: the model.
+            evaluators: one for each data set; None makes them with `build_evaluator`.
+
+        Returns:
+            `{task: {metric: score}}`, or with several data sets `{data set: {task: {metric: score}}}`.
+
+        Raises:
+            ArgumentError: there is another number of evaluators than of data sets.
+        """
+        given = [evaluators] if isinstance(evaluators, DatasetEvaluator) else evaluators
+        names = cfg.DATASETS.TEST
+        if given is not None and len(given) != len(names):
+            problem = f"expected one for each of the {len(names)} data sets of DATASETS.TEST, found {len(given)}"
+            raise ArgumentError("evaluators", problem)
+        results = {}
+        for i, name in enumerate(names):
+            evaluator = cls.build_evaluator(cfg, name) if given is None else given[i]
+            results[name] = inference_on_dataset(model, cls.build_test_loader(cfg, name), evaluator)
+            for line in copypaste_lines(results[name]):
+                logger.info("%s", line)
+        return _single(results)
+
+
+def _single(results: dict[str, Any]) -> dict[str, Any]:
+    """Return the results of the only data set, or of all of them by name."""
+    return next(iter(results.values())) if len(results) == 1 else results
