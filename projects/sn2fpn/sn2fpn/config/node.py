@@ -17,7 +17,8 @@ import yaml
 from fvcore.common.config import BASE_KEY
 from fvcore.common.config import CfgNode as _CfgNode
 
-from ..errors import UserError, did_you_mean, nearby_files, shortened
+from ..errors import UserError, did_you_mean, shortened
+from ..shipped import find_file, nearby_names
 from ..signatures import fits, type_words
 from .arithmetic import ConfigLoader
 
@@ -116,7 +117,7 @@ class CfgNode(_CfgNode):
         """Merge a YAML file, after the files that its `_BASE_` names.
 
         Args:
-            cfg_filename: path of the file.
+            cfg_filename: path of the file, or the name of one that comes with this package, see `find_file`.
             allow_unsafe: exists for fvcore's interface only and must be False.
 
         Raises:
@@ -125,7 +126,7 @@ class CfgNode(_CfgNode):
         """
         if allow_unsafe:
             raise UserError("allow_unsafe is not supported: configuration files are always read safely")
-        self._merge(_load_with_base(Path(cfg_filename), ()), str(cfg_filename))
+        self._merge(_load_with_base(find_file(cfg_filename, "configs"), ()), str(cfg_filename))
 
     def merge_from_other_cfg(self, cfg_other: _CfgNode) -> None:
         """Merge another configuration tree."""
@@ -196,18 +197,20 @@ def _full_keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _load_with_base(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
-    """Return the YAML mapping of a file, merged over its `_BASE_` files, whose paths are relative to the file."""
-    path = path.expanduser()
+    """Return the YAML mapping of a file, merged over its `_BASE_` files, whose paths are relative to the file.
+
+    Where there is no such file, a base is the one of this name that comes with this package.
+    """
     if path.resolve() in chain:
         raise UserError(f"{path}: _BASE_ leads in a circle: " + " -> ".join(map(str, [*chain, path])))
     if not path.is_file():
         role = f"{chain[-1]}: _BASE_ names a missing file" if chain else "config file not found"
-        raise UserError(f"{role}: {path}{nearby_files(path, '*.y*ml')}")
+        raise UserError(f"{role}: {path}{nearby_names(path, 'configs', '*.y*ml')}")
     content = _read_mapping(path)
     bases = content.pop(BASE_KEY, [])
     merged: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
-        _merge_dicts(_load_with_base(path.parent / Path(base).expanduser(), (*chain, path.resolve())), merged)
+        _merge_dicts(_load_with_base(find_file(base, "configs", path.parent), (*chain, path.resolve())), merged)
     _merge_dicts(content, merged)
     return merged
 
