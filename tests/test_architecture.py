@@ -19,6 +19,7 @@ PACKAGE = ROOT / "projects/sn2fpn/sn2fpn"
 
 ROOMS = {
     "errors": "the exceptions for user mistakes",
+    "shipped": "the configurations and study files that come with the package",
     "command_line": "the flags of all command lines",
     "ranges": "checks that numbers are in their ranges",
     "signatures": "the arguments of callables",
@@ -43,6 +44,8 @@ ROOMS = {
     "predict": "trained models on pictures and videos; it reads configurations as the engine does",
     "export": "trained models as files that run without this package",
     "study": "comparisons, which run the engine and read what it has written",
+    "cli": "the command sn2fpn, which names the programs of all rooms",
+    "__main__": "python -m sn2fpn",
 }
 """The rooms from the bottom to the top. A room imports itself and the rooms above it in this list."""
 
