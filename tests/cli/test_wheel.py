@@ -34,14 +34,13 @@ def _run(command: list[str], cwd: Path) -> str:
 
 def _build(kind: str, source: Path, folder: Path) -> Path:
     """Build an sdist or a wheel as `python -m build --no-isolation` does, and return its path."""
-    code = f"import sys, setuptools.build_meta as backend; backend.build_{kind}(sys.argv[1])"
-    _run([sys.executable, "-c", code, str(folder)], source)
-    return max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    code = f"import sys, setuptools.build_meta as backend; print(backend.build_{kind}(sys.argv[1]))"
+    return folder / _run([sys.executable, "-c", code, str(folder)], source).splitlines()[-1]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from the sdist, which is built from a copy of the checkout because building leaves files there."""
+    """The wheel, built from the sdist, which is built from a copy of the checkout as building leaves files."""
     copy, unpacked, dist = (tmp_path_factory.mktemp(name) for name in ("checkout", "unpacked", "dist"))
     left_out = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
     for name in ("configs", "studies", "projects"):
@@ -68,7 +67,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, symlinks=True)
-    libraries = next((empty / "lib").glob("*/site-packages")) / "libraries.pth"
+    libraries = next((folder / "lib").glob("*/site-packages")) / "libraries.pth"
     libraries.write_text("\n".join(p for p in sys.path if p.endswith(("site-packages", "dist-packages"))))
     python = folder / "bin/python"
     install = ["-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
