@@ -16,7 +16,7 @@ from sn2fpn.cli.commands import COMMANDS
 from sn2fpn.cli.main import main
 from sn2fpn.command_line import PROGRAMS, train_command
 from sn2fpn.data.check import main as check
-from sn2fpn.engine import default_argument_parser
+from sn2fpn.engine import default_argument_parser, environment
 from sn2fpn.predict.__main__ import parser as predict_parser
 from sn2fpn.study.__main__ import parser as study_parser
 
@@ -104,8 +104,14 @@ def test_without_the_command_programs_keep_their_names(capsys: pytest.CaptureFix
     parsers = [default_argument_parser(), predict_parser(), study_parser()]
     assert [p.prog for p in parsers] == ["train_net.py", "python -m sn2fpn.predict", "python -m sn2fpn.study"]
     assert "python train_net.py --config-file configs/" in default_argument_parser().format_help()
-    assert train_command() == ["python", "train_net.py"]  # in a checkout
     assert set(PROGRAMS) < set(COMMANDS)
+
+
+def test_records_name_what_can_be_typed_without_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert train_command() == ["python", "train_net.py"]
+    for module in ("command_line", "engine.versions"):
+        monkeypatch.setattr(f"sn2fpn.{module}.checkout", lambda: None)
+    assert train_command() == ["sn2fpn", "train"] and environment()["commit"] == ""
 
 
 @pytest.mark.parametrize(

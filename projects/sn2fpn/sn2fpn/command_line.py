@@ -8,10 +8,10 @@ import math
 import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from .errors import did_you_mean
+from .shipped import checkout
 
 __all__ = ["COMMAND", "PROGRAMS", "CommandLineParser", "as_typed", "train_command"]
 
@@ -55,8 +55,7 @@ def _started_as() -> str | None:
 
 def train_command() -> list[str]:
     """Return the command that trains, for records that are read outside of this process."""
-    in_checkout = (Path(__file__).parents[3] / "train_net.py").is_file()
-    return ["python", "train_net.py"] if in_checkout else [COMMAND, "train"]
+    return ["python", "train_net.py"] if checkout() else [COMMAND, "train"]
 
 
 class CommandLineParser(argparse.ArgumentParser):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .errors import nearby_files
 
-__all__ = ["KINDS", "find_file", "nearby_names", "shipped_files"]
+__all__ = ["KINDS", "checkout", "find_file", "nearby_names", "shipped_files"]
 
 KINDS = ("configs", "studies")
 
@@ -24,6 +24,12 @@ def shipped_files(kind: str) -> dict[str, Path]:
     folder = Path(__file__).parent / kind
     files = [path for path in folder.rglob("*") if path.suffix in (".yaml", ".py")]
     return {path.relative_to(folder).as_posix(): path for path in sorted(files)}
+
+
+def checkout() -> Path | None:
+    """Return the clone of the repository that this package is in, or None where it was installed without one."""
+    root = Path(__file__).parents[3]
+    return root if (root / "train_net.py").is_file() else None
 
 
 def find_file(file: str | os.PathLike[str], kind: str, folder: Path | None = None) -> Path:
