@@ -24,8 +24,8 @@ _QUICK = "quick/faster_rcnn_R18_sni_shapes.yaml"
 
 
 @pytest.fixture(autouse=True)
-def _own_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Restore `sys.argv`, in which the command notes how the process was started."""
+def _own_arguments(monkeypatch: pytest.MonkeyPatch, leave_no_trace: None) -> None:
+    """Restore `sys.argv`, in which the command notes how the process was started, and the logging of runs."""
     monkeypatch.setattr(sys, "argv", ["train_net.py"])
 
 
