@@ -24,6 +24,7 @@ ROOMS = {
     "ranges": "checks that numbers are in their ranges",
     "signatures": "the arguments of callables",
     "registry": "objects by name",
+    "detectron2_types": "the types by which Detectron2 recognises a configuration and a schedule",
     "trust": "whether code that came with a file may be run",
     "atomic": "files that are written completely or not at all",
     "locks": "locks on files, by which processes know of each other",

@@ -24,7 +24,7 @@ def environment() -> dict[str, str]:
         "Python": platform.python_version(),
         "platform": platform.platform(),
     }
-    for package in ("torch", "torchvision", "fvcore", "pycocotools", "numpy", "pillow", "detectron2"):
+    for package in ("torch", "torchvision", "pycocotools", "numpy", "pillow", "detectron2"):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

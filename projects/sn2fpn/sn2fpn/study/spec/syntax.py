@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ...config.node import UniqueKeyLoader
+from ...config.files import UniqueKeyLoader
 from ...engine import ENGINES
 from ...errors import UserError, did_you_mean
 from ...shipped import nearby_names
