@@ -21,7 +21,7 @@ from sn2fpn.data import MetadataCatalog, class_histogram, load_coco_json, load_v
 from sn2fpn.data.plausible import find_notes
 from sn2fpn.data.problems import collect_problems
 from sn2fpn.data.values import clean_name
-from sn2fpn.data.voc import find_voc_classes
+from sn2fpn.data.formats.voc import find_voc_classes
 from sn2fpn.errors import UserError
 from sn2fpn.evaluation.ground_truth import coco_ground_truth
 from sn2fpn.structures import BoxMode, polygons_to_bitmask

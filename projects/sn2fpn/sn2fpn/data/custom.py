@@ -7,10 +7,10 @@ from typing import Any
 
 from ..errors import UserError, argument_names, did_you_mean
 from .catalog import DatasetCatalog, MetadataCatalog
-from .coco import register_coco_instances
+from .formats.coco import register_coco_instances
+from .formats.voc import read_voc_once
 from .records import Records
 from .values import clean_name
-from .voc import read_voc_once
 
 __all__ = ["register_custom"]
 

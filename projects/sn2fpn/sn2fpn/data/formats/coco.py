@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, nearby_files
-from .catalog import DatasetCatalog, DatasetDicts, MetadataCatalog
+from ...errors import UserError, nearby_files
+from ..catalog import DatasetCatalog, DatasetDicts, MetadataCatalog
+from ..plausible import find_doubts
+from ..problems import BUILT_IN_HINT, Problems, Unusable, log_once
+from ..readings import depends_on, read_once
+from ..records import Records, paused_collection
+from ..values import clean_name, read_whole
 from .coco_images import CocoImages
 from .coco_objects import convert_annotation
-from .plausible import find_doubts
-from .problems import BUILT_IN_HINT, Problems, Unusable, log_once
-from .readings import depends_on, read_once
-from .records import Records, paused_collection
-from .values import clean_name, read_whole
 
 __all__ = ["load_coco_json", "read_categories", "read_coco_once", "register_coco_instances"]
 

@@ -6,13 +6,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from .files import path_inside
-from .images import read_image_size
-from .masks import MAX_PIXELS
-from .problems import Problems
-from .records import DatasetDicts
-from .values import read_whole
+from ...errors import UserError
+from ..files import path_inside
+from ..images import read_image_size
+from ..masks import MAX_PIXELS
+from ..problems import Problems
+from ..records import DatasetDicts
+from ..values import read_whole
 
 __all__ = ["CocoImages"]
 
