@@ -22,7 +22,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the annotation files that were parsed."""
     sizes: list[int] = []
     loads = json.loads
-    monkeypatch.setattr(coco.json, "loads", lambda text: sizes.append(len(text)) or loads(text))
+    monkeypatch.setattr(json, "loads", lambda text: sizes.append(len(text)) or loads(text))
     return sizes
 
 

@@ -26,8 +26,8 @@ from sn2fpn.data import (
     register_pascal_voc,
 )
 from sn2fpn.data.files import path_inside
-from sn2fpn.data.masks import check_segmentation
 from sn2fpn.data.formats.voc import find_voc_classes
+from sn2fpn.data.masks import check_segmentation
 from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.structures import polygons_to_bitmask
 

@@ -18,10 +18,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from sn2fpn.data import MetadataCatalog, class_histogram, load_coco_json, load_voc_instances
+from sn2fpn.data.formats.voc import find_voc_classes
 from sn2fpn.data.plausible import find_notes
 from sn2fpn.data.problems import collect_problems
 from sn2fpn.data.values import clean_name
-from sn2fpn.data.formats.voc import find_voc_classes
 from sn2fpn.errors import UserError
 from sn2fpn.evaluation.ground_truth import coco_ground_truth
 from sn2fpn.structures import BoxMode, polygons_to_bitmask
