@@ -20,6 +20,7 @@ from fvcore.common.config import CfgNode as _CfgNode
 from ..errors import UserError, did_you_mean, nearby_files, shortened
 from ..signatures import fits, type_words
 from .arithmetic import ConfigLoader
+from .own_sets import OWN_SETS, check_quotes, named_entries
 
 __all__ = ["CfgNode", "UniqueKeyLoader"]
 
@@ -137,6 +138,7 @@ class CfgNode(_CfgNode):
         Raises:
             UserError: a key has no value, a key is unknown, or a value has the wrong type.
         """
+        check_quotes(cfg_list)
         if len(cfg_list) % 2:
             given = " ".join(map(str, cfg_list))
             raise UserError(
@@ -271,6 +273,7 @@ def _checked(value: Any, old: Any, full_key: str, source: str) -> Any:
     """
     where = f"{source}: {full_key}".removeprefix(": ")
     value = _as_float(value) if type(old) is float or full_key in EITHER_TYPE else value
+    value = named_entries(value, where) if full_key == OWN_SETS else value
     if (bits := _longest(value)) > 64:  # no tensor and no seed can hold such a number
         raise UserError(f"{where} expects numbers that fit into 64 bits, found one of {bits} bits")
     if full_key in EITHER_TYPE:

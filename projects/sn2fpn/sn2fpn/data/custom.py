@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..config.own_sets import named_entries
 from ..errors import UserError, argument_names, did_you_mean
 from .catalog import DatasetCatalog, MetadataCatalog
 from .formats import FORMATS, Place, Source, recognise
@@ -15,7 +16,7 @@ from .readings import read_once
 from .records import Records
 from .values import clean_name
 
-__all__ = ["named_entries", "register_custom"]
+__all__ = ["register_custom"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,21 +70,6 @@ def register_custom(
             _register(entry, where)
         _registered[name] = entry
     return names
-
-
-def named_entries(entries: Any, key: str) -> list[Any]:
-    """Return a list of entries, or a mapping from names to entries, as a list of entries that have their NAME.
-
-    Raises:
-        UserError: a mapping holds something else than entries without NAME.
-    """
-    if not isinstance(entries, Mapping):
-        return list(entries)
-    for name, entry in entries.items():
-        if not isinstance(entry, Mapping) or "NAME" in entry:
-            expected = "expected a mapping from names to entries such as {IMAGES: …, ANNOTATIONS: …}"
-            raise UserError(f"{key}: {expected}, found {name}: {entry!r}")
-    return [{"NAME": str(name), **entry} for name, entry in entries.items()]
 
 
 def _checked(entry: Any, where: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ..values import read_whole
 __all__ = ["LVIS_KEYS", "CocoImages", "file_name_of"]
 
 LVIS_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
-"""What LVIS's files say about an image: classes that it surely lacks, and classes not all of whose objects are marked."""
+"""What LVIS says about an image: classes that it surely lacks, and classes that are not marked on all their objects."""
 
 
 def file_name_of(image: dict[str, Any]) -> str | None:
