@@ -7,6 +7,7 @@ from .categories import known_categories
 from .custom import register_custom
 from .fingerprint import dataset_fingerprint
 from .formats.coco import load_coco_json, register_coco_instances
+from .formats.examples import register_examples
 from .formats.voc import VOC_CLASSES, load_voc_instances, register_pascal_voc
 from .images import read_image
 from .loader import BatchLoader, build_test_loader, build_train_loader, make_test_loader, make_train_loader
@@ -44,6 +45,7 @@ __all__ = [
     "read_image",
     "register_coco_instances",
     "register_custom",
+    "register_examples",
     "register_pascal_voc",
 ]
 

@@ -108,7 +108,7 @@ def finish(records: DatasetDicts, problems: Problems, source: Source, classes: S
     """
     for doubt in find_doubts(records):
         problems.remark(source.annotations, doubt)
-    kept = sum(len(record["annotations"]) for record in records)
+    kept = sum(len(record.get("annotations", ())) for record in records)
     part = f", split {source.split!r}" if source.split is not None else ""
     if problems.objects and not kept:
         shown = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
