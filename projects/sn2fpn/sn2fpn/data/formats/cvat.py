@@ -72,8 +72,9 @@ def read_cvat(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
 
 
 def cvat_splits(source: Source) -> list[str]:
-    """Return the names of the subsets in a file; there are none if no image belongs to one."""
-    return sorted({subset for image in _parse(source).findall("image") if (subset := image.get("subset"))})
+    """Return the names of the subsets in a file; there are none unless each image belongs to one."""
+    subsets = {image.get("subset") or "" for image in _parse(source).findall("image")}
+    return [] if "" in subsets else sorted(subsets)
 
 
 def _parse(source: Source) -> Element:
