@@ -49,7 +49,7 @@ def summary(records: list[dict[str, Any]], digits: int) -> list[Any]:
 
 @pytest.fixture
 def rich_coco(tmp_path: Path) -> Path:
-    """A COCO file with all that a format may lose: a crowd region, masks of both kinds, and classes that are not sorted."""
+    """A COCO file with all that a format may lose: a crowd region, both kinds of masks, and unsorted classes."""
     images = tmp_path / "rich" / "images"
     images.mkdir(parents=True)
     for name in ("z.jpg", "sub/z.png", "m.x.jpg"):

@@ -1,4 +1,4 @@
-"""Tests of data sets that are Python objects, with stand-ins for those of Hugging Face and, if it is there, with them."""
+"""Tests of data sets that are Python objects, with stand-ins for those of Hugging Face and with real ones."""
 
 from __future__ import annotations
 

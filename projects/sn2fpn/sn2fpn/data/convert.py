@@ -95,9 +95,8 @@ def _read_all(args: argparse.Namespace) -> _Set:
     parts = []
     for place, split in places:
         if args.classes and "CLASSES" not in FORMATS[place.format].keys:
-            raise UserError(
-                f"--classes: files in the format {FORMATS[place.format].title} list their classes themselves"
-            )
+            title = FORMATS[place.format].title
+            raise UserError(f"--classes: files in the format {title} list their classes themselves")
         source = Source(
             str(args.source),
             place.annotations,
@@ -211,9 +210,8 @@ def _report(given: _Set, written: _Set, data_format: str, lost: Counter[str]) ->
     before, after = _counts(given), _counts(written)
     classes = [f"  {name}" for name in given.class_names]
     rows = ["images", "objects", *classes, "crowd regions", "difficult objects", "masks"]
-    print(
-        tabulate([(row, before[row], after[row]) for row in rows], headers=["", "before", "after"], tablefmt="simple")
-    )
+    table = [(row, before[row], after[row]) for row in rows]
+    print(tabulate(table, headers=["", "before", "after"], tablefmt="simple"))
     if given.class_names != written.class_names:
         print(f"classes: {', '.join(written.class_names)} instead of {', '.join(given.class_names)}")
     title = FORMATS[data_format].title

@@ -137,9 +137,8 @@ def write_voc(parts: Sequence[Part], output: Output) -> None:
     """Write `Annotations/`, `JPEGImages/`, `ImageSets/Main/<part>.txt` and the list of classes."""
     for part in parts:
         if not _is_annotated(part):
-            raise UserError(
-                f"{part.name}: the images have no annotations, which Pascal VOC cannot tell from no objects"
-            )
+            what = "the images have no annotations, which Pascal VOC cannot tell from no objects"
+            raise UserError(f"{part.name}: {what}")
         names = []
         for record in part.records:
             image = output.add_image(record, "JPEGImages")
