@@ -20,6 +20,7 @@ from ..detectron2_types import ConfigBase
 from ..errors import UserError, did_you_mean, shortened
 from ..shipped import find_file
 from .files import read_text, read_with_base
+from .own_sets import check_quotes
 from .unknown import unknown_key
 from .values import checked, checked_leaf, decoded
 
@@ -244,6 +245,7 @@ class CfgNode(ConfigBase):
         Raises:
             UserError: a key has no value, a key is unknown, or a value has the wrong type.
         """
+        check_quotes(cfg_list)
         if len(cfg_list) % 2:
             given = " ".join(map(str, cfg_list))
             raise UserError(

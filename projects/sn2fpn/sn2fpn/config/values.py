@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import UserError, shortened
 from ..signatures import fits, type_words
+from .own_sets import OWN_SETS, named_entries
 
 __all__ = ["checked", "checked_leaf", "decoded"]
 
@@ -43,6 +44,7 @@ def checked(value: Any, old: Any, full_key: str, source: str) -> Any:
     """
     where = f"{source}: {full_key}".removeprefix(": ")
     value = _as_float(value) if type(old) is float or full_key in EITHER_TYPE else value
+    value = named_entries(value, where) if full_key == OWN_SETS else value
     if (bits := _longest(value)) > 64:  # no tensor and no seed can hold such a number
         raise UserError(f"{where} expects numbers that fit into 64 bits, found one of {bits} bits")
     if full_key in EITHER_TYPE:
