@@ -27,6 +27,7 @@ PROGRAMS = {
     "study": "python -m sn2fpn.study",
     "check": "python -m sn2fpn.data.check",
     "analyze": "python -m sn2fpn.evaluation.analysis",
+    "convert": "python -m sn2fpn.data.convert",
 }
 """The programs behind the sub-commands of `sn2fpn`; one whose line begins with that of another comes before it."""
 
