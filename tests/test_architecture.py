@@ -19,10 +19,12 @@ PACKAGE = ROOT / "projects/sn2fpn/sn2fpn"
 
 ROOMS = {
     "errors": "the exceptions for user mistakes",
+    "shipped": "the configurations and study files that come with the package",
     "command_line": "the flags of all command lines",
     "ranges": "checks that numbers are in their ranges",
     "signatures": "the arguments of callables",
     "registry": "objects by name",
+    "detectron2_types": "the types by which Detectron2 recognises a configuration and a schedule",
     "trust": "whether code that came with a file may be run",
     "atomic": "files that are written completely or not at all",
     "locks": "locks on files, by which processes know of each other",
@@ -44,6 +46,8 @@ ROOMS = {
     "export": "trained models as files that run without this package",
     "study": "comparisons, which run the engine and read what it has written",
     "compat": "Detectron2's names for what the other rooms have; only scripts of users import it",
+    "cli": "the command sn2fpn, which names the programs of all rooms",
+    "__main__": "python -m sn2fpn",
 }
 """The rooms from the bottom to the top. A room imports itself and the rooms above it in this list."""
 

@@ -4,14 +4,13 @@
 whether it is listed here or not.
 """
 
-from fvcore.common.param_scheduler import CosineParamScheduler
 from torch.optim import SGD, AdamW
 
 from sn2fpn import modeling
 from sn2fpn.config import LazyCall as L
 from sn2fpn.data import DatasetMapper, get_dataset_dicts, make_test_loader, make_train_loader
 from sn2fpn.data.augmentation import RandomFlip, ResizeShortestEdge
-from sn2fpn.engine.solver import multi_step, parameter_groups, with_warmup
+from sn2fpn.engine.solver import CosineParamScheduler, multi_step, parameter_groups, with_warmup
 from sn2fpn.evaluation import COCOEvaluator
 from sn2fpn.modeling.trunk import make_resnet
 from sn2fpn.pyramids import FPN, PYRAMIDS

@@ -1,3 +1,5 @@
+"""Mask R-CNN with a ResNet-50 and the pyramid GFPN on COCO with the schedule "1x"."""
+
 from .common import mask_rcnn
 
 model, dataloader, optimizer, lr_multiplier, train = mask_rcnn("gfpn")

@@ -65,7 +65,7 @@ def test_wrong_entries(coco_set: Any, changes: dict[str, Any], pattern: str) -> 
 
 
 def test_missing_keys_and_other_content_under_the_same_name(coco_set: Any) -> None:
-    with pytest.raises(UserError, match=r"\(mine\).*needs JSON, IMAGES"):
+    with pytest.raises(UserError, match=r"\(mine\).*needs ANNOTATIONS"):
         register_custom([{"NAME": "mine", "FORMAT": "coco"}])
     with pytest.raises(UserError, match="expected a mapping"):
         register_custom(["mine"])

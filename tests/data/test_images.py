@@ -101,9 +101,10 @@ def test_gray_cmyk_alpha_and_palette_become_rgb(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["gray.png", "gray.tif", "gray.pgm", "color.png", "color.tif", "color.ppm"])
 def test_dark_16_bit_pictures_are_warned_about_in_each_folder_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """12-bit numbers in 16 bits are nearly black; full 16-bit pictures and dark 8-bit ones are as they should be."""
+    monkeypatch.setattr("sn2fpn.data.images._dark_folders", set())  # pytest may give a removed folder's name again
     shape = (8, 8) if name.startswith("gray") else (8, 8, 3)
     good, dark = np.full(shape, 40000, np.uint16), np.full(shape, 4095, np.uint16)
     (tmp_path / "dark").mkdir()

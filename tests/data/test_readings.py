@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sn2fpn.data import DatasetCatalog, MetadataCatalog, class_names, coco, register_custom
+from sn2fpn.data import DatasetCatalog, MetadataCatalog, class_names, register_custom
 from sn2fpn.data.check import check_dataset
+from sn2fpn.data.formats import coco
 from sn2fpn.data.problems import count_left_out
 from sn2fpn.data.readings import _KEPT, _readings, read_once
 
@@ -21,7 +22,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the annotation files that were parsed."""
     sizes: list[int] = []
     loads = json.loads
-    monkeypatch.setattr(coco.json, "loads", lambda text: sizes.append(len(text)) or loads(text))
+    monkeypatch.setattr(json, "loads", lambda text: sizes.append(len(text)) or loads(text))
     return sizes
 
 

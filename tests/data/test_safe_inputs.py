@@ -26,8 +26,8 @@ from sn2fpn.data import (
     register_pascal_voc,
 )
 from sn2fpn.data.files import path_inside
+from sn2fpn.data.formats.voc import find_voc_classes
 from sn2fpn.data.masks import check_segmentation
-from sn2fpn.data.voc import find_voc_classes
 from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.structures import polygons_to_bitmask
 
@@ -153,7 +153,7 @@ def test_absurd_numbers_in_boxes(coco_set: Any, caplog: Any, value: Any) -> None
 
 def test_lists_that_are_no_utf_8(voc_root: Path) -> None:
     (voc_root / "ImageSets/Main/all.txt").write_bytes("a\nb\xe9\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"all\.txt: the list is not readable as UTF-8"):
+    with pytest.raises(UserError, match=r"all\.txt: not readable as UTF-8"):
         load_voc_instances(voc_root, "all", CLASSES)
 
 

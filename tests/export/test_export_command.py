@@ -202,7 +202,7 @@ def test_an_old_torch(command: Command, monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 def test_help_answers_without_torch() -> None:
-    code = "import sys, sn2fpn.export.__main__ as m; m._parser().format_help(); sys.exit('torch' in sys.modules)"
+    code = "import sys, sn2fpn.export.__main__ as m; m.parser().format_help(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,10 +19,11 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from sn2fpn.data import MetadataCatalog, class_histogram, load_coco_json, load_voc_instances
+from sn2fpn.data.formats import FORMATS, Source
+from sn2fpn.data.formats.voc import find_voc_classes
 from sn2fpn.data.plausible import find_notes
 from sn2fpn.data.problems import collect_problems
 from sn2fpn.data.values import clean_name
-from sn2fpn.data.voc import find_voc_classes
 from sn2fpn.errors import UserError
 from sn2fpn.evaluation.ground_truth import coco_ground_truth
 from sn2fpn.structures import BoxMode, polygons_to_bitmask
@@ -181,3 +183,60 @@ def test_voc_reader(
             assert all(name == clean_name(name) and name for name in find_voc_classes(folder))
     except UserError:
         pass
+
+
+# The other formats: edits of sound files, which the readers are given as a whole
+
+_SOUND = {
+    "yolo": {
+        "data.yaml": "path: .\ntrain: images\nnames: {0: cup, 1: book}\nnc: 2\n",
+        "labels/1.txt": "0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.5 0.1 0.5 0.5\n",
+    },
+    "labelme": {
+        "1.json": '{"imagePath": "images/1.jpg", "imageHeight": 60, "imageWidth": 80, "shapes": ['
+        '{"label": "cup", "shape_type": "rectangle", "points": [[1, 2], [30, 40]], "flags": {"difficult": true}}, '
+        '{"label": "book", "shape_type": "polygon", "points": [[1, 2], [30, 40], [3, 4]], "group_id": 1}]}'
+    },
+    "cvat": {
+        "a.xml": '<annotations><meta><job><labels><label><name>cup</name></label></labels></job></meta><image id="0" '
+        'name="1.jpg" width="80" height="60" subset="train"><box label="cup" xtl="1" ytl="2" xbr="30" ybr="40" '
+        'rotation="5"/><polygon label="cup" points="1,2;30,2;30,40" group_id="1"/><mask label="cup" rle="1, 2, 1" '
+        'left="3" top="4" width="2" height="2"/></image></annotations>'
+    },
+}
+_FILE_EDITS = st.lists(
+    st.tuples(
+        st.integers(0, 400),
+        st.integers(0, 12),
+        st.one_of(
+            st.text(max_size=6),
+            st.sampled_from(["-", "e9", "nan", "inf", "null", "[", "}", '"', "\n", "0 ", "../", "9" * 30, "1e308"]),
+        ),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@pytest.mark.parametrize("data_format", _SOUND)
+@given(which=st.integers(0, 1), edits=_FILE_EDITS, encoding=st.sampled_from(["utf-8", "utf-16"]), collect=st.booleans())
+def test_other_readers(
+    folder: Path, data_format: str, which: int, edits: list[tuple[int, int, str]], encoding: str, collect: bool
+) -> None:
+    root = folder / data_format
+    shutil.copytree(folder / "JPEGImages", root / "images", dirs_exist_ok=True)
+    for i, (name, text) in enumerate(_SOUND[data_format].items()):
+        for start, removed, inserted in edits if i == which % len(_SOUND[data_format]) else ():
+            start %= len(text) or 1
+            text = text[:start] + inserted + text[start + removed :]
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(text.encode(encoding, "replace"))
+    path = root / "a.xml" if data_format == "cvat" else root
+    context: Callable[[], Any] = collect_problems if collect else nullcontext
+    try:
+        with context():
+            records, metadata = FORMATS[data_format].read(Source("fuzzed", path))
+    except UserError:
+        return
+    check_records(records, len(metadata["thing_classes"]))
+    assert all(name == clean_name(name) and name for name in metadata["thing_classes"])

@@ -219,10 +219,9 @@ def test_costs_at_256_channels(kind: str, parameters: int, multiply_adds: int) -
 
     CARAFE's paper rounds its counts to 74 k parameters and 199 k operations (two per multiply-add, with biases).
     """
-    from fvcore.nn import FlopCountAnalysis
-
+    fvcore = pytest.importorskip("fvcore.nn", reason="counts with fvcore, which is not installed")
     step = Step(kind, 256)
-    counter = FlopCountAnalysis(step, (torch.zeros(1, 256, 10, 12), torch.zeros(1, 256, 5, 6)))
+    counter = fvcore.FlopCountAnalysis(step, (torch.zeros(1, 256, 10, 12), torch.zeros(1, 256, 5, 6)))
     operators = counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False).by_operator()
     assert count_parameters(step) == parameters
     assert operators["conv"] + operators["matmul"] == multiply_adds * 30

@@ -12,8 +12,9 @@ from torchvision.ops import deform_conv2d
 
 from golden_detectron2 import pairs
 from sn2fpn.config import get_cfg
+from sn2fpn.layers import get_upsample
 from sn2fpn.modeling import build_model
-from sn2fpn.modeling.analysis import analyze
+from sn2fpn.modeling.analysis import analyze, multiply_adds
 
 CONFIG = Path(__file__).parents[2] / "configs/quick/faster_rcnn_R18_fpn_shapes.yaml"
 
@@ -33,8 +34,7 @@ CONFIG = Path(__file__).parents[2] / "configs/quick/faster_rcnn_R18_fpn_shapes.y
     ],
 )
 def test_backbones_have_the_counts_of_fvcore(pyramid: str, keys: dict[str, Any]) -> None:
-    from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
-
+    fvcore = pytest.importorskip("fvcore.nn", reason="compares with fvcore, which is not installed")
     cfg = get_cfg()
     cfg.merge_from_file(str(CONFIG))
     about = {"MODEL.BACKBONE.NAME": f"build_sn2_{pyramid}_backbone", "MODEL.FPN.OUT_CHANNELS": 32}
@@ -42,12 +42,43 @@ def test_backbones_have_the_counts_of_fvcore(pyramid: str, keys: dict[str, Any])
     model = build_model(cfg).eval()
     found, image = analyze(model, (100, 150)), torch.zeros(1, 3, *analyze(model, (100, 150)).size)
     for counter, mine in (
-        (FlopCountAnalysis(model.backbone, image), found.flops),
-        (ActivationCountAnalysis(model.backbone, image), found.activations),
+        (fvcore.FlopCountAnalysis(model.backbone, image), found.flops),
+        (fvcore.ActivationCountAnalysis(model.backbone, image), found.activations),
     ):
         counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         assert mine["trunk"] == counter.total("bottom_up") > 0
         assert mine["pyramid"] == counter.total() - counter.total("bottom_up") > 0
+
+
+class _Step(nn.Module):
+    """The sum of a fine map and an upsampled coarse map."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.upsample = get_upsample(kind, 8)
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        return self.upsample.add(fine, coarse)
+
+
+_MAPS = torch.zeros(1, 8, 10, 12), torch.zeros(1, 8, 5, 6)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:FutureWarning")
+@pytest.mark.parametrize("kind", ["nearest", "sni:learned", "bilinear", "deconv", "carafe", "dysample"])
+def test_the_multiply_adds_of_any_module_are_those_of_fvcore(kind: str) -> None:
+    fvcore = pytest.importorskip("fvcore.nn", reason="compares with fvcore, which is not installed")
+    counter = fvcore.FlopCountAnalysis(_Step(kind), _MAPS).unsupported_ops_warnings(False)
+    assert multiply_adds(_Step(kind), *_MAPS) == counter.total() > 0
+
+
+def test_multiply_adds_by_hand() -> None:
+    """A transposed convolution of 4 x 4 and of stride 2, and an interpolation, which counts one for each value."""
+    step = _Step("deconv")
+    assert multiply_adds(step, *_MAPS) == 16 * 8**2 * 30
+    assert not any(p.is_meta for p in step.parameters())
+    assert multiply_adds(_Step("nearest"), *_MAPS) == 8 * 120
 
 
 class _Deformable(nn.Module):

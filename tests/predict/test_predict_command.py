@@ -482,7 +482,7 @@ def test_a_python_config_predicts_as_its_yaml_twin(
 
 
 def test_help_does_not_import_torch() -> None:
-    code = "import sys, sn2fpn.predict.__main__ as m; m._parser().format_help(); sys.exit('torch' in sys.modules)"
+    code = "import sys, sn2fpn.predict.__main__ as m; m.parser().format_help(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

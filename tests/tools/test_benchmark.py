@@ -26,7 +26,6 @@ from sn2fpn.command_line import CommandLineParser
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/quick/faster_rcnn_R18_fpn_shapes.yaml")
 PAGE = "before\n<!-- benchmark: {0} -->\nold\n<!-- end of benchmark: {0} -->\nafter\n"
-TRACING = ("ignore::torch.jit.TracerWarning", "ignore:.torch.jit.trace:FutureWarning")
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +151,6 @@ def test_pyramids(tmp_path: Path) -> None:
     assert "| fpn " in text and text.count("1.00x") >= 4
 
 
-@pytest.mark.filterwarnings(*TRACING)
 def test_upsampling(tmp_path: Path) -> None:
     results, text = measure(tmp_path, "upsampling", "--repeats", "1", "--levels", "2")
     assert len(groups(results["rows"], "dtype", "layout")) == 4 and text.count("p2 has 2 x 8 x 9 x 10") == 4
@@ -164,16 +162,7 @@ def test_upsampling(tmp_path: Path) -> None:
     assert rows["sni"]["forward_mib"] < rows["interpolate, *, +"]["forward_mib"]
 
 
-@pytest.mark.filterwarnings(*TRACING)
-def test_multiply_adds_of_an_upsampling_step() -> None:
-    maps = torch.zeros(1, 8, 10, 12), torch.zeros(1, 8, 5, 6)
-    deconv, nearest = (upsampling.multiply_adds(upsampling.Step(kind, 8), *maps) for kind in ("deconv", "nearest"))
-    assert deconv == pytest.approx(16 * 8**2 * 30 / 1e9)
-    assert nearest == pytest.approx(8 * 120 / 1e9)  # fvcore counts one per interpolated value
-
-
 @pytest.mark.slow
-@pytest.mark.filterwarnings(*TRACING)
 def test_all_parts_and_showing_them_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tables that `show` writes to a page are those of the run itself. Small parts stand for all."""
     lines = [["loading", "--repeats", "1", "--quick"], ["pyramids", "--pyramids", "sni", "--quick"]]

@@ -22,6 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from sn2fpn.errors import argument_names
 from sn2fpn.layers import get_upsample
+from sn2fpn.modeling.analysis import multiply_adds
 from sn2fpn.study.measure.timing import now
 
 from .flags import add_device, add_number, add_quick, add_repeats, add_threads, check_device
@@ -130,7 +131,7 @@ def _measure(
         inputs = [*leaves, *step.parameters()]
         both = peak_mib(lambda step=step, x=inputs: torch.autograd.grad(step(*leaves), x, grad), like.device)
         parameters = sum(p.numel() for p in step.parameters())
-        rows.append(row | {"both_mib": both, "parameters": parameters, "gflop": multiply_adds(step, *leaves)})
+        rows.append(row | {"both_mib": both, "parameters": parameters, "gflop": multiply_adds(step, *leaves) / 1e9})
     return rows
 
 
@@ -165,14 +166,6 @@ def peak_mib(call: Callable[[], object], device: torch.device) -> float:
         held += event.nbytes()
         peak = max(peak, held)
     return peak / 2**20
-
-
-def multiply_adds(step: nn.Module, fine: Tensor, coarse: Tensor) -> float:
-    """Return the multiply-adds of a step in 10^9."""
-    from fvcore.nn import FlopCountAnalysis  # warns when it is imported before sn2fpn
-
-    counter = FlopCountAnalysis(step, (fine.detach(), coarse.detach()))
-    return counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total() / 1e9
 
 
 def tables(results: Sequence[dict[str, Any]]) -> list[Table]:

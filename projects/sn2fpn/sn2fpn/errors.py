@@ -146,20 +146,26 @@ def did_you_mean(found: str, choices: Iterable[str], limit: int = 8, prefix: str
     return "; choose from: " + ", ".join(prefix + c or "''" for c in choices[:limit]) + more
 
 
-def nearby_files(path: Path, pattern: str) -> str:
+def nearby_files(path: Path, pattern: str, others: Iterable[str] = ()) -> str:
     """Return what `did_you_mean` says of a missing file and those around it, or "" if none matches a pattern.
 
     These are the files in the nearest folder that exists and up to two levels below it, without hidden ones.
+
+    Args:
+        path: the file that is missing.
+        pattern: which files are suggested, such as "*.json".
+        others: further names to suggest.
     """
     folder = next((parent for parent in path.parents if parent.is_dir()), Path())
+    levels = ("", "*/", "*/*/")
     if folder.resolve() == Path(folder.anchor or "/"):  # all files of the machine are no choice
-        return ""
+        levels = ()
     try:
-        below = [file for levels in ("", "*/", "*/*/") for file in folder.glob(levels + pattern)]
+        below = [file for level in levels for file in folder.glob(level + pattern)]
     except OSError:  # a folder that cannot be read, or that has just been removed
-        return ""
+        below = []
     nearby = [str(file) for file in below if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
-    return did_you_mean(str(path), nearby) if nearby else ""
+    return did_you_mean(str(path), [*nearby, *others])
 
 
 def failing_line(error: BaseException, file: str | os.PathLike[str]) -> int | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-__all__ = ["autocast"]
+__all__ = ["autocast", "no_grad_between"]
 
 
 def autocast(device: str | torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
@@ -17,3 +18,19 @@ def autocast(device: str | torch.device, dtype: torch.dtype | None) -> AbstractC
         dtype: `torch.float16`, `torch.bfloat16`, or None for single precision.
     """
     return nullcontext() if dtype is None else torch.autocast(torch.device(device).type, dtype)
+
+
+@contextmanager
+def no_grad_between() -> Iterator[None]:
+    """Compute without gradients inside of a step that needs gradients of the same weights later.
+
+    autocast keeps the weights that it converts. In older versions of torch, such as 2.6, it also keeps those that it
+    converts without gradients, and the later computation would then give these weights no gradients.
+    """
+    enabled = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.set_autocast_cache_enabled(enabled)

@@ -13,6 +13,7 @@ from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
 from .atomic import storage_errors
+from .command_line import as_typed
 from .errors import UserError
 
 __all__ = ["STOP_SIGNALS", "Interrupted", "StopSignals", "default_signals", "report", "run_program"]
@@ -145,10 +146,10 @@ def run_program(command: Callable[[], int | None], *, debug: bool = False) -> in
 
 def report(error: UserError | Interrupted) -> None:
     """Print a user mistake, or what stopped the program, to the console and, when logging is set up, to the log."""
-    root, mistake = logging.getLogger("sn2fpn"), isinstance(error, UserError)
-    if not str(error):
+    root, mistake, text = logging.getLogger("sn2fpn"), isinstance(error, UserError), as_typed(str(error))
+    if not text:
         return
     if root.handlers:
-        root.log(logging.ERROR if mistake else logging.WARNING, "%s", error)
+        root.log(logging.ERROR if mistake else logging.WARNING, "%s", text)
     if not any(type(h) is not logging.FileHandler for h in root.handlers):  # no handler writes to the console
-        print(f"error: {error}" if mistake else error, file=sys.stderr)
+        print(f"error: {text}" if mistake else text, file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import math
@@ -17,6 +16,7 @@ import torch
 from PIL import Image
 
 from sn2fpn.checkpoint import Checkpointer
+from sn2fpn.command_line import CommandLineParser
 from sn2fpn.config import CfgNode, get_cfg
 from sn2fpn.data.shapes import write_shapes
 from sn2fpn.errors import UserError
@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, output: Path, names: tuple[str, ...] = ("fpn", "sni"), **flags: Any) -> int:
-    parser = argparse.ArgumentParser()
+    parser = CommandLineParser()
     add_features(parser)
     values: dict[str, Any] = {
         "input": [folder / "shapes/val/000001.jpg"],

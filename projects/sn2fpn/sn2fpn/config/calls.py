@@ -39,8 +39,8 @@ TARGET = "_target_"
 _MOVED = dict.fromkeys(
     (f"sn2fpn.modeling.{module}" for module in ("anchors", "box_head", "mask_head", "roi_pooler", "rpn_head")),
     "sn2fpn.modeling",
-)
-"""Modules that saved configurations name, and where their classes are now."""
+) | {"fvcore.common.param_scheduler": "sn2fpn.engine.solver"}
+"""Modules that saved configurations name, and where their classes, or those that take their place, are now."""
 
 _RESTRICTED = "restricted_targets"
 """The flag of nodes from files that are data, whose targets may come from these packages only."""

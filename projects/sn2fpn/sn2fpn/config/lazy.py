@@ -14,7 +14,8 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..errors import UserError, did_you_mean, failing_line, nearby_files
+from ..errors import UserError, did_you_mean, failing_line
+from ..shipped import find_file, nearby_names
 from .calls import TARGET, as_config, restrict_targets
 from .overrides import apply_overrides
 from .printing import save_yaml, to_python
@@ -41,7 +42,7 @@ class LazyConfig:
         """Load a `.py` file, which is run, or a `.yaml` file that `save` wrote, which is data.
 
         Args:
-            filename: path of the file.
+            filename: path of the file, or the name of one that comes with this package, see `find_file`.
             keys: a name, to return the object of this name, of whatever type; several names, to return a tuple of
                 objects; None, to return the whole configuration.
             trust: whether the nodes of a `.yaml` file may call any function. By default, `instantiate` refuses
@@ -50,11 +51,11 @@ class LazyConfig:
         Raises:
             UserError: the file is missing, is of another kind, has no such name, or fails when it is run.
         """
-        path = Path(filename).expanduser()
+        path = find_file(filename, "configs")
         if path.suffix not in (".py", ".yaml", ".yml"):
             raise UserError(f"{path}: expected a .py or .yaml file")
         if not path.is_file():
-            raise UserError(f"config file not found: {path}{nearby_files(path, f'*{path.suffix}')}")
+            raise UserError(f"config file not found: {path}{nearby_names(path, 'configs', f'*{path.suffix}')}")
         found = vars(_execute(path, ())) if path.suffix == ".py" else _read_yaml(path, trust)
         if keys is None and isinstance(found, dict):
             return as_config({k: v for k, v in found.items() if _public(k) and isinstance(v, DictConfig | ListConfig)})

@@ -1,78 +1,98 @@
-"""A CfgNode whose errors name the file, the key and the nearest valid key.
+"""A tree of configuration keys whose errors name the file, the key and the nearest valid key.
 
-It differs from fvcore's CfgNode in these ways: an integer is accepted in place of a float, the keys in `EITHER_TYPE`
-accept several types, null is refused where the default is a value, a closed configuration refuses new keys and values
-of another type also in Python, and YAML is always read safely and has each key once.
+Its interface is that of yacs's and fvcore's CfgNode, which Detectron2 has. It differs from them in these ways: an
+integer is accepted in place of a float, some keys accept several types, null is refused where the default is a value,
+items of a list keep their kind, a closed configuration refuses new keys and values of another type also in Python, and
+YAML is always read safely and has each key once. `tests/config/test_node.py` compares the two.
 """
 
 from __future__ import annotations
 
 import copy
-import sys
-from collections.abc import Iterator, Mapping
+import io
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any
 
 import yaml
-from fvcore.common.config import BASE_KEY
-from fvcore.common.config import CfgNode as _CfgNode
 
-from ..errors import UserError, did_you_mean, nearby_files, shortened
-from ..signatures import fits, type_words
-from .arithmetic import ConfigLoader
+from ..detectron2_types import ConfigBase
+from ..errors import UserError, did_you_mean, shortened
+from ..shipped import find_file
+from .files import read_text, read_with_base
+from .own_sets import check_quotes
+from .unknown import unknown_key
+from .values import checked, checked_leaf, decoded
 
-__all__ = ["CfgNode", "UniqueKeyLoader"]
+__all__ = ["CfgNode"]
 
-EITHER_TYPE: dict[str, Any] = {"MODEL.SNI.ALPHA": str | float | None, "SOLVER.WEIGHT_DECAY_BIAS": float | None}
-"""The keys whose values may have several types; yacs knows one type per key."""
-
-_DETECTRON2_ALONE = ("MODEL.PANOPTIC_FPN", "MODEL.RETINANET", "MODEL.ROI_KEYPOINT_HEAD", "MODEL.SEM_SEG_HEAD")
-
-
-_PATH = "__path__"  # the attribute with which a closed group knows its key
+# The attributes of a group. The first two have the names that yacs gives them, so that its trees may hold ours.
+_FROZEN = "__immutable__"
+_NEW_ALLOWED = "__new_allowed__"
+_PATH = "__path__"  # the key by which a closed group knows itself
 
 
-class CfgNode(_CfgNode):
-    """A configuration tree with attribute access; see fvcore's CfgNode for the general interface.
+class CfgNode(ConfigBase):
+    """A configuration: a mapping of keys to plain values and groups of keys, whose keys are also attributes.
 
     A new tree is open: every assignment declares a key. `close()` ends that. In a closed tree an assignment is checked
     as a file is, and it refuses unknown keys. To add keys of your own, assign a group, which is open, or open the tree:
 
         cfg.MODEL.MYTHING = CfgNode()      # a new group
         cfg.MODEL.MYTHING.WIDTH = 3
-        cfg.set_new_allowed(True)          # or: new keys anywhere, as in fvcore
+        cfg.set_new_allowed(True)          # or: new keys anywhere, also in files that are merged
         cfg.SOLVER.BETA = 0.9
         cfg.set_new_allowed(False)
+
+    Args:
+        init_dict: the keys and their values, which are copied; mappings become groups.
+        key_list: the names that lead to this group, for messages.
+        new_allowed: whether files that are merged may have new keys at the top.
+
+    Raises:
+        UserError: a value is not plain: no bool, number, text, list, tuple, None or mapping.
     """
 
-    def close(self, path: str = "") -> CfgNode:
-        """Let assignments in this tree change known keys only, and return the tree. Merging refuses new keys anyway.
+    def __init__(
+        self, init_dict: Mapping[str, Any] | None = None, key_list: list[str] | None = None, new_allowed: bool = False
+    ) -> None:
+        self.__dict__.update({_FROZEN: False, _NEW_ALLOWED: new_allowed})
+        for key, value in (init_dict or {}).items():
+            path = [*(key_list or ()), str(key)]
+            new = type(self)(value, path) if isinstance(value, dict) else copy.deepcopy(value)
+            dict.__setitem__(self, key, new if isinstance(new, dict) else checked_leaf(new, ".".join(path)))
 
-        Args:
-            path: the full key of this group.
-        """
-        self.__dict__[_PATH] = path
-        for key, value in self.items():
-            if isinstance(value, CfgNode):
-                value.close(f"{path}.{key}".lstrip("."))
-        return self
+    # Access
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self:
+            return self[name]
+        near = "" if name.startswith("__") else did_you_mean(name, self)
+        raise AttributeError(f"there is no config key {self._full_key(name)!r}{near}", name=name, obj=self)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set a key.
+        """Set a key. One whose name starts with COMPUTED_ is set once, also in a frozen tree.
 
         Raises:
             UserError: the tree is closed, and there is no such key, or it has a value of another type.
             AttributeError: the tree is frozen.
+            KeyError: the key starts with COMPUTED_ and has another value.
         """
-        super().__setattr__(name, value if self.is_frozen() else self._checked_assignment(name, value))
+        key = self._full_key(name)
+        if name.startswith("COMPUTED_"):
+            if name in self and self[name] != value:
+                raise KeyError(f"{key} is computed once and is {self[name]!r}, so it cannot become {value!r}")
+        elif self.is_frozen():
+            raise AttributeError(f"{key} cannot be set to {value!r}: the tree is immutable until cfg.defrost()")
+        self[name] = value
 
     def __setitem__(self, name: str, value: Any) -> None:
-        """Set a key as an attribute does, but also in a frozen tree, as in fvcore.
+        """Set a key as an attribute does, but also in a frozen tree.
 
         Raises:
             UserError: the tree is closed, and there is no such key, or it has a value of another type.
         """
-        super().__setitem__(name, self._checked_assignment(name, value))
+        dict.__setitem__(self, name, self._checked_assignment(name, value))
 
     def update(self, *others: Any, **values: Any) -> None:
         """Set several keys as `__setitem__` does."""
@@ -89,46 +109,134 @@ class CfgNode(_CfgNode):
         self.update(other)
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> CfgNode:
-        # By default, a copy is closed before it gets its keys.
-        copied = memo[id(self)] = type(self)()
-        dict.update(copied, copy.deepcopy(dict(self), memo))
-        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return copied
+    def _full_key(self, name: Any) -> str:
+        return f"{self.__dict__.get(_PATH, '')}.{name}".lstrip(".")
 
     def _checked_assignment(self, name: str, value: Any) -> Any:
-        """Return the value to set in this tree, which is checked if the tree is closed."""
-        path = self.__dict__.get(_PATH)
-        if path is None or str(name).startswith("COMPUTED_"):
-            return value
-        key = f"{path}.{name}".lstrip(".")
-        if name in self and not isinstance(self[name], _CfgNode):
-            return _checked(value, self[name], key, "")
-        if name in self and not isinstance(value, dict):
-            raise UserError(f"{key} is a group of keys, found {value!r}")
-        if name not in self and not isinstance(value, _CfgNode) and not self.is_new_allowed():
-            near = did_you_mean(str(name), self, prefix=key.removesuffix(str(name)))
-            advice = "a key of your own goes into a new CfgNode, or needs cfg.set_new_allowed(True) before it"
-            raise UserError(f"unknown config key {key!r}{near} ({advice})")
-        return CfgNode(value) if type(value) is dict else value
+        """Return the value to set in this tree. It is checked against the present one if the tree is closed."""
+        key = self._full_key(name)
+        if _PATH in self.__dict__ and not str(name).startswith("COMPUTED_"):
+            if name in self and not isinstance(self[name], dict):
+                return checked(value, self[name], key, "")
+            if name in self and not isinstance(value, dict):
+                raise UserError(f"{key} is a group of keys, found {value!r}")
+            if name not in self and not isinstance(value, dict) and not self.is_new_allowed():
+                near = did_you_mean(str(name), self, prefix=key.removesuffix(str(name)))
+                advice = "a key of your own goes into a new CfgNode, or needs cfg.set_new_allowed(True) before it"
+                raise UserError(f"unknown config key {key!r}{near} ({advice})")
+        if type(value) is dict:
+            return type(self)(value)
+        return value if isinstance(value, dict) else checked_leaf(value, key)
+
+    # The state of a tree
+
+    def close(self, path: str = "") -> CfgNode:
+        """Let assignments in this tree change known keys only, and return the tree. Merging refuses new keys anyway.
+
+        Args:
+            path: the full key of this group.
+        """
+        self.__dict__[_PATH] = path
+        for key, value in self.items():
+            if isinstance(value, CfgNode):
+                value.close(f"{path}.{key}".lstrip("."))
+        return self
+
+    def freeze(self) -> None:
+        """Let attributes of this tree be set no more."""
+        self.__dict__[_FROZEN] = True
+        for group in self._groups():
+            group.freeze()
+
+    def defrost(self) -> None:
+        """Let attributes of this tree be set again."""
+        self.__dict__[_FROZEN] = False
+        for group in self._groups():
+            group.defrost()
+
+    def is_frozen(self) -> bool:
+        """Return whether attributes of this group cannot be set."""
+        return self.__dict__[_FROZEN]
+
+    def set_new_allowed(self, is_new_allowed: bool) -> None:
+        """Say whether assignments in this tree, and files that are merged into it, may have new keys."""
+        self.__dict__[_NEW_ALLOWED] = is_new_allowed
+        for group in self._groups():
+            group.set_new_allowed(is_new_allowed)
+
+    def is_new_allowed(self) -> bool:
+        """Return whether this group takes new keys."""
+        return self.__dict__[_NEW_ALLOWED]
+
+    def _groups(self) -> list[Any]:
+        """Return the groups in this one; a group may also be a tree of yacs's or Detectron2's."""
+        return [value for value in self.values() if isinstance(value, dict) and hasattr(value, "set_new_allowed")]
+
+    # Copies and texts
+
+    def clone(self) -> CfgNode:
+        """Return a copy that shares nothing with this tree, and is closed and frozen as it is."""
+        return copy.deepcopy(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default, a copy is closed before it gets its keys.
+        return _rebuild, (type(self), dict(self), dict(self.__dict__))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({dict.__repr__(self)})"
+
+    def __str__(self) -> str:
+        lines = [f"{key}:{chr(10) if isinstance(value, dict) else ' '}{value}" for key, value in sorted(self.items())]
+        return "\n".join(line.replace("\n", "\n  ") for line in lines)
+
+    def dump(self, **options: Any) -> str:
+        """Return the tree as YAML. The options are those of `yaml.safe_dump`."""
+        return yaml.safe_dump(_as_dict(self), **options)
+
+    # Merging
+
+    @classmethod
+    def load_cfg(cls, source: str | IO[str]) -> CfgNode:
+        """Return the tree of a YAML text or of an open YAML file, in which `_BASE_` has no meaning.
+
+        Raises:
+            UserError: the text is not a YAML mapping of plain values, or the file is a Python file.
+        """
+        if isinstance(source, str):
+            return cls(read_text(source, "configuration"))
+        if not isinstance(source, io.IOBase):
+            raise UserError(f"load_cfg expects a YAML text or an open file, found {source!r}")
+        name = str(getattr(source, "name", "configuration"))
+        if Path(name).suffix not in ("", ".yaml", ".yml"):
+            raise UserError(f"{name}: expected a YAML file; for what a Python file defines, call CfgNode(its mapping)")
+        return cls(read_text(source.read(), name))
+
+    @classmethod
+    def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:
+        """Return the mapping of a YAML file, merged over the files that its `_BASE_` names; see `merge_from_file`."""
+        if allow_unsafe:
+            raise UserError("allow_unsafe is not supported: configuration files are always read safely")
+        return read_with_base(find_file(filename, "configs"))
 
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
         """Merge a YAML file, after the files that its `_BASE_` names.
 
         Args:
-            cfg_filename: path of the file.
+            cfg_filename: path of the file, or the name of one that comes with this package, see `find_file`.
             allow_unsafe: exists for fvcore's interface only and must be False.
 
         Raises:
             UserError: a file is missing, is not a YAML mapping of plain values, or has an unknown key or a value of the
                 wrong type.
         """
-        if allow_unsafe:
-            raise UserError("allow_unsafe is not supported: configuration files are always read safely")
-        self._merge(_load_with_base(Path(cfg_filename), ()), str(cfg_filename))
+        self._merge(self.load_yaml_with_base(cfg_filename, allow_unsafe), str(cfg_filename))
 
-    def merge_from_other_cfg(self, cfg_other: _CfgNode) -> None:
-        """Merge another configuration tree."""
+    def merge_from_other_cfg(self, cfg_other: Mapping[str, Any]) -> None:
+        """Merge another configuration tree or a mapping.
+
+        Raises:
+            UserError: an unknown key, or a value of the wrong type.
+        """
         self._merge(cfg_other, "")
 
     def merge_from_list(self, cfg_list: list[Any]) -> None:
@@ -137,6 +245,7 @@ class CfgNode(_CfgNode):
         Raises:
             UserError: a key has no value, a key is unknown, or a value has the wrong type.
         """
+        check_quotes(cfg_list)
         if len(cfg_list) % 2:
             given = " ".join(map(str, cfg_list))
             raise UserError(
@@ -146,175 +255,38 @@ class CfgNode(_CfgNode):
             *parents, leaf = str(full_key).split(".")
             node: Any = self
             for depth, part in enumerate(parents):
-                if part not in node or not isinstance(node[part], _CfgNode):
-                    self._unknown(node, parents[: depth + 1], "command line", full_key)
+                if part not in node or not isinstance(node[part], dict):
+                    raise unknown_key(self, node, parents[: depth + 1], "command line", full_key)
                 node = node[part]
             if leaf not in node:
-                self._unknown(node, [*parents, leaf], "command line", full_key)
-            if isinstance(node[leaf], _CfgNode):
+                raise unknown_key(self, node, [*parents, leaf], "command line", full_key)
+            if isinstance(node[leaf], dict):
                 raise UserError(f"command line: {full_key} is a group of keys, found {shortened(repr(value))}")
-            node[leaf] = _checked(_decode(value), node[leaf], str(full_key), "command line")
+            node[leaf] = checked(decoded(value), node[leaf], str(full_key), "command line")
 
-    def _merge(
-        self, other: dict[str, Any], source: str, path: tuple[str, ...] = (), root: CfgNode | None = None
-    ) -> None:
+    def _merge(self, other: Mapping[str, Any], source: str, path: tuple[str, ...] = (), root: Any = None) -> None:
         root = self if root is None else root
         for key, value in other.items():
             full_path = (*path, str(key))
             if key not in self:
-                root._unknown(self, full_path, source)
-            if isinstance(self[key], _CfgNode):
-                if not isinstance(value, dict):
-                    raise UserError(f"{source}: {'.'.join(full_path)} is a group of keys, found {value!r}")
+                if not self.is_new_allowed():
+                    raise unknown_key(root, self, full_path, source)
+                self[key] = decoded(copy.deepcopy(value))
+            elif not isinstance(self[key], dict):
+                self[key] = checked(decoded(copy.deepcopy(value)), self[key], ".".join(full_path), source)
+            elif isinstance(value, dict):
                 CfgNode._merge(self[key], value, source, full_path, root)
             else:
-                self[key] = _checked(_decode(copy.deepcopy(value)), self[key], ".".join(full_path), source)
-
-    def _unknown(self, node: Any, path: tuple[str, ...] | list[str], source: str, full_key: str = "") -> NoReturn:
-        """Raise a UserError for an unknown key, with the key that has its name elsewhere or the nearest beside it."""
-        where = f"{source}: " if source else ""
-        key = full_key or ".".join(path)
-        if ".".join(path) in _DETECTRON2_ALONE:
-            raise UserError(f"{where}{key} is for a model that only Detectron2 has; add --engine detectron2")
-        prefix = "".join(f"{part}." for part in path[:-1])
-        if key.upper() in _full_keys(self):
-            raise UserError(f"{where}unknown config key {key!r}; did you mean {key.upper()!r}?")
-        elsewhere = [found for found in _full_keys(self) if found.rpartition(".")[2] == path[-1]]
-        if len(elsewhere) == 1:
-            near = f"; did you mean {elsewhere[0]!r}?"
-        else:
-            near = did_you_mean(path[-1], node if isinstance(node, dict) else (), prefix=prefix)
-        raise UserError(f"{where}unknown config key {key!r}{near}")
+                raise UserError(f"{source}: {'.'.join(full_path)} is a group of keys, found {value!r}")
 
 
-def _full_keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the full keys of a tree, those of groups included."""
-    for key, value in node.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, _CfgNode):
-            yield from _full_keys(value, f"{prefix}{key}.")
+def _rebuild(cls: type[CfgNode], items: dict[str, Any], state: dict[str, Any]) -> CfgNode:
+    """Return the copy of a tree that `CfgNode.__reduce__` describes."""
+    node = cls.__new__(cls)
+    dict.update(node, items)
+    node.__dict__.update(state)
+    return node
 
 
-def _load_with_base(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
-    """Return the YAML mapping of a file, merged over its `_BASE_` files, whose paths are relative to the file."""
-    path = path.expanduser()
-    if path.resolve() in chain:
-        raise UserError(f"{path}: _BASE_ leads in a circle: " + " -> ".join(map(str, [*chain, path])))
-    if not path.is_file():
-        role = f"{chain[-1]}: _BASE_ names a missing file" if chain else "config file not found"
-        raise UserError(f"{role}: {path}{nearby_files(path, '*.y*ml')}")
-    content = _read_mapping(path)
-    bases = content.pop(BASE_KEY, [])
-    merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        _merge_dicts(_load_with_base(path.parent / Path(base).expanduser(), (*chain, path.resolve())), merged)
-    _merge_dicts(content, merged)
-    return merged
-
-
-class UniqueKeyLoader(ConfigLoader):
-    """The reader of configurations, for which a key that is given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        lines: dict[str, int] = {}
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in lines:
-                problem = f"the key {key.value!r} is given twice, first in line {lines[key.value]}"
-                raise DuplicateKeyError(None, None, problem, key.start_mark)
-            lines[str(key.value)] = key.start_mark.line + 1
-        return super().construct_mapping(node, deep)
-
-
-class DuplicateKeyError(yaml.constructor.ConstructorError):
-    """A key that a YAML file gives twice in the same place."""
-
-
-def _read_mapping(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeyLoader)
-    except DuplicateKeyError as e:
-        raise UserError(f"{path}: line {e.problem_mark.line + 1}: {e.problem}") from None
-    except yaml.constructor.ConstructorError as e:
-        line = e.problem_mark.line + 1 if e.problem_mark else "?"
-        raise UserError(f"{path}: line {line}: expected plain values: {e.problem}") from None
-    except yaml.YAMLError as e:
-        raise UserError(f"{path}: the file is not readable as YAML: {e}") from None
-    except UnicodeDecodeError as e:
-        raise UserError(f"{path}: expected a text file: {e}") from None
-    if not isinstance(content, dict | None):
-        raise UserError(f"{path}: expected a mapping of configuration keys, found {type(content).__name__}")
-    return content or {}
-
-
-def _merge_dicts(a: dict[str, Any], b: dict[str, Any]) -> None:
-    for key, value in a.items():
-        if isinstance(value, dict) and isinstance(b.get(key), dict):
-            _merge_dicts(value, b[key])
-        else:
-            b[key] = value
-
-
-def _decode(value: Any) -> Any:
-    try:
-        return _CfgNode._decode_cfg_value(value)
-    except (RecursionError, MemoryError):  # a text of thousands of brackets or signs stays a text
-        return value
-    except (AssertionError, TypeError):  # yacs makes no tree of a mapping with dates or with numbers as keys
-        return value
-
-
-def _checked(value: Any, old: Any, full_key: str, source: str) -> Any:
-    """Return `value`, converted to the type of `old` where nothing is lost.
-
-    Raises:
-        UserError: the value has another type.
-    """
-    where = f"{source}: {full_key}".removeprefix(": ")
-    value = _as_float(value) if type(old) is float or full_key in EITHER_TYPE else value
-    if (bits := _longest(value)) > 64:  # no tensor and no seed can hold such a number
-        raise UserError(f"{where} expects numbers that fit into 64 bits, found one of {bits} bits")
-    if full_key in EITHER_TYPE:
-        if fits(value, EITHER_TYPE[full_key]):
-            return value
-        expected = type_words(EITHER_TYPE[full_key])
-    else:
-        if isinstance(value, (list, tuple)) and isinstance(old, (list, tuple)):
-            converted = _sequence_like(value, old)
-        elif old is None or type(value) is type(old):
-            converted = value
-        else:
-            converted = ...
-        if converted is not ... and _kinds(converted) <= (_kinds(old) or _kinds(converted)):
-            return converted
-        expected = f"{type_words(type(old))} (such as {old!r})"
-    raise UserError(f"{where} expects {expected}, found {shortened(repr(value))}")
-
-
-def _sequence_like(value: Any, old: Any) -> Any:
-    """Return a list or tuple as the type of `old`, and those inside of it as the type of those inside of `old`."""
-    inner = next((item for item in old if isinstance(item, (list, tuple))), None)
-    if inner is None:
-        return type(old)(value)
-    return type(old)(_sequence_like(v, inner) if isinstance(v, (list, tuple)) else v for v in value)
-
-
-def _as_float(value: Any) -> Any:
-    """Return an integer as a float where there is such a float, and any other value as it is."""
-    return float(value) if type(value) is int and abs(value) <= sys.float_info.max else value
-
-
-def _longest(value: Any) -> int:
-    """Return the bits of the longest integer that a value is or contains, 0 if there is none."""
-    if isinstance(value, (list, tuple)):
-        return max(map(_longest, value), default=0)
-    return value.bit_length() if type(value) is int else 0
-
-
-def _kinds(value: Any) -> set[type]:
-    """Return the types of the items of a list, also in lists inside of it; all numbers count as one type."""
-    if not isinstance(value, (list, tuple)):
-        return set()
-    kinds: set[type] = set()
-    for item in value:
-        kinds |= _kinds(item) if isinstance(item, (list, tuple)) else {float if type(item) is int else type(item)}
-    return kinds
+def _as_dict(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _as_dict(value) if isinstance(value, dict) else value for key, value in node.items()}

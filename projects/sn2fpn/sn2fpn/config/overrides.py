@@ -4,6 +4,7 @@ train.max_iter=50                     an existing key
 model.backbone.norm=BN                an argument that the node's target takes, even if the file does not list it
 lr_multiplier.scheduler.steps=[30,40] lists and mappings as YAML writes them; ${train.max_iter} refers to a key
 dataloader.train.mapper.augmentations.0.max_size=600   an item of a list, by its number
+dataloader.custom={my_train: {IMAGES: a, ANNOTATIONS: b}}   data sets of your own by name, or a list of them
 +train.note=hello                     any new key
 """
 
@@ -20,11 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 from ..errors import UserError, did_you_mean
 from ..signatures import fits, keyword_parameters, type_words
 from .calls import TARGET, full_key, is_list, omegaconf_errors, target_of
+from .own_sets import QUOTES, named_entries
 from .yaml_limits import check_yaml
 
 __all__ = ["apply_overrides"]
 
 _DEEPEST = 50  # parts of a key
+_OWN_SETS = ["dataloader", "custom"]  # the key of a user's own data sets, which is DATASETS.CUSTOM in YAML
 
 
 def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> DictConfig:
@@ -42,7 +45,10 @@ def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> DictConfig:
         try:
             if not equals or not 0 < len(path) <= _DEEPEST:
                 raise UserError(f"a .py config is changed by key=value, e.g. train.max_iter=50; found {text!r}")
-            _set(cfg, path, _parse(text, value), add=key.startswith("+"))
+            parsed = _parse(text, value)
+            if path == _OWN_SETS:
+                parsed = named_entries(parsed, key)
+            _set(cfg, path, parsed, add=key.startswith("+"))
         except UserError as e:
             raise UserError(f"command line: {e}") from e
     return cfg
@@ -54,7 +60,8 @@ def _parse(text: str, value: str) -> Any:
         with omegaconf_errors(""):
             return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"] if value else ""
     except (yaml.YAMLError, UserError) as e:
-        raise UserError(f"{text!r}: the value is not readable as YAML: {str(e).splitlines()[0]}") from None
+        advice = f"; {QUOTES}" if value.startswith(("{", "[")) else ""
+        raise UserError(f"{text!r}: the value is not readable as YAML: {str(e).splitlines()[0]}{advice}") from None
 
 
 def _set(node: Any, path: list[str], value: Any, add: bool) -> None:

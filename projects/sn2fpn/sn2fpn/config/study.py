@@ -38,8 +38,8 @@ def add_study_config(cfg: Any) -> None:
     # "gaussian", or "linear", which lowers scores from MODEL.ROI_HEADS.NMS_THRESH_TEST on.
     cfg.MODEL.ROI_HEADS.SOFT_NMS = node({"METHOD": "", "SIGMA": 0.5})
 
-    # Data sets of your own: [{NAME: …, FORMAT: coco, JSON: …, IMAGES: …},
-    #                         {NAME: …, FORMAT: voc, ROOT: …, SPLIT: …, CLASSES: […]}]
+    # Data sets of your own by name, or a list of them with their NAME, e.g.
+    # {my_train: {ANNOTATIONS: data/train.json, IMAGES: data/images}, my_val: {ANNOTATIONS: data.yaml, SPLIT: val}}
     cfg.DATASETS.CUSTOM = []
 
     # "SGD" with MOMENTUM and NESTEROV, or "AdamW", which needs a smaller BASE_LR and a larger WEIGHT_DECAY than SGD.

@@ -4,16 +4,17 @@ from .augmentation import build_augmentations
 from .builtin import register_builtin
 from .catalog import DatasetCatalog, MetadataCatalog, check_registered, class_names, data_root
 from .categories import known_categories
-from .coco import load_coco_json, register_coco_instances
 from .custom import register_custom
 from .fingerprint import dataset_fingerprint
+from .formats.coco import load_coco_json, register_coco_instances
+from .formats.examples import register_examples
+from .formats.voc import VOC_CLASSES, load_voc_instances, register_pascal_voc
 from .images import read_image
 from .loader import BatchLoader, build_test_loader, build_train_loader, make_test_loader, make_train_loader
 from .mapper import DatasetMapper, build_mapper
 from .samplers import SAMPLERS
 from .selection import check_classes, check_num_classes, evenly_spread, get_dataset_dicts, images_with_objects
 from .statistics import class_histogram
-from .voc import VOC_CLASSES, load_voc_instances, register_pascal_voc
 
 __all__ = [
     "BatchLoader",
@@ -44,6 +45,7 @@ __all__ = [
     "read_image",
     "register_coco_instances",
     "register_custom",
+    "register_examples",
     "register_pascal_voc",
 ]
 

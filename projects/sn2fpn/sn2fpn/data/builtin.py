@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .catalog import DatasetCatalog, MetadataCatalog, data_root
-from .coco import read_coco_once
+from .formats.coco import read_coco_once
+from .formats.voc import VOC_CLASSES, read_voc_once
 from .photos import CLASS_SETS, SPLITS
 from .records import Records
 from .shapes import CLASSES as SHAPE_CLASSES
 from .shapes import ensure_shapes
-from .voc import VOC_CLASSES, read_voc_once
 
 __all__ = ["register_builtin"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import UserError
 from .catalog import MetadataCatalog
-from .coco import read_categories
+from .formats.coco import read_categories
 from .values import clean_name
 
 __all__ = ["COCO_CATEGORIES", "Category", "known_categories"]

@@ -36,7 +36,7 @@ from .problems import Problem, collect_problems
 from .selection import check_classes, evenly_spread, keep_learnable
 from .statistics import class_histogram, size_histogram
 
-__all__ = ["check_dataset", "main"]
+__all__ = ["check_dataset", "main", "parser"]
 
 _KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR|VERSION")  # a key that follows the data set names
 
@@ -84,7 +84,7 @@ def check_dataset(name: str) -> tuple[DatasetDicts, list[Problem]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    args = _parse(argv)
+    args = parser().parse_intermixed_args(argv)
     return run_program(lambda: _check(args))
 
 
@@ -108,7 +108,8 @@ def _check(args: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parser() -> CommandLineParser:
+    """Return the parser of the command line."""
     parser = CommandLineParser(
         prog="python -m sn2fpn.data.check",
         description="Read whole data sets and report every problem.",
@@ -120,14 +121,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help="the data sets (default: those of the config file); pairs of KEY VALUE may follow",
     )
-    parser.add_argument(
-        "--config-file", metavar="FILE", help="a YAML config, for DATASETS.CUSTOM and for the number of classes"
-    )
+    parser.add_config_file("a YAML config, for DATASETS.CUSTOM and for the number of classes")
     parser.add_argument("--plot", metavar="PNG", help="draw annotated samples into this file")
     parser.add_argument(
         "--images", type=int, default=9, metavar="N", help="number of samples per data set (default: %(default)s)"
     )
-    return parser.parse_intermixed_args(argv)
+    return parser
 
 
 def _configure(args: argparse.Namespace) -> tuple[CfgNode | None, list[str]]:

@@ -2,98 +2,169 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from ..config.own_sets import named_entries
 from ..errors import UserError, argument_names, did_you_mean
 from .catalog import DatasetCatalog, MetadataCatalog
-from .coco import register_coco_instances
+from .formats import FORMATS, Place, Source, recognise
+from .problems import log_once
+from .readings import read_once
 from .records import Records
 from .values import clean_name
-from .voc import read_voc_once
 
 __all__ = ["register_custom"]
 
-_KEYS = {  # format -> key -> (type, required)
-    "coco": {"JSON": (str, True), "IMAGES": (str, True)},
-    "voc": {"ROOT": (str, True), "SPLIT": (str, True), "CLASSES": (list, False), "YEAR": (int, False)},
+logger = logging.getLogger(__name__)
+
+_AUTO = "auto"
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("NAME", "FORMAT", "ANNOTATIONS", "IMAGES", "SPLIT"), str),
+    **{"CLASSES": list, "YEAR": int, "ALLOW_OUTSIDE": bool},
 }
+_OTHER_NAMES = {"coco": {"JSON": "ANNOTATIONS"}, "lvis": {"JSON": "ANNOTATIONS"}, "voc": {"ROOT": "ANNOTATIONS"}}
 _MAY_BE_FALSE = ("YEAR", "ALLOW_OUTSIDE")
+_ALWAYS = ("NAME", "FORMAT", "ANNOTATIONS", "ALLOW_OUTSIDE")
 _registered: dict[str, dict[str, Any]] = {}  # by name, to tell a repeated registration from a name that is taken
 
 
-def register_custom(entries: Sequence[Mapping[str, Any]], key: str = "DATASETS.CUSTOM") -> list[str]:
+def register_custom(
+    entries: Sequence[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]], key: str = "DATASETS.CUSTOM"
+) -> list[str]:
     """Register the data sets of `cfg.DATASETS.CUSTOM`. Their files are read when a data set is used.
 
     Registering the same entries again has no effect.
 
     Args:
-        entries: mappings with NAME, FORMAT and the keys of the format. The format `coco` has JSON (the annotation file)
-            and IMAGES (the folder of the images). The format `voc` has ROOT (the folder with Annotations, ImageSets and
-            JPEGImages), SPLIT (a list in ImageSets/Main), CLASSES (class names in order; by default all names in the
-            folder, sorted) and YEAR (2007 selects the 11-point metric; default 2012). With ALLOW_OUTSIDE True, file
-            names and ids may lead outside of these folders. Paths are relative to the working directory.
+        entries: mappings with NAME, FORMAT and the keys of the format, or a mapping from names to such mappings without
+            NAME. ANNOTATIONS is the annotation file or the folder that holds the data set, and IMAGES the folder of the
+            images, which most formats find by themselves. SPLIT names a part of the data set (`voc`, `yolo`, `cvat`),
+            and CLASSES lists the class names in order for formats that do not (`voc`, `labelme`, `cvat`). FORMAT is a
+            key of `sn2fpn.data.formats.FORMATS`, or `auto` (the default) for the one that ANNOTATIONS looks like. In
+            the format `coco`, JSON is another name of ANNOTATIONS, as ROOT is in the format `voc`, whose YEAR 2007
+            selects the 11-point metric (default 2012). With ALLOW_OUTSIDE True, file names and ids may lead outside of
+            the folder of the images. Paths are relative to the working directory.
         key: the key that lists the entries, for messages.
 
     Returns:
         The names of the data sets.
 
     Raises:
-        UserError: a key is missing, unknown or of the wrong type, or another data set has the same name.
+        UserError: a key is missing, unknown or of the wrong type, another data set has the same name, or the format is
+            not recognised.
     """
-    for i, entry in enumerate(entries):
-        entry = _checked(entry, f"{key}[{i}]")
+    names = []
+    for i, given in enumerate(named_entries(entries, key)):
+        where = f"{key}[{i}]" if isinstance(entries, Sequence) else f"{key}.{given['NAME']}"
+        entry = _checked(given, where)
         name = entry["NAME"]
+        names.append(name)
         if _registered.get(name) == entry and name in DatasetCatalog:
             continue
         if name in DatasetCatalog:
-            raise UserError(f"{key}[{i}]: the NAME {name!r} is taken by another data set; choose another one")
-        with argument_names({"name": f"{key}[{i}]: NAME"}):
-            (_register_coco if entry["FORMAT"] == "coco" else _register_voc)(entry)
+            raise UserError(f"{where}: the NAME {name!r} is taken by another data set; choose another one")
+        with argument_names({"name": f"{where}: NAME"}):
+            _register(entry, where)
         _registered[name] = entry
-    return [entry["NAME"] for entry in entries]
+    return names
 
 
 def _checked(entry: Any, where: str) -> dict[str, Any]:
     """Return the entry as a plain dict whose keys are all known and have the right type."""
     if not isinstance(entry, Mapping):
         raise UserError(f"{where}: expected a mapping with NAME, FORMAT and paths, found {entry!r}")
-    entry = dict(entry)
-    data_format = entry.get("FORMAT")
-    if data_format not in _KEYS:
-        found = f"unknown FORMAT {data_format!r}" if "FORMAT" in entry else f"no FORMAT in {sorted(map(str, entry))}"
-        raise UserError(f"{where}: {found}{did_you_mean(str(data_format), _KEYS)}")
-    keys = {"NAME": (str, True), "FORMAT": (str, True), "ALLOW_OUTSIDE": (bool, False), **_KEYS[data_format]}
-    for key, value in entry.items():
-        if key not in keys:
-            raise UserError(f"{where}: unknown key {key!r} for format {data_format!r}{did_you_mean(key, keys)}")
-        expected = keys[key][0]
+    entry = {"FORMAT": _AUTO, **entry}
+    data_format = entry["FORMAT"]
+    if data_format not in (_AUTO, *FORMATS):
+        raise UserError(f"{where}: unknown FORMAT {data_format!r}{did_you_mean(str(data_format), (_AUTO, *FORMATS))}")
+    if data_format == _AUTO:  # a key that belongs to one format says which one it is
+        data_format = next((f for f, names in (("coco", "JSON"), ("voc", "ROOT")) if names in entry), _AUTO)
+    other = _OTHER_NAMES.get(data_format, {})
+    known = (*_ALWAYS, *(FORMATS[data_format].keys if data_format in FORMATS else _TYPES), *other)
+    for name, value in entry.items():
+        if name not in known:
+            raise UserError(f"{where}: unknown key {name!r} for format {data_format!r}{did_you_mean(name, known)}")
         if isinstance(value, tuple):
-            value = entry[key] = list(value)
-        if type(value) is not expected or not (value or key in _MAY_BE_FALSE):
-            raise UserError(f"{where}: {key}: expected a non-empty {expected.__name__}, found {value!r}")
-    missing = [key for key, (_, required) in keys.items() if required and key not in entry]
+            value = entry[name] = list(value)
+        expected = _TYPES[other.get(name, name)]
+        if type(value) is not expected or not (value or name in _MAY_BE_FALSE):
+            raise UserError(f"{where}: {name}: expected a non-empty {expected.__name__}, found {value!r}")
+    if len({other.get(name, name) for name in entry}) < len(entry):
+        raise UserError(f"{where}: {' and '.join(other)} and ANNOTATIONS are the same key; give one of them")
+    entry = {other.get(name, name): value for name, value in entry.items()}
+    missing = [name for name in ("NAME", "ANNOTATIONS") if name not in entry]
     if missing:
         raise UserError(f"{where} ({entry.get('NAME', 'unnamed')}): format {data_format!r} needs {', '.join(missing)}")
+    return entry | _clean_classes(entry, where)
+
+
+def _clean_classes(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
     classes = entry.get("CLASSES", [])
     cleaned = [clean_name(c) if isinstance(c, str) else "" for c in classes]
     if not all(cleaned) or len(set(cleaned)) != len(cleaned):
         raise UserError(f"{where}: CLASSES: expected different names, found {classes}")
-    return entry | {"CLASSES": cleaned} if cleaned else entry
+    return {"CLASSES": cleaned} if cleaned else {}
 
 
-def _register_coco(entry: dict[str, Any]) -> None:
-    outside = entry.get("ALLOW_OUTSIDE", False)
-    register_coco_instances(entry["NAME"], {}, entry["JSON"], entry["IMAGES"], allow_outside=outside)
-
-
-def _register_voc(entry: dict[str, Any]) -> None:
-    name, root, split = entry["NAME"], entry["ROOT"], entry["SPLIT"]
-
-    def load() -> Records:
-        return read_voc_once(root, split, entry.get("CLASSES"), name, allow_outside=entry.get("ALLOW_OUTSIDE", False))
-
-    DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(evaluator_type="pascal_voc", dirname=root, split=split, year=entry.get("YEAR", 2012))
+def _register(entry: dict[str, Any], where: str) -> None:
+    """Register a checked entry, whose format may have to be recognised."""
+    name, path = entry["NAME"], Path(entry["ANNOTATIONS"])
+    place = Place(entry["FORMAT"], path)
+    if place.format == _AUTO and path.exists():
+        place = _recognised(entry, where)
+    DatasetCatalog.register(name, lambda: _read(entry, place, where))
+    metadata = MetadataCatalog.get(name)
+    metadata.set(evaluator_type="pascal_voc" if place.format == "voc" else "coco")
+    if place.format == "coco":
+        metadata.set(json_file=str(place.annotations))
+        if "IMAGES" in entry:
+            metadata.set(image_root=entry["IMAGES"])
+    elif place.format == "voc":
+        metadata.set(dirname=str(path), split=entry.get("SPLIT"), year=entry.get("YEAR", 2012))
     if "CLASSES" in entry:
-        MetadataCatalog.get(name).set(thing_classes=list(entry["CLASSES"]))
+        metadata.set(thing_classes=list(entry["CLASSES"]))
+
+
+def _read(entry: dict[str, Any], place: Place, where: str) -> Records:
+    if place.format == _AUTO:  # when it was registered, there was no such file
+        place = _recognised(entry, where)
+    source = Source(
+        entry["NAME"],
+        place.annotations,
+        Path(entry["IMAGES"]) if "IMAGES" in entry else None,
+        None if place.split is not None else entry.get("SPLIT"),
+        tuple(entry["CLASSES"]) if "CLASSES" in entry else None,
+        entry.get("ALLOW_OUTSIDE", False),
+    )
+    names = {key: f"{where} ({entry['NAME']}): {key}" for key in _TYPES}
+    with argument_names(names):
+        return read_once(entry["NAME"], FORMATS[place.format].read, source)
+
+
+def _recognised(entry: Mapping[str, Any], where: str) -> Place:
+    """Return the format that the annotations of an entry look like.
+
+    Raises:
+        UserError: they look like none or several, or the entry has keys that are not for this format.
+    """
+    path, split = Path(entry["ANNOTATIONS"]), entry.get("SPLIT")
+    try:
+        places = recognise(path, split)
+    except UserError as e:
+        raise UserError(f"{where} ({entry['NAME']}): {e}") from None
+    formats = sorted({place.format for place in places})
+    if len(places) > 1:
+        found = ", ".join(f"{FORMATS[p.format].title} ({p.annotations})" for p in places)
+        advice = f"set FORMAT to {' or '.join(formats)}" if len(formats) > 1 else "name one of the files as ANNOTATIONS"
+        raise UserError(f"{where} ({entry['NAME']}): {path} can be {found}; {advice}")
+    place = places[0]
+    known = (*_ALWAYS, *FORMATS[place.format].keys, *(["SPLIT"] if place.split else []))
+    unknown = next((name for name in entry if name not in known), None)
+    if unknown is not None:
+        title = f"{path} is recognised as {FORMATS[place.format].title}"
+        raise UserError(f"{where} ({entry['NAME']}): {title}, which has no {unknown}{did_you_mean(unknown, known)}")
+    log_once(logger, f"{entry['NAME']}: {path} is recognised as {FORMATS[place.format].title} (FORMAT {place.format})")
+    return place

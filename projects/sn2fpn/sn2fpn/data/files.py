@@ -11,10 +11,10 @@ from typing import Any
 from ..errors import UserError, did_you_mean
 from .readings import depends_on
 
-__all__ = ["PictureFolder", "check_files_exist", "explain_missing", "find_missing", "path_inside"]
+__all__ = ["IMAGE_SUFFIXES", "PictureFolder", "check_files_exist", "explain_missing", "find_missing", "path_inside"]
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-_ENDINGS = (*_SUFFIXES, *map(str.upper, _SUFFIXES))  # of the names of image files, in the order of preference
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+_ENDINGS = (*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES))  # of the names of image files, in the order of preference
 _TRIED = 5  # number of missing files that a possible explanation is tried on
 _LISTED = 50  # number of folders in which a missing file is looked for
 _LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes that file systems allow

@@ -29,8 +29,8 @@ from ..atomic import atomic_path, atomic_write
 from ..command_line import CommandLineParser
 from ..errors import UserError
 from ..program import run_program
-from .coco import load_coco_json
 from .fingerprint import dataset_fingerprint
+from .formats.coco import load_coco_json
 
 __all__ = ["CLASS_SETS", "SPLITS", "build_photos", "main"]
 

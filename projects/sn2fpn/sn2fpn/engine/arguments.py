@@ -37,7 +37,7 @@ def default_argument_parser(epilog: str | None = None) -> CommandLineParser:
         epilog=epilog or _EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config-file", default="", metavar="FILE", help="YAML or Python configuration (required)")
+    parser.add_config_file("YAML or Python configuration (required)", default="")
     parser.add_argument(
         "--engine",
         choices=ENGINES,

@@ -6,12 +6,12 @@ import os
 import platform
 import subprocess
 from importlib import metadata
-from pathlib import Path
 
 import torch
 from tabulate import tabulate
 
 from .. import __version__
+from ..shipped import checkout
 
 __all__ = ["environment", "environment_summary"]
 
@@ -24,7 +24,7 @@ def environment() -> dict[str, str]:
         "Python": platform.python_version(),
         "platform": platform.platform(),
     }
-    for package in ("torch", "torchvision", "fvcore", "pycocotools", "numpy", "pillow", "detectron2"):
+    for package in ("torch", "torchvision", "pycocotools", "numpy", "pillow", "detectron2"):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -43,7 +43,9 @@ def environment_summary() -> str:
 
 def _commit() -> str:
     """Return the commit of this package's checkout, "abc1234" or "abc1234-dirty", or "" outside of a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    if (root := checkout()) is None:  # the environment may lie in a repository of the user's
+        return ""
+    git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         done = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):

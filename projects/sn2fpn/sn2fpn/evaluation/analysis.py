@@ -31,7 +31,7 @@ from .detections import DetectionEvaluator, ImageDetections
 from .error_split import ErrorSplit, Judgement, judge_image, split_errors
 from .hits import Hits, best_threshold, confusion_matrix, count_hits, draw_hits
 
-__all__ = ["Analysis", "analyse", "write_analysis"]
+__all__ = ["Analysis", "analyse", "main", "parser", "write_analysis"]
 
 logger = logging.getLogger(__name__)
 
@@ -162,10 +162,11 @@ def _draw_extremes(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return run_program(lambda: _run(_parser().parse_args(argv)))
+    return run_program(lambda: _run(parser().parse_args(argv)))
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> CommandLineParser:
+    """Return the parser of the command line."""
     parser = CommandLineParser(
         prog="python -m sn2fpn.evaluation.analysis",
         description="Show what a detector does right and wrong: kinds of errors, confusions, precision and pictures.",

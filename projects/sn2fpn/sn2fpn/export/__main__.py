@@ -11,7 +11,7 @@ import sys
 from ..command_line import CommandLineParser
 from ..program import run_program
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 _EXAMPLES = """
 examples:
@@ -29,7 +29,8 @@ exit codes: 0 done, 1 the file is written, but its detections differ from the mo
 """
 
 
-def _parser() -> CommandLineParser:
+def parser() -> CommandLineParser:
+    """Return the parser of the command line."""
     parser = CommandLineParser(
         prog="python -m sn2fpn.export",
         description="Write a trained detector to a file that other programs run without this package.",
@@ -37,7 +38,7 @@ def _parser() -> CommandLineParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="the configuration of the training, .yaml or .py")
+    parser.add_config_file("the configuration of the training, .yaml or .py", required=True)
     add("--weights", default="", metavar="FILE", help="the checkpoint (default: the one that the configuration names)")
     add("--format", required=True, choices=("onnx", "torch_export", "torchscript"), help="the format of the file")
     add("--output", required=True, metavar="FILE", help="the file to write, ending in .onnx, .pt2 or .pt")
@@ -61,7 +62,7 @@ def _parser() -> CommandLineParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code, see `--help`."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     return run_program(lambda: _export(args), debug=args.debug)
 
 

@@ -81,7 +81,7 @@ def _check(args: Any, path: Path) -> None:
             expected = f"expected {SMALLEST_SIDE} to {LARGEST_SIDE} pixels"
             raise UserError(f"--size {' '.join(map(str, args.size))}: {expected} for the {name}, found {side}")
     if args.evaluate and args.config_file.endswith(".py"):
-        raise UserError("--evaluate needs a YAML configuration; use train_net.py --eval-only for a Python one")
+        raise UserError("--evaluate needs a YAML configuration; use python train_net.py --eval-only for a Python one")
     if args.evaluate and args.size:
         raise UserError("--evaluate needs a file for images of any size; leave out --size")
     with storage_errors(path):  # now, because the export takes a while

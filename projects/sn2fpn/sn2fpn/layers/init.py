@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import torch
 from torch import nn
 
-with warnings.catch_warnings():
-    # fvcore compiles a loss with TorchScript on import, for which PyTorch warns. This project does not use that loss.
-    warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
-    from fvcore.nn.weight_init import c2_msra_fill, c2_xavier_fill
-
 __all__ = ["c2_msra_fill", "c2_xavier_fill", "kaiming_normal_per_group"]
+
+
+def c2_msra_fill(layer: nn.Conv2d | nn.Linear) -> None:
+    """Fill the weight as Caffe2's "MSRAFill" does, from N(0, 2 / fan_out), and zero the bias."""
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    _zero_bias(layer)
+
+
+def c2_xavier_fill(layer: nn.Conv2d | nn.Linear) -> None:
+    """Fill the weight as Caffe2's "XavierFill" does, uniformly in ±sqrt(3 / fan_in), and zero the bias."""
+    nn.init.kaiming_uniform_(layer.weight, a=1)
+    _zero_bias(layer)
 
 
 @torch.no_grad()
@@ -25,5 +31,9 @@ def kaiming_normal_per_group(conv: nn.Conv2d) -> None:
     """
     fan_out = conv.kernel_size[0] * conv.kernel_size[1] * conv.out_channels // conv.groups
     conv.weight.normal_(0.0, math.sqrt(2.0 / fan_out))
-    if conv.bias is not None:
-        conv.bias.zero_()
+    _zero_bias(conv)
+
+
+def _zero_bias(layer: nn.Module) -> None:
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

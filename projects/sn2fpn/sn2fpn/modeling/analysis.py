@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .detector import GeneralizedRCNN
 
-__all__ = ["PARTS", "Analysis", "analyze"]
+__all__ = ["PARTS", "Analysis", "analyze", "multiply_adds"]
 
 PARTS = {
     "trunk": ["backbone.bottom_up"],
@@ -106,6 +106,20 @@ def analyze(detector: GeneralizedRCNN, size: tuple[int, int]) -> Analysis:
     return Analysis((height, width), _parameters(detector), counter.flops, counter.activations, counter.uncounted)
 
 
+def multiply_adds(module: nn.Module, *inputs: Tensor) -> int:
+    """Return the multiply-adds of one call of a module, counted as in `analyze`. Only shapes are computed.
+
+    Args:
+        module: any module that needs no numbers, only shapes; it is left as it is.
+        *inputs: the tensors that it is called with, of which only shape and dtype count.
+    """
+    weights = {name: t.to("meta") for name, t in (*module.named_parameters(), *module.named_buffers())}
+    counter = _CostCounter("module")
+    with torch.no_grad(), counter:
+        torch.func.functional_call(module, weights, tuple(x.to("meta") for x in inputs))
+    return counter.flops["module"]
+
+
 def _count(detector: GeneralizedRCNN, shapes: list[tuple[int, ...]], device: torch.device | str) -> _CostCounter:
     """Call the parts of a detector with weights and inputs on a device, and return what was counted."""
     model = _LearnedParts(detector)
@@ -125,14 +139,18 @@ def _parameters(detector: nn.Module) -> dict[str, int]:
 
 
 class _CostCounter(TorchDispatchMode):
-    """A context that counts the operators of torch that run inside, for the part whose module is being called."""
+    """A context that counts the operators of torch that run inside, for the part whose module is being called.
 
-    def __init__(self) -> None:
+    Args:
+        *whole: the name of a part that everything belongs to which is in no other part.
+    """
+
+    def __init__(self, *whole: str) -> None:
         super().__init__()
-        self.flops = dict.fromkeys(PARTS, 0)
-        self.activations = dict.fromkeys(PARTS, 0)
+        self.flops = dict.fromkeys([*PARTS, *whole], 0)
+        self.activations = dict.fromkeys([*PARTS, *whole], 0)
         self.uncounted: Counter[str] = Counter()
-        self._active: list[str] = []  # the parts whose modules are being called, the innermost last
+        self._active = list(whole)  # the parts whose modules are being called, the innermost last
 
     @contextmanager
     def of_parts(self, detector: nn.Module) -> Iterator[None]:

@@ -12,7 +12,7 @@ from ..command_line import CommandLineParser
 from ..errors import UserError
 from ..program import run_program
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 _EXAMPLES = """
 examples:
@@ -32,16 +32,15 @@ signal N (130 after Ctrl-C), which keeps what is done
 """
 
 
-def _parser() -> CommandLineParser:
+def parser() -> CommandLineParser:
+    """Return the parser of the command line."""
     parser = CommandLineParser(
         prog="python -m sn2fpn.predict",
         description="Detect objects in pictures and videos with a trained model.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--config-file", required=True, metavar="FILE", help="the configuration of the training, .yaml or .py"
-    )
+    parser.add_config_file("the configuration of the training, .yaml or .py", required=True)
     parser.add_argument(
         "--weights", default="", metavar="FILE", help="the checkpoint (default: the one that the configuration names)"
     )
@@ -113,7 +112,7 @@ def _add_detection(parser: CommandLineParser) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code, see `--help`."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     return run_program(lambda: _predict(args), debug=args.debug)
 
 

@@ -10,7 +10,7 @@ from ..command_line import CommandLineParser
 from ..program import run_program
 from .arguments import add_features, add_merge, add_pack, add_report, add_run
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 # name -> (the function that adds its flags, the module that runs it, help)
 _COMMANDS = {
@@ -46,6 +46,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int | None:
+    args = parser().parse_args(argv)
+    return import_module(f".{args.module}", __package__).main(args)  # only the chosen command's module is imported
+
+
+def parser() -> CommandLineParser:
+    """Return the parser of the command line."""
     parser = CommandLineParser(
         prog="python -m sn2fpn.study",
         epilog=_EXAMPLES,
@@ -54,12 +60,11 @@ def _run(argv: list[str]) -> int | None:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (add_arguments, module, words) in _COMMANDS.items():
-        command = commands.add_parser(name, help=words, description=words)
+        command = commands.add_parser(name, prog=f"python -m sn2fpn.study {name}", help=words, description=words)
         add_arguments(command)
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         command.set_defaults(module=module)
-    args = parser.parse_args(argv)
-    return import_module(f".{args.module}", __package__).main(args)  # only the chosen command's module is imported
+    return parser
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..command_line import CommandLineParser
 from .archive import ENDING
 from .run import STEP_NAMES
 
@@ -14,7 +15,8 @@ __all__ = ["add_features", "add_merge", "add_pack", "add_report", "add_run"]
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `study run`."""
     add, number = parser.add_argument, {"type": int, "default": 1, "metavar": "N"}
-    add("study", metavar="FILE", help="study file, e.g. studies/quick_shapes.yaml")
+    study = "study file, e.g. studies/quick_shapes.yaml, or a name from `sn2fpn configs list`"
+    add("study", metavar="FILE", help=study)
     output = "folder in which the study's own folder is made (default %(default)s)"
     add("--output", default="output/studies", metavar="FOLDER", help=output)
     dry_run = "check all configurations, build every variant and print its costs, but train nothing"
@@ -91,12 +93,12 @@ def add_merge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="PATH", help=output)
 
 
-def add_features(parser: argparse.ArgumentParser) -> None:
+def add_features(parser: CommandLineParser) -> None:
     """Add the arguments of `study features`."""
-    add, files = parser.add_argument, {"nargs": "+", "metavar": "FILE"}
-    add("--config-file", required=True, **files, help="configurations (.yaml or .py) of the models to compare")
+    add = parser.add_argument
+    parser.add_config_file("configurations (.yaml or .py) of the models to compare", required=True, nargs="+")
     weights = "a checkpoint for each configuration (default: those that the configurations name)"
-    add("--weights", default=[], **files, help=weights)
+    add("--weights", default=[], nargs="+", metavar="FILE", help=weights)
     images = "images, folders or patterns; - reads such names from standard input, one per line"
     add("--input", required=True, nargs="+", metavar="PATH", help=images)
     annotations = "COCO file with the objects of the images; without it, measures that need objects are left out"

@@ -8,7 +8,11 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from fvcore.common.param_scheduler import (
+from torch.optim.lr_scheduler import LRScheduler
+
+from ...errors import ArgumentError, UserError, argument_names, check_choice
+from ...ranges import check_count, check_number
+from .functions import (
     CompositeParamScheduler,
     ConstantParamScheduler,
     CosineParamScheduler,
@@ -17,10 +21,6 @@ from fvcore.common.param_scheduler import (
     ParamScheduler,
     StepWithFixedGammaParamScheduler,
 )
-from torch.optim.lr_scheduler import LRScheduler
-
-from ...errors import ArgumentError, UserError, argument_names, check_choice
-from ...ranges import check_count, check_number
 
 __all__ = ["LRMultiplier", "build_lr_scheduler", "build_multiplier", "check_steps", "multi_step", "with_warmup"]
 
@@ -58,7 +58,7 @@ class LRMultiplier(LRScheduler):
 
 
 class _WithEnd(ParamScheduler):
-    """A function of the progress that has a value at the end of the run, too, where some functions of fvcore fail.
+    """A function of the progress that has a value at the end of the run, too, where some of fvcore's functions fail.
 
     At the end it takes the value before the end.
     """

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...config import CfgNode
 from ...errors import ArgumentError, UserError, argument_names, check_choice, keys_of
+from ...precision import no_grad_between
 from ...ranges import check_count, check_each, check_number
 from ...structures import Boxes, ImageList, Instances, ShapeSpec, pairwise_iou
 from ..box_coding import BoxCoder
@@ -129,7 +130,7 @@ class RPN(nn.Module):
         """
         maps = [features[name] for name in self.in_features]
         anchors = self.anchor_generator(maps)
-        with torch.no_grad():  # The later stages treat proposals as constants.
+        with no_grad_between() if self.training else torch.no_grad():  # The later stages take proposals as constants.
             top = self.rpn_head.best(maps, self.pre_nms_topk[0 if self.training else 1])
             proposals = top_proposals(
                 anchors,

@@ -14,6 +14,7 @@ from typing import Any
 
 import submitit
 
+from ...command_line import train_command
 from ...locks import is_locked
 from ...program import StopSignals
 from ..folder import CellFolder, State
@@ -46,7 +47,7 @@ class CellJob:
         study = Study.load(self.study_file, trust=True)  # the command that made the job has checked it
         cell = study.cells[self.index]
         arguments = study.training_arguments(cell, CellFolder(self.folder, cell).path, self.num_gpus)
-        print(shlex.join(["python", "train_net.py", *arguments]))
+        print(shlex.join([*train_command(), *arguments]))
         if self.runner is not None:
             os.setpgid(0, 0)  # the terminal's Ctrl-C then reaches the runner alone, which stops its jobs once
             threading.Thread(target=_stop_without, args=(self.runner,), daemon=True).start()

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from ...command_line import train_command
 from ...engine import environment, main
 from ...errors import UserError
 from ...locks import locked
@@ -70,7 +71,7 @@ def _save_identity(study: Study, place: CellFolder, arguments: list[str]) -> Non
     cell, before, found, now = place.cell, place.identity(), environment(), _now()
     identity = _about(cell) | {
         "overrides": study.overrides(cell.variant, cell.seed),
-        "command": ["python", "train_net.py", *arguments],
+        "command": [*train_command(), *arguments],
         "commit": found.pop("commit"),
         "versions": found,
         "host": socket.gethostname(),

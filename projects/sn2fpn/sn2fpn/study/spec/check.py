@@ -10,9 +10,10 @@ import yaml
 from ...config import CfgNode
 from ...data import register_custom
 from ...engine import default_argument_parser, prepare
-from ...errors import UserError, check_choice, did_you_mean, nearby_files
+from ...errors import UserError, check_choice, did_you_mean
 from ...evaluation import score_names
 from ...pyramids import PYRAMIDS, backbone_names
+from ...shipped import nearby_names
 from ..folder import CellFolder
 from .study import Cell, Study, Variant
 from .syntax import DEFAULT_METRICS, flatten
@@ -27,7 +28,7 @@ def check_study(study: Study, folder: Path, num_gpus: int = 1) -> None:
     """Read the configuration of every variant as its training will; a UserError says where the first mistake is."""
     study.import_files()
     if not study.base.is_file():
-        raise UserError(f"{study.path}: BASE: no such file {study.base}{nearby_files(study.base, '*.y*ml')}")
+        raise UserError(f"{study.path}: BASE: no such file {study.base}{nearby_names(study.base, 'configs', '*.y*ml')}")
     for variant in study.variants:
         _check_variant(study, variant, folder, num_gpus)
     if study.tune:

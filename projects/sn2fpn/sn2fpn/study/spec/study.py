@@ -14,6 +14,7 @@ import yaml
 from ...atomic import atomic_write
 from ...config import CfgNode, get_cfg
 from ...errors import UserError, did_you_mean
+from ...shipped import find_file
 from ...trust import check_own
 from .questions import Question, read_questions
 from .syntax import flatten, nest, read_yaml
@@ -50,11 +51,11 @@ class Study:
 
     @classmethod
     def load(cls, path: str | Path, trust: bool = False) -> Study:
-        """Read a study file, or the `study.yaml` in a study's folder. No code is run.
+        """Read a study file, the `study.yaml` in a study's folder, or a study of this package by name. No code is run.
 
         A UserError names the key at fault. `check_study` checks the files and the configurations that it refers to.
         """
-        path = Path(path)
+        path = find_file(path, "studies")
         raw = read_yaml(path)
         name = raw["NAME"] or path.stem
         if problem := folder_name_problem(name):
@@ -74,7 +75,7 @@ class Study:
         return cls(
             name=name,
             path=path,
-            base=_beside(path, raw["BASE"]),
+            base=_normal(find_file(raw["BASE"], "configs", path.parent)),
             settings=flatten(raw["SET"]),
             axes=axes,
             exclude=exclude,
@@ -83,7 +84,7 @@ class Study:
             baseline=baseline,
             metrics=tuple(raw["METRICS"]),
             engine=raw["ENGINE"],
-            imports=tuple(_beside(path, file) for file in raw["IMPORTS"]),
+            imports=tuple(_normal(path.parent / Path(file).expanduser()) for file in raw["IMPORTS"]),
             questions=read_questions(raw["QUESTIONS"], names, baseline.name, f"{path}: QUESTIONS"),
             tune=dict(raw["TUNE"]),
             tune_sets=tuple(raw["TUNE_SETS"]),
@@ -169,8 +170,8 @@ class Study:
             yaml.safe_dump(content, file, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
 
 
-def _beside(path: Path, file: str) -> Path:
-    return Path(os.path.normpath(path.parent / Path(file).expanduser()))
+def _normal(path: Path) -> Path:
+    return Path(os.path.normpath(path))
 
 
 def _refuse_own_keys(keys: Mapping[str, Any], where: str) -> None:

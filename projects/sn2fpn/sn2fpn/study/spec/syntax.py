@@ -8,9 +8,10 @@ from typing import Any
 
 import yaml
 
-from ...config.node import UniqueKeyLoader
+from ...config.files import UniqueKeyLoader
 from ...engine import ENGINES
-from ...errors import UserError, did_you_mean, nearby_files
+from ...errors import UserError, did_you_mean
+from ...shipped import nearby_names
 
 __all__ = ["DEFAULT_METRICS", "flatten", "nest", "read_yaml"]
 
@@ -41,7 +42,7 @@ _WORDS = {str: "text", dict: "key: value pairs", list: "a list", int: "whole num
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the values of all keys of a study file, with defaults for others; a UserError names the mistake."""
     if not path.is_file():
-        raise UserError(f"study file not found: {path}{nearby_files(path, '*.y*ml')}")
+        raise UserError(f"study file not found: {path}{nearby_names(path, 'studies', '*.y*ml')}")
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeyLoader)
     except yaml.constructor.ConstructorError as e:

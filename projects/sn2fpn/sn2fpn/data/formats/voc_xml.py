@@ -6,18 +6,18 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from ..errors import UserError
-from .problems import Unusable
-from .readings import depends_on
-from .values import clean_name, read_flag, read_whole
+from ...errors import UserError
+from ..problems import Unusable
+from ..readings import depends_on
+from ..values import clean_name, read_flag, read_whole
+from .found import Found, FoundObject
 
-__all__ = ["VocObject", "count_ignored", "parse_xml", "read_objects", "read_size", "text_of"]
+__all__ = ["count_ignored", "parse_xml", "read_objects", "read_size", "text_of"]
 
 _KNOWN = {  # elements of VOC and of common tools that hold no objects, by the element that contains them
     "annotation": {"folder", "filename", "path", "source", "owner", "size", "segmented", "object"},
@@ -26,14 +26,6 @@ _KNOWN = {  # elements of VOC and of common tools that hold no objects, by the e
         *("deleted", "verified", "date", "id", "attributes", "confidence", "score"),
     },
 }
-
-
-class VocObject(NamedTuple):
-    """One object of an XML file."""
-
-    name: str
-    box: tuple[float, ...]  # 0-based (x1, y1, x2, y2)
-    difficult: bool
 
 
 def parse_xml(path: Path) -> Element:
@@ -58,14 +50,14 @@ def parse_xml(path: Path) -> Element:
     return tree
 
 
-def read_size(tree: Element) -> tuple[int, int] | None:
-    """Return the (height, width) of the image, or None if the file does not give positive integers."""
+def read_size(tree: Element) -> tuple[int, int]:
+    """Return the (height, width) of the image, with 0 for what is not a whole number."""
     size = tree.find("size")
     height, width = (0 if size is None else read_whole(text_of(size, key)) or 0 for key in ("height", "width"))
-    return (height, width) if height > 0 and width > 0 else None
+    return height, width
 
 
-def read_objects(tree: Element) -> Iterator[tuple[str, VocObject | Unusable]]:
+def read_objects(tree: Element) -> Iterator[Found]:
     """Yield every object with a label for messages; an object with several boxes becomes one object per box.
 
     An object that has no valid box is yielded as the reason.
@@ -78,7 +70,7 @@ def read_objects(tree: Element) -> Iterator[tuple[str, VocObject | Unusable]]:
             yield label, Unusable("without a box", "it has no bndbox")
         for j, box in enumerate(boxes, 1):
             try:
-                found: VocObject | Unusable = VocObject(name, _box(box), _difficult(element))
+                found: FoundObject | Unusable = FoundObject(name, _box(box), flags={"difficult": _difficult(element)})
             except Unusable as e:
                 found = e
             yield label if len(boxes) == 1 else f"{label}, box {j}", found
@@ -97,9 +89,9 @@ def text_of(element: Element, tag: str) -> str | None:
     return clean_name(element.findtext(tag) or "") or None
 
 
-def _difficult(element: Element) -> bool:
+def _difficult(element: Element) -> int:
     try:
-        return read_flag(text_of(element, "difficult"), "difficult")
+        return int(read_flag(text_of(element, "difficult"), "difficult"))
     except ValueError as e:
         raise Unusable("with an unclear difficult", str(e)) from None
 

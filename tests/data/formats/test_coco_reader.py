@@ -10,7 +10,7 @@ import pytest
 from pycocotools import mask as mask_api
 
 from sn2fpn.data import MetadataCatalog, build_train_loader, get_dataset_dicts
-from sn2fpn.data.coco import load_coco_json
+from sn2fpn.data.formats.coco import load_coco_json
 from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.structures import BoxMode
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sn2fpn.data.voc import find_voc_classes, load_voc_instances
+from sn2fpn.data.formats.voc import find_voc_classes, load_voc_instances
 from sn2fpn.errors import UserError
 from sn2fpn.structures import BoxMode
 

@@ -6,15 +6,29 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from .files import path_inside
-from .images import read_image_size
-from .masks import MAX_PIXELS
-from .problems import Problems
-from .records import DatasetDicts
-from .values import read_whole
+from ...errors import UserError
+from ..files import path_inside
+from ..images import read_image_size
+from ..masks import MAX_PIXELS
+from ..problems import Problems
+from ..records import DatasetDicts
+from ..values import read_whole
 
-__all__ = ["CocoImages"]
+__all__ = ["LVIS_KEYS", "CocoImages", "file_name_of"]
+
+LVIS_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
+"""What LVIS says about an image: classes that it surely lacks, and classes that are not marked on all their objects."""
+
+
+def file_name_of(image: dict[str, Any]) -> str | None:
+    """Return the name of an image's file, or None if there is none.
+
+    LVIS gives an address instead, whose last two parts are the folder and the file.
+    """
+    name, url = image.get("file_name"), image.get("coco_url")
+    if not name and isinstance(url, str):
+        name = "/".join(url.split("/")[-2:])
+    return name if isinstance(name, str) and name else None
 
 
 class CocoImages:
@@ -67,9 +81,9 @@ class CocoImages:
         return [self._records[i] for i in order if self._records[i] is not None]
 
     def _check_id(self, image_id: int | str | None, image: dict[str, Any], label: str) -> None:
-        file_name = image.get("file_name")
-        if image_id is None or not isinstance(file_name, str) or not file_name:
-            found = f"id {image.get('id')!r}, file_name {file_name!r}"
+        file_name = file_name_of(image)
+        if image_id is None or file_name is None:
+            found = f"id {image.get('id')!r}, file_name {image.get('file_name')!r}"
             raise ValueError(f"{label} needs 'id' and 'file_name', found {found}")
         if image_id in self._records:
             other = self._records[image_id] or {"file_name": "an image that is refused"}
@@ -91,7 +105,7 @@ class CocoImages:
         """Convert one image. A ValueError says why it is unusable."""
         label = f"image {image_id!r}"
         try:
-            file_name = path_inside(self._root, image["file_name"], self._allow_outside)
+            file_name = path_inside(self._root, file_name_of(image) or "", self._allow_outside)
         except ValueError as e:
             raise ValueError(f"{label}: {e}") from None
         height, width = (read_whole(image.get(key)) or 0 for key in ("height", "width"))
@@ -103,7 +117,8 @@ class CocoImages:
                 raise ValueError(f"{label} has {found}, and its size cannot be read from the image: {e}") from None
         if height * width > MAX_PIXELS:
             raise ValueError(f"{label} has {width}x{height} pixels, expected at most {MAX_PIXELS}")
-        return {"file_name": file_name, "height": height, "width": width, "image_id": image_id}
+        more = {key: image[key] for key in LVIS_KEYS if key in image}
+        return {"file_name": file_name, "height": height, "width": width, "image_id": image_id, **more}
 
 
 def _image_id(value: Any) -> int | str | None:

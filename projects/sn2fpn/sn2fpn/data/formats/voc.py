@@ -1,31 +1,33 @@
-"""The reader of Pascal VOC folders (`Annotations/`, `ImageSets/Main/`, `JPEGImages/`), which returns data set dicts."""
+"""The reader of Pascal VOC's XML files, in VOC's folders or beside their images, which returns data set dicts."""
 
 from __future__ import annotations
 
-import logging
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from ..errors import UserError, did_you_mean
-from ..structures import BoxMode
-from .catalog import DatasetCatalog, DatasetDicts, MetadataCatalog
-from .coco_objects import clip_box
-from .files import PictureFolder, path_inside
-from .images import read_image_size
-from .masks import MAX_PIXELS
-from .plausible import find_doubts
-from .problems import BUILT_IN_HINT, Problems, Unusable, log_once
-from .readings import depends_on, read_once
-from .records import Records
-from .voc_xml import VocObject, count_ignored, parse_xml, read_objects, read_size, text_of
+from ...errors import UserError, did_you_mean
+from ..catalog import DatasetCatalog, MetadataCatalog
+from ..files import PictureFolder, path_inside
+from ..problems import BUILT_IN_HINT, Problems
+from ..readings import depends_on, read_once
+from ..records import DatasetDicts, Records
+from .found import add_objects, check_size, finish
+from .source import CLASS_LIST, Source, choose_split, read_class_list, read_text
+from .voc_xml import count_ignored, parse_xml, read_objects, read_size, text_of
 
-__all__ = ["VOC_CLASSES", "find_voc_classes", "load_voc_instances", "read_voc_once", "register_pascal_voc"]
-
-logger = logging.getLogger(__name__)
+__all__ = [
+    "VOC_CLASSES",
+    "find_splits",
+    "find_voc_classes",
+    "load_voc_instances",
+    "read_voc",
+    "read_voc_once",
+    "register_pascal_voc",
+]
 
 VOC_CLASSES = (
     "aeroplane",
@@ -109,38 +111,8 @@ def load_voc_instances(
         UserError: the list is missing, an XML file is missing or broken, an id leads outside of the folders, or no
             object of the split is usable.
     """
-    root = Path(dirname)
-    class_ids = {c: i for i, c in enumerate(class_names)}
-    records: DatasetDicts = []
-    ignored = Counter[str]()
-    with Problems(f"data set {dataset_name or f'{root.name} {split}'!r}") as problems:
-        pictures = PictureFolder(root / "JPEGImages", allow_outside)
-        for file_id in _read_split(root, split):
-            xml_file = root / "Annotations" / f"{file_id}.xml"
-            try:
-                path_inside(root / "Annotations", f"{file_id}.xml", allow_outside)
-                tree = parse_xml(xml_file)
-                record = _image(tree, pictures.find(file_id, text_of(tree, "filename")), file_id)
-            except ValueError as e:
-                problems.refuse(xml_file, str(e).removeprefix(f"{xml_file}: "))
-                continue
-            record["annotations"] = _annotations(tree, record, xml_file, class_ids, problems)
-            ignored += count_ignored(tree)
-            records.append(record)
-        if ignored:
-            shown = ", ".join(f"{tag!r} ({count})" for tag, count in ignored.most_common(5))
-            problems.remark(root / "Annotations", f"XML elements that are not read: {shown}", is_note=True)
-        for doubt in find_doubts(records):
-            problems.remark(root, doubt)
-    kept = sum(len(r["annotations"]) for r in records)
-    if problems.objects and not kept:
-        raise UserError(
-            f"{root}, split {split!r}: none of its {problems.objects} objects is usable with the classes "
-            f"{', '.join(class_names)}; check that these are the classes of this data set"
-        )
-    found = f"{len(records)} images, {kept} objects, {len(class_ids)} classes"
-    log_once(logger, f"{root} {split}: {found}")
-    return records
+    root, name = Path(dirname), dataset_name or f"{Path(dirname).name} {split}"
+    return _read_files(Source(name, root, split=split, allow_outside=allow_outside), class_names)
 
 
 def read_voc_once(
@@ -153,28 +125,81 @@ def read_voc_once(
 ) -> Records:
     """Read one split of a VOC folder unless this process has read it already; see `load_voc_instances` and `read_once`.
 
-    The metadata of the data set receive the classes, which are those of `find_voc_classes` if `class_names` is None.
+    The classes are those of `read_voc` if `class_names` is None.
     """
     classes = tuple(class_names) if class_names else None
-    return read_once(dataset_name, _read_voc, Path(dirname), split, classes, dataset_name, allow_outside)
+    source = Source(dataset_name, Path(dirname), split=split, classes=classes, allow_outside=allow_outside)
+    return read_once(dataset_name, read_voc, source)
 
 
-def _read_voc(
-    root: Path, split: str, class_names: Sequence[str] | None, dataset_name: str, allow_outside: bool
-) -> tuple[DatasetDicts, dict[str, Any]]:
-    """Return data set dicts, and the classes as metadata."""
-    classes = list(class_names or find_voc_classes(root))
-    records = load_voc_instances(root, split, classes, dataset_name, allow_outside=allow_outside)
-    return records, {"thing_classes": classes}
+def read_voc(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
+    """Return data set dicts, and the classes as metadata; see `load_voc_instances`.
+
+    Args:
+        source: its `annotations` are VOC's folder, of which it needs the `split`, or a folder of XML files. These have
+            their images in `images`, or else beside them. Without `classes`, the classes are the lines of the file
+            `classes.txt` in the folder, or else all names in the folder, sorted.
+    """
+    listed = source.classes or read_class_list(source.annotations / CLASS_LIST)
+    classes = list(listed or find_voc_classes(source.annotations))
+    return _read_files(source, classes), {"thing_classes": classes}
+
+
+def _read_files(source: Source, class_names: Sequence[str]) -> DatasetDicts:
+    """Return data set dicts with the classes of `class_names`."""
+    annotations, pictures, ids = _layout(source)
+    class_ids = {c: i for i, c in enumerate(class_names)}
+    records: DatasetDicts = []
+    ignored = Counter[str]()
+    with Problems(f"data set {source.name!r}") as problems:
+        for file_id in ids:
+            xml_file = annotations / f"{file_id}.xml"
+            try:
+                path_inside(annotations, f"{file_id}.xml", source.allow_outside)
+                tree = parse_xml(xml_file)
+                record = _image(tree, pictures.find(file_id, text_of(tree, "filename")), file_id)
+            except ValueError as e:
+                problems.refuse(xml_file, str(e).removeprefix(f"{xml_file}: "))
+                continue
+            add_objects(record, read_objects(tree), class_ids, xml_file, problems)
+            ignored += count_ignored(tree)
+            records.append(record)
+        if ignored:
+            shown = ", ".join(f"{tag!r} ({count})" for tag, count in ignored.most_common(5))
+            problems.remark(annotations, f"XML elements that are not read: {shown}", is_note=True)
+        finish(records, problems, source, class_names)
+    return records
+
+
+def _layout(source: Source) -> tuple[Path, PictureFolder, list[str]]:
+    """Return the folder of the XML files, the images, and the ids of the files to read."""
+    root = source.annotations
+    if _is_plain(root):
+        depends_on(root)
+        ids = sorted(path.stem for path in root.glob("*.xml"))
+        return root, PictureFolder(source.images or root, source.allow_outside), ids
+    split = choose_split(source, find_splits(root))
+    return root / "Annotations", PictureFolder(root / "JPEGImages", source.allow_outside), _read_split(root, split)
+
+
+def _is_plain(root: Path) -> bool:
+    """Return whether a folder holds XML files instead of VOC's folders."""
+    return not (root / "ImageSets").is_dir() and next(root.glob("*.xml"), None) is not None
+
+
+def find_splits(root: Path) -> list[str]:
+    """Return the names of the lists in `ImageSets/Main` of a VOC folder, without the lists of single classes."""
+    names = sorted(path.stem for path in (root / "ImageSets" / "Main").glob("*.txt"))
+    return [name for name in names if not any(name.endswith(f"_{other}") for other in names)]
 
 
 def find_voc_classes(dirname: str | Path) -> list[str]:
     """Return the sorted class names of all objects in a VOC folder, so that all splits share one list of classes.
 
     Raises:
-        UserError: there is no folder `Annotations`, a file is broken, or there is no object.
+        UserError: there is no folder `Annotations` and no XML file, a file is broken, or there is no object.
     """
-    folder = Path(dirname) / "Annotations"
+    folder = Path(dirname) if _is_plain(Path(dirname)) else Path(dirname) / "Annotations"
     if not folder.is_dir():
         raise UserError(f"{folder}: folder of the VOC annotations does not exist")
     found: set[str] = set()
@@ -198,10 +223,7 @@ def _read_split(root: Path, split: str) -> list[str]:
         splits = [p.stem for p in path.parent.glob("*.txt")]
         hint = did_you_mean(split, splits) if splits else BUILT_IN_HINT
         raise UserError(f"{path}: list of the VOC split does not exist{hint}")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()  # -sig: some editors put a mark before the text
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"{path}: the list is not readable as UTF-8 text: {e}") from None
+    lines = read_text(path).splitlines()
     ids = [_split_id(line.strip(), root / "Annotations") for line in lines if line.strip()]
     if not ids:
         raise UserError(f"{path}: the list is empty")
@@ -225,44 +247,5 @@ def _split_id(line: str, annotations: Path) -> str:
 
 def _image(tree: Element, file_name: str, file_id: str) -> dict[str, Any]:
     """Return the data set dict of an image without its annotations."""
-    height, width = read_size(tree) or read_image_size(file_name)
-    if height * width > MAX_PIXELS:
-        raise ValueError(f"size is {width}x{height} pixels, expected at most {MAX_PIXELS}")
+    height, width = check_size(*read_size(tree), file_name)
     return {"file_name": file_name, "image_id": file_id, "height": height, "width": width}
-
-
-def _annotations(
-    tree: Element, record: Mapping[str, Any], xml_file: Path, class_ids: Mapping[str, int], problems: Problems
-) -> list[dict[str, Any]]:
-    annotations = []
-    height, width = record["height"], record["width"]
-    for label, found in read_objects(tree):
-        problems.objects += 1
-        try:
-            class_id, box, difficult = _known(found, class_ids)
-            clipped = clip_box(box, height, width)
-        except Unusable as e:
-            problems.leave_out(xml_file, label, e)
-            continue
-        if clipped != box:
-            beyond = f"box {list(box)} reaches beyond the {width}x{height} image and is clipped to {list(clipped)}"
-            problems.change(xml_file, f"{label}: {beyond}", "with a clipped box")
-        annotations.append(
-            {
-                "category_id": class_id,
-                "bbox": [float(v) for v in clipped],
-                "bbox_mode": BoxMode.XYXY_ABS,
-                "difficult": int(difficult),
-            }
-        )
-    return annotations
-
-
-def _known(found: VocObject | Unusable, class_ids: Mapping[str, int]) -> tuple[int, tuple[float, ...], bool]:
-    """Return the class id, the box and the flag of an object. An Unusable says why it is left out."""
-    if isinstance(found, Unusable):
-        raise found
-    if found.name not in class_ids:
-        unknown = f"unknown class {found.name or None!r}{did_you_mean(found.name, class_ids)}"
-        raise Unusable("of an unknown class", unknown)
-    return class_ids[found.name], found.box, found.difficult

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, nearby_files
-from .catalog import DatasetCatalog, DatasetDicts, MetadataCatalog
-from .coco_images import CocoImages
+from ...errors import ArgumentError, UserError
+from ..catalog import DatasetCatalog, DatasetDicts, MetadataCatalog
+from ..plausible import find_doubts
+from ..problems import Problems, Unusable, log_once
+from ..readings import read_once
+from ..records import Records, paused_collection
+from ..values import clean_name, read_whole
+from .coco_images import LVIS_KEYS, CocoImages, file_name_of
 from .coco_objects import convert_annotation
-from .plausible import find_doubts
-from .problems import BUILT_IN_HINT, Problems, Unusable, log_once
-from .readings import depends_on, read_once
-from .records import Records, paused_collection
-from .values import clean_name, read_whole
+from .json_file import list_of_objects, read_json
+from .source import Source
 
-__all__ = ["load_coco_json", "read_categories", "read_coco_once", "register_coco_instances"]
+__all__ = ["load_coco_json", "read_categories", "read_coco", "read_coco_once", "read_lvis", "register_coco_instances"]
 
 logger = logging.getLogger(__name__)
+
+_FILE = "a COCO instances file"
 
 
 def register_coco_instances(
@@ -69,8 +73,11 @@ def load_coco_json(
         UserError: the file is missing or truncated, a part is missing or wrong, ids of images or categories repeat, or
             a file name leads outside of `image_root`.
     """
+    source = Source(
+        dataset_name or Path(json_file).name, Path(json_file), Path(image_root), allow_outside=allow_outside
+    )
     with paused_collection():
-        records, metadata = _read_coco(Path(json_file), Path(image_root), dataset_name, allow_outside)
+        records, metadata = read_coco(source)
     if dataset_name is not None:
         MetadataCatalog.get(dataset_name).set(**metadata)
     return records
@@ -80,20 +87,48 @@ def read_coco_once(
     json_file: str | Path, image_root: str | Path, dataset_name: str, *, allow_outside: bool = False
 ) -> Records:
     """Read a COCO instances file unless this process has read it already; see `load_coco_json` and `read_once`."""
-    return read_once(dataset_name, _read_coco, Path(json_file), Path(image_root), dataset_name, allow_outside)
+    source = Source(dataset_name, Path(json_file), Path(image_root), allow_outside=allow_outside)
+    return read_once(dataset_name, read_coco, source)
 
 
-def _read_coco(
-    path: Path, image_root: Path, dataset_name: str | None, allow_outside: bool
-) -> tuple[DatasetDicts, dict[str, Any]]:
-    """Return data set dicts, and the class names and the mapping of ids as metadata; see `load_coco_json`."""
-    content = _read_json(path)
-    images = _part(content, "images", path)
-    annotations = _part(content, "annotations", path) if "annotations" in content else None
-    id_map, names = _categories(_part(content, "categories", path), path)
+def read_coco(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
+    """Return data set dicts, and the class names and the mapping of ids as metadata; see `load_coco_json`.
+
+    Args:
+        source: its `annotations` are the file. Without `images`, the folder of the images is the first one of those
+            near the file that has the first image.
+    """
+    path = source.annotations
+    return _convert(source, read_json(path, "a COCO file, which is an object with images, annotations and categories"))
+
+
+def read_lvis(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
+    """Return the data set dicts and the metadata of an LVIS file as `read_coco` does.
+
+    The data set dicts have LVIS's `neg_category_ids` and `not_exhaustive_category_ids`, in the ids of the file. Images
+    without a `file_name` are found by the last two parts of their `coco_url`, such as "val2017/000000397133.jpg".
+
+    Raises:
+        UserError: see `load_coco_json`; or no image has `neg_category_ids`.
+    """
+    path = source.annotations
+    content = read_json(path, "an LVIS file, which is an object with images, annotations and categories")
+    if not any(LVIS_KEYS[0] in image for image in list_of_objects(content, "images", path, _FILE)):
+        raise UserError(f"{path}: no image has {LVIS_KEYS[0]!r}, which LVIS files have; use FORMAT coco")
+    records, metadata = _convert(source, content)
+    log_once(logger, f"{path}: LVIS files are evaluated by COCO's metric, which counts unchecked classes as absent")
+    return records, metadata
+
+
+def _convert(source: Source, content: dict[str, Any]) -> tuple[DatasetDicts, dict[str, Any]]:
+    path = source.annotations
+    images = list_of_objects(content, "images", path, _FILE)
+    annotations = list_of_objects(content, "annotations", path, _FILE) if "annotations" in content else None
+    id_map, names = _categories(list_of_objects(content, "categories", path, _FILE), path)
+    image_root = source.images or _find_image_root(path, images)
     kept = total = 0
-    with Problems(f"data set {dataset_name or path.name!r}") as problems:
-        records = CocoImages(path, image_root, allow_outside, problems)
+    with Problems(f"data set {source.name!r}") as problems:
+        records = CocoImages(path, image_root, source.allow_outside, problems)
         records.read(images, annotated=annotations is not None)
         if annotations is not None:
             total = len(annotations)
@@ -118,39 +153,28 @@ def read_categories(json_file: str | Path) -> tuple[dict[int, int], list[str]]:
         UserError: the file is missing or truncated, or the categories are missing or wrong.
     """
     path = Path(json_file)
-    return _categories(_part(_read_json(path), "categories", path), path)
+    return _categories(list_of_objects(read_json(path, _FILE), "categories", path, _FILE), path)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        hint = nearby_files(path, "*.json") or BUILT_IN_HINT
-        raise UserError(f"{path}: annotation file does not exist{hint}")
-    depends_on(path)
-    try:
-        content = json.loads(path.read_bytes())
-    except json.JSONDecodeError as e:
-        raise UserError(
-            f"{path}: not readable as JSON at line {e.lineno}, column {e.colno} (character {e.pos}): "
-            f"{e.msg}; is the file truncated?"
-        ) from None
-    except (OSError, RecursionError, ValueError) as e:  # ValueError: no UTF-8, or a number of thousands of digits
-        raise UserError(f"{path}: not readable as JSON: {e}") from None
-    if not isinstance(content, dict):
-        raise UserError(
-            f"{path}: expected a COCO file, which is an object with images, annotations and categories; "
-            f"found {type(content).__name__}"
-        )
-    return content
+def _find_image_root(path: Path, images: list[dict[str, Any]]) -> Path:
+    """Return the folder near an annotation file that has its first image.
+
+    Raises:
+        ArgumentError: there is none.
+    """
+    name = next((name for image in images if (name := file_name_of(image))), None)
+    folders = [path.parent, path.parent / "images", *_folders_of_split(path)]
+    for folder in folders:
+        if name is not None and os.path.isfile(folder / name):  # noqa: PTH113 - a name that is too long is no error here
+            return folder
+    looked_in = ", ".join(map(str, folders))
+    raise ArgumentError("IMAGES", f"expected the folder of the images of {path}; {name!r} is in none of {looked_in}")
 
 
-def _part(content: dict[str, Any], key: str, path: Path) -> list[Any]:
-    if not isinstance(content.get(key), list):
-        found = type(content[key]).__name__ if key in content else f"keys {sorted(content)}"
-        raise UserError(f"{path}: expected a COCO instances file with a list {key!r}, found {found}")
-    for i, item in enumerate(content[key]):
-        if not isinstance(item, dict):
-            raise UserError(f"{path}: {key}[{i}] is {type(item).__name__}, expected an object")
-    return content[key]
+def _folders_of_split(path: Path) -> list[Path]:
+    """Return where the images of `annotations/instances_val2017.json` may lie."""
+    root, split = path.parent.parent, path.stem.rpartition("_")[2]
+    return [root / "images" / path.stem, root / "images" / split, root / split, root / "images"]
 
 
 def _categories(categories: list[dict[str, Any]], path: Path) -> tuple[dict[int, int], list[str]]:

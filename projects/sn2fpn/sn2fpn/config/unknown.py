@@ -1,0 +1,48 @@
+"""The message for a key that a configuration does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..errors import UserError, did_you_mean
+
+__all__ = ["unknown_key"]
+
+_DETECTRON2_ALONE = ("MODEL.PANOPTIC_FPN", "MODEL.RETINANET", "MODEL.ROI_KEYPOINT_HEAD", "MODEL.SEM_SEG_HEAD")
+
+
+def unknown_key(
+    root: Mapping[str, Any], group: Any, path: Sequence[str], source: str = "", full_key: str = ""
+) -> UserError:
+    """Return the error for an unknown key, with the key that has its name elsewhere or the nearest beside it.
+
+    Args:
+        root: the configuration.
+        group: what the configuration holds above the unknown part of the key.
+        path: the parts of the key up to the unknown one.
+        source: the file of the key, or "" if it is from none.
+        full_key: the whole key, if it has more parts.
+    """
+    where = f"{source}: " if source else ""
+    key = full_key or ".".join(path)
+    if ".".join(path) in _DETECTRON2_ALONE:
+        return UserError(f"{where}{key} is for a model that only Detectron2 has; add --engine detectron2")
+    known = list(_full_keys(root))
+    if key.upper() in known:
+        return UserError(f"{where}unknown config key {key!r}; did you mean {key.upper()!r}?")
+    elsewhere = [found for found in known if found.rpartition(".")[2] == path[-1]]
+    if len(elsewhere) == 1:
+        near = f"; did you mean {elsewhere[0]!r}?"
+    else:
+        prefix = "".join(f"{part}." for part in path[:-1])
+        near = did_you_mean(path[-1], group if isinstance(group, dict) else (), prefix=prefix)
+    return UserError(f"{where}unknown config key {key!r}{near}")
+
+
+def _full_keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the full keys of a tree, those of groups included."""
+    for key, value in node.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _full_keys(value, f"{prefix}{key}.")

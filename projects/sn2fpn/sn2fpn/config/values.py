@@ -1,0 +1,106 @@
+"""The values of configuration keys: how texts are read, and which values a key takes."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from typing import Any
+
+from ..errors import UserError, shortened
+from ..signatures import fits, type_words
+from .own_sets import OWN_SETS, named_entries
+
+__all__ = ["checked", "checked_leaf", "decoded"]
+
+EITHER_TYPE: dict[str, Any] = {"MODEL.SNI.ALPHA": str | float | None, "SOLVER.WEIGHT_DECAY_BIAS": float | None}
+"""The keys whose values may have several types; all others keep the type of their default."""
+
+_LEAVES = (bool, int, float, str, list, tuple, type(None))
+
+
+def decoded(value: Any) -> Any:
+    """Return what a text writes as a Python literal, such as "(1, 2)" or "None", and any other value as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):  # a text that is no literal, such as a path
+        return value
+    except (TypeError, RecursionError, MemoryError):  # a set of lists; a text of thousands of brackets or signs
+        return value
+
+
+def checked(value: Any, old: Any, full_key: str, source: str) -> Any:
+    """Return `value`, converted to the type of `old` where nothing is lost.
+
+    Args:
+        value: the new value of a key.
+        old: its present value.
+        full_key: the key, for messages and for `EITHER_TYPE`.
+        source: the file of the value, or "" if it is from none.
+
+    Raises:
+        UserError: the value has another type.
+    """
+    where = f"{source}: {full_key}".removeprefix(": ")
+    value = _as_float(value) if type(old) is float or full_key in EITHER_TYPE else value
+    value = named_entries(value, where) if full_key == OWN_SETS else value
+    if (bits := _longest(value)) > 64:  # no tensor and no seed can hold such a number
+        raise UserError(f"{where} expects numbers that fit into 64 bits, found one of {bits} bits")
+    if full_key in EITHER_TYPE:
+        if fits(value, EITHER_TYPE[full_key]):
+            return value
+        expected = type_words(EITHER_TYPE[full_key])
+    else:
+        if isinstance(value, (list, tuple)) and isinstance(old, (list, tuple)):
+            converted = _sequence_like(value, old)
+        elif old is None:
+            converted = checked_leaf(value, where)
+        else:
+            converted = value if type(value) is type(old) else ...
+        if converted is not ... and _kinds(converted) <= (_kinds(old) or _kinds(converted)):
+            return converted
+        expected = f"{type_words(type(old))} (such as {old!r})"
+    raise UserError(f"{where} expects {expected}, found {shortened(repr(value))}")
+
+
+def checked_leaf(value: Any, where: str) -> Any:
+    """Return a value that a configuration can hold.
+
+    Raises:
+        UserError: it is of a type that a configuration file has no form for.
+    """
+    if type(value) not in _LEAVES:
+        expected = "a group of keys, a list, text, a number, true, false or null"
+        raise UserError(f"{where} expects {expected}, found {shortened(repr(value))}, a {type(value).__name__}")
+    return value
+
+
+def _sequence_like(value: Any, old: Any) -> Any:
+    """Return a list or tuple as the type of `old`, and those inside of it as the type of those inside of `old`."""
+    inner = next((item for item in old if isinstance(item, (list, tuple))), None)
+    if inner is None:
+        return type(old)(value)
+    return type(old)(_sequence_like(v, inner) if isinstance(v, (list, tuple)) else v for v in value)
+
+
+def _as_float(value: Any) -> Any:
+    """Return an integer as a float where there is such a float, and any other value as it is."""
+    return float(value) if type(value) is int and abs(value) <= sys.float_info.max else value
+
+
+def _longest(value: Any) -> int:
+    """Return the bits of the longest integer that a value is or contains, 0 if there is none."""
+    if isinstance(value, (list, tuple)):
+        return max(map(_longest, value), default=0)
+    return value.bit_length() if type(value) is int else 0
+
+
+def _kinds(value: Any) -> set[type]:
+    """Return the types of the items of a list, also in lists inside of it; all numbers count as one type."""
+    if not isinstance(value, (list, tuple)):
+        return set()
+    kinds: set[type] = set()
+    for item in value:
+        kinds |= _kinds(item) if isinstance(item, (list, tuple)) else {float if type(item) is int else type(item)}
+    return kinds

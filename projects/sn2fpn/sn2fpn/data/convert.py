@@ -1,0 +1,234 @@
+"""The conversion of data sets, `python -m sn2fpn.data.convert IN --to coco|voc|yolo OUT`.
+
+The command reads a data set in any format that this package knows, writes it into a new folder, reads the result again,
+and prints what was there before and after, and what the new format cannot hold. Images are copied unless --link is
+given. Nothing is overwritten, and after an error nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tabulate import tabulate
+
+from ..atomic import storage_errors
+from ..command_line import CommandLineParser
+from ..errors import UserError, argument_names, did_you_mean
+from ..program import run_program
+from .files import check_files_exist
+from .formats import FORMATS, Place, Source, recognise
+from .formats.writers import WRITERS, Output, Part, yolo_names
+
+__all__ = ["main", "parser"]
+
+_DEFAULT_PARTS = ("train", "val", "test")
+_FLAGS = {"SPLIT": "--split", "IMAGES": "--images", "CLASSES": "--classes"}
+
+
+class _Set(NamedTuple):
+    """A data set that has been read."""
+
+    parts: list[Part]
+    class_names: list[str]
+    category_ids: list[int]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    args = parser().parse_args(argv)
+    return run_program(lambda: _convert(args))
+
+
+def parser() -> CommandLineParser:
+    """Return the parser of the command line."""
+    parser = CommandLineParser(
+        prog="python -m sn2fpn.data.convert",
+        description="Convert a data set. Images are copied; nothing is overwritten.",
+        epilog="The exit code is 0 after a conversion and 2 for wrong usage or broken data.",
+    )
+    parser.add_argument("source", metavar="IN", type=Path, help="the annotation file or the folder of the data set")
+    parser.add_argument("--to", required=True, choices=sorted(WRITERS), help="the format to write")
+    parser.add_argument("target", metavar="OUT", type=Path, help="the new folder to write to")
+    parser.add_argument(
+        "--format", choices=["auto", *FORMATS], default="auto", help="the format to read (default: %(default)s)"
+    )
+    parser.add_argument("--images", metavar="FOLDER", type=Path, help="the folder of the images, if it is not found")
+    parser.add_argument(
+        "--split", nargs="+", metavar="NAME", help="the parts to convert, or the name of a part that has none"
+    )
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="the classes in order, for formats without a list")
+    parser.add_argument("--masks", action="store_true", help="write YOLO's lines as polygons where an object has one")
+    parser.add_argument("--link", action="store_true", help="make symbolic links to the images instead of copies")
+    parser.add_argument("--allow-outside", action="store_true", help="let names of images lead outside of the folder")
+    return parser
+
+
+def _convert(args: argparse.Namespace) -> None:
+    if args.masks and args.to != "yolo":
+        raise UserError("--masks is for --to yolo; COCO files have masks in any case, and VOC files have none")
+    if os.path.lexists(args.target):
+        raise UserError(f"{args.target}: expected the name of a new folder; there is something of this name already")
+    given = _read_all(args)
+    with _new_folder(args.target) as folder:
+        output = Output(folder, given.class_names, given.category_ids, args.link, args.masks)
+        WRITERS[args.to](given.parts, output)
+        names = [part.name for part in given.parts]
+        written = _read_written(folder, args.to, yolo_names(names) if args.to == "yolo" else names)
+    _report(given, written, args.to, output.lost)
+    _print_entries(args.target, args.to, [part.name for part in written.parts])
+
+
+def _read_all(args: argparse.Namespace) -> _Set:
+    """Read all parts of the data set to convert."""
+    places = _places(args)
+    parts = []
+    for place, split in places:
+        if args.classes and "CLASSES" not in FORMATS[place.format].keys:
+            title = FORMATS[place.format].title
+            raise UserError(f"--classes: files in the format {title} list their classes themselves")
+        source = Source(
+            str(args.source),
+            place.annotations,
+            args.images,
+            split,
+            tuple(args.classes) if args.classes else None,
+            args.allow_outside,
+        )
+        name = place.split or split or (args.split or [_part_name(place)])[0]
+        parts.append((name, *_read(place.format, source)))
+    return _joined(parts)
+
+
+def _read(data_format: str, source: Source) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    with argument_names(_FLAGS):
+        records, metadata = FORMATS[data_format].read(source)
+    check_files_exist(records)
+    return records, metadata
+
+
+def _joined(parts: list[tuple[str, list[dict[str, Any]], dict[str, Any]]]) -> _Set:
+    """Return the parts of a data set, which have the same classes."""
+    first_name, _, first = parts[0]
+    for name, _, metadata in parts[1:]:
+        if metadata["thing_classes"] != first["thing_classes"]:
+            raise UserError(f"the parts {first_name!r} and {name!r} have different classes; convert one with --split")
+    classes = first["thing_classes"]
+    by_id = first.get("thing_dataset_id_to_contiguous_id") or {i + 1: i for i in range(len(classes))}
+    ids = sorted(by_id, key=by_id.__getitem__)
+    return _Set([Part(name, records) for name, records, _ in parts], classes, ids)
+
+
+def _places(args: argparse.Namespace) -> list[tuple[Place, str | None]]:
+    """Return the files or folders to read, each with the part that its reader selects."""
+    places = recognise(args.source) if args.format == "auto" else [Place(args.format, args.source)]
+    formats = sorted({place.format for place in places})
+    if len(formats) > 1:
+        raise UserError(f"{args.source} can be {' or '.join(formats)}; choose one with --format")
+    if any(place.split for place in places):  # one file for each part
+        names = {place.split: place for place in places if place.split}
+        return [(names[name], None) for name in _chosen(args, list(names), list(names))]
+    (place,) = places
+    splits = FORMATS[place.format].splits
+    found = splits(Source("", place.annotations, args.images, allow_outside=args.allow_outside)) if splits else []
+    if not found:
+        if args.split and len(args.split) > 1:
+            raise UserError(f"--split: {args.source} has one part, found {len(args.split)} names")
+        return [(place, None)]
+    usual = [name for name in _DEFAULT_PARTS if name in found] if place.format == "voc" else found
+    return [(place, name) for name in _chosen(args, found, usual or found[:1] * (len(found) == 1))]
+
+
+def _chosen(args: argparse.Namespace, found: list[str], usual: list[str]) -> list[str]:
+    """Return the parts that the command line names, or else the usual ones."""
+    for name in args.split or ():
+        if name not in found:
+            raise UserError(f"--split: {args.source} has no part {name!r}{did_you_mean(name, found)}")
+    if not args.split and not usual:
+        raise UserError(f"--split: name the parts of {args.source} to convert{did_you_mean('', found)}")
+    return list(dict.fromkeys(args.split or usual))
+
+
+def _part_name(place: Place) -> str:
+    """Return the name of a data set without parts, which is that of its file."""
+    is_file = place.format in ("coco", "lvis")
+    return place.annotations.stem.removeprefix("instances_").removeprefix("lvis_v1_") if is_file else _DEFAULT_PARTS[0]
+
+
+@contextmanager
+def _new_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder that becomes `path` when the block ends without an error, and is removed otherwise."""
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{path.name[:48]}.", suffix=".part", dir=path.parent))
+        try:
+            yield building
+            building.chmod(0o755)  # mkdtemp creates folders that other users cannot read
+            if os.path.lexists(path):
+                raise UserError(f"{path}: something of this name has appeared in the meantime; nothing is written")
+            building.rename(path)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+
+def _read_written(folder: Path, data_format: str, names: Sequence[str]) -> _Set:
+    """Read what was written, as its users will."""
+    parts = []
+    for name in names:
+        file = folder / "annotations" / f"{name}.json" if data_format == "coco" else folder
+        images = folder / "images" / name if data_format == "coco" else None
+        source = Source(str(folder), file, images, None if data_format == "coco" else name)
+        parts.append((name, *FORMATS[data_format].read(source)))
+    return _joined(parts)
+
+
+def _counts(data: _Set) -> Counter[str]:
+    counts = Counter[str]()
+    for part in data.parts:
+        counts["images"] += len(part.records)
+        for found in (found for record in part.records for found in record.get("annotations", ())):
+            counts["objects"] += 1
+            counts[f"  {data.class_names[found['category_id']]}"] += 1
+            counts["crowd regions"] += found.get("iscrowd", 0)
+            counts["difficult objects"] += found.get("difficult", 0)
+            counts["masks"] += bool(found.get("segmentation"))
+    return counts
+
+
+def _report(given: _Set, written: _Set, data_format: str, lost: Counter[str]) -> None:
+    """Print the numbers before and after, and what the format cannot hold."""
+    before, after = _counts(given), _counts(written)
+    classes = [f"  {name}" for name in given.class_names]
+    rows = ["images", "objects", *classes, "crowd regions", "difficult objects", "masks"]
+    table = [(row, before[row], after[row]) for row in rows]
+    print(tabulate(table, headers=["", "before", "after"], tablefmt="simple"))
+    if given.class_names != written.class_names:
+        print(f"classes: {', '.join(written.class_names)} instead of {', '.join(given.class_names)}")
+    title = FORMATS[data_format].title
+    for what, count in lost.items():
+        if count:
+            print(f"{title} does not keep {count} {what}")
+
+
+def _print_entries(target: Path, data_format: str, names: Sequence[str]) -> None:
+    """Print what the configuration says to use the data set."""
+    print(f"written to {target}; use it with\nDATASETS:\n  CUSTOM:")
+    for name in names:
+        place = f"ANNOTATIONS: {target}, SPLIT: {name}"
+        if data_format == "coco":
+            place = f"ANNOTATIONS: {target}/annotations/{name}.json, IMAGES: {target}/images/{name}"
+        print(f"    my_{name}: {{{place}}}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

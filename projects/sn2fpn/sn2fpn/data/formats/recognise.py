@@ -1,0 +1,103 @@
+"""The recognition of the format of a file or folder, by names and by the beginning of a file."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ...errors import UserError, nearby_files
+
+__all__ = ["Place", "recognise"]
+
+_PEEKED = 1 << 16  # bytes at the beginning and at the end of a file
+_EXPECTED = (
+    "expected a COCO or LVIS file (.json) or a folder `annotations` with such files, YOLO's data.yaml or its folder, "
+    "a VOC folder (Annotations, ImageSets/Main) or a folder of its XML files, a folder of LabelMe's JSON files, or "
+    "CVAT's XML file"
+)
+
+
+class Place(NamedTuple):
+    """Where the annotations of a data set lie, as a format's reader takes it."""
+
+    format: str
+    annotations: Path
+    split: str | None = None  # the part that the file is, where the parts of a data set are files
+
+
+def recognise(path: Path, split: str | None = None) -> list[Place]:
+    """Return what a file or folder can be, once for each format and file. Files are not parsed.
+
+    Args:
+        path: the file or folder.
+        split: the part of a COCO data set, such as "val2017", where a folder has a file for each.
+
+    Raises:
+        UserError: there is no such file or folder, or it looks like no format.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file or folder{nearby_files(path, '*.*')}")
+    places = list(dict.fromkeys(_in_folder(path, split) if path.is_dir() else _in_file(path)))
+    if not places:
+        raise UserError(f"{path}: the format is not recognised; {_EXPECTED}; found {_contents(path)}")
+    return places
+
+
+def _in_file(path: Path) -> Iterator[Place]:
+    text = _peek(path)
+    match path.suffix.lower():
+        case ".json":
+            if b'"shapes"' in text and b'"imagePath"' in text:
+                yield Place("labelme", path.parent)
+            elif any(key in text for key in (b'"neg_category_ids"', b'"not_exhaustive_category_ids"', b'"synset"')):
+                yield Place("lvis", path)
+            elif any(key in text for key in (b'"images"', b'"annotations"', b'"categories"')):
+                yield Place("coco", path)
+        case ".xml":
+            if b"<annotations" in text:
+                yield Place("cvat", path)
+            elif b"<annotation" in text:
+                yield Place("voc", path.parent)
+        case ".yaml" | ".yml":
+            if b"names" in text:
+                yield Place("yolo", path)
+
+
+def _in_folder(path: Path, split: str | None) -> Iterator[Place]:
+    for file in sorted([*path.glob("*.yaml"), *path.glob("*.yml")]):
+        yield from (place._replace(annotations=path) for place in _in_file(file))
+    if (path / "Annotations").is_dir() or (path / "ImageSets").is_dir():
+        yield Place("voc", path)
+    if (first := next(iter(sorted(path.glob("*.xml"))), None)) is not None:
+        yield from _in_file(first)
+    for file in sorted(path.glob("*.json"))[:1]:
+        yield from _in_file(file)
+    for file in sorted((path / "annotations").glob("*.json")):
+        name = file.stem.removeprefix("instances_")
+        if split is None or split in (file.stem, name):
+            yield from (place._replace(split=name) for place in _in_file(file) if place.format in ("coco", "lvis"))
+    if not any(path.glob("*.json")) and next(path.glob("*/*.json"), None) is not None:
+        nested = sorted(path.glob("*/*.json"))[0]
+        yield from (Place("labelme", path) for place in _in_file(nested) if place.format == "labelme")
+
+
+def _peek(path: Path) -> bytes:
+    """Return the beginning and the end of a file."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(_PEEKED)
+            file.seek(max(len(start), os.fstat(file.fileno()).st_size - _PEEKED))
+            return start + file.read()
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read: {e}") from None
+
+
+def _contents(path: Path) -> str:
+    """Return what a folder holds, or that it is a file, for a message."""
+    if not path.is_dir():
+        return "a file without their content"
+    endings = Counter(("folders" if p.is_dir() else p.suffix or "files without ending") for p in path.iterdir())
+    return ", ".join(f"{count} {ending}" for ending, count in endings.most_common(6)) or "an empty folder"

@@ -1,0 +1,265 @@
+"""The reader of YOLO's text files, of which a file `data.yaml` names the folders and the classes."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from ...config.yaml_limits import LimitedLoader
+from ...errors import ArgumentError, UserError, did_you_mean
+from ..files import IMAGE_SUFFIXES, path_inside
+from ..images import read_image_size
+from ..problems import Problems, Unusable
+from ..readings import depends_on
+from ..records import DatasetDicts
+from ..values import clean_name, read_whole
+from .found import Found, FoundObject, add_objects, check_size, finish
+from .source import Source, choose_split, read_text
+
+__all__ = ["find_yaml", "read_yolo", "yolo_splits"]
+
+_SPLITS = ("train", "val", "test")
+_LARGEST = 2.0  # fractions beyond this are numbers of pixels
+_YAML = "a YOLO file with the keys train, val and names"
+
+
+class _Set(NamedTuple):
+    """What a YAML file says."""
+
+    file: Path
+    root: Path  # the folder that the paths of the images are relative to
+    paths: dict[str, list[str]]  # of the folders and lists of images, by split
+    names: list[str]
+    has_keypoints: bool
+
+
+def read_yolo(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
+    """Return data set dicts, and the classes as metadata.
+
+    The labels of an image lie in the file whose path is that of the image with the last folder `images` replaced by
+    `labels` and with the ending `.txt`. Each line has the number of a class and either the centre, width and height of
+    a box or the points of a polygon, in fractions of the image. An image without such a file has no objects. If no
+    image has one, the data set dicts have no annotations and are good for prediction only. A polygon is the mask of an
+    object, whose box is the tight one. Keypoints are not read.
+
+    Args:
+        source: its `annotations` are the YAML file or the folder that has it. `images` replaces the folder that `path`
+            names in this file. `split` is "train", "val" or "test".
+
+    Raises:
+        UserError: a file or folder is missing or unreadable, or a path leads outside of the folder of the YAML file.
+    """
+    content = _read_set(source)
+    split = choose_split(source, list(content.paths))
+    if split not in content.paths:
+        raise ArgumentError("SPLIT", f"{content.file} has no images for {split!r}{did_you_mean(split, content.paths)}")
+    class_ids = {name: i for i, name in enumerate(content.names)}
+    records, absent = [], []
+    with Problems(f"data set {source.name!r}") as problems:
+        for image_id, image in _find_images(content, split, source.allow_outside):
+            labels = _label_file(image, content.root)
+            try:
+                height, width = check_size(*read_image_size(image), str(image))
+                record = {"file_name": str(image), "image_id": image_id, "height": height, "width": width}
+                found = list(_read_labels(labels, record, content.has_keypoints))
+            except ValueError as e:
+                file = labels if str(e).startswith(f"{labels}: ") else image
+                problems.refuse(file, str(e).removeprefix(f"{file}: "))
+                continue
+            if not labels.is_file():
+                absent.append(labels)
+            add_objects(record, found, class_ids, labels, problems)
+            records.append(record)
+        _remark_absent(absent, records, content.file, problems)
+        finish(records, problems, source, content.names)
+    if len(absent) == len(records):
+        records = [{k: v for k, v in record.items() if k != "annotations"} for record in records]
+    return records, {"thing_classes": content.names}
+
+
+def _remark_absent(absent: list[Path], records: DatasetDicts, file: Path, problems: Problems) -> None:
+    if not absent:
+        return
+    meaning = "they count as images without objects"
+    if len(absent) == len(records):
+        meaning = "the data set is good for prediction only"
+    what = f"{len(absent)} of {len(records)} images have no label file, such as {absent[0]}; {meaning}"
+    problems.remark(file, what, is_note=True)
+
+
+def yolo_splits(source: Source) -> list[str]:
+    """Return the splits that a YAML file names."""
+    return list(_read_set(source).paths)
+
+
+def find_yaml(path: Path) -> Path:
+    """Return the YAML file of a data set, which is `path` itself or lies in this folder.
+
+    Raises:
+        UserError: the folder has no such file, or several.
+    """
+    if not path.is_dir():
+        return path
+    files = sorted(p for ending in ("yaml", "yml") for p in path.glob(f"*.{ending}"))
+    usual = [p for p in files if p.stem == "data"] or files
+    if len(usual) != 1:
+        found = ", ".join(p.name for p in usual) or "none"
+        raise UserError(f"{path}: expected one YAML file that describes the data set, such as data.yaml, found {found}")
+    return usual[0]
+
+
+def _read_set(source: Source) -> _Set:
+    file = find_yaml(source.annotations)
+    try:
+        content = yaml.load(read_text(file), LimitedLoader)
+    except yaml.YAMLError as e:
+        raise UserError(f"{file}: not readable as YAML: {e}") from None
+    if not isinstance(content, dict) or "names" not in content:
+        found = f"the keys {sorted(map(str, content))}" if isinstance(content, dict) else type(content).__name__
+        raise UserError(f"{file}: expected {_YAML}, found {found}")
+    paths = {key: _texts(content[key], file, key) for key in _SPLITS if content.get(key)}
+    path = content.get("path") or "."
+    if not isinstance(path, str):
+        raise UserError(f"{file}: path: expected the path of a folder, found {path!r}")
+    root = source.images or _inside(file.parent, path, file, source)
+    return _Set(file, root, paths, _class_names(content, file), bool(content.get("kpt_shape")))
+
+
+def _texts(value: Any, file: Path, key: str) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    if not all(isinstance(v, str) and v for v in values):
+        raise UserError(f"{file}: {key}: expected a path or a list of paths, found {value!r}")
+    return values
+
+
+def _class_names(content: dict[str, Any], file: Path) -> list[str]:
+    names = content["names"]
+    if isinstance(names, dict):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            raise UserError(f"{file}: names: expected the numbers 0 to {len(names) - 1} as keys, found {list(names)}")
+        names = [names[i] for i in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise UserError(
+            f"{file}: names: expected a list of classes, or a mapping from 0, 1, … to them, found {names!r}"
+        )
+    wrong = next(
+        (i for i, name in enumerate(names) if isinstance(name, bool) or not isinstance(name, (str, int))), None
+    )
+    if wrong is not None:
+        raise UserError(f"{file}: names: class {wrong} is {names[wrong]!r}, expected a text; put it in quotes")
+    cleaned = [clean_name(str(name)) for name in names]
+    if not all(cleaned) or len(set(cleaned)) < len(cleaned):
+        raise UserError(f"{file}: names: expected different names, found {names}")
+    if content.get("nc") is not None and read_whole(content["nc"]) != len(cleaned):
+        raise UserError(f"{file}: nc is {content['nc']!r}, but names has {len(cleaned)} classes")
+    return cleaned
+
+
+def _inside(folder: Path, name: str, file: Path, source: Source) -> Path:
+    try:
+        return Path(path_inside(folder, name, source.allow_outside))
+    except ValueError as e:
+        raise UserError(f"{file}: {e}") from None
+
+
+def _find_images(content: _Set, split: str, allow_outside: bool) -> Iterator[tuple[str, Path]]:
+    """Yield the images of a split with their ids, which are their paths without ending below the folder of the split.
+
+    With several folders, the paths are relative to the folder of the data set.
+    """
+    source = Source("", content.file, allow_outside=allow_outside)
+    places = [_place(content, name, split, source) for name in content.paths[split]]
+    base = places[0] if len(places) == 1 and places[0].is_dir() else content.root
+    seen: dict[str, Path] = {}
+    for place in places:
+        images = _walk(place) if place.is_dir() else _read_list(place, content, source)
+        for image in images:
+            image_id = Path(os.path.relpath(image, base)).with_suffix("").as_posix()
+            if image_id in seen:
+                raise UserError(f"{content.file}: {seen[image_id]} and {image} have the same label file")
+            seen[image_id] = image
+            yield image_id, image
+    if not seen:
+        raise UserError(f"{content.file}: {split}: no image in {', '.join(map(str, places))}")
+
+
+def _place(content: _Set, name: str, split: str, source: Source) -> Path:
+    """Return a folder or a list of images. Some programs write "../train/images" for a folder beside the YAML file."""
+    names = [name, name.removeprefix("../")]
+    for tried in names:
+        if os.path.exists(content.root / tried):  # noqa: PTH110 - a name that is too long is no error here
+            return _inside(content.root, tried, content.file, source)
+    raise UserError(f"{content.file}: {split}: {content.root / name} does not exist")
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the images in a folder and the folders in it, sorted."""
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        depends_on(Path(root))
+        yield from (Path(root, name) for name in sorted(names) if name.lower().endswith(IMAGE_SUFFIXES))
+
+
+def _read_list(file: Path, content: _Set, source: Source) -> Iterator[Path]:
+    """Yield the images that a text file lists, whose paths are relative to it."""
+    for line in read_text(file).splitlines():
+        if name := line.strip():
+            relative = os.path.relpath(file.parent / name, content.root)
+            yield _inside(content.root, relative, file, source)
+
+
+def _label_file(image: Path, root: Path) -> Path:
+    """Return the path of the labels of an image, whose file need not exist."""
+    parts = list(image.parts)
+    known = len(root.parts) if image.is_relative_to(root) else 0
+    at = next((i for i in range(len(parts) - 2, known - 1, -1) if parts[i] == "images"), None)
+    if at is not None:
+        parts[at] = "labels"
+    return Path(*parts).with_suffix(".txt")
+
+
+def _read_labels(file: Path, record: dict[str, Any], has_keypoints: bool) -> Iterator[Found]:
+    """Yield the objects in a label file; there are none if the file does not exist."""
+    depends_on(file)
+    if not file.is_file():
+        return
+    for i, line in enumerate(read_text(file).splitlines(), 1):
+        if line.strip():
+            try:
+                found: FoundObject | Unusable = _read_line(line, record["height"], record["width"], has_keypoints)
+            except Unusable as e:
+                found = e
+            yield f"line {i}", found
+
+
+def _read_line(line: str, height: int, width: int, has_keypoints: bool) -> FoundObject:
+    """Return the object of a line. An Unusable says why it has none."""
+    number, *texts = line.split()
+    category = read_whole(number)
+    if category is None:
+        raise Unusable("of an unknown class", f"{number[:40]!r} is not the number of a class")
+    try:
+        values = [float(text) for text in texts]
+    except ValueError:
+        values = [math.nan]
+    if not all(map(math.isfinite, values)):
+        raise Unusable("without a valid line", f"{line.strip()[:80]!r} is not the number of a class and finite numbers")
+    values = values[:4] if has_keypoints else values
+    if len(values) != 4 and (len(values) < 6 or len(values) % 2):
+        expected = "expected 4 (a box) or an even number from 6 on (a polygon)"
+        score = "; a fifth number is the score of a prediction" if len(values) == 5 else ""
+        raise Unusable("without a valid line", f"{len(values)} numbers follow the class, {expected}{score}")
+    if max(map(abs, values)) > _LARGEST:
+        reason = f"{line.strip()[:80]!r} has numbers up to {max(values):g}, expected fractions of the image from 0 to 1"
+        raise Unusable("in pixels instead of fractions", reason)
+    if len(values) > 4:
+        polygon = [v * (height if i % 2 else width) for i, v in enumerate(values)]
+        return FoundObject(category, None, [polygon])
+    x, y, w, h = values
+    corners = (x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height
+    return FoundObject(category, corners)
