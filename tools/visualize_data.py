@@ -26,7 +26,7 @@ from sn2fpn.command_line import CommandLineParser
 from sn2fpn.config import get_cfg
 from sn2fpn.data import class_names, get_dataset_dicts, read_image
 from sn2fpn.data.images import check_image_size
-from sn2fpn.data.mapper import annotations_to_instances
+from sn2fpn.data.targets import annotations_to_instances
 from sn2fpn.data.transforms import TransformList
 from sn2fpn.engine.lazy import LazyRecipe, set_names
 from sn2fpn.engine.recipe import CfgRecipe, Recipe

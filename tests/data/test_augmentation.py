@@ -14,7 +14,7 @@ import pytest
 
 from sn2fpn.config import get_cfg
 from sn2fpn.data.augmentation import RandomCrop, RandomFlip, ResizeShortestEdge, build_augmentations, plan_transforms
-from sn2fpn.data.mapper import annotations_to_instances
+from sn2fpn.data.targets import annotations_to_instances
 from sn2fpn.data.transforms import Crop, Flip, Resize, TransformList
 from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.structures import BoxMode

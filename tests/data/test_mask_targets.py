@@ -15,7 +15,8 @@ from pycocotools import mask as coco_mask
 
 from sn2fpn.config import get_cfg
 from sn2fpn.data import DatasetMapper, build_test_loader, build_train_loader, get_dataset_dicts, load_coco_json
-from sn2fpn.data.mapper import annotations_to_instances, build_mapper
+from sn2fpn.data.mapper import build_mapper
+from sn2fpn.data.targets import annotations_to_instances
 from sn2fpn.data.transforms import Crop, Flip, Resize, TransformList
 from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.structures import BitMasks, BoxMode, PolygonMasks
