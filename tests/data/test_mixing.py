@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -78,12 +78,13 @@ def _check(image: torch.Tensor, instances: Instances, covered: bool) -> None:
     pixels = image.permute(1, 2, 0).numpy().astype(int)
     for colour, value in enumerate(COLOURS):
         there = np.abs(pixels - value).max(2) < 60
+        mixed = np.where(value, pixels > 40, pixels < 60).all(2)  # also at an outline, with black
         of_class = instances[instances.gt_classes == colour]
         boxes = of_class.gt_boxes.tensor.numpy()
         near = np.zeros_like(there)
         for x1, y1, x2, y2 in boxes:
             near[max(int(y1) - 2, 0) : int(y2) + 3, max(int(x1) - 2, 0) : int(x2) + 3] = True
-            inner = there[int(y1) : int(y2) + 1, int(x1) : int(x2) + 1]
+            inner = mixed[int(y1) : int(y2) + 1, int(x1) : int(x2) + 1]
             if min(inner.shape) >= 8:  # each side touches the object, and what is not covered has its colour
                 assert all(side.any() for side in (inner[:4], inner[-4:], inner[:, :4], inner[:, -4:]))
                 assert covered or inner[2:-2, 2:-2].mean() > 0.8
@@ -105,7 +106,7 @@ AUGMENTATIONS = {
 
 @pytest.mark.parametrize("mask_format", [None, "polygon", "bitmask"])
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
 @given(seed=st.integers(0, 2**32), index=st.integers(0, 3), mosaic=st.booleans(), paste=st.booleans())
 def test_objects_are_where_their_colours_are(
     pictures: dict[bool, list[dict]],
