@@ -128,7 +128,7 @@ class CopyPaste:
 def _masked(instances: Instances) -> Instances:
     """Return objects of which each has a mask, which is the box where the bitmap is empty."""
     masks = instances.gt_masks.tensor.clone()
-    for i in (~instances.gt_masks.nonempty()).nonzero().flatten().tolist():
+    for i in (_areas(masks) == 0).nonzero().flatten().tolist():
         x1, y1, x2, y2 = instances.gt_boxes.tensor[i].tolist()
         masks[i, math.floor(y1) : math.ceil(y2), math.floor(x1) : math.ceil(x2)] = True
     return Instances(instances.image_size, **(instances.get_fields() | {"gt_masks": BitMasks(masks)}))
@@ -145,13 +145,19 @@ def _framed(instances: Instances, size: Size) -> tuple[Instances, Tensor]:
 def _kept(found: tuple[Instances, Tensor], min_visible: float) -> Instances:
     """Return the objects that keep enough of their masks, with these masks; boxes shrink with the masks."""
     instances, left = found
-    before, after = (masks.flatten(1).sum(1) for masks in (instances.gt_masks.tensor, left))
-    tight = BitMasks(left).get_bounding_boxes().tensor
-    boxes = Boxes(torch.where((after < before)[:, None], tight, instances.gt_boxes.tensor))
+    before, after = map(_areas, (instances.gt_masks.tensor, left))
+    boxes = instances.gt_boxes.clone()
+    cut = (after < before).nonzero().flatten()
+    boxes.tensor[cut] = BitMasks(left[cut]).get_bounding_boxes().tensor
     boxes.clip(instances.image_size)
     fields = instances.get_fields() | {"gt_masks": BitMasks(left), "gt_boxes": boxes}
     kept = (after > 0) & (after >= min_visible * before) & boxes.nonempty(1e-5)
     return Instances(instances.image_size, **fields)[kept]
+
+
+def _areas(masks: Tensor) -> Tensor:
+    """Return the number of pixels of each mask, which NumPy counts many times faster than torch."""
+    return torch.tensor([np.count_nonzero(mask) for mask in masks.numpy()], dtype=torch.int64)
 
 
 def build_mosaic(cfg: Any) -> Mosaic | None:
