@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import argument_names, keys_of
 from ..ranges import check_count, check_each, check_number
-from ..structures import BitMasks, Boxes, Instances
+from ..structures import BitMasks, Instances
 from .transforms import Crop, Pad, Resize, Size, TransformList
 
 __all__ = ["CopyPaste", "Mosaic", "Window", "build_copy_paste", "build_mosaic"]
