@@ -26,8 +26,9 @@ from sn2fpn.command_line import CommandLineParser
 from sn2fpn.config import get_cfg
 from sn2fpn.data import class_names, get_dataset_dicts, read_image
 from sn2fpn.data.images import check_image_size
-from sn2fpn.data.mapper import annotations_to_instances
+from sn2fpn.data.targets import annotations_to_instances
 from sn2fpn.data.transforms import TransformList
+from sn2fpn.engine import import_files
 from sn2fpn.engine.lazy import LazyRecipe, set_names
 from sn2fpn.engine.recipe import CfgRecipe, Recipe
 from sn2fpn.errors import UserError
@@ -106,6 +107,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--output-dir", default="./visualized", metavar="FOLDER", help="folder to write to (default: %(default)s)"
     )
+    parser.add_argument(
+        "--import", dest="imports", action="append", default=[], metavar="FILE", help="Python file to import before"
+    )
     parser.add_argument("--show", action="store_true", help="show the images in windows instead of writing them")
     parser.add_argument("--num", type=int, default=20, metavar="N", help="number of images (default: %(default)s)")
     parser.add_argument(
@@ -122,6 +126,7 @@ def main(argv: list[str] | None = None) -> int:
 def _draw(args: argparse.Namespace) -> None:
     if args.num < 1:
         raise UserError(f"--num {args.num}: expected at least 1")
+    import_files(args.imports)
     read = from_python if args.config_file.endswith(".py") else from_yaml
     pictures = itertools.islice(SOURCES[args.source](read(args.config_file, args.opts)), args.num)
     if args.show:

@@ -13,8 +13,15 @@ import numpy as np
 import pytest
 
 from sn2fpn.config import get_cfg
-from sn2fpn.data.augmentation import RandomCrop, RandomFlip, ResizeShortestEdge, build_augmentations, plan_transforms
-from sn2fpn.data.mapper import annotations_to_instances
+from sn2fpn.data.augmentation import (
+    RandomCrop,
+    RandomFlip,
+    ResizeShortestEdge,
+    ScaleJitter,
+    build_augmentations,
+    plan_transforms,
+)
+from sn2fpn.data.targets import annotations_to_instances
 from sn2fpn.data.transforms import Crop, Flip, Resize, TransformList
 from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.structures import BoxMode
@@ -206,3 +213,23 @@ def test_evaluation_has_keys_of_its_own() -> None:
     cfg.INPUT.MAX_SIZE_TEST = -1
     with pytest.raises(UserError, match=r"^INPUT\.MAX_SIZE_TEST: "):
         build_augmentations(cfg, is_train=False)
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("scale", [0.3, 0.77, 1.0, 1.9])
+def test_scale_jitter_is_detectron2s_resize_and_crop(image: np.ndarray, scale: float) -> None:
+    """Where Detectron2 draws the same factor and, for a larger picture, the same window, the images are equal."""
+    pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+    from detectron2.data import transforms as T
+
+    for size in ((40, 90), (64, 64), (100, 30)):
+        plan = ScaleJitter(scale, scale, size).plan((37, 53), np.random.default_rng(0))
+        theirs = [T.ResizeScale(scale, scale, *size).get_transform(image)]
+        crop = next((t for t in plan if isinstance(t, Crop)), None)
+        if crop is not None:
+            theirs.append(T.CropTransform(crop.x0, crop.y0, *crop.size[::-1]))
+        theirs.append(T.FixedSizeCrop(size).get_transform(T.TransformList(theirs).apply_image(image)))
+        expected = T.TransformList(theirs)
+        assert np.array_equal(plan.apply_image(image), expected.apply_image(image))
+        boxes = np.array([[3.0, 4, 50, 30], [10, 11, 12, 13]])
+        np.testing.assert_allclose(plan.apply_boxes(boxes), expected.apply_box(boxes), rtol=0, atol=1e-9)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -52,6 +54,43 @@ def test_stream_does_not_depend_on_workers_and_resumes(shapes_cfg: Callable) -> 
     assert not same(take(build_train_loader(cfg, seed=6), 7), alone)
     wide = [[x["width"] > x["height"] for x in batch] for batch in alone]
     assert all(len(set(batch)) == 1 for batch in wide)
+
+
+EVERYTHING = {
+    "INPUT.PHOTOMETRIC.ENABLED": True,
+    "INPUT.SCALE_JITTER.ENABLED": True,
+    "INPUT.SCALE_JITTER.SIZE": (64, 64),
+    "INPUT.CROP.ENABLED": True,
+    "INPUT.MOSAIC.PROB": 0.5,
+    "INPUT.MOSAIC.SIZE": (90, 90),
+    "INPUT.COPY_PASTE.PROB": 0.5,
+    "INPUT.MIN_VISIBLE": 0.1,
+    "INPUT.FUNCTION": f"{__name__}:darken",
+}
+
+
+def darken(**given: Any) -> dict[str, Any]:
+    """Darken an image by a factor from a global generator, as a user's function may do."""
+    return given | {"image": (given["image"] * random.random()).astype(np.uint8)}
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_all_augmentations_are_the_same_with_workers_and_after_a_resume(shapes_cfg: Callable, masks: bool) -> None:
+    """Mosaic and copy-paste draw the same partners, whichever process prepares an image."""
+    keys = EVERYTHING | {"MODEL.MASK_ON": masks, "INPUT.MASK_FORMAT": "bitmask"}
+
+    def loader(workers: int, **more: Any) -> Any:
+        pairs = [x for pair in keys.items() for x in pair]
+        return build_train_loader(shapes_cfg(*pairs, "DATALOADER.NUM_WORKERS", workers), **more)
+
+    state = random.getstate(), torch.random.get_rng_state()
+    alone = take(loader(0), 6)
+    assert random.getstate() == state[0] and torch.equal(torch.random.get_rng_state(), state[1])
+    assert same(take(loader(2), 6), alone)
+    assert same(take(loader(2, start_iter=4), 2), alone[4:])
+    items = [item for batch in alone for item in batch]
+    assert all(item["image"].shape == (3, 64, 64) and item["instances"].has("gt_masks") == masks for item in items)
+    assert len({len(item["instances"]) for item in items}) > 3 and not same(take(loader(0, seed=6), 6), alone)
 
 
 def test_two_processes_see_what_one_sees(shapes_cfg: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,9 @@ from pycocotools import mask as coco_mask
 
 from sn2fpn.config import get_cfg
 from sn2fpn.data import DatasetMapper, build_test_loader, build_train_loader, get_dataset_dicts, load_coco_json
-from sn2fpn.data.mapper import annotations_to_instances, build_mapper
-from sn2fpn.data.transforms import Crop, Flip, Resize, TransformList
+from sn2fpn.data.mapper import build_mapper
+from sn2fpn.data.targets import annotations_to_instances
+from sn2fpn.data.transforms import Crop, Flip, Pad, Resize, TransformList
 from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.structures import BitMasks, BoxMode, PolygonMasks
 
@@ -29,6 +30,7 @@ TRANSFORMS = {
     "flip": TransformList([Flip(SIZE)]),
     "vertical": TransformList([Flip(SIZE, vertical=True)]),
     "crop": TransformList([Crop(6, 15, (40, 42))]),
+    "pad": TransformList([Pad(7, 11, (90, 100))]),
     "all": TransformList([Crop(6, 15, (40, 42)), Resize((40, 42), (100, 105)), Flip((100, 105))]),
 }
 
@@ -234,6 +236,19 @@ def test_corpus_of_broken_masks(shared_data: Path, name: str, caplog: Any) -> No
     assert sum(map(len, targets)) == with_masks < sum(len(r["annotations"]) for r in records)
 
 
+def _theirs(transform: Any, T: Any) -> Any:
+    if isinstance(transform, Crop):
+        return T.CropTransform(transform.x0, transform.y0, *transform.size[::-1])
+    if isinstance(transform, Pad):
+        bottom, right = (whole - part for whole, part in zip(transform.size, SIZE))
+        before = transform.x0, transform.y0
+        after = right - transform.x0, bottom - transform.y0
+        return T.PadTransform(*before, *after, *SIZE[::-1], seg_pad_value=0)
+    if isinstance(transform, Resize):
+        return T.ResizeTransform(*transform.old, *transform.new)
+    return T.VFlipTransform(transform.size[0]) if transform.vertical else T.HFlipTransform(transform.size[1])
+
+
 @pytest.mark.detectron2
 @pytest.mark.parametrize("mask_format", ["polygon", "bitmask"])
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -248,18 +263,7 @@ def test_targets_as_detectron2_makes_them(name: str, mask_format: str) -> None:
     if mask_format == "bitmask":
         objects[2]["segmentation"] = rle(TRIANGLE)
     size = TRANSFORMS[name].output_size(SIZE)
-    theirs = T.TransformList(
-        [
-            T.CropTransform(t.x0, t.y0, *t.size[::-1])
-            if isinstance(t, Crop)
-            else T.ResizeTransform(*t.old, *t.new)
-            if isinstance(t, Resize)
-            else T.VFlipTransform(t.size[0])
-            if t.vertical
-            else T.HFlipTransform(t.size[1])
-            for t in TRANSFORMS[name]
-        ]
-    )
+    theirs = T.TransformList([_theirs(t, T) for t in TRANSFORMS[name]])
     moved = [detection_utils.transform_instance_annotations(dict(a), theirs, size) for a in objects]
     expected = detection_utils.annotations_to_instances(moved, size, mask_format)
     found = annotations_to_instances(objects, TRANSFORMS[name], size, mask_format)

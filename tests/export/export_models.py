@@ -24,6 +24,11 @@ KEYS: dict[str, Any] = {
     "INPUT.MAX_SIZE_TEST": 160,
     "DATALOADER.NUM_WORKERS": 0,
 }
+CASCADE: dict[str, Any] = {
+    "MODEL.ROI_HEADS.NAME": "CascadeROIHeads",
+    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.4,  # means over stages are lower
+}
 SPREAD = {"objectness_logits": 1.0, "anchor_deltas": 0.2, "cls_score": 1.5, "bbox_pred": 1.0, "predictor": 2.0}
 """The standard deviations that the last layers' outputs get on `picture(0)`."""
 

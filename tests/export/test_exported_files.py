@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from export_models import picture
+from export_models import CASCADE, picture
 from torch import Tensor
 
 from golden_detectron2 import CASES, inputs
@@ -85,6 +85,16 @@ def test_a_whole_resnet50(tmp_path: Path) -> None:
     model = golden_model(case).eval()
     image = inputs(case)[0]["image"]
     check(export(model, tmp_path / "model.onnx", image=image), model, [image, image[:, 20:, :-31].contiguous()])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ENDINGS)
+def test_cascades(detector: Detector, tmp_path: Path, kind: str) -> None:
+    model = detector(CASCADE)
+    check(export(model, tmp_path / f"model{ENDINGS[kind]}", kind), model, SIZES)
+    if kind == "onnx":
+        graph = onnx.load(str(tmp_path / "model.onnx"))
+        assert [node.op_type for node in graph.graph.node].count("RoiAlign") == 4 * 4  # three stages and the masks
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from export_models import picture
+from export_models import CASCADE, picture
 
 from sn2fpn.export.comparison import Difference, compare, detections_of
 from sn2fpn.export.inference import PlainDetector
@@ -26,6 +26,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "few": {"TEST.DETECTIONS_PER_IMAGE": 3, "MODEL.RPN.POST_NMS_TOPK_TEST": 20, "MODEL.RPN.PRE_NMS_TOPK_TEST": 15},
     "convolutions in the box head": {"MODEL.ROI_BOX_HEAD.NUM_CONV": 1, "MODEL.ROI_BOX_HEAD.CONV_DIM": 16},
     "large boxes": {"MODEL.PROPOSAL_GENERATOR.MIN_SIZE": 20},
+    "a cascade": CASCADE,
+    "a cascade of sigmoids": CASCADE
+    | {"MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": True, "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.8},
     "RGB": {"INPUT.FORMAT": "RGB"},
 }
 

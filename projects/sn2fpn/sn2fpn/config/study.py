@@ -38,6 +38,8 @@ def add_study_config(cfg: Any) -> None:
     # "gaussian", or "linear", which lowers scores from MODEL.ROI_HEADS.NMS_THRESH_TEST on.
     cfg.MODEL.ROI_HEADS.SOFT_NMS = node({"METHOD": "", "SIGMA": 0.5})
 
+    _add_augmentation(cfg.INPUT, node)
+
     # Data sets of your own by name, or a list of them with their NAME, e.g.
     # {my_train: {ANNOTATIONS: data/train.json, IMAGES: data/images}, my_val: {ANNOTATIONS: data.yaml, SPLIT: val}}
     cfg.DATASETS.CUSTOM = []
@@ -64,6 +66,36 @@ def add_study_config(cfg: Any) -> None:
     cfg.TEST.PATIENCE = 0
     # Whether each evaluation also computes the losses on DATASETS.TEST.
     cfg.TEST.VAL_LOSS = False
+
+
+def _add_augmentation(inputs: Any, node: Any) -> None:
+    """Add the groups of the augmentation in training, which are all off."""
+    # Random brightness, contrast, saturation and hue, and a permutation of the channels: (min, max) of the factors,
+    # and of the shift of the hue in turns. Each change happens with the probability PROB.
+    inputs.PHOTOMETRIC = photometric = node()
+    photometric.ENABLED = False
+    photometric.BRIGHTNESS = (0.875, 1.125)
+    photometric.CONTRAST = (0.5, 1.5)
+    photometric.SATURATION = (0.5, 1.5)
+    photometric.HUE = (-0.05, 0.05)
+    photometric.PROB = 0.5
+
+    # Large-scale jitter in place of MIN_SIZE_TRAIN and MAX_SIZE_TRAIN. The factor 1 fits a picture into SIZE (height,
+    # width), which all images have after a crop or a padding.
+    inputs.SCALE_JITTER = node({"ENABLED": False, "MIN_SCALE": 0.1, "MAX_SCALE": 2.0, "SIZE": (1024, 1024)})
+
+    # The probability that an image is a mosaic of four pictures, and the mosaic's (height, width) before the resizing.
+    inputs.MOSAIC = node({"PROB": 0.0, "SIZE": (800, 800)})
+
+    # The probability that objects of another picture are pasted into an image, and that each of these is.
+    inputs.COPY_PASTE = node({"PROB": 0.0, "SHARE": 0.5})
+
+    # The share of its box that an object must keep after cropping, a mosaic or jitter, and of its mask where others
+    # are pasted over it. Objects of which less is left are dropped; with 0, those of which nothing is left are.
+    inputs.MIN_VISIBLE = 0.0
+
+    # A function of your own, as "module:function" or "file.py:function", whose file --import names.
+    inputs.FUNCTION = ""
 
 
 def _add_pyramids(model: Any, node: Any) -> None:

@@ -1,6 +1,6 @@
 """Data sets: catalogs, readers for COCO, Pascal VOC and synthetic shapes, augmentation, samplers and loaders."""
 
-from .augmentation import build_augmentations
+from .augmentation import RandomCrop, RandomFlip, ResizeShortestEdge, ScaleJitter, build_augmentations
 from .builtin import register_builtin
 from .catalog import DatasetCatalog, MetadataCatalog, check_registered, class_names, data_root
 from .categories import known_categories
@@ -12,16 +12,25 @@ from .formats.voc import VOC_CLASSES, load_voc_instances, register_pascal_voc
 from .images import read_image
 from .loader import BatchLoader, build_test_loader, build_train_loader, make_test_loader, make_train_loader
 from .mapper import DatasetMapper, build_mapper
+from .mixing import CopyPaste, Mosaic
+from .photometric import PhotometricDistortion
 from .samplers import SAMPLERS
 from .selection import check_classes, check_num_classes, evenly_spread, get_dataset_dicts, images_with_objects
 from .statistics import class_histogram
 
 __all__ = [
     "BatchLoader",
+    "CopyPaste",
     "DatasetCatalog",
     "DatasetMapper",
     "MetadataCatalog",
+    "Mosaic",
+    "PhotometricDistortion",
+    "RandomCrop",
+    "RandomFlip",
+    "ResizeShortestEdge",
     "SAMPLERS",
+    "ScaleJitter",
     "VOC_CLASSES",
     "build_augmentations",
     "build_mapper",

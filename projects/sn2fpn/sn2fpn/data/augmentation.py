@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, argument_names, check_choice
+from ..errors import ArgumentError, argument_names, check_choice, keys_of
 from ..ranges import check_count, check_each, check_number
-from .transforms import Crop, Flip, Resize, Size, Transform, TransformList
+from .transforms import Crop, Flip, Pad, Resize, Size, Transform, TransformList
 
-__all__ = ["RandomCrop", "RandomFlip", "ResizeShortestEdge", "build_augmentations", "plan_transforms"]
+__all__ = ["RandomCrop", "RandomFlip", "ResizeShortestEdge", "ScaleJitter", "build_augmentations", "plan_transforms"]
 
 
 class ResizeShortestEdge:
@@ -134,19 +134,54 @@ class RandomCrop:
         return sides[0], sides[1]
 
 
+class ScaleJitter:
+    """An augmentation that resizes by a random factor and then crops or pads to a fixed size (large-scale jitter).
+
+    A factor of 1 fits the whole image into `size`. Of a larger image a random window remains, and a smaller one is
+    padded on the right and at the bottom (Ghiasi et al., "Simple Copy-Paste", CVPR 2021).
+
+    Args:
+        min_scale: the smallest factor.
+        max_scale: the largest factor.
+        size: the (height, width) of all images in pixels.
+
+    Raises:
+        ArgumentError: a factor is not positive, `min_scale` is larger than `max_scale`, or `size` is no size.
+    """
+
+    def __init__(self, min_scale: float = 0.1, max_scale: float = 2.0, size: Sequence[int] = (1024, 1024)) -> None:
+        self.min_scale = check_number("min_scale", min_scale, above=0)
+        self.max_scale = check_number("max_scale", max_scale, at_least=min_scale)
+        height, width = check_each("size", size, check_count, length=2)
+        self.size = height, width
+
+    def plan(self, size: Size, rng: np.random.Generator) -> Transform | None:
+        scale = self.min_scale + rng.random() * (self.max_scale - self.min_scale)
+        factor = min(wanted * scale / side for wanted, side in zip(self.size, size))
+        new = max(int(np.round(size[0] * factor)), 1), max(int(np.round(size[1] * factor)), 1)
+        window = min(new[0], self.size[0]), min(new[1], self.size[1])
+        transforms = TransformList([Resize(size, new)])
+        if window != new:
+            y0, x0 = (int(rng.integers(full - part + 1)) for full, part in zip(new, window))
+            transforms.append(Crop(y0, x0, window))
+        if window != self.size:
+            transforms.append(Pad(0, 0, self.size))
+        return transforms
+
+
 def plan_transforms(augmentations: Sequence[Any], size: Size, rng: np.random.Generator) -> TransformList:
     """Draw the transforms of all augmentations in turn; each receives the size that the previous ones produce."""
     transforms = TransformList()
     for augmentation in augmentations:
         transform = augmentation.plan(size, rng)
         if transform is not None:
-            transforms.append(transform)
+            transforms.extend(transform if isinstance(transform, TransformList) else [transform])
             size = transform.output_size(size)
     return transforms
 
 
 def build_augmentations(cfg: Any, is_train: bool) -> list[Any]:
-    """Build the augmentations of `cfg.INPUT`: crop, resize and flip for training, resize for evaluation.
+    """Build the geometric augmentations of `cfg.INPUT`: crop, resize and flip for training, resize for evaluation.
 
     Raises:
         ArgumentError: a key has a wrong value.
@@ -158,10 +193,20 @@ def build_augmentations(cfg: Any, is_train: bool) -> list[Any]:
     if cfg.INPUT.CROP.ENABLED:
         with argument_names({"kind": "INPUT.CROP.TYPE", "size": "INPUT.CROP.SIZE"}):
             out.append(RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
-    keys = {"short_edges": "MIN_SIZE_TRAIN", "max_size": "MAX_SIZE_TRAIN", "sampling": "MIN_SIZE_TRAIN_SAMPLING"}
-    with argument_names({argument: f"INPUT.{key}" for argument, key in keys.items()}):
-        out.append(ResizeShortestEdge(**{argument: cfg.INPUT[key] for argument, key in keys.items()}))
+    out.append(_scale_jitter(cfg) if cfg.INPUT.SCALE_JITTER.ENABLED else _resize_for_training(cfg))
     flip = check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("horizontal", "vertical", "none"))
     if flip != "none":
         out.append(RandomFlip(vertical=flip == "vertical"))
     return out
+
+
+def _resize_for_training(cfg: Any) -> ResizeShortestEdge:
+    keys = {"short_edges": "MIN_SIZE_TRAIN", "max_size": "MAX_SIZE_TRAIN", "sampling": "MIN_SIZE_TRAIN_SAMPLING"}
+    with argument_names({argument: f"INPUT.{key}" for argument, key in keys.items()}):
+        return ResizeShortestEdge(**{argument: cfg.INPUT[key] for argument, key in keys.items()})
+
+
+def _scale_jitter(cfg: Any) -> ScaleJitter:
+    c = cfg.INPUT.SCALE_JITTER
+    with argument_names(keys_of("INPUT.SCALE_JITTER")):
+        return ScaleJitter(c.MIN_SCALE, c.MAX_SCALE, c.SIZE)

@@ -96,7 +96,8 @@ class _MappedDataset(Dataset):
     def __getitem__(self, sample: Sample) -> dict[str, Any] | UserError:
         position, index = sample
         try:
-            return self._mapper(self._records[index], sample_rng(self._seed, position))
+            others = (self._records,) if getattr(self._mapper, "mixes", False) else ()
+            return self._mapper(self._records[index], sample_rng(self._seed, position), *others)
         except UserError as e:  # returned instead of raised, because the loader adds the worker's traceback to errors
             return e
 
@@ -242,7 +243,7 @@ def _resolve_seed(seed: int) -> int:
 
 def _packed(dataset: DatasetDicts | Records, mapper: DatasetMapper) -> Records:
     """Return data set dicts as bytes, without the masks if the mapper does not use them: they are most of the bytes."""
-    unused = isinstance(mapper, DatasetMapper) and not (mapper.with_targets and mapper.mask_format)
+    unused = isinstance(mapper, DatasetMapper) and not mapper.reads_masks
     return Records.of(dataset, with_masks=not unused)
 
 

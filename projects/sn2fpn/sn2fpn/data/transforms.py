@@ -10,10 +10,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-__all__ = ["Crop", "Flip", "Resize", "Size", "Transform", "TransformList", "clip_polygon"]
+__all__ = ["FILL", "Crop", "Flip", "Pad", "Resize", "Size", "Transform", "TransformList", "clip_polygon"]
 
 Size = tuple[int, int]  # (height, width)
 Polygons = list[np.ndarray]  # each (K, 2), (x, y) in pixels
+
+FILL = 128
+"""The value of all channels where an image has no pixels of a picture, as in Detectron2."""
 
 
 class Transform(Protocol):
@@ -142,7 +145,42 @@ class Crop:
         return [p for p in moved if len(p) >= 3]
 
 
-ON_PIL = (Resize, Flip, Crop)
+@dataclass(frozen=True)
+class Pad:
+    """A larger image of `size` (height, width), in which the top left corner of the image is at (y0, x0)."""
+
+    y0: int
+    x0: int
+    size: Size
+
+    def output_size(self, size: Size) -> Size:
+        return self.size
+
+    def apply_image(self, image: np.ndarray) -> np.ndarray:
+        return self._placed(image, FILL)
+
+    def apply_pil(self, image: Image.Image) -> Image.Image:
+        """Pad PIL's image."""
+        out = Image.new(image.mode, self.size[::-1], (FILL,) * len(image.getbands()))
+        out.paste(image, (self.x0, self.y0))
+        return out
+
+    def apply_mask(self, mask: np.ndarray) -> np.ndarray:
+        return self._placed(mask, 0)
+
+    def apply_boxes(self, boxes: np.ndarray) -> np.ndarray:
+        return boxes + np.array([self.x0, self.y0, self.x0, self.y0])
+
+    def apply_polygons(self, polygons: Polygons) -> Polygons:
+        return [p + np.array([self.x0, self.y0]) for p in polygons]
+
+    def _placed(self, array: np.ndarray, fill: int) -> np.ndarray:
+        out = np.full((*self.size, *array.shape[2:]), fill, array.dtype)
+        out[self.y0 : self.y0 + array.shape[0], self.x0 : self.x0 + array.shape[1]] = array
+        return out
+
+
+ON_PIL = (Resize, Flip, Crop, Pad)
 """The transforms with a method `apply_pil`, which gives the pixels of `apply_image`."""
 
 

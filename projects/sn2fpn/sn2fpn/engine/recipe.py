@@ -148,7 +148,7 @@ class CfgRecipe(Recipe):
 
     def check_settings(self, eval_only: bool) -> None:
         check_choice("DATALOADER.SAMPLER_TRAIN", self.cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS)
-        for is_train in (True, False):
+        for is_train in (False,) if eval_only else (True, False):  # an evaluation needs no function of the training's
             build_mapper(self.cfg, is_train)
         register_custom(self.cfg.DATASETS.CUSTOM)
         for key, name in self._data_sets(eval_only):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..data import DatasetMapper, build_mapper, class_names, evenly_spread, get_dataset_dicts, read_image
-from ..data.mapper import annotations_to_instances
+from ..data.targets import annotations_to_instances
 from ..data.transforms import TransformList
 from ..visualization import Sample, predictions_beside_ground_truth, shown_detections
 from .evaluator import evaluation_mode

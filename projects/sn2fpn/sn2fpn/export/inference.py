@@ -18,6 +18,7 @@ from torchvision.ops import nms, roi_align
 from ..layers import Conv2d, FrozenBatchNorm2d
 from ..modeling import BoxHead, GeneralizedRCNN, ROIPooler
 from ..modeling.roi_heads.pooler import assign_levels
+from ..modeling.roi_heads.standard import BoxStage
 
 __all__ = ["PlainDetector"]
 
@@ -106,19 +107,40 @@ class PlainDetector(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return boxes, scores and classes, best first, as `select_detections` chooses them."""
         heads = self.roi_heads
-        pooled = _pool(heads.box_pooler, [features[name] for name in heads.in_features], proposals)
-        logits, deltas = heads.box_predictor(_box_features(heads.box_head, pooled))
-        probabilities = logits.sigmoid() if heads.sigmoid_cls else logits.softmax(dim=1)
+        probabilities, deltas, proposals = self._stages(features, proposals, height, width)
         row, classes = (probabilities[:, :-1] > heads.score_thresh).nonzero().unbind(1)
         scores = probabilities[row, classes]
         own = deltas[row, classes] if deltas.shape[1] > 1 else deltas[row, 0]
-        boxes = _clip(heads.box_coder.decode(own, proposals[row]), height, width)
+        boxes = _clip(heads.stages[-1].coder.decode(own, proposals[row]), height, width)
         apart = boxes + _offsets(classes, heads.num_classes, height, width)
         keep = nms(apart, scores, heads.nms_thresh)
         if heads.max_detections > 0:
             keep = keep[: heads.max_detections]
         keep = keep[_larger(boxes[keep], 0.0)]
         return boxes[keep], scores[keep], classes[keep]
+
+    def _stages(
+        self, features: dict[str, Tensor], boxes: Tensor, height: int, width: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the box branch predicts for proposals.
+
+        Returns:
+            The class probabilities (Tensor[R, K + 1]), which are means over the stages of a cascade, the last stage's
+            offsets (Tensor[R, K or 1, 4]), and the boxes that it started from (Tensor[R, 4]).
+        """
+        heads, (first, *others) = self.roi_heads, self.roi_heads.stages
+        maps = [features[name] for name in heads.in_features]
+
+        def predict(stage: BoxStage) -> tuple[Tensor, Tensor]:
+            logits, deltas = stage.predictor(_box_features(stage.head, _pool(heads.box_pooler, maps, boxes)))
+            return logits.sigmoid() if heads.sigmoid_cls else logits.softmax(dim=1), deltas
+
+        scores, deltas = predict(first)
+        for before, stage in zip(heads.stages, others):
+            boxes = _clip(before.coder.decode(deltas[:, 0], boxes), height, width)
+            own, deltas = predict(stage)
+            scores = scores + own
+        return scores / len(heads.stages) if others else scores, deltas, boxes
 
 
 @torch.no_grad()

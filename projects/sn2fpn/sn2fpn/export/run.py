@@ -91,15 +91,10 @@ def _check(args: Any, path: Path) -> None:
 
 def _check_heads(heads: StandardROIHeads) -> None:
     """Raise UserError for RoI heads that compute something else than the exported graph."""
-    if len(heads.stages) > 1:
-        raise UserError(
-            f"MODEL.ROI_HEADS.NAME: expected StandardROIHeads for an export, found {type(heads).__name__}, whose "
-            "stages are not part of the exported graph"
-        )
     if heads.soft_nms is not None:
         raise UserError(
-            "MODEL.ROI_HEADS.SOFT_NMS.METHOD: expected '' for an export, since the exported graph has plain "
-            "non-maximum suppression"
+            "MODEL.ROI_HEADS.SOFT_NMS.METHOD: expected '' for an export, since the number of steps of soft-NMS depends "
+            "on the detections, which a traced graph cannot express; the graph has plain non-maximum suppression"
         )
 
 

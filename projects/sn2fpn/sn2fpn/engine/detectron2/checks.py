@@ -24,6 +24,12 @@ from ...pyramids import backbone_names
 __all__ = ["check_served"]
 
 _SERVED: dict[str, tuple[Any, ...]] = {
+    "INPUT.COPY_PASTE.PROB": (0.0,),
+    "INPUT.FUNCTION": ("",),
+    "INPUT.MIN_VISIBLE": (0.0,),
+    "INPUT.MOSAIC.PROB": (0.0,),
+    "INPUT.PHOTOMETRIC.ENABLED": (False,),
+    "INPUT.SCALE_JITTER.ENABLED": (False,),
     "MODEL.COMPILE": (False,),
     "MODEL.ROI_HEADS.SOFT_NMS.METHOD": ("",),
     "SOLVER.ACCUMULATE_STEPS": (1,),

@@ -17,7 +17,7 @@ from ...atomic import atomic_write
 from ...config import get_cfg
 from ...data import DatasetCatalog, class_names, images_with_objects, read_image, register_custom
 from ...data.augmentation import TransformList
-from ...data.mapper import annotations_to_instances
+from ...data.targets import annotations_to_instances
 from ...errors import UserError
 from ...evaluation import build_evaluator
 from ...evaluation.detections import DetectionEvaluator, ImageDetections
