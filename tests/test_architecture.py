@@ -119,3 +119,16 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as e:
         pytest.fail("a circle of imports: " + " -> ".join(name or "sn2fpn" for name in reversed(e.args[1])))
+
+
+def test_one_module_alone_knows_fvcore() -> None:
+    """fvcore has to be built from source, so that no other module may need it, nor what it brings."""
+    found = {
+        name
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for imported in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
+        if imported.partition(".")[0] in ("fvcore", "iopath", "yacs")
+    }
+    assert found == {"detectron2_types"}

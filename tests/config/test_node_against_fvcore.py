@@ -125,10 +125,15 @@ def _undecoded(value: Any) -> Any:
 _FILES = st.dictionaries(st.sampled_from("ABC"), st.integers() | st.dictionaries(st.sampled_from("AB"), st.integers()))
 
 
-@given(_FILES, _FILES, _FILES)
-def test_files_inherit_as_in_fvcore(first: dict, second: dict, third: dict) -> None:
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the files, which every case writes anew."""
+    return tmp_path_factory.mktemp("home")
+
+
+@given(first=_FILES, second=_FILES, third=_FILES)
+def test_files_inherit_as_in_fvcore(first: dict, second: dict, third: dict, home: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        home = Path(_folder.name)
         patch.setenv("HOME", str(home))
         (home / "sub").mkdir(exist_ok=True)
         for place, content, base in (
@@ -143,17 +148,6 @@ def test_files_inherit_as_in_fvcore(first: dict, second: dict, third: dict) -> N
             except AssertionError:  # a group in place of a value, which ours refuses only if the tree has a value there
                 continue
             assert CfgNode.load_yaml_with_base(str(home / place)) == theirs
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _use_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
-    _folder.name = str(tmp_path_factory.mktemp("files"))
-
-
-class _folder:
-    """The folder of the files, which are written anew for every case."""
-
-    name = ""
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONFIGS)))
