@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from sn2fpn.config import get_cfg
 from sn2fpn.data import (
@@ -74,6 +75,33 @@ def test_missing_keys_and_other_content_under_the_same_name(coco_set: Any) -> No
     register_custom([coco_entry(coco_set)])
     with pytest.raises(UserError, match="'mine' is taken"):
         register_custom([coco_entry(coco_set, IMAGES="elsewhere")])
+
+
+def test_the_example_of_the_page(yolo_set: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    lines = [line.removeprefix("    ") for line in page.splitlines()]
+    start = lines.index("_BASE_: configs/quick/faster_rcnn_R18_sni_shapes.yaml")
+    example = lines[start : lines.index("OUTPUT_DIR: output/birds") + 1]
+    assert len(example) <= 10
+    text = "\n".join(example).replace("configs/", f"{Path(__file__).parents[2]}/configs/")
+    (tmp_path / "birds.yaml").write_text(text.replace("data/birds", str(yolo_set)).replace("CLASSES: 12", "CLASSES: 2"))
+    cfg = get_cfg()
+    cfg.merge_from_file(str(tmp_path / "birds.yaml"))
+    assert register_custom(cfg.DATASETS.CUSTOM) == ["birds_train", "birds_val"]
+    assert [len(get_dataset_dicts(names)) for names in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)] == [1, 1]
+    check_classes(cfg, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+
+
+@pytest.fixture
+def yolo_set(tmp_path: Path) -> Path:
+    root = tmp_path / "birds"
+    for split in ("train", "val"):
+        (root / "images" / split).mkdir(parents=True)
+        (root / "labels" / split).mkdir(parents=True)
+        Image.new("RGB", (80, 60)).save(root / "images" / split / "a.jpg")
+        (root / "labels" / split / "a.txt").write_text("1 0.5 0.5 0.5 0.5\n")
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [wren, kite]\n")
+    return root
 
 
 def test_missing_files_are_named_when_used() -> None:

@@ -71,6 +71,12 @@ def test_folders_of_coco_and_voc(coco_set: Any, voc_root: Path, read: Read, tmp_
     with pytest.raises(UserError, match=r"can be COCO \(.*train\.json\), COCO \(.*val\.json\); name one of the files"):
         read(root)
     assert len(read(voc_root)) == 3 and MetadataCatalog.get("own").evaluator_type == "pascal_voc"
+    assert MetadataCatalog.get("own").split == "all"  # the only list
+    (voc_root / "ImageSets/Main/all.txt").unlink()
+    with pytest.raises(
+        UserError, match=r"SPLIT: expected a list in .*ImageSets/Main; or set ANNOTATIONS to .*/Annotations"
+    ):
+        read(voc_root)
     plain = tmp_path / "plain"
     plain.mkdir()
     for file in [*(voc_root / "Annotations").iterdir(), *(voc_root / "JPEGImages").iterdir()]:

@@ -52,7 +52,10 @@ _BUILDING_BLOCKS = (
     "torch.optim",
     "fvcore.common.param_scheduler",
 )
-_PROGRAMS = ("sn2fpn.data.check", "sn2fpn.data.photos", "sn2fpn.data.shapes")
+_PROGRAMS = (
+    *(f"sn2fpn.data.{program}" for program in ("check", "convert", "photos", "shapes")),
+    *(f"sn2fpn.data.formats.{writer}" for writer in ("examples", "writers")),
+)
 """Modules in these packages that write files or are programs, so that they are no building blocks."""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from ...errors import UserError, did_you_mean
+from ...errors import ArgumentError, UserError, did_you_mean
 from ..catalog import DatasetCatalog, MetadataCatalog
 from ..files import PictureFolder, path_inside
 from ..problems import BUILT_IN_HINT, Problems
@@ -140,9 +140,16 @@ def read_voc(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
             their images in `images`, or else beside them. Without `classes`, the classes are the lines of the file
             `classes.txt` in the folder, or else all names in the folder, sorted.
     """
+    root = source.annotations
+    if source.split is None and not _is_plain(root) and (root / "Annotations").is_dir():
+        splits = find_splits(root)
+        if not splits:
+            expected = f"a list in {root}/ImageSets/Main; or set ANNOTATIONS to {root}/Annotations and IMAGES"
+            raise ArgumentError("SPLIT", f"expected {expected} to the folder of the images")
+        source = source._replace(split=choose_split(source, splits))
     listed = source.classes or read_class_list(source.annotations / CLASS_LIST)
     classes = list(listed or find_voc_classes(source.annotations))
-    return _read_files(source, classes), {"thing_classes": classes}
+    return _read_files(source, classes), {"thing_classes": classes, "split": source.split}
 
 
 def _read_files(source: Source, class_names: Sequence[str]) -> DatasetDicts:
@@ -178,8 +185,8 @@ def _layout(source: Source) -> tuple[Path, PictureFolder, list[str]]:
         depends_on(root)
         ids = sorted(path.stem for path in root.glob("*.xml"))
         return root, PictureFolder(source.images or root, source.allow_outside), ids
-    split = choose_split(source, find_splits(root))
-    return root / "Annotations", PictureFolder(root / "JPEGImages", source.allow_outside), _read_split(root, split)
+    ids = _read_split(root, source.split or "")
+    return root / "Annotations", PictureFolder(root / "JPEGImages", source.allow_outside), ids
 
 
 def _is_plain(root: Path) -> bool:
