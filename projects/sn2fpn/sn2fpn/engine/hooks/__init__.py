@@ -29,5 +29,6 @@ def default_hooks(
     hooks: list[Hook] = [ema] if ema else []
     hooks += [Checkpoints(options.checkpoint_period), Evaluation(options, test_sets, model, ema, augmented)]
     if comm.is_main_process():
-        hooks.append(Progress(Path(options.output_dir), options.images_per_batch, options.log_period))
+        out, images = Path(options.output_dir), options.images_per_batch
+        hooks.append(Progress(out, images, options.log_period, options.services))
     return hooks

@@ -55,7 +55,7 @@ class Evaluation(Hook):
 
     def before_train(self) -> None:
         o = self.options
-        if o.best_metric:
+        if o.best_metric and self.test_sets:
             self.best = BestModel(o.best_metric, Path(o.output_dir), self.trainer.start_iter)
         if 0 < self.trainer.start_iter < self.trainer.max_iter and self._is_due() and self._is_missing():
             logger.info("The evaluation after iteration %d is made up for", self.trainer.start_iter)
@@ -79,6 +79,11 @@ class Evaluation(Hook):
             self._run()
         if self.augmented is not None and self._evaluated_at == self.trainer.iter:  # it was not interrupted
             self._run_augmented()
+        if self.best is not None and self.best.history:
+            iteration, value = self.best.best
+            logger.info(
+                "The best model is model_best.pth: %s %.4g after iteration %d", self.best.metric, value, iteration + 1
+            )
 
     def _run_augmented(self) -> None:
         trainer = self.trainer
@@ -110,6 +115,7 @@ class Evaluation(Hook):
             return
         improved, value, since = comm.call_on_main(lambda: self._judge(self.best, scalars))
         if improved:  # all processes save, since the file holds the random states of all
+            logger.info("The best model so far: %s %.4g after iteration %d", o.best_metric, value, trainer.iter + 1)
             trainer.save("model_best", remember=False, **{o.best_metric: value})
         if 0 < o.patience <= since:
             trainer.stop(f"{o.best_metric} has not improved for {o.patience} evaluations")
