@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..atomic import atomic_write
-from ..errors import UserError, check_choice, did_you_mean
+from ..errors import UserError, argument_names, check_choice, did_you_mean
 from ..evaluation import TASKS, COCOEvaluator, PascalVOCEvaluator
 from .options import RunOptions
 
-__all__ = ["BestModel", "announce_evaluations", "missing"]
+__all__ = ["BestModel", "follow_best", "missing"]
 
 logger = logging.getLogger(__name__)
 _USUAL = {f"{task}/{score}" for task in TASKS for kind in (COCOEvaluator, PascalVOCEvaluator) for score in kind.SCORES}
@@ -36,24 +36,33 @@ def missing(metric: str, given: Iterable[str]) -> str:
     return f"the evaluations of this run do not give it, and model_best.pth is not kept{did_you_mean(metric, given)}"
 
 
-def announce_evaluations(o: RunOptions, given: Iterable[str] | None, has_test: bool) -> None:
-    """Log when a run is evaluated, and by which metric its best model is kept.
+def follow_best(o: RunOptions, given: Iterable[str] | None, has_test: bool, start_iter: int) -> BestModel | None:
+    """Log when a run is evaluated and by which metric its best model is kept.
 
     Args:
         o: the options of the run.
         given: the names of the metrics of its evaluations, or None if they are not known.
         has_test: whether the configuration names data sets to evaluate on.
+        start_iter: the first iteration of the run.
+
+    Returns:
+        The history of the metric, or None if no best model is kept.
+
+    Raises:
+        ArgumentError: no run gives a metric of this name.
     """
     if not has_test:
         if o.best_metric:
             logger.warning("%s is empty: nothing is evaluated, and model_best.pth is not kept", o.key("test_sets"))
-        return
+        return None
+    with argument_names({"metric": o.key("best_metric")}):
+        lacking = missing(o.best_metric, given) if o.best_metric and given is not None else ""
     when = f"every {o.eval_period} iterations and at the end" if 0 < o.eval_period < o.max_iter else "at the end"
-    lacking = missing(o.best_metric, given) if o.best_metric and given is not None else ""
     kept = f"; model_best.pth is kept by {o.best_metric}" if o.best_metric and not lacking else ""
     logger.info("The model is evaluated %s%s", when, kept)
     if lacking:
         logger.warning("%s %s: %s", o.key("best_metric"), o.best_metric, lacking)
+    return BestModel(o.best_metric, Path(o.output_dir), start_iter) if kept else None
 
 
 class BestModel:

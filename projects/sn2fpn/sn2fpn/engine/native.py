@@ -12,7 +12,6 @@ from ..errors import argument_names
 from ..evaluation.analysis import PREDICTIONS, write_analysis
 from ..evaluation.detections import DetectionEvaluator
 from ..precision import autocast
-from .best_model import announce_evaluations
 from .compiling import compile_backbone
 from .folder import run_folder
 from .preflight import check_recipe, checked_recipe
@@ -85,7 +84,6 @@ def _run(recipe: Recipe, args: Any, engine: Any, notes: list[str]) -> dict[str, 
             for name, found in evaluate(recipe.test_sets(), augmented, options, suffix=AUGMENTED).items():
                 results[name] |= found
     else:
-        announce_evaluations(options, recipe.metrics(), bool(recipe.test_sets()))
         trainer = Trainer(recipe)
         trainer.resume_or_load(resume=args.resume)
         results = trainer.train()

@@ -73,7 +73,8 @@ class Trainer:
         self._clip = recipe.build_gradient_clipper()
         float16 = o.precision == torch.float16  # whose small gradients are scaled
         self._scaler = torch.amp.GradScaler(torch.device(o.device).type, enabled=float16)
-        self.hooks: list[Hook] = default_hooks(o, recipe.test_sets(), self.model, recipe.with_augmentation(self.model))
+        augmented = recipe.with_augmentation(self.model)
+        self.hooks: list[Hook] = default_hooks(o, recipe.test_sets(), self.model, augmented, recipe.metrics())
         self.storage = MetricStorage()
         self.device = next(self.model.parameters()).device
         self._log = StepLog(self.storage)

@@ -25,7 +25,6 @@ from ...data import check_classes
 from ...errors import UserError, argument_names, did_you_mean
 from ...integrations.detectron2 import read_config, register_backbones, register_custom, share_dataset
 from ...modeling.build import check_served as check_native
-from ..best_model import announce_evaluations
 from ..config import remarks, validate
 from ..folder import run_folder
 from ..options import YAML_KEYS, read_options, world_size
@@ -94,7 +93,6 @@ def _run(cfg: CfgNode, args: Any, engine: Any, notes: list[str]) -> dict[str, An
         choose_last(cfg.OUTPUT_DIR, train=not args.eval_only)
     if args.eval_only:
         return _evaluate(cfg, resume=args.resume, complete=not args.allow_partial)
-    announce_evaluations(read_options(cfg, YAML_KEYS), given_metrics(cfg), bool(cfg.DATASETS.TEST))
     with _refusals():
         trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)

@@ -14,10 +14,12 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils.events import EventWriter, get_event_storage
 
 from ...errors import argument_names
-from ..best_model import BestModel
+from ..best_model import follow_best
+from ..options import YAML_KEYS, read_options
 from ..remote import Remote
 from ..results_file import RESULTS, Clock, ResultsWriter
 from .checkpoints import Checkpointer
+from .checks import given_metrics
 
 __all__ = ["Evaluations", "RemoteWriter"]
 
@@ -32,23 +34,23 @@ class Evaluations(HookBase):
         cfg: the configuration.
         checkpointer: writes the best model.
         clock: the wall time of the run.
-        epoch_images: the number of training images.
+        epoch_images: the number of training images, or 0 if it is not known.
     """
 
     def __init__(self, cfg: CfgNode, checkpointer: Checkpointer, clock: Clock, epoch_images: int) -> None:
-        self._metric, self._period, self._output = cfg.TEST.BEST_METRIC, cfg.TEST.EVAL_PERIOD, Path(cfg.OUTPUT_DIR)
+        self._cfg = cfg
         self._checkpointer = checkpointer
         self._clock = clock
-        self._epochs_per_iter = cfg.SOLVER.IMS_PER_BATCH / epoch_images
+        self._epochs_per_iter = cfg.SOLVER.IMS_PER_BATCH / epoch_images if epoch_images else None
 
     def before_train(self) -> None:
-        start = self.trainer.start_iter
-        self._results = ResultsWriter(self._output / RESULTS, start)
-        self._best = BestModel(self._metric, self._output, start) if self._metric else None
+        start, options, sets = self.trainer.start_iter, read_options(self._cfg, YAML_KEYS), self._cfg.DATASETS.TEST
+        self._results = ResultsWriter(Path(options.output_dir) / RESULTS, start)
+        self._best = follow_best(options, given_metrics(self._cfg), bool(sets), start)
 
     def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        if self._period > 0 and done % self._period == 0 and done != self.trainer.max_iter:
+        done, period = self.trainer.iter + 1, self._cfg.TEST.EVAL_PERIOD
+        if period > 0 and done % period == 0 and done != self.trainer.max_iter:
             self._report(self.trainer.iter)
 
     def after_train(self) -> None:
@@ -60,17 +62,20 @@ class Evaluations(HookBase):
         if not results:  # there are no test sets
             return
         self.add(iteration, results)
+        if self._best is None:
+            return
         scalars = {name: value for name, (value, _) in self.trainer.storage.latest().items()}
         with argument_names({"metric": "TEST.BEST_METRIC"}):
-            improved = self._best is not None and self._best.update(iteration, scalars)
+            improved = self._best.update(iteration, scalars)
         if improved:
-            value = {self._metric: scalars[self._metric]}
+            value = {self._best.metric: scalars[self._best.metric]}
             self._checkpointer.save("model_best", remember=False, iteration=iteration, **value)
 
     def add(self, iteration: int, results: Mapping[str, Any]) -> None:
         """Add the results of an evaluation, except for those of single classes, to the row of an iteration."""
         found = {name: value for name, value in flatten_results_dict(results).items() if "-" not in Path(name).name}
-        self._results.write(iteration, (iteration + 1) * self._epochs_per_iter, self._clock.seconds, found)
+        epoch = (iteration + 1) * self._epochs_per_iter if self._epochs_per_iter else None
+        self._results.write(iteration, epoch, self._clock.seconds, found)
 
 
 class RemoteWriter(EventWriter):

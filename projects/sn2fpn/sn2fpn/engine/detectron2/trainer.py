@@ -64,7 +64,7 @@ class Trainer(DefaultTrainer):
         built.insert(first, hooks.CallbackHook(after_step=lambda trainer: average_statistics(trainer.model)))
         if comm.is_main_process():
             evaluation = next(i for i, hook in enumerate(built) if isinstance(hook, hooks.EvalHook))
-            images = self._trainer.data_loader.num_images
+            images = getattr(self._trainer.data_loader, "num_images", 0)
             built.insert(evaluation + 1, Evaluations(self.cfg, self.checkpointer, clock, images))
         return built
 
