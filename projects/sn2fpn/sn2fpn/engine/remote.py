@@ -8,7 +8,7 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 _TITLES = {"wandb": "Weights & Biases", "mlflow": "MLflow"}
 _PROJECT = "sn2fpn"
 _WAITING = 10_000  # rows that wait for a slow service
-_LAST_WAIT_S = 60.0  # at the end of a run
+_LAST_WAIT_S = 30.0  # at the end of a run
+_AT_ONCE, _LONGEST = 100, 500  # parameters in a call to MLflow, and characters in the value of one
 
 
 def check_installed(service: str) -> None:
@@ -84,7 +85,7 @@ class Remote:
             self._warn("it takes metrics more slowly than they come, and some are left out")
 
     def close(self, complete: bool) -> None:
-        """Wait for at most a minute until everything is sent.
+        """Wait for at most half a minute until everything is sent.
 
         Args:
             complete: whether the training came to its end.
@@ -121,7 +122,7 @@ class Remote:
         self._warned = True
         if isinstance(what, Exception):
             what = f"{type(what).__name__}: {str(what).strip() or 'without a message'}"
-        logger.warning("Metrics are not sent to %s: %s. The training goes on", self._title, what)
+        logger.warning("Metrics are not sent to %s: %s. The training is not affected", self._title, what)
 
 
 def _begin(service: str, library: Any, folder: Path, resumed: bool) -> Callable[[], _Service]:
@@ -179,7 +180,11 @@ class _MLflow:
         experiment = self._client.get_experiment_by_name(name)
         number = experiment.experiment_id if experiment else self._client.create_experiment(name)
         run = self._client.create_run(number, run_name=folder.name).info.run_id
-        self._client.log_dict(run, _configuration(folder), "config.yaml")
+        values = [
+            self._library.entities.Param(_allowed(k), str(v)[:_LONGEST]) for k, v in _flat(_configuration(folder))
+        ]
+        for first in range(0, len(values), _AT_ONCE):
+            self._client.log_batch(run, params=values[first : first + _AT_ONCE])
         return run
 
     def send(self, iteration: int, seconds: float, scalars: dict[str, float]) -> None:
@@ -197,6 +202,15 @@ _SERVICES: dict[str, Callable[[Any, Path, str], _Service]] = {"wandb": _WandB, "
 def _allowed(name: str) -> str:
     """Return the name of a metric without characters that MLflow refuses, such as the brackets of a slice."""
     return re.sub(r"[^\w/. -]", "_", name)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys of a configuration and their values."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _configuration(folder: Path) -> dict[str, Any]:
