@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sn2fpn.config import CfgNode, get_cfg
 from sn2fpn.engine import run
@@ -80,6 +81,16 @@ def test_a_run_says_when_it_is_evaluated_and_what_is_kept(
     assert [bool(re.search(warning, line)) for line in found] == ([True] if warning else [])
     assert (tmp_path / "out/model_best.pth").is_file() == (not warning and cfg.TEST.BEST_METRIC != "")
     assert (tmp_path / "out/results.csv").is_file() == bool(cfg.DATASETS.TEST)
+
+
+def test_evaluations_on_the_way_change_no_number_of_the_training(tiny_cfg: MakeCfg, tmp_path: Path) -> None:
+    weights = []
+    for period in (0, 2):
+        keys = {"SEED": 3, "SOLVER.MAX_ITER": 6, "TEST.EVAL_PERIOD": period, "OUTPUT_DIR": str(tmp_path / str(period))}
+        run(tiny_cfg(keys), argparse.Namespace(resume=False, eval_only=False, num_gpus=1, num_machines=1))
+        weights.append(torch.load(tmp_path / str(period) / "model_final.pth", weights_only=True)["model"])
+    assert (tmp_path / "2/results.csv").read_text().count("\n") == 4
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
 def test_early_stopping_needs_the_metric(tiny_cfg: MakeCfg) -> None:
