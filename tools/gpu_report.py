@@ -33,6 +33,7 @@ from sn2fpn.atomic import atomic_write
 from sn2fpn.command_line import CommandLineParser
 from sn2fpn.errors import UserError
 from sn2fpn.program import run_program
+from sn2fpn.visualization.curves import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / "tools"
@@ -227,8 +228,8 @@ def read_training(folder: Path, least: float) -> tuple[str, str]:
     """
     (results,) = folder.glob("inference/*/results.json")
     ap50 = json.loads(results.read_text(encoding="utf-8"))["bbox"]["AP50"] or 0.0
-    rows = [json.loads(line) for line in (folder / "metrics.json").read_text(encoding="utf-8").splitlines()]
-    peak = max((row["peak_memory_mib"] for row in rows if "peak_memory_mib" in row), default=0.0)
+    _, memory = read_metrics(folder / "metrics.json")["peak_memory_mib"]
+    peak = memory.max()
     summary = f"AP50 {ap50:.1f}, at least {least:.0f} expected; peak memory {peak:.0f} MiB"
     if ap50 < least:
         raise UserError(summary)

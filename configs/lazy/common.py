@@ -150,9 +150,11 @@ train = dict(  # the keys of Detectron2's configs/common/train.py, and the nativ
     seed=-1,  # a negative seed stands for a random one; with any other seed, a run on CPUs is reproducible
     checkpointer=dict(period=5000, max_to_keep=3),  # max_to_keep: the newest periodic ones; None keeps all
     log_period=20,
-    eval_period=0,  # in iterations; with 0, the model is evaluated at the end only
-    best_metric="",  # for example "bbox/AP50", to keep the best model as model_best.pth
+    eval_period=10000,  # in iterations; with 0, the model is evaluated at the end only
+    best_metric="bbox/AP",  # the metric by which model_best.pth is kept; "" keeps none
     patience=0,  # stop after this many evaluations without a better best_metric; 0 never stops early
+    wandb=False,  # also send the metrics to Weights & Biases
+    mlflow=False,  # also send the metrics to MLflow
     val_loss=False,  # compute the losses on the test set at each evaluation
     amp=dict(enabled=False, dtype="auto"),  # dtype: float16, bfloat16, or auto (bfloat16 on CPUs, float16 on GPUs)
     ddp=dict(broadcast_buffers=False),  # arguments of DistributedDataParallel

@@ -26,5 +26,7 @@ dataloader.test.num_workers = 1
 lr_multiplier = multi_step_schedule([540, 700])
 lr_multiplier.warmup_iters = 100
 
-train.update(init_checkpoint="", max_iter=780, device="cpu", seed=1, output_dir="output/lazy/quick_shapes")
+train.update(
+    init_checkpoint="", max_iter=780, eval_period=195, device="cpu", seed=1, output_dir="output/lazy/quick_shapes"
+)
 train.clip_gradients.update(enabled=True, clip_type="full_norm", clip_value=10.0)

@@ -71,7 +71,7 @@ def test_help_answers_at_once_without_torch() -> None:
         (["--num-gpus", "3"], {}, ["SOLVER.IMS_PER_BATCH", "multiple of 3"]),
         (["--eval-only"], {}, ["--eval-only", "MODEL.WEIGHTS"]),
         (["--num-machines", "2"], {}, ["--dist-url"]),
-        ([], {"TEST.PATIENCE": 3}, ["TEST.PATIENCE", "TEST.BEST_METRIC"]),
+        ([], {"TEST.PATIENCE": 3, "TEST.BEST_METRIC": "''"}, ["TEST.PATIENCE", "TEST.BEST_METRIC"]),
         ([], {"MODEL.FPN.OUT_CHANNELS": 0}, ["MODEL.FPN.OUT_CHANNELS: expected a whole number of at least 1, found 0"]),
         ([], {"SEED": "x"}, ["SEED expects a whole number"]),
         ([], {"OUTPUT_DIR": "/dev/null/x"}, ["OUTPUT_DIR", "/dev/null/x"]),

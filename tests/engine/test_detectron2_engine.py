@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import gc
 import json
 import logging
@@ -428,6 +429,58 @@ def test_detectron2_keeps_the_best_checkpoint_also_over_a_resume(
         found.append(torch.load(out / "model_best.pth", weights_only=True)["iteration"])
         assert (out / "last_checkpoint").read_text().strip() == "model_final.pth"
     assert found == [1, 1, 4]
+    with (out / "results.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["iteration"], row["bbox/AP"]) for row in rows] == [
+        *(("0", "10.0"), ("1", "30.0"), ("2", "20.0"), ("3", "25.0"), ("4", "31.0"))
+    ]
+    assert [row["epoch"] for row in rows] == ["0.25", "0.5", "0.75", "1.0", "1.25"]  # 2 of 8 images in a step
+    assert [float(row["seconds"]) for row in rows] == sorted(float(row["seconds"]) for row in rows)
+
+
+def test_detectron2_names_a_best_metric_that_a_run_does_not_give(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"TEST\.BEST_METRIC: unknown value 'bbox/AP51'; did you mean 'bbox/AP"):
+        engine.load_config(command("fpn", TEST__BEST_METRIC="bbox/AP51"))
+    monkeypatch.setattr(engine.Trainer, "test", lambda *_: {"tiny_val": {"bbox": {"AP": 1.0, "AP-circle": 2.0}}})
+    args = command("fpn", DATASETS__TEST=["tiny_val", "tiny_train"], TEST__EVAL_PERIOD=1, SOLVER__MAX_ITER=2)
+    engine.run(engine.load_config(args), args)
+    log = (tmp_path / "out/log.txt").read_text()
+    assert log.count("TEST.BEST_METRIC bbox/AP: the evaluations of this run do not give it") == 1
+    assert not (tmp_path / "out/model_best.pth").exists()
+    header = (tmp_path / "out/results.csv").read_text().splitlines()[0]
+    assert header == "iteration,epoch,seconds,tiny_val/bbox/AP"
+
+
+def test_detectron2_sends_its_metrics_to_a_service(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+
+    class Service:
+        def __init__(self, name: str, folder: Path, resumed: bool) -> None:
+            self.about, self.rows, self.complete = (name, folder, resumed), {}, None
+            made.append(self)
+
+        def write(self, iteration: int, scalars: dict[str, float]) -> None:
+            self.rows.setdefault(iteration, {}).update(scalars)
+
+        def close(self, complete: bool) -> None:
+            self.complete = complete
+
+    monkeypatch.setattr("sn2fpn.engine.detectron2.reporting.Remote", Service)
+    monkeypatch.setattr("sn2fpn.engine.options.check_installed", lambda _: None)
+    for flags, iterations in (((), 2), (("--resume",), 3)):
+        args = command("fpn", *flags, LOGGING__WANDB=True, SOLVER__MAX_ITER=iterations)
+        engine.run(engine.load_config(args), args)
+    out = tmp_path / "out"
+    assert [service.about for service in made] == [("wandb", out, False), ("wandb", out, True)]
+    assert all(service.complete for service in made)
+    rows = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]
+    for row in rows:
+        sent = [service.rows[row["iteration"]] for service in made if row["iteration"] in service.rows][-1]
+        assert {k: sent[k] for k in row if k != "iteration"} == {k: v for k, v in row.items() if k != "iteration"}
 
 
 def test_detectron2_refuses_to_evaluate_another_models_checkpoint(command: Command, tmp_path: Path) -> None:

@@ -314,7 +314,7 @@ def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., lis
         ({"train.clip_gradients.clip_type": "vlaue"}, {}, ["train.clip_gradients.clip_type", "did you mean 'value'"]),
         ({"train.amp.dtype": "float61"}, {}, ["train.amp.dtype", "did you mean 'float16'"]),
         ({"train.max_iter": 0}, {}, ["train.max_iter: expected a whole number of at least 1, found 0"]),
-        ({"train.patience": 2}, {}, ["train.patience", "train.best_metric"]),
+        ({"train.patience": 2, "train.best_metric": ""}, {}, ["train.patience", "train.best_metric"]),
         ({"train.ema.decay": 1.5}, {}, ["train.ema.decay: expected a number of at least 0 and below 1, found 1.5"]),
         ({"train.max_iter": "${train.max_itre}"}, {}, ["train.max_it", "max_itre"]),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
@@ -47,6 +48,15 @@ def _arguments(flags: list[str], keys: dict[str, Any]) -> list[str]:
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+
+
+def _evaluations(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of `results.csv` without the seconds, after a check that these rise."""
+    with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    seconds = [float(row.pop("seconds")) for row in rows]
+    assert seconds == sorted(seconds) and seconds[0] > 0
+    return rows
 
 
 # ------------------------------------------------------------------ one run at a time
@@ -148,6 +158,7 @@ def _kill_in(trainer: Trainer, kind: type, method: str, iteration: int, monkeypa
         ((Checkpoints, "after_step"), 4),  # after a row that no checkpoint covers
         ((Evaluation, "_run"), 3),  # between a checkpoint and its evaluation
         ((Progress, "after_step"), 3),  # between an evaluation and its row
+        ((JSONWriter, "write"), 3),  # between its rows in results.csv and metrics.json
         pytest.param((Evaluation, "_run"), 7, marks=pytest.mark.slow),  # in the last evaluation
         pytest.param((Checkpoints, "after_train"), 7, marks=pytest.mark.slow),
     ],
@@ -179,6 +190,8 @@ def test_no_row_is_lost_or_doubled_wherever_a_run_is_killed(
     assert lasting_rows(cut) == lasting_rows(straight)  # bit by bit, also the values that are smoothed over a window
     assert "bbox/AP" in rows[2] and "bbox/AP" in rows[4]
     assert (cut / "best_metric.json").read_text() == (straight / "best_metric.json").read_text()
+    tables = [_evaluations(folder) for folder in (straight, cut)]
+    assert [row["iteration"] for row in tables[0]] == ["3", "7"] and tables[0] == tables[1]
 
 
 def test_a_finished_run_can_be_resumed_without_new_rows(

@@ -305,7 +305,7 @@ def test_modules_that_need_numbers_are_built_on_the_cpu(
     [
         ("MODEL.BACKBONE.NAME", "build_sn2_snii_backbone", "did you mean 'build_sn2_sni_backbone'"),
         ("SOLVER.MAX_ITER", 0, "at least 1"),
-        ("TEST.PATIENCE", 3, "needs a metric in TEST.BEST_METRIC"),
+        ("TEST.PATIENCE", -3, "found -3"),
         ("TEST.BEST_METRIC", "bbox/AP51", "did you mean"),
         ("DATASETS.TRAIN", ["tiny_trian"], "did you mean 'tiny_train'"),
         ("SOLVER.IMS_PER_BATCH", 3, "a multiple of 2"),

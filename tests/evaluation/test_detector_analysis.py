@@ -112,13 +112,29 @@ def test_the_command(cups: Path, tmp_path: Path, capsys: pytest.CaptureFixture) 
         ([], "expected either the folder of a run, or --data-set with --predictions"),
         (["RUN", "--data-set", "cupz"], "--data-set cupz: .* has predictions for cups only"),
         (["--predictions", "x.json"], "--predictions: expected --data-set with it"),
-        (["nowhere"], "nowhere: expected inference/<data set>/coco_instances_results.json"),
+        (["nowhere"], "nowhere: there is no such folder"),
+        (["RUN/inference"], "inference: expected inference/<data set>/coco_instances_results.json"),
         (["--data-set", "cups", "--predictions", "x.json"], "x.json: file of predictions does not exist"),
     ],
 )
 def test_mistakes_are_named(arguments: list[str], words: str, cups: Path, capsys: Any) -> None:
-    assert main([str(cups.parents[1]) if a == "RUN" else a for a in arguments]) == 2
+    assert main([a.replace("RUN", str(cups.parents[1])) for a in arguments]) == 2
     assert re.search(words, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("text", ["DATASETS: 3", "a: [", "DATASETS: {CUSTOM: 3}", "3", "DATASETS: {CUSTOM: [3]}"])
+def test_a_broken_configuration_of_a_run_is_named(text: str, cups: Path, capsys: pytest.CaptureFixture) -> None:
+    config = cups.parents[1] / "config.yaml"
+    config.write_text(text)
+    assert main([str(cups.parents[1])]) == 2
+    assert str(config) in capsys.readouterr().err
+
+
+def test_the_data_sets_of_a_python_configuration_are_known(cups: Path, capsys: pytest.CaptureFixture) -> None:
+    broken = {"NAME": "cups_of_tea", "FORMAT": "coc", "JSON": "x", "IMAGES": "y"}
+    (cups.parents[1] / "config.yaml").write_text(json.dumps({"dataloader": {"custom": [broken]}}))
+    assert main([str(cups.parents[1])]) == 2
+    assert "dataloader.custom[0]" in capsys.readouterr().err
 
 
 def test_data_without_annotations_are_not_analysed(cups: Path) -> None:

@@ -135,8 +135,8 @@ def test_without_detections_scores_are_the_evaluators(register: Callable, instan
     [
         (None, "results.json: file of predictions does not exist"),
         ("{", "expected a list of COCO results"),
-        (json.dumps([{"image_id": 9, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1}]), "does not have 9"),
-        (json.dumps([{"image_id": 0, "category_id": 8, "bbox": [0, 0, 1, 1], "score": 1}]), "does not have 8"),
+        (json.dumps([{"image_id": 9, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1}]), "has no image 9"),
+        (json.dumps([{"image_id": 0, "category_id": 8, "bbox": [0, 0, 1, 1], "score": 1}]), "has no category 8"),
         (
             json.dumps([{"image_id": 0, "category_id": 0, "bbox": [0, 0, 1], "score": 1}]),
             "expected a list of COCO results",

@@ -99,7 +99,7 @@ GOOD = {"image_id": 1, "category_id": 0, "bbox": [1, 2, 3, 4], "score": 0.5}
         ({"segmentation": [[1.0, 2.0]]}, "image 1: segmentation has no polygon"),
         ({"segmentation": 5}, "image 1: segmentation is int"),
         ({"image_id": [1]}, "expected a list of COCO results"),
-        ({"category_id": 9}, "which does not have 9"),
+        ({"category_id": 9}, "which has no category 9"),
     ],
 )
 def test_broken_results_are_one_message(reader: Callable, change: dict[str, Any], words: str) -> None:

@@ -123,3 +123,26 @@ def test_no_drawing_leaves_the_output_folder(
         "a.png",
         "two/b.png",
     }
+
+
+def test_a_folder_without_pictures_says_what_may_be_meant(
+    predict: Predict, nested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (nested / "a.png").unlink()
+    assert predict([nested]) == 2
+    hint = "the folder holds no pictures and no videos"
+    assert f"{hint}; --recursive also takes those of its sub-folders" in capsys.readouterr().err
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert predict([empty], recursive=True) == 2
+    said = capsys.readouterr().err
+    assert hint in said and "--recursive" not in said
+
+
+def test_flags_without_effect_are_named(predict: Predict, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert predict([pictures / "tiny.png"], overlap=0.1, sigma=0.3, soft_nms="linear") == 0
+    said = capsys.readouterr().err
+    assert "--overlap has no effect without --tile" in said
+    assert "--sigma has no effect without --soft-nms gaussian" in said
+    assert predict([pictures / "tiny.png"], overlap=0.1, tile=64, sigma=0.3, soft_nms="gaussian") == 0
+    assert "no effect" not in capsys.readouterr().err

@@ -366,6 +366,7 @@ def test_names_from_standard_input_repeated_names_and_patterns(
     ("inputs", "flags", "keys", "words"),
     [
         (["nowhere.jpg", "no/*.png"], {}, {}, ["--input", "nowhere.jpg, no/*.png"]),
+        (["{}/tinny.png"], {}, {}, ["--input", "did you mean", "tiny.png"]),
         (["-"], {}, {}, ["--input -", "standard input"]),
         (["{}/tiny.png", "MODEL.DEVICE", "cpu"], {}, {}, ["'MODEL.DEVICE'", "come last"]),
         (["{}/tiny.png", "train.device=cpu"], {}, {}, ["'train.device=cpu'", "come last"]),

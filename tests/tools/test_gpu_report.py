@@ -118,6 +118,6 @@ def test_a_rehearsal_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     steps = {step["name"]: step for step in found["steps"]}
     assert steps["tests"]["ok"] and "passed" in steps["tests"]["summary"], steps["tests"]
     assert steps["training"]["ok"] and steps["training"]["summary"].startswith("AP50"), steps["training"]
-    assert code == (0 if all(step["ok"] for step in steps.values()) else 1)
+    assert code == 0, {name: step["summary"] for name, step in steps.items() if not step["ok"]}
     about = found["about"]
     assert about["device"] == "cpu, quick" and about["commit"] and torch.__version__.startswith(about["torch"])

@@ -67,6 +67,10 @@ def add_study_config(cfg: Any) -> None:
     # Whether each evaluation also computes the losses on DATASETS.TEST.
     cfg.TEST.VAL_LOSS = False
 
+    # Whether metrics are also sent to Weights & Biases and to MLflow, which the libraries' own environment variables
+    # configure, such as WANDB_PROJECT and MLFLOW_TRACKING_URI.
+    cfg.LOGGING = node({"WANDB": False, "MLFLOW": False})
+
 
 def _add_augmentation(inputs: Any, node: Any) -> None:
     """Add the groups of the augmentation in training, which are all off."""

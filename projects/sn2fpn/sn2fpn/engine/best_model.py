@@ -3,13 +3,66 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..atomic import atomic_write
-from ..errors import UserError, check_choice
+from ..errors import UserError, argument_names, check_choice, did_you_mean
+from ..evaluation import TASKS, COCOEvaluator, PascalVOCEvaluator
+from .options import RunOptions
 
-__all__ = ["BestModel"]
+__all__ = ["BestModel", "follow_best", "missing"]
+
+logger = logging.getLogger(__name__)
+_USUAL = {f"{task}/{score}" for task in TASKS for kind in (COCOEvaluator, PascalVOCEvaluator) for score in kind.SCORES}
+
+
+def missing(metric: str, given: Iterable[str]) -> str:
+    """Return "" if evaluations give a metric, and otherwise what follows from it, as the end of a sentence.
+
+    A shipped configuration names the best metric for the usual case, from which a run may differ, for instance by
+    several test sets.
+
+    Raises:
+        ArgumentError: no run gives a metric of this name.
+    """
+    given = list(given)
+    if metric not in _USUAL:
+        check_choice("metric", metric, given)
+    if metric in given:
+        return ""
+    return f"the evaluations of this run do not give it, and model_best.pth is not kept{did_you_mean(metric, given)}"
+
+
+def follow_best(o: RunOptions, given: Iterable[str] | None, has_test: bool, start_iter: int) -> BestModel | None:
+    """Log when a run is evaluated and by which metric its best model is kept.
+
+    Args:
+        o: the options of the run.
+        given: the names of the metrics of its evaluations, or None if they are not known.
+        has_test: whether the configuration names data sets to evaluate on.
+        start_iter: the first iteration of the run.
+
+    Returns:
+        The history of the metric, or None if no best model is kept.
+
+    Raises:
+        ArgumentError: no run gives a metric of this name.
+    """
+    if not has_test:
+        if o.best_metric:
+            logger.warning("%s is empty: nothing is evaluated, and model_best.pth is not kept", o.key("test_sets"))
+        return None
+    with argument_names({"metric": o.key("best_metric")}):
+        lacking = missing(o.best_metric, given) if o.best_metric and given is not None else ""
+    when = f"every {o.eval_period} iterations and at the end" if 0 < o.eval_period < o.max_iter else "at the end"
+    kept = f"; model_best.pth is kept by {o.best_metric}" if o.best_metric and not lacking else ""
+    logger.info("The model is evaluated %s%s", when, kept)
+    if lacking:
+        logger.warning("%s %s: %s", o.key("best_metric"), o.best_metric, lacking)
+    return BestModel(o.best_metric, Path(o.output_dir), start_iter) if kept else None
 
 
 class BestModel:
@@ -27,6 +80,7 @@ class BestModel:
     def __init__(self, metric: str, output_dir: Path, start_iter: int) -> None:
         self.metric = metric
         self._path = output_dir / "best_metric.json"
+        self._warned = False
         self.history: list[tuple[int, float]] = []
         if start_iter and self._path.is_file():
             stored, history = _read(self._path)
@@ -36,12 +90,18 @@ class BestModel:
     def update(self, iteration: int, scalars: dict[str, float]) -> bool:
         """Add an evaluation to the history and return whether it is the best one so far.
 
-        An evaluation that is made up for, because the run was killed in it, replaces its own entry and later ones.
+        An evaluation that is made up for, because the run was killed in it, replaces its own entry and later ones. An
+        evaluation that does not give the metric is passed over with a warning.
 
         Raises:
-            ArgumentError: the evaluation does not give the metric.
+            ArgumentError: the evaluation does not give the metric, and neither does any other; see `missing`.
         """
-        value = scalars[check_choice("metric", self.metric, scalars)]
+        if lacking := missing(self.metric, scalars):
+            if not self._warned:
+                logger.warning("%s: %s", self.metric, lacking)
+            self._warned = True
+            return False
+        value = scalars[self.metric]
         self.history = [entry for entry in self.history if entry[0] < iteration]
         improved = not math.isnan(value) and (not self.history or self._score(value) > self._score(self.best[1]))
         self.history.append((iteration, value))
@@ -54,13 +114,13 @@ class BestModel:
 
     @property
     def best(self) -> tuple[int, float]:
-        """The iteration and the value of the best evaluation."""
-        return max(self.history, key=lambda entry: self._score(entry[1]))
+        """The iteration and the value of the best evaluation; -1 and NaN before the first one."""
+        return max(self.history, key=lambda entry: self._score(entry[1]), default=(-1, math.nan))
 
     @property
     def evaluations_since(self) -> int:
         """The number of evaluations after the best one."""
-        return len(self.history) - 1 - self.history.index(self.best)
+        return len(self.history) - 1 - self.history.index(self.best) if self.history else 0
 
 
 def _read(path: Path) -> tuple[str, list[tuple[int, float]]]:

@@ -21,8 +21,8 @@ _LOCK = ".run.lock"
 _RESULTS = ("last_checkpoint", "model_*.pth", "metrics.json")
 """The files by which an earlier run is known."""
 _OTHERS = (
-    *("metrics.json.*", "best_metric.json", "config.yaml", "log.txt*", "events.out.tfevents.*"),
-    *("inference", "inference_TTA", "curves.png", "predictions.png"),
+    *("metrics.json.*", "results.csv*", "best_metric.json", "config.yaml", "log.txt*", "events.out.tfevents.*"),
+    *("inference", "inference_TTA", "curves.png", "predictions.png", "wandb", "wandb_run.txt", "mlflow_run.txt"),
 )
 """What else a run leaves in its folder."""
 

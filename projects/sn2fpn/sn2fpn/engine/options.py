@@ -12,8 +12,9 @@ import torch
 
 from .. import distributed as comm
 from ..config.ranges import RANGES
-from ..errors import UserError
+from ..errors import UserError, argument_names
 from ..signatures import fits, type_words
+from .remote import check_installed
 
 __all__ = ["LAZY_KEYS", "LAZY_RANGES", "YAML_KEYS", "RunOptions", "check_options", "read_options", "world_size"]
 
@@ -38,6 +39,8 @@ YAML_KEYS = dict(
     best_metric="TEST.BEST_METRIC",
     patience="TEST.PATIENCE",
     val_loss="TEST.VAL_LOSS",
+    wandb="LOGGING.WANDB",
+    mlflow="LOGGING.MLFLOW",
     float32_precision="FLOAT32_PRECISION",
     cudnn_benchmark="CUDNN_BENCHMARK",
     # these appear in messages only
@@ -71,6 +74,8 @@ LAZY_KEYS = dict(
     best_metric="train.best_metric",
     patience="train.patience",
     val_loss="train.val_loss",
+    wandb="train.wandb",
+    mlflow="train.mlflow",
     float32_precision="train.float32_precision",
     cudnn_benchmark="train.cudnn_benchmark",
     ddp="train.ddp",
@@ -122,6 +127,8 @@ class RunOptions:
     best_metric: str = ""
     patience: int = 0
     val_loss: bool = False
+    wandb: bool = False  # whether metrics are sent to Weights & Biases
+    mlflow: bool = False
     float32_precision: str = ""
     cudnn_benchmark: bool = False
     ddp: Mapping[str, Any] = field(default_factory=lambda: {"broadcast_buffers": False})  # of DistributedDataParallel
@@ -134,6 +141,11 @@ class RunOptions:
             return None
         auto = "float16" if self.device.startswith("cuda") else "bfloat16"
         return getattr(torch, auto if self.amp_dtype == "auto" else self.amp_dtype)
+
+    @property
+    def services(self) -> list[str]:
+        """The names of the services that metrics are sent to, which are also those of their libraries."""
+        return [name for name in ("wandb", "mlflow") if getattr(self, name)]
 
     def key(self, name: str) -> str:
         """Return the user's configuration key of a field, or of another value that messages name."""
@@ -179,8 +191,8 @@ def check_options(o: RunOptions, args: Any, *, has_train: bool, has_test: bool) 
         raise UserError(f"{o.key('log_period')}: expected a whole number of at least 1, found {o.log_period}")
     if o.patience and not o.best_metric:
         raise UserError(f"{o.key('patience')} needs a metric in {o.key('best_metric')}, for example bbox/AP")
-    if (o.best_metric or o.val_loss) and not has_test:
-        raise UserError(f"{o.key('best_metric')} and {o.key('val_loss')} need a data set in {o.key('test_sets')}")
+    if (o.patience or o.val_loss) and not has_test:
+        raise UserError(f"{o.key('patience')} and {o.key('val_loss')} need a data set in {o.key('test_sets')}")
     if args is not None and args.eval_only:
         if not o.weights:
             raise UserError(f"--eval-only: {o.key('weights')} is empty; set it to path/to/model_final.pth")
@@ -189,6 +201,9 @@ def check_options(o: RunOptions, args: Any, *, has_train: bool, has_test: bool) 
         return
     if not has_train:
         raise UserError(f"{o.key('train_sets')} is empty; name at least one data set")
+    for name in o.services:
+        with argument_names({"service": o.key(name)}):
+            check_installed(name)
     _check_batch(o, world_size(args))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,14 +14,15 @@ import torch
 from torch import nn
 
 from ..config import CfgNode
-from ..errors import ArgumentError, UserError, check_choice
+from ..errors import ArgumentError, UserError, argument_names, check_choice
 from ..modeling.build import without_values
+from .best_model import missing
 from .config import validate
-from .options import world_size
+from .options import RunOptions, world_size
 from .recipe import CfgRecipe, Recipe
 from .solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
 
-__all__ = ["check_parts", "check_recipe", "check_solver", "checked_recipe"]
+__all__ = ["check_best_metric", "check_parts", "check_recipe", "check_solver", "checked_recipe"]
 
 _DEVICES = ("cuda", "cpu")
 
@@ -56,7 +57,7 @@ def check_recipe(recipe: Recipe, eval_only: bool = False) -> None:
     """
     _check_device(recipe)
     recipe.check_settings(eval_only)
-    _check_best_metric(recipe)
+    check_best_metric(recipe.options, recipe.metrics(), bool(recipe.test_sets()))
     check_parts(recipe, eval_only)
 
 
@@ -128,8 +129,20 @@ def _check_device(recipe: Recipe) -> None:
         check_choice(recipe.options.key("device"), recipe.options.device, _DEVICES)
 
 
-def _check_best_metric(recipe: Recipe) -> None:
-    """Check that evaluations will give the metric of `best_metric`, where the evaluators are known."""
-    o, known = recipe.options, recipe.metrics()
-    if o.best_metric and known is not None:
-        check_choice(o.key("best_metric"), o.best_metric, known)
+def check_best_metric(o: RunOptions, given: Iterable[str] | None, has_test: bool) -> None:
+    """Check that evaluations can give the metric of `best_metric`, and do so where a run is stopped by it.
+
+    Args:
+        o: the options of the run.
+        given: the names of the metrics of its evaluations, or None if they are not known.
+        has_test: whether there are evaluations.
+
+    Raises:
+        UserError: no run gives a metric of this name, or this one does not and waits for it.
+    """
+    if not o.best_metric or given is None or not has_test:
+        return
+    with argument_names({"metric": o.key("best_metric")}):
+        lacking = missing(o.best_metric, given)
+    if lacking and o.patience:
+        raise UserError(f"{o.key('patience')} needs {o.key('best_metric')} {o.best_metric}: {lacking}")

@@ -22,7 +22,16 @@ _SAME_MODEL = re.compile(
 )
 """The last parts of keys below `model` that concern the training, or how many detections are kept."""
 _OPTIMIZER = ("SOLVER.OPTIMIZER", "optimizer._target_")
-_WITHOUT_EFFECT = ("output_dir", "weights", "checkpoint_period", "checkpoints_to_keep", "log_period", "zero")
+_WITHOUT_EFFECT = (
+    "output_dir",
+    "weights",
+    "checkpoint_period",
+    "checkpoints_to_keep",
+    "log_period",
+    "wandb",
+    "mlflow",
+    "zero",
+)
 
 
 class Configuration:

@@ -49,6 +49,7 @@ class Trainer:
         model: the model itself, also where DistributedDataParallel wraps it.
         iter: the present iteration, counted from 0.
         max_iter: the number of iterations.
+        epoch_images: the number of training images, from the call of `train()` on; 0 if it is not known.
         hooks: the hooks; add your own before `train()`.
         results: the results of the last evaluation, on the main process.
         interrupts: the requests to stop, while the run trains.
@@ -74,7 +75,8 @@ class Trainer:
         self._clip = recipe.build_gradient_clipper()
         float16 = o.precision == torch.float16  # whose small gradients are scaled
         self._scaler = torch.amp.GradScaler(torch.device(o.device).type, enabled=float16)
-        self.hooks: list[Hook] = default_hooks(o, recipe.test_sets(), self.model, recipe.with_augmentation(self.model))
+        augmented = recipe.with_augmentation(self.model)
+        self.hooks: list[Hook] = default_hooks(o, recipe.test_sets(), self.model, augmented, recipe.metrics())
         self.storage = self.storage_type()
         self.device = next(self.model.parameters()).device
         self._log = StepLog(self.storage)
@@ -82,6 +84,7 @@ class Trainer:
         self.results: dict[str, Any] = {}
         self.start_iter = self.iter = 0
         self.max_iter = o.max_iter
+        self.epoch_images = 0
         # The configuration comes first, because it explains why other states do not fit.
         parts: dict[str, Any] = {"config": Configuration(recipe.dump(), o.keys, _KEPT_ON_RESUME)}
         parts |= {"optimizer": self.optimizer, "scheduler": self.scheduler, "run": self._randomness}
@@ -123,6 +126,7 @@ class Trainer:
         if comm.get_world_size() > 1:
             logger.info("%s", traffic(self.model, self.optimizer))
         loader = self.recipe.build_train_loader(self.start_iter, self._randomness.seed)
+        self.epoch_images = getattr(loader, "num_images", 0)
         self.iter = self.start_iter - 1
         with self.interrupts:
             try:

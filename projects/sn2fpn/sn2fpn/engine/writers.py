@@ -28,6 +28,7 @@ __all__ = [
     "MetricStorage",
     "TensorBoardWriter",
     "cut_rows",
+    "keep_earlier",
     "lacks_row",
     "peak_memory_mib",
 ]
@@ -115,10 +116,16 @@ def cut_rows(path: Path, start_iter: int) -> list[dict[str, Any]]:
     """
     rows = _rows(path)
     if rows and start_iter == 0:
-        path.rename(next(free for n in range(1, 10**6) if not (free := Path(f"{path}.{n}")).exists()))
+        keep_earlier(path)
     rows = [row for row in rows if row["iteration"] < start_iter]
     _write_rows(path, rows)
     return rows
+
+
+def keep_earlier(path: Path) -> None:
+    """Give a file of an earlier run, if there is one, the name `<name>.1` or the next one that is free."""
+    if path.is_file():
+        path.rename(next(free for n in range(1, 10**6) if not (free := Path(f"{path}.{n}")).exists()))
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -186,7 +193,7 @@ class TensorBoardWriter:
         with storage_errors(self._path):
             self._records.write(event.SerializeToString())
 
-    def close(self) -> None:
+    def close(self, complete: bool = True) -> None:
         self._file.close()
 
 

@@ -23,8 +23,9 @@ import yaml
 
 from ..atomic import atomic_write
 from ..command_line import CommandLineParser
+from ..config.yaml_limits import check_yaml
 from ..data import read_image, register_custom
-from ..errors import UserError
+from ..errors import UserError, nearby_files
 from ..program import run_program
 from ..visualization import image_grid, plot_analysis, save_png
 from .detections import DetectionEvaluator, ImageDetections
@@ -36,6 +37,7 @@ __all__ = ["Analysis", "analyse", "main", "parser", "write_analysis"]
 logger = logging.getLogger(__name__)
 
 PREDICTIONS = "coco_instances_results.json"
+_EXTREMES = "best_and_worst.png"
 _PICTURES, _SIZE_PX = 4, 360
 
 
@@ -133,7 +135,7 @@ def write_analysis(evaluator: DetectionEvaluator, predictions: Path, folder: Pat
         analysis.threshold,
         folder / "analysis.png",
     )
-    _draw_extremes(analysis, records, found, folder / "best_and_worst.png")
+    _draw_extremes(analysis, records, found, folder / _EXTREMES)
     return charts
 
 
@@ -187,6 +189,8 @@ def _run(args: argparse.Namespace) -> int:
             raise UserError(f"data set {name!r} has no annotations, so that nothing is known to be right or wrong")
         summary = json.loads((folder / "analysis.json").read_text())
         print(_text(name, summary), f"Charts: {charts}", sep="\n")
+        if (pictures := folder / _EXTREMES).is_file():
+            print(f"Best and worst pictures: {pictures} (green: right, orange: wrong, red: missed)")
     return 0
 
 
@@ -198,10 +202,10 @@ def _predictions(args: argparse.Namespace) -> list[tuple[str, Path]]:
         if args.data_set is None:
             raise UserError("--predictions: expected --data-set with it, the name of the data set of the predictions")
         return [(args.data_set, args.predictions)]
-    config = args.run / "config.yaml"
-    if config.is_file():
-        stored = yaml.safe_load(config.read_text()) or {}
-        register_custom(stored.get("DATASETS", {}).get("CUSTOM") or [] if isinstance(stored, dict) else [])
+    if not args.run.is_dir():
+        raise UserError(f"{args.run}: there is no such folder{nearby_files(args.run, '*/config.yaml')}")
+    if (config := args.run / "config.yaml").is_file():
+        _register_data_sets(config)
     found = sorted((args.run / "inference").glob(f"*/{PREDICTIONS}"))
     if not found:
         raise UserError(f"{args.run}: expected inference/<data set>/{PREDICTIONS}, which an evaluation writes")
@@ -211,6 +215,19 @@ def _predictions(args: argparse.Namespace) -> list[tuple[str, Path]]:
     if args.data_set not in by_name:
         raise UserError(f"--data-set {args.data_set}: {args.run} has predictions for {', '.join(by_name)} only")
     return [(args.data_set, by_name[args.data_set])]
+
+
+def _register_data_sets(config: Path) -> None:
+    """Register the data sets that the configuration of a run describes, whether it was a YAML or a Python file."""
+    try:
+        text = config.read_text(encoding="utf-8")
+        check_yaml(text)
+        stored = yaml.safe_load(text)
+        for group, key in (("DATASETS", "CUSTOM"), ("dataloader", "custom")):
+            if group in stored:
+                register_custom(list(stored[group].get(key) or []), f"{config}: {group}.{key}")
+    except (AttributeError, OSError, TypeError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise UserError(f"{config}: expected the configuration of a run, which cannot be read: {e}") from e
 
 
 def _text(name: str, summary: dict[str, Any]) -> str:

@@ -134,18 +134,22 @@ class DetectionEvaluator(DatasetEvaluator):
         try:
             results = json.loads(path.read_bytes())
             by_image: dict[ImageId, list[dict[str, Any]]] = {record["image_id"]: [] for record in self.records}
-            for result in results:
-                by_image[result["image_id"]].append(result)
             class_of = {own: c for c, own in enumerate(self._dataset_category_ids())}
+            for result in results:
+                for what, known in (("image", by_image), ("category", class_of)):
+                    if (found_id := result[f"{what}_id"]) not in known:
+                        whose = f"expected COCO results for data set {self._dataset_name!r}"
+                        raise UserError(f"{path}: {whose}, which has no {what} {found_id!r}")
+                by_image[result["image_id"]].append(result)
             with_masks = any("segmentation" in result for result in results)
             found = zip(self.records, by_image.values())
             return [_from_coco_results(record, of_image, class_of, with_masks) for record, of_image in found]
         except FileNotFoundError:
             raise UserError(f"{path}: file of predictions does not exist; an evaluation writes it") from None
+        except UserError:
+            raise
         except KeyError as e:
-            raise UserError(
-                f"{path}: expected COCO results for data set {self._dataset_name!r}, which does not have {e.args[0]!r}"
-            ) from None
+            raise UserError(f"{path}: expected a list of COCO results, found one without {e.args[0]!r}") from None
         except (AttributeError, OSError, RecursionError, TypeError, ValueError) as e:
             raise UserError(f"{path}: expected a list of COCO results: {e}") from None
 

@@ -94,7 +94,7 @@ def _add_detection(parser: CommandLineParser) -> None:
     """Add the flags that say how objects are found in a picture."""
     add = parser.add_argument_group("ways to find more objects").add_argument
     add("--tile", type=int, default=0, metavar="PX", help="cut pictures into overlapping squares of PX pixels")
-    add("--overlap", type=float, default=0.2, metavar="S", help="the share of a tile that the next one repeats (0.2)")
+    add("--overlap", type=float, metavar="S", help="the share of a tile that the next one repeats (0.2)")
     add("--no-whole", action="store_true", help="with --tile, leave out the detection in the whole picture")
     add("--flip", action="store_true", help="detect in the mirrored picture, too")
     add(
@@ -107,7 +107,7 @@ def _add_detection(parser: CommandLineParser) -> None:
     )
     soft = "lower the scores of overlapping boxes in place of removing them"
     add("--soft-nms", default="", choices=("gaussian", "linear"), help=soft)
-    add("--sigma", type=float, default=0.5, metavar="S", help="the width of --soft-nms gaussian (default: 0.5)")
+    add("--sigma", type=float, metavar="S", help="the width of --soft-nms gaussian (default: 0.5)")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,6 +13,8 @@ from .tiling import TiledPredictor
 
 __all__ = ["with_flags"]
 
+logger = logging.getLogger(__name__)
+_OVERLAP, _SIGMA = 0.2, 0.5  # the values of flags that are left out
 _MAX_SIZE = 4000
 """The limit of the long edge of pictures that --scales enlarges; it is the default of `TEST.AUG.MAX_SIZE`."""
 
@@ -29,11 +32,17 @@ def with_flags(
     Raises:
         ArgumentError: the value of a flag is out of its range.
     """
+    if args.overlap is not None and not args.tile:
+        logger.warning("--overlap has no effect without --tile")
+    if args.sigma is not None and args.soft_nms != "gaussian":
+        logger.warning("--sigma has no effect without --soft-nms gaussian")
+    overlap = _OVERLAP if args.overlap is None else args.overlap
+    sigma = _SIGMA if args.sigma is None else args.sigma
     with argument_names({"tile": "--tile", "overlap": "--overlap", "sigma": "--sigma", "short_edges": "--scales"}):
         if args.soft_nms:
-            predictor.model.roi_heads.soft_nms = SoftNMS(args.soft_nms, args.sigma)
+            predictor.model.roi_heads.soft_nms = SoftNMS(args.soft_nms, sigma)
         if args.flip or args.scales:
             predictor.augmented = MultiViewDetector(predictor.model, args.scales, _MAX_SIZE, args.flip)
         if not args.tile:
             return predictor
-        return TiledPredictor(predictor, args.tile, args.overlap, not args.no_whole, track)
+        return TiledPredictor(predictor, args.tile, overlap, not args.no_whole, track)

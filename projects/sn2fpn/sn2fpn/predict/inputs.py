@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from ..data import read_image
-from ..errors import UserError
+from ..errors import UserError, nearby_files
 from .names import shown
 from .streams import StreamAddress, Unreadable, stream_address
 
@@ -73,7 +73,7 @@ def find_sources(
         try:
             address = stream_address(name)
             sources: dict[Source, Path] = {address: Path()} if address else dict(_match(name, recursive, leave_out))
-            reason = ""
+            reason = "" if sources else _why_nothing(Path(name).expanduser(), recursive, leave_out)
         except UserError:
             raise
         except (OSError, ValueError, RuntimeError) as e:  # The name is too long, its folder is not readable, ...
@@ -122,6 +122,16 @@ def _inside(folder: Path, recursive: bool, leave_out: Path | None) -> Iterator[t
         for name in sorted(files):
             if Path(name).suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
                 yield here / name, here.relative_to(folder)
+
+
+def _why_nothing(path: Path, recursive: bool, leave_out: Path | None) -> str:
+    """Return what is special about an input that stands for nothing, or what its name may have been meant to be."""
+    if not path.is_dir():
+        near = "" if glob.has_magic(str(path)) else nearby_files(path, "*.*").removeprefix("; ")
+        return near if near.startswith("did you mean") else ""  # a list of all files helps nobody
+    below = not recursive and next(_inside(path, True, leave_out), None)
+    hint = "; --recursive also takes those of its sub-folders" if below else ""
+    return f"the folder holds no pictures and no videos{hint}"
 
 
 def _same(folder: Path, other: Path | None) -> bool:

@@ -28,11 +28,11 @@ from ...modeling.build import check_served as check_native
 from ..config import remarks, validate
 from ..folder import run_folder
 from ..options import YAML_KEYS, read_options, world_size
-from ..preflight import check_parts, check_solver
+from ..preflight import check_best_metric, check_parts, check_solver
 from ..recipe import CfgRecipe
 from ..record import check_same_model
 from .checkpoints import Checkpointer, choose_last
-from .checks import check_served
+from .checks import check_served, given_metrics
 from .trainer import Trainer
 
 __all__ = ["Trainer", "device", "load_config", "run"]
@@ -52,6 +52,7 @@ def load_config(args: Any) -> CfgNode:
     check_solver(cfg)
     _check_our_parts(cfg, args)
     check_served(cfg, args)
+    check_best_metric(read_options(cfg, YAML_KEYS), given_metrics(cfg), bool(cfg.DATASETS.TEST))
     return CfgNode(cfg)
 
 
@@ -96,7 +97,7 @@ def _run(cfg: CfgNode, args: Any, engine: Any, notes: list[str]) -> dict[str, An
         trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     if cfg.TEST.AUG.ENABLED:
-        trainer.register_hooks([hooks.EvalHook(0, lambda: Trainer.test_with_augmentation(cfg, trainer.model))])
+        trainer.register_hooks([hooks.EvalHook(0, trainer.test_augmented_at_the_end)])
     try:
         return trainer.train()
     except FloatingPointError as e:

@@ -16,12 +16,15 @@ from detectron2.modeling import (
     RPN_HEAD_REGISTRY,
 )
 
+from ...data import DatasetCatalog, register_custom
 from ...errors import UserError, argument_names, check_choice
+from ...evaluation import score_names
 from ...modeling.build import check_device, check_norms
 from ...modeling.roi_heads import check_cascade
 from ...pyramids import backbone_names
+from ..testing import metric_names
 
-__all__ = ["check_served"]
+__all__ = ["check_served", "given_metrics"]
 
 _SERVED: dict[str, tuple[Any, ...]] = {
     "INPUT.COPY_PASTE.PROB": (0.0,),
@@ -68,6 +71,9 @@ _REGISTRIES: dict[str, Iterable[tuple[str, Any]]] = {
 }
 
 
+_KEYPOINT_SCORES = [f"keypoints/{score}" for score in ("AP", "AP50", "AP75", "APm", "APl")]
+
+
 def check_served(cfg: Any, args: Any) -> None:
     """Check that Detectron2 can run a configuration.
 
@@ -100,6 +106,18 @@ def check_served(cfg: Any, args: Any) -> None:
         check_device(cfg.MODEL.DEVICE)
     if cfg.MODEL.DEVICE == "cpu" and not args.eval_only:
         _check_cpu_training(cfg, args)
+
+
+def given_metrics(cfg: Any) -> list[str] | None:
+    """Return the names of the metrics that Detectron2's evaluations give, or None if a data set is known to it only."""
+    register_custom(cfg.DATASETS.CUSTOM)
+    names = cfg.DATASETS.TEST
+    if any(name not in DatasetCatalog for name in names):
+        return None
+    scores = {name: [score for score in score_names(cfg, name) if "/AR" not in score] for name in names}
+    if cfg.MODEL.KEYPOINT_ON:
+        scores = {name: [*known, *_KEYPOINT_SCORES] for name, known in scores.items()}
+    return metric_names(scores)
 
 
 def _check_cpu_training(cfg: Any, args: Any) -> None:

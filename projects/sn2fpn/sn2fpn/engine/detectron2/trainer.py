@@ -16,55 +16,26 @@ from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.solver import LRMultiplier, build_optimizer
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 
 from ...data.catalog import is_slice
 from ...data.files import check_files_exist
 from ...data.selection import keep_learnable, require_annotations
 from ...data.workers import GuardedLoader
 from ...distributed import average_statistics
-from ...errors import UserError, argument_names
+from ...errors import UserError
 from ...program import Interrupted
-from ..best_model import BestModel
 from ..interrupts import Interrupts, Stopped
+from ..options import YAML_KEYS, read_options
+from ..results_file import Clock
 from ..solver import build_multiplier
 from .checkpoints import Checkpointer, records
+from .reporting import Evaluations, RemoteWriter
 
 __all__ = ["Trainer"]
 
 _EVALUATORS = {"coco": "coco", "pascal_voc": "voc"}
 """The value of `TEST.EVALUATOR` for the `evaluator_type` of a data set."""
-
-
-class _BestCheckpoint(hooks.HookBase):
-    """Keeps `model_best.pth` on the main process, by the results of the evaluation hook before it.
-
-    Detectron2's own hook forgets the best value when a run is resumed.
-    """
-
-    def __init__(self, cfg: CfgNode, checkpointer: Checkpointer) -> None:
-        self._metric, self._period, self._output = cfg.TEST.BEST_METRIC, cfg.TEST.EVAL_PERIOD, Path(cfg.OUTPUT_DIR)
-        self._checkpointer = checkpointer
-
-    def before_train(self) -> None:
-        self._best = BestModel(self._metric, self._output, self.trainer.start_iter)
-
-    def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        if self._period > 0 and done % self._period == 0 and done != self.trainer.max_iter:
-            self._judge(self.trainer.iter)
-
-    def after_train(self) -> None:
-        if self.trainer.iter + 1 >= self.trainer.max_iter:
-            self._judge(self.trainer.max_iter - 1)
-
-    def _judge(self, iteration: int) -> None:
-        """Save the model if the last evaluation was the best one."""
-        scalars = {name: value for name, (value, _) in self.trainer.storage.latest().items()}
-        with argument_names({"metric": "TEST.BEST_METRIC"}):
-            improved = self._best.update(iteration, scalars)
-        if improved:
-            value = {self._metric: scalars[self._metric]}
-            self._checkpointer.save("model_best", remember=False, iteration=iteration, **value)
 
 
 class Trainer(DefaultTrainer):
@@ -81,7 +52,8 @@ class Trainer(DefaultTrainer):
         Each process has statistics of its own otherwise, and only those of the first one are saved. Checkpoints are
         written by this project's class, and the newest ones are kept, and the best one by TEST.BEST_METRIC.
         """
-        parts = {"trainer": weakref.proxy(self), **records(self.cfg)}
+        clock = Clock()
+        parts = {"trainer": weakref.proxy(self), **records(self.cfg), "clock": clock}
         self.checkpointer = Checkpointer(self.checkpointer.model, self.cfg.OUTPUT_DIR, **parts)
         built = super().build_hooks()
         for hook in built:
@@ -90,10 +62,24 @@ class Trainer(DefaultTrainer):
         readers = (hooks.PeriodicCheckpointer, hooks.EvalHook)
         first = next(i for i, hook in enumerate(built) if isinstance(hook, readers))
         built.insert(first, hooks.CallbackHook(after_step=lambda trainer: average_statistics(trainer.model)))
-        if self.cfg.TEST.BEST_METRIC and comm.is_main_process():
+        if comm.is_main_process():
             evaluation = next(i for i, hook in enumerate(built) if isinstance(hook, hooks.EvalHook))
-            built.insert(evaluation + 1, _BestCheckpoint(self.cfg, self.checkpointer))
+            images = getattr(self._trainer.data_loader, "num_images", 0)
+            built.insert(evaluation + 1, Evaluations(self.cfg, self.checkpointer, clock, images))
         return built
+
+    def build_writers(self) -> list[EventWriter]:
+        """Return Detectron2's writers and those of the services that LOGGING names."""
+        services = read_options(self.cfg, YAML_KEYS).services
+        return [*super().build_writers(), *(RemoteWriter(service, self) for service in services)]
+
+    def test_augmented_at_the_end(self) -> dict[str, Any]:
+        """Evaluate the model with test-time augmentation, and add the results to the last row of `results.csv`."""
+        results = self.test_with_augmentation(self.cfg, self.model)
+        for hook in self._hooks:
+            if isinstance(hook, Evaluations):
+                hook.add(self.max_iter - 1, results)
+        return results
 
     def train(self) -> Any:
         """Train as Detectron2 does.
@@ -177,8 +163,10 @@ class Trainer(DefaultTrainer):
         loader = build_detection_train_loader(cfg, dataset=records)
         if isinstance(loader, AspectRatioGroupedDataset):
             loader.dataset = GuardedLoader(loader.dataset)
-            return loader
-        return GuardedLoader(loader)
+        else:
+            loader = GuardedLoader(loader)
+        loader.num_images = len(records)
+        return loader
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:

@@ -19,15 +19,20 @@ __all__ = ["EMA", "Checkpoints", "Evaluation", "Hook", "Progress", "Run", "defau
 
 
 def default_hooks(
-    options: RunOptions, test_sets: Sequence[TestSet], model: nn.Module, augmented: nn.Module | None = None
+    options: RunOptions,
+    test_sets: Sequence[TestSet],
+    model: nn.Module,
+    augmented: nn.Module | None = None,
+    metrics: Sequence[str] | None = None,
 ) -> list[Hook]:
     """Return the hooks of a run in the order in which they act; the evaluation follows the checkpoint.
 
-    `augmented` is the model with test-time augmentation, if its evaluation is wanted too.
+    See `Evaluation` for the arguments.
     """
     ema = EMA(model, options.ema_decay) if options.ema else None
     hooks: list[Hook] = [ema] if ema else []
-    hooks += [Checkpoints(options.checkpoint_period), Evaluation(options, test_sets, model, ema, augmented)]
+    hooks += [Checkpoints(options.checkpoint_period), Evaluation(options, test_sets, model, ema, augmented, metrics)]
     if comm.is_main_process():
-        hooks.append(Progress(Path(options.output_dir), options.images_per_batch, options.log_period))
+        out, images = Path(options.output_dir), options.images_per_batch
+        hooks.append(Progress(out, images, options.log_period, options.services))
     return hooks

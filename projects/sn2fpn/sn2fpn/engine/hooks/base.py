@@ -17,6 +17,7 @@ class Run(Protocol):
         start_iter: the first iteration, counted from 0.
         iter: the present iteration; before the training starts, the last one of the checkpoint that is resumed, or -1.
         max_iter: the number of iterations.
+        epoch_images: the number of images that an epoch shows, or 0 if it is not known.
         storage: the latest metrics, up to the last call of `read_metrics`; on a CPU, each step calls it.
         results: the results of the last evaluation, on the main process.
         interrupts: the requests to stop.
@@ -25,6 +26,7 @@ class Run(Protocol):
     start_iter: int
     iter: int
     max_iter: int
+    epoch_images: int
     storage: MetricStorage
     results: dict[str, Any]
     interrupts: Interrupts

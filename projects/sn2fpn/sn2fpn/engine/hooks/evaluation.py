@@ -11,7 +11,7 @@ from torch import nn
 
 from ... import distributed as comm
 from ...errors import argument_names
-from ..best_model import BestModel
+from ..best_model import BestModel, follow_best
 from ..interrupts import Stopped
 from ..options import RunOptions
 from ..testing import AUGMENTED, TestSet, evaluate, flatten_results, validation_losses
@@ -33,6 +33,7 @@ class Evaluation(Hook):
         model: the model.
         ema: the moving average that is evaluated in place of the model's weights.
         augmented: the model with test-time augmentation, which is evaluated in addition at the end of a run.
+        metrics: the names of the metrics of an evaluation, or None if they are not known.
 
     A run may end between a checkpoint and the evaluation that follows it. Resuming then begins with that evaluation.
     """
@@ -44,19 +45,19 @@ class Evaluation(Hook):
         model: nn.Module,
         ema: EMA | None = None,
         augmented: nn.Module | None = None,
+        metrics: Sequence[str] | None = None,
     ) -> None:
         self.options = options
         self.test_sets = test_sets
         self.model = model
         self.ema = ema
         self.augmented = augmented
+        self.metrics = metrics
         self.best: BestModel | None = None
         self._evaluated_at = -1
 
     def before_train(self) -> None:
-        o = self.options
-        if o.best_metric:
-            self.best = BestModel(o.best_metric, Path(o.output_dir), self.trainer.start_iter)
+        self.best = follow_best(self.options, self.metrics, bool(self.test_sets), self.trainer.start_iter)
         if 0 < self.trainer.start_iter < self.trainer.max_iter and self._is_due() and self._is_missing():
             logger.info("The evaluation after iteration %d is made up for", self.trainer.start_iter)
             self._run()
@@ -79,6 +80,11 @@ class Evaluation(Hook):
             self._run()
         if self.augmented is not None and self._evaluated_at == self.trainer.iter:  # it was not interrupted
             self._run_augmented()
+        if self.best is not None and self.best.history:
+            iteration, value = self.best.best
+            logger.info(
+                "The best model is model_best.pth: %s %.4g after iteration %d", self.best.metric, value, iteration + 1
+            )
 
     def _run_augmented(self) -> None:
         trainer = self.trainer
@@ -110,6 +116,7 @@ class Evaluation(Hook):
             return
         improved, value, since = comm.call_on_main(lambda: self._judge(self.best, scalars))
         if improved:  # all processes save, since the file holds the random states of all
+            logger.info("The best model so far: %s %.4g after iteration %d", o.best_metric, value, trainer.iter + 1)
             trainer.save("model_best", remember=False, **{o.best_metric: value})
         if 0 < o.patience <= since:
             trainer.stop(f"{o.best_metric} has not improved for {o.patience} evaluations")

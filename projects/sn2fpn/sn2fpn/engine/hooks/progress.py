@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from ..remote import Remote
+from ..results_file import RESULTS, Clock, ResultsWriter
 from ..writers import METRICS, ConsoleWriter, JSONWriter, TensorBoardWriter, lacks_row, peak_memory_mib
 from .base import Hook
 
@@ -13,26 +16,43 @@ __all__ = ["Progress"]
 class Progress(Hook):
     """Writes metrics to the console, `metrics.json` and TensorBoard every `period` iterations, in the main process.
 
+    Evaluations are also written to `results.csv`. The wall time of the run is a part of its checkpoints.
+
     Args:
         output_dir: the folder of the files.
         images_per_iter: images per iteration, for the speed.
         period: iterations between two lines.
+        services: the services that metrics are sent to as well, see `Remote`.
     """
 
-    def __init__(self, output_dir: Path, images_per_iter: int, period: int = 20) -> None:
+    checkpoint_key = "clock"
+
+    def __init__(self, output_dir: Path, images_per_iter: int, period: int = 20, services: Sequence[str] = ()) -> None:
         self._dir = output_dir
         self._images = images_per_iter
         self._period = period
+        self._services = services
+        self._clock = Clock()
         self._console: ConsoleWriter | None = None
         self._rows: JSONWriter | None = None
-        self._events: TensorBoardWriter | None = None
+        self._results: ResultsWriter | None = None
+        self._others: list[TensorBoardWriter | Remote] = []
+        self._complete = False
+
+    def state_dict(self) -> float:
+        return self._clock.state_dict()
+
+    def load_state_dict(self, state: float) -> None:
+        self._clock.load_state_dict(state)
 
     def before_train(self) -> None:
         t = self.trainer
         self._console = ConsoleWriter(t.start_iter, t.max_iter, self._images)
         missing = t.start_iter > 0 and lacks_row(self._dir / METRICS, t.iter)
         self._rows = JSONWriter(self._dir / METRICS, t.start_iter)
-        self._events = TensorBoardWriter(self._dir, t.start_iter)
+        self._results = ResultsWriter(self._dir / RESULTS, t.start_iter)
+        self._others = [TensorBoardWriter(self._dir, t.start_iter)]
+        self._others += [Remote(name, self._dir, resumed=t.start_iter > 0) for name in self._services]
         if missing:  # the run ended between the checkpoint and this row
             self._write(self._smoothed() if self._is_due() else {})
 
@@ -47,6 +67,7 @@ class Progress(Hook):
 
     def after_train(self) -> None:
         self._write({})
+        self._complete = not self.trainer.interrupts.stopped
 
     def _is_due(self) -> bool:
         done = self.trainer.iter + 1
@@ -60,13 +81,17 @@ class Progress(Hook):
     def _write(self, scalars: dict[str, float]) -> None:
         if self.trainer.interrupts.stopped:  # in an evaluation: --resume repeats it and then writes the row as a whole
             return
-        scalars = scalars | self.trainer.storage.take_rare()
-        if scalars:
-            self._rows.write(self.trainer.iter, scalars)
-            self._events.write(self.trainer.iter, scalars)
+        t, found = self.trainer, self.trainer.storage.take_rare()
+        if found:  # before metrics.json, whose row tells a resumed run that the evaluation is written
+            epoch = (t.iter + 1) * self._images / t.epoch_images if t.epoch_images else None
+            self._results.write(t.iter, epoch, self._clock.seconds, found)
+        if scalars := scalars | found:
+            self._rows.write(t.iter, scalars)
+            for writer in self._others:
+                writer.write(t.iter, scalars)
 
     def close(self) -> None:
         if self._console is not None:
             self._console.close()
-        if self._events is not None:
-            self._events.close()
+        for writer in self._others:
+            writer.close(self._complete)
