@@ -32,9 +32,7 @@ def get_cfg() -> CfgNode:
             ...
         sn2fpn.errors.UserError: command line: unknown config key 'SOLVER.BASE_LRR'; did you mean 'SOLVER.BASE_LR'?
     """
-    cfg = _get_cfg()
-    cfg.set_new_allowed(True)
-    return cfg
+    return _get_cfg().close(new_keys=True)
 
 
 def configurable(

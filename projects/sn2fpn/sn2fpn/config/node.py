@@ -29,6 +29,7 @@ __all__ = ["CfgNode"]
 # The attributes of a group. The first two have the names that yacs gives them, so that its trees may hold ours.
 _FROZEN = "__immutable__"
 _NEW_ALLOWED = "__new_allowed__"
+_GROWS = "__grows__"  # whether assignments in a closed group may make keys
 _PATH = "__path__"  # the key by which a closed group knows itself
 
 
@@ -120,7 +121,7 @@ class CfgNode(ConfigBase):
                 return checked(value, self[name], key, "")
             if name in self and not isinstance(value, dict):
                 raise UserError(f"{key} is a group of keys, found {value!r}")
-            if name not in self and not isinstance(value, dict) and not self.is_new_allowed():
+            if name not in self and not isinstance(value, dict) and not self._grows():
                 near = did_you_mean(str(name), self, prefix=key.removesuffix(str(name)))
                 advice = "a key of your own goes into a new CfgNode, or needs cfg.set_new_allowed(True) before it"
                 raise UserError(f"unknown config key {key!r}{near} ({advice})")
@@ -130,17 +131,21 @@ class CfgNode(ConfigBase):
 
     # The state of a tree
 
-    def close(self, path: str = "") -> CfgNode:
-        """Let assignments in this tree change known keys only, and return the tree. Merging refuses new keys anyway.
+    def close(self, path: str = "", *, new_keys: bool = False) -> CfgNode:
+        """Check assignments in this tree from now on, and return the tree.
 
         Args:
             path: the full key of this group.
+            new_keys: whether assignments may make keys, as in Detectron2. Files that are merged still may not.
         """
-        self.__dict__[_PATH] = path
+        self.__dict__.update({_PATH: path, _GROWS: new_keys})
         for key, value in self.items():
             if isinstance(value, CfgNode):
-                value.close(f"{path}.{key}".lstrip("."))
+                value.close(f"{path}.{key}".lstrip("."), new_keys=new_keys)
         return self
+
+    def _grows(self) -> bool:
+        return self.__dict__.get(_GROWS, False) or self.is_new_allowed()
 
     def freeze(self) -> None:
         """Let attributes of this tree be set no more."""
