@@ -90,7 +90,8 @@ def test_trees_have_the_texts_of_fvcores(content: dict[str, Any]) -> None:
         assert again == mine and again.dump() == mine.dump()
 
 
-_PLAIN = _SCALARS.filter(lambda value: value != "{1, 2}")  # ours refuses a set also where a new key would hold it
+# Ours refuses sets and integers of more than 64 bits whatever the keys are.
+_PLAIN = _SCALARS.filter(lambda value: value != "{1, 2}" and _bits(value) <= 64)
 
 
 @given(_trees(_PLAIN), _trees(_PLAIN), st.booleans())
