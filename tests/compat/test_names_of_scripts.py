@@ -86,8 +86,9 @@ def test_catalogs_can_be_listed_and_emptied(monkeypatch: pytest.MonkeyPatch) -> 
     for catalog, what in ((DatasetCatalog, "unknown data set"), (MetadataCatalog, "no metadata of data set")):
         with pytest.raises(ValueError, match=f"{what} 'coco_2017_trian'.*did you mean 'coco_2017_train'?"):
             catalog.pop("coco_2017_trian")
-    for catalog in (DatasetCatalog, MetadataCatalog):
+    for catalog in (DatasetCatalog, MetadataCatalog):  # both at first: without data sets, there is no metadata of them
         monkeypatch.setattr(catalog, "_entries", dict(catalog._entries))
+    for catalog in (DatasetCatalog, MetadataCatalog):
         catalog.clear()
         assert catalog.list() == []
 

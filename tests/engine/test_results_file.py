@@ -72,6 +72,9 @@ def test_the_clock_of_a_run_goes_on(
     resumed.load_state_dict(clock.state_dict())
     now[0] = 135.5
     assert resumed.seconds == 35.5
+    for row, expected in ((20.0, 35.5), (50.0, 50.0)):  # a killed run may have written a row after its last checkpoint
+        resumed.forward_to(row)
+        assert resumed.seconds == expected
     cfg = tiny_cfg({"SOLVER.MAX_ITER": 1})
     register_custom(cfg.DATASETS.CUSTOM)
     for iterations in (1, 2):

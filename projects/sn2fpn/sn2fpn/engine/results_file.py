@@ -36,6 +36,11 @@ class Clock:
     def load_state_dict(self, state: float) -> None:
         self._before, self._started = float(state), time.monotonic()
 
+    def forward_to(self, seconds: float) -> None:
+        """Set the clock forward to a time that a row has, which was written after the checkpoint that is resumed."""
+        if self.seconds < seconds:
+            self.load_state_dict(seconds)
+
 
 class ResultsWriter:
     """Writes a row for each evaluation: its iteration, epoch and second, and every metric.
@@ -56,6 +61,12 @@ class ResultsWriter:
             keep_earlier(path)
         elif path.is_file():
             self._save()
+
+    @property
+    def seconds(self) -> float:
+        """The seconds of the last row, or 0 before the first one."""
+        last = max(self._rows, default=None)
+        return 0.0 if last is None else float(self._rows[last]["seconds"])
 
     def write(self, iteration: int, epoch: float | None, seconds: float, metrics: dict[str, float]) -> None:
         """Add an evaluation.
@@ -78,13 +89,21 @@ class ResultsWriter:
             table.writerows(row for _, row in sorted(self._rows.items()))
 
 
+def _is_time(row: dict[str, Any]) -> bool:
+    """Return whether the seconds of a row are a number that a clock can show."""
+    try:
+        return 0 <= float(row.get("seconds") or "nan") < float("inf")
+    except ValueError:
+        return False
+
+
 def _read(path: Path) -> dict[int, dict[str, Any]]:
     """Return the rows of a file by their iterations; what is no row of this table is left out."""
     rows: dict[int, dict[str, Any]] = {}
     try:
         with path.open(encoding="utf-8", errors="replace", newline="") as file:
             for row in csv.DictReader(file):
-                if (iteration := row.get("iteration") or "").isdecimal() and None not in row:
+                if (iteration := row.get("iteration") or "").isdecimal() and None not in row and _is_time(row):
                     rows[int(iteration)] = {name: value for name, value in row.items() if value}
     except (FileNotFoundError, csv.Error):
         pass

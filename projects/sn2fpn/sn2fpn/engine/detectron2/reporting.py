@@ -46,6 +46,7 @@ class Evaluations(HookBase):
     def before_train(self) -> None:
         start, options, sets = self.trainer.start_iter, read_options(self._cfg, YAML_KEYS), self._cfg.DATASETS.TEST
         self._results = ResultsWriter(Path(options.output_dir) / RESULTS, start)
+        self._clock.forward_to(self._results.seconds)
         self._best = follow_best(options, given_metrics(self._cfg), bool(sets), start)
 
     def after_step(self) -> None:

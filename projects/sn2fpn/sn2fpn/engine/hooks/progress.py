@@ -51,6 +51,7 @@ class Progress(Hook):
         missing = t.start_iter > 0 and lacks_row(self._dir / METRICS, t.iter)
         self._rows = JSONWriter(self._dir / METRICS, t.start_iter)
         self._results = ResultsWriter(self._dir / RESULTS, t.start_iter)
+        self._clock.forward_to(self._results.seconds)
         self._others = [TensorBoardWriter(self._dir, t.start_iter)]
         self._others += [Remote(name, self._dir, resumed=t.start_iter > 0) for name in self._services]
         if missing:  # the run ended between the checkpoint and this row
