@@ -49,5 +49,5 @@ gpu:  # an environment that exists is taken as it is, because a machine with a G
 docs: install
 	@$(BIN)/python -c 'import mkdocs, material, mkdocstrings, latex2mathml' 2>/dev/null \
 	  || $(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-	@echo 'the site is in output/site/index.html'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo 'the site is in output/site/index.html; its search needs a server: $(BIN)/python -m http.server -d output/site'

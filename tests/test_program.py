@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -30,6 +32,22 @@ def test_debug_shows_the_traceback_and_bugs_always_do() -> None:
         run_program(lambda: _raise(UserError("--num-gpus 0: at least 1")), debug=True)
     with pytest.raises(ZeroDivisionError):
         run_program(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_a_closed_pipe_ends_a_program_quietly(buffered: str) -> None:
+    code = (
+        "import sys, time; from sn2fpn.program import run_program; "
+        "sys.exit(run_program(lambda: [time.sleep(0.2), print('x')] and None))"
+    )
+    environment = os.environ | {"PYTHONUNBUFFERED": buffered}
+    pipe, end = os.pipe()
+    program = subprocess.Popen([sys.executable, "-c", code], stdout=end, stderr=subprocess.PIPE, env=environment)
+    os.close(pipe)
+    os.close(end)
+    assert (program.communicate()[1], program.returncode) == (b"", 141)
+    with pytest.raises(BrokenPipeError):  # of another pipe
+        run_program(lambda: _raise(BrokenPipeError()))
 
 
 def _raise_signal(number: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import select
 import signal
 import sys
 import threading
@@ -126,12 +128,14 @@ def run_program(command: Callable[[], int | None], *, debug: bool = False) -> in
     Returns:
         The command's own exit code, 2 after a user mistake (`UserError`) or when files cannot be written, for instance
         on a full disk, which is reported, or 128 + N after the signal number N, one of `STOP_SIGNALS`, which is 130
-        after Ctrl-C.
+        after Ctrl-C. A reader that closes the pipe of the output, such as `head`, ends the command as SIGPIPE would.
     """
     with StopSignals() as signals:
         try:
             with storage_errors():
-                return command() or 0
+                code = command() or 0
+                sys.stdout.flush()
+                return code
         except UserError as e:
             if debug:
                 raise
@@ -142,6 +146,20 @@ def run_program(command: Callable[[], int | None], *, debug: bool = False) -> in
                 return 128 + (signals.heard or signal.SIGINT)
             report(e)
             return e.exit_code
+        except BrokenPipeError:
+            if not _output_is_closed():
+                raise
+            return 128 + signal.SIGPIPE
+
+
+def _output_is_closed() -> bool:
+    """Return whether nobody reads the standard output any more. If so, what is left of it is thrown away."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    closed = any(event & select.POLLERR for _, event in poll.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
+    return closed
 
 
 def report(error: UserError | Interrupted) -> None:

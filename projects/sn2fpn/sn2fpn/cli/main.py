@@ -9,6 +9,7 @@ from importlib import import_module
 
 from .. import __version__
 from ..command_line import COMMAND, CommandLineParser
+from ..program import run_program
 from .commands import COMMANDS
 
 __all__ = ["main", "parser"]
@@ -35,13 +36,13 @@ def main(argv: list[str] | None = None) -> int:
     """
     words = sys.argv[1:] if argv is None else argv
     if not words or words[0] not in COMMANDS:
-        return _answer(words)
+        return run_program(lambda: _answer(words))
     command = COMMANDS[words[0]]
     sys.argv = [f"{COMMAND} {words[0]}", *words[1:]]  # from here on, texts name the programs as sub-commands
     return import_module(f"..{command.module}", __package__).main([*command.first, *words[1:]])
 
 
-def _answer(words: list[str]) -> int:
+def _answer(words: list[str]) -> None:
     """Answer a command line without a sub-command. Help and mistakes end the program."""
     args = parser({}).parse_args(words)
     if not args.version:
@@ -52,7 +53,6 @@ def _answer(words: list[str]) -> int:
         print(environment_summary())
     else:
         print(COMMAND, __version__)
-    return 0
 
 
 def parser(parents: Mapping[str, CommandLineParser]) -> CommandLineParser:
