@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from sn2fpn.engine.lazy import LazyRecipe
 from sn2fpn.engine.preflight import check_recipe
 from sn2fpn.engine.recipe import CfgRecipe
 from sn2fpn.errors import ArgumentError, UserError
+from sn2fpn.evaluation import COCOEvaluator
 
 _CONFIGS = Path(__file__).parents[2] / "configs"
 _STUDIED = "Base-Photos.yaml"  # cells of studies are evaluated once
@@ -91,6 +94,23 @@ def test_evaluations_on_the_way_change_no_number_of_the_training(tiny_cfg: MakeC
         weights.append(torch.load(tmp_path / str(period) / "model_final.pth", weights_only=True)["model"])
     assert (tmp_path / "2/results.csv").read_text().count("\n") == 4
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_without_a_number_there_is_no_best_model(
+    tiny_cfg: MakeCfg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate, nothing = COCOEvaluator.evaluate, {"bbox": dict.fromkeys(COCOEvaluator.SCORES, math.nan)}
+    monkeypatch.setattr(COCOEvaluator, "evaluate", lambda self: evaluate(self) and nothing)
+    cfg = tiny_cfg({"SOLVER.MAX_ITER": 2, "TEST.EVAL_PERIOD": 1, "TEST.BEST_METRIC": "bbox/AP"})
+    run(cfg, argparse.Namespace(resume=False, eval_only=False, num_gpus=1, num_machines=1))
+    log = (tmp_path / "out/log.txt").read_text()
+    assert "No evaluation gave a number for bbox/AP, so that there is no model_best.pth" in log
+    assert not (tmp_path / "out/model_best.pth").exists() and "The best model is" not in log
+    text = (tmp_path / "out/best_metric.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["history"] == [[0, None], [1, None]]
+    resumed = BestModel("bbox/AP", tmp_path / "out", start_iter=2)
+    assert [n for n, _ in resumed.history] == [0, 1] and math.isnan(resumed.best[1])
+    assert resumed.update(2, {"bbox/AP": 1.0})
 
 
 def test_early_stopping_needs_the_metric(tiny_cfg: MakeCfg) -> None:

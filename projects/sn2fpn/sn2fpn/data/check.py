@@ -84,6 +84,7 @@ def check_dataset(name: str) -> tuple[DatasetDicts, list[Problem]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger(f"{__package__}.custom").setLevel(logging.INFO)  # says as which format a file is recognised
     args = parser().parse_intermixed_args(argv)
     return run_program(lambda: _check(args))
 

@@ -131,6 +131,9 @@ def _register(entry: dict[str, Any], where: str) -> None:
 def _read(entry: dict[str, Any], place: Place, where: str) -> Records:
     if place.format == _AUTO:  # when it was registered, there was no such file
         place = _recognised(entry, where)
+    if entry["FORMAT"] == _AUTO:  # not when it is registered, which a program does before it sets up its log
+        title = f"{FORMATS[place.format].title} (FORMAT {place.format})"
+        log_once(logger, f"{entry['NAME']}: {entry['ANNOTATIONS']} is recognised as {title}")
     source = Source(
         entry["NAME"],
         place.annotations,
@@ -166,5 +169,4 @@ def _recognised(entry: Mapping[str, Any], where: str) -> Place:
     if unknown is not None:
         title = f"{path} is recognised as {FORMATS[place.format].title}"
         raise UserError(f"{where} ({entry['NAME']}): {title}, which has no {unknown}{did_you_mean(unknown, known)}")
-    log_once(logger, f"{entry['NAME']}: {path} is recognised as {FORMATS[place.format].title} (FORMAT {place.format})")
     return place

@@ -105,8 +105,9 @@ class BestModel:
         self.history = [entry for entry in self.history if entry[0] < iteration]
         improved = not math.isnan(value) and (not self.history or self._score(value) > self._score(self.best[1]))
         self.history.append((iteration, value))
+        history = [(n, None if math.isnan(score) else score) for n, score in self.history]  # JSON has no NaN
         with atomic_write(self._path) as f:
-            json.dump({"metric": self.metric, "history": self.history}, f)
+            json.dump({"metric": self.metric, "history": history}, f)
         return improved
 
     def _score(self, value: float) -> float:
@@ -127,7 +128,8 @@ def _read(path: Path) -> tuple[str, list[tuple[int, float]]]:
     """Return the metric of a stored history and the history."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        return str(stored["metric"]), [(int(iteration), float(value)) for iteration, value in stored["history"]]
+        history = [(int(n), math.nan if value is None else float(value)) for n, value in stored["history"]]
+        return str(stored["metric"]), history
     except (OSError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as e:
         raise UserError(
             f"{path}: the history of the best metric cannot be read ({e!r}); without this file, the history starts anew"

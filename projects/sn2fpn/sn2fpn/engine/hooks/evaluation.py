@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -81,9 +82,15 @@ class Evaluation(Hook):
         if self.augmented is not None and self._evaluated_at == self.trainer.iter:  # it was not interrupted
             self._run_augmented()
         if self.best is not None and self.best.history:
-            iteration, value = self.best.best
+            self._tell_best(self.best)
+
+    def _tell_best(self, best: BestModel) -> None:
+        iteration, value = best.best
+        if math.isnan(value):
+            logger.warning("No evaluation gave a number for %s, so that there is no model_best.pth", best.metric)
+        else:
             logger.info(
-                "The best model is model_best.pth: %s %.4g after iteration %d", self.best.metric, value, iteration + 1
+                "The best model is model_best.pth: %s %.4g after iteration %d", best.metric, value, iteration + 1
             )
 
     def _run_augmented(self) -> None:
