@@ -113,6 +113,20 @@ def test_a_new_run_moves_an_earlier_one_and_loses_nothing(
     assert [row["iteration"] for row in _rows(tmp_path)] == [0, 1, 3]
 
 
+def test_a_new_run_that_fails_at_its_start_leaves_the_earlier_one_in_place(
+    tmp_path: Path, tiny_keys: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = tiny_keys | {"OUTPUT_DIR": tmp_path, "SOLVER.MAX_ITER": 2}
+    assert main(_arguments([], keys)) == 0
+    before = {p: p.read_bytes() for p in tmp_path.rglob("[!.]*") if p.is_file()}
+    assert main(_arguments([], keys | {"MODEL.ROI_HEADS.NUM_CLASSES": 5})) == 2
+    said = "".join(capsys.readouterr())
+    assert "MODEL.ROI_HEADS.NUM_CLASSES" in said and f"files of the earlier run are in {tmp_path} again" in said
+    assert {p: p.read_bytes() for p in tmp_path.rglob("[!.]*") if p.is_file()} == before
+    assert main(_arguments(["--resume"], keys | {"SOLVER.MAX_ITER": 3})) == 0
+    assert _rows(tmp_path)[-1]["iteration"] == 2
+
+
 def test_a_trainer_without_the_command_line_keeps_earlier_metrics(tmp_path: Path) -> None:
     for _ in range(3):
         writer = JSONWriter(tmp_path / "metrics.json", 0)

@@ -32,7 +32,8 @@ def run_folder(options: RunOptions, args: Any) -> Iterator[list[str]]:
     """Make the output folder of a run and hold it for this run alone.
 
     Temporary files that a killed run left are removed. A training without `--resume` in the folder of an earlier run
-    moves the files of that run into a folder of their own, `earlier_1` and so on.
+    moves the files of that run into a folder of their own, `earlier_1` and so on. If the training fails before it has
+    results of its own, for instance because the data do not fit the model, they are moved back.
 
     Args:
         options: the options of the run, which name the folder and the initial weights.
@@ -48,8 +49,13 @@ def run_folder(options: RunOptions, args: Any) -> Iterator[list[str]]:
     with ExitStack() as held:
         with argument_names({name: options.key(name) for name in ("output_dir", "weights")}):
             out = make_output_dir(options.output_dir)
-            notes = comm.call_on_main(lambda: _take(out, args, options.weights, held))
-        yield notes
+            notes, moved_to = comm.call_on_main(lambda: _take(out, args, options.weights, held))
+        try:
+            yield notes
+        except BaseException:
+            if moved_to is not None and comm.is_main_process() and not _results(out):
+                _put_back(out, moved_to)
+            raise
 
 
 def make_output_dir(output_dir: str) -> Path:
@@ -70,9 +76,13 @@ def make_output_dir(output_dir: str) -> Path:
     return out
 
 
-def _take(out: Path, args: Any, weights: str, held: ExitStack) -> list[str]:
-    """Lock the folder until `held` is closed, tidy it, and return what the user should know."""
-    notes = []
+def _take(out: Path, args: Any, weights: str, held: ExitStack) -> tuple[list[str], Path | None]:
+    """Lock the folder until `held` is closed and tidy it.
+
+    Returns:
+        What the user should know, and the folder with the files of an earlier run if they were moved.
+    """
+    notes, moved_to = [], None
     try:
         held.enter_context(only_user(out / _LOCK))
     except LockedError as e:
@@ -87,9 +97,9 @@ def _take(out: Path, args: Any, weights: str, held: ExitStack) -> list[str]:
         notes += [f"Removed {path}, which a killed run left" for path in remove_leftovers(folder)]
     if args.resume:
         notes += _earlier(out)
-    elif not args.eval_only:
-        notes += _set_aside(out, weights)
-    return notes
+    elif not args.eval_only and (moved_to := _set_aside(out, weights)) is not None:
+        notes.append(f"{out} held an earlier run, whose files are now in {moved_to}. To continue a run, add --resume")
+    return notes, moved_to
 
 
 def _results(out: Path) -> list[Path]:
@@ -102,11 +112,11 @@ def _earlier(out: Path) -> list[str]:
     return [f"There is nothing to resume in {out}, but there are earlier runs: {', '.join(places)}"] if places else []
 
 
-def _set_aside(out: Path, weights: str) -> list[str]:
-    """Move the files of an earlier run into a folder of their own."""
+def _set_aside(out: Path, weights: str) -> Path | None:
+    """Move the files of an earlier run, if there is one, into a folder of their own, and return it."""
     results = _results(out)
     if not results:
-        return []
+        return None
     if weights and Path(weights).resolve() in (path.resolve() for path in results):
         raise ArgumentError(
             "weights",
@@ -118,4 +128,13 @@ def _set_aside(out: Path, weights: str) -> list[str]:
         place.mkdir()
         for path in [*results, *(path for pattern in _OTHERS for path in sorted(out.glob(pattern)))]:
             path.rename(place / path.name)
-    return [f"{out} held an earlier run, whose files are now in {place}. To continue a run, add --resume"]
+    return place
+
+
+def _put_back(out: Path, place: Path) -> None:
+    """Move the files of an earlier run back. They take the place of the configuration and log of the failed run."""
+    with storage_errors(out):
+        for path in place.iterdir():
+            path.replace(out / path.name)
+        place.rmdir()
+    logger.warning("The new run has no results, so the files of the earlier run are in %s again", out)
