@@ -94,6 +94,17 @@ def test_imports_of_others_are_run_only_with_trust(
     assert (tmp_path / "executed").exists()
 
 
+def test_a_dry_run_shows_the_chosen_cells(
+    write_study: Callable[..., Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command = ["run", str(write_study(AXES={"pyramid": ["fpn", "sni"]}, SEEDS=[1, 2])), "--dry-run", "--only"]
+    assert main([*command, "sni/seed2"]) == 0
+    said = capsys.readouterr().out
+    assert "1 of 4 cells; nothing was trained" in said and "fpn" not in said
+    assert main([*command, "sni/seed3"]) == 2
+    assert "--only sni/seed3: no such cell; did you mean 'sni/seed2'" in capsys.readouterr().err
+
+
 def test_ones_own_imports_are_run(write_study: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "my_own.py").write_text(_LEAVES_A_MARK)
     study = write_study(IMPORTS=["my_own.py"], AXES={"pyramid": ["fpn"]})

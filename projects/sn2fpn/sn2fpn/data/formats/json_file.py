@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError, nearby_files
+from ..catalog import data_root
 from ..problems import BUILT_IN_HINT
 from ..readings import depends_on
 
@@ -24,7 +25,8 @@ def read_json(path: Path, expected: str) -> dict[str, Any]:
         UserError: the file is missing, truncated or not JSON, or holds something else than an object.
     """
     if not path.is_file():
-        hint = nearby_files(path, "*.json") or BUILT_IN_HINT
+        built_in = path.is_relative_to(data_root()) and not path.parent.is_dir()  # whose folder is missing as a whole
+        hint = BUILT_IN_HINT if built_in else nearby_files(path, "*.json") or BUILT_IN_HINT
         raise UserError(f"{path}: annotation file does not exist{hint}")
     depends_on(path)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -34,10 +35,10 @@ def main(args: argparse.Namespace) -> int:
     study = Study.load(args.study, args.trust)
     folder = Path(args.output).resolve() / study.name
     check_study(study, folder, args.num_gpus)
+    chosen = _selected(study, args.only)
     if args.dry_run:
-        _dry_run(study)
+        _dry_run(study, chosen)
         return 0
-    _selected(study, args.only)
     try:
         failed = False
         if study.tune:
@@ -112,11 +113,13 @@ def _follow_up(study: Study, folder: Path, executor: Executor, again: list[str])
     return failed
 
 
-def _dry_run(study: Study) -> None:
-    rows = [row | {"cells": len(study.seeds)} for row in costs_table(study)]
-    print(tabulate(rows, headers="keys", floatfmt=".2f"))
+def _dry_run(study: Study, chosen: list[Cell]) -> None:
+    cells = Counter(cell.variant.name for cell in chosen)
+    rows = [row | {"cells": cells[row["variant"]]} for row in costs_table(study)]
+    print(tabulate([row for row in rows if row["cells"]], headers="keys", floatfmt=".2f"))
+    of = "" if len(chosen) == len(study.cells) else f" of {len(study.cells)}"
     tuning = f" after {len(tuning_study(study).cells)} cells for tuning" if study.tune else ""
-    print(f"{len(study.cells)} cells{tuning}; nothing was trained")
+    print(f"{len(chosen)}{of} cells{tuning}; nothing was trained")
 
 
 def _selected(study: Study, patterns: list[str]) -> list[Cell]:
