@@ -281,3 +281,12 @@ def test_training_says_in_one_line_what_is_left_out(coco_set: Any, coco_name: st
     assert len(sizes) == 1  # the reader says it once
     (warning,) = [r.getMessage() for r in caplog.records if "problem(s)" in r.getMessage()]
     assert "2 of 6 objects are left out (1 without area, 1 of an unknown category)" in warning.splitlines()[0]
+
+
+def test_missing_built_in_data_are_not_mistaken_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    (tmp_path / "shapes/annotations").mkdir(parents=True)
+    (tmp_path / "shapes/annotations/instances_val.json").write_text("{}")
+    with pytest.raises(UserError, match=r"instances_val2017\.json: .* does not exist \(.*\$DETECTRON2_DATASETS") as e:
+        DatasetCatalog.get("coco_2017_val")
+    assert "did you mean" not in str(e.value)
