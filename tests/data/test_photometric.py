@@ -12,7 +12,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from sn2fpn.data.mapper import DatasetMapper
-from sn2fpn.data.photometric import PhotometricDistortion, seeded
+from sn2fpn.data.photometric import PhotometricDistortion
+from sn2fpn.data.seeding import seeded
 from sn2fpn.errors import ArgumentError
 from sn2fpn.structures import BoxMode
 

@@ -21,7 +21,7 @@ from sn2fpn.config.ranges import RANGES, check_ranges
 from sn2fpn.engine import Trainer, prepare, run
 from sn2fpn.engine.arguments import default_argument_parser
 from sn2fpn.engine.config import remarks
-from sn2fpn.engine.preflight import check_parts, check_recipe
+from sn2fpn.engine.preflight import check_parts, check_recipe, checked_recipe
 from sn2fpn.engine.recipe import CfgRecipe
 from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.pyramids import FPN, PYRAMIDS, register_pyramid
@@ -335,6 +335,26 @@ def test_remarks_name_what_has_no_effect() -> None:
     cfg.MODEL.BACKBONE.NAME, cfg.MODEL.IHP.DEPTHS = "build_sn2_sni_retinanet_backbone", (1, 1, 2, 3)
     (line,) = remarks(cfg)
     assert "p6 and p7" in line and line.endswith("is build_sn2_sni_backbone")
+
+
+def test_remarks_name_the_keys_of_an_augmentation_that_is_off() -> None:
+    cfg = get_cfg()
+    assert remarks(cfg) == []
+    cfg.merge_from_list(["INPUT.COPY_PASTE.SHARE", 0.9, "INPUT.PHOTOMETRIC.HUE", "(-0.1, 0.1)"])
+    cfg.merge_from_list(["INPUT.SCALE_JITTER.ENABLED", True, "INPUT.MIN_SIZE_TRAIN", "(300,)"])
+    assert remarks(cfg) == [
+        "INPUT.PHOTOMETRIC.ENABLED is False, which leaves INPUT.PHOTOMETRIC.HUE without effect",
+        "INPUT.COPY_PASTE.PROB is 0.0, which leaves INPUT.COPY_PASTE.SHARE without effect",
+        "INPUT.SCALE_JITTER.ENABLED is True, which leaves INPUT.MIN_SIZE_TRAIN without effect",
+    ]
+
+
+@pytest.mark.parametrize(("key", "value"), [("PHOTOMETRIC.HUE", "(-1, 1)"), ("SCALE_JITTER.MIN_SCALE", 3.0)])
+def test_a_wrong_value_of_an_augmentation_that_is_off_is_a_mistake(
+    key: str, value: object, tiny_cfg: Callable[..., CfgNode]
+) -> None:
+    with pytest.raises(UserError, match=rf"INPUT\.{key.split('.')[0]}\.(HUE|MAX_SCALE)"):
+        checked_recipe(tiny_cfg({f"INPUT.{key}": value}))
 
 
 def test_the_run_logs_its_remarks(tiny_cfg: Callable[..., CfgNode], caplog: pytest.LogCaptureFixture) -> None:

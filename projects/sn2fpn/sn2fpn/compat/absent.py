@@ -65,8 +65,8 @@ _ADVICE: dict[str, str] = {
     "VideoVisualizer": "python -m sn2fpn.predict draws on videos; see docs/training.md",
     "get_default_optimizer_params": "sn2fpn.engine.solver.parameter_groups makes the groups of parameters",
     "reduce_param_groups": "sn2fpn.engine.solver makes one group per learning rate and weight decay",
-    "LVISEvaluator": "register the annotations in COCO's format and use COCOEvaluator",
-    "register_lvis_instances": "register the annotations in COCO's format with register_coco_instances",
+    "LVISEvaluator": "LVIS is scored by COCO's metric; use COCOEvaluator",
+    "register_lvis_instances": "register the file in cfg.DATASETS.CUSTOM with FORMAT lvis; see docs/data.md",
     "load_proposals_into_dataset": "precomputed proposals are not served; the RPN makes them",
     "collect_env_info": "sn2fpn.engine.environment describes the installation",
 }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 from ..checkpoint import load_trained
 from ..config import CfgNode
 from ..errors import UserError, did_you_mean
 from ..modeling import build_model
+from ..shipped import shipped_files
 from .absent import absent
 from .config import get_cfg
 
@@ -17,8 +17,6 @@ __all__ = ["get", "get_checkpoint_url", "get_config", "get_config_file"]
 
 __getattr__ = absent(__name__, __all__)
 
-_FOLDERS = (Path(__file__).parents[1] / "configs", Path(__file__).parents[4] / "configs")
-"""Where the configurations lie in an installed package, and in a checkout."""
 _DETECTRON2 = re.compile(r"(?P<group>[\w-]+)/(?P<model>\w+_rcnn)_R_(?P<depth>50|101)_FPN(_(?P<schedule>\dx))?")
 _WEIGHTS = "https://dl.fbaipublicfiles.com/detectron2"
 _PUBLISHED = {
@@ -46,10 +44,10 @@ def get_config_file(config_path: str) -> str:
     Raises:
         UserError: there is no such file; the message names the nearest one.
     """
-    folder = next((f for f in _FOLDERS if f.is_dir()), _FOLDERS[-1])
-    path = folder / _own_name(config_path)
-    if not path.is_file():
-        own = [str(p.relative_to(folder)) for p in folder.rglob("*.yaml") if not p.name.startswith("Base")]
+    files = {name: path for name, path in shipped_files("configs").items() if path.suffix == ".yaml"}
+    path = files.get(_own_name(config_path))
+    if path is None:
+        own = [name for name, path in files.items() if not path.name.startswith("Base")]
         known = [f"{name}.yaml" for name in _NAMES] if "/" in config_path else []
         near = did_you_mean(config_path, [*known, *own])
         raise UserError(f"the model zoo has no configuration {config_path!r}{near}")

@@ -3,7 +3,7 @@
 Its interface is that of yacs's and fvcore's CfgNode, which Detectron2 has. It differs from them in these ways: an
 integer is accepted in place of a float, some keys accept several types, null is refused where the default is a value,
 items of a list keep their kind, a closed configuration refuses new keys and values of another type also in Python, and
-YAML is always read safely and has each key once. `tests/config/test_node.py` compares the two.
+YAML is always read safely and has each key once. `tests/config/test_node_against_fvcore.py` compares the two.
 """
 
 from __future__ import annotations

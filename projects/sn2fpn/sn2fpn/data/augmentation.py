@@ -189,11 +189,13 @@ def build_augmentations(cfg: Any, is_train: bool) -> list[Any]:
     if not is_train:
         with argument_names({"short_edges": "INPUT.MIN_SIZE_TEST", "max_size": "INPUT.MAX_SIZE_TEST"}):
             return [ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)]
+    c = cfg.INPUT
     out: list[Any] = []
-    if cfg.INPUT.CROP.ENABLED:
+    if c.CROP.ENABLED:
         with argument_names({"kind": "INPUT.CROP.TYPE", "size": "INPUT.CROP.SIZE"}):
-            out.append(RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
-    out.append(_scale_jitter(cfg) if cfg.INPUT.SCALE_JITTER.ENABLED else _resize_for_training(cfg))
+            out.append(RandomCrop(c.CROP.TYPE, c.CROP.SIZE))
+    jitter = _scale_jitter(cfg)  # also if it is off, since a wrong value is a mistake then, too
+    out.append(jitter if c.SCALE_JITTER.ENABLED else _resize_for_training(cfg))
     flip = check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("horizontal", "vertical", "none"))
     if flip != "none":
         out.append(RandomFlip(vertical=flip == "vertical"))

@@ -13,7 +13,7 @@ import torch
 
 from ..errors import ArgumentError, UserError, did_you_mean, failing_line, nearby_files
 from ..structures import BitMasks, Boxes, Instances
-from .photometric import seeded
+from .seeding import seeded
 
 __all__ = ["UserFunction", "find_function"]
 

@@ -17,7 +17,8 @@ from .functions import UserFunction
 from .images import FORMATS, as_array, as_planes, check_image_size, decode_image
 from .masks import MASK_FORMATS
 from .mixing import CopyPaste, Mosaic, Window, build_copy_paste, build_mosaic
-from .photometric import build_photometric, seeded
+from .photometric import build_photometric
+from .seeding import seeded
 from .selection import mask_format_of
 from .targets import annotations_to_instances, with_checked_mask
 from .transforms import FILL, ON_PIL, Size, TransformList

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
 
 from ..errors import ArgumentError, argument_names, keys_of
 from ..ranges import check_each, check_number
 
-__all__ = ["PhotometricDistortion", "build_photometric", "seeded"]
+__all__ = ["PhotometricDistortion", "build_photometric"]
 
 Range = Sequence[float]  # (min, max)
 
@@ -43,12 +41,16 @@ class PhotometricDistortion:
         hue: Range = (-0.05, 0.05),
         prob: float = 0.5,
     ) -> None:
-        from torchvision.transforms import v2  # imports most of torchvision
-
         factors = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
         ranges = {name: _check_range(name, found, at_least=0) for name, found in factors.items()}
         ranges["hue"] = _check_range("hue", hue, at_least=-0.5, at_most=0.5)
-        self._distort = v2.RandomPhotometricDistort(**ranges, p=check_number("prob", prob, at_least=0, at_most=1))
+        self._options: dict[str, Any] = {**ranges, "p": check_number("prob", prob, at_least=0, at_most=1)}
+
+    @cached_property
+    def _distort(self) -> Callable[[Image.Image], Image.Image]:
+        from torchvision.transforms import v2  # imports most of torchvision
+
+        return v2.RandomPhotometricDistort(**self._options)
 
     def __call__(self, picture: Image.Image) -> Image.Image:
         """Return a picture with other colours, drawn with torch's global generator."""
@@ -69,29 +71,6 @@ def build_photometric(cfg: Any) -> PhotometricDistortion | None:
         ArgumentError: a key has a wrong value.
     """
     c = cfg.INPUT.PHOTOMETRIC
-    if not c.ENABLED:
-        return None
-    with argument_names(keys_of("INPUT.PHOTOMETRIC")):
-        return PhotometricDistortion(c.BRIGHTNESS, c.CONTRAST, c.SATURATION, c.HUE, c.PROB)
-
-
-@contextmanager
-def seeded(rng: np.random.Generator) -> Iterator[int]:
-    """Seed the global generators of Python, NumPy and torch's CPU inside this context, and yield the seed.
-
-    Code that draws from them then draws the same numbers whenever `rng` is in the same state. Afterwards the
-    generators go on as if nothing had been drawn.
-    """
-    import random
-
-    seed = int(rng.integers(2**32))
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would also seed the GPU, which the training uses
-    try:
-        yield seed
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+    with argument_names(keys_of("INPUT.PHOTOMETRIC")):  # also if it is off, since a wrong value is a mistake then, too
+        distortion = PhotometricDistortion(c.BRIGHTNESS, c.CONTRAST, c.SATURATION, c.HUE, c.PROB)
+    return distortion if c.ENABLED else None

@@ -58,7 +58,7 @@ def find_notes(records: DatasetDicts, class_names: Sequence[str], detections_per
         shown = ", ".join(map(repr, absent[:_SHOWN])) + (", …" if len(absent) > _SHOWN else "")
         yield (
             f"{len(absent)} of {len(class_names)} classes have no object: {shown}; to drop a class, remove it from "
-            "'categories' (COCO) or CLASSES (VOC) in all sets, and lower MODEL.ROI_HEADS.NUM_CLASSES"
+            "the classes of the annotations or from CLASSES in all sets, and lower MODEL.ROI_HEADS.NUM_CLASSES"
         )
     empty = counts.count(0)
     if 2 * empty > len(counts):

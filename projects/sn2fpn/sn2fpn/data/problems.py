@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
 
+from ..command_line import as_typed
 from ..errors import UserError
 
 __all__ = [
@@ -29,7 +30,10 @@ __all__ = [
     "log_once",
 ]
 
-BUILT_IN_HINT = " (built-in data sets are read from $DETECTRON2_DATASETS, default ./datasets; see datasets/README.md)"
+BUILT_IN_HINT = (
+    " (built-in data sets are read from $DETECTRON2_DATASETS, default ./datasets; datasets/README.md in the repository "
+    "shows the folders)"
+)
 """What the message of a missing annotation file ends with, where no similar file lies beside it."""
 
 logger = logging.getLogger(__name__)
@@ -169,7 +173,7 @@ class Problems:
         lines = [": ".join([first, *(["; ".join(totals)] if totals else [])])]
         lines += [f"  {p}" for p in self._found[: self.SHOWN]]
         if (rest := len(self._found) - self.SHOWN) > 0:
-            lines.append(f"  … and {rest} more (python -m sn2fpn.data.check lists all)")
+            lines.append(as_typed(f"  … and {rest} more (python -m sn2fpn.data.check lists all)"))
         logger.warning("%s", "\n".join(lines))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from ..config import CfgNode, get_cfg
@@ -11,6 +12,16 @@ from ..pyramids import backbone_names, unread_groups
 from .options import YAML_KEYS, check_options, read_options
 
 __all__ = ["load_config", "remarks", "scale_to_world_size", "validate"]
+
+_SWITCHES = {
+    "CROP": "ENABLED",
+    "PHOTOMETRIC": "ENABLED",
+    "SCALE_JITTER": "ENABLED",
+    "MOSAIC": "PROB",
+    "COPY_PASTE": "PROB",
+}
+"""The groups of `INPUT` with an augmentation each, and the key that switches it on."""
+_RESIZES = ("MIN_SIZE_TRAIN", "MAX_SIZE_TRAIN", "MIN_SIZE_TRAIN_SAMPLING")
 
 
 def load_config(args: Any) -> CfgNode:
@@ -61,9 +72,24 @@ def remarks(cfg: CfgNode) -> list[str]:
             f"MODEL.BACKBONE.NAME {name} makes p6 and p7 with RetinaNet's convolutions, which start from fresh "
             f"weights; the usual backbone of a Faster or Mask R-CNN is {usual}"
         )
+    lines += _unused_augmentation(cfg)
     if 0 in cfg.INPUT.MIN_SIZE_TRAIN:
         lines.append("INPUT.MIN_SIZE_TRAIN 0 keeps the size of training images, without the limit of MAX_SIZE_TRAIN")
     return lines
+
+
+def _unused_augmentation(cfg: CfgNode) -> Iterator[str]:
+    """Yield a sentence for each augmentation that is off although keys of it were changed."""
+    defaults = get_cfg().INPUT
+    for group, switch in _SWITCHES.items():
+        found = cfg.INPUT[group]
+        changed = [f"INPUT.{group}.{k}" for k, v in found.items() if k != switch and v != defaults[group][k]]
+        if changed and not found[switch]:
+            yield f"INPUT.{group}.{switch} is {found[switch]}, which leaves {', '.join(changed)} without effect"
+    if cfg.INPUT.SCALE_JITTER.ENABLED:
+        changed = [f"INPUT.{k}" for k in _RESIZES if cfg.INPUT[k] != defaults[k]]
+        if changed:
+            yield f"INPUT.SCALE_JITTER.ENABLED is True, which leaves {', '.join(changed)} without effect"
 
 
 def scale_to_world_size(cfg: CfgNode, world_size: int) -> CfgNode:

@@ -38,7 +38,7 @@ def environment() -> dict[str, str]:
 
 def environment_summary() -> str:
     """Return `environment` as a table of two columns."""
-    return tabulate(environment().items(), tablefmt="plain")
+    return tabulate([(name, found) for name, found in environment().items() if found], tablefmt="plain")
 
 
 def _commit() -> str:

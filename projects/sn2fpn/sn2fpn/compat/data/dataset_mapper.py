@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from ...config import CfgNode
-from ...data.mapper import annotations_to_instances
+from ...data.seeding import seeded
+from ...data.targets import annotations_to_instances
 from ...errors import UserError
 from ..config import configurable
 from . import detection_utils as utils
@@ -116,20 +115,5 @@ class PerImageSeed:
         self.mapper = mapper
 
     def __call__(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        with _seeded(int(rng.integers(2**31))):
+        with seeded(rng):
             return self.mapper(record)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators inside the block, and restore their states afterwards."""
-    states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
