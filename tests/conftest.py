@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 _TESTS = Path(__file__).resolve().parent
 
@@ -16,6 +17,21 @@ if _workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):  # the worke
     _threads = max(1, (os.cpu_count() or 1) // _workers)
     os.environ["OMP_NUM_THREADS"] = str(_threads)  # for the programs that tests start
     torch.set_num_threads(_threads)
+
+
+_SHARED = dict(
+    deadline=None,  # the machines of tests differ in speed
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    print_blob=True,
+)
+settings.register_profile("short", max_examples=40, derandomize=True, database=None, **_SHARED)
+settings.register_profile("long", max_examples=10_000, **_SHARED)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let hypothesis try the same few cases in every run, unless `--hypothesis-profile=long` asks for many."""
+    if not config.getoption("--hypothesis-profile"):
+        settings.load_profile("short")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

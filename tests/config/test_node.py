@@ -76,6 +76,11 @@ def test_values_that_no_file_can_hold_are_refused(value: Any) -> None:
         cfg.merge_from_other_cfg({"B": value})
 
 
+def test_a_list_without_inner_quotes_is_explained() -> None:
+    with pytest.raises(UserError, match=r"DATASETS\.TRAIN expects .*in which texts have quotes of their own, found"):
+        get_cfg().merge_from_list(["DATASETS.TRAIN", "[mine]"])
+
+
 def test_a_mapping_becomes_a_group() -> None:
     cfg = get_cfg()
     cfg.MODEL.MINE = {"WIDTH": 3, "PART": {"DEPTH": 4}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,10 @@ def _expected(old: Any, new: Any, theirs: Any) -> Any:
         value = ast.literal_eval(new) if isinstance(new, str) else new
     except (ValueError, SyntaxError, TypeError):
         value = new
+    if type(old) is float and type(value) is int and abs(value) <= sys.float_info.max:
+        return float(value)
     if _bits(value) > 64:
         return ERROR
-    if type(old) is float and type(value) is int:
-        return float(value)
     if value is None and old is not None:
         return ERROR
     if theirs is not ERROR and isinstance(old, list | tuple):

@@ -59,6 +59,20 @@ def test_config_file_names_the_sets(coco_set: Any, tmp_path: Path, registered: N
     assert problem in capsys.readouterr().out
 
 
+def test_a_set_of_ones_own_needs_no_name_and_a_path_is_explained(
+    coco_set: Any, registered: None, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    own = f"{{mine: {{ANNOTATIONS: {coco_set.json}, IMAGES: {coco_set.images}}}}}"
+    assert main(["DATASETS.CUSTOM", own]) == 0
+    assert "== mine" in capsys.readouterr().out
+    assert main([str(coco_set.json)]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "expected the name of a data set; to check it: " in said
+        and f"{{mine: {{ANNOTATIONS: {coco_set.json}}}}}" in said
+    )
+
+
 def test_missing_annotation_file_is_a_problem(registered: None, capsys: Any) -> None:
     entry = [{"NAME": "gone", "FORMAT": "coco", "JSON": "gone.json", "IMAGES": "."}]
     assert main(["gone", "DATASETS.CUSTOM", repr(entry)]) == 1

@@ -8,20 +8,6 @@ The fuzzer of reports, which take long to write, tries a fiftieth of that.
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, settings
-
-_SHARED = dict(
-    deadline=None,  # the machines of tests differ in speed
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-    print_blob=True,
-)
-settings.register_profile("short", max_examples=40, derandomize=True, database=None, **_SHARED)
-settings.register_profile("long", max_examples=10_000, **_SHARED)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if not config.getoption("--hypothesis-profile"):
-        settings.load_profile("short")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

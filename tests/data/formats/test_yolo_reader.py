@@ -56,6 +56,15 @@ def test_images_without_label_files(yolo_root: Path, read: Read, caplog: Any) ->
     assert "good for prediction only" in caplog.text
 
 
+def test_label_files_without_images_are_remarked(yolo_root: Path, read: Read, caplog: Any) -> None:
+    (yolo_root / "labels/train/classes.txt").write_text("dog\ncat\n")
+    read(yolo_root, SPLIT="train")
+    assert "label files have no image" not in caplog.text
+    (yolo_root / "images/train/b.jpg").unlink()
+    assert len(read(yolo_root, SPLIT="train")) == 1
+    assert "1 label files have no image, such as" in caplog.text and "b.txt; their objects are left out" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

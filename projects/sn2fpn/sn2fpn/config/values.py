@@ -61,6 +61,8 @@ def checked(value: Any, old: Any, full_key: str, source: str) -> Any:
         if converted is not ... and _kinds(converted) <= (_kinds(old) or _kinds(converted)):
             return converted
         expected = f"{type_words(type(old))} (such as {old!r})"
+        if isinstance(old, (list, tuple)) and str(value).startswith(("[", "(")):  # a text that is no literal
+            expected += ", in which texts have quotes of their own"
     raise UserError(f"{where} expects {expected}, found {shortened(repr(value))}")
 
 

@@ -23,6 +23,7 @@ from rich.progress import track
 
 from ..command_line import CommandLineParser
 from ..config import CfgNode, get_cfg
+from ..config.own_sets import OWN_SETS
 from ..errors import UserError, did_you_mean
 from ..program import run_program
 from ..structures import box_of
@@ -51,6 +52,9 @@ def check_dataset(name: str) -> tuple[DatasetDicts, list[Problem]]:
         UserError: there is no data set with this name.
     """
     if name not in DatasetCatalog:
+        if Path(name).exists():
+            command = f"python -m sn2fpn.data.check {OWN_SETS} '{{mine: {{ANNOTATIONS: {name}}}}}'"
+            raise UserError(f"{name!r} is a file or folder, expected the name of a data set; to check it: {command}")
         raise UserError(f"unknown data set {name!r}{did_you_mean(name, DatasetCatalog)}")
     with collect_problems() as found:
         try:
@@ -140,8 +144,8 @@ def _configure(args: argparse.Namespace) -> tuple[CfgNode | None, list[str]]:
         if args.config_file:
             cfg.merge_from_file(args.config_file)
         cfg.merge_from_list(overrides)
-        register_custom(cfg.DATASETS.CUSTOM)
-        names = names or [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+        own = register_custom(cfg.DATASETS.CUSTOM)
+        names = names or [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST] or own
         if not args.config_file and "MODEL.ROI_HEADS.NUM_CLASSES" not in overrides:
             cfg = None  # the number of classes of the model is not known
     if not names:

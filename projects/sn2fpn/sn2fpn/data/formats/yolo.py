@@ -19,7 +19,7 @@ from ..readings import depends_on
 from ..records import DatasetDicts
 from ..values import clean_name, read_whole
 from .found import Found, FoundObject, add_objects, check_size, finish
-from .source import Source, choose_split, read_text
+from .source import CLASS_LIST, Source, choose_split, read_text
 
 __all__ = ["find_yaml", "read_yolo", "yolo_splits"]
 
@@ -59,10 +59,11 @@ def read_yolo(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
     if split not in content.paths:
         raise ArgumentError("SPLIT", f"{content.file} has no images for {split!r}{did_you_mean(split, content.paths)}")
     class_ids = {name: i for i, name in enumerate(content.names)}
-    records, absent = [], []
+    records, absent, read = [], [], set()
     with Problems(f"data set {source.name!r}") as problems:
         for image_id, image in _find_images(content, split, source.allow_outside):
             labels = _label_file(image, content.root)
+            read.add(labels)
             try:
                 height, width = check_size(*read_image_size(image), str(image))
                 record = {"file_name": str(image), "image_id": image_id, "height": height, "width": width}
@@ -76,6 +77,8 @@ def read_yolo(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
             add_objects(record, found, class_ids, labels, problems)
             records.append(record)
         _remark_absent(absent, records, content.file, problems)
+        if all(place.is_dir() for place in _places(content, split, source)):  # a list may leave images out on purpose
+            _remark_unread(read, content.file, problems)
         finish(records, problems, source, content.names)
     if len(absent) == len(records):
         records = [{k: v for k, v in record.items() if k != "annotations"} for record in records]
@@ -90,6 +93,15 @@ def _remark_absent(absent: list[Path], records: DatasetDicts, file: Path, proble
         meaning = "the data set is good for prediction only"
     what = f"{len(absent)} of {len(records)} images have no label file, such as {absent[0]}; {meaning}"
     problems.remark(file, what, is_note=True)
+
+
+def _remark_unread(read: set[Path], file: Path, problems: Problems) -> None:
+    """Remark the label files beside those that were read, whose images are missing or have other names."""
+    beside = (path for folder in {path.parent for path in read} for path in folder.glob("*.txt"))
+    unread = sorted(path for path in beside if path not in read and path.name != CLASS_LIST)
+    if unread:
+        what = f"{len(unread)} label files have no image, such as {unread[0]}; their objects are left out"
+        problems.remark(file, what, is_note=True)
 
 
 def yolo_splits(source: Source) -> list[str]:
@@ -173,7 +185,7 @@ def _find_images(content: _Set, split: str, allow_outside: bool) -> Iterator[tup
     With several folders, the paths are relative to the folder of the data set.
     """
     source = Source("", content.file, allow_outside=allow_outside)
-    places = [_place(content, name, split, source) for name in content.paths[split]]
+    places = _places(content, split, source)
     base = places[0] if len(places) == 1 and places[0].is_dir() else content.root
     seen: dict[str, Path] = {}
     for place in places:
@@ -186,6 +198,11 @@ def _find_images(content: _Set, split: str, allow_outside: bool) -> Iterator[tup
             yield image_id, image
     if not seen:
         raise UserError(f"{content.file}: {split}: no image in {', '.join(map(str, places))}")
+
+
+def _places(content: _Set, split: str, source: Source) -> list[Path]:
+    """Return the folders and lists of the images of a split."""
+    return [_place(content, name, split, source) for name in content.paths[split]]
 
 
 def _place(content: _Set, name: str, split: str, source: Source) -> Path:
