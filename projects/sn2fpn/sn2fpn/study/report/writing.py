@@ -14,7 +14,7 @@ from ...errors import UserError
 from ..archive import ENDING
 from ..archive.pack import opened
 from ..measure.results import StudyResults, load_results, write_tables
-from . import notes
+from . import facts, notes
 from .answers import answer_questions
 from .charts import class_plots, cost_plots, curve_plots, size_plots, tuning_plots
 from .comparison import compare, difference
@@ -90,12 +90,11 @@ def _build(
 ) -> Report:
     style = looks(results.variants, results.baseline)
     comparisons = compare(results, test_set)
-    study_file = source / "study.yaml" if source.is_dir() else results.study.path.name
     sample_section = _sample_section(samples, notes.samples(results, samples, test_set, trouble))
     return Report(
         name=results.study.name,
         lead=notes.lead(results),
-        facts=notes.heading_facts(results),
+        facts=facts.heading_facts(results),
         absent=results.absent,
         absent_note=notes.absent(results),
         answers=answer_questions(results, test_set),
@@ -109,11 +108,10 @@ def _build(
             *_feature_sections(results, pictures),
         ],
         fairness_note=notes.fairness(results),
-        fingerprints=notes.fingerprint_lines(results),
-        checks=notes.run_checks(results),
-        study_command=f"python -m sn2fpn.study run {study_file}",
-        report_command=f"python -m sn2fpn.study report {source}",
-        cell_commands=notes.cell_commands(results),
+        fingerprints=facts.fingerprint_lines(results),
+        checks=facts.run_checks(results),
+        reruns=facts.rerun(results, source),
+        cell_commands=facts.cell_commands(results),
         version=__version__,
         looks=style,
     )
