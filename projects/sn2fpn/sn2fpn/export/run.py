@@ -22,7 +22,7 @@ from ..engine.recipe import CfgRecipe, Recipe
 from ..errors import UserError, argument_names, did_you_mean
 from ..modeling import StandardROIHeads
 from ..predict import Predictor
-from ..predict.inputs import read_picture
+from ..predict.inputs import IMAGE_SUFFIXES, Unreadable, read_picture
 from ..predict.loading import load_predictor
 from .comparison import compare, detections_of, time_by_turns
 from .files import ENDINGS, check_opset, describe, load_exported, write_exported
@@ -50,7 +50,8 @@ def run(args: Any) -> int:
     with argument_names({"opset": "--opset"}):
         opset = check_opset(args.opset, model) if args.format == "onnx" else None
     reader = _Reader(predictor, args)
-    images, calibration = ([reader.read(name) for name in names] for names in (args.check, args.int8))
+    images = [reader.read(name, "--check") for name in args.check]
+    calibration = [reader.read(name, "--int8") for name in args.int8]
     image = reader.drawn()
     with tempfile.TemporaryDirectory() as folder:
         first = Path(folder) / "float.onnx" if args.int8 else path
@@ -137,19 +138,27 @@ class _Reader:
     def __init__(self, predictor: Predictor, args: Any) -> None:
         self._predictor, self._size, self._dtype = predictor, args.size, getattr(torch, args.dtype)
 
-    def read(self, name: str) -> Tensor:
-        """Return a picture (Tensor[C, H, W]).
+    def read(self, name: str, flag: str) -> Tensor:
+        """Return a picture (Tensor[C, H, W]); `flag` is the flag that names it.
 
         Raises:
             UserError: the file is missing or is no picture.
         """
         path = Path(name)
+        if path.is_dir():
+            raise UserError(
+                f"{flag} {name}: expected pictures, found a folder; name its files, such as {path / '*.jpg'}"
+            )
         if not path.is_file():
-            nearby = [str(p) for p in path.parent.glob("*.*")] if path.parent.is_dir() else []
             if name.isupper():
-                raise UserError(f"{name}: expected a picture; put another flag between the pictures and the keys")
-            raise UserError(f"{name}: there is no such picture{did_you_mean(name, nearby)}")
-        return self._as_input(read_picture(path))
+                raise UserError(
+                    f"{flag} {name}: expected a picture; put another flag between the pictures and the keys"
+                )
+            raise UserError(f"{flag} {name}: there is no such picture{_similar_pictures(path)}")
+        try:
+            return self._as_input(read_picture(path))
+        except Unreadable as e:
+            raise UserError(f"{flag} {e}") from None
 
     def drawn(self) -> Tensor:
         """Return a picture of drawn shapes, for tracing and timing."""
@@ -174,6 +183,12 @@ class _Reader:
         return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C")).to(self._dtype)
 
 
+def _similar_pictures(path: Path) -> str:
+    """Return a suggestion if a picture beside a missing one has a similar name."""
+    nearby = [file for file in path.parent.glob("*.*") if file.suffix.lower() in IMAGE_SUFFIXES]
+    return did_you_mean(str(path), map(str, nearby)) if nearby else ""
+
+
 def _report(args: Any, path: Path, predictor: Predictor, recipe: Recipe, images: Sequence[Tensor]) -> int:
     """Print what the file is, how it differs from the model and how long it takes, and return the exit code."""
     threads = torch.get_num_threads()
@@ -191,6 +206,12 @@ def _report(args: Any, path: Path, predictor: Predictor, recipe: Recipe, images:
     equal = all(difference.equal for difference in differences)
     if not equal and not args.int8:
         print("warning: the detections differ by more than rounding, see above")
+    if not any(difference.compared for difference in differences):
+        print(
+            "warning: the file was not compared with the model, because neither detects anything in "
+            f"{'these pictures' if args.check else 'the drawn picture'}; add --check with pictures of objects that the "
+            "model finds"
+        )
     return 0 if equal or args.int8 else 1
 
 

@@ -68,7 +68,8 @@ def run(args: Any) -> int:
         job = _Job(found_by, coco, args.score_threshold, progress, args.max_frames, folder)
         failed, stopped = job.run(outputs)
     job.remarks.log()
-    logger.info("Wrote %d detections to %s", coco.detections, folder / PREDICTIONS)
+    images = "1 picture or frame" if coco.images == 1 else f"{coco.images} pictures and frames"
+    logger.info("Wrote %d detections in %s to %s", coco.detections, images, folder / PREDICTIONS)
     failed += len(missing)
     if failed:
         logger.error("%d of %d inputs could not be read (see the warnings above)", failed, len(sources) + len(missing))

@@ -90,7 +90,7 @@ def results(study: StudyResults) -> list[str]:
             + (f"This is so for {listed(best, 'metric')}." if best else "No entry is bold here."),
         ]
     else:
-        notes = ["Every variant has been trained with one seed, so there are no intervals and no entry is bold."]
+        notes = ["No variant has more than one finished seed, so there are no intervals and no entry is bold."]
     sets = list(dict.fromkeys(name for cell in study.finished for name in cell.test_sets))
     if len(sets) > 1:
         others = listed(sets[1:], "other set")

@@ -112,7 +112,7 @@ def new_figure(height_in: float, x_label: str = "", y_label: str = "") -> tuple[
 
 def new_rows(rows: Sequence[str], variants: int, x_label: str) -> tuple[Figure, Axes]:
     """Return a figure with one row per title, from top to bottom, which is high enough for all variants in each."""
-    figure, axes = new_figure(0.6 + len(rows) * max(0.3, 0.085 * variants + 0.12), x_label)
+    figure, axes = new_figure(0.6 + len(rows) * (0.085 * variants + 0.2), x_label)
     axes.set_yticks(range(len(rows)), [shortened(title) for title in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
