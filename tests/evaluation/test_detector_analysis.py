@@ -142,6 +142,7 @@ def test_the_command_on_data_without_objects(cups: Path, capsys: pytest.CaptureF
             "inference: expected inference/<data set>/coco_instances_results.json.*did you mean .*run?",
         ),
         (["RUN/inference/cups/coco_instances_results.json"], "expected the folder of a run, found a file"),
+        (["RUN", "--output", "RUN/export.json"], "--output: expected a folder, found the file .*/export.json"),
         (["--data-set", "cupz", "--predictions", "x.json"], "--data-set: unknown data set 'cupz'; did you mean 'cups'"),
         (
             ["--data-set", "cups", "--predictions", "RUN/export.json"],

@@ -133,6 +133,7 @@ def test_masks_are_pasted_as_in_the_evaluation(example: Any) -> None:
         (("--check", "."), {}, "--check .: expected pictures, found a folder; name its files, such as *.jpg"),
         (("--check", str(CONFIG)), {}, f"--check {CONFIG}: not decodable as an image"),
         (("--evaluate", "shapes_val", "--size", 96, 160), {}, "leave out --size"),
+        (("--evaluate", "shapez_val"), {}, "--evaluate: unknown data set 'shapez_val'; did you mean 'shapes_val'"),
         ((), {"weights": "nothing.pth"}, "--weights"),
         ((), {"weights": CONFIG}, "--weights"),
     ],

@@ -392,6 +392,7 @@ def test_names_from_standard_input_repeated_names_and_patterns(
         (["{}/tiny.png"], {"weights": "nowhere.pth"}, {}, ["--weights", "nowhere.pth"]),
         (["{}/tiny.png"], {"weights": ""}, {}, ["--weights", "faster_rcnn_R18_sni_shapes.yaml"]),
         (["{}/tiny.png"], {"output": "/dev/null/out"}, {}, ["--output /dev/null/out", "cannot be written"]),
+        (["{}/tiny.png"], {"output": "{}/gray.png"}, {}, ["--output: expected a folder, found the file", "gray.png"]),
         (["{}/tiny.png"], {"output": "{}"}, {}, ["--output", "would replace the input"]),
         (["{}/tiny.png"], {"config_file": "nowhere.yaml"}, {}, ["nowhere.yaml"]),
         (["{}/tiny.png"], {"score_threshold": 50}, {}, ["--score-threshold 50", "0 to 1"]),

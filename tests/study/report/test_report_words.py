@@ -13,6 +13,7 @@ import pytest
 import yaml
 from fabricated_study import fabricate
 
+from sn2fpn.study.__main__ import main
 from sn2fpn.study.archive.pack import pack
 from sn2fpn.study.measure.results import load_results
 from sn2fpn.study.measure.statistics import Bootstrap, Interval, distinguishable
@@ -106,6 +107,13 @@ def test_the_commands_of_a_reports_archive_work(tmp_path: Path, monkeypatch: pyt
     assert run[:4] == ["python", "-m", "sn2fpn.study", "run"] and len(run) == 5
     study = Study.load(run[4])
     assert study.name == "my study" and study.config(study.variants[0], 1).SOLVER.MAX_ITER == 77
+
+
+def test_an_output_that_is_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = fabricate(tmp_path / "one", {"fpn": 0.2}, seeds=(1,))
+    (tmp_path / "file").touch()
+    assert main(["report", str(folder), "--output", str(tmp_path / "file")]) == 2
+    assert f"--output: expected a folder, found the file {tmp_path / 'file'}" in capsys.readouterr().err
 
 
 def test_the_commands_of_a_folder_continue_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

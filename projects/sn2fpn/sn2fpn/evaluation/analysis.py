@@ -189,6 +189,8 @@ def parser() -> CommandLineParser:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.output and args.output.is_file():
+        raise UserError(f"--output: expected a folder, found the file {args.output}")
     for name, predictions in _predictions(args):
         from .coco import COCOEvaluator
 

@@ -61,8 +61,9 @@ class Difference:
         if not self.compared:
             return "no detections, neither by the file nor by the model, so nothing was compared"
         masks = f", {self.masks:.2g} in the probabilities of masks" if self.with_masks else ""
+        pixels = f"{self.boxes:.2g}" if self.boxes < 99 else f"{self.boxes:.0f}"  # not "1.5e+02"
         return (
-            f"{self.found} detections as the model; the largest differences are {self.boxes:.2g} pixels and "
+            f"{self.found} detections as the model; the largest differences are {pixels} pixels and "
             f"{self.scores:.2g} in scores{masks}; {self.classes} classes differ"
         )
 

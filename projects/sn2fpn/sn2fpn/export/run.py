@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from .files import ENDINGS, check_opset, describe, load_exported, write_exported
 from .inference import PlainDetector
 from .int8 import quantise
 from .libraries import check_torch, require
-from .scoring import as_model, score
+from .scoring import as_model, recipe_on, score
 from .tracing import LARGEST_SIDE, SMALLEST_SIDE
 
 __all__ = ["run"]
@@ -53,13 +53,14 @@ def run(args: Any) -> int:
     images = [reader.read(name, "--check") for name in args.check]
     calibration = [reader.read(name, "--int8") for name in args.int8]
     image = reader.drawn()
+    evaluated = recipe_on(recipe.cfg, args.evaluate, "--evaluate") if args.evaluate else None
     with tempfile.TemporaryDirectory() as folder:
         first = Path(folder) / "float.onnx" if args.int8 else path
         about, dynamic = _metadata(predictor, recipe), not args.size
         write_exported(model, image, first, args.format, about, dynamic=dynamic, opset=opset)
         if args.int8:
             quantise(first, path, calibration)
-    return _report(args, path, predictor, recipe, [image, *images])
+    return _report(args, path, predictor, evaluated, [image, *images])
 
 
 def _check(args: Any, path: Path) -> None:
@@ -189,7 +190,7 @@ def _similar_pictures(path: Path) -> str:
     return did_you_mean(str(path), map(str, nearby)) if nearby else ""
 
 
-def _report(args: Any, path: Path, predictor: Predictor, recipe: Recipe, images: Sequence[Tensor]) -> int:
+def _report(args: Any, path: Path, predictor: Predictor, evaluated: CfgRecipe | None, images: Sequence[Tensor]) -> int:
     """Print what the file is, how it differs from the model and how long it takes, and return the exit code."""
     threads = torch.get_num_threads()
     exported = load_exported(path, args.format, threads)
@@ -201,8 +202,12 @@ def _report(args: Any, path: Path, predictor: Predictor, recipe: Recipe, images:
     engine = "onnxruntime" if args.format == "onnx" else "the file"
     size = "x".join(map(str, images[0].shape[1:]))
     print(f"  time per image of {size} on {threads} CPU thread(s): model {ours:.3f} s, {engine} {theirs:.3f} s")
-    if args.evaluate:
-        _print_scores(args, predictor, recipe, exported, images[0].dtype)
+    if evaluated:
+        before = score(predictor.model, evaluated)
+        after = score(as_model(exported, images[0].dtype), evaluated)
+        for task in before:
+            change = after[task] - before[task]
+            print(f"  {task} AP on {args.evaluate}: model {before[task]:.2f}, file {after[task]:.2f} ({change:+.2f})")
     equal = all(difference.equal for difference in differences)
     if not equal and not args.int8:
         print("warning: the detections differ by more than rounding, see above")
@@ -213,14 +218,3 @@ def _report(args: Any, path: Path, predictor: Predictor, recipe: Recipe, images:
             "model finds"
         )
     return 0 if equal or args.int8 else 1
-
-
-def _print_scores(
-    args: Any, predictor: Predictor, recipe: CfgRecipe, exported: Callable[[Tensor], Any], dtype: torch.dtype
-) -> None:
-    """Print the AP of the model in float32 and of the file."""
-    before = score(predictor.model, recipe.cfg, args.evaluate)
-    after = score(as_model(exported, dtype), recipe.cfg, args.evaluate)
-    for task in before:
-        change = after[task] - before[task]
-        print(f"  {task} AP on {args.evaluate}: model {before[task]:.2f}, file {after[task]:.2f} ({change:+.2f})")

@@ -52,6 +52,8 @@ def run(args: Any) -> int:
     progress = _progress()
     _log_to(progress.console)
     folder = Path(args.output)
+    if folder.is_file():
+        raise UserError(f"--output: expected a folder, found the file {shown(folder)}")
     sources, missing = find_sources(args.input, sys.stdin, args.recursive, leave_out=folder)
     with _writing_to(folder):
         outputs = name_outputs(sources, folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ... import __version__
 from ...atomic import atomic_write
-from ...errors import UserError
+from ...errors import ArgumentError, UserError, argument_names
 from ..archive import ENDING
 from ..archive.pack import opened
 from ..measure.results import StudyResults, load_results, write_tables
@@ -52,8 +52,11 @@ def write_report(
 
     Raises:
         UserError: `source` is neither a study's folder nor an archive, or a file in it is broken.
+        ArgumentError: `output` is a file.
     """
     source = Path(source)
+    if output is not None and Path(output).is_file():
+        raise ArgumentError("output", f"expected a folder, found the file {output}")
     with opened(source) as folder:
         results = load_results(folder, trust)
         if output is not None or folder != source:
@@ -211,5 +214,6 @@ def _samples(results: StudyResults, pictures: bool) -> tuple[TestSet | None, lis
 
 def main(args: argparse.Namespace) -> int:
     """Write the report, print its path and return 0; raise a UserError as `write_report` does."""
-    print(write_report(args.source, args.output, args.pictures, args.trust))
+    with argument_names({"output": "--output"}):
+        print(write_report(args.source, args.output, args.pictures, args.trust))
     return 0
