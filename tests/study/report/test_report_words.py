@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import shlex
 import zipfile
@@ -70,6 +71,28 @@ def test_the_headline_says_who_is_better(tmp_path: Path) -> None:
         "It is unknown which variants are better or worse than the baseline fpn. They were compared on one seed, and "
         "one seed does not show how much AP varies from training to training."
     )
+
+
+@pytest.mark.parametrize(
+    ("silent", "words"),
+    [
+        (["sni"], "more than noise. The evaluation of sni gave no AP."),
+        (["sni", "ihp"], "Only the baseline fpn has a score, so there is nothing to compare yet. The evaluation of"),
+        (["fpn"], "The evaluation of the baseline fpn gave no AP, so there is nothing to compare with."),
+    ],
+)
+def test_variants_that_detect_nothing_are_named(tmp_path: Path, silent: list[str], words: str) -> None:
+    folder = fabricate(tmp_path / "three", {"fpn": 0.2, "sni": 0.1, "ihp": 0.1}, seeds=(1, 2))
+    for cell in (cell for name in silent for cell in (folder / "cells" / name).iterdir()):
+        result = json.loads((cell / "result.json").read_text())
+        for scores in result["results"].values():
+            scores["bbox"] = dict.fromkeys(scores["bbox"])
+        (cell / "result.json").write_text(json.dumps(result))
+        for predictions in cell.glob("inference/*/coco_instances_results.json"):
+            predictions.write_text("[]")
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert words in page and "A dash beside finished seeds is a score that" in page
+    assert re.search(rf"{silent[0]}</th>\s*<td[^>]*>0\.0</td>(?:(?!</tr>).)*>100\.0[^<]*</td>\s*</tr>", page, re.DOTALL)
 
 
 def test_names_are_listed_or_counted() -> None:

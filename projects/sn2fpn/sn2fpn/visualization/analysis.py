@@ -50,6 +50,7 @@ def plot_analysis(
     bars.invert_yaxis()
     bars.set(xlabel="points of AP50", title="AP50 that each kind of error costs")
     bars.grid(axis="x", alpha=0.3)
+    bars.set_axisbelow(True)
     _draw_matrix(matrix, confusion, names, threshold)
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=110)

@@ -33,8 +33,16 @@ def summary(study: StudyResults, found: Sequence[Comparison]) -> str:
         return "No cell has finished yet, so nothing can be said."
     if not study.of(baseline):
         return f"The baseline {baseline} has no finished cell, so there is nothing to compare with yet."
+    unscored = [v for v in study.variants if study.of(v) and not study.values(v, study.headline)]
+    if baseline in unscored:
+        return f"The evaluation of the baseline {baseline} gave no {headline}, so there is nothing to compare with."
+    rest = f" The evaluation of {listed(unscored)} gave no {headline}." if unscored else ""
     if not found:
-        return f"Only the baseline {baseline} has finished cells, so there is nothing to compare yet."
+        return f"Only the baseline {baseline} has a score, so there is nothing to compare yet.{rest}"
+    return _conclusion(found, headline, baseline) + rest
+
+
+def _conclusion(found: Sequence[Comparison], headline: str, baseline: str) -> str:
     if all(c.seeds.n < 2 for c in found):
         return (
             f"It is unknown which variants are better or worse than the baseline {baseline}. They were compared on one "
@@ -95,6 +103,10 @@ def results(study: StudyResults) -> list[str]:
     if len(sets) > 1:
         others = listed(sets[1:], "other set")
         notes.append(f"The scores are those on {sets[0]}. The file results.csv also has those on {others}.")
+    if any(study.of(v) and not study.values(v, m) for v in study.variants for m in study.metrics):
+        notes.append(
+            "A dash beside finished seeds is a score that the evaluation did not give, as when a model detects nothing."
+        )
     missing = [m for m in study.study.metrics if m not in study.metrics]
     if missing:
         notes.append(f"The results do not have these metrics: {joined(map(study.label, missing))}.")
