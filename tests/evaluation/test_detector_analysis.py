@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from test_error_split import AWAY, BOOK, CUP, A, B, found, record
 
@@ -100,10 +101,33 @@ def test_the_files_of_an_analysis(cups: Path, caplog: pytest.LogCaptureFixture) 
 
 def test_the_command(cups: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main([str(cups.parents[1])]) == 0
-    assert "cups: AP50 50.0; points of AP50 lost" in capsys.readouterr().out and (cups / "analysis.png").is_file()
+    said = capsys.readouterr().out
+    assert "cups: AP50 is 50.0, with 1 detection and 2 objects. Points of AP50 that each kind of error costs" in said
+    assert "background 0.0 (0), missed 50.0 (1). The F1 score is best" in said and (cups / "analysis.png").is_file()
     out = tmp_path / "elsewhere"
     given = ["--data-set", "cups", "--predictions", str(cups / PREDICTIONS), "--output", str(out)]
     assert main(given) == 0 and (out / "cups/analysis.json").is_file()
+
+
+def test_the_command_on_a_model_that_detects_nothing(
+    cups: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cups / PREDICTIONS).write_text("[]")
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    assert main([str(cups.parents[1])]) == 0
+    assert "cups: nothing was detected. The data set has 2 objects, all of which are missed" in capsys.readouterr().out
+    summary = json.loads((cups / "analysis.json").read_text())
+    assert summary["lost_AP50"]["missed"] == 100 and (summary["detections"], summary["objects"]) == (0, 2)
+    _, bars, matrix = drawn[0].axes
+    assert matrix.get_title().endswith("(nothing is detected)") and bars.get_xlim() == pytest.approx((0, 105))
+
+
+def test_the_command_on_data_without_objects(cups: Path, capsys: pytest.CaptureFixture) -> None:
+    for entry in DatasetCatalog.get("cups"):
+        entry["annotations"] = []
+    assert main([str(cups.parents[1])]) == 0
+    assert "so there is no AP50 and no detection is right (1 detection)." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -113,11 +137,22 @@ def test_the_command(cups: Path, tmp_path: Path, capsys: pytest.CaptureFixture) 
         (["RUN", "--data-set", "cupz"], "--data-set cupz: .* has predictions for cups only"),
         (["--predictions", "x.json"], "--predictions: expected --data-set with it"),
         (["nowhere"], "nowhere: there is no such folder"),
-        (["RUN/inference"], "inference: expected inference/<data set>/coco_instances_results.json"),
+        (
+            ["RUN/inference"],
+            "inference: expected inference/<data set>/coco_instances_results.json.*did you mean .*run?",
+        ),
+        (["RUN/inference/cups/coco_instances_results.json"], "expected the folder of a run, found a file"),
+        (["RUN", "--output", "RUN/export.json"], "--output: expected a folder, found the file .*/export.json"),
+        (["--data-set", "cupz", "--predictions", "x.json"], "--data-set: unknown data set 'cupz'; did you mean 'cups'"),
+        (
+            ["--data-set", "cups", "--predictions", "RUN/export.json"],
+            "list of COCO results: found dict; its key 'annot",
+        ),
         (["--data-set", "cups", "--predictions", "x.json"], "x.json: file of predictions does not exist"),
     ],
 )
 def test_mistakes_are_named(arguments: list[str], words: str, cups: Path, capsys: Any) -> None:
+    (cups.parents[1] / "export.json").write_text('{"annotations": []}')
     assert main([a.replace("RUN", str(cups.parents[1])) for a in arguments]) == 2
     assert re.search(words, capsys.readouterr().err)
 

@@ -53,8 +53,10 @@ def test_the_kind_of_one_detection(detection: Any, kind: str | None, missed: boo
     split = split_of([record((A, CUP))], [found(detection)], 2)
     assert split.count == {k: int(k == kind) for k in KINDS} | {"missed": int(missed)}
     assert split.ap50 == pytest.approx(0 if kind else 100)
-    # Correcting the only error finds the object; leaving out a false positive finds nothing.
-    gained = dict.fromkeys(KINDS, 0.0) | ({kind: 100.0} if kind in ("classification", "localisation") else {})
+    # Correcting the only error finds the object; leaving out a false positive finds nothing. If no cup is detected at
+    # all, the missed cup is all that is wrong.
+    right = {"classification": 1, "localisation": 1} if kind != "both" else {"missed": 1}
+    gained = {k: 100.0 * (k in right and (k == kind or k == "missed")) for k in KINDS}
     assert split.lost == pytest.approx(gained)
 
 
@@ -88,7 +90,11 @@ def test_detections_of_crowds_do_not_count() -> None:
 
 
 def test_no_detections_and_no_objects() -> None:
-    assert split_of([record((A, CUP))], [found()], 2).count["missed"] == 1
+    nothing = split_of([record((A, CUP), (B, BOOK)), record()], [found(), found()], 3)
+    assert nothing.ap50 == 0 and nothing.count == dict.fromkeys(KINDS, 0) | {"missed": 2}
+    assert nothing.lost == dict.fromkeys(KINDS, 0.0) | {"missed": 100.0}
+    half = split_of([record((A, CUP), (B, BOOK))], [found((A, CUP, 0.9))], 2)
+    assert half.ap50 == pytest.approx(50) and half.lost["missed"] == pytest.approx(50)
     assert np.isnan(split_of([record()], [found((A, CUP, 0.5))], 2).ap50)
 
 

@@ -17,7 +17,7 @@ from sn2fpn.data import register_coco_instances
 from sn2fpn.data.catalog import DatasetCatalog
 from sn2fpn.evaluation.predictions import draw_predictions
 from sn2fpn.structures import Boxes, Instances
-from sn2fpn.visualization import class_color
+from sn2fpn.visualization import class_color, grid
 
 
 @pytest.fixture
@@ -44,9 +44,9 @@ def dataset(tmp_path: Path) -> str:
 
 
 class _Model(nn.Module):
-    def __init__(self, score: float = 0.8) -> None:
+    def __init__(self, score: float = 0.8, found: int = 1) -> None:
         super().__init__()
-        self.score = score
+        self.score, self.found = score, found
         self.seen: list[int] = []
 
     def forward(self, batch: list[dict]) -> list[dict]:
@@ -59,7 +59,7 @@ class _Model(nn.Module):
                     pred_boxes=Boxes([[40.0, 20.0, 75.0, 50.0]]),
                     scores=torch.tensor([self.score]),
                     pred_classes=torch.tensor([1]),
-                )
+                )[torch.arange(self.found)]
             }
             for image in batch
         ]
@@ -87,10 +87,24 @@ def test_what_a_reader_could_misunderstand_is_said(
         path = draw_predictions(cfg, _Model(score=0.3), tmp_path / "out.png", images=2)
     assert "0 of 2 detections in 2 images reach 0.5, so the best few of each image are drawn in gray" in caplog.text
     assert (
-        "2.png has 1 objects, but TEST.DETECTIONS_PER_IMAGE (max_detections of the RoI heads) allows 0" in caplog.text
+        "2.png has 1 object, but TEST.DETECTIONS_PER_IMAGE (max_detections of the RoI heads) allows only 0"
+        in caplog.text
     )
     assert not (np.asarray(Image.open(path)) == class_color(1)).all(axis=2).any()
     caplog.clear()
     cfg.TEST.DETECTIONS_PER_IMAGE = 1
     draw_predictions(cfg, _Model(), tmp_path / "out.png", images=2)
     assert not caplog.records
+
+
+def test_a_model_that_detects_nothing_is_not_said_to_have_drawings(
+    dataset: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = get_cfg()
+    cfg.DATASETS.TEST = (dataset,)
+    titles: list[list[str]] = []
+    monkeypatch.setattr(grid, "image_grid", lambda rows, given: titles.extend(given) or rows[0][0])
+    path = draw_predictions(cfg, _Model(found=0), tmp_path / "out.png", images=2)
+    assert caplog.messages == [f"{path}: the model detects nothing in these 2 images, so they have no boxes"]
+    nothing = "prediction, nothing detected"
+    assert titles == [["2.png: ground truth, 1 box", nothing, "4.png: ground truth, 1 box", nothing]]

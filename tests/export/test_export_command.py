@@ -128,9 +128,12 @@ def test_masks_are_pasted_as_in_the_evaluation(example: Any) -> None:
         (("--int8", "a.jpg"), {"format": "torch_export", "output": "a.pt2"}, "--int8 belongs to --format onnx"),
         (("--size", 0, 200), {}, "--size 0 200: expected 65 to 8192 pixels for the height, found 0"),
         (("--size", 200, 90000), {}, "--size 200 90000: expected 65 to 8192 pixels for the width, found 90000"),
-        (("--check", "nothing.jpg"), {}, "nothing.jpg: there is no such picture"),
-        (("--check", str(CONFIG)), {}, "not decodable as an image"),
+        (("--check", "nothing.jpg"), {}, "--check nothing.jpg: there is no such picture; choose from: picture.png"),
+        (("--int8", "pictur.png"), {}, "--int8 pictur.png: there is no such picture; did you mean 'picture.png'?"),
+        (("--check", "."), {}, "--check .: expected pictures, found a folder; name its files, such as *.jpg"),
+        (("--check", str(CONFIG)), {}, f"--check {CONFIG}: not decodable as an image"),
         (("--evaluate", "shapes_val", "--size", 96, 160), {}, "leave out --size"),
+        (("--evaluate", "shapez_val"), {}, "--evaluate: unknown data set 'shapez_val'; did you mean 'shapes_val'"),
         ((), {"weights": "nothing.pth"}, "--weights"),
         ((), {"weights": CONFIG}, "--weights"),
     ],
@@ -145,10 +148,27 @@ def test_mistakes(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("nothing.txt", "picture.png"):  # the first one is no picture and therefore no suggestion
+        (tmp_path / name).touch()
     assert command(*more, **flags) == 2
     said = capsys.readouterr().err
     assert "error: " in said and message in said and "Traceback" not in said
     assert not (tmp_path / "model.onnx").exists() and not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize("threshold", [0.6, 0.999])
+def test_what_was_not_compared_is_not_said_to_be_equal(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str], threshold: float
+) -> None:
+    file = tmp_path / "picture.png"
+    Image.fromarray(picture(1, 96, 128).permute(1, 2, 0).numpy()).save(file)
+    flags = {"format": "torchscript", "output": tmp_path / "model.pt"}
+    assert command("--check", file, keys={"MODEL.ROI_HEADS.SCORE_THRESH_TEST": threshold}, **flags) == 0
+    said = capsys.readouterr().out
+    empty = "picture.png: no detections, neither by the file nor by the model, so nothing was compared"
+    nothing = "warning: the file was not compared with the model, because neither detects anything in these pictures"
+    assert (empty in said) == (nothing in said) == (threshold > 0.9)
+    assert ("detections as the model; the largest differences are" in said) == (threshold < 0.9)
 
 
 def test_keys_behind_pictures(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

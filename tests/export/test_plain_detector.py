@@ -93,3 +93,4 @@ def test_comparison(found: list[torch.Tensor], equal: bool) -> None:
 def test_comparison_without_detections() -> None:
     nothing = [torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64)]
     assert compare(nothing, nothing) == Difference(0, 0) and compare(nothing, nothing).equal
+    assert not compare(nothing, nothing).compared and compare(nothing, detections((0.0, 0.9, 1))).compared

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -97,15 +98,33 @@ def test_the_best_few_are_drawn_in_gray_and_said_once(
     """The note at the bottom of the drawing is white on black, and what is drawn is gray."""
     assert predict([pictures / "gray.png", pictures / "color.jpg", video], score_threshold=1) == 0
     said = capsys.readouterr().err
-    assert "No detection reaches --score-threshold 1 in 3 of 3 inputs (0 of 10 in " in said and "gray.png, 0 of" in said
-    assert said.count("No detection") == 1
+    assert "Nothing that is detected reaches --score-threshold 1 in 3 of 3 inputs (0 of 10 in " in said
+    assert "gray.png, 0 of" in said and said.count("reaches") == 1
     drawn = np.asarray(Image.open(tmp_path / "out/gray.png"))
     assert (drawn == drawn[:, :, :1]).all() and (drawn[-2:, :100] == 0).all()
     assert predict([pictures / "gray.png"], score_threshold=0) == 0
     said = capsys.readouterr().err
-    assert (
-        "No detection" not in said and "TEST.DETECTIONS_PER_IMAGE (max_detections of the RoI heads) allows (10)" in said
-    )
+    assert "reaches" not in said and "TEST.DETECTIONS_PER_IMAGE (max_detections of the RoI heads) allows (10)" in said
+
+
+def test_inputs_without_a_detection_are_counted(
+    predict: Predict, pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = [pictures / "gray.png", pictures / "color.jpg", pictures / "tiny.png"]
+    assert predict(inputs, {"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.99}) == 0
+    said = capsys.readouterr().err
+    assert "WARNING: Nothing is detected in any of the 3 inputs. The inputs may hold no objects of" in said
+    assert "Wrote 0 detections in 3 pictures and frames to" in said and "reaches" not in said
+    found = Predictor.__call__
+
+    def find_in_tiny_ones(self: Predictor, image: np.ndarray) -> dict[str, Any]:
+        return {"instances": found(self, image)["instances"][: 10 * (image.shape[0] < 50)]}
+
+    monkeypatch.setattr(Predictor, "__call__", find_in_tiny_ones)
+    assert predict(inputs, score_threshold=1) == 0
+    said = capsys.readouterr().err
+    assert re.search(r"INFO: Nothing is detected in 2 of 3 inputs: .*gray\.png, .*color\.jpg\n", said)
+    assert "WARNING: Nothing that is detected reaches --score-threshold 1 in 1 of 3 inputs (0 of 10 in " in said
 
 
 def test_class_names_of_the_checkpoint_are_drawn_and_written(
@@ -373,6 +392,7 @@ def test_names_from_standard_input_repeated_names_and_patterns(
         (["{}/tiny.png"], {"weights": "nowhere.pth"}, {}, ["--weights", "nowhere.pth"]),
         (["{}/tiny.png"], {"weights": ""}, {}, ["--weights", "faster_rcnn_R18_sni_shapes.yaml"]),
         (["{}/tiny.png"], {"output": "/dev/null/out"}, {}, ["--output /dev/null/out", "cannot be written"]),
+        (["{}/tiny.png"], {"output": "{}/gray.png"}, {}, ["--output: expected a folder, found the file", "gray.png"]),
         (["{}/tiny.png"], {"output": "{}"}, {}, ["--output", "would replace the input"]),
         (["{}/tiny.png"], {"config_file": "nowhere.yaml"}, {}, ["nowhere.yaml"]),
         (["{}/tiny.png"], {"score_threshold": 50}, {}, ["--score-threshold 50", "0 to 1"]),

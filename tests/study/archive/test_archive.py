@@ -217,10 +217,12 @@ def load_archive(path: Path) -> None:
 def test_broken_archives(study: Path, tmp_path: Path) -> None:
     archive = pack(study, tmp_path / "one.study.zip")
     with (
-        pytest.raises(UserError, match=r"nothing\.study\.zip: expected a study's folder or an archive"),
-        opened(tmp_path / "nothing.study.zip"),
+        pytest.raises(UserError, match=r"on\.study\.zip: expected a study's folder .* mean '.*one\.study\.zip'\?"),
+        opened(tmp_path / "on.study.zip"),
     ):
         pass
+    with pytest.raises(UserError, match=r"study\.yaml: expected a study's folder .*; found a file that is no zip"):
+        load_archive(study / "study.yaml")
     (tmp_path / "cut.study.zip").write_bytes(archive.read_bytes()[:-200])
     with (
         pytest.raises(UserError, match=r"cut\.study\.zip: the archive cannot be read"),

@@ -220,16 +220,17 @@ def test_a_difference_must_survive_both_kinds_of_noise() -> None:
     assert [v for v, verdict in verdicts.items() if verdict.distinguishable] == ["sure"]
     assert verdicts["sure"].p == pytest.approx(7 * 0.004)
     assert verdicts["sure"].text == (
-        "sure − fpn: +1.23 AP is more than the noise of seeds and test images (p = 0.028, corrected for 7 comparisons)"
+        "sure has 1.23 points of AP more than fpn, which is more than the noise of seeds and test images (p = 0.028, "
+        "corrected for 7 comparisons)."
     )
     for variant, words in {
-        "seeds": "not distinguishable from noise: it is within the noise of seeds (p = 1",
+        "seeds": "which may be noise, because it is within the noise of seeds (p = 1",
         "images": "within the noise of test images (",
         "both": "within the noise of seeds and of test images (",
-        "barely": "the correction makes it too weak (p = 0.24",
-        "single": "one seed says nothing about the noise of training",
+        "barely": "it is not clear enough for one of 7 comparisons (p = 0.24",
+        "single": "one seed does not show the noise of training.",
         "unseen": "there are no stored predictions",
     }.items():
         assert words in verdicts[variant].text
     alone = distinguishable({"sni": case(0.04, 0.004)}, "fpn", "mask AP")["sni"]
-    assert alone.distinguishable and alone.text.endswith("test images (p = 0.04)") and "mask AP" in alone.text
+    assert alone.distinguishable and alone.text.endswith("test images (p = 0.04).") and "mask AP" in alone.text

@@ -24,7 +24,7 @@ import yaml
 from ..atomic import atomic_write
 from ..command_line import CommandLineParser
 from ..config.yaml_limits import check_yaml
-from ..data import read_image, register_custom
+from ..data import DatasetCatalog, read_image, register_custom
 from ..errors import UserError, nearby_files
 from ..program import run_program
 from ..visualization import image_grid, plot_analysis, save_png
@@ -47,7 +47,8 @@ class Analysis:
 
     Attributes:
         class_names: the class names by contiguous id.
-        threshold: the score at which the F1 score over all images is best; hits and confusions count from there on.
+        threshold: the score at which the F1 score over all images is best; hits and confusions count from there on. It
+            is 0 without detections.
         errors: the kinds of errors, and the precision at each recall.
         confusion: see `confusion_matrix`.
         hits: for each image, what it holds right and wrong.
@@ -61,6 +62,11 @@ class Analysis:
     hits: list[Hits]
     judged: list[Judgement]
 
+    @property
+    def detections(self) -> int:
+        """The number of all detections."""
+        return sum(len(j.scores) for j in self.judged)
+
     def summary(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return the analysis in plain values, with the images from worst to best."""
         order = sorted(range(len(self.hits)), key=self._rank)
@@ -69,6 +75,8 @@ class Analysis:
         ]
         names = [*self.class_names, "background"]
         return {
+            "detections": self.detections,
+            "objects": sum(len(j.object_classes) for j in self.judged),
             "threshold": self.threshold,
             "AP50": self.errors.ap50,
             "lost_AP50": self.errors.lost,
@@ -132,7 +140,7 @@ def write_analysis(evaluator: DetectionEvaluator, predictions: Path, folder: Pat
         analysis.errors.lost,
         analysis.confusion,
         [*analysis.class_names, "background"],
-        analysis.threshold,
+        analysis.threshold if analysis.detections else None,
         folder / "analysis.png",
     )
     _draw_extremes(analysis, records, found, folder / _EXTREMES)
@@ -181,9 +189,12 @@ def parser() -> CommandLineParser:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.output and args.output.is_file():
+        raise UserError(f"--output: expected a folder, found the file {args.output}")
     for name, predictions in _predictions(args):
         from .coco import COCOEvaluator
 
+        DatasetCatalog.read(name, "--data-set" if args.data_set else str(args.run))
         folder = args.output / name if args.output else predictions.parent
         if (charts := write_analysis(COCOEvaluator(name), predictions, folder)) is None:
             raise UserError(f"data set {name!r} has no annotations, so that nothing is known to be right or wrong")
@@ -202,13 +213,18 @@ def _predictions(args: argparse.Namespace) -> list[tuple[str, Path]]:
         if args.data_set is None:
             raise UserError("--predictions: expected --data-set with it, the name of the data set of the predictions")
         return [(args.data_set, args.predictions)]
+    if args.run.is_file():
+        raise UserError(f"{args.run}: expected the folder of a run, found a file; --predictions takes files")
     if not args.run.is_dir():
         raise UserError(f"{args.run}: there is no such folder{nearby_files(args.run, '*/config.yaml')}")
     if (config := args.run / "config.yaml").is_file():
         _register_data_sets(config)
     found = sorted((args.run / "inference").glob(f"*/{PREDICTIONS}"))
     if not found:
-        raise UserError(f"{args.run}: expected inference/<data set>/{PREDICTIONS}, which an evaluation writes")
+        above = next(
+            (f"; did you mean {p}?" for p in args.run.parents if any(p.glob(f"inference/*/{PREDICTIONS}"))), ""
+        )
+        raise UserError(f"{args.run}: expected inference/<data set>/{PREDICTIONS}, which an evaluation writes{above}")
     by_name = {path.parent.name: path for path in found}
     if args.data_set is None:
         return list(by_name.items())
@@ -231,11 +247,23 @@ def _register_data_sets(config: Path) -> None:
 
 
 def _text(name: str, summary: dict[str, Any]) -> str:
-    lost = ", ".join(f"{kind} {points:.1f}" for kind, points in summary["lost_AP50"].items())
+    """Return the main numbers of an analysis in a few sentences."""
+    objects, detections = _count(summary["objects"], "object"), _count(summary["detections"], "detection")
+    if not summary["objects"]:
+        return f"{name}: the data set has no objects, so there is no AP50 and no detection is right ({detections})."
+    if not summary["detections"]:
+        return f"{name}: nothing was detected. The data set has {objects}, all of which are missed, and AP50 is 0."
+    errors = summary["errors"]
+    lost = ", ".join(f"{kind} {points:.1f} ({errors[kind]:,})" for kind, points in summary["lost_AP50"].items())
     return (
-        f"{name}: AP50 {summary['AP50']:.1f}; points of AP50 lost by kind of error: {lost}; the F1 score is best for "
-        f"detections that score {summary['threshold']:.2f} or more"
+        f"{name}: AP50 is {summary['AP50']:.1f}, with {detections} and {objects}. Points of AP50 that each kind of "
+        f"error costs, and in brackets the number of errors: {lost}. The F1 score is best for detections that score "
+        f"{summary['threshold']:.2f} or more."
     )
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 if __name__ == "__main__":

@@ -133,6 +133,13 @@ class DetectionEvaluator(DatasetEvaluator):
         path = Path(path)
         try:
             results = json.loads(path.read_bytes())
+            if not isinstance(results, list):
+                kept = (
+                    "; its key 'annotations' holds one"
+                    if isinstance(results, dict) and "annotations" in results
+                    else ""
+                )
+                raise ValueError(f"found {type(results).__name__}{kept}")
             by_image: dict[ImageId, list[dict[str, Any]]] = {record["image_id"]: [] for record in self.records}
             class_of = {own: c for c, own in enumerate(self._dataset_category_ids())}
             for result in results:

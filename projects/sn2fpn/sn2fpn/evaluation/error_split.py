@@ -46,7 +46,8 @@ class ErrorSplit:
             the mean over the classes that have objects. Its mean is `ap50`.
         lost: for each kind, how many points of AP50 would be gained if its errors were corrected and all others stayed.
             Missed objects are corrected by not counting them, as if the detector were as precise on them as on the
-            others; where no object of a class is found, this gains nothing.
+            others. This gains nothing where all detections of a class are wrong, and everything where a class has no
+            detections, so that nothing else is wrong.
         count: the number of errors of each kind.
     """
 
@@ -168,7 +169,8 @@ def _precision(judged: Sequence[Judgement], num_classes: int, fixed: str) -> np.
     curves = np.full((num_classes, len(_RECALLS)), np.nan)
     for c in np.unique(all_objects):
         order = np.argsort(-scores[classes == c], kind="stable")
-        curves[c] = _curve(right[classes == c][order], objects[c])
+        perfect = fixed == "missed" and not len(order) and not objects[c]
+        curves[c] = 1.0 if perfect else _curve(right[classes == c][order], objects[c])
     return 100 * mean_over_classes(curves)
 
 

@@ -75,8 +75,10 @@ def draw_set(
 def _report(samples: list[Sample], path: str | Path, score_threshold: float, limit: int) -> None:
     """Say what a reader of the picture could misunderstand."""
     reached = [shown_detections(s.prediction, score_threshold).reach for s in samples]
-    if samples and not any(reached):
-        found = sum(len(s.prediction) for s in samples)
+    found = sum(len(s.prediction) for s in samples)
+    if samples and not found:
+        logger.warning("%s: the model detects nothing in these %d images, so they have no boxes", path, len(samples))
+    elif samples and not any(reached):
         logger.warning(
             "%s: 0 of %d detections in %d images reach %g, so the best few of each image are drawn in gray",
             path,
@@ -86,10 +88,11 @@ def _report(samples: list[Sample], path: str | Path, score_threshold: float, lim
         )
     for sample in samples:
         if 0 <= limit < len(sample.truth):
+            count = "1 object" if len(sample.truth) == 1 else f"{len(sample.truth)} objects"
             logger.warning(
-                "%s has %d objects, but TEST.DETECTIONS_PER_IMAGE (max_detections of the RoI heads) allows %d "
-                "detections per image, so that the others cannot be found",
+                "%s has %s, but TEST.DETECTIONS_PER_IMAGE (max_detections of the RoI heads) allows only %d detections "
+                "per image, so not every object can be found",
                 sample.title,
-                len(sample.truth),
+                count,
                 limit,
             )

@@ -27,7 +27,8 @@ class Difference:
         found, expected: their lengths.
         classes: number of pairs with different classes.
         boxes, scores, masks: the largest absolute difference between paired coordinates in pixels, scores and mask
-            probabilities.
+            probabilities; 0 without masks.
+        with_masks: whether there are masks.
     """
 
     found: int
@@ -36,6 +37,12 @@ class Difference:
     boxes: float = 0.0
     scores: float = 0.0
     masks: float = 0.0
+    with_masks: bool = False
+
+    @property
+    def compared(self) -> bool:
+        """Whether there were detections to compare."""
+        return bool(self.found or self.expected)
 
     @property
     def equal(self) -> bool:
@@ -51,9 +58,13 @@ class Difference:
     def __str__(self) -> str:
         if self.found != self.expected:
             return f"{self.found} detections, the model has {self.expected}"
+        if not self.compared:
+            return "no detections, neither by the file nor by the model, so nothing was compared"
+        masks = f", {self.masks:.2g} in the probabilities of masks" if self.with_masks else ""
+        pixels = f"{self.boxes:.2g}" if self.boxes < 99 else f"{self.boxes:.0f}"  # not "1.5e+02"
         return (
-            f"{self.found} detections as the model; the largest differences are {self.boxes:.2g} "
-            f"pixels, {self.scores:.2g} in scores and {self.masks:.2g} in masks; {self.classes} classes differ"
+            f"{self.found} detections as the model; the largest differences are {pixels} pixels and "
+            f"{self.scores:.2g} in scores{masks}; {self.classes} classes differ"
         )
 
 
@@ -71,15 +82,15 @@ def compare(found: Sequence[Tensor], expected: Sequence[Tensor]) -> Difference:
     Detections are paired so that the sum of the distances of the pairs is smallest, because detections of equal scores
     may come in any order.
     """
+    with_masks = len(found) > 3
     if len(found[0]) != len(expected[0]) or not len(found[0]):
-        return Difference(len(found[0]), len(expected[0]))
+        return Difference(len(found[0]), len(expected[0]), with_masks=with_masks)
     classes = found[2][:, None] != expected[2]
     distance = (found[0][:, None] - expected[0]).abs().amax(-1) + (found[1][:, None] - expected[1]).abs()
     rows, columns = map(torch.from_numpy, linear_sum_assignment((distance + 1e6 * classes).detach().numpy()))
     gaps = [float((f[rows].float() - e[columns].float()).abs().max()) for f, e in zip(found, expected)]
-    return Difference(
-        len(rows), len(columns), int(classes[rows, columns].sum()), gaps[0], gaps[1], gaps[3] if len(gaps) > 3 else 0.0
-    )
+    masks = gaps[3] if with_masks else 0.0
+    return Difference(len(rows), len(columns), int(classes[rows, columns].sum()), gaps[0], gaps[1], masks, with_masks)
 
 
 def time_by_turns(functions: Sequence[Callable[[], object]], rounds: int = 7) -> list[float]:

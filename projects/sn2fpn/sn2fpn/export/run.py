@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,14 @@ from ..engine.recipe import CfgRecipe, Recipe
 from ..errors import UserError, argument_names, did_you_mean
 from ..modeling import StandardROIHeads
 from ..predict import Predictor
-from ..predict.inputs import read_picture
+from ..predict.inputs import IMAGE_SUFFIXES, Unreadable, read_picture
 from ..predict.loading import load_predictor
 from .comparison import compare, detections_of, time_by_turns
 from .files import ENDINGS, check_opset, describe, load_exported, write_exported
 from .inference import PlainDetector
 from .int8 import quantise
 from .libraries import check_torch, require
-from .scoring import as_model, score
+from .scoring import as_model, recipe_on, score
 from .tracing import LARGEST_SIDE, SMALLEST_SIDE
 
 __all__ = ["run"]
@@ -50,15 +50,17 @@ def run(args: Any) -> int:
     with argument_names({"opset": "--opset"}):
         opset = check_opset(args.opset, model) if args.format == "onnx" else None
     reader = _Reader(predictor, args)
-    images, calibration = ([reader.read(name) for name in names] for names in (args.check, args.int8))
+    images = [reader.read(name, "--check") for name in args.check]
+    calibration = [reader.read(name, "--int8") for name in args.int8]
     image = reader.drawn()
+    evaluated = recipe_on(recipe.cfg, args.evaluate, "--evaluate") if args.evaluate else None
     with tempfile.TemporaryDirectory() as folder:
         first = Path(folder) / "float.onnx" if args.int8 else path
         about, dynamic = _metadata(predictor, recipe), not args.size
         write_exported(model, image, first, args.format, about, dynamic=dynamic, opset=opset)
         if args.int8:
             quantise(first, path, calibration)
-    return _report(args, path, predictor, recipe, [image, *images])
+    return _report(args, path, predictor, evaluated, [image, *images])
 
 
 def _check(args: Any, path: Path) -> None:
@@ -137,19 +139,27 @@ class _Reader:
     def __init__(self, predictor: Predictor, args: Any) -> None:
         self._predictor, self._size, self._dtype = predictor, args.size, getattr(torch, args.dtype)
 
-    def read(self, name: str) -> Tensor:
-        """Return a picture (Tensor[C, H, W]).
+    def read(self, name: str, flag: str) -> Tensor:
+        """Return a picture (Tensor[C, H, W]); `flag` is the flag that names it.
 
         Raises:
             UserError: the file is missing or is no picture.
         """
         path = Path(name)
+        if path.is_dir():
+            raise UserError(
+                f"{flag} {name}: expected pictures, found a folder; name its files, such as {path / '*.jpg'}"
+            )
         if not path.is_file():
-            nearby = [str(p) for p in path.parent.glob("*.*")] if path.parent.is_dir() else []
             if name.isupper():
-                raise UserError(f"{name}: expected a picture; put another flag between the pictures and the keys")
-            raise UserError(f"{name}: there is no such picture{did_you_mean(name, nearby)}")
-        return self._as_input(read_picture(path))
+                raise UserError(
+                    f"{flag} {name}: expected a picture; put another flag between the pictures and the keys"
+                )
+            raise UserError(f"{flag} {name}: there is no such picture{_similar_pictures(path)}")
+        try:
+            return self._as_input(read_picture(path))
+        except Unreadable as e:
+            raise UserError(f"{flag} {e}") from None
 
     def drawn(self) -> Tensor:
         """Return a picture of drawn shapes, for tracing and timing."""
@@ -174,7 +184,13 @@ class _Reader:
         return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C")).to(self._dtype)
 
 
-def _report(args: Any, path: Path, predictor: Predictor, recipe: Recipe, images: Sequence[Tensor]) -> int:
+def _similar_pictures(path: Path) -> str:
+    """Return a suggestion if a picture beside a missing one has a similar name."""
+    nearby = [file for file in path.parent.glob("*.*") if file.suffix.lower() in IMAGE_SUFFIXES]
+    return did_you_mean(str(path), map(str, nearby)) if nearby else ""
+
+
+def _report(args: Any, path: Path, predictor: Predictor, evaluated: CfgRecipe | None, images: Sequence[Tensor]) -> int:
     """Print what the file is, how it differs from the model and how long it takes, and return the exit code."""
     threads = torch.get_num_threads()
     exported = load_exported(path, args.format, threads)
@@ -186,20 +202,19 @@ def _report(args: Any, path: Path, predictor: Predictor, recipe: Recipe, images:
     engine = "onnxruntime" if args.format == "onnx" else "the file"
     size = "x".join(map(str, images[0].shape[1:]))
     print(f"  time per image of {size} on {threads} CPU thread(s): model {ours:.3f} s, {engine} {theirs:.3f} s")
-    if args.evaluate:
-        _print_scores(args, predictor, recipe, exported, images[0].dtype)
+    if evaluated:
+        before = score(predictor.model, evaluated)
+        after = score(as_model(exported, images[0].dtype), evaluated)
+        for task in before:
+            change = after[task] - before[task]
+            print(f"  {task} AP on {args.evaluate}: model {before[task]:.2f}, file {after[task]:.2f} ({change:+.2f})")
     equal = all(difference.equal for difference in differences)
     if not equal and not args.int8:
         print("warning: the detections differ by more than rounding, see above")
+    if not any(difference.compared for difference in differences):
+        print(
+            "warning: the file was not compared with the model, because neither detects anything in "
+            f"{'these pictures' if args.check else 'the drawn picture'}; add --check with pictures of objects that the "
+            "model finds"
+        )
     return 0 if equal or args.int8 else 1
-
-
-def _print_scores(
-    args: Any, predictor: Predictor, recipe: CfgRecipe, exported: Callable[[Tensor], Any], dtype: torch.dtype
-) -> None:
-    """Print the AP of the model in float32 and of the file."""
-    before = score(predictor.model, recipe.cfg, args.evaluate)
-    after = score(as_model(exported, dtype), recipe.cfg, args.evaluate)
-    for task in before:
-        change = after[task] - before[task]
-        print(f"  {task} AP on {args.evaluate}: model {before[task]:.2f}, file {after[task]:.2f} ({change:+.2f})")

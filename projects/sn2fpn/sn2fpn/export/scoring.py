@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from ..config import CfgNode
+from ..data import DatasetCatalog
 from ..engine.recipe import CfgRecipe
 from ..evaluation import inference_on_dataset
 from ..modeling.roi_heads.postprocess import rescale_detections
 from ..structures import Boxes, Instances
 
-__all__ = ["as_model", "score"]
+__all__ = ["as_model", "recipe_on", "score"]
 
 Runnable = Callable[[Tensor], Sequence[Tensor]]
 
@@ -44,22 +45,28 @@ def _detect(run: Runnable, x: dict[str, Any], dtype: torch.dtype) -> Instances:
     return rescale_detections(found, x.get("height", size[0]), x.get("width", size[1]))
 
 
-def score(model: Any, cfg: CfgNode, name: str) -> dict[str, float]:
-    """Return the AP of a model on a data set by task, such as {"bbox": 38.1}.
+def recipe_on(cfg: CfgNode, name: str, flag: str) -> CfgRecipe:
+    """Return the recipe that evaluates the model of a configuration on a data set.
 
     Args:
-        model: a detector, or the result of `as_model`.
-        cfg: the configuration of the model.
+        cfg: the configuration.
         name: the data set; a slice such as "coco_2017_val[:100]" is allowed.
+        flag: the flag that names the data set, for messages.
 
     Raises:
         UserError: the data set is unknown or cannot be read, or has other classes than the model.
     """
+    DatasetCatalog.read(name, flag)
     cfg = cfg.clone()
     cfg.defrost()
     cfg.DATASETS.TEST = (name,)
     recipe = CfgRecipe(cfg)
     recipe.check_data(eval_only=True)
+    return recipe
+
+
+def score(model: Any, recipe: CfgRecipe) -> dict[str, float]:
+    """Return the AP of a detector, or of the result of `as_model`, by task, such as {"bbox": 38.1}."""
     (test_set,) = recipe.test_sets()
     with tempfile.TemporaryDirectory() as folder:
         results = inference_on_dataset(model, test_set.loader(), test_set.evaluator(Path(folder)))

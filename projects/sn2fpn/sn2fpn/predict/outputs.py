@@ -191,6 +191,11 @@ class CocoWriter:
             entry = {"id": self.detections, **result, "area": area, "iscrowd": 0}
             self._file.write(",\n" * (self.detections > 1) + json.dumps(entry, allow_nan=False))
 
+    @property
+    def images(self) -> int:
+        """The number of pictures and frames, with or without detections."""
+        return len(self._images)
+
     def finish(self) -> None:
         """Write the end of the file, which lists the pictures."""
         self._file.write(f'],\n"images": {json.dumps(self._images)}}}\n')

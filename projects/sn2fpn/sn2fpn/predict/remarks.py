@@ -27,6 +27,7 @@ class Remarks:
     def __init__(self, score_threshold: float, limit: int) -> None:
         self._score_threshold, self._limit = score_threshold, limit
         self._inputs = 0
+        self._empty: list[str] = []
         self._unsure: list[str] = []
         self._full: list[str] = []
         self._crowded: list[str] = []
@@ -40,7 +41,9 @@ class Remarks:
             found: number of detections in all.
         """
         self._inputs += 1
-        if found and not any(reach):
+        if not found:
+            self._empty.append(shown(file))
+        elif not any(reach):
             self._unsure.append(f"0 of {found} in {shown(file)}")
         if self._limit > 0 and self._limit in reach:
             self._full.append(shown(file))
@@ -49,10 +52,12 @@ class Remarks:
 
     def log(self) -> None:
         """Write at most one line on each kind."""
+        if self._empty:
+            self._log_empty()
         if self._unsure:
             logger.warning(
-                "No detection reaches --score-threshold %g in %d of %d inputs (%s); drawings of pictures show the best "
-                "few in gray",
+                "Nothing that is detected reaches --score-threshold %g in %d of %d inputs (%s); drawings of pictures "
+                "show the best few in gray",
                 self._score_threshold,
                 len(self._unsure),
                 self._inputs,
@@ -75,6 +80,20 @@ class Remarks:
                 MAX_LABELS,
                 _some(self._crowded),
             )
+
+    def _log_empty(self) -> None:
+        """Say that inputs may hold no objects, or that the model may not know any."""
+        if len(self._empty) < self._inputs:
+            logger.info(
+                "Nothing is detected in %d of %d inputs: %s", len(self._empty), self._inputs, _some(self._empty)
+            )
+            return
+        logger.warning(
+            "Nothing is detected in %s. The inputs may hold no objects of the model's classes, the model may have "
+            "been trained for too short a time, or MODEL.ROI_HEADS.SCORE_THRESH_TEST (score_thresh of the RoI heads), "
+            "below which detections are left out, may be too high",
+            "the only input" if self._inputs == 1 else f"any of the {self._inputs} inputs",
+        )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -52,6 +52,8 @@ def run(args: Any) -> int:
     progress = _progress()
     _log_to(progress.console)
     folder = Path(args.output)
+    if folder.is_file():
+        raise UserError(f"--output: expected a folder, found the file {shown(folder)}")
     sources, missing = find_sources(args.input, sys.stdin, args.recursive, leave_out=folder)
     with _writing_to(folder):
         outputs = name_outputs(sources, folder)
@@ -68,7 +70,8 @@ def run(args: Any) -> int:
         job = _Job(found_by, coco, args.score_threshold, progress, args.max_frames, folder)
         failed, stopped = job.run(outputs)
     job.remarks.log()
-    logger.info("Wrote %d detections to %s", coco.detections, folder / PREDICTIONS)
+    images = "1 picture or frame" if coco.images == 1 else f"{coco.images} pictures and frames"
+    logger.info("Wrote %d detections in %s to %s", coco.detections, images, folder / PREDICTIONS)
     failed += len(missing)
     if failed:
         logger.error("%d of %d inputs could not be read (see the warnings above)", failed, len(sources) + len(missing))

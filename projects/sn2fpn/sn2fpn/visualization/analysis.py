@@ -22,7 +22,7 @@ def plot_analysis(
     lost: Mapping[str, float],
     confusion: np.ndarray,
     names: Sequence[str],
-    threshold: float,
+    threshold: float | None,
     path: str | Path,
 ) -> Path:
     """Draw precision against recall, the AP50 that each kind of error costs, and which classes are confused.
@@ -33,7 +33,7 @@ def plot_analysis(
         confusion: (C + 1, C + 1) numbers by the class of the object and of the detection, the background last. With
             many classes, those with the most confusions are drawn.
         names: C + 1 names.
-        threshold: the score from which on detections count in `confusion`.
+        threshold: the score from which on detections count in `confusion`; None if there are no detections.
         path: the PNG file to write or replace.
 
     Returns:
@@ -46,16 +46,18 @@ def plot_analysis(
     curve.set_title(f"Precision against recall at an IoU of 0.5 (AP50 {np.mean(precision):.1f})")
     curve.grid(alpha=0.3)
     bars.barh(list(lost), list(lost.values()), color=_BLUE)
+    bars.set_xlim(0, max(1.0, 1.05 * max(lost.values())))
     bars.invert_yaxis()
     bars.set(xlabel="points of AP50", title="AP50 that each kind of error costs")
     bars.grid(axis="x", alpha=0.3)
+    bars.set_axisbelow(True)
     _draw_matrix(matrix, confusion, names, threshold)
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=110)
     return Path(path)
 
 
-def _draw_matrix(axes: Axes, confusion: np.ndarray, names: Sequence[str], threshold: float) -> None:
+def _draw_matrix(axes: Axes, confusion: np.ndarray, names: Sequence[str], threshold: float | None) -> None:
     """Draw the shares of each class's objects. The row of the background has those of detections without an object."""
     shown = _most_confused(confusion)
     part = confusion[np.ix_(shown, shown)]
@@ -75,7 +77,8 @@ def _draw_matrix(axes: Axes, confusion: np.ndarray, names: Sequence[str], thresh
             axes.text(c, r, text, ha="center", va="center", color="white" if share > 55 else "black", fontsize=9)
     axes.set(xlabel="detected as", ylabel="object")
     more = "" if len(shown) == len(names) else f", the {len(shown) - 1} most confused classes"
-    axes.set_title(f"Objects by what they are detected as\n(score of {threshold:.2f} or more{more})")
+    counted = "nothing is detected" if threshold is None else f"score of {threshold:.2f} or more"
+    axes.set_title(f"Objects by what they are detected as\n({counted}{more})")
 
 
 def _most_confused(confusion: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ __all__ = ["Sample", "image_grid", "predictions_beside_ground_truth", "save_png"
 
 _GAP_PX = 12
 _CAPTION_PX = 15
+_NARROW_PX = 320  # columns are at least so wide where their titles need it
 
 
 class Sample(NamedTuple):
@@ -33,7 +35,8 @@ class Sample(NamedTuple):
 def image_grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[Sequence[str]] | None = None) -> np.ndarray:
     """Arrange images in rows and columns on a white background, with a title above each image.
 
-    Columns are as wide and rows are as high as their largest image. The middle of long titles is cut out.
+    Rows are as high as their largest image. Columns are as wide as their largest image, or up to 320 pixels if their
+    titles need that. The middle of longer titles is cut out.
 
     Args:
         rows: (H, W, 3) uint8 RGB images; rows may differ in length.
@@ -49,6 +52,9 @@ def image_grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[Sequence[s
         raise ValueError("a grid needs at least one image")
     columns = max(len(row) for row in rows)
     widths = [max(row[c].shape[1] for row in rows if c < len(row)) for c in range(columns)]
+    for c in range(columns) if titles is not None else ():
+        needed = max(math.ceil(font(_CAPTION_PX).getlength(row[c])) for row in titles if c < len(row))
+        widths[c] = max(widths[c], min(needed, _NARROW_PX))
     heights = [max((image.shape[0] for image in row), default=0) for row in rows]
     caption = 0 if titles is None else sum(font(_CAPTION_PX).getmetrics()) + 4
     sheet = Image.new(
@@ -103,7 +109,9 @@ def predictions_beside_ground_truth(
         name = f"{sample.title}: " if sample.title else ""
         titles += [
             f"{name}ground truth, {_count(len(truth))}",
-            f"prediction, {_count(shown.reach)} scoring {score_threshold:g} or more",
+            f"prediction, {_count(shown.reach)} scoring {score_threshold:g} or more"
+            if len(sample.prediction)
+            else "prediction, nothing detected",
         ]
     width = 2 * pairs_per_row
     rows = [slice(i, i + width) for i in range(0, len(cells), width)]

@@ -21,7 +21,7 @@ import yaml
 from ...atomic import atomic_path
 from ...config import get_cfg
 from ...data import register_custom
-from ...errors import UserError
+from ...errors import UserError, nearby_files
 from ..folder import CellFolder
 from ..spec.study import Study
 from ..spec.tuning import TUNING_FOLDER
@@ -155,12 +155,14 @@ def opened(source: Path) -> Iterator[Path]:
     if source.is_dir():
         yield source
         return
+    expected = f"{source}: expected a study's folder or an archive that `study pack` has written"
     if not source.is_file():
-        raise UserError(
-            f"{source}: expected a study's folder or an archive that `study pack` has written; found nothing"
-        )
+        raise UserError(f"{expected}; found nothing{nearby_files(source, f'*{ENDING}')}")
     with TemporaryDirectory() as scratch:
         try:
+            with source.open("rb") as file:
+                if file.read(2) != b"PK":
+                    raise UserError(f"{expected}; found a file that is no zip archive")
             with zipfile.ZipFile(source) as archive:
                 _check_members(archive, source)
                 archive.extractall(scratch)

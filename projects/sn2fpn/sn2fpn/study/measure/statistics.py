@@ -66,7 +66,7 @@ class Verdict:
 
     distinguishable: bool
     p: float  # after Holm's correction, NaN when there is none
-    text: str  # the verdict and its reason as a sentence
+    text: str  # the difference, the verdict and its reason as a full sentence
 
 
 def mean_interval(values: Sequence[float | None], confidence: float = 0.95) -> Interval:
@@ -174,27 +174,39 @@ def distinguishable(
         alpha: Level of significance.
     """
     worst = [float(np.max((seeds.p, images.p))) for seeds, images in comparisons.values()]  # NaN if one of them is
-    number = f", corrected for {len(worst)} comparisons" if len(worst) > 1 else ""
     verdicts = {}
     for (variant, (seeds, images)), p in zip(comparisons.items(), holm(worst)):
-        points = f"{seeds.mean:+.2f}".replace("-", "−")
-        what = f"{variant} − {baseline}: {points} {metric} is"
+        found = _measured(variant, baseline, metric, seeds.mean)
         if p < alpha:
-            text = f"{what} more than the noise of seeds and test images (p = {p:.2g}{number})"
+            reason = "which is more than the noise of seeds and test images"
         else:
-            text = f"{what} not distinguishable from noise: {_reason(seeds, images, alpha)}"
-            text += "" if np.isnan(p) else f" (p = {p:.2g}{number})"
+            reason = f"which may be noise, because {_reason(seeds, images, alpha, len(worst))}"
+        chance = (
+            "" if np.isnan(p) else f" (p = {p:.2g}{f', corrected for {len(worst)} comparisons' * (len(worst) > 1)})"
+        )
+        text = f"{found}." if np.isnan(seeds.mean) else f"{found}, {reason}{chance}."
         verdicts[variant] = Verdict(p < alpha, p, text)
     return verdicts
 
 
-def _reason(seeds: Interval, images: Bootstrap, alpha: float) -> str:
-    """Return why a difference is not distinguishable from noise."""
-    if np.isnan(seeds.mean):
-        return "one of the two sides has no value"
+def _measured(variant: str, baseline: str, metric: str, difference: float) -> str:
+    """Return the measured difference in words."""
+    if np.isnan(difference):
+        return f"{variant} cannot be compared with {baseline}, because no seed has the {metric} of both"
+    if difference == 0:
+        return f"{variant} has the same {metric} as {baseline}"
+    return (
+        f"{variant} has {abs(difference):.2f} points of {metric} {'more' if difference > 0 else 'less'} than {baseline}"
+    )
+
+
+def _reason(seeds: Interval, images: Bootstrap, alpha: float, comparisons: int) -> str:
+    """Return why a difference may be noise."""
     if seeds.n < 2:
-        return "one seed says nothing about the noise of training"
+        return "one seed does not show the noise of training"
     if np.isnan(images.p):
         return "there are no stored predictions from which to resample test images"
     noisy = [name for name, p in (("seeds", seeds.p), ("test images", images.p)) if p >= alpha]
-    return f"it is within the noise of {' and of '.join(noisy)}" if noisy else "the correction makes it too weak"
+    if noisy:
+        return f"it is within the noise of {' and of '.join(noisy)}"
+    return f"it is not clear enough for one of {comparisons} comparisons"

@@ -72,7 +72,7 @@ def _verdict(results: StudyResults, c: Comparison, against: str) -> str:
 def _details(results: StudyResults, c: Comparison, against: str) -> list[str]:
     """Return the measured difference, overall and by size, what would tell, and the difference in cost."""
     task = results.headline.rpartition("/")[0]
-    sentences = [f"{c.verdict.text}. {c.intervals}."]
+    sentences = [f"{c.verdict.text} {c.intervals}".strip()]
     by_size = {size: difference(results, c.variant, against, f"{task}/{name}") for size, name in _SIZES.items()}
     known = [
         f"{size} {number(d.mean, 2, '+')}" + (f" ({number(d.low, 2)} … {number(d.high, 2)})" if d.n > 1 else "")

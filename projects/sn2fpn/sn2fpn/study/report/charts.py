@@ -15,13 +15,14 @@ from ..measure.results import StudyResults
 from ..measure.statistics import Interval
 from .comparison import interval
 from .content import Plot
-from .style import Look, legend, new_figure, styled, to_svg
+from .style import Look, draw_line, legend, new_figure, new_rows, shortened, spread_markers, styled, to_svg
 from .tables import class_label
 
 __all__ = ["class_plots", "cost_plots", "curve_plots", "size_plots", "tuning_plots"]
 
 _SIZES = {"small": "s", "medium": "m", "large": "l"}
 _CLASSES = 24  # more rows are not readable, and the table shows all classes
+_NAMES = 8  # more names do not find room beside their points, so that a legend has them
 
 Looks = Mapping[str, Look]
 """variant -> how it is drawn"""
@@ -47,10 +48,14 @@ def cost_plots(results: StudyResults, style: Looks) -> list[Plot]:
             continue
         figure, axes = new_figure(3.3, title, f"{label} (%)")
         for variant, (cost, score) in points.items():
-            _draw_means(axes, [cost], [score], style[variant])
+            _draw_means(axes, [cost], [score], style[variant], variant)
         axes.margins(x=0.14, y=0.10)
-        _limit_to_percent(axes)
-        _label_points(figure, axes, points, style)
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, 0.0), min(high, 100.0))  # an interval may leave these limits but a score cannot
+        if len(points) > _NAMES:
+            legend(figure, axes)
+        else:
+            _label_points(figure, axes, points, style)
         file = f"{results.headline.split('/')[-1]}_against_{name}"
         plots.append(Plot(file, f"{label} against {title.partition(' (')[0]}", to_svg(figure)))
     return plots
@@ -58,7 +63,7 @@ def cost_plots(results: StudyResults, style: Looks) -> list[Plot]:
 
 @styled
 def size_plots(results: StudyResults, style: Looks) -> list[Plot]:
-    """Plot AP and AR by object size with the variants side by side, as far as the task has such scores."""
+    """Plot AP and AR from 0 on with a row per object size, as far as the task has such scores."""
     task = results.headline.rpartition("/")[0]
     plots = []
     for kind in ("AP", "AR"):
@@ -67,12 +72,9 @@ def size_plots(results: StudyResults, style: Looks) -> list[Plot]:
         if not scores:
             continue
         label = results.label(f"{task}/{kind}")
-        figure, axes = new_figure(3.3, "", f"{label} (%)")
-        _draw_groups(axes, scores, style, widest=0.16)
-        axes.set_xticks(range(len(scores)), list(scores))
-        axes.set_xlim(-0.5, len(scores) - 0.5)
-        axes.grid(visible=False, axis="x")
-        _limit_to_percent(axes)
+        figure, axes = new_rows(list(scores), len(_variants(scores)), f"{label} (%)")
+        _draw_groups(axes, scores, style)
+        axes.set_xlim(0, min(axes.get_xlim()[1], 100.0))
         legend(figure, axes)
         plots.append(Plot(f"{kind}_by_size", f"{label} by object size", to_svg(figure)))
     return plots
@@ -85,13 +87,10 @@ def class_plots(results: StudyResults, style: Looks, differences: Mapping[str, S
         return []
     strongest = sorted(differences, key=lambda c: -max((abs(d.mean) for d in differences[c].values()), default=0.0))
     rows = {name: differences[name] for name in differences if name in strongest[:_CLASSES]}
-    height = 1.0 + max(0.24, 0.085 * len(_variants(rows)) + 0.1) * len(rows)
-    figure, axes = new_figure(height, f"difference to {results.baseline} (points of {class_label(results)})")
+    x_label = f"difference to {shortened(results.baseline)} (points of {class_label(results)})"
+    figure, axes = new_rows(list(rows), len(_variants(rows)), x_label)
     axes.axvline(0, linewidth=1.0, color=axes.spines["left"].get_edgecolor())
-    _draw_groups(axes, rows, style, widest=0.2, across=True)
-    axes.set_yticks(range(len(rows)), [_shortened(name) for name in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.grid(visible=False, axis="y")
+    _draw_groups(axes, rows, style)
     legend(figure, axes)
     return [Plot("class_differences", f"Difference to {results.baseline} by class", to_svg(figure))]
 
@@ -127,8 +126,7 @@ def tuning_plots(results: StudyResults, style: Looks) -> list[Plot]:
     figure, axes = new_figure(3.0, key, f"{label} (%)")
     for choice in results.tuning:
         points = sorted((float(name.partition("=")[2]), score) for name, score in choice.scores.items())
-        look = style[choice.variant]
-        axes.plot(*zip(*points), marker=look.marker, linestyle=look.dash, color=look.color, label=choice.variant)
+        draw_line(axes, *zip(*points), style[choice.variant], choice.variant)
     axes.set_xscale("log")
     legend(figure, axes)
     return [Plot("tuning", f"{label} on the tuning data against {key}", to_svg(figure))]
@@ -137,15 +135,15 @@ def tuning_plots(results: StudyResults, style: Looks) -> list[Plot]:
 def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[Curve]], style: Looks, smoothed: bool) -> None:
     """Draw each variant's mean over seeds as a line, in a band from its lowest to its highest seed.
 
-    Noisy losses are smoothed over a twentieth of the curve, and the spikes at the start are cut off. Otherwise every
-    point is marked, since a run has few evaluations. Of curves with different lengths the shared part is shown.
+    Noisy losses are smoothed over a twentieth of the curve, the spikes at the start are cut off, and a few places of
+    the line have the variant's marker. Otherwise every point is marked, since a run has few evaluations. Of curves with
+    different lengths the shared part is shown.
     """
     highest: list[float] = []
-    for name, seeds in curves.items():
+    for i, (name, seeds) in enumerate(curves.items()):
         at, values = _aligned([(x, smooth(y) if smoothed else y) for x, y in seeds])
         look = style[name]
-        line = {"color": look.color, "linewidth": 1.6, "marker": None if smoothed else look.marker, "markersize": 5}
-        axes.plot(at, values.mean(axis=0), look.dash, label=name, **line)
+        draw_line(axes, at, values.mean(axis=0), look, name, spread_markers(i) if smoothed else None)
         if len(values) > 1:
             axes.fill_between(at, values.min(axis=0), values.max(axis=0), color=look.color, alpha=0.18, linewidth=0)
         highest.append(float(np.percentile(values, 97)))
@@ -170,30 +168,24 @@ def _variants(groups: Mapping[str, Scores]) -> list[str]:
     return list(dict.fromkeys(name for group in groups.values() for name in group))
 
 
-def _draw_groups(axes: Axes, groups: Mapping[str, Scores], style: Looks, widest: float, across: bool = False) -> None:
-    """Draw means with intervals around the positions 0, 1, … of the groups, upright or across."""
+def _draw_groups(axes: Axes, groups: Mapping[str, Scores], style: Looks) -> None:
+    """Draw means with intervals in the rows 0, 1, … of the groups."""
     variants = _variants(groups)
-    step = min(widest, 0.8 / len(variants))
+    step = min(0.2, 0.8 / len(variants))
     for i, name in enumerate(variants):
-        found = {position: group[name] for position, group in enumerate(groups.values()) if name in group}
-        at = [position + (i - (len(variants) - 1) / 2) * step for position in found]
-        _draw_means(axes, at, list(found.values()), style[name], name, across)
+        found = {row: group[name] for row, group in enumerate(groups.values()) if name in group}
+        at = [row + (i - (len(variants) - 1) / 2) * step for row in found]
+        _draw_means(axes, at, list(found.values()), style[name], name, across=True)
 
 
 def _draw_means(
-    axes: Axes, at: Sequence[float], scores: Sequence[Interval], look: Look, label: str = "", across: bool = False
+    axes: Axes, at: Sequence[float], scores: Sequence[Interval], look: Look, label: str, across: bool = False
 ) -> None:
     """Draw means at some positions with their intervals, as far as these are known."""
     mean, low, high = np.array([(score.mean, score.low, score.high) for score in scores]).T
     x, y, error = (mean, at, "xerr") if across else (at, mean, "yerr")
     shape = {"fmt": look.marker, "color": look.color, "markersize": 6, "markeredgewidth": 0, "elinewidth": 1.2}
     axes.errorbar(x, y, **{error: (mean - low, high - mean)}, **shape, label=label)
-
-
-def _limit_to_percent(axes: Axes) -> None:
-    """Limit the vertical axis to 0 … 100 %, which an interval may leave but a score cannot."""
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(low, 0.0), min(high, 100.0))
 
 
 def _label_points(figure: Figure, axes: Axes, points: Mapping[str, tuple[float, Interval]], style: Looks) -> None:
@@ -208,7 +200,7 @@ def _label_points(figure: Figure, axes: Axes, points: Mapping[str, tuple[float, 
     panel = axes.get_window_extent()
     for name in sorted(at, key=at.__getitem__):
         place = {"xytext": (0, 0), "textcoords": "offset pixels", "ha": "center", "va": "center"}
-        text = axes.annotate(_shortened(name), at[name], **place, fontsize=8.5, fontweight="bold")
+        text = axes.annotate(shortened(name), at[name], **place, fontsize=8.5, fontweight="bold")
         half = text.get_window_extent().width / 2, text.get_window_extent().height / 2
         offsets = _offsets(*half)
         boxes = [_around(to_px(at[name]) + offset, *half) for offset in offsets]
@@ -237,8 +229,3 @@ def _offsets(half_width: float, half_height: float) -> list[tuple[float, float]]
 
 def _around(center: np.ndarray, half_width: float, half_height: float) -> Bbox:
     return Bbox([center, center]).padded(half_width, half_height)
-
-
-def _shortened(name: str, letters: int = 22) -> str:
-    """Return the name without its middle if it is long."""
-    return name if len(name) <= letters else f"{name[: letters // 2]}…{name[-(letters // 2 - 1) :]}"

@@ -40,12 +40,14 @@ class Comparison:
 
     @property
     def intervals(self) -> str:
-        """The intervals, for example "95 % CI −0.5 … 2.1 over 3 seeds; 0.2 … 1.4 over resampled test images"."""
-        over = plural(self.seeds.n, "seed")
-        parts = [f"{over}, hence no interval" if self.seeds.n < 2 else f"95 % CI {_range(self.seeds)} over {over}"]
+        """The known intervals as a sentence, "" without any.
+
+        For example "The 95 % interval is −0.5 … 2.1 over 3 seeds and 0.2 … 1.4 over resampled test images."
+        """
+        parts = [f"{_range(self.seeds)} over {plural(self.seeds.n, 'seed')}"] if self.seeds.n > 1 else []
         if math.isfinite(self.images.low):
-            parts.append(f"{_range(self.images)} over resampled test images (paired bootstrap)")
-        return "; ".join(parts)
+            parts.append(f"{_range(self.images)} over resampled test images")
+        return f"The 95 % interval is {' and '.join(parts)}." if parts else ""
 
 
 def interval(results: StudyResults, variant: str, metric: str) -> Interval:

@@ -16,7 +16,20 @@ from PIL import Image
 
 from .style import inlined
 
-__all__ = ["ABSENT", "Entry", "Picture", "Plot", "Section", "Strip", "Table", "embed", "joined", "number", "plural"]
+__all__ = [
+    "ABSENT",
+    "Entry",
+    "Picture",
+    "Plot",
+    "Section",
+    "Strip",
+    "Table",
+    "embed",
+    "joined",
+    "listed",
+    "number",
+    "plural",
+]
 
 ABSENT = "–"
 _WIDEST_PX = 1600
@@ -38,6 +51,13 @@ def number(value: float | None, digits: int = 1, sign: str = "") -> str:
 def plural(count: int, thing: str) -> str:
     """Return for example "1 seed" or "3 seeds"."""
     return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
+
+
+def listed(names: Sequence[str], thing: str = "variant", most: int = 5) -> str:
+    """Return names as in a sentence, for example "a, b and c", or their number if there are many."""
+    if len(names) > most:
+        return plural(len(names), thing)
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def joined(values: Iterable[object]) -> str:

@@ -13,7 +13,7 @@ from ..measure.results import StudyResults
 from ..measure.statistics import mean_interval, paired_difference
 from .content import Entry, Plot, Section, Table, number
 from .samples import TestSet
-from .style import Look, legend, new_figure, styled, to_svg
+from .style import Look, draw_line, legend, new_figure, new_rows, spread_markers, styled, to_svg
 
 __all__ = ["error_section"]
 
@@ -73,15 +73,13 @@ def _table(results: StudyResults, splits: Mapping[str, Mapping[int, ErrorSplit]]
 
 @styled
 def _lost_plot(splits: Mapping[str, Mapping[int, ErrorSplit]], style: Mapping[str, Look]) -> Plot:
-    figure, axes = new_figure(3.3, "lost AP50 (points)")
-    step = 0.8 / len(splits)
+    figure, axes = new_rows(KINDS, len(splits), "lost AP50 (points)")
+    step = min(0.2, 0.8 / len(splits))
     for i, (name, found) in enumerate(splits.items()):
-        lost = np.array([[split.lost[kind] for kind in KINDS] for split in found.values()])
+        lost = np.mean([[split.lost[kind] for kind in KINDS] for split in found.values()], axis=0)
         at = np.arange(len(KINDS)) + (i - (len(splits) - 1) / 2) * step
-        axes.barh(at, lost.mean(axis=0), height=0.9 * step, color=style[name].color, label=name)
-    axes.set_yticks(range(len(KINDS)), KINDS)
-    axes.invert_yaxis()
-    axes.grid(visible=False, axis="y")
+        axes.hlines(at, 0, lost, color=style[name].color, linewidth=1.6)
+        axes.plot(lost, at, style[name].marker, color=style[name].color, markeredgewidth=0, label=name)
     legend(figure, axes)
     return Plot("lost_AP50", "AP50 that each kind of error costs", to_svg(figure))
 
@@ -89,9 +87,9 @@ def _lost_plot(splits: Mapping[str, Mapping[int, ErrorSplit]], style: Mapping[st
 @styled
 def _precision_plot(splits: Mapping[str, Mapping[int, ErrorSplit]], style: Mapping[str, Look]) -> Plot:
     figure, axes = new_figure(3.3, "recall (%)", "precision (%)")
-    for name, found in splits.items():
+    for i, (name, found) in enumerate(splits.items()):
         curve = np.mean([split.precision for split in found.values()], axis=0)
-        axes.plot(np.linspace(0, 100, len(curve)), curve, style[name].dash, color=style[name].color, label=name)
+        draw_line(axes, np.linspace(0, 100, len(curve)), curve, style[name], name, spread_markers(i))
     axes.set(xlim=(0, 100), ylim=(0, 100))
     legend(figure, axes)
     return Plot("precision_recall", "Precision against recall at an IoU of 0.5", to_svg(figure))

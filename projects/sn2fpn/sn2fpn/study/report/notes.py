@@ -1,95 +1,22 @@
-"""The words of the report: facts, sentences on what was done and what follows from it, and how to read each section."""
+"""The words of the report: sentences on what was done and what follows from it, and how to read each section."""
 
 from __future__ import annotations
 
 import math
-import shlex
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from ..measure.results import CellResult, StudyResults
-from ..spec.fingerprint import differences_by_seed
+from ..measure.results import StudyResults
 from .comparison import Comparison, best_variant
-from .content import ABSENT, joined, plural
+from .content import joined, listed, plural
 from .samples import SCORE_THRESHOLD, SampleRow, TestSet
 
 
-class Check(NamedTuple):
-    """Whether the cells agree in something."""
-
-    what: str
-    equal: bool
-    detail: str
-
-
-def heading_facts(results: StudyResults) -> list[tuple[str, str]]:
-    """Return (label, text) of the facts at the head of the report."""
-    study, finished = results.study, results.finished
-    iterations = [cell.result.get("iterations") for cell in finished]
-    started = sorted(str(c.identity["started"]) for c in results.cells if c.identity.get("started"))
-    ended = sorted(str(c.result["finished"]) for c in finished if c.result.get("finished"))
-    facts = {axis: joined(variant.axes[axis] for variant in study.variants) for axis in study.axes} | {
-        "baseline": results.baseline,
-        "base config": study.base.name,
-        "settings for all": joined(f"{key} {value}" for key, value in study.settings.items()),
-        "test sets": joined(name for cell in finished for name in cell.test_sets),
-        "seeds": joined(study.seeds),
-        "iterations": joined(f"{n:,}" for n in iterations if isinstance(n, int)),
-        "engine": joined(cell.result.get("engine") for cell in finished),
-        "commit": joined(cell.identity.get("commit") for cell in finished),
-        "machine": joined(cell.identity.get("host") for cell in finished),
-        "versions": joined(_versions(cell) for cell in finished),
-        "dates": " to ".join(dict.fromkeys(t[:16].replace("T", " ") for t in [*started[:1], *ended[-1:]])),
-        "cells": f"{len(finished)} of {plural(len(results.cells), 'cell')} finished",
-    }
-    return [(label, text) for label, text in facts.items() if text not in ("", ABSENT)]
-
-
-def fingerprint_lines(results: StudyResults) -> list[tuple[str, list[str]]]:
-    """Return ("seed 1, 2", lines) that say what was equal between the variants of these seeds and what differed."""
-    found = differences_by_seed({cell.cell: cell.identity for cell in results.cells})
-    return [(f"seed {joined(seeds)}", lines) for seeds, lines in found]
-
-
-def run_checks(results: StudyResults) -> list[Check]:
-    """Check that software, commit, machine, engine and iterations are the same in all finished cells."""
-    checks = []
-    for what, read in _SHARED.items():
-        groups: dict[str, list[str]] = {}
-        for cell in results.finished:
-            groups.setdefault(str(read(cell) or "unknown"), []).append(cell.cell.name)
-        if groups and list(groups) != ["unknown"]:
-            detail = "; ".join(f"{value}: {', '.join(names)}" for value, names in groups.items())
-            checks.append(Check(what, len(groups) == 1, detail if len(groups) > 1 else next(iter(groups))))
-    return checks
-
-
-def cell_commands(results: StudyResults) -> list[tuple[str, str]]:
-    """Return (cell, command line) of the cells that were started."""
-    commands = {cell.cell.name: cell.identity.get("command") for cell in results.cells}
-    return [(name, shlex.join(map(str, words))) for name, words in commands.items() if isinstance(words, list)]
-
-
-def _versions(cell: CellResult) -> str | None:
-    versions = cell.identity.get("versions")
-    return ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else versions
-
-
-_SHARED: dict[str, Callable[[CellResult], Any]] = {
-    "software versions": _versions,
-    "commit": lambda cell: cell.identity.get("commit"),
-    "machine": lambda cell: cell.identity.get("host"),
-    "engine": lambda cell: cell.result.get("engine"),
-    "iterations": lambda cell: cell.result.get("iterations"),
-}
-
-
 def lead(study: StudyResults) -> str:
-    seeds = plural(len(study.study.seeds), "seed")
-    return (
-        f"This study trains {plural(len(study.variants), 'variant')} in the same way with {seeds} each: "
-        f"{joined(study.variants)}. Scores are in percent."
-    )
+    seeds, names = plural(len(study.study.seeds), "seed"), study.variants
+    named = listed(names)
+    which = f": {named}. Scores" if named.endswith(names[-1]) else ". They are listed under Results. Scores"
+    return f"This study trains {plural(len(names), 'variant')} in the same way with {seeds} each{which} are in percent."
 
 
 def absent(study: StudyResults) -> str:
@@ -100,54 +27,64 @@ def absent(study: StudyResults) -> str:
 
 
 def summary(study: StudyResults, found: Sequence[Comparison]) -> str:
-    """Return the conclusion in one sentence."""
+    """Return the conclusion in a few sentences."""
     headline, baseline = study.label(study.headline), study.baseline
     if not study.finished:
         return "No cell has finished yet, so nothing can be said."
     if not study.of(baseline):
         return f"The baseline {baseline} has no finished cell, so there is nothing to compare with yet."
+    unscored = [v for v in study.variants if study.of(v) and not study.values(v, study.headline)]
+    if baseline in unscored:
+        return f"The evaluation of the baseline {baseline} gave no {headline}, so there is nothing to compare with."
+    rest = f" The evaluation of {listed(unscored)} gave no {headline}." if unscored else ""
     if not found:
-        return f"Only the baseline {baseline} has finished cells, so there is nothing to compare yet."
+        return f"Only the baseline {baseline} has a score, so there is nothing to compare yet.{rest}"
+    return _conclusion(found, headline, baseline) + rest
+
+
+def _conclusion(found: Sequence[Comparison], headline: str, baseline: str) -> str:
     if all(c.seeds.n < 2 for c in found):
         return (
-            f"With one seed each, it cannot be said whether {plural(len(found), 'variant')} and {baseline} differ in "
-            f"{headline} by more than the noise between trainings."
+            f"It is unknown which variants are better or worse than the baseline {baseline}. They were compared on one "
+            f"seed, and one seed does not show how much {headline} varies from training to training."
         )
     apart = [c for c in found if c.verdict.distinguishable]
     if not apart:
-        return f"With these seeds and test images, no variant is distinguishable from {baseline} in {headline}."
-    groups = {
-        f"better than {baseline} by more than noise": [c for c in apart if c.seeds.mean > 0],
-        f"worse than {baseline} by more than noise": [c for c in apart if c.seeds.mean < 0],
-        f"not distinguishable from {baseline}": [c for c in found if not c.verdict.distinguishable],
-    }
-    parts = [
-        f"{joined(c.variant for c in group)} {'is' if len(group) == 1 else 'are'} {words}"
-        for words, group in groups.items()
-        if group
+        return f"No variant differs from the baseline {baseline} in {headline} by more than noise."
+    than = f"{headline} than the baseline {baseline} by more than noise."
+    unclear = [c for c in found if not c.verdict.distinguishable]
+    sentences = [
+        _sentence([c for c in apart if c.seeds.mean > 0], "has", "have", f"a higher {than}"),
+        _sentence([c for c in apart if c.seeds.mean < 0], "has", "have", f"a lower {than}"),
+        _sentence(unclear, "does", "do", f"not differ from {baseline} by more than noise."),
     ]
-    return f"Measured by {headline}: {'; '.join(parts)}."
+    return " ".join(filter(None, sentences))
+
+
+def _sentence(group: Sequence[Comparison], of_one: str, of_many: str, rest: str) -> str:
+    """Return a sentence on some variants, "" if there are none."""
+    return f"{listed([c.variant for c in group])} {of_one if len(group) == 1 else of_many} {rest}" if group else ""
 
 
 def comparisons(study: StudyResults, found: Sequence[Comparison]) -> list[str]:
     """Return how to read the comparisons."""
     if not found:
         return []
+    seeds = max(c.seeds.n for c in found)
+    over_seeds = "The interval over seeds is Student's t interval and shows what other seeds might give. " * (seeds > 1)
     notes = [
-        f"Differences are in points of {study.label(study.headline)} and are paired by seed. The interval over seeds "
-        "is Student's t interval and shows what other seeds might give. The bootstrap resamples the test images, the "
-        "same ones for both variants, and shows what other images might give. A difference counts as more than noise "
-        "if both of its p-values are below 0.05 after Holm's correction for the number of variants. The intervals are "
-        "not corrected."
+        f"Differences are in points of {study.label(study.headline)} and are paired by seed. {over_seeds}The interval "
+        "over test images is a bootstrap, which resamples the same images for both variants, and shows what other "
+        "images might give. A difference counts as more than noise if its p-values over seeds and over test images are "
+        "both below 0.05 after Holm's correction for the number of variants. The intervals are not corrected."
     ]
     if any(math.isnan(c.images.p) for c in found):
         notes.append(
-            "There is no bootstrap over images where the test set or stored predictions are not on this machine."
+            "Test images could not be resampled where the test set or the stored predictions are not on this machine."
         )
-    seeds = max(c.seeds.n for c in found)
     if 1 < seeds < 5:
-        wide = f"With {plural(seeds, 'seed')} the intervals are wide"
-        notes.append(f"{wide}: variants that are not distinguishable may still differ.")
+        wide = f"The intervals over {plural(seeds, 'seed')} are wide"
+        notes.append(f"{wide}, so a variant may differ from the baseline although this cannot be told from noise.")
     return notes
 
 
@@ -156,14 +93,20 @@ def results(study: StudyResults) -> list[str]:
         best = [study.label(m) for m in study.metrics if best_variant(study, m)]
         notes = [
             "Each entry is the mean over seeds ± half of its 95 % confidence interval (Student's t).",
-            "A bold entry is the best of its column, and the interval of its paired difference to every other variant "
-            + (f"excludes zero ({joined(best)})." if best else "excludes zero. No entry is bold here."),
+            "An entry is bold if it is the best of its column and the intervals of its paired differences to all other "
+            "variants exclude zero. "
+            + (f"This is so for {listed(best, 'metric')}." if best else "No entry is bold here."),
         ]
     else:
-        notes = ["There is one seed per variant, hence there are no intervals, and no entry is bold."]
+        notes = ["No variant has more than one finished seed, so there are no intervals and no entry is bold."]
     sets = list(dict.fromkeys(name for cell in study.finished for name in cell.test_sets))
     if len(sets) > 1:
-        notes.append(f"The scores are those on {sets[0]}. The file results.csv also has those on {joined(sets[1:])}.")
+        others = listed(sets[1:], "other set")
+        notes.append(f"The scores are those on {sets[0]}. The file results.csv also has those on {others}.")
+    if any(study.of(v) and not study.values(v, m) for v in study.variants for m in study.metrics):
+        notes.append(
+            "A dash beside finished seeds is a score that the evaluation did not give, as when a model detects nothing."
+        )
     missing = [m for m in study.study.metrics if m not in study.metrics]
     if missing:
         notes.append(f"The results do not have these metrics: {joined(map(study.label, missing))}.")
@@ -185,8 +128,8 @@ def cost_warnings(study: StudyResults) -> list[str]:
     speed = study.speed
     if not speed or speed.get("reliable", True):
         return []
-    advice = "Measure them again on an idle machine: python -m sn2fpn.study run … --again speed"
-    return [f"The times are not reliable: while they were measured, {_load(speed)}. {advice}."]
+    advice = 'To measure them again on an idle machine, add --again speed to the command under "Run it again".'
+    return [f"The times are not reliable, because {_load(speed)} while they were measured. {advice}"]
 
 
 def _load(speed: Mapping[str, Any]) -> str:
@@ -209,39 +152,39 @@ def _speed(study: StudyResults) -> list[str]:
         "a GPU, or by how much it grows on a CPU."
     ]
     if "cores_used_by_others" in speed and speed.get("reliable", True):
-        notes.append(f"Meanwhile {_load(speed)}.")
+        notes.append(f"While they were measured, {_load(speed)}.")
     made_up = [name for name, v in speed.get("variants", {}).items() if v.get("weights") == "made up"]
     if made_up:
-        notes.append(f"These variants had no trained weights and were timed with made-up ones: {joined(made_up)}.")
+        notes.append(f"Made-up weights were timed for {listed(made_up)}, because there were no trained ones.")
     return notes
 
 
 SIZES = (
     "The sizes are those of COCO: small objects have an area below 32² pixels, and large objects have an area of at "
     "least 96² pixels. AP is the average precision, and AR the recall of all detections of an image, as the mean over "
-    "IoU thresholds. Bars are 95 % intervals over seeds, where there is more than one seed."
+    "IoU thresholds. Lines are 95 % intervals over seeds, where there is more than one seed."
 )
 CURVES = "Lines are means over seeds. Bands reach from the lowest to the highest seed. Losses are smoothed."
 
 
 def classes(study: StudyResults) -> list[str]:
     return [
-        f"Entries are points of AP above (blue) or below (orange) {study.baseline}, paired by seed, ± half of the "
-        "95 % interval where there is more than one seed. Many classes are compared at once, so single classes may "
-        "stand out by chance."
+        f"Entries are points of AP above (+) or below (−) {study.baseline}, paired by seed, ± half of the 95 % "
+        "interval where there is more than one seed. Arrows are darker for larger differences. Many classes are "
+        "compared at once, so single classes may stand out by chance."
     ]
 
 
 def samples(study: StudyResults, shown: Sequence[SampleRow], test_set: TestSet | None, trouble: str) -> list[str]:
     """Return how the samples were chosen, or the `trouble` for which there are none."""
     if not shown or test_set is None:
-        return [f"There are no pictures: {trouble}"]
+        return [f"There are no pictures: {trouble.rstrip('.')}."]
     seeds = joined(cells[0].seed for name in study.variants if (cells := study.of(name)))
     return [
         f"The same {len(shown)} of the {len(test_set.records):,} test images are shown for all variants. They are "
         f"evenly spread over the test set and not chosen by their results. The detections are those of seed {seeds} "
-        f"with a score of at least {SCORE_THRESHOLD:g}. Where none has, the best few are drawn in gray, and the "
-        "picture says so."
+        f"with a score of at least {SCORE_THRESHOLD:g}. Where no detection reaches it, the best few are drawn in gray, "
+        "and the picture says so."
     ]
 
 
@@ -253,11 +196,12 @@ def tuning(study: StudyResults) -> list[str]:
         "cells use the best value, which is bold. The test data took no part in the choice."
     ]
     if settings := study.study.tune_set:
-        notes.append(f"These trainings had {joined(f'{key} {value}' for key, value in settings.items())}.")
+        changed = joined(f"{key} {value}" for key, value in settings.items())
+        notes.append(f"These trainings differed from those of the cells in {changed}.")
     edge = [choice.variant for choice in study.tuning if choice.at_the_end]
     if edge:
         notes.append(
-            f"The best value lies at the end of the range for {joined(edge)}, so a wider range may give better ones."
+            f"The best value of {listed(edge)} lies at the end of the range, so a wider range may have a better one."
         )
     return notes
 
@@ -284,7 +228,7 @@ def fairness(study: StudyResults) -> str:
         return (
             "Everything except the pyramid's own weights and what the axes change should be equal between the "
             "variants of a seed. The fingerprints of what each cell started from are compared: weights, random "
-            "numbers, the first training batches and the configuration."
+            "numbers, the first training batches and the configuration. The file cell.json of each cell holds them."
         )
     return (
         "The cells have no fingerprints, so it is not known whether weights, data order and augmentation were equal "

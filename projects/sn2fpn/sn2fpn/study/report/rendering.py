@@ -16,10 +16,10 @@ import jinja2
 from markupsafe import Markup
 
 from ..measure.results import CellResult
-from . import notes
 from .answers import Answer
 from .comparison import Comparison
 from .content import Section
+from .facts import Check, Rerun
 from .style import Look
 
 __all__ = ["Report", "render_html", "render_markdown"]
@@ -43,9 +43,8 @@ class Report:
     sections: list[Section]
     fairness_note: str
     fingerprints: list[tuple[str, list[str]]]  # seeds, and what was equal between their variants
-    checks: list[notes.Check]  # whether the cells were run alike
-    study_command: str  # runs the study again
-    report_command: str  # writes the report again
+    checks: list[Check]  # whether the cells were run alike
+    reruns: list[Rerun]  # the commands that write the report and run the study again
     cell_commands: list[tuple[str, str]]  # cell, and the command that trains it again
     version: str  # of this package
     looks: Mapping[str, Look]  # how each variant is drawn

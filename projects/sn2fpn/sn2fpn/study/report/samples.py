@@ -88,8 +88,15 @@ class SampleRow(NamedTuple):
 
 
 def draw_samples(test_set: TestSet, cells: Sequence[CellResult], images: int = 4) -> list[SampleRow]:
-    """Draw at most `images` images of the set with the stored predictions of finished cells, one cell per variant."""
+    """Draw at most `images` images of the set with the stored predictions of finished cells, one cell per variant.
+
+    Raises:
+        UserError: the images or the predictions are not on this machine, or cannot be read.
+    """
     records = images_with_objects(test_set.records, images)
+    if records and not any(Path(record["file_name"]).is_file() for record in records):
+        example = records[0]["file_name"]
+        raise UserError(f"the images of the test set {test_set.name} are not on this machine (for example {example})")
     wanted = {record["image_id"] for record in records}
     found = {
         cell.variant: {d.image_id: d for d in test_set.predictions(cell) if d.image_id in wanted} for cell in cells

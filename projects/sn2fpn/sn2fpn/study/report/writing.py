@@ -10,11 +10,11 @@ from pathlib import Path
 
 from ... import __version__
 from ...atomic import atomic_write
-from ...errors import UserError
+from ...errors import ArgumentError, UserError, argument_names
 from ..archive import ENDING
 from ..archive.pack import opened
 from ..measure.results import StudyResults, load_results, write_tables
-from . import notes
+from . import facts, notes
 from .answers import answer_questions
 from .charts import class_plots, cost_plots, curve_plots, size_plots, tuning_plots
 from .comparison import compare, difference
@@ -52,8 +52,11 @@ def write_report(
 
     Raises:
         UserError: `source` is neither a study's folder nor an archive, or a file in it is broken.
+        ArgumentError: `output` is a file.
     """
     source = Path(source)
+    if output is not None and Path(output).is_file():
+        raise ArgumentError("output", f"expected a folder, found the file {output}")
     with opened(source) as folder:
         results = load_results(folder, trust)
         if output is not None or folder != source:
@@ -90,12 +93,11 @@ def _build(
 ) -> Report:
     style = looks(results.variants, results.baseline)
     comparisons = compare(results, test_set)
-    study_file = source / "study.yaml" if source.is_dir() else results.study.path.name
     sample_section = _sample_section(samples, notes.samples(results, samples, test_set, trouble))
     return Report(
         name=results.study.name,
         lead=notes.lead(results),
-        facts=notes.heading_facts(results),
+        facts=facts.heading_facts(results),
         absent=results.absent,
         absent_note=notes.absent(results),
         answers=answer_questions(results, test_set),
@@ -109,11 +111,10 @@ def _build(
             *_feature_sections(results, pictures),
         ],
         fairness_note=notes.fairness(results),
-        fingerprints=notes.fingerprint_lines(results),
-        checks=notes.run_checks(results),
-        study_command=f"python -m sn2fpn.study run {study_file}",
-        report_command=f"python -m sn2fpn.study report {source}",
-        cell_commands=notes.cell_commands(results),
+        fingerprints=facts.fingerprint_lines(results),
+        checks=facts.run_checks(results),
+        reruns=facts.rerun(results, source),
+        cell_commands=facts.cell_commands(results),
         version=__version__,
         looks=style,
     )
@@ -213,5 +214,6 @@ def _samples(results: StudyResults, pictures: bool) -> tuple[TestSet | None, lis
 
 def main(args: argparse.Namespace) -> int:
     """Write the report, print its path and return 0; raise a UserError as `write_report` does."""
-    print(write_report(args.source, args.output, args.pictures, args.trust))
+    with argument_names({"output": "--output"}):
+        print(write_report(args.source, args.output, args.pictures, args.trust))
     return 0

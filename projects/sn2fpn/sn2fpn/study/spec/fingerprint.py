@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from .variants import Cell
 __all__ = ["differences", "differences_by_seed", "fingerprint"]
 
 _BATCHES = 2
+_MOST = 6  # of more variants, not all are named
 
 
 def fingerprint(cfg: CfgNode) -> dict[str, str]:
@@ -104,10 +106,12 @@ def _hash(content: Iterable[Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-def differences(fingerprints: Mapping[str, Mapping[str, str]]) -> list[str]:
+def differences(fingerprints: Mapping[str, Mapping[str, str]], variants: int | None = None) -> list[str]:
     """Return lines that say what is equal in all variants of a seed, and for everything else which variants agree.
 
-    `fingerprints` are those of the cells of one seed (see `fingerprint`) by the variants' names.
+    Args:
+        fingerprints: those of the cells of one seed (see `fingerprint`) by the variants' names.
+        variants: the number of variants of the study, if some of them may have no fingerprint.
     """
     equal, lines, values_differ, sections = [], [], False, get_cfg()
     for key in dict.fromkeys(itertools.chain.from_iterable(fingerprints.values())):
@@ -117,13 +121,25 @@ def differences(fingerprints: Mapping[str, Mapping[str, str]]) -> list[str]:
             groups.setdefault(values.get(key, "default" if is_value else "none"), []).append(variant)
         if len(groups) > 1:
             values_differ |= is_value
-            named = [f"{v} in {', '.join(names)}" if is_value else ", ".join(names) for v, names in groups.items()]
-            lines.append(f"{key} differs: {' | '.join(named)}")
+            most = _MOST if len(fingerprints) <= _MOST else 2
+            shown = {v: _named(names, most) for v, names in groups.items()}
+            named = [f"{v} in {names}" if is_value else names for v, names in shown.items()]
+            many = f"{len(groups)} different values in {len(fingerprints)} variants"
+            lines.append(f"{key} differs: {' | '.join(named) if len(groups) <= _MOST else many}")
         elif not is_value:
             equal.append(key)
     if not values_differ:
         equal.append("configuration except for the pyramid")
-    return [f"equal in all {len(fingerprints)} variants: {', '.join(equal) or 'nothing'}", *lines]
+    found = len(fingerprints)
+    compared = f"all {found} variants"
+    if variants is not None and variants > found:
+        compared = f"{found} of {variants} variants (the others have no fingerprints)"
+    return [f"equal in {compared}: {', '.join(equal) or 'nothing'}", *lines]
+
+
+def _named(variants: Sequence[str], most: int) -> str:
+    """Return the names of variants, or of many the first one and the number of the others."""
+    return ", ".join(variants) if len(variants) <= most else f"{variants[0]} and {len(variants) - 1} others"
 
 
 def differences_by_seed(identities: Mapping[Cell, Mapping[str, Any]]) -> list[tuple[list[int], list[str]]]:
@@ -136,7 +152,8 @@ def differences_by_seed(identities: Mapping[Cell, Mapping[str, Any]]) -> list[tu
         if identity.get("fingerprint"):
             by_seed.setdefault(cell.seed, {})[cell.variant.name] = identity["fingerprint"]
     merged: dict[tuple[str, ...], list[int]] = {}
+    variants = Counter(cell.seed for cell in identities)
     for seed, fingerprints in by_seed.items():
         if len(fingerprints) > 1:
-            merged.setdefault(tuple(differences(fingerprints)), []).append(seed)
+            merged.setdefault(tuple(differences(fingerprints, variants[seed])), []).append(seed)
     return [(seeds, list(lines)) for lines, seeds in merged.items()]

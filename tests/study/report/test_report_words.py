@@ -1,0 +1,150 @@
+"""The sentences of a report: whole sentences, counts in place of long lists, and commands that work."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shlex
+import zipfile
+from pathlib import Path
+from statistics import NormalDist
+
+import pytest
+import yaml
+from fabricated_study import fabricate
+
+from sn2fpn.study.__main__ import main
+from sn2fpn.study.archive.pack import pack
+from sn2fpn.study.measure.results import load_results
+from sn2fpn.study.measure.statistics import Bootstrap, Interval, distinguishable
+from sn2fpn.study.report import notes
+from sn2fpn.study.report.comparison import Comparison
+from sn2fpn.study.report.content import listed
+from sn2fpn.study.report.writing import write_report
+from sn2fpn.study.spec.study import Study
+
+
+def _paragraphs(page: str) -> list[str]:
+    """Return the texts of the page that are sentences."""
+    found = re.findall(r'<p class="(?:note|lead|warning)">(.*?)</p>|<li class="soft">(.*?)</li>', page, re.DOTALL)
+    items = re.findall(r"<ul class=\"conclusions\">(.*?)</ul>", page, re.DOTALL)
+    items = [item for block in items for item in re.findall(r"<li[^>]*>(.*?)</li>", block, re.DOTALL)]
+    texts = [a or b for a, b in found] + items
+    return [re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", "", text))).strip() for text in texts]
+
+
+@pytest.mark.parametrize("seeds", [(1,), (1, 2)])
+def test_all_sentences_end(tmp_path: Path, seeds: tuple[int, ...]) -> None:
+    folder = fabricate(tmp_path / "few", {"fpn": 0.2, "sni": 0.1}, seeds=seeds)
+    for picture in (folder / "images").glob("*.png"):
+        picture.unlink()
+    content = yaml.safe_load((folder / "study.yaml").read_text())
+    content["QUESTIONS"] = [{"ASK": "Does SNI help?", "COMPARE": ["sni"]}]
+    (folder / "study.yaml").write_text(yaml.safe_dump(content))
+    texts = _paragraphs(write_report(folder).read_text(encoding="utf-8"))
+    assert len(texts) > 12
+    assert [text for text in texts if not re.search(r"[^.]\.$", text)] == []
+    assert any("There are no pictures: the images of the test set" in text for text in texts)
+
+
+def _compared(variant: str, mean: float, clear: bool, n: int = 3) -> Comparison:
+    p = 1e-6 if clear else 0.5
+    seeds, images = Interval(mean, mean - 1, mean + 1, n, p if n > 1 else NormalDist().cdf(0)), Bootstrap(mean, 0, 1, p)
+    return Comparison(variant, seeds, images, distinguishable({variant: (seeds, images)}, "fpn")[variant])
+
+
+def test_the_headline_says_who_is_better(tmp_path: Path) -> None:
+    study = load_results(fabricate(tmp_path / "some", {"fpn": 0.2, "sni": 0.1}, seeds=(1,)))
+    found = [
+        _compared("sni", 2.0, True),
+        _compared("ihp", 1.0, True),
+        _compared("pafpn", -1.0, True),
+        *[_compared(f"v{i}", 0.1, False) for i in range(9)],
+    ]
+    assert notes.summary(study, found) == (
+        "sni and ihp have a higher AP than the baseline fpn by more than noise. pafpn has a lower AP than the baseline "
+        "fpn by more than noise. 9 variants do not differ from fpn by more than noise."
+    )
+    assert notes.summary(study, found[3:]) == "No variant differs from the baseline fpn in AP by more than noise."
+    assert notes.summary(study, [_compared("sni", 3.0, True, n=1)]) == (
+        "It is unknown which variants are better or worse than the baseline fpn. They were compared on one seed, and "
+        "one seed does not show how much AP varies from training to training."
+    )
+
+
+@pytest.mark.parametrize(
+    ("silent", "words"),
+    [
+        (["sni"], "more than noise. The evaluation of sni gave no AP."),
+        (["sni", "ihp"], "Only the baseline fpn has a score, so there is nothing to compare yet. The evaluation of"),
+        (["fpn"], "The evaluation of the baseline fpn gave no AP, so there is nothing to compare with."),
+    ],
+)
+def test_variants_that_detect_nothing_are_named(tmp_path: Path, silent: list[str], words: str) -> None:
+    folder = fabricate(tmp_path / "three", {"fpn": 0.2, "sni": 0.1, "ihp": 0.1}, seeds=(1, 2))
+    for cell in (cell for name in silent for cell in (folder / "cells" / name).iterdir()):
+        result = json.loads((cell / "result.json").read_text())
+        for scores in result["results"].values():
+            scores["bbox"] = dict.fromkeys(scores["bbox"])
+        (cell / "result.json").write_text(json.dumps(result))
+        for predictions in cell.glob("inference/*/coco_instances_results.json"):
+            predictions.write_text("[]")
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert words in page and "A dash beside finished seeds is a score that" in page
+    assert re.search(rf"{silent[0]}</th>\s*<td[^>]*>0\.0</td>(?:(?!</tr>).)*>100\.0[^<]*</td>\s*</tr>", page, re.DOTALL)
+
+
+def test_names_are_listed_or_counted() -> None:
+    assert listed(["a"]) == "a" and listed(["a", "b"]) == "a and b" and listed(["a", "b", "c"]) == "a, b and c"
+    assert listed(list("abcdef")) == "6 variants" and listed(list("abcdefg"), "cell") == "7 cells"
+
+
+def test_many_variants_are_counted_and_those_without_fingerprints_too(tmp_path: Path) -> None:
+    variants = {f"variant_{i:02}": 0.1 for i in range(9)}
+    folder = fabricate(tmp_path / "nine", variants, seeds=(1,), without=["variant_08/seed1"])
+    page = write_report(folder, pictures=False).read_text(encoding="utf-8")
+    assert "This study trains 9 variants in the same way with 1 seed each. They are listed under Results." in page
+    assert "equal in 8 of 9 variants (the others have no fingerprints): trunk, data order" in page
+    assert "pyramid differs: 8 different values in 8 variants" in page
+    sentences = re.findall(r"<(?:p|li)[ >].*?</(?:p|li)>", page, re.DOTALL)
+    assert all(sum(name in sentence for name in variants) <= 2 for sentence in sentences)
+
+
+def _commands(page: Path) -> list[list[str]]:
+    text = page.read_text(encoding="utf-8")
+    section = text[text.index('id="rerun"') : text.index("<details>", text.index('id="rerun"'))]
+    blocks = [html.unescape(block) for block in re.findall(r"<pre[^>]*>(.*?)</pre>", section, re.DOTALL)]
+    return [shlex.split(line) for block in blocks for line in block.splitlines()]
+
+
+def test_the_commands_of_a_reports_archive_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "base.yaml").write_text("SOLVER: {MAX_ITER: 77}\n")
+    folder = fabricate(tmp_path / "my study", {"fpn": 0.2, "sni": 0.1}, seeds=(1,))
+    pack(folder, tmp_path / "my study.study.zip")
+    monkeypatch.chdir(tmp_path)
+    report, unpack, run = _commands(write_report("my study.study.zip", "report"))
+    assert report == ["python", "-m", "sn2fpn.study", "report", "my study.study.zip"]
+    assert unpack[:4] == ["python", "-m", "zipfile", "-e"]
+    zipfile.main(unpack[3:])
+    assert run[:4] == ["python", "-m", "sn2fpn.study", "run"] and len(run) == 5
+    study = Study.load(run[4])
+    assert study.name == "my study" and study.config(study.variants[0], 1).SOLVER.MAX_ITER == 77
+
+
+def test_an_output_that_is_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = fabricate(tmp_path / "one", {"fpn": 0.2}, seeds=(1,))
+    (tmp_path / "file").touch()
+    assert main(["report", str(folder), "--output", str(tmp_path / "file")]) == 2
+    assert f"--output: expected a folder, found the file {tmp_path / 'file'}" in capsys.readouterr().err
+
+
+def test_the_commands_of_a_folder_continue_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fabricate(tmp_path / "output/studies/usual", {"fpn": 0.2}, seeds=(1,))
+    run, _ = _commands(write_report("output/studies/usual"))
+    assert run == ["python", "-m", "sn2fpn.study", "run", "output/studies/usual/study.yaml"]
+    fabricate(tmp_path / "elsewhere/other", {"fpn": 0.2}, seeds=(1,))
+    run, report = _commands(write_report("elsewhere/other"))
+    assert run[4:] == ["elsewhere/other/study.yaml", "--output", "elsewhere"]
+    assert report[3:] == ["report", "elsewhere/other"]
