@@ -85,6 +85,18 @@ def test_commands_inside_of_a_command_say_their_names(said: Callable[..., str]) 
     assert said("configs", "copy", "--help").startswith("usage: sn2fpn configs copy [-h]")
 
 
+def test_the_command_that_evaluates_speaks_of_nothing_else(said: Callable[..., str]) -> None:
+    help_ = said("eval", "--help")
+    assert not [word for word in ("Train", "trains", "training", "--resume", "--eval-only") if word in help_]
+    assert "Evaluate a two-stage detector" in help_ and "the engine that evaluates" in help_
+    training = said("train", "--help")
+    assert (
+        "the engine that trains" in training and "--eval-only" in training and "sn2fpn eval --config-file" in training
+    )
+    without = ("eval", _QUICK, "MODEL.WEIGHTS", "x.pth", "DATASETS.TEST", "()")
+    assert said(*without).startswith("error: DATASETS.TEST is empty; an evaluation needs a data set")
+
+
 def test_the_version_tells_those_of_the_libraries(said: Callable[..., str]) -> None:
     lines = said("--version", "--verbose")
     assert f"sn2fpn {__version__}" in lines and "torch " in lines and "detectron2 " in lines
@@ -138,7 +150,9 @@ def test_only_a_file_in_its_place_is_a_configuration() -> None:
 
 
 def test_the_configuration_reaches_the_programs(said: Callable[..., str], tmp_path: Path) -> None:
-    assert "--eval-only" in said("eval", _QUICK, "OUTPUT_DIR", str(tmp_path))  # which needs MODEL.WEIGHTS
+    weights = tmp_path / "model_final.pth"
+    needs = f"MODEL.WEIGHTS is empty; an evaluation needs a checkpoint, for example {weights}"
+    assert said("eval", _QUICK, "OUTPUT_DIR", str(tmp_path)) == f"error: {needs}"
     near = "config file not found: quick/nothing_shapes.yaml; did you mean 'quick/"
     picture = tmp_path / "x.jpg"
     picture.touch()

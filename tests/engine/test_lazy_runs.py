@@ -322,7 +322,7 @@ def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., lis
             {"num_gpus": 2},
             ["dataloader.train.total_batch_size: 3 images", "multiple of 2"],
         ),
-        ({}, {"eval_only": True}, ["--eval-only", "train.init_checkpoint"]),
+        ({}, {"eval_only": True}, ["train.init_checkpoint is empty", "an evaluation needs a checkpoint"]),
         ({"train.device": "cdua"}, {}, ["train.device", "'cdua'", "did you mean 'cuda'"]),
     ],
 )

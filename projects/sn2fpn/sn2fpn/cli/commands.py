@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 __all__ = ["COMMANDS", "Command"]
@@ -15,19 +17,22 @@ class Command(NamedTuple):
         help: what it does.
         first: the arguments that come before those of the user.
         parser: the name of the function in the module that returns its parser.
+        options: further arguments of this function and of `main`.
     """
 
     module: str
     help: str
     first: tuple[str, ...] = ()
     parser: str = "parser"
+    options: Mapping[str, bool] = MappingProxyType({})
 
 
 _TRAIN_PARSER = "default_argument_parser"
+_EVALUATES = MappingProxyType({"evaluates": True})
 
 COMMANDS = {
     "train": Command("engine", "train a detector, or continue an interrupted training", (), _TRAIN_PARSER),
-    "eval": Command("engine", "evaluate a checkpoint on a configuration's test sets", ("--eval-only",), _TRAIN_PARSER),
+    "eval": Command("engine", "evaluate a checkpoint on a configuration's test sets", (), _TRAIN_PARSER, _EVALUATES),
     "predict": Command("predict.__main__", "find objects in pictures, videos and streams"),
     "export": Command("export.__main__", "write a trained detector to a file that runs without this package"),
     "study": Command("study.__main__", "compare pyramids under one protocol, and report on it"),

@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         return run_program(lambda: _answer(words))
     command = COMMANDS[words[0]]
     sys.argv = [f"{COMMAND} {words[0]}", *words[1:]]  # from here on, texts name the programs as sub-commands
-    return import_module(f"..{command.module}", __package__).main([*command.first, *words[1:]])
+    return import_module(f"..{command.module}", __package__).main([*command.first, *words[1:]], **command.options)
 
 
 def _answer(words: list[str]) -> None:

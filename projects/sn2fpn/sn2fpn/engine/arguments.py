@@ -26,24 +26,40 @@ examples:
 """
 
 
-def default_argument_parser(epilog: str | None = None) -> CommandLineParser:
+_EVAL_EXAMPLES = """
+examples:
+  evaluate a checkpoint:
+    sn2fpn eval configs/faster_rcnn_R50_sni.yaml MODEL.WEIGHTS output/model_final.pth
+  evaluate on another data set:
+    sn2fpn eval configs/faster_rcnn_R50_sni.yaml MODEL.WEIGHTS output/model_final.pth DATASETS.TEST '["coco_2017_val_100"]'
+  evaluate a model with a Python configuration (LazyConfig):
+    sn2fpn eval configs/lazy/faster_rcnn_R50_sni.py train.init_checkpoint=output/model_final.pth
+
+The results are written to the folder inference in OUTPUT_DIR.
+"""
+
+
+def default_argument_parser(epilog: str | None = None, *, evaluates: bool = False) -> CommandLineParser:
     """Return a parser with the flags of Detectron2's training scripts, and `--engine`, `--import` and `--debug`.
 
     Args:
         epilog: text after the help; None shows examples.
+        evaluates: whether the program evaluates in any case. `--eval-only` is then set, and the help leaves out the
+            flags that only a training needs.
     """
     parser = CommandLineParser(
-        description="Train or evaluate a two-stage detector with a feature pyramid.",
-        epilog=epilog or _EXAMPLES,
+        description=f"{'Evaluate' if evaluates else 'Train or evaluate'} a two-stage detector with a feature pyramid.",
+        epilog=epilog or (_EVAL_EXAMPLES if evaluates else _EXAMPLES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    hidden = argparse.SUPPRESS if evaluates else ""
     parser.add_config_file("YAML or Python configuration (required)", default="")
     parser.add_argument(
         "--engine",
         choices=ENGINES,
         default="auto",
-        help="the engine that trains: native (this package), detectron2 (if it is installed), or auto (default), which "
-        "takes Detectron2 if it can be imported",
+        help=f"the engine that {'evaluates' if evaluates else 'trains'}: native (this package), detectron2 (if it is "
+        "installed), or auto (default), which takes Detectron2 if it can be imported",
     )
     parser.add_argument(
         "--import",
@@ -57,13 +73,16 @@ def default_argument_parser(epilog: str | None = None) -> CommandLineParser:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="continue from the last checkpoint in OUTPUT_DIR, or start if there is none",
+        help=hidden or "continue from the last checkpoint in OUTPUT_DIR, or start if there is none",
     )
-    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS and do not train")
+    parser.add_argument(
+        "--eval-only", action="store_true", default=evaluates, help=hidden or "evaluate MODEL.WEIGHTS and do not train"
+    )
     parser.add_argument(
         "--allow-partial",
         action="store_true",
-        help="with --eval-only, also evaluate a checkpoint that lacks some of the model's weights, which stay random",
+        help=f"{'' if evaluates else 'with --eval-only, '}also evaluate a checkpoint that lacks some of the model's "
+        "weights, which stay random",
     )
     parser.add_argument(
         "--num-gpus",

@@ -17,16 +17,17 @@ from .imports import import_files
 __all__ = ["main", "prepare"]
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, *, evaluates: bool = False) -> int:
     """Run the command line of train_net.py and return its exit code.
 
     Args:
         argv: the arguments; None takes those of the process.
+        evaluates: whether the program evaluates in any case, as `sn2fpn eval` does.
 
     Returns:
         0 at the end of the run, 2 after a user mistake or when a process of the run has died, 128 + N after signal N.
     """
-    args = default_argument_parser().parse_args(argv)
+    args = default_argument_parser(evaluates=evaluates).parse_args(argv)
     args.resume |= _was_restarted()
     return run_program(partial(_launch, args), debug=args.debug)
 
