@@ -20,7 +20,7 @@ examples:
   continue an interrupted run:
     python train_net.py --config-file configs/faster_rcnn_R50_sni.yaml --resume
   evaluate a checkpoint:
-    python train_net.py --config-file configs/faster_rcnn_R50_sni.yaml --eval-only MODEL.WEIGHTS output/model_final.pth
+    python train_net.py --eval-only --config-file configs/faster_rcnn_R50_sni.yaml MODEL.WEIGHTS output/model_final.pth
   train on two machines; run this on each one with its own rank:
     python train_net.py --config-file … --num-gpus 8 --num-machines 2 --machine-rank 0 --dist-url tcp://HOST:PORT
 """
@@ -31,7 +31,7 @@ examples:
   evaluate a checkpoint:
     sn2fpn eval configs/faster_rcnn_R50_sni.yaml MODEL.WEIGHTS output/model_final.pth
   evaluate on another data set:
-    sn2fpn eval configs/faster_rcnn_R50_sni.yaml MODEL.WEIGHTS output/model_final.pth DATASETS.TEST '["coco_2017_val_100"]'
+    sn2fpn eval configs/faster_rcnn_R50_sni.yaml MODEL.WEIGHTS output/model_final.pth DATASETS.TEST '["voc_2007_val"]'
   evaluate a model with a Python configuration (LazyConfig):
     sn2fpn eval configs/lazy/faster_rcnn_R50_sni.py train.init_checkpoint=output/model_final.pth
 
