@@ -31,7 +31,7 @@ examples:
   evaluate a checkpoint:
     sn2fpn eval configs/faster_rcnn_R50_sni.yaml MODEL.WEIGHTS output/model_final.pth
   evaluate on another data set:
-    sn2fpn eval configs/faster_rcnn_R50_sni.yaml MODEL.WEIGHTS output/model_final.pth DATASETS.TEST '["voc_2007_val"]'
+    sn2fpn eval configs/faster_rcnn_R50_sni.yaml MODEL.WEIGHTS model_final.pth DATASETS.TEST '["coco_2017_val_100"]'
   evaluate a model with a Python configuration (LazyConfig):
     sn2fpn eval configs/lazy/faster_rcnn_R50_sni.py train.init_checkpoint=output/model_final.pth
 
