@@ -52,9 +52,9 @@ def test_command_line_form(coco_set: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "pattern"),
     [
-        ({"FORMAT": "cocoo"}, r"CUSTOM\[0\].*FORMAT 'cocoo'.*did you mean 'coco'"),
+        ({"FORMAT": "cocoo"}, r"^DATASETS\.CUSTOM \(mine\): .*FORMAT 'cocoo'.*did you mean 'coco'"),
         ({"IMAGE": "x"}, "unknown key 'IMAGE'.*did you mean 'IMAGES'"),
-        ({"JSON": 3}, "JSON: expected a non-empty str, found 3"),
+        ({"JSON": 3}, "JSON: expected text that is not empty, found 3"),
         ({"NAME": ""}, "NAME: expected"),
         ({"NAME": "coco_2017_val"}, "'coco_2017_val' is taken"),
         ({"FORMAT": "voc"}, "unknown key 'JSON' for format 'voc'"),
@@ -66,9 +66,12 @@ def test_wrong_entries(coco_set: Any, changes: dict[str, Any], pattern: str) -> 
 
 
 def test_missing_keys_and_other_content_under_the_same_name(coco_set: Any) -> None:
-    with pytest.raises(UserError, match=r"\(mine\).*needs ANNOTATIONS"):
+    with pytest.raises(UserError, match=r"CUSTOM \(mine\): expected ANNOTATIONS, the .*; found the keys NAME, FORMAT$"):
         register_custom([{"NAME": "mine", "FORMAT": "coco"}])
-    with pytest.raises(UserError, match="expected a mapping"):
+    nameless = r"CUSTOM\[1\]: expected NAME, by which DATASETS.TRAIN .*; found the keys ANNOTATIONS$"
+    with pytest.raises(UserError, match=nameless):
+        register_custom([coco_entry(coco_set), {"ANNOTATIONS": "data.yaml"}])
+    with pytest.raises(UserError, match=r"CUSTOM\[0\]: expected a mapping with NAME"):
         register_custom(["mine"])
     with pytest.raises(UserError, match="CLASSES: expected different names"):
         register_custom([{"NAME": "v", "FORMAT": "voc", "ROOT": "r", "SPLIT": "s", "CLASSES": ["a", "a"]}])

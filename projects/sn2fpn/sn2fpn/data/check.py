@@ -39,7 +39,7 @@ from .statistics import class_histogram, size_histogram
 
 __all__ = ["check_dataset", "main", "parser"]
 
-_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR|VERSION")  # a key that follows the data set names
+_KEY = re.compile(r"([A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR|VERSION)(=.*)?", re.DOTALL)  # a key after the names
 
 
 def check_dataset(name: str) -> tuple[DatasetDicts, list[Problem]]:
