@@ -54,8 +54,8 @@ def test_command_line_form(coco_set: Any) -> None:
     [
         ({"FORMAT": "cocoo"}, r"^DATASETS\.CUSTOM \(mine\): .*FORMAT 'cocoo'.*did you mean 'coco'"),
         ({"IMAGE": "x"}, "unknown key 'IMAGE'.*did you mean 'IMAGES'"),
-        ({"JSON": 3}, "JSON: expected text that is not empty, found 3"),
-        ({"NAME": ""}, "NAME: expected"),
+        ({"JSON": 3}, "JSON: expected text, found 3"),
+        ({"NAME": ""}, r"^DATASETS\.CUSTOM\[0\]: NAME: expected text that is not empty, found ''$"),
         ({"NAME": "coco_2017_val"}, "'coco_2017_val' is taken"),
         ({"FORMAT": "voc"}, "unknown key 'JSON' for format 'voc'"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.own_sets import named_entries
-from ..errors import UserError, argument_names, did_you_mean
+from ..errors import UserError, argument_names, did_you_mean, shortened
 from ..signatures import type_words
 from .catalog import DatasetCatalog, MetadataCatalog
 from .formats import FORMATS, Place, Source, recognise
@@ -63,8 +63,7 @@ def register_custom(
     """
     names = []
     for i, given in enumerate(named_entries(entries, key)):
-        named = isinstance(given, Mapping) and isinstance(given.get("NAME"), str)
-        where = f"{key} ({given['NAME']})" if named else f"{key}[{i}]"
+        where = _place(given, key, i)
         entry = _checked(given, where)
         name = entry["NAME"]
         names.append(name)
@@ -76,6 +75,13 @@ def register_custom(
             _register(entry, where)
         _registered[name] = entry
     return names
+
+
+def _place(entry: Any, key: str, index: int) -> str:
+    """Return the key of an entry for messages, with its name or else its number in the list."""
+    name = entry.get("NAME") if isinstance(entry, Mapping) else None
+    known = isinstance(name, str) and name.strip() and name.isprintable()
+    return f"{key} ({shortened(name, 80)})" if known else f"{key}[{index}]"
 
 
 def _checked(given: Any, where: str) -> dict[str, Any]:
@@ -97,7 +103,8 @@ def _checked(given: Any, where: str) -> dict[str, Any]:
             value = entry[name] = list(value)
         expected = _TYPES[other.get(name, name)]
         if type(value) is not expected or not (value or name in _MAY_BE_FALSE):
-            raise UserError(f"{where}: {name}: expected {type_words(expected)} that is not empty, found {value!r}")
+            empty = " that is not empty" if type(value) is expected else ""
+            raise UserError(f"{where}: {name}: expected {type_words(expected)}{empty}, found {value!r}")
     if len({other.get(name, name) for name in entry}) < len(entry):
         raise UserError(f"{where}: {' and '.join(other)} and ANNOTATIONS are the same key; give one of them")
     entry = {other.get(name, name): value for name, value in entry.items()}

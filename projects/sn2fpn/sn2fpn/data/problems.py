@@ -31,8 +31,9 @@ __all__ = [
 ]
 
 BUILT_IN_HINT = (
-    " (built-in data sets are read from $DETECTRON2_DATASETS, default ./datasets; datasets/README.md in the repository "
-    "shows the folders)"
+    " (built-in data sets are read from $DETECTRON2_DATASETS, default ./datasets: COCO from coco/annotations/*.json, "
+    "coco/train2017 and coco/val2017; Pascal VOC from Annotations, ImageSets/Main and JPEGImages in VOC2007, VOC2012; "
+    "photos from the folder that python -m sn2fpn.data.photos makes)"
 )
 """What the message of a missing annotation file ends with, where no similar file lies beside it."""
 
