@@ -134,7 +134,7 @@ def test_histogram(coco_set: Any, coco_name: str) -> None:
     table = class_histogram(get_dataset_dicts(coco_name), ["cat", "dog"])
     rows = {line.split()[0]: line.split()[1:] for line in table.splitlines()}
     assert rows["cat"] == ["3", "3"] and rows["dog"] == ["2", "2"]
-    assert table.endswith("3 images, 5 boxes and 1 crowd regions, 2 classes")
+    assert table.endswith("3 images, 5 boxes and 1 crowd region, 2 classes")
 
 
 def test_missing_built_in_set_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

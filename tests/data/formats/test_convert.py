@@ -208,7 +208,7 @@ def test_after_an_error_nothing_is_left(rich_coco: Path, tmp_path: Path, capsys:
     (rich_coco.parent / "images/z.jpg").unlink()
     before = sorted(tmp_path.rglob("*"))
     assert convert(rich_coco, "--to", "yolo", tmp_path / "a/b", "--images", rich_coco.parent / "images") == 2
-    assert "z.jpg: image file does not exist (1 of 3 images are missing)" in capsys.readouterr().err
+    assert "z.jpg: image file does not exist (1 of 3 images is missing)" in capsys.readouterr().err
     (rich_coco.parent / "images/z.jpg").mkdir()  # found when it is copied
     assert convert(rich_coco, "--to", "yolo", tmp_path / "b", "--images", rich_coco.parent / "images") == 2
     (rich_coco.parent / "images/z.jpg").rmdir()

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from ..errors import UserError
+from ..errors import UserError, counted
 from ..signatures import fits, keyword_parameters, type_words
 from .calls import TARGET, full_key, is_list, omegaconf_errors, target_of
 from .own_sets import QUOTES, named_entries
@@ -100,7 +100,8 @@ def _get(node: Any, key: str | int, rest: list[str], add: bool) -> Any:
     whole = ".".join([name, *rest])
     if is_list(node):
         if not isinstance(key, int) or not -len(node) <= key < len(node):
-            raise UserError(f"{full_key(node)} is a list of {len(node)} items, so there is no item {str(key)!r}")
+            items = counted(len(node), "item")
+            raise UserError(f"{full_key(node)} is a list of {items}, so there is no item {str(key)!r}")
     elif key not in node and not add and key not in (arguments := _arguments(node)):
         elsewhere = [found for found in _full_keys(node._get_root()) if found.rpartition(".")[2] == str(key)]
         if len(elsewhere) == 1:
