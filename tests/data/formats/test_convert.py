@@ -150,7 +150,17 @@ def test_parts_and_links(yolo_root: Path, tmp_path: Path, capsys: Any) -> None:
     assert convert(tmp_path / "coco", "--to", "yolo", tmp_path / "yolo2") == 0
     for split in ("train", "val"):
         assert summary(read(tmp_path / "yolo2", "yolo", split)[0], 6) == summary(read(yolo_root, "yolo", split)[0], 6)
-    assert "my_train" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "my_train" in said and "is written as" not in said
+
+
+def test_a_part_with_another_name_is_said(voc_root: Path, tmp_path: Path, capsys: Any) -> None:
+    for target in ("yolo", "coco"):
+        assert convert(voc_root, "--to", target, tmp_path / target, "--split", "all") == 0
+    said = capsys.readouterr().out
+    assert (
+        said.count("YOLO has no part 'all', which is written as the part 'train'") == said.count("is written as") == 1
+    )
 
 
 @pytest.mark.parametrize("fixture", ["labelme_root", "cvat_file", "lvis_file", "voc_root"])
