@@ -159,7 +159,7 @@ def test_a_part_with_another_name_is_said(voc_root: Path, tmp_path: Path, capsys
         assert convert(voc_root, "--to", target, tmp_path / target, "--split", "all") == 0
     said = capsys.readouterr().out
     assert (
-        said.count("YOLO has no part 'all', which is written as the part 'train'") == said.count("is written as") == 1
+        said.count("YOLO has no part 'all', which is written as the part 'train'") == 1 == said.count("is written as")
     )
 
 
