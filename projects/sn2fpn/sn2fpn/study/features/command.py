@@ -23,7 +23,7 @@ __all__ = ["main"]
 _MEANINGS = {
     "localisation": "from 0 to 1, 1 if the energy marks all boxes, 0.5 by chance, 0 if boxes have the least energy",
     "coarse share": "from 0 to 1, the share of a map that comes from coarser levels",
-    "agreement": "from -1 to 1, 1 if coarser levels repeat what the level has, 0 if they are unrelated, -1 if they cancel",
+    "agreement": "from -1 to 1, 1 if coarser levels repeat what the level has, 0 if unrelated, -1 if they cancel",
 }
 """What the columns of the table say, by the first words of their headings."""
 _NO_SCORE = "None of these is accuracy, so that more is not better by itself; read them beside AP."
