@@ -311,9 +311,10 @@ def test_evaluating_another_pyramid_with_the_same_names_is_refused_and_leaves_th
     assert "--allow-partial" in said
     evaluation = {"MODEL.BACKBONE.NAME": trained, "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.1}
     assert main(_arguments(["--eval-only"], keys | evaluation)) == 0
-    assert "replaces earlier results" not in capsys.readouterr().out
+    assert "an earlier evaluation" not in capsys.readouterr().out
     assert main(_arguments(["--eval-only"], keys | evaluation)) == 0
-    assert f"replaces earlier results in {out / 'inference'} (tiny_val)" in capsys.readouterr().out
+    held = f"{out / 'inference'} holds the results of an earlier evaluation (tiny_val); those of the same data sets are"
+    assert held in capsys.readouterr().out
     assert all((out / name).read_text() == "of the training" for name in ("config.yaml", "predictions.png"))
     assert (out / "inference/predictions.png").stat().st_size > 1000
     assert "SCORE_THRESH_TEST: 0.1" in (out / "inference/config.yaml").read_text()

@@ -108,7 +108,8 @@ def _take(out: Path, args: Any, weights: str, held: ExitStack) -> tuple[list[str
     if args.eval_only:
         found = sorted(path.parent.name for path in out.glob("inference/*/results.json"))
         if found:
-            notes.append(f"This evaluation replaces earlier results in {out / 'inference'} ({', '.join(found)})")
+            earlier = f"{out / 'inference'} holds the results of an earlier evaluation ({', '.join(found)})"
+            notes.append(f"{earlier}; those of the same data sets are replaced")
     elif not args.resume and (moved_to := _set_aside(out, weights)) is not None:
         notes.append(f"{out} held an earlier run, whose files are now in {moved_to}. To continue a run, add --resume")
     return notes, moved_to
