@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from sn2fpn.errors import UserError
-from sn2fpn.program import STOP_SIGNALS, Interrupted, StopSignals, run_program
+from sn2fpn.program import STOP_SIGNALS, Interrupted, StopSignals, import_quickly, run_program
 
 
 def _raise(error: BaseException) -> None:
@@ -110,3 +112,35 @@ def test_nohup_is_respected() -> None:
         assert run_program(lambda: _raise_signal(signal.SIGHUP)) == 0
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_quick_imports_leave_the_collector_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enabled: bool
+) -> None:
+    (tmp_path / "quickly.py").write_text("import gc\nwas_enabled = gc.isenabled()\nthings = [[] for _ in range(999)]\n")
+    (tmp_path / "broken.py").write_text("raise ImportError('on purpose')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = gc.isenabled()
+    gc.enable() if enabled else gc.disable()
+    try:
+        frozen = gc.get_freeze_count()
+        module = import_quickly("quickly")
+        assert not module.was_enabled and gc.isenabled() == enabled
+        after = gc.get_freeze_count()
+        assert after - frozen > 999
+        more = [[] for _ in range(999)]
+        assert import_quickly("quickly") is module and gc.get_freeze_count() <= after  # nothing more is kept
+        with pytest.raises(ImportError, match="on purpose"):
+            import_quickly("broken")
+        assert gc.isenabled() == enabled and more
+    finally:
+        gc.unfreeze()
+        sys.modules.pop("quickly", None)
+        gc.enable() if before else gc.disable()
+
+
+def test_quick_imports_take_relative_names() -> None:
+    from sn2fpn import errors
+
+    assert import_quickly(".errors", "sn2fpn") is errors

@@ -29,6 +29,10 @@ def main(engine: str, file: str, height: int, width: int) -> None:
 
 
 def _native(file: str) -> Any:
+    from sn2fpn.program import import_quickly
+
+    import_quickly("sn2fpn.engine.native")  # as train_net.py does
+
     from sn2fpn import structures
     from sn2fpn.config import get_cfg
     from sn2fpn.engine import build_optimizer

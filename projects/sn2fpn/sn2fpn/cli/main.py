@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
-from importlib import import_module
 
 from .. import __version__
 from ..command_line import COMMAND, CommandLineParser
-from ..program import run_program
+from ..program import import_quickly, run_program
 from .commands import COMMANDS
 
 __all__ = ["main", "parser"]
@@ -39,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         return run_program(lambda: _answer(words))
     command = COMMANDS[words[0]]
     sys.argv = [f"{COMMAND} {words[0]}", *words[1:]]  # from here on, texts name the programs as sub-commands
-    return import_module(f"..{command.module}", __package__).main([*command.first, *words[1:]], **command.options)
+    return import_quickly(f"..{command.module}", __package__).main([*command.first, *words[1:]], **command.options)
 
 
 def _answer(words: list[str]) -> None:

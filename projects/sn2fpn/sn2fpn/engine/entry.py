@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 from ..atomic import storage_errors
 from ..errors import UserError
-from ..program import run_program
+from ..program import import_quickly, run_program
 from .arguments import default_argument_parser
 from .choice import Engine, choose_engine
 from .imports import import_files
@@ -75,7 +74,7 @@ def _run(engine: Engine, cfg: Any, args: Any) -> None:
 
 def _module(engine: Engine) -> Any:
     """Return the module of an engine, which has `load_config(args)`, `device(cfg)` and `run(cfg, args, engine)`."""
-    return import_module(f".{engine.name}", __package__)
+    return import_quickly(f".{engine.name}", __package__)
 
 
 def _check_flags(args: Any) -> None:

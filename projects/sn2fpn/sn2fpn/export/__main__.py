@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from ..command_line import CommandLineParser
-from ..program import run_program
+from ..program import import_quickly, run_program
 
 __all__ = ["main", "parser"]
 
@@ -67,9 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from .run import run
-
-    return run(args)
+    return import_quickly(".run", __package__).run(args)
 
 
 if __name__ == "__main__":

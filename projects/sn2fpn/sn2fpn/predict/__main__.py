@@ -10,7 +10,7 @@ import sys
 
 from ..command_line import CommandLineParser
 from ..errors import UserError
-from ..program import run_program
+from ..program import import_quickly, run_program
 
 __all__ = ["main", "parser"]
 
@@ -123,9 +123,7 @@ def _predict(args: argparse.Namespace) -> int:
         raise UserError(f"--max-frames {args.max_frames}: expected a number of frames, or 0 for all")
     if args.no_whole and not args.tile:
         raise UserError("--no-whole: expected --tile beside it, since without tiles nothing would be detected")
-    from .run import run
-
-    return run(args)
+    return import_quickly(".run", __package__).run(args)
 
 
 if __name__ == "__main__":

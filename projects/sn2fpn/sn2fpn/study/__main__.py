@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from importlib import import_module
 
 from ..command_line import CommandLineParser
-from ..program import run_program
+from ..program import import_quickly, run_program
 from .arguments import add_features, add_merge, add_pack, add_report, add_run
 
 __all__ = ["main", "parser"]
@@ -47,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int | None:
     args = parser().parse_args(argv)
-    return import_module(f".{args.module}", __package__).main(args)  # only the chosen command's module is imported
+    return import_quickly(f".{args.module}", __package__).main(args)  # only the chosen command's module is imported
 
 
 def parser() -> CommandLineParser:
