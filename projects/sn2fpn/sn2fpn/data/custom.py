@@ -98,7 +98,8 @@ def _checked(given: Any, where: str) -> dict[str, Any]:
     known = (*_ALWAYS, *(FORMATS[data_format].keys if data_format in FORMATS else _TYPES), *other)
     for name, value in entry.items():
         if name not in known:
-            raise UserError(f"{where}: unknown key {name!r} for format {data_format!r}{did_you_mean(name, known)}")
+            of_format = "" if data_format == _AUTO else f" for format {data_format!r}"
+            raise UserError(f"{where}: unknown key {name!r}{of_format}{did_you_mean(name, known)}")
         if isinstance(value, tuple):
             value = entry[name] = list(value)
         expected = _TYPES[other.get(name, name)]
