@@ -55,7 +55,7 @@ def _script(shell: str) -> str:
 
 
 def _parser_of(command: Command) -> CommandLineParser:
-    parser = getattr(import_module(f"..{command.module}", __package__), command.parser)(**command.options)
+    parser = getattr(import_module(f"..{command.module}", __package__), command.parser)()
     for word in command.first:
         parser = _commands(parser).get(word, parser)
     return parser

@@ -7,7 +7,7 @@ import argparse
 from ..command_line import CommandLineParser
 from .choice import ENGINES
 
-__all__ = ["default_argument_parser"]
+__all__ = ["default_argument_parser", "evaluation_argument_parser"]
 
 _EXAMPLES = """
 examples:
@@ -39,18 +39,23 @@ The results are written to the folder inference in OUTPUT_DIR.
 """
 
 
-def default_argument_parser(epilog: str | None = None, *, evaluates: bool = False) -> CommandLineParser:
+def default_argument_parser(epilog: str | None = None) -> CommandLineParser:
     """Return a parser with the flags of Detectron2's training scripts, and `--engine`, `--import` and `--debug`.
 
     Args:
         epilog: text after the help; None shows examples.
-        evaluates: whether the program evaluates in any case. `--eval-only` is then set, and the help leaves out the
-            flags that only a training needs.
     """
+    return _parser("Train or evaluate a two-stage detector with a feature pyramid.", epilog or _EXAMPLES)
+
+
+def evaluation_argument_parser() -> CommandLineParser:
+    """Return the parser of `sn2fpn eval`: `--eval-only` is set, and the help leaves out what only a training needs."""
+    return _parser("Evaluate a two-stage detector with a feature pyramid.", _EVAL_EXAMPLES, evaluates=True)
+
+
+def _parser(description: str, epilog: str, evaluates: bool = False) -> CommandLineParser:
     parser = CommandLineParser(
-        description=f"{'Evaluate' if evaluates else 'Train or evaluate'} a two-stage detector with a feature pyramid.",
-        epilog=epilog or (_EVAL_EXAMPLES if evaluates else _EXAMPLES),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     hidden = argparse.SUPPRESS if evaluates else ""
     parser.add_config_file("YAML or Python configuration (required)", default="")
