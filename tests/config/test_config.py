@@ -92,6 +92,7 @@ def test_wrong_overrides_name_key_and_right_form(overrides: list[str], words: li
         ("DATASETS.TRAIN a", """DATASETS.TRAIN '["a"]'"""),
         ("DATASETS.TRAIN a,b", """DATASETS.TRAIN '["a", "b"]'"""),
         ("DATASETS.TRAIN [a,b[:16]]", """DATASETS.TRAIN '["a", "b[:16]"]'"""),
+        ("DATASETS.TRAIN [b[:16]", """DATASETS.TRAIN '["b[:16]"]'"""),
         ("DATASETS.TRAIN [a, b]", """DATASETS.TRAIN '["a", "b"]'"""),
         ("DATASETS.TRAIN [a b] SEED 3", """DATASETS.TRAIN '["a", "b"]'"""),
         ("DATASETS.TRAIN a b c SOLVER.MAX_ITERS 3", """DATASETS.TRAIN '["a", "b", "c"]'"""),

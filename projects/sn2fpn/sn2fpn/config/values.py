@@ -45,7 +45,9 @@ def list_of(text: str) -> str:
     """
     text = text.strip()
     if text.startswith(("[", "(")):
-        text = text[1:].removesuffix(")").removesuffix("]")
+        text = text[1:]
+        if sum(map(text.count, ")]")) > sum(map(text.count, "([")):  # else the last bracket is that of a slice
+            text = text[:-1]
     items = [item.strip("'\"") for item in re.split(r"[\s,]+", text)]
     return f"[{', '.join(item if _is_number(item) else json.dumps(item) for item in filter(None, items))}]"
 
