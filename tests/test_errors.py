@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from sn2fpn.errors import ArgumentError, UserError, argument_names, check_choice, did_you_mean, keys_of, nearby_files
+from sn2fpn.errors import (
+    ArgumentError,
+    UserError,
+    argument_names,
+    check_choice,
+    counted,
+    counted_of,
+    did_you_mean,
+    keys_of,
+    nearby_files,
+)
 
 
 def test_an_argument_error_names_the_argument_until_a_caller_knows_a_better_name() -> None:
@@ -37,6 +47,13 @@ def test_keys_of_a_group_do_not_touch_names_that_are_keys_or_flags_already() -> 
         with pytest.raises(ArgumentError) as caught, argument_names(key):
             raise ArgumentError(argument, "too small")
         assert caught.value.argument == expected
+
+
+def test_numbers_go_with_their_words() -> None:
+    assert [counted(n, "image") for n in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
+    assert [counted(n, "class has", "classes have") for n in (1, 2)] == ["1 class has", "2 classes have"]
+    assert counted_of(1, 1, "image", "is/are") == "1 of 1 image is"
+    assert counted_of(0, 2, "class/classes", "has/have") == "0 of 2 classes have"
 
 
 def test_other_errors_pass_unchanged() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import resource
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import sn2fpn
 from sn2fpn import __version__
 from sn2fpn.cli.commands import COMMANDS
 from sn2fpn.cli.main import main
@@ -20,6 +23,7 @@ from sn2fpn.engine import default_argument_parser, environment
 from sn2fpn.predict.__main__ import parser as predict_parser
 from sn2fpn.study.__main__ import parser as study_parser
 
+_PACKAGE = Path(sn2fpn.__file__).parent
 _QUICK = "quick/faster_rcnn_R18_sni_shapes.yaml"
 
 
@@ -85,6 +89,18 @@ def test_commands_inside_of_a_command_say_their_names(said: Callable[..., str]) 
     assert said("configs", "copy", "--help").startswith("usage: sn2fpn configs copy [-h]")
 
 
+def test_the_command_that_evaluates_speaks_of_nothing_else(said: Callable[..., str]) -> None:
+    help_ = said("eval", "--help")
+    assert not [word for word in ("Train", "trains", "training", "--resume", "--eval-only") if word in help_]
+    assert "Evaluate a two-stage detector" in help_ and "the engine that evaluates" in help_
+    training = said("train", "--help")
+    assert (
+        "the engine that trains" in training and "--eval-only" in training and "sn2fpn eval --config-file" in training
+    )
+    without = ("eval", _QUICK, "MODEL.WEIGHTS", "x.pth", "DATASETS.TEST", "()")
+    assert said(*without).startswith("error: DATASETS.TEST is empty; an evaluation needs a data set")
+
+
 def test_the_version_tells_those_of_the_libraries(said: Callable[..., str]) -> None:
     lines = said("--version", "--verbose")
     assert f"sn2fpn {__version__}" in lines and "torch " in lines and "detectron2 " in lines
@@ -98,6 +114,18 @@ def test_messages_name_the_commands_that_the_user_types(
     assert "for instance: sn2fpn check coco_2017_val" in said("check")
     words = ("export", "lazy/quick_shapes.py", "--format", "onnx", "--output", "x.onnx", "--evaluate", "shapes_val")
     assert "use sn2fpn eval for a Python one" in said(*words)
+
+
+def test_texts_name_no_file_that_only_the_repository_has() -> None:
+    """Help and messages are read where the wheel is installed. A report is read elsewhere, too."""
+    found = []
+    for file in _PACKAGE.rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+        texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in bare]
+        wrong = re.compile(r"(?<!use its )\b(docs|examples|tools|tests)/|README|Makefile")
+        found += [f"{file}: {text}" for text in texts if isinstance(text, str) and wrong.search(text)]
+    assert not [line for line in found if "/study/report/" not in line]
 
 
 def test_without_the_command_programs_keep_their_names(capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +166,9 @@ def test_only_a_file_in_its_place_is_a_configuration() -> None:
 
 
 def test_the_configuration_reaches_the_programs(said: Callable[..., str], tmp_path: Path) -> None:
-    assert "--eval-only" in said("eval", _QUICK, "OUTPUT_DIR", str(tmp_path))  # which needs MODEL.WEIGHTS
+    weights = tmp_path / "model_final.pth"
+    needs = f"MODEL.WEIGHTS is empty; an evaluation needs a checkpoint, for example {weights}"
+    assert said("eval", _QUICK, "OUTPUT_DIR", str(tmp_path)) == f"error: {needs}"
     near = "config file not found: quick/nothing_shapes.yaml; did you mean 'quick/"
     picture = tmp_path / "x.jpg"
     picture.touch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -64,19 +65,48 @@ def test_numbers_written_like_people_write_them() -> None:
     ("overrides", "words"),
     [
         (["MODEL.SNI.ALPA", "1"], ["command line", "MODEL.SNI.ALPA", "did you mean 'MODEL.SNI.ALPHA'"]),
-        (["SLOVER.MAX_ITER", "1"], ["SLOVER.MAX_ITER", "did you mean 'SOLVER'"]),
+        (["SLOVER.MAX_ITER", "1"], ["SLOVER.MAX_ITER", "did you mean 'SOLVER.MAX_ITER'"]),
+        (["INPUT.COPYPASTE.PROB", "1"], ["'INPUT.COPYPASTE.PROB'", "did you mean 'INPUT.COPY_PASTE.PROB'"]),
+        (["INPUT.MOSAIC_PROB", "1"], ["'INPUT.MOSAIC_PROB'", "did you mean 'INPUT.MOSAIC.PROB'"]),
+        (["MODEL.ROI_HEADS.MINE", "1"], ["'MODEL.ROI_HEADS.MINE'; choose from: MODEL.ROI_HEADS.BATCH_SIZE_PER"]),
         (["SOLVER.MAX_ITER", "many"], ["SOLVER.MAX_ITER expects a whole number (such as 40000), found 'many'"]),
         (["SOLVER.MAX_ITER", "1.5"], ["SOLVER.MAX_ITER expects a whole number", "found 1.5"]),
         (["MODEL.SNI.ALPHA", "(1,)"], ["MODEL.SNI.ALPHA expects text or a number or null, found (1,)"]),
         (["SOLVER.MAX_ITER"], ["KEY VALUE", "SOLVER.MAX_ITER"]),
+        (["SOLVER.MAX_ITER=20"], ["command line: ", "write SOLVER.MAX_ITER 20 instead of SOLVER.MAX_ITER=20"]),
+        (["SEED", "1", "MODEL.WEIGHTS=a b.pth", "x"], ["write MODEL.WEIGHTS 'a b.pth' instead of"]),
+        (["SEED=", "1"], ["write SEED 1 instead of SEED="]),
         (["OUTPUT_DIR.X", "1"], ["OUTPUT_DIR.X"]),
     ],
 )
-def test_wrong_overrides_name_key_and_nearest(overrides: list[str], words: list[str]) -> None:
+def test_wrong_overrides_name_key_and_right_form(overrides: list[str], words: list[str]) -> None:
     with pytest.raises(UserError) as e:
         get_cfg().merge_from_list(overrides)
     for word in words:
         assert word in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "right"),
+    [
+        ("DATASETS.TRAIN a", """DATASETS.TRAIN '["a"]'"""),
+        ("DATASETS.TRAIN a,b", """DATASETS.TRAIN '["a", "b"]'"""),
+        ("DATASETS.TRAIN [a,b[:16]]", """DATASETS.TRAIN '["a", "b[:16]"]'"""),
+        ("DATASETS.TRAIN [b[:16]", """DATASETS.TRAIN '["b[:16]"]'"""),
+        ("DATASETS.TRAIN [a, b]", """DATASETS.TRAIN '["a", "b"]'"""),
+        ("DATASETS.TRAIN [a b] SEED 3", """DATASETS.TRAIN '["a", "b"]'"""),
+        ("DATASETS.TRAIN a b c SOLVER.MAX_ITERS 3", """DATASETS.TRAIN '["a", "b", "c"]'"""),
+        ("SOLVER.STEPS [10, 20]", "SOLVER.STEPS '[10, 20]'"),
+        ("SOLVER.STEPS 10 20", "SOLVER.STEPS '[10, 20]'"),
+        ("MODEL.ANCHOR_GENERATOR.SIZES [[32], [64]]", "MODEL.ANCHOR_GENERATOR.SIZES '[[32], [64]]'"),
+        ("OUTPUT_DIR my folder SEED 3", "OUTPUT_DIR 'my folder'"),
+    ],
+)
+def test_values_that_a_shell_has_changed_are_shown_in_quotes(given: str, right: str) -> None:
+    with pytest.raises(UserError) as e:
+        get_cfg().merge_from_list(given.split(" "))
+    assert str(e.value).startswith("command line: ") and str(e.value).endswith(right)
+    get_cfg().merge_from_list(shlex.split(right))
 
 
 @pytest.mark.parametrize(

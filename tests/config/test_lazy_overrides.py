@@ -68,11 +68,16 @@ def test_overrides_reach_what_they_name(cfg: DictConfig, override: str, key: str
     assert found == value and type(found) is type(value)
 
 
+def test_pairs_are_answered_with_the_right_form(cfg: DictConfig) -> None:
+    with pytest.raises(UserError, match=r"write train\.max_iter=5 instead of train\.max_iter 5$"):
+        LazyConfig.apply_overrides(cfg, ["train.lr=1.0", "train.max_iter", "5"])
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
         ("train.max_iters=5", ["unknown config key 'train.max_iters'", "did you mean 'train.max_iter'"]),
-        ("trian.max_iter=5", ["unknown config key 'trian.max_iter'", "did you mean 'train'"]),
+        ("trian.max_iter=5", ["unknown config key 'trian.max_iter'", "did you mean 'train.max_iter'"]),
         ("model.alpa=5", ["'model.alpa'", "did you mean 'model.alpha'"]),
         ("model.inner.width=5", ["'model.inner.width'", "did you mean 'model.inner.widths'"]),
         ("max_iter=5", ["unknown config key 'max_iter'", "did you mean 'train.max_iter'"]),

@@ -76,9 +76,11 @@ def test_values_that_no_file_can_hold_are_refused(value: Any) -> None:
         cfg.merge_from_other_cfg({"B": value})
 
 
-def test_a_list_without_inner_quotes_is_explained() -> None:
-    with pytest.raises(UserError, match=r"DATASETS\.TRAIN expects .*in which texts have quotes of their own, found"):
-        get_cfg().merge_from_list(["DATASETS.TRAIN", "[mine]"])
+def test_a_list_without_inner_quotes_is_explained(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("DATASETS: {TRAIN: '[mine]'}")
+    with pytest.raises(UserError, match=r"mine\.yaml: DATASETS\.TRAIN expects .*; write \[.mine.\]$"):
+        get_cfg().merge_from_file(str(file))
 
 
 def test_a_mapping_becomes_a_group() -> None:

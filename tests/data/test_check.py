@@ -85,6 +85,7 @@ def test_missing_annotation_file_is_a_problem(registered: None, capsys: Any) -> 
         (["coco_2017_vall"], "did you mean 'coco_2017_val'"),
         ([], "expected the name of a data set"),
         (["shapes_val", "SOLVER.MAXITER", "3"], "SOLVER.MAXITER"),
+        (["shapes_val", "SOLVER.MAX_ITER=3"], "write SOLVER.MAX_ITER 3 instead of SOLVER.MAX_ITER=3"),
         (["--config-file", "no/such.yaml"], "no/such.yaml"),
     ],
 )

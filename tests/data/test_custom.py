@@ -52,10 +52,10 @@ def test_command_line_form(coco_set: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "pattern"),
     [
-        ({"FORMAT": "cocoo"}, r"CUSTOM\[0\].*FORMAT 'cocoo'.*did you mean 'coco'"),
+        ({"FORMAT": "cocoo"}, r"^DATASETS\.CUSTOM \(mine\): .*FORMAT 'cocoo'.*did you mean 'coco'"),
         ({"IMAGE": "x"}, "unknown key 'IMAGE'.*did you mean 'IMAGES'"),
-        ({"JSON": 3}, "JSON: expected a non-empty str, found 3"),
-        ({"NAME": ""}, "NAME: expected"),
+        ({"JSON": 3}, "JSON: expected text, found 3"),
+        ({"NAME": ""}, r"^DATASETS\.CUSTOM\[0\]: NAME: expected text that is not empty, found ''$"),
         ({"NAME": "coco_2017_val"}, "'coco_2017_val' is taken"),
         ({"FORMAT": "voc"}, "unknown key 'JSON' for format 'voc'"),
     ],
@@ -66,9 +66,12 @@ def test_wrong_entries(coco_set: Any, changes: dict[str, Any], pattern: str) -> 
 
 
 def test_missing_keys_and_other_content_under_the_same_name(coco_set: Any) -> None:
-    with pytest.raises(UserError, match=r"\(mine\).*needs ANNOTATIONS"):
+    with pytest.raises(UserError, match=r"CUSTOM \(mine\): expected ANNOTATIONS, the .*; found the keys NAME, FORMAT$"):
         register_custom([{"NAME": "mine", "FORMAT": "coco"}])
-    with pytest.raises(UserError, match="expected a mapping"):
+    nameless = r"CUSTOM\[1\]: expected NAME, by which DATASETS.TRAIN .*; found the keys ANNOTATIONS$"
+    with pytest.raises(UserError, match=nameless):
+        register_custom([coco_entry(coco_set), {"ANNOTATIONS": "data.yaml"}])
+    with pytest.raises(UserError, match=r"CUSTOM\[0\]: expected a mapping with NAME"):
         register_custom(["mine"])
     with pytest.raises(UserError, match="CLASSES: expected different names"):
         register_custom([{"NAME": "v", "FORMAT": "voc", "ROOT": "r", "SPLIT": "s", "CLASSES": ["a", "a"]}])
@@ -131,7 +134,7 @@ def test_histogram(coco_set: Any, coco_name: str) -> None:
     table = class_histogram(get_dataset_dicts(coco_name), ["cat", "dog"])
     rows = {line.split()[0]: line.split()[1:] for line in table.splitlines()}
     assert rows["cat"] == ["3", "3"] and rows["dog"] == ["2", "2"]
-    assert table.endswith("3 images, 5 boxes and 1 crowd regions, 2 classes")
+    assert table.endswith("3 images, 5 boxes and 1 crowd region, 2 classes")
 
 
 def test_missing_built_in_set_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

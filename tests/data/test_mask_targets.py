@@ -176,7 +176,7 @@ def test_objects_without_masks_are_left_out_and_counted(
         target["segmentation"] = segmentation
     coco_set.write()
     loader = build_train_loader(mask_cfg(shapes_cfg, coco_name))
-    assert "'tiny_coco': 5 of 6 objects have no mask and are left out, the first one in" in caplog.text
+    assert "'tiny_coco': 5 of 6 objects are left out for want of a mask, the first one in" in caplog.text
     for words in (
         "RLE has size [61, 80], the image is [60, 80]",
         "add up to 30",

@@ -179,13 +179,13 @@ def test_coco_files_that_are_read_right(find_coco: Callable, kind: str, capsys: 
     ("kind", "code", "words"),
     [
         ("iscrowd_all_1", 1, "problem: .*all 6 objects are crowd regions"),
-        ("bbox_normalised", 1, "problem: .*all coordinates of the 6 boxes are at most 1"),
+        ("bbox_normalised", 1, "problem: .*the coordinates of all 6 boxes are at most 1"),
         ("same_name_two_ids", 1, "problem: .*category name 'cup' is given to the ids 1 and 2"),
         ("name_backslash", 1, r"3 of 3 images are missing.*3 of 3 .* slashes instead of backslashes .*images/p1\.jpg"),
         ("name_prefix_twice", 1, r"3 of 3 images are missing.*3 of 3 .* without 'images' after .*images/p1\.jpg"),
-        ("parent_class_0", 0, "note: .*1 of 3 classes have no object: 'things-k3fd'; to drop a class, remove it"),
+        ("parent_class_0", 0, "note: .*1 of 3 classes has no object: 'things-k3fd'; to drop a class, remove it"),
         ("two_of_three_empty", 0, "note: .*2 of 3 images have no object"),
-        ("objects_1600", 0, "note: .*1 of 3 images have more than 100 objects.*TEST.DETECTIONS_PER_IMAGE"),
+        ("objects_1600", 0, "note: .*1 of 3 images has more than 100 objects.*TEST.DETECTIONS_PER_IMAGE"),
     ],
 )
 def test_the_check_says_what_is_wrong_in_one_line(

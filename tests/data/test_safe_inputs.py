@@ -84,7 +84,7 @@ def test_a_set_may_allow_what_is_outside(coco_set: Any, voc_root: Path, tmp_path
     assert DatasetCatalog.get("outside")[0]["file_name"] == outside
     register_coco_instances("in_python", {}, coco_set.json, root, allow_outside=True)
     assert DatasetCatalog.get("in_python")[0]["file_name"] == outside
-    with pytest.raises(UserError, match="ALLOW_OUTSIDE: expected a non-empty bool, found 'yes'"):
+    with pytest.raises(UserError, match="ALLOW_OUTSIDE: expected true or false, found 'yes'"):
         register_custom([{**coco, "NAME": "other", "ALLOW_OUTSIDE": "yes"}])
 
     for folder in ("Annotations", "JPEGImages"):
@@ -108,7 +108,7 @@ def test_names_of_sets_stay_in_their_output_folder(coco_set: Any, name: str) -> 
     with pytest.raises(ArgumentError, match="cannot be the name of a data set"):
         register_coco_instances(name, {}, coco_set.json, coco_set.images)
     entry = {"NAME": name, "FORMAT": "coco", "JSON": str(coco_set.json), "IMAGES": str(coco_set.images)}
-    with pytest.raises(UserError, match=r"DATASETS.CUSTOM\[0\]: NAME: "):
+    with pytest.raises(UserError, match=r"^DATASETS.CUSTOM( \([ -~…]+\)|\[0\]): NAME: "):
         register_custom([entry])
 
 
@@ -235,7 +235,7 @@ def test_data_without_annotations_are_for_prediction(coco_set: Any, shapes_cfg: 
         cfg = shapes_cfg("DATASETS.TRAIN", (name,), "DATASETS.TEST", (name,), "MODEL.ROI_HEADS.NUM_CLASSES", 2)
         (x,) = next(iter(build_test_loader(cfg, name)))
         assert x["image"].shape[0] == 3 and "instances" not in x
-        words = rf"{count} of {count} images have no 'annotations'.*only be predicted on"
+        words = rf"{count} of {count} images? (has|have) no 'annotations'.*only be predicted on"
         for overrides in ([], ["DATALOADER.FILTER_EMPTY_ANNOTATIONS", False], ["MODEL.MASK_ON", True]):
             changed = cfg.clone()
             changed.merge_from_list(overrides)
@@ -279,7 +279,7 @@ def test_training_says_in_one_line_what_is_left_out(coco_set: Any, coco_name: st
     assert lines == [f"data set 'tiny_coco': 4 of 6 objects are not trained on ({kinds})"] * 2
     sizes = [r.getMessage() for r in caplog.records if "3 images, 4 boxes" in r.getMessage()]
     assert len(sizes) == 1  # the reader says it once
-    (warning,) = [r.getMessage() for r in caplog.records if "problem(s)" in r.getMessage()]
+    (warning,) = [r.getMessage() for r in caplog.records if "problems in the" in r.getMessage()]
     assert "2 of 6 objects are left out (1 without area, 1 of an unknown category)" in warning.splitlines()[0]
 
 
@@ -289,4 +289,4 @@ def test_missing_built_in_data_are_not_mistaken_for_others(tmp_path: Path, monke
     (tmp_path / "shapes/annotations/instances_val.json").write_text("{}")
     with pytest.raises(UserError, match=r"instances_val2017\.json: .* does not exist \(.*\$DETECTRON2_DATASETS") as e:
         DatasetCatalog.get("coco_2017_val")
-    assert "did you mean" not in str(e.value)
+    assert "did you mean" not in str(e.value) and "coco/annotations/*.json" in str(e.value)

@@ -69,7 +69,7 @@ def test_help_answers_at_once_without_torch() -> None:
         ([], {"MODEL.WEIGHTS": "nowhere.pth"}, ["MODEL.WEIGHTS", "nowhere.pth"]),
         (["--num-gpus", "3"], {"MODEL.DEVICE": "cuda", "SOLVER.IMS_PER_BATCH": 3}, ["GPU"]),
         (["--num-gpus", "3"], {}, ["SOLVER.IMS_PER_BATCH", "multiple of 3"]),
-        (["--eval-only"], {}, ["--eval-only", "MODEL.WEIGHTS"]),
+        (["--eval-only"], {}, ["MODEL.WEIGHTS is empty", "an evaluation needs a checkpoint"]),
         (["--num-machines", "2"], {}, ["--dist-url"]),
         ([], {"TEST.PATIENCE": 3, "TEST.BEST_METRIC": "''"}, ["TEST.PATIENCE", "TEST.BEST_METRIC"]),
         ([], {"MODEL.FPN.OUT_CHANNELS": 0}, ["MODEL.FPN.OUT_CHANNELS: expected a whole number of at least 1, found 0"]),

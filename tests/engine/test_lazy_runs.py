@@ -309,7 +309,7 @@ def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., lis
                 "expected rising iterations of at least 1, found [5, 3]",
             ],
         ),
-        ({"dataloader.custom": [{"NAME": "x", "FORMAT": "coc"}]}, {}, ["dataloader.custom[0]", "did you mean 'coco'"]),
+        ({"dataloader.custom": [{"NAME": "x", "FORMAT": "coc"}]}, {}, ["dataloader.custom (x)", "did you mean 'coco'"]),
         ({"model.backbone._target_": "sn2fpn.pyramids.FPN"}, {}, ["model.backbone", "FPN", "no argument 'alpha'"]),
         ({"train.clip_gradients.clip_type": "vlaue"}, {}, ["train.clip_gradients.clip_type", "did you mean 'value'"]),
         ({"train.amp.dtype": "float61"}, {}, ["train.amp.dtype", "did you mean 'float16'"]),
@@ -322,7 +322,7 @@ def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., lis
             {"num_gpus": 2},
             ["dataloader.train.total_batch_size: 3 images", "multiple of 2"],
         ),
-        ({}, {"eval_only": True}, ["--eval-only", "train.init_checkpoint"]),
+        ({}, {"eval_only": True}, ["train.init_checkpoint is empty", "an evaluation needs a checkpoint"]),
         ({"train.device": "cdua"}, {}, ["train.device", "'cdua'", "did you mean 'cuda'"]),
     ],
 )

@@ -279,15 +279,19 @@ def test_evaluating_another_models_checkpoint_is_refused_unless_it_is_allowed(
     tiny_cfg: MakeCfg, tiny_keys: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _trainer(tiny_cfg({"SOLVER.MAX_ITER": 1, "DATASETS.TEST": []})).train()
-    weights = {"MODEL.WEIGHTS": tmp_path / "out/model_final.pth", "OUTPUT_DIR": tmp_path / "evaluated"}
+    weights = {"MODEL.WEIGHTS": tmp_path / "out/model_final.pth", "OUTPUT_DIR": tmp_path / "new/evaluated"}
     other = {"MODEL.BACKBONE.NAME": "build_sn2_pafpn_backbone"}
     assert main(_arguments(["--eval-only"], tiny_keys | weights | other)) == 2
     said = capsys.readouterr().out
     for word in ("MODEL.WEIGHTS", "another model", "not in the file", "--allow-partial"):
         assert word in said
-    assert not (tmp_path / "evaluated/inference").exists()
+    assert not (tmp_path / "new").exists()
     assert main(_arguments(["--eval-only", "--allow-partial"], tiny_keys | weights | other)) == 0
-    assert (tmp_path / "evaluated/inference/tiny_val/results.json").is_file()
+    assert (tmp_path / "new/evaluated/inference/tiny_val/results.json").is_file()
+    (tmp_path / "mine").mkdir()
+    folder = {"OUTPUT_DIR": tmp_path / "mine"}
+    assert main(_arguments(["--eval-only"], tiny_keys | weights | other | folder)) == 2
+    assert (tmp_path / "mine/log.txt").is_file()  # a folder that was there before is not removed
 
 
 def test_evaluating_another_pyramid_with_the_same_names_is_refused_and_leaves_the_training_as_it_was(
@@ -296,7 +300,8 @@ def test_evaluating_another_pyramid_with_the_same_names_is_refused_and_leaves_th
     trainer = _trainer(tiny_cfg({"SOLVER.MAX_ITER": 1, "DATASETS.TEST": []}))
     trainer.train()
     out = tmp_path / "out"
-    (out / "config.yaml").write_text("of the training")
+    for name in ("config.yaml", "predictions.png"):
+        (out / name).write_text("of the training")
     keys = tiny_keys | {"MODEL.WEIGHTS": out / "model_final.pth", "OUTPUT_DIR": out}
     trained = trainer.recipe.cfg.MODEL.BACKBONE.NAME
     (other,) = {"build_sn2_sni_backbone", "build_sn2_fpn_backbone"} - {trained}
@@ -306,7 +311,12 @@ def test_evaluating_another_pyramid_with_the_same_names_is_refused_and_leaves_th
     assert "--allow-partial" in said
     evaluation = {"MODEL.BACKBONE.NAME": trained, "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.1}
     assert main(_arguments(["--eval-only"], keys | evaluation)) == 0
-    assert (out / "config.yaml").read_text() == "of the training"
+    assert "an earlier evaluation" not in capsys.readouterr().out
+    assert main(_arguments(["--eval-only"], keys | evaluation)) == 0
+    held = f"{out / 'inference'} holds the results of an earlier evaluation (tiny_val); those of the same data sets are"
+    assert held in capsys.readouterr().out
+    assert all((out / name).read_text() == "of the training" for name in ("config.yaml", "predictions.png"))
+    assert (out / "inference/predictions.png").stat().st_size > 1000
     assert "SCORE_THRESH_TEST: 0.1" in (out / "inference/config.yaml").read_text()
 
 

@@ -15,6 +15,8 @@ __all__ = [
     "UserError",
     "argument_names",
     "check_choice",
+    "counted",
+    "counted_of",
     "did_you_mean",
     "failing_line",
     "keys_of",
@@ -124,6 +126,32 @@ def check_choice(argument: str, found: T, choices: Iterable[T]) -> T:
 def shortened(text: str, length: int = 200) -> str:
     """Return a text for a message, without its middle if it is longer than `length` characters."""
     return text if len(text) <= length else f"{text[: length // 2]} … {text[-length // 2 :]}"
+
+
+def counted(count: int, one: str, several: str = "") -> str:
+    """Return a number with the words for one thing or for several ones, which are by default the former with an s.
+
+    Example:
+        >>> counted(1, "image"), counted(3, "image"), counted(2, "class has", "classes have")
+        ('1 image', '3 images', '2 classes have')
+    """
+    return f"{count} {one if count == 1 else several or one + 's'}"
+
+
+def counted_of(count: int, total: int, thing: str, verbs: str) -> str:
+    """Return how many of several things are or have something.
+
+    Args:
+        count: the number of those that are or have it.
+        total: the number of all.
+        thing: the word for one of them or, where the plural has more than an s, for one and several: "box/boxes".
+        verbs: the verb for one and for several: "has/have".
+
+    Example:
+        >>> counted_of(1, 6, "image", "is/are"), counted_of(2, 2, "class/classes", "has/have")
+        ('1 of 6 images is', '2 of 2 classes have')
+    """
+    return f"{count} of {counted(total, *thing.split('/'))} {verbs.split('/')[count != 1]}"
 
 
 def did_you_mean(found: str, choices: Iterable[str], limit: int = 8, prefix: str = "") -> str:

@@ -150,7 +150,17 @@ def test_parts_and_links(yolo_root: Path, tmp_path: Path, capsys: Any) -> None:
     assert convert(tmp_path / "coco", "--to", "yolo", tmp_path / "yolo2") == 0
     for split in ("train", "val"):
         assert summary(read(tmp_path / "yolo2", "yolo", split)[0], 6) == summary(read(yolo_root, "yolo", split)[0], 6)
-    assert "my_train" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "my_train" in said and "is written as" not in said
+
+
+def test_a_part_with_another_name_is_said(voc_root: Path, tmp_path: Path, capsys: Any) -> None:
+    for target in ("yolo", "coco"):
+        assert convert(voc_root, "--to", target, tmp_path / target, "--split", "all") == 0
+    said = capsys.readouterr().out
+    assert (
+        said.count("YOLO has no part 'all', which is written as the part 'train'") == 1 == said.count("is written as")
+    )
 
 
 @pytest.mark.parametrize("fixture", ["labelme_root", "cvat_file", "lvis_file", "voc_root"])
@@ -208,7 +218,7 @@ def test_after_an_error_nothing_is_left(rich_coco: Path, tmp_path: Path, capsys:
     (rich_coco.parent / "images/z.jpg").unlink()
     before = sorted(tmp_path.rglob("*"))
     assert convert(rich_coco, "--to", "yolo", tmp_path / "a/b", "--images", rich_coco.parent / "images") == 2
-    assert "z.jpg: image file does not exist (1 of 3 images are missing)" in capsys.readouterr().err
+    assert "z.jpg: image file does not exist (1 of 3 images is missing)" in capsys.readouterr().err
     (rich_coco.parent / "images/z.jpg").mkdir()  # found when it is copied
     assert convert(rich_coco, "--to", "yolo", tmp_path / "b", "--images", rich_coco.parent / "images") == 2
     (rich_coco.parent / "images/z.jpg").rmdir()

@@ -92,7 +92,7 @@ def test_several_formats_and_none(yolo_root: Path, voc_root: Path, read: Read, t
     with pytest.raises(UserError, match=r"own.* can be YOLO .*, Pascal VOC .*; set FORMAT to voc or yolo"):
         read(yolo_root)
     assert len(read(yolo_root, FORMAT="voc", SPLIT="all")) == 3
-    with pytest.raises(UserError, match=r"CUSTOM\[0\] \(own\): SPLIT: expected one of the parts of .* \(train, val\)"):
+    with pytest.raises(UserError, match=r"CUSTOM \(own\): SPLIT: expected one of the parts of .* \(train, val\)"):
         read(yolo_root, FORMAT="yolo")
     with pytest.raises(UserError, match=r"yolo/images: the format is not recognised; .*found 2 folders"):
         read(yolo_root / "images")

@@ -48,7 +48,7 @@ def test_layouts(yolo_root: Path, read: Read, yaml: str, names: list[str]) -> No
 def test_images_without_label_files(yolo_root: Path, read: Read, caplog: Any) -> None:
     (yolo_root / "labels/train/a.txt").unlink()
     assert [len(r["annotations"]) for r in read(yolo_root, SPLIT="train")] == [0, 2]
-    assert "1 of 2 images have no label file, such as" in caplog.text
+    assert "1 of 2 images has no label file, such as" in caplog.text
     (yolo_root / "labels/train/a.txt").write_text("")
     assert [len(r["annotations"]) for r in DatasetCatalog.get("own")] == [0, 2]  # the new file is seen
     (yolo_root / "labels").rename(yolo_root / "label")
@@ -62,7 +62,7 @@ def test_label_files_without_images_are_remarked(yolo_root: Path, read: Read, ca
     assert "label files have no image" not in caplog.text
     (yolo_root / "images/train/b.jpg").unlink()
     assert len(read(yolo_root, SPLIT="train")) == 1
-    assert "1 label files have no image, such as" in caplog.text and "b.txt; their objects are left out" in caplog.text
+    assert "1 label file has no image, such as" in caplog.text and "b.txt; the objects in" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,7 @@ def test_label_files_without_images_are_remarked(yolo_root: Path, read: Read, ca
         ("dog .5 .5 .1 .1", "'dog' is not the number of a class"),
         ("0 .5 .5 .1", "3 numbers follow the class, expected 4 (a box)"),
         ("0 .5 .5 .1 .1 .9", "a fifth number is the score of a prediction"),
+        ("0 .5 .5 .1 .1 .9 7", "the last of 6 numbers after the class is 7, expected a fraction of the image; if they"),
         ("0 .5 x .1 .1", "'0 .5 x .1 .1' is not the number of a class and finite numbers"),
         ("0 .5 nan .1 .1", "finite numbers"),
         ("0 40 30 20 20", "numbers up to 40, expected fractions of the image from 0 to 1"),
@@ -83,6 +84,18 @@ def test_a_broken_line_is_left_out(yolo_root: Path, read: Read, caplog: Any, lin
     (yolo_root / "labels/train/a.txt").write_text(f"1 .5 .5 .2 .2\n{line}\n")
     assert [len(r["annotations"]) for r in read(yolo_root, SPLIT="train")] == [1, 2]
     assert "labels/train/a.txt: line 2 skipped: " in caplog.text and message in caplog.text
+
+
+def test_lines_of_a_tracker_are_remarked_once_because_they_can_be_polygons(
+    yolo_root: Path, read: Read, caplog: Any
+) -> None:
+    (yolo_root / "labels/train/a.txt").write_text("0 .1 .1 .5 .1 .5 .5\n" * 2)
+    (yolo_root / "labels/train/b.txt").write_text("0 .1 .1 .5 .1 .5 .5\n1 .1 .1 .5 .1 .5 .5 .1 .5\n")
+    records = read(yolo_root, SPLIT="train")
+    assert [[len(a["segmentation"][0]) for a in r["annotations"]] for r in records] == [[6, 6], [6, 8]]
+    remark = "3 lines have 6 numbers after the class, such as in "
+    assert caplog.text.count("6 numbers") == 1 and remark in caplog.text
+    assert "polygon of three points; if they are a box, a score and a track number, remove the last two" in caplog.text
 
 
 def test_a_box_beyond_the_image_is_clipped(yolo_root: Path, read: Read, boxes_of: Any, caplog: Any) -> None:

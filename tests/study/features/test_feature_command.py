@@ -83,6 +83,9 @@ def test_with_annotations(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert sni / (1 - sni) == pytest.approx(0.25 * fpn / (1 - fpn), rel=2e-2)
     text = capsys.readouterr().out
     assert "Means over 3 images" in text and "coarse" in text and "000003.png" in text
+    for column in ("localisation: from 0 to 1", "coarse share: from 0 to 1", "agreement: from -1 to 1"):
+        assert column in text
+    assert "more is not better by itself" in text
 
 
 def _objects_by_level(coco: dict[str, Any]) -> dict[str, int]:

@@ -11,23 +11,30 @@ class Command(NamedTuple):
     """A sub-command.
 
     Attributes:
-        module: the module inside the package whose `main(argv)` runs it; it is imported when the command is called.
+        module: the module inside the package that has it; it is imported when the command is called.
         help: what it does.
         first: the arguments that come before those of the user.
         parser: the name of the function in the module that returns its parser.
+        main: the name of the function in the module that runs it with arguments and returns its exit code.
     """
 
     module: str
     help: str
     first: tuple[str, ...] = ()
     parser: str = "parser"
+    main: str = "main"
 
-
-_TRAIN_PARSER = "default_argument_parser"
 
 COMMANDS = {
-    "train": Command("engine", "train a detector, or continue an interrupted training", (), _TRAIN_PARSER),
-    "eval": Command("engine", "evaluate a checkpoint on a configuration's test sets", ("--eval-only",), _TRAIN_PARSER),
+    "train": Command(
+        "engine", "train a detector, or continue an interrupted training", parser="default_argument_parser"
+    ),
+    "eval": Command(
+        "engine",
+        "evaluate a checkpoint on a configuration's test sets",
+        parser="evaluation_argument_parser",
+        main="evaluation_main",
+    ),
     "predict": Command("predict.__main__", "find objects in pictures, videos and streams"),
     "export": Command("export.__main__", "write a trained detector to a file that runs without this package"),
     "study": Command("study.__main__", "compare pyramids under one protocol, and report on it"),

@@ -38,7 +38,8 @@ def main(argv: list[str] | None = None) -> int:
         return run_program(lambda: _answer(words))
     command = COMMANDS[words[0]]
     sys.argv = [f"{COMMAND} {words[0]}", *words[1:]]  # from here on, texts name the programs as sub-commands
-    return import_quickly(f"..{command.module}", __package__).main([*command.first, *words[1:]])
+    run = getattr(import_quickly(f"..{command.module}", __package__), command.main)
+    return run([*command.first, *words[1:]])
 
 
 def _answer(words: list[str]) -> None:

@@ -19,7 +19,7 @@ _WRITERS = "DefaultTrainer writes metrics.json and TensorBoard's files itself; r
 _REGISTRY = "the parts of a model are chosen in sn2fpn.modeling; a pyramid of your own is registered by sn2fpn.pyramids"
 _WORKERS = "build_detection_train_loader(dataset=…, mapper=…, total_batch_size=…) makes the whole loader"
 _SAMPLER = "give an iterable of indices as `sampler`, or use TrainingSampler or RepeatFactorTrainingSampler"
-_EXPORT = "python -m sn2fpn.export writes ONNX, exported programs and TorchScript; see docs/export.md"
+_EXPORT = "python -m sn2fpn.export writes ONNX, exported programs and TorchScript; --help shows how"
 _GEOMETRY = "write an Augmentation that returns a Transform of your own, with apply_image and apply_coords"
 _BOX_BRANCH = "the layers are sn2fpn.modeling.BoxHead and BoxPredictor, and their losses are those of StandardROIHeads"
 _FILES = "paths are plain ones, and weights are read by sn2fpn.checkpoint"
@@ -62,11 +62,11 @@ _ADVICE: dict[str, str] = {
     "set_global_cfg": "hand the configuration to the function that needs it",
     "global_cfg": "hand the configuration to the function that needs it",
     "align_and_update_state_dicts": "sn2fpn.checkpoint.load_weights matches the names of a file with those of a model",
-    "VideoVisualizer": "python -m sn2fpn.predict draws on videos; see docs/training.md",
+    "VideoVisualizer": "python -m sn2fpn.predict draws on videos; --help shows how",
     "get_default_optimizer_params": "sn2fpn.engine.solver.parameter_groups makes the groups of parameters",
     "reduce_param_groups": "sn2fpn.engine.solver makes one group per learning rate and weight decay",
     "LVISEvaluator": "LVIS is scored by COCO's metric; use COCOEvaluator",
-    "register_lvis_instances": "register the file in cfg.DATASETS.CUSTOM with FORMAT lvis; see docs/data.md",
+    "register_lvis_instances": "set cfg.DATASETS.CUSTOM = {'mine': {'FORMAT': 'lvis', 'ANNOTATIONS': …, 'IMAGES': …}}",
     "load_proposals_into_dataset": "precomputed proposals are not served; the RPN makes them",
     "collect_env_info": "sn2fpn.engine.environment describes the installation",
 }

@@ -20,9 +20,9 @@ from ..detectron2_types import ConfigBase
 from ..errors import UserError, did_you_mean, shortened
 from ..shipped import find_file
 from .files import read_text, read_with_base
-from .own_sets import check_quotes
+from .pairs import pairs_of
 from .unknown import unknown_key
-from .values import checked, checked_leaf, decoded
+from .values import COMMAND_LINE, checked, checked_leaf, decoded
 
 __all__ = ["CfgNode"]
 
@@ -250,24 +250,18 @@ class CfgNode(ConfigBase):
         Raises:
             UserError: a key has no value, a key is unknown, or a value has the wrong type.
         """
-        check_quotes(cfg_list)
-        if len(cfg_list) % 2:
-            given = " ".join(map(str, cfg_list))
-            raise UserError(
-                f"configuration keys are changed by KEY VALUE pairs, but {cfg_list[-1]!r} has no value: {given}"
-            )
-        for full_key, value in zip(cfg_list[::2], cfg_list[1::2]):
-            *parents, leaf = str(full_key).split(".")
+        for full_key, value in pairs_of(cfg_list, self):
+            *parents, leaf = full_key.split(".")
             node: Any = self
             for depth, part in enumerate(parents):
                 if part not in node or not isinstance(node[part], dict):
-                    raise unknown_key(self, node, parents[: depth + 1], "command line", full_key)
+                    raise unknown_key(self, node, parents[: depth + 1], COMMAND_LINE, full_key)
                 node = node[part]
             if leaf not in node:
-                raise unknown_key(self, node, [*parents, leaf], "command line", full_key)
+                raise unknown_key(self, node, [*parents, leaf], COMMAND_LINE, full_key)
             if isinstance(node[leaf], dict):
-                raise UserError(f"command line: {full_key} is a group of keys, found {shortened(repr(value))}")
-            node[leaf] = checked(decoded(value), node[leaf], str(full_key), "command line")
+                raise UserError(f"{COMMAND_LINE}: {full_key} is a group of keys, found {shortened(repr(value))}")
+            node[leaf] = checked(decoded(value), node[leaf], full_key, COMMAND_LINE)
 
     def _merge(self, other: Mapping[str, Any], source: str, path: tuple[str, ...] = (), root: Any = None) -> None:
         root = self if root is None else root

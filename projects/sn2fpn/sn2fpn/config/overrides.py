@@ -18,10 +18,11 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, counted
 from ..signatures import fits, keyword_parameters, type_words
 from .calls import TARGET, full_key, is_list, omegaconf_errors, target_of
 from .own_sets import QUOTES, named_entries
+from .unknown import nearest_key
 from .yaml_limits import check_yaml
 
 __all__ = ["apply_overrides"]
@@ -39,12 +40,16 @@ def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> DictConfig:
     Raises:
         UserError: a text without `=`, an unknown key, for which the nearest one is named, or a value of a wrong type.
     """
-    for text in overrides:
+    texts = list(overrides)
+    for text, following in zip(texts, [*texts[1:], ""]):
         key, equals, value = text.partition("=")
         path = re.findall(r"[^.\[\]]+", key.lstrip("+"))
         try:
             if not equals or not 0 < len(path) <= _DEEPEST:
-                raise UserError(f"a .py config is changed by key=value, e.g. train.max_iter=50; found {text!r}")
+                example = f"e.g. train.max_iter=50; found {text!r}"
+                if following and "=" not in text + following:
+                    example = f"write {text}={following} instead of {text} {following}"
+                raise UserError(f"a .py config is changed by key=value, {example}")
             parsed = _parse(text, value)
             if path == _OWN_SETS:
                 parsed = named_entries(parsed, key)
@@ -95,13 +100,16 @@ def _get(node: Any, key: str | int, rest: list[str], add: bool) -> Any:
     whole = ".".join([name, *rest])
     if is_list(node):
         if not isinstance(key, int) or not -len(node) <= key < len(node):
-            raise UserError(f"{full_key(node)} is a list of {len(node)} items, so there is no item {str(key)!r}")
+            items = counted(len(node), "item")
+            raise UserError(f"{full_key(node)} is a list of {items}, so there is no item {str(key)!r}")
     elif key not in node and not add and key not in (arguments := _arguments(node)):
         elsewhere = [found for found in _full_keys(node._get_root()) if found.rpartition(".")[2] == str(key)]
         if len(elsewhere) == 1:
             near = f"; did you mean {elsewhere[0]!r}?"
         else:
-            near = did_you_mean(str(key), {*node, *arguments}, prefix=name.removesuffix(str(key)))
+            prefix = name.removesuffix(str(key))
+            below = [found.removeprefix(prefix) for found in _full_keys(node)]
+            near = nearest_key(".".join([str(key), *rest]), [*below, *arguments], {*node, *arguments}, prefix)
         raise UserError(f"unknown config key {whole!r}{near}")
     with omegaconf_errors(name):
         value = node[key] if is_list(node) or key in node else None

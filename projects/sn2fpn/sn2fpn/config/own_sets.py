@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -42,7 +42,7 @@ def named_entries(value: Any, where: str) -> Any:
     return [{"NAME": str(name), **entry} for name, entry in value.items()]
 
 
-def check_quotes(changes: list[Any]) -> None:
+def check_quotes(changes: Sequence[Any]) -> None:
     """Check the value of `DATASETS.CUSTOM` in a list `["KEY", value, …]`, which a shell may have torn apart.
 
     Raises:

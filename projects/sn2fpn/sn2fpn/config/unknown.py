@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import UserError, did_you_mean
 
-__all__ = ["unknown_key"]
+__all__ = ["nearest_key", "unknown_key"]
+
+_CLOSE = 0.75  # the least similarity of keys with several parts
 
 _DETECTRON2_ALONE = ("MODEL.PANOPTIC_FPN", "MODEL.RETINANET", "MODEL.ROI_KEYPOINT_HEAD", "MODEL.SEM_SEG_HEAD")
 
@@ -31,13 +34,36 @@ def unknown_key(
     known = list(_full_keys(root))
     if key.upper() in known:
         return UserError(f"{where}unknown config key {key!r}; did you mean {key.upper()!r}?")
+    above = "".join(f"{part}." for part in path[:-1])
+    beside = group if isinstance(group, dict) else {}
+    near = nearest_key(key.removeprefix(above), _full_keys(beside), beside, above)
     elsewhere = [found for found in known if found.rpartition(".")[2] == path[-1]]
     if len(elsewhere) == 1:
         near = f"; did you mean {elsewhere[0]!r}?"
-    else:
-        prefix = "".join(f"{part}." for part in path[:-1])
-        near = did_you_mean(path[-1], group if isinstance(group, dict) else (), prefix=prefix)
     return UserError(f"{where}unknown config key {key!r}{near}")
+
+
+def nearest_key(rest: str, below: Iterable[str], choices: Iterable[str], prefix: str) -> str:
+    """Return `"; did you mean 'x'?"` for the key below a group that is nearest, else what `did_you_mean` says.
+
+    Points and underscores do not count, so that COPYPASTE.PROB leads to COPY_PASTE.PROB, and MOSAIC_PROB to
+    MOSAIC.PROB.
+
+    Args:
+        rest: the parts of the key from the first one that is unknown on.
+        below: all keys below the group, seen from the group.
+        choices: the keys of the group itself.
+        prefix: what is put before a key of the group.
+    """
+    plain = {_letters(key): key for key in below}
+    close = difflib.get_close_matches(_letters(rest), plain, n=1, cutoff=_CLOSE)
+    if close:
+        return f"; did you mean {prefix + plain[close[0]]!r}?"
+    return did_you_mean(rest.partition(".")[0], choices, prefix=prefix)
+
+
+def _letters(key: str) -> str:
+    return key.replace(".", "").replace("_", "").lower()
 
 
 def _full_keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

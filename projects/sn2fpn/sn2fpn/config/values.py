@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
+import re
+import shlex
 import sys
 from typing import Any
 
@@ -10,7 +13,10 @@ from ..errors import UserError, shortened
 from ..signatures import fits, type_words
 from .own_sets import OWN_SETS, named_entries
 
-__all__ = ["checked", "checked_leaf", "decoded"]
+__all__ = ["COMMAND_LINE", "checked", "checked_leaf", "decoded", "list_of"]
+
+COMMAND_LINE = "command line"
+"""The source of values that are from no file, for messages."""
 
 EITHER_TYPE: dict[str, Any] = {"MODEL.SNI.ALPHA": str | float | None, "SOLVER.WEIGHT_DECAY_BIAS": float | None}
 """The keys whose values may have several types; all others keep the type of their default."""
@@ -30,6 +36,22 @@ def decoded(value: Any) -> Any:
         return value
 
 
+def list_of(text: str) -> str:
+    """Return the list that a text was probably meant to be, in the form of YAML and Python.
+
+    Example:
+        >>> list_of("[a, b"), list_of("a"), list_of("1 2")
+        ('["a", "b"]', '["a"]', '[1, 2]')
+    """
+    text = text.strip()
+    if text.startswith(("[", "(")):
+        text = text[1:]
+        if sum(map(text.count, ")]")) > sum(map(text.count, "([")):  # else the last bracket is that of a slice
+            text = text[:-1]
+    items = [item.strip("'\"") for item in re.split(r"[\s,]+", text)]
+    return f"[{', '.join(item if _is_number(item) else json.dumps(item) for item in filter(None, items))}]"
+
+
 def checked(value: Any, old: Any, full_key: str, source: str) -> Any:
     """Return `value`, converted to the type of `old` where nothing is lost.
 
@@ -43,6 +65,7 @@ def checked(value: Any, old: Any, full_key: str, source: str) -> Any:
         UserError: the value has another type.
     """
     where = f"{source}: {full_key}".removeprefix(": ")
+    right = ""
     value = _as_float(value) if type(old) is float or full_key in EITHER_TYPE else value
     value = named_entries(value, where) if full_key == OWN_SETS else value
     if (bits := _longest(value)) > 64:  # no tensor and no seed can hold such a number
@@ -61,9 +84,10 @@ def checked(value: Any, old: Any, full_key: str, source: str) -> Any:
         if converted is not ... and _kinds(converted) <= (_kinds(old) or _kinds(converted)):
             return converted
         expected = f"{type_words(type(old))} (such as {old!r})"
-        if isinstance(old, (list, tuple)) and str(value).startswith(("[", "(")):  # a text that is no literal
-            expected += ", in which texts have quotes of their own"
-    raise UserError(f"{where} expects {expected}, found {shortened(repr(value))}")
+        if isinstance(old, (list, tuple)) and isinstance(value, str):  # a text that is no literal
+            form = list_of(value)
+            right = f"; write {f'{full_key} {shlex.quote(form)}' if source == COMMAND_LINE else form}"
+    raise UserError(f"{where} expects {expected}, found {shortened(repr(value))}{shortened(right)}")
 
 
 def checked_leaf(value: Any, where: str) -> Any:
@@ -76,6 +100,10 @@ def checked_leaf(value: Any, where: str) -> Any:
         expected = "a group of keys, a list, text, a number, true, false or null"
         raise UserError(f"{where} expects {expected}, found {shortened(repr(value))}, a {type(value).__name__}")
     return value
+
+
+def _is_number(text: str) -> bool:
+    return type(decoded(text)) in (int, float)
 
 
 def _sequence_like(value: Any, old: Any) -> Any:

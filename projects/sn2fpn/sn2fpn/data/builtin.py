@@ -1,4 +1,4 @@
-"""The built-in data sets, found under `$DETECTRON2_DATASETS` in Detectron2's layout (see datasets/README.md)."""
+"""The built-in data sets, found under `$DETECTRON2_DATASETS` in Detectron2's layout."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, UserError, did_you_mean, shortened
+from ..errors import ArgumentError, UserError, counted, did_you_mean, shortened
 from ..registry import Registry
 from ..structures import BoxMode, box_of
 from .records import DatasetDicts, Records
@@ -151,7 +151,7 @@ class _DatasetCatalog(Registry):
         start, stop = (int(part[k]) if part[k] else None for k in ("start", "stop"))
         if not whole[start:stop]:
             source = f"{where}: " if where else ""
-            raise UserError(f"{source}{name!r} is empty: {part['name']} has {len(whole)} images")
+            raise UserError(f"{source}{name!r} is empty: {part['name']} has {counted(len(whole), 'image')}")
         return whole[start:stop]
 
     def __contains__(self, name: object) -> bool:

@@ -24,7 +24,7 @@ from rich.progress import track
 from ..command_line import CommandLineParser
 from ..config import CfgNode, get_cfg
 from ..config.own_sets import OWN_SETS
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, counted, did_you_mean
 from ..program import run_program
 from ..structures import box_of
 from ..visualization import class_color, draw_boxes, fit_image, image_grid, save_png
@@ -39,7 +39,7 @@ from .statistics import class_histogram, size_histogram
 
 __all__ = ["check_dataset", "main", "parser"]
 
-_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR|VERSION")  # a key that follows the data set names
+_KEY = re.compile(r"([A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR|VERSION)(=.*)?", re.DOTALL)  # a key after the names
 
 
 def check_dataset(name: str) -> tuple[DatasetDicts, list[Problem]]:
@@ -180,7 +180,7 @@ def _report(name: str, records: DatasetDicts, problems: list[Problem]) -> None:
     for problem in sorted(problems, key=lambda p: not p.is_note):
         print(f"{'note' if problem.is_note else 'problem'}: {problem}")
     count = sum(not p.is_note for p in problems)
-    print(f"{name}: {len(records)} valid images, {count or 'no'} problem{'' if count == 1 else 's'}\n")
+    print(f"{name}: {counted(len(records), 'valid image')}, {counted(count, 'problem') if count else 'no problems'}\n")
 
 
 def _summary(records: DatasetDicts) -> str:
@@ -193,9 +193,9 @@ def _summary(records: DatasetDicts) -> str:
     difficult = sum(a.get("difficult", 0) for annotations in found for a in annotations)
     return (
         f"width {spread([r['width'] for r in records])}; height {spread([r['height'] for r in records])}; "
-        f"boxes per image {spread(counts)}; {counts.count(0)} images without boxes"
-        + (f"; {masks} masks" if masks else "")
-        + (f"; {difficult} difficult objects" if difficult else "")
+        f"boxes per image {spread(counts)}; {counted(counts.count(0), 'image')} without boxes"
+        + (f"; {counted(masks, 'mask')}" if masks else "")
+        + (f"; {counted(difficult, 'difficult object')}" if difficult else "")
         + ("" if all("annotations" in r for r in records) else "; no annotations, for prediction only")
     )
 
@@ -211,7 +211,7 @@ def _plot(samples: list[tuple[str, dict[str, Any]]], path: str) -> Path:
         names = class_names(name)
         labels = [names[i] + (" (crowd)" if a.get("iscrowd") else "") for i, a in zip(ids, annotations)]
         cells.append(draw_boxes(image, np.reshape(boxes, (-1, 4)), labels, [class_color(i) for i in ids]))
-        titles.append(f"{Path(record['file_name']).name}: {len(boxes)} box{'es' * (len(boxes) != 1)}")
+        titles.append(f"{Path(record['file_name']).name}: {counted(len(boxes), 'box', 'boxes')}")
     columns = int(np.ceil(np.sqrt(len(cells))))
     rows = [slice(i, i + columns) for i in range(0, len(cells), columns)]
     try:

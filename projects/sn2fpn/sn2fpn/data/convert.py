@@ -218,6 +218,9 @@ def _report(given: _Set, written: _Set, data_format: str, lost: Counter[str]) ->
     for what, count in lost.items():
         if count:
             print(f"{title} does not keep {count} {what}")
+    for part, other in zip(given.parts, written.parts):
+        if part.name != other.name:
+            print(f"{title} has no part {part.name!r}, which is written as the part {other.name!r}")
 
 
 def _print_entries(target: Path, data_format: str, names: Sequence[str]) -> None:

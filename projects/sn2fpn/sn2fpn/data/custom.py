@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config.own_sets import named_entries
-from ..errors import UserError, argument_names, did_you_mean
+from ..errors import UserError, argument_names, did_you_mean, shortened
+from ..signatures import type_words
 from .catalog import DatasetCatalog, MetadataCatalog
 from .formats import FORMATS, Place, Source, recognise
 from .problems import log_once
@@ -28,6 +29,10 @@ _TYPES: dict[str, type] = {
 _OTHER_NAMES = {"coco": {"JSON": "ANNOTATIONS"}, "lvis": {"JSON": "ANNOTATIONS"}, "voc": {"ROOT": "ANNOTATIONS"}}
 _MAY_BE_FALSE = ("YEAR", "ALLOW_OUTSIDE")
 _ALWAYS = ("NAME", "FORMAT", "ANNOTATIONS", "ALLOW_OUTSIDE")
+_NEEDED = {
+    "NAME": "by which DATASETS.TRAIN and DATASETS.TEST name the data set",
+    "ANNOTATIONS": "the annotation file or the folder that holds the data set",
+}
 _registered: dict[str, dict[str, Any]] = {}  # by name, to tell a repeated registration from a name that is taken
 
 
@@ -58,7 +63,7 @@ def register_custom(
     """
     names = []
     for i, given in enumerate(named_entries(entries, key)):
-        where = f"{key}[{i}]" if isinstance(entries, Sequence) else f"{key}.{given['NAME']}"
+        where = _place(given, key, i)
         entry = _checked(given, where)
         name = entry["NAME"]
         names.append(name)
@@ -72,11 +77,18 @@ def register_custom(
     return names
 
 
-def _checked(entry: Any, where: str) -> dict[str, Any]:
+def _place(entry: Any, key: str, index: int) -> str:
+    """Return the key of an entry for messages, with its name or else its number in the list."""
+    name = entry.get("NAME") if isinstance(entry, Mapping) else None
+    known = isinstance(name, str) and name.strip() and name.isprintable()
+    return f"{key} ({shortened(name, 80)})" if known else f"{key}[{index}]"
+
+
+def _checked(given: Any, where: str) -> dict[str, Any]:
     """Return the entry as a plain dict whose keys are all known and have the right type."""
-    if not isinstance(entry, Mapping):
-        raise UserError(f"{where}: expected a mapping with NAME, FORMAT and paths, found {entry!r}")
-    entry = {"FORMAT": _AUTO, **entry}
+    if not isinstance(given, Mapping):
+        raise UserError(f"{where}: expected a mapping with NAME and ANNOTATIONS, found {given!r}")
+    entry = {"FORMAT": _AUTO, **given}
     data_format = entry["FORMAT"]
     if data_format not in (_AUTO, *FORMATS):
         raise UserError(f"{where}: unknown FORMAT {data_format!r}{did_you_mean(str(data_format), (_AUTO, *FORMATS))}")
@@ -86,18 +98,20 @@ def _checked(entry: Any, where: str) -> dict[str, Any]:
     known = (*_ALWAYS, *(FORMATS[data_format].keys if data_format in FORMATS else _TYPES), *other)
     for name, value in entry.items():
         if name not in known:
-            raise UserError(f"{where}: unknown key {name!r} for format {data_format!r}{did_you_mean(name, known)}")
+            of_format = "" if data_format == _AUTO else f" for format {data_format!r}"
+            raise UserError(f"{where}: unknown key {name!r}{of_format}{did_you_mean(name, known)}")
         if isinstance(value, tuple):
             value = entry[name] = list(value)
         expected = _TYPES[other.get(name, name)]
         if type(value) is not expected or not (value or name in _MAY_BE_FALSE):
-            raise UserError(f"{where}: {name}: expected a non-empty {expected.__name__}, found {value!r}")
+            empty = " that is not empty" if type(value) is expected else ""
+            raise UserError(f"{where}: {name}: expected {type_words(expected)}{empty}, found {value!r}")
     if len({other.get(name, name) for name in entry}) < len(entry):
         raise UserError(f"{where}: {' and '.join(other)} and ANNOTATIONS are the same key; give one of them")
     entry = {other.get(name, name): value for name, value in entry.items()}
-    missing = [name for name in ("NAME", "ANNOTATIONS") if name not in entry]
-    if missing:
-        raise UserError(f"{where} ({entry.get('NAME', 'unnamed')}): format {data_format!r} needs {', '.join(missing)}")
+    for name, meaning in _NEEDED.items():
+        if name not in entry:
+            raise UserError(f"{where}: expected {name}, {meaning}; found the keys {', '.join(given)}")
     return entry | _clean_classes(entry, where)
 
 
@@ -142,7 +156,7 @@ def _read(entry: dict[str, Any], place: Place, where: str) -> Records:
         tuple(entry["CLASSES"]) if "CLASSES" in entry else None,
         entry.get("ALLOW_OUTSIDE", False),
     )
-    names = {key: f"{where} ({entry['NAME']}): {key}" for key in _TYPES}
+    names = {key: f"{where}: {key}" for key in _TYPES}
     with argument_names(names):
         return read_once(entry["NAME"], FORMATS[place.format].read, source)
 
@@ -157,16 +171,16 @@ def _recognised(entry: Mapping[str, Any], where: str) -> Place:
     try:
         places = recognise(path, split)
     except UserError as e:
-        raise UserError(f"{where} ({entry['NAME']}): {e}") from None
+        raise UserError(f"{where}: {e}") from None
     formats = sorted({place.format for place in places})
     if len(places) > 1:
         found = ", ".join(f"{FORMATS[p.format].title} ({p.annotations})" for p in places)
         advice = f"set FORMAT to {' or '.join(formats)}" if len(formats) > 1 else "name one of the files as ANNOTATIONS"
-        raise UserError(f"{where} ({entry['NAME']}): {path} can be {found}; {advice}")
+        raise UserError(f"{where}: {path} can be {found}; {advice}")
     place = places[0]
     known = (*_ALWAYS, *FORMATS[place.format].keys, *(["SPLIT"] if place.split else []))
     unknown = next((name for name in entry if name not in known), None)
     if unknown is not None:
         title = f"{path} is recognised as {FORMATS[place.format].title}"
-        raise UserError(f"{where} ({entry['NAME']}): {title}, which has no {unknown}{did_you_mean(unknown, known)}")
+        raise UserError(f"{where}: {title}, which has no {unknown}{did_you_mean(unknown, known)}")
     return place

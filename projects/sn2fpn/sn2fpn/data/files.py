@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, counted_of, did_you_mean
 from .readings import depends_on
 
 __all__ = ["IMAGE_SUFFIXES", "PictureFolder", "check_files_exist", "explain_missing", "find_missing", "path_inside"]
@@ -124,7 +124,7 @@ def _list_names(folder: Path) -> set[str]:
 
 def explain_missing(missing: Sequence[Path], total: int) -> str:
     """Return one line that says which of `total` files are missing and, if one is found, what would fit instead."""
-    line = f"{missing[0]}: image file does not exist ({len(missing)} of {total} images are missing)"
+    line = f"{missing[0]}: image file does not exist ({counted_of(len(missing), total, 'image', 'is/are')} missing)"
     try:
         return line + _what_would_fit(missing)
     except (OSError, ValueError):  # a folder may not be read, or a name is too long or has a zero byte

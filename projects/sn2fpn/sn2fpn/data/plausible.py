@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import counted_of
 from ..structures import box_of
 from .records import DatasetDicts, Records
 
@@ -22,16 +23,21 @@ def find_doubts(records: DatasetDicts | Records) -> Iterator[str]:
         return
     if all(a.get("iscrowd", 0) for a in objects):
         yield (
-            f"all {len(objects)} objects are crowd regions (iscrowd is 1), which no model is trained on; "
-            "set iscrowd to 0 for single objects"
+            f"{_all(objects, 'object is a crowd region', 'objects are crowd regions')} (iscrowd is 1), which no model "
+            "is trained on; set iscrowd to 0 for single objects"
         )
     if all(corners.max() <= 1 for corners in _boxes(objects)) and any(max(_size(r)) > 1 for r in records):
         yield (
-            f"all coordinates of the {len(objects)} boxes are at most 1, so that they look like fractions of the "
-            "image; boxes are expected in pixels"
+            f"the coordinates of {_all(objects, 'box', 'boxes')} are at most 1, so that they look like fractions of "
+            "the image; boxes are expected in pixels"
         )
     elif all((b[2:] - b[:2]).min() < 1 for b in _boxes(objects)) and any(min(_size(r)) > 1 for r in records):
-        yield f"all {len(objects)} boxes are less than a pixel wide or high; check the unit of the boxes"
+        all_ = _all(objects, "box is", "boxes are")
+        yield f"{all_} less than a pixel wide or high; check the unit of the boxes"
+
+
+def _all(objects: Sequence[Any], one: str, several: str) -> str:
+    return "the only " + one if len(objects) == 1 else f"all {len(objects)} {several}"
 
 
 def _boxes(objects: Iterable[dict[str, Any]]) -> Iterator[np.ndarray]:
@@ -57,18 +63,19 @@ def find_notes(records: DatasetDicts, class_names: Sequence[str], detections_per
     if there and absent:
         shown = ", ".join(map(repr, absent[:_SHOWN])) + (", …" if len(absent) > _SHOWN else "")
         yield (
-            f"{len(absent)} of {len(class_names)} classes have no object: {shown}; to drop a class, remove it from "
-            "the classes of the annotations or from CLASSES in all sets, and lower MODEL.ROI_HEADS.NUM_CLASSES"
+            f"{counted_of(len(absent), len(class_names), 'class/classes', 'has/have')} no object: {shown}; to drop a "
+            "class, remove it from the classes of the annotations or from CLASSES in all sets, and lower "
+            "MODEL.ROI_HEADS.NUM_CLASSES"
         )
     empty = counts.count(0)
     if 2 * empty > len(counts):
         yield (
-            f"{empty} of {len(counts)} images have no object; training leaves them out unless "
+            f"{counted_of(empty, len(counts), 'image', 'has/have')} no object; training leaves such images out unless "
             "DATALOADER.FILTER_EMPTY_ANNOTATIONS is False"
         )
     crowded = sum(count > detections_per_image for count in counts)
     if crowded:
         yield (
-            f"{crowded} of {len(counts)} images have more than {detections_per_image} objects, the most {max(counts)}; "
-            "a detector finds at most TEST.DETECTIONS_PER_IMAGE objects in an image"
+            f"{counted_of(crowded, len(counts), 'image', 'has/have')} more than {detections_per_image} objects, the "
+            f"most {max(counts)}; a detector finds at most TEST.DETECTIONS_PER_IMAGE objects in an image"
         )

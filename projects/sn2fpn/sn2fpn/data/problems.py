@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..command_line import as_typed
-from ..errors import UserError
+from ..errors import UserError, counted, counted_of
 
 __all__ = [
     "BUILT_IN_HINT",
@@ -31,8 +31,9 @@ __all__ = [
 ]
 
 BUILT_IN_HINT = (
-    " (built-in data sets are read from $DETECTRON2_DATASETS, default ./datasets; datasets/README.md in the repository "
-    "shows the folders)"
+    " (built-in data sets are read from $DETECTRON2_DATASETS, default ./datasets: COCO from coco/annotations/*.json, "
+    "coco/train2017 and coco/val2017; Pascal VOC from Annotations, ImageSets/Main and JPEGImages in VOC2007, VOC2012; "
+    "photos from the folder that python -m sn2fpn.data.photos makes)"
 )
 """What the message of a missing annotation file ends with, where no similar file lies beside it."""
 
@@ -165,11 +166,11 @@ class Problems:
         if not self._found:
             return
         totals = [
-            f"{sum(kinds.values())} of {self.objects} objects are {what} ({_list_kinds(kinds)})"
+            f"{counted_of(sum(kinds.values()), self.objects, 'object', 'is/are')} {what} ({_list_kinds(kinds)})"
             for what, kinds in zip(("left out", "changed"), self._kinds)
             if kinds
         ]
-        first = f"{self.what}: {len(self._found)} problem(s) in the annotations"
+        first = f"{self.what}: {counted(len(self._found), 'problem')} in the annotations"
         lines = [": ".join([first, *(["; ".join(totals)] if totals else [])])]
         lines += [f"  {p}" for p in self._found[: self.SHOWN]]
         if (rest := len(self._found) - self.SHOWN) > 0:

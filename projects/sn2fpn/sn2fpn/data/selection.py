@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import ArgumentError, UserError, argument_names
+from ..errors import ArgumentError, UserError, argument_names, counted, counted_of
 from .catalog import DatasetCatalog, as_names, class_names
 from .plausible import find_doubts
 from .problems import count_left_out
@@ -74,10 +74,11 @@ def read_records(
     usable = [i for i, d in enumerate(bare) if any(not a.get("iscrowd", 0) for a in d["annotations"])]
     if not usable:
         reasons = "".join(f"; {doubt}" for doubt in find_doubts(bare))
-        none = f"none of the {len(records)} images of {listed} has a box to train on"
+        none = f"none of the {counted(len(records), 'image')} of {listed} has a box to train on"
         raise ArgumentError("filter_empty", none + reasons)
     if len(usable) < len(records):
-        logger.info("%d of %d images have no box and are left out", len(records) - len(usable), len(records))
+        empty = counted_of(len(records) - len(usable), len(records), "image", "is/are")
+        logger.info("%s left out for want of a box", empty)
     return records.select(usable)
 
 
@@ -94,7 +95,7 @@ def _read_for_training(name: str, where: str, mask_format: str | None) -> Record
     left_out["without a mask"] += 0 if kept is records else objects - _count_objects(kept)[0]
     if kinds := [f"{count} {kind}" for kind, count in left_out.most_common() if count]:
         count = sum(left_out.values())
-        logger.info("%s: %d of %d objects are not trained on (%s)", what, count, total, ", ".join(kinds))
+        logger.info("%s: %s not trained on (%s)", what, counted_of(count, total, "object", "is/are"), ", ".join(kinds))
     return kept
 
 
@@ -117,8 +118,8 @@ def require_annotations(dataset_dicts: Sequence[Mapping[str, Any]], what: str) -
     without = [d for d in dataset_dicts if "annotations" not in d]
     if without:
         raise UserError(
-            f"{what}: {len(without)} of {len(dataset_dicts)} images have no 'annotations', the first one "
-            f"{without[0].get('file_name')!r}; such data can only be predicted on, not trained on or evaluated"
+            f"{what}: {counted_of(len(without), len(dataset_dicts), 'image', 'has/have')} no 'annotations', the first "
+            f"one {without[0].get('file_name')!r}; such data can only be predicted on, not trained on or evaluated"
         )
 
 
@@ -175,12 +176,15 @@ def keep_masked(dataset_dicts: DatasetDicts | Records, mask_format: str, what: s
     if total and left_out == total:
         raise ArgumentError(
             "mask_format",
-            f"{mask_format!r} asks for masks, but none of the {total} objects of {what} has one (`segmentation`); "
-            "turn masks off, or use data with masks",
+            f"{mask_format!r} asks for masks, but none of the {counted(total, 'object')} of {what} has one "
+            "(`segmentation`); turn masks off, or use data with masks",
         )
     if left_out:
         logger.warning(
-            "%s: %d of %d objects have no mask and are left out, the first one in %s", what, left_out, total, example
+            "%s: %s left out for want of a mask, the first one in %s",
+            what,
+            counted_of(left_out, total, "object", "is/are"),
+            example,
         )
     if isinstance(dataset_dicts, Records):
         return dataset_dicts.replaced(changed)

@@ -8,6 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from ..errors import counted
 from ..structures import box_of
 from .records import DatasetDicts, Records
 
@@ -32,8 +33,10 @@ def class_histogram(dataset_dicts: DatasetDicts | Records, names: Sequence[str],
     height = -(-len(cells) // columns)
     rows = [sum(cells[r::height], ()) for r in range(height)]
     table = tabulate(rows, headers=["class", "boxes", "images"] * columns, tablefmt="simple")
-    extra = f" and {crowds} crowd regions" if crowds else ""
-    return f"{table}\n{len(dataset_dicts)} images, {sum(boxes.values())} boxes{extra}, {len(names)} classes"
+    objects = counted(sum(boxes.values()), "box", "boxes")
+    objects += f" and {counted(crowds, 'crowd region')}" if crowds else ""
+    sizes = counted(len(dataset_dicts), "image"), objects, counted(len(names), "class", "classes")
+    return f"{table}\n{', '.join(sizes)}"
 
 
 def size_histogram(dataset_dicts: DatasetDicts) -> str:

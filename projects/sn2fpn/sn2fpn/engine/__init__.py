@@ -12,6 +12,8 @@ _MODULES = {
     "ENGINES": "choice",
     "default_argument_parser": "arguments",
     "environment": "versions",
+    "evaluation_argument_parser": "arguments",
+    "evaluation_main": "entry",
     "import_files": "imports",
     "launch": "processes",
     "main": "entry",

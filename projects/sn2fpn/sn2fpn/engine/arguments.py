@@ -7,7 +7,7 @@ import argparse
 from ..command_line import CommandLineParser
 from .choice import ENGINES
 
-__all__ = ["default_argument_parser"]
+__all__ = ["default_argument_parser", "evaluation_argument_parser"]
 
 _EXAMPLES = """
 examples:
@@ -20,9 +20,22 @@ examples:
   continue an interrupted run:
     python train_net.py --config-file configs/faster_rcnn_R50_sni.yaml --resume
   evaluate a checkpoint:
-    python train_net.py --config-file configs/faster_rcnn_R50_sni.yaml --eval-only MODEL.WEIGHTS output/model_final.pth
+    python train_net.py --eval-only --config-file configs/faster_rcnn_R50_sni.yaml MODEL.WEIGHTS output/model_final.pth
   train on two machines; run this on each one with its own rank:
     python train_net.py --config-file … --num-gpus 8 --num-machines 2 --machine-rank 0 --dist-url tcp://HOST:PORT
+"""
+
+
+_EVAL_EXAMPLES = """
+examples:
+  evaluate a checkpoint:
+    sn2fpn eval configs/faster_rcnn_R50_sni.yaml MODEL.WEIGHTS output/model_final.pth
+  evaluate on another data set:
+    sn2fpn eval configs/faster_rcnn_R50_sni.yaml MODEL.WEIGHTS model_final.pth DATASETS.TEST '["coco_2017_val_100"]'
+  evaluate a model with a Python configuration (LazyConfig):
+    sn2fpn eval configs/lazy/faster_rcnn_R50_sni.py train.init_checkpoint=output/model_final.pth
+
+The results are written to the folder inference in OUTPUT_DIR.
 """
 
 
@@ -32,18 +45,26 @@ def default_argument_parser(epilog: str | None = None) -> CommandLineParser:
     Args:
         epilog: text after the help; None shows examples.
     """
+    return _parser("Train or evaluate a two-stage detector with a feature pyramid.", epilog or _EXAMPLES)
+
+
+def evaluation_argument_parser() -> CommandLineParser:
+    """Return the parser of `sn2fpn eval`: `--eval-only` is set, and the help leaves out what only a training needs."""
+    return _parser("Evaluate a two-stage detector with a feature pyramid.", _EVAL_EXAMPLES, evaluates=True)
+
+
+def _parser(description: str, epilog: str, evaluates: bool = False) -> CommandLineParser:
     parser = CommandLineParser(
-        description="Train or evaluate a two-stage detector with a feature pyramid.",
-        epilog=epilog or _EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    hidden = argparse.SUPPRESS if evaluates else ""
     parser.add_config_file("YAML or Python configuration (required)", default="")
     parser.add_argument(
         "--engine",
         choices=ENGINES,
         default="auto",
-        help="the engine that trains: native (this package), detectron2 (if it is installed), or auto (default), which "
-        "takes Detectron2 if it can be imported",
+        help=f"the engine that {'evaluates' if evaluates else 'trains'}: native (this package), detectron2 (if it is "
+        "installed), or auto (default), which takes Detectron2 if it can be imported",
     )
     parser.add_argument(
         "--import",
@@ -57,13 +78,16 @@ def default_argument_parser(epilog: str | None = None) -> CommandLineParser:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="continue from the last checkpoint in OUTPUT_DIR, or start if there is none",
+        help=hidden or "continue from the last checkpoint in OUTPUT_DIR, or start if there is none",
     )
-    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS and do not train")
+    parser.add_argument(
+        "--eval-only", action="store_true", default=evaluates, help=hidden or "evaluate MODEL.WEIGHTS and do not train"
+    )
     parser.add_argument(
         "--allow-partial",
         action="store_true",
-        help="with --eval-only, also evaluate a checkpoint that lacks some of the model's weights, which stay random",
+        help=f"{'' if evaluates else 'with --eval-only, '}also evaluate a checkpoint that lacks some of the model's "
+        "weights, which stay random",
     )
     parser.add_argument(
         "--num-gpus",

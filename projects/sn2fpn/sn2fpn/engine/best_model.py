@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..atomic import atomic_write
-from ..errors import UserError, argument_names, check_choice, did_you_mean
+from ..errors import UserError, argument_names, check_choice, counted, did_you_mean
 from ..evaluation import TASKS, COCOEvaluator, PascalVOCEvaluator
 from .options import RunOptions
 
@@ -57,9 +57,9 @@ def follow_best(o: RunOptions, given: Iterable[str] | None, has_test: bool, star
         return None
     with argument_names({"metric": o.key("best_metric")}):
         lacking = missing(o.best_metric, given) if o.best_metric and given is not None else ""
-    when = f"every {o.eval_period} iterations and at the end" if 0 < o.eval_period < o.max_iter else "at the end"
+    period = f"every {counted(o.eval_period, 'iteration')} and " if 0 < o.eval_period < o.max_iter else ""
     kept = f"; model_best.pth is kept by {o.best_metric}" if o.best_metric and not lacking else ""
-    logger.info("The model is evaluated %s%s", when, kept)
+    logger.info("The model is evaluated %sat the end%s", period, kept)
     if lacking:
         logger.warning("%s %s: %s", o.key("best_metric"), o.best_metric, lacking)
     return BestModel(o.best_metric, Path(o.output_dir), start_iter) if kept else None

@@ -7,13 +7,14 @@ from functools import partial
 from typing import Any
 
 from ..atomic import storage_errors
+from ..command_line import CommandLineParser
 from ..errors import UserError
 from ..program import import_quickly, run_program
-from .arguments import default_argument_parser
+from .arguments import default_argument_parser, evaluation_argument_parser
 from .choice import Engine, choose_engine
 from .imports import import_files
 
-__all__ = ["main", "prepare"]
+__all__ = ["evaluation_main", "main", "prepare"]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,7 +26,16 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         0 at the end of the run, 2 after a user mistake or when a process of the run has died, 128 + N after signal N.
     """
-    args = default_argument_parser().parse_args(argv)
+    return _main(default_argument_parser(), argv)
+
+
+def evaluation_main(argv: list[str] | None = None) -> int:
+    """Run the command line of `sn2fpn eval` as `main` does that of train_net.py."""
+    return _main(evaluation_argument_parser(), argv)
+
+
+def _main(parser: CommandLineParser, argv: list[str] | None) -> int:
+    args = parser.parse_args(argv)
     args.resume |= _was_restarted()
     return run_program(partial(_launch, args), debug=args.debug)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ _OTHERS = (
     *("inference", "inference_TTA", "curves.png", "predictions.png", "wandb", "wandb_run.txt", "mlflow_run.txt"),
 )
 """What else a run leaves in its folder."""
+_BEGINNING = (_LOCK, "config.yaml", "log.txt*")
+"""What a run writes before it begins its work."""
 
 
 @contextmanager
@@ -33,7 +36,8 @@ def run_folder(options: RunOptions, args: Any) -> Iterator[list[str]]:
 
     Temporary files that a killed run left are removed. A training without `--resume` in the folder of an earlier run
     moves the files of that run into a folder of their own, `earlier_1` and so on. If the training fails before it has
-    results of its own, for instance because the data do not fit the model, they are moved back.
+    results of its own, for instance because the data do not fit the model, they are moved back. A folder that was made
+    for an evaluation that is refused is removed again.
 
     Args:
         options: the options of the run, which name the folder and the initial weights.
@@ -47,14 +51,18 @@ def run_folder(options: RunOptions, args: Any) -> Iterator[list[str]]:
             that would be moved.
     """
     with ExitStack() as held:
+        made = comm.call_on_main(lambda: _missing(Path(options.output_dir)))
         with argument_names({name: options.key(name) for name in ("output_dir", "weights")}):
             out = make_output_dir(options.output_dir)
             notes, moved_to = comm.call_on_main(lambda: _take(out, args, options.weights, held))
         try:
             yield notes
-        except BaseException:
-            if moved_to is not None and comm.is_main_process() and not _results(out):
-                _put_back(out, moved_to)
+        except BaseException as e:
+            if comm.is_main_process():
+                if moved_to is not None and not _results(out):
+                    _put_back(out, moved_to)
+                elif args.eval_only and made and isinstance(e, UserError):
+                    _remove_unused(out, made)
             raise
 
 
@@ -97,7 +105,12 @@ def _take(out: Path, args: Any, weights: str, held: ExitStack) -> tuple[list[str
         notes += [f"Removed {path}, which a killed run left" for path in remove_leftovers(folder)]
     if args.resume:
         notes += _earlier(out)
-    elif not args.eval_only and (moved_to := _set_aside(out, weights)) is not None:
+    if args.eval_only:
+        found = sorted(path.parent.name for path in out.glob("inference/*/results.json"))
+        if found:
+            earlier = f"{out / 'inference'} holds the results of an earlier evaluation ({', '.join(found)})"
+            notes.append(f"{earlier}; those of the same data sets are replaced")
+    elif not args.resume and (moved_to := _set_aside(out, weights)) is not None:
         notes.append(f"{out} held an earlier run, whose files are now in {moved_to}. To continue a run, add --resume")
     return notes, moved_to
 
@@ -129,6 +142,22 @@ def _set_aside(out: Path, weights: str) -> Path | None:
         for path in [*results, *(path for pattern in _OTHERS for path in sorted(out.glob(pattern)))]:
             path.rename(place / path.name)
     return place
+
+
+def _missing(out: Path) -> list[Path]:
+    """Return the folders that have to be made for a folder, itself first."""
+    return [path for path in (out, *out.parents) if not os.path.exists(path)]  # noqa: PTH110 - which raises no error
+
+
+def _remove_unused(out: Path, made: list[Path]) -> None:
+    """Remove a new folder, and those that were made for it, unless it holds more than the record of its beginning."""
+    files = list(out.iterdir())
+    if all(any(file.match(pattern) for pattern in _BEGINNING) for file in files):
+        with storage_errors(out):
+            for file in files:
+                file.unlink()
+            for folder in made:
+                folder.rmdir()
 
 
 def _put_back(out: Path, place: Path) -> None:

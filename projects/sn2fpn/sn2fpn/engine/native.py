@@ -89,18 +89,21 @@ def _run(recipe: Recipe, args: Any, engine: Any, notes: list[str]) -> dict[str, 
         results = trainer.train()
         model = trainer.model
     if comm.is_main_process():
-        _draw(recipe, model, results, curves=not args.eval_only)
+        _draw(recipe, model, results, args.eval_only)
     return results
 
 
-def _draw(recipe: Recipe, model: Any, results: dict[str, Any], curves: bool) -> None:
-    """Draw the pictures of a run: training curves, predictions beside the ground truth, and what is right and wrong."""
+def _draw(recipe: Recipe, model: Any, results: dict[str, Any], eval_only: bool) -> None:
+    """Draw the pictures of a run: training curves, predictions beside the ground truth, and what is right and wrong.
+
+    Those of an evaluation lie in the folder of its results, so that the pictures of a training stay.
+    """
     from ..visualization import plot_curves
 
     out = Path(recipe.options.output_dir)
     with autocast(recipe.options.device, recipe.options.precision):
-        pictures = [recipe.draw_predictions(model, out / "predictions.png")]
-    if curves and (out / "metrics.json").is_file():
+        pictures = [recipe.draw_predictions(model, (out / "inference" if eval_only else out) / "predictions.png")]
+    if not eval_only and (out / "metrics.json").is_file():
         pictures.insert(0, plot_curves(out / "metrics.json", out / "curves.png"))
     for test_set in recipe.test_sets():
         folder = out / "inference" / test_set.name

@@ -6,6 +6,7 @@ import os
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -195,9 +196,11 @@ def check_options(o: RunOptions, args: Any, *, has_train: bool, has_test: bool) 
         raise UserError(f"{o.key('patience')} and {o.key('val_loss')} need a data set in {o.key('test_sets')}")
     if args is not None and args.eval_only:
         if not o.weights:
-            raise UserError(f"--eval-only: {o.key('weights')} is empty; set it to path/to/model_final.pth")
+            usual = Path(o.output_dir) / "model_final.pth"
+            raise UserError(f"{o.key('weights')} is empty; an evaluation needs a checkpoint, for example {usual}")
         if not has_test:
-            raise UserError(f"--eval-only: {o.key('test_sets')} is empty; name a data set, for example coco_2017_val")
+            example = "for example coco_2017_val"
+            raise UserError(f"{o.key('test_sets')} is empty; an evaluation needs a data set, {example}")
         return
     if not has_train:
         raise UserError(f"{o.key('train_sets')} is empty; name at least one data set")

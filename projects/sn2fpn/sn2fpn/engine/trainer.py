@@ -13,7 +13,7 @@ import torch
 from .. import distributed as comm
 from ..checkpoint import Checkpointer
 from ..config import CfgNode
-from ..errors import UserError, argument_names
+from ..errors import UserError, argument_names, counted
 from ..modeling.metrics import collect_metrics
 from ..modeling.trunk import frozen_norm_warning
 from ..precision import autocast
@@ -224,9 +224,8 @@ class Trainer:
         finite = torch.stack([value.isfinite().all() for value in state.values()]).tolist()  # one wait for a GPU
         broken = [name for name, good in zip(state, finite) if not good]
         if broken:
-            self._fail_diverged(
-                f"{len(broken)} tensors of the model hold NaN or infinite values, such as {broken[0]}", self.iter
-            )
+            what = counted(len(broken), "tensor of the model holds", "tensors of the model hold")
+            self._fail_diverged(f"{what} NaN or infinite values, such as {broken[0]}", self.iter)
 
     def _fail_diverged(self, what: str, iteration: int) -> NoReturn:
         safe = f"the last good checkpoint is {self._last_saved}" if self._last_saved else "no checkpoint was saved yet"

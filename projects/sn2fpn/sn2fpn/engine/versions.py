@@ -11,6 +11,7 @@ import torch
 from tabulate import tabulate
 
 from .. import __version__
+from ..errors import counted
 from ..shipped import checkout
 
 __all__ = ["environment", "environment_summary"]
@@ -32,7 +33,8 @@ def environment() -> dict[str, str]:
     if torch.cuda.is_available():
         found |= {f"GPU {i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
         found["CUDA"] = f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
-    found["CPU"] = f"{os.cpu_count()} cores, {torch.get_num_threads()} torch threads"
+    cores, threads = counted(os.cpu_count() or 1, "core"), counted(torch.get_num_threads(), "torch thread")
+    found["CPU"] = f"{cores}, {threads}"
     return found
 
 

@@ -22,7 +22,7 @@ examples:
   ... --format torch_export --output sni.pt2
 
 The file takes one image of shape (channels, height, width) with numbers from 0 to 255 and returns its boxes in pixels,
-scores, classes and, for Mask R-CNN, masks within the boxes. docs/export.md describes them.
+scores, classes and, for Mask R-CNN, masks within the boxes.
 
 exit codes: 0 done, 1 the file is written, but its detections differ from the model's, 2 a mistake in the command,
 128 + N stopped by signal N (130 after Ctrl-C)

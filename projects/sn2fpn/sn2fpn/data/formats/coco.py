@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...errors import ArgumentError, UserError
+from ...errors import ArgumentError, UserError, counted
 from ..catalog import DatasetCatalog, DatasetDicts, MetadataCatalog
 from ..plausible import find_doubts
 from ..problems import Problems, Unusable, log_once
@@ -138,11 +138,12 @@ def _convert(source: Source, content: dict[str, Any]) -> tuple[DatasetDicts, dic
             problems.remark(path, doubt)
     if total and found and not kept:
         raise UserError(
-            f"{path}: none of its {total} annotations is usable; "
+            f"{path}: none of its {counted(total, 'annotation')} is usable; "
             "check that its images, categories and annotations belong together"
         )
-    objects = f"{kept} boxes" if annotations is not None else "no annotations (for prediction only)"
-    log_once(logger, f"{path}: {len(found)} images, {objects}, {len(names)} classes")
+    objects = counted(kept, "box", "boxes") if annotations is not None else "no annotations (for prediction only)"
+    sizes = counted(len(found), "image"), objects, counted(len(names), "class", "classes")
+    log_once(logger, f"{path}: {', '.join(sizes)}")
     return found, {"thing_classes": names, "thing_dataset_id_to_contiguous_id": id_map}
 
 

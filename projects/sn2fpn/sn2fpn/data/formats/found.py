@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as mask_api
 
-from ...errors import UserError, did_you_mean
+from ...errors import UserError, counted, did_you_mean
 from ...structures import BoxMode
 from ..images import read_image_size
 from ..masks import BORDER_TOLERANCE_PX, MAX_PIXELS, check_and_clip
@@ -113,11 +113,11 @@ def finish(records: DatasetDicts, problems: Problems, source: Source, classes: S
     if problems.objects and not kept:
         shown = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
         raise UserError(
-            f"{source.annotations}{part}: none of its {problems.objects} objects is usable with the classes {shown}; "
-            "check that these are the classes of this data set"
+            f"{source.annotations}{part}: none of its {counted(problems.objects, 'object')} is usable with the classes "
+            f"{shown}; check that these are the classes of this data set"
         )
-    size = f"{len(records)} images, {kept} objects, {len(classes)} classes"
-    log_once(logger, f"{source.annotations}{part}: {size}")
+    sizes = counted(len(records), "image"), counted(kept, "object"), counted(len(classes), "class", "classes")
+    log_once(logger, f"{source.annotations}{part}: {', '.join(sizes)}")
 
 
 def names_in_use(found: Iterable[Found]) -> set[str]:

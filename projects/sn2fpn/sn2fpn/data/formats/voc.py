@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from ...errors import ArgumentError, UserError, did_you_mean
+from ...errors import ArgumentError, UserError, counted, did_you_mean
 from ..catalog import DatasetCatalog, MetadataCatalog
 from ..files import PictureFolder, path_inside
 from ..problems import BUILT_IN_HINT, Problems
@@ -237,7 +237,7 @@ def _read_split(root: Path, split: str) -> list[str]:
     repeated = [file_id for file_id, times in Counter(ids).items() if times > 1]
     if repeated:
         raise UserError(
-            f"{path}: {len(repeated)} id(s) occur more than once, such as {repeated[0]!r}; "
+            f"{path}: {counted(len(repeated), 'id occurs', 'ids occur')} more than once, such as {repeated[0]!r}; "
             "a split contains each image once"
         )
     return ids

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ...config.yaml_limits import LimitedLoader
-from ...errors import ArgumentError, UserError, did_you_mean
+from ...errors import ArgumentError, UserError, counted, counted_of, did_you_mean
 from ..files import IMAGE_SUFFIXES, path_inside
 from ..images import read_image_size
 from ..problems import Problems, Unusable
@@ -25,6 +25,7 @@ __all__ = ["find_yaml", "read_yolo", "yolo_splits"]
 
 _SPLITS = ("train", "val", "test")
 _LARGEST = 2.0  # fractions beyond this are numbers of pixels
+_TRACKED = "if they are a box, a score and a track number, remove the last two numbers of each line"
 _YAML = "a YOLO file with the keys train, val and names"
 
 
@@ -59,7 +60,7 @@ def read_yolo(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
     if split not in content.paths:
         raise ArgumentError("SPLIT", f"{content.file} has no images for {split!r}{did_you_mean(split, content.paths)}")
     class_ids = {name: i for i, name in enumerate(content.names)}
-    records, absent, read = [], [], set()
+    records, absent, triangles, read = [], [], [], set()
     with Problems(f"data set {source.name!r}") as problems:
         for image_id, image in _find_images(content, split, source.allow_outside):
             labels = _label_file(image, content.root)
@@ -74,9 +75,11 @@ def read_yolo(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
                 continue
             if not labels.is_file():
                 absent.append(labels)
+            triangles += [labels for _, item in found if _is_triangle(item)]
             add_objects(record, found, class_ids, labels, problems)
             records.append(record)
         _remark_absent(absent, records, content.file, problems)
+        _remark_triangles(triangles, content.file, problems)
         if all(place.is_dir() for place in _places(content, split, source)):  # a list may leave images out on purpose
             _remark_unread(read, content.file, problems)
         finish(records, problems, source, content.names)
@@ -88,11 +91,23 @@ def read_yolo(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
 def _remark_absent(absent: list[Path], records: DatasetDicts, file: Path, problems: Problems) -> None:
     if not absent:
         return
-    meaning = "they count as images without objects"
+    meaning = "such an image counts as one without objects"
     if len(absent) == len(records):
         meaning = "the data set is good for prediction only"
-    what = f"{len(absent)} of {len(records)} images have no label file, such as {absent[0]}; {meaning}"
+    what = f"{counted_of(len(absent), len(records), 'image', 'has/have')} no label file, such as {absent[0]}; {meaning}"
     problems.remark(file, what, is_note=True)
+
+
+def _remark_triangles(triangles: list[Path], file: Path, problems: Problems) -> None:
+    """Remark that lines with 7 numbers are taken for triangles. Trackers write such lines with another meaning."""
+    if triangles:
+        lines = counted(len(triangles), "line has", "lines have")
+        meaning = f"which are read as a polygon of three points; {_TRACKED}"
+        problems.remark(file, f"{lines} 6 numbers after the class, such as in {triangles[0]}, {meaning}", is_note=True)
+
+
+def _is_triangle(item: FoundObject | Unusable) -> bool:
+    return isinstance(item, FoundObject) and item.segmentation is not None and len(item.segmentation[0]) == 6
 
 
 def _remark_unread(read: set[Path], file: Path, problems: Problems) -> None:
@@ -100,7 +115,8 @@ def _remark_unread(read: set[Path], file: Path, problems: Problems) -> None:
     beside = (path for folder in {path.parent for path in read} for path in folder.glob("*.txt"))
     unread = sorted(path for path in beside if path not in read and path.name != CLASS_LIST)
     if unread:
-        what = f"{len(unread)} label files have no image, such as {unread[0]}; their objects are left out"
+        files = counted(len(unread), "label file has", "label files have")
+        what = f"{files} no image, such as {unread[0]}; the objects in them are left out"
         problems.remark(file, what, is_note=True)
 
 
@@ -168,7 +184,7 @@ def _class_names(content: dict[str, Any], file: Path) -> list[str]:
     if not all(cleaned) or len(set(cleaned)) < len(cleaned):
         raise UserError(f"{file}: names: expected different names, found {names}")
     if content.get("nc") is not None and read_whole(content["nc"]) != len(cleaned):
-        raise UserError(f"{file}: nc is {content['nc']!r}, but names has {len(cleaned)} classes")
+        raise UserError(f"{file}: nc is {content['nc']!r}, but names has {counted(len(cleaned), 'class', 'classes')}")
     return cleaned
 
 
@@ -271,6 +287,9 @@ def _read_line(line: str, height: int, width: int, has_keypoints: bool) -> Found
         expected = "expected 4 (a box) or an even number from 6 on (a polygon)"
         score = "; a fifth number is the score of a prediction" if len(values) == 5 else ""
         raise Unusable("without a valid line", f"{len(values)} numbers follow the class, {expected}{score}")
+    if len(values) == 6 and max(map(abs, values[:5])) <= 1 < values[5]:
+        reason = f"the last of 6 numbers after the class is {values[5]:g}, expected a fraction of the image; {_TRACKED}"
+        raise Unusable("without a valid line", reason)
     if max(map(abs, values)) > _LARGEST:
         reason = f"{line.strip()[:80]!r} has numbers up to {max(values):g}, expected fractions of the image from 0 to 1"
         raise Unusable("in pixels instead of fractions", reason)

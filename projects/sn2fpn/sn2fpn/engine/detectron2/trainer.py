@@ -107,7 +107,7 @@ class Trainer(DefaultTrainer):
 
     def _save_and_explain(self, stopped: Stopped) -> Interrupted | UserError:
         if self.iter >= self.max_iter:
-            what = "model_final.pth is complete. Evaluate it with --eval-only"
+            what = "model_final.pth is complete. Evaluate it with python train_net.py --eval-only"
             return stopped.reason("during the last evaluation", what)
         done = self.iter - 1  # the step `self.iter` has not begun
         if done < self.start_iter:

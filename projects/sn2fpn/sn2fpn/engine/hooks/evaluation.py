@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import nn
 
 from ... import distributed as comm
-from ...errors import argument_names
+from ...errors import argument_names, counted
 from ..best_model import BestModel, follow_best
 from ..interrupts import Stopped
 from ..options import RunOptions
@@ -126,7 +126,7 @@ class Evaluation(Hook):
             logger.info("The best model so far: %s %.4g after iteration %d", o.best_metric, value, trainer.iter + 1)
             trainer.save("model_best", remember=False, **{o.best_metric: value})
         if 0 < o.patience <= since:
-            trainer.stop(f"{o.best_metric} has not improved for {o.patience} evaluations")
+            trainer.stop(f"{o.best_metric} has not improved for {counted(o.patience, 'evaluation')}")
 
     def _judge(self, best: BestModel, scalars: dict[str, float]) -> tuple[bool, float, int]:
         """Return whether an evaluation is the best one, the best value, and the number of evaluations since then."""

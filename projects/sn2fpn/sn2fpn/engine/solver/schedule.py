@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from ...errors import ArgumentError, UserError, argument_names, check_choice
+from ...errors import ArgumentError, UserError, argument_names, check_choice, counted
 from ...ranges import check_count, check_number
 from .functions import (
     CompositeParamScheduler,
@@ -127,7 +127,7 @@ def multi_step(steps: Sequence[int], max_iter: int, gamma: float = 0.1) -> Param
     effective = [x for x in steps if x < max_iter]
     if len(effective) < len(steps):
         logger.warning(
-            "The learning-rate steps %s do not come before the end of the run, %d iterations, and have no effect",
+            "The learning-rate steps %s do not come before the end of the run, iteration %d, and have no effect",
             list(steps[len(effective) :]),
             max_iter,
         )
@@ -162,7 +162,8 @@ def with_warmup(
     check_count("warmup_iters", warmup_iters, at_least=0)
     check_number("warmup_factor", warmup_factor, at_least=0, at_most=1)
     if warmup_iters > max_iter:
-        logger.warning("The run of %d iterations ends in its warm-up, which takes %d", max_iter, warmup_iters)
+        run = counted(max_iter, "iteration")
+        logger.warning("The run of %s ends in its warm-up, which takes %d", run, warmup_iters)
     scheduler = _WithEnd(scheduler)
     share = min(warmup_iters / max_iter, 1.0)
     if share == 0:

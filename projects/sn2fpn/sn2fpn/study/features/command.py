@@ -20,6 +20,14 @@ from .examine import compare_models, measures_table
 
 __all__ = ["main"]
 
+_MEANINGS = {
+    "localisation": "from 0 to 1, 1 if the energy marks all boxes, 0.5 by chance, 0 if boxes have the least energy",
+    "coarse share": "from 0 to 1, the share of a map that comes from coarser levels",
+    "agreement": "from -1 to 1, 1 if coarser levels repeat what the level has, 0 if unrelated, -1 if they cancel",
+}
+"""What the columns of the table say, by the first words of their headings."""
+_NO_SCORE = "None of these is accuracy, so that more is not better by itself; read them beside AP."
+
 
 def main(args: argparse.Namespace) -> int:
     """Run the command and return 0."""
@@ -46,6 +54,8 @@ def main(args: argparse.Namespace) -> int:
         print(f"{files[i]} -> {output}")
     table = measures_table(results["variants"])
     print(f"\nMeans over {len(records)} image{'s' * (len(records) != 1)}:\n\n{table}")
+    meanings = [f"{name}: {words}" for name, words in _MEANINGS.items() if name.split()[0] in table]
+    print("", *meanings, _NO_SCORE, sep="\n")
     if not args.annotations:
         print("\nWithout --annotations, measures that need objects are left out.")
     return 0
