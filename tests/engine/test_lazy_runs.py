@@ -342,7 +342,7 @@ def test_the_picture_of_a_run_warns_of_more_objects_than_the_model_can_find(
     recipe.check_data(eval_only=False)
     with caplog.at_level(logging.WARNING):
         recipe.draw_predictions(recipe.build_model(), tmp_path / "predictions.png")
-    assert "(max_detections of the RoI heads) allows 1 detections per image" in caplog.text
+    assert "(max_detections of the RoI heads) allows only 1 detection per image" in caplog.text
 
 
 def test_a_config_without_its_parts_says_what_it_has(tmp_path: Path) -> None:

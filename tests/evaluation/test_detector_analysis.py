@@ -169,7 +169,7 @@ def test_the_data_sets_of_a_python_configuration_are_known(cups: Path, capsys: p
     broken = {"NAME": "cups_of_tea", "FORMAT": "coc", "JSON": "x", "IMAGES": "y"}
     (cups.parents[1] / "config.yaml").write_text(json.dumps({"dataloader": {"custom": [broken]}}))
     assert main([str(cups.parents[1])]) == 2
-    assert "dataloader.custom[0]" in capsys.readouterr().err
+    assert "dataloader.custom (cups_of_tea): unknown FORMAT 'coc'" in capsys.readouterr().err
 
 
 def test_data_without_annotations_are_not_analysed(cups: Path) -> None:

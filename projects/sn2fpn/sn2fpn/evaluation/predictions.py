@@ -13,6 +13,7 @@ from torch import nn
 from ..data import DatasetMapper, build_mapper, class_names, evenly_spread, get_dataset_dicts, read_image
 from ..data.targets import annotations_to_instances
 from ..data.transforms import TransformList
+from ..errors import counted
 from ..visualization import Sample, predictions_beside_ground_truth, shown_detections
 from .evaluator import evaluation_mode
 
@@ -88,11 +89,10 @@ def _report(samples: list[Sample], path: str | Path, score_threshold: float, lim
         )
     for sample in samples:
         if 0 <= limit < len(sample.truth):
-            count = "1 object" if len(sample.truth) == 1 else f"{len(sample.truth)} objects"
             logger.warning(
-                "%s has %s, but TEST.DETECTIONS_PER_IMAGE (max_detections of the RoI heads) allows only %d detections "
-                "per image, so not every object can be found",
+                "%s has %s, but TEST.DETECTIONS_PER_IMAGE (max_detections of the RoI heads) allows only %s per image, "
+                "so not every object can be found",
                 sample.title,
-                count,
-                limit,
+                counted(len(sample.truth), "object"),
+                counted(limit, "detection"),
             )
