@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -174,6 +175,13 @@ def test_all_parts_and_showing_them_again(tmp_path: Path, monkeypatch: pytest.Mo
     assert benchmark.main(["all", "--quick", "--json", file, "--markdown", str(pages[0])]) == 0
     assert benchmark.main(["show", file, "--markdown", str(pages[1])]) == 0
     assert pages[0].read_text(encoding="utf-8") == pages[1].read_text(encoding="utf-8")
+
+
+def test_a_part_leaves_the_number_of_threads_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(2)
+    monkeypatch.setattr(upsampling, "run", lambda args: torch.set_num_threads(1) or {"rows": []})
+    run = command._measure(argparse.Namespace(part="upsampling", quick=True), ["upsampling"])
+    assert torch.get_num_threads() == 2 and "2 torch threads" in run["about"]["CPU"]
 
 
 def test_all_names_every_part_once_or_more() -> None:

@@ -13,6 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sn2fpn.atomic import atomic_write
 from sn2fpn.command_line import CommandLineParser
 from sn2fpn.errors import UserError, nearby_files
@@ -84,7 +86,11 @@ def _measure_all(args: argparse.Namespace, _: Sequence[str]) -> None:
 def _measure(args: argparse.Namespace, argv: Sequence[str]) -> Run | None:
     """Return the results of a part, with what they depend on."""
     started, when = time.perf_counter(), datetime.datetime.now().astimezone().isoformat(timespec="minutes")
-    results = import_module(f".{args.part}", __package__).run(args)
+    threads, machine = torch.get_num_threads(), about()
+    try:
+        results = import_module(f".{args.part}", __package__).run(args)
+    finally:
+        torch.set_num_threads(threads)  # for the next part, since a part may measure with other numbers of threads
     if results is None:
         return None
     command = f"python tools/benchmark.py {shlex.join(argv)}"
@@ -95,7 +101,7 @@ def _measure(args: argparse.Namespace, argv: Sequence[str]) -> Run | None:
         "date": when,
         "took_s": seconds,
         "quick": args.quick,
-        "about": about(),
+        "about": machine,
         "results": results,
     }
 

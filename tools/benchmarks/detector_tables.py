@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from sn2fpn.errors import counted
+
 from .engines import STAGES
 from .picture import Bars
 from .table import Table, groups, mark
@@ -120,7 +122,7 @@ def _detector(row: Row) -> str:
 
 
 def _where(row: Row) -> str:
-    where = row["device"] if row["device"] != "cpu" else f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}"
+    where = row["device"] if row["device"] != "cpu" else counted(row["threads"], "thread")
     return f"{row['size'][0]}x{row['size'][1]}, {where}"
 
 

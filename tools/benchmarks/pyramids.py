@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sn2fpn.config import get_cfg
+from sn2fpn.errors import counted
 from sn2fpn.precision import autocast
 from sn2fpn.pyramids import PYRAMIDS, Pyramid, pyramid_from_backbone_name
 from sn2fpn.structures import ShapeSpec
@@ -132,8 +133,9 @@ def _table(result: dict[str, Any], group: Sequence[dict[str, Any]]) -> Table:
             cells[-1] += [mark(f"{1e3 * row['seconds']:.0f} ms ({ratio:.2f}x)", row), f"{rate:.0f}", f"{slower:.2f}x"]
     columns = [(mode, f"{mode} GFLOP/s", "FPN's / its rate") for mode in MODES]
     size = "x".join(map(str, result["size"]))
-    title = f"Pyramids alone, {result['batch']} x {size}, {group[0]['precision']}, {group[0]['threads']} threads, "
-    return Table(title + result["device"], ["pyramid", *(name for names in columns for name in names)], cells)
+    where = f"{counted(group[0]['threads'], 'thread')}, {result['device']}"
+    title = f"Pyramids alone, {result['batch']} x {size}, {group[0]['precision']}, {where}"
+    return Table(title, ["pyramid", *(name for names in columns for name in names)], cells)
 
 
 def _rate(row: dict[str, Any]) -> float:
@@ -145,6 +147,6 @@ def bars(results: Sequence[dict[str, Any]]) -> list[Bars]:
     panels = []
     for result in results:
         for group in groups(result["rows"], "mode", "precision", "threads"):
-            title = f"Pyramids, {group[0]['mode']}, {group[0]['precision']}, {group[0]['threads']} threads"
+            title = f"Pyramids, {group[0]['mode']}, {group[0]['precision']}, {counted(group[0]['threads'], 'thread')}"
             panels.append(Bars(title, "seconds", {row["pyramid"]: {"": row["seconds"]} for row in group}))
     return panels

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from sn2fpn.errors import argument_names
+from sn2fpn.errors import argument_names, counted
 from sn2fpn.layers import get_upsample
 from sn2fpn.modeling.analysis import multiply_adds
 from sn2fpn.study.measure.timing import now
@@ -176,7 +176,7 @@ def tables(results: Sequence[dict[str, Any]]) -> list[Table]:
             finest = rows[0]
             title = (
                 f"One top-down step, p{finest['level']} has {' x '.join(map(str, finest['size']))}, {finest['dtype']}, "
-                f"{finest['layout']}, {result['device']}, {finest['threads']} threads"
+                f"{finest['layout']}, {result['device']}, {counted(finest['threads'], 'thread')}"
             )
             columns = [f"p{row['level']} {way}" for row in groups(rows, "kind")[0] for way in _WAYS]
             headers = ["kind", *columns, "fwd MiB", "fwd+bwd MiB", "parameters", "GFLOPs"]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import profile
 from torchvision.ops import batched_nms, deform_conv2d, roi_align
 
+from sn2fpn.layers import Conv2d
 from sn2fpn.layers.cpu.deform_conv import deform_conv2d_by_grid
 from sn2fpn.layers.cpu.fused_add import add_doubled_by_columns
 from sn2fpn.layers.cpu.layout import channels_last_on_cpu
@@ -33,6 +36,35 @@ def random_rois(number: int, seed: int = 0) -> Tensor:
     wh = torch.exp(torch.rand(number, 2, generator=g) * 6)
     wh[0], wh[1, 0], wh[2] = 0, 0, 1e-3
     return torch.cat([torch.randint(0, 2, (number, 1), generator=g).float(), xy, xy + wh], dim=1)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("keys", [{}, {"stride": 2}, {"groups": 4}, {"padding": 1, "bias": False}])
+def test_pointwise_convolutions_take_onednn(keys: dict[str, Any], threads: int) -> None:
+    g, before = torch.Generator().manual_seed(1), torch.get_num_threads()
+    conv = Conv2d(8, 12, 1, **keys)
+    x = torch.randn(2, 8, 9, 11, generator=g).contiguous(memory_format=torch.channels_last).requires_grad_()
+    torch.set_num_threads(threads)
+    try:
+        with profile() as recorded:
+            y = conv(x)
+        expected = F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, groups=conv.groups)
+        grad = torch.randn(y.shape, generator=g)
+        found, right = (torch.autograd.grad(out, [x, conv.weight], grad) for out in (y, expected))
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(y, expected, rtol=1e-6, atol=2e-6)
+    torch.testing.assert_close(found, right, rtol=1e-5, atol=1e-5)
+    assert any(event.key == "aten::mkldnn_convolution" for event in recorded.key_averages())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")
+def test_a_recorded_pointwise_convolution_has_no_dilation() -> None:
+    conv, x = Conv2d(4, 6, 1), torch.randn(1, 4, 5, 7)
+    exported = next(node for node in torch.export.export(conv, (x,)).graph.nodes if "conv2d" in str(node.target))
+    assert len(exported.args) == 3 and not exported.kwargs  # Stride, padding, dilation and groups are the defaults.
+    traced = str(torch.jit.trace(conv, x).inlined_graph)
+    assert "aten::_convolution" in traced and "value=2]" not in traced
 
 
 @pytest.mark.parametrize("aligned", [True, False])

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ..ranges import check_count, check_odd
 from .activation import Activation, get_activation
+from .cpu.pointwise import convolve
 from .init import kaiming_normal_per_group
 from .norm import FrozenBatchNorm2d, Norm, get_norm
 
@@ -65,12 +66,15 @@ class Conv2d(nn.Conv2d):
         if isinstance(self.norm, FrozenBatchNorm2d):
             scale, shift = self.norm.scale_and_shift()
             bias = shift if self.bias is None else shift + self.bias * scale
-            x = self._conv_forward(x, self.weight * scale.view(-1, 1, 1, 1), bias)
+            x = self._convolve(x, self.weight * scale.view(-1, 1, 1, 1), bias)
         else:
-            x = self._conv_forward(x, self.weight, self.bias)
+            x = self._convolve(x, self.weight, self.bias)
             if self.norm is not None:
                 x = self.norm(x)
         return x if self.activation is None else self.activation(x)
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return convolve(self, x, weight, bias) if x.is_cpu else self._conv_forward(x, weight, bias)
 
     def extra_repr(self) -> str:
         name = getattr(self.activation, "__name__", None)
