@@ -22,15 +22,15 @@ from sn2fpn.program import run_program
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences torch's profiler; it reads the variable on import
 
-# The help of each part. The minutes are estimates for the part in `all` on two quiet cores.
+# The help of each part. The minutes are those of the part in `all` on two quiet cores.
 PARTS = {
-    "detector": "inference and training steps of whole detectors, by stage, beside the machine's peak (8 minutes)",
+    "detector": "inference and training steps of whole detectors, by stage, beside the machine's peak (5 minutes)",
     "loading": "images per second of the mappers (20 seconds)",
     "evaluation": "COCO evaluation of 5,000 images, beside pycocotools (2 minutes)",
     "startup": "import, build and first step in fresh processes, and --help (1 minute)",
     "pyramids": "every pyramid alone, beside FPN (40 seconds)",
     "upsampling": "one top-down step with every kind of upsampling, beside nearest (40 seconds)",
-    "all": "all parts, one after the other (12 minutes)",
+    "all": "all parts, one after the other (9 minutes)",
     "show": "tables and pictures of results that were written with --json",
 }
 DEFAULT = "detector"

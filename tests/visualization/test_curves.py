@@ -87,4 +87,6 @@ def test_pictures(tmp_path: Path, records: list[dict]) -> None:
     out = plot_curves(_write(tmp_path / "metrics.json", records), tmp_path / "pictures" / "curves.png")
     picture = np.asarray(Image.open(out).convert("RGB"))
     assert picture.shape[1] >= 700 and (picture != 255).any(axis=2).mean() > 0.01
+    curve = (abs(picture.astype(int) - (31, 119, 180)) < 9).all(axis=2)  # matplotlib's first colour
+    assert curve.sum() > 20  # a single point is seen too
     assert [p.name for p in out.parent.iterdir()] == ["curves.png"]

@@ -147,7 +147,7 @@ def bars(results: Sequence[dict[str, Any]]) -> list[Bars]:
     rows = [{"device": result["device"], **row} for result in results for row in result["rows"]]
     panels = []
     for group in groups(rows, *_WORK, "mode", "batch"):
-        title = f"{_detector(group[0])}: {_label(group[0], '')}, {_where(group[0])}"
+        title = f"{_detector(group[0])}: {_label(group[0], '')}\n{_where(group[0])}"
         panels.append(Bars(title, "seconds", {_contender(r): _segments(r) for r in group}))
     return panels
 

@@ -20,6 +20,7 @@ from sn2fpn.layers.cpu.layout import channels_last_on_cpu
 from sn2fpn.layers.cpu.linear import linear_of_maps
 from sn2fpn.layers.cpu.mask_windows import windows_of_boxes
 from sn2fpn.layers.cpu.nms import nms_per_group
+from sn2fpn.layers.cpu.pointwise import pointwise_conv
 from sn2fpn.layers.cpu.roi_align import roi_align_pyramid
 from sn2fpn.layers.cpu.sync_batch_norm import sync_batch_norm
 from sn2fpn.modeling.roi_heads import mask_pasting
@@ -56,6 +57,21 @@ def test_pointwise_convolutions_take_onednn(keys: dict[str, Any], threads: int) 
     torch.testing.assert_close(y, expected, rtol=1e-6, atol=2e-6)
     torch.testing.assert_close(found, right, rtol=1e-5, atol=1e-5)
     assert any(event.key == "aten::mkldnn_convolution" for event in recorded.key_averages())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("side", [1, 5, 40])
+def test_pointwise_convolutions_never_take_the_kernels_of_dilated_ones(side: int, dtype: torch.dtype) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    x, weight = torch.randn(1, 16, side, side, dtype=dtype), torch.randn(8, 16, 1, 1, dtype=dtype)
+    try:
+        with profile() as recorded:
+            y = pointwise_conv(x, weight)
+        torch.testing.assert_close(y, F.conv2d(x, weight), rtol=1e-5, atol=2e-6)
+    finally:
+        torch.set_num_threads(before)
+    assert not [event.key for event in recorded.key_averages() if "dilated" in event.key]
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..distributed import get_world_size
+from ..errors import counted
 
 __all__ = ["DatasetEvaluator", "DatasetEvaluators", "evaluation_mode", "inference_on_dataset"]
 
@@ -89,7 +90,9 @@ def inference_on_dataset(
         evaluator = DatasetEvaluators(evaluator or [])
     evaluator.reset()
     batches = len(data_loader)  # type: ignore[arg-type]
-    logger.info("evaluating on %d batches in each of %d process(es)", batches, get_world_size())
+    processes = get_world_size()
+    where = f" in each of {processes} processes" if processes > 1 else ""
+    logger.info("evaluating on %s%s", counted(batches, "batch", "batches"), where)
     clock = _Clock(batches, warmup=min(5, max(batches - 1, 0)), log_period_s=log_period_s)
     with evaluation_mode(model), torch.no_grad():
         before = time.perf_counter()

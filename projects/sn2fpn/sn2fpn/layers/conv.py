@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..ranges import check_count, check_odd
 from .activation import Activation, get_activation
-from .cpu.pointwise import convolve
+from .cpu.pointwise import pointwise_conv
 from .init import kaiming_normal_per_group
 from .norm import FrozenBatchNorm2d, Norm, get_norm
 
@@ -74,7 +74,9 @@ class Conv2d(nn.Conv2d):
         return x if self.activation is None else self.activation(x)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return convolve(self, x, weight, bias) if x.is_cpu else self._conv_forward(x, weight, bias)
+        if self.kernel_size == (1, 1) and self.padding_mode == "zeros":
+            return pointwise_conv(x, weight, bias, self.stride, self.padding, self.groups)
+        return self._conv_forward(x, weight, bias)
 
     def extra_repr(self) -> str:
         name = getattr(self.activation, "__name__", None)

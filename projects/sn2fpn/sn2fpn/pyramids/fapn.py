@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import ArgumentError, check_choice
 from ..layers import Conv2d, DeformConv2d, Upsampling, c2_xavier_fill, get_upsample
+from ..layers.cpu.pointwise import pointwise_conv
 from ..layers.norm import Norm
 from ..ranges import check_count
 from .base import Pyramid
@@ -126,7 +127,7 @@ class FeatureSelection(nn.Module):
         check_count("in_channels", in_channels)
         check_count("out_channels", out_channels)
         self.attention = nn.Conv2d(in_channels, in_channels, 1, bias=False) if attend else None
-        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.conv = Conv2d(in_channels, out_channels, 1, bias=False)
         for conv in self.children():
             c2_xavier_fill(conv)
 
@@ -172,7 +173,7 @@ class FeatureAlignment(nn.Module):
         """Warp the upsampled coarse map U onto the lateral map L; all are Tensor[N, W, h, w]."""
         # This computes conv1x1(cat(L, 2 U)) without making the concatenated map.
         of_lateral, of_coarse = self.mix.weight.chunk(2, dim=1)
-        guide = F.conv2d(lateral, of_lateral) + F.conv2d(coarse, 2 * of_coarse)
+        guide = pointwise_conv(lateral, of_lateral) + pointwise_conv(coarse, 2 * of_coarse)
         if self.mix.norm is not None:
             guide = self.mix.norm(guide)
         return F.relu_(self.deform(coarse, guide))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import argument_names, check_choice
 from ..layers import Conv2d, Upsampling, get_upsample
+from ..layers.cpu.pointwise import pointwise_conv
 from ..layers.norm import Norm
 from ..ranges import check_count, check_each
 from .base import Pyramid
@@ -248,6 +249,6 @@ class _Node(nn.Module):
 def _conv1x1(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
     """Compute the sum of 1x1 convolutions, given as (map, weight), as one convolution."""
     if len(parts) == 1:
-        return F.conv2d(*parts[0])
+        return pointwise_conv(*parts[0])
     maps, weights = zip(*parts)
-    return F.conv2d(torch.cat(maps, dim=1), torch.cat(weights, dim=1))
+    return pointwise_conv(torch.cat(maps, dim=1), torch.cat(weights, dim=1))

@@ -7,10 +7,12 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..atomic import atomic_write
 from ..errors import UserError
@@ -19,6 +21,7 @@ __all__ = ["plot_curves", "read_metrics"]
 
 logger = logging.getLogger(__name__)
 
+_FEW = 20  # points of a curve, each of which has a mark then
 _LARGEST = float(np.finfo(np.float32).max)  # training computes with 32 bits
 
 Series = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> iterations, values
@@ -99,7 +102,8 @@ def plot_curves(metrics_json: str | Path, out_png: str | Path) -> Path:
         axes.set_title(title)
         axes.set_xlabel("iteration")
         axes.set_ylabel(unit)
-        axes.set_xlim(0, 1.02 * max(last, 1))
+        axes.set_xlim(-0.02 * max(last, 1), 1.02 * max(last, 1))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         if len(curves) > 1:
             axes.legend(fontsize="small", loc="lower right" if draw is _scores else "best")
@@ -137,7 +141,7 @@ def _losses(axes: Axes, curves: Series) -> None:
         if name.startswith("val/"):  # these are averages over a data set and need no smoothing
             axes.plot(iterations, values, marker="o", markersize=4, label=name)
             continue
-        (line,) = axes.plot(iterations, smooth(values), linewidth=1.8, label=name)
+        (line,) = axes.plot(iterations, smooth(values), linewidth=1.8, label=name, **_marks(values))
         axes.plot(iterations, values, color=line.get_color(), alpha=0.25, linewidth=0.8)
     # A peak at the start must not determine the scale.
     values = np.concatenate([v for _, v in curves.values()])
@@ -152,5 +156,10 @@ def _scores(axes: Axes, curves: Series) -> None:
 
 def _rate(axes: Axes, curves: Series) -> None:
     for name, (iterations, values) in curves.items():
-        axes.plot(iterations, values, label=name)
+        axes.plot(iterations, values, label=name, **_marks(values))
     axes.set_ylim(bottom=0)
+
+
+def _marks(values: np.ndarray) -> dict[str, Any]:
+    """Return how to mark the points of a curve, without which a single one could not be seen."""
+    return {"marker": "o", "markersize": 4} if len(values) < _FEW else {}

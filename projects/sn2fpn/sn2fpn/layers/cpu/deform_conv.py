@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .pointwise import pointwise_conv
+
 __all__ = ["deform_conv2d_by_grid"]
 
 
@@ -42,7 +44,7 @@ def deform_conv2d_by_grid(
     if mask is not None:
         read = read * mask.reshape(n * groups, 1, -1, columns)
     read = read.reshape(n, -1, rows, columns)  # (N, C * taps, H', W')
-    return F.conv2d(read, weight.reshape(weight.shape[0], -1, 1, 1), bias)
+    return pointwise_conv(read, weight.reshape(weight.shape[0], -1, 1, 1), bias)
 
 
 def _centres(taps: int, pixels: int, stride: int, padding: int, size: int) -> Tensor:

@@ -1,27 +1,39 @@
-"""1x1 convolutions in oneDNN's kernels also with one thread.
+"""1x1 convolutions in oneDNN's kernels, also with one thread.
 
 With one thread, PyTorch computes 1x1 convolutions of less than 16 float32 maps as matrix products of the BLAS. On AMD
-processors oneDNN's kernels, which PyTorch takes with more threads, are twice as fast, forward and backward. `Conv2d`
-asks for them on a CPU by a dilation, which means nothing to a kernel of one pixel and which PyTorch leaves to oneDNN.
+processors oneDNN's kernels, which PyTorch takes with more threads, are twice as fast, forward and backward.
+`pointwise_conv` asks for them on a CPU by a dilation, which means nothing to a kernel of one pixel and which PyTorch
+leaves to oneDNN.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-__all__ = ["convolve"]
+__all__ = ["pointwise_conv"]
 
-
-def convolve(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return what a convolution with these weights makes of a map on a CPU (Tensor[N, C, H, W])."""
-    if conv.kernel_size == (1, 1) and conv.padding_mode == "zeros" and _for_onednn(x):
-        return F.conv2d(x, weight, bias, conv.stride, conv.padding, dilation=2, groups=conv.groups)
-    return conv._conv_forward(x, weight, bias)
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()
+_SMALL = 20480  # values of a single map up to which PyTorch takes kernels of its own in any case
 
 
-def _for_onednn(x: Tensor) -> bool:
-    """Return whether oneDNN can compute with a map, and its operators are not recorded, where the dilation puzzles."""
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return x.dtype == torch.float32 and torch.backends.mkldnn.is_available() and not recorded
+def pointwise_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, ...] = 1,
+    padding: int | tuple[int, ...] | str = 0,
+    groups: int = 1,
+) -> Tensor:
+    """Return `F.conv2d` of a map (Tensor[N, C, H, W]) with kernels of one pixel (Tensor[K, C / groups, 1, 1])."""
+    dilation = 2 if x.is_cpu and _for_onednn(x, groups) else 1
+    return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
+def _for_onednn(x: Tensor, groups: int) -> bool:
+    """Return whether PyTorch leaves dilated convolutions of a map to oneDNN, and does not record operators."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    large = len(x) > 1 or groups > 1 or x.numel() > _SMALL
+    return large and x.dtype == torch.float32 and _HAS_ONEDNN

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...ranges import check_count, check_odd
+from ..conv import Conv2d
 from .base import Doubling
 
 __all__ = ["CARAFE"]
@@ -54,7 +55,7 @@ class CARAFE(Doubling):
         check_count("compressed_channels", compressed_channels)
         check_odd("encoder_kernel", encoder_kernel)
         self.kernel = check_odd("kernel", kernel)
-        self.channel_compressor = nn.Conv2d(channels, compressed_channels, 1)
+        self.channel_compressor = Conv2d(channels, compressed_channels, 1)
         self.content_encoder = nn.Conv2d(
             compressed_channels, 4 * kernel**2, encoder_kernel, padding=encoder_kernel // 2
         )

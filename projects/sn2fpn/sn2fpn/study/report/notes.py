@@ -219,7 +219,7 @@ def features(study: StudyResults) -> list[str]:
     where = f" on {found['images']} images of {found['set']}" if {"images", "set"} <= found.keys() else ""
     return [
         f"The measures say where each level's feature maps respond before and after fusion{where}. "
-        "They are defined in docs/features.md."
+        "The page docs/features.md of the documentation defines them."
     ]
 
 
