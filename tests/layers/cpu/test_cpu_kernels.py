@@ -105,6 +105,19 @@ def test_roi_align_forward_and_backward(size: int, ratio: int, aligned: bool, la
         torch.testing.assert_close(found, right, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_roi_align_in_half_precision_is_float32_rounded_once(dtype: torch.dtype) -> None:
+    g = torch.Generator().manual_seed(2)
+    maps = [torch.randn(2, 5, 64 >> i, 80 >> i, generator=g).to(dtype).requires_grad_() for i in range(4)]
+    exact = [m.detach().float().requires_grad_() for m in maps]
+    rois, levels = random_rois(150), torch.randint(0, 4, (150,), generator=g)
+    pooled, expected = (roi_align_pyramid(m, rois, levels, STRIDES, 7) for m in (maps, exact))
+    assert pooled.dtype == dtype and torch.equal(pooled, expected.to(dtype))
+    grad = torch.randn(pooled.shape, generator=g).to(dtype)
+    found, right = torch.autograd.grad(pooled, maps, grad), torch.autograd.grad(expected, exact, grad.float())
+    assert all(torch.equal(a, b.to(dtype)) for a, b in zip(found, right))
+
+
 def test_roi_align_gradient_in_double_precision() -> None:
     maps = [torch.randn(2, 2, 6 >> i, 8 >> i, dtype=torch.float64, requires_grad=True) for i in range(2)]
     rois, levels = random_rois(6) / 10, torch.tensor([0, 1, 0, 1, 1, 0])

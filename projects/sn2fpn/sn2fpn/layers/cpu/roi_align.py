@@ -51,20 +51,20 @@ def roi_align_pyramid(
     dtype = features[0].dtype
     maps = [f.float() if f.dtype in (torch.float16, torch.bfloat16) else f for f in features]
     sampling = _Sampling(rois.detach().float(), levels, tuple(strides), output_size, sampling_ratio, aligned)
-    return _RoIAlign.apply(sampling, *maps).to(dtype)
+    return _RoIAlign.apply(sampling, dtype, *maps)
 
 
 class _RoIAlign(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, sampling, *maps):  # type: ignore[no-untyped-def]
-        ctx.sampling, ctx.shapes = sampling, [m.shape for m in maps]
+    def forward(ctx, sampling, dtype, *maps):  # type: ignore[no-untyped-def]
+        ctx.sampling, ctx.dtype, ctx.shapes = sampling, maps[0].dtype, [m.shape for m in maps]
         channels, size = maps[0].shape[1], sampling.size
-        out = maps[0].new_empty(len(sampling.rois), size * size, channels)
+        out = maps[0].new_empty(len(sampling.rois), size * size, channels, dtype=dtype)
         for level, x in enumerate(maps):
             vectors = x.permute(0, 2, 3, 1).reshape(-1, channels).contiguous()  # channels-last maps need no copy
             for which, pixel, weight in sampling.passes(level, *x.shape[2:]):
                 bins = F.embedding_bag(pixel, vectors, mode="sum", per_sample_weights=weight.to(x.dtype))
-                out[which] = bins.view(-1, size * size, channels)
+                out[which] = bins.view(-1, size * size, channels).to(dtype)
         return out.view(-1, size, size, channels).permute(0, 3, 1, 2)
 
     @staticmethod
@@ -73,9 +73,9 @@ class _RoIAlign(torch.autograd.Function):
         grad = grad.permute(0, 2, 3, 1).flatten(1, 2)  # (K, size * size, C), without a copy if channels-last
         grad_maps = []
         for level, (images, channels, height, width) in enumerate(ctx.shapes):
-            vectors = grad.new_zeros(images * height * width, channels)
+            vectors = grad.new_zeros(images * height * width, channels, dtype=ctx.dtype)
             for which, pixel, weight in ctx.sampling.passes(level, height, width):
-                bins = grad[which].reshape(-1, channels)
+                bins = grad[which].reshape(-1, channels).to(ctx.dtype)
                 # The transposed product has one bag per pixel, which holds the bins that read the pixel.
                 pixels, order = pixel.flatten().sort()
                 pixels, counts = torch.unique_consecutive(pixels, return_counts=True)
@@ -84,10 +84,10 @@ class _RoIAlign(torch.autograd.Function):
                     bins,
                     counts.cumsum(0) - counts,
                     mode="sum",
-                    per_sample_weights=weight.flatten()[order].to(grad.dtype),
+                    per_sample_weights=weight.flatten()[order].to(ctx.dtype),
                 )
             grad_maps.append(vectors.view(images, height, width, channels).permute(0, 3, 1, 2))
-        return None, *grad_maps
+        return None, None, *grad_maps
 
 
 @dataclass(frozen=True)
