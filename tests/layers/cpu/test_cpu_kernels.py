@@ -66,6 +66,8 @@ def test_pointwise_convolutions_never_take_the_kernels_of_dilated_ones(side: int
     torch.set_num_threads(1)
     x, weight = torch.randn(1, 16, side, side, dtype=dtype), torch.randn(8, 16, 1, 1, dtype=dtype)
     try:
+        assert torch.equal(pointwise_conv(x, weight), F.conv2d(x, weight))  # contiguous maps
+        x = x.contiguous(memory_format=torch.channels_last)
         with profile() as recorded:
             y = pointwise_conv(x, weight)
         torch.testing.assert_close(y, F.conv2d(x, weight), rtol=1e-5, atol=2e-6)

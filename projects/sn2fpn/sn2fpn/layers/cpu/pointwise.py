@@ -3,7 +3,8 @@
 With one thread, PyTorch computes 1x1 convolutions of less than 16 float32 maps as matrix products of the BLAS. On AMD
 processors oneDNN's kernels, which PyTorch takes with more threads, are twice as fast, forward and backward.
 `pointwise_conv` asks for them on a CPU by a dilation, which means nothing to a kernel of one pixel and which PyTorch
-leaves to oneDNN.
+leaves to oneDNN. Contiguous maps keep PyTorch's choice, so that norms which compute statistics, whose training has
+contiguous maps and amplifies every rounding, see the same numbers as in Detectron2.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ def pointwise_conv(
 
 def _for_onednn(x: Tensor, groups: int) -> bool:
     """Return whether PyTorch leaves dilated convolutions of a map to oneDNN, and does not record operators."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or not x.is_contiguous(memory_format=torch.channels_last)
+    ):
         return False
     large = len(x) > 1 or groups > 1 or x.numel() > _SMALL
     return large and x.dtype == torch.float32 and _HAS_ONEDNN
