@@ -105,6 +105,6 @@ def test_a_model_that_detects_nothing_is_not_said_to_have_drawings(
     titles: list[list[str]] = []
     monkeypatch.setattr(grid, "image_grid", lambda rows, given: titles.extend(given) or rows[0][0])
     path = draw_predictions(cfg, _Model(found=0), tmp_path / "out.png", images=2)
-    assert caplog.messages == [f"{path}: the model detects nothing in these 2 images, so they have no boxes"]
+    assert caplog.messages == [f"{path}: the model detects nothing in 2 images, so no boxes are drawn there"]
     nothing = "prediction, nothing detected"
     assert titles == [["2.png: ground truth, 1 box", nothing, "4.png: ground truth, 1 box", nothing]]

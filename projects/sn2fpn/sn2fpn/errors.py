@@ -135,7 +135,7 @@ def counted(count: int, one: str, several: str = "") -> str:
         >>> counted(1, "image"), counted(3, "image"), counted(2, "class has", "classes have")
         ('1 image', '3 images', '2 classes have')
     """
-    return f"{count} {one if count == 1 else several or one + 's'}"
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
 def counted_of(count: int, total: int, thing: str, verbs: str) -> str:

@@ -25,7 +25,7 @@ from ..atomic import atomic_write
 from ..command_line import CommandLineParser
 from ..config.yaml_limits import check_yaml
 from ..data import DatasetCatalog, read_image, register_custom
-from ..errors import UserError, nearby_files
+from ..errors import UserError, counted, nearby_files
 from ..program import run_program
 from ..visualization import image_grid, plot_analysis, save_png
 from .detections import DetectionEvaluator, ImageDetections
@@ -248,7 +248,7 @@ def _register_data_sets(config: Path) -> None:
 
 def _text(name: str, summary: dict[str, Any]) -> str:
     """Return the main numbers of an analysis in a few sentences."""
-    objects, detections = _count(summary["objects"], "object"), _count(summary["detections"], "detection")
+    objects, detections = counted(summary["objects"], "object"), counted(summary["detections"], "detection")
     if not summary["objects"]:
         return f"{name}: the data set has no objects, so there is no AP50 and no detection is right ({detections})."
     if not summary["detections"]:
@@ -260,10 +260,6 @@ def _text(name: str, summary: dict[str, Any]) -> str:
         f"error costs, and in brackets the number of errors: {lost}. The F1 score is best for detections that score "
         f"{summary['threshold']:.2f} or more."
     )
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 if __name__ == "__main__":

@@ -78,7 +78,8 @@ def _report(samples: list[Sample], path: str | Path, score_threshold: float, lim
     reached = [shown_detections(s.prediction, score_threshold).reach for s in samples]
     found = sum(len(s.prediction) for s in samples)
     if samples and not found:
-        logger.warning("%s: the model detects nothing in these %d images, so they have no boxes", path, len(samples))
+        images = counted(len(samples), "image")
+        logger.warning("%s: the model detects nothing in %s, so no boxes are drawn there", path, images)
     elif samples and not any(reached):
         logger.warning(
             "%s: 0 of %d detections in %d images reach %g, so the best few of each image are drawn in gray",

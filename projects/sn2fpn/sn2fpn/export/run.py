@@ -19,7 +19,7 @@ from ..config import get_cfg
 from ..data.augmentation import plan_transforms
 from ..engine.lazy import LazyRecipe
 from ..engine.recipe import CfgRecipe, Recipe
-from ..errors import UserError, argument_names, did_you_mean
+from ..errors import UserError, argument_names, counted, did_you_mean
 from ..modeling import StandardROIHeads
 from ..predict import Predictor
 from ..predict.inputs import IMAGE_SUFFIXES, Unreadable, read_picture
@@ -201,7 +201,9 @@ def _report(args: Any, path: Path, predictor: Predictor, evaluated: CfgRecipe | 
     ours, theirs = time_by_turns([lambda: detections_of(predictor.model, images[0]), lambda: exported(images[0])])
     engine = "onnxruntime" if args.format == "onnx" else "the file"
     size = "x".join(map(str, images[0].shape[1:]))
-    print(f"  time per image of {size} on {threads} CPU thread(s): model {ours:.3f} s, {engine} {theirs:.3f} s")
+    print(
+        f"  time per image of {size} on {counted(threads, 'CPU thread')}: model {ours:.3f} s, {engine} {theirs:.3f} s"
+    )
     if evaluated:
         before = score(predictor.model, evaluated)
         after = score(as_model(exported, images[0].dtype), evaluated)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...data import evenly_spread, load_coco_json, read_image
 from ...data.images import check_image_size
-from ...errors import UserError, argument_names, did_you_mean
+from ...errors import UserError, argument_names, counted, did_you_mean
 from ...predict.inputs import find_files, is_video
 from ...predict.loading import load_predictor
 from ...predict.names import free_names
@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
     for i, output in drawings.items():
         print(f"{files[i]} -> {output}")
     table = measures_table(results["variants"])
-    print(f"\nMeans over {len(records)} image{'s' * (len(records) != 1)}:\n\n{table}")
+    print(f"\nMeans over {counted(len(records), 'image')}:\n\n{table}")
     meanings = [f"{name}: {words}" for name, words in _MEANINGS.items() if name.split()[0] in table]
     print("", *meanings, _NO_SCORE, sep="\n")
     if not args.annotations:

@@ -11,11 +11,12 @@ from statistics import fmean
 import numpy as np
 from scipy import stats
 
+from ...errors import counted
 from ..measure.results import StudyResults
 from ..measure.statistics import ALPHA
 from ..spec.questions import Question
 from .comparison import Comparison, compare, difference
-from .content import number, plural
+from .content import number
 from .samples import TestSet
 
 __all__ = ["Answer", "answer_questions", "rank_correlation", "seeds_to_tell"]
@@ -95,7 +96,7 @@ def _what_would_tell(results: StudyResults, c: Comparison, against: str) -> list
     if not c.verdict.distinguishable and c.seeds.mean:
         needed[f"the measured {number(abs(c.seeds.mean), 2)} points"] = seeds_to_tell(abs(c.seeds.mean), spread)
     parts = [
-        f"{size} with {plural(n, 'seed') if n else f'more than {_MOST_SEEDS} seeds'}" for size, n in needed.items()
+        f"{size} with {counted(n, 'seed') if n else f'more than {_MOST_SEEDS} seeds'}" for size, n in needed.items()
     ]
     return [
         f"The difference varies by {number(spread, 2)} points (standard deviation) from seed to seed. With this "
@@ -141,7 +142,7 @@ def _about_measures(results: StudyResults, question: Question) -> Answer:
         means = {v: _mean(features[v], measure) for v in scores if v in features}
         pairs = [(value, scores[v]) for v, value in means.items() if value is not None]
         if len(pairs) < 3:
-            verdicts.append(f"The measure {measure} exists for {plural(len(pairs), 'variant')}, too few to tell.")
+            verdicts.append(f"The measure {measure} exists for {counted(len(pairs), 'variant')}, too few to tell.")
             continue
         rho, p = rank_correlation(pairs)
         goes = f"A higher {measure} goes with a {'higher' if rho > 0 else 'lower'} {label}."

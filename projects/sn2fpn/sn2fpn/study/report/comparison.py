@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...errors import UserError
+from ...errors import UserError, counted
 from ..measure.results import StudyResults
 from ..measure.statistics import (
     Bootstrap,
@@ -21,7 +21,7 @@ from ..measure.statistics import (
     paired_difference,
     resample,
 )
-from .content import number, plural
+from .content import number
 from .samples import TestSet
 
 __all__ = ["Comparison", "best_variant", "compare", "difference", "interval"]
@@ -44,7 +44,7 @@ class Comparison:
 
         For example "The 95 % interval is −0.5 … 2.1 over 3 seeds and 0.2 … 1.4 over resampled test images."
         """
-        parts = [f"{_range(self.seeds)} over {plural(self.seeds.n, 'seed')}"] if self.seeds.n > 1 else []
+        parts = [f"{_range(self.seeds)} over {counted(self.seeds.n, 'seed')}"] if self.seeds.n > 1 else []
         if math.isfinite(self.images.low):
             parts.append(f"{_range(self.images)} over resampled test images")
         return f"The 95 % interval is {' and '.join(parts)}." if parts else ""

@@ -14,22 +14,10 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from ...errors import counted
 from .style import inlined
 
-__all__ = [
-    "ABSENT",
-    "Entry",
-    "Picture",
-    "Plot",
-    "Section",
-    "Strip",
-    "Table",
-    "embed",
-    "joined",
-    "listed",
-    "number",
-    "plural",
-]
+__all__ = ["ABSENT", "Entry", "Picture", "Plot", "Section", "Strip", "Table", "embed", "joined", "listed", "number"]
 
 ABSENT = "–"
 _WIDEST_PX = 1600
@@ -48,15 +36,10 @@ def number(value: float | None, digits: int = 1, sign: str = "") -> str:
     return text.replace("-", "−")
 
 
-def plural(count: int, thing: str) -> str:
-    """Return for example "1 seed" or "3 seeds"."""
-    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
-
-
 def listed(names: Sequence[str], thing: str = "variant", most: int = 5) -> str:
     """Return names as in a sentence, for example "a, b and c", or their number if there are many."""
     if len(names) > most:
-        return plural(len(names), thing)
+        return counted(len(names), thing)
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 

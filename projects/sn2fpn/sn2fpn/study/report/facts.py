@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...errors import counted
 from ..archive import ENDING
 from ..measure.results import CellResult, StudyResults
 from ..spec.fingerprint import differences_by_seed
-from .content import ABSENT, joined, listed, plural
+from .content import ABSENT, joined, listed
 
 __all__ = ["Check", "Rerun", "cell_commands", "fingerprint_lines", "heading_facts", "rerun", "run_checks"]
 
@@ -50,7 +51,7 @@ def heading_facts(results: StudyResults) -> list[tuple[str, str]]:
         "machine": joined(cell.identity.get("host") for cell in finished),
         "versions": joined(_versions(cell) for cell in finished),
         "dates": " to ".join(dict.fromkeys(t[:16].replace("T", " ") for t in [*started[:1], *ended[-1:]])),
-        "cells": f"{len(finished)} of {plural(len(results.cells), 'cell')} finished",
+        "cells": f"{len(finished)} of {counted(len(results.cells), 'cell')} finished",
     }
     return [(label, text) for label, text in facts.items() if text not in ("", ABSENT)]
 

@@ -6,22 +6,23 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...errors import counted
 from ..measure.results import StudyResults
 from .comparison import Comparison, best_variant
-from .content import joined, listed, plural
+from .content import joined, listed
 from .samples import SCORE_THRESHOLD, SampleRow, TestSet
 
 
 def lead(study: StudyResults) -> str:
-    seeds, names = plural(len(study.study.seeds), "seed"), study.variants
-    named = listed(names)
-    which = f": {named}. Scores" if named.endswith(names[-1]) else ". They are listed under Results. Scores"
-    return f"This study trains {plural(len(names), 'variant')} in the same way with {seeds} each{which} are in percent."
+    trained, seeds = counted(len(study.variants), "variant"), counted(len(study.study.seeds), "seed")
+    named = listed(study.variants)
+    names = ". They are listed under Results." if named == trained else f": {named}."
+    return f"This study trains {trained} in the same way with {seeds} each{names} Scores are in percent."
 
 
 def absent(study: StudyResults) -> str:
     return (
-        f"{len(study.absent)} of {plural(len(study.cells), 'cell')} gave no result. All numbers below come from the "
+        f"{len(study.absent)} of {counted(len(study.cells), 'cell')} gave no result. All numbers below come from the "
         "finished cells. Differences are taken between seeds that both variants have finished."
     )
 
@@ -83,7 +84,7 @@ def comparisons(study: StudyResults, found: Sequence[Comparison]) -> list[str]:
             "Test images could not be resampled where the test set or the stored predictions are not on this machine."
         )
     if 1 < seeds < 5:
-        wide = f"The intervals over {plural(seeds, 'seed')} are wide"
+        wide = f"The intervals over {counted(seeds, 'seed')} are wide"
         notes.append(f"{wide}, so a variant may differ from the baseline although this cannot be told from noise.")
     return notes
 
@@ -140,9 +141,9 @@ def _speed(study: StudyResults) -> list[str]:
     speed = study.speed
     state = [
         speed.get("device"),
-        plural(speed["threads"], "thread") if speed.get("threads") else "",
+        counted(speed["threads"], "thread") if speed.get("threads") else "",
         f"images of {'×'.join(map(str, speed['image_size']))} pixels" if speed.get("image_size") else "",
-        f"{plural(speed['batch'], 'image')} per training step" if speed.get("batch") else "",
+        f"{counted(speed['batch'], 'image')} per training step" if speed.get("batch") else "",
         *(f"{speed[key]:,} {key}" for key in ("proposals", "detections", "rounds") if speed.get(key)),
     ]
     notes = [
