@@ -74,7 +74,7 @@ def test_an_export_and_its_use_without_this_package(
     assert command("--check", file) == 0
     said = capsys.readouterr().out
     assert "input image: uint8 (3, height, width)" in said and "output masks: float32 (detections, 28, 28)" in said
-    assert "detections as the model" in said and "on 1 CPU thread(s): model 0." in said and "MiB" in said
+    assert "detections as the model" in said and "on 1 CPU thread: model 0." in said and "MiB" in said
 
     cfg = small_config({"MODEL.WEIGHTS": str(weights)})
     expected = Predictor(cfg)(read_image(file, "BGR"))["instances"]

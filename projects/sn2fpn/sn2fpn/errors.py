@@ -151,7 +151,7 @@ def counted_of(count: int, total: int, thing: str, verbs: str) -> str:
         >>> counted_of(1, 6, "image", "is/are"), counted_of(2, 2, "class/classes", "has/have")
         ('1 of 6 images is', '2 of 2 classes have')
     """
-    return f"{count} of {counted(total, *thing.split('/'))} {verbs.split('/')[count != 1]}"
+    return f"{count:,} of {counted(total, *thing.split('/'))} {verbs.split('/')[count != 1]}"
 
 
 def did_you_mean(found: str, choices: Iterable[str], limit: int = 8, prefix: str = "") -> str:

@@ -127,7 +127,7 @@ def test_many_problems_are_one_short_warning(coco_set: Any, caplog: Any) -> None
     coco_set.content["annotations"] += bad
     assert boxes(load(coco_set)) == 6
     (record,) = [r for r in caplog.records if r.levelno == logging.WARNING]
-    assert "1000 problem" in record.getMessage() and len(record.getMessage().splitlines()) < 10
+    assert "1,000 problems" in record.getMessage() and len(record.getMessage().splitlines()) < 10
 
 
 def test_refused_files(coco_set: Any) -> None:

@@ -174,9 +174,9 @@ class Problems:
         lines = [": ".join([first, *(["; ".join(totals)] if totals else [])])]
         lines += [f"  {p}" for p in self._found[: self.SHOWN]]
         if (rest := len(self._found) - self.SHOWN) > 0:
-            lines.append(as_typed(f"  … and {rest} more (python -m sn2fpn.data.check lists all)"))
+            lines.append(as_typed(f"  … and {rest:,} more (python -m sn2fpn.data.check lists all)"))
         logger.warning("%s", "\n".join(lines))
 
 
 def _list_kinds(kinds: Counter[str]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    return ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
