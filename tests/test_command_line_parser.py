@@ -68,6 +68,23 @@ def test_commands_inside_of_a_command_line_answer_with_their_own_flags(capsys: p
     assert "program run: error: unknown flag --dryrun; did you mean '--dry-run'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["a.yaml", "b.yaml"], "program: error: unexpected argument 'b.yaml'\n"),
+        (["a.yaml", "SOLVER.MAX_ITER=10"], "unexpected argument 'SOLVER.MAX_ITER=10'. This command takes no config"),
+        (["a.yaml", "SOLVER.MAX_ITER", "10"], "unexpected argument 'SOLVER.MAX_ITER'. This command takes no config"),
+    ],
+)
+def test_arguments_too_many_are_refused(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = CommandLineParser(prog="program")
+    parser.add_argument("file")
+    with pytest.raises(SystemExit) as e:
+        parser.parse_args(argv)
+    assert e.value.code == 2
+    assert words in capsys.readouterr().err
+
+
 def test_positional_arguments_may_stand_between_flags(capsys: pytest.CaptureFixture[str]) -> None:
     parser = CommandLineParser(prog="program")
     parser.add_argument("names", nargs="*")

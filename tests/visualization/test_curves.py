@@ -37,7 +37,7 @@ def test_resumed_and_torn_logs(tmp_path: Path, caplog) -> None:
         "total_loss": [[0, 20, 40], [3.0, 2.25, 9.0]],
         "bbox/AP": [[20], [5.0]],
     }
-    assert "line(s) 4, 6" in caplog.text
+    assert "left out lines 4, 6" in caplog.text
 
 
 def test_values_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:

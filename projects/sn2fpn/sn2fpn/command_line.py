@@ -32,6 +32,7 @@ PROGRAMS = {
 """The programs behind the sub-commands of `sn2fpn`; one whose line begins with that of another comes before it."""
 
 _NUMBER = re.compile(r"-\d*\.?\d+(e[+-]?\d+)?", re.IGNORECASE)
+_KEY = re.compile(r"[A-Z]\w*(\.\w+)+(=.*)?", re.DOTALL)
 _CONFIG = "--config-file"
 _CONFIG_ENDINGS = (".yaml", ".yml", ".py")
 
@@ -74,6 +75,7 @@ class CommandLineParser(argparse.ArgumentParser):
         options = {"allow_abbrev": False, "prog": _started_as(), **options}
         texts = {key: as_typed(options[key]) for key in ("prog", "epilog", "description") if options.get(key)}
         super().__init__(**(options | texts))
+        self._intermixed = False
 
     def add_config_file(self, words: str, **options: Any) -> None:
         """Add the flag `--config-file`, before whose first value it may be left out.
@@ -88,13 +90,18 @@ class CommandLineParser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        """Parse arguments. An unknown flag ends the program with code 2."""
-        return self._parse(super().parse_known_args, args, namespace)
+        """Parse arguments. An unknown flag and an argument too many end the program with code 2."""
+        found, rest = self._parse(super().parse_known_args, args, namespace)
+        if rest and not self._intermixed:
+            no_keys = ". This command takes no configuration keys; --help tells what it takes"
+            self.error(f"unexpected argument {rest[0]!r}{no_keys * bool(_KEY.fullmatch(rest[0]))}")
+        return found, rest
 
     def parse_known_intermixed_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
         """Parse arguments whose positional ones may stand between flags."""
+        self._intermixed = True  # argparse calls `parse_known_args` without the positional ones first
         return self._parse(super().parse_known_intermixed_args, args, namespace)
 
     def _parse(

@@ -14,6 +14,7 @@ __all__ = ["add_features", "add_merge", "add_pack", "add_report", "add_run"]
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `study run`."""
+    parser.epilog = "The study file sets the configuration keys: SET those of all cells, and AXES those of variants."
     add, number = parser.add_argument, {"type": int, "default": 1, "metavar": "N"}
     study = "study file, e.g. studies/quick_shapes.yaml, or a name from `sn2fpn configs list`"
     add("study", metavar="FILE", help=study)

@@ -63,8 +63,9 @@ def read_metrics(path: str | Path) -> Series:
         )
     if broken:
         logger.warning(
-            '%s: line(s) %s are not JSON objects with an "iteration" and are left out',
+            '%s: expected one JSON object with an "iteration" per line and left out %s %s',
             path,
+            "line" if len(broken) == 1 else "lines",
             ", ".join(map(str, broken[:5])) + (" …" if len(broken) > 5 else ""),
         )
     curves = {}
