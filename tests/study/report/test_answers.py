@@ -24,6 +24,7 @@ QUESTIONS = [
     {"ASK": "Does SNI help?", "COMPARE": ["sni"]},
     {"ASK": "Is IHP worse than SNI?", "COMPARE": ["ihp"], "AGAINST": "sni"},
     {"ASK": "Does misalignment matter?", "MEASURES": ["coarse_share"]},
+    {"ASK": "Does agreement matter?", "MEASURES": ["agreement_inside", "agreement_outside"]},
 ]
 
 
@@ -40,7 +41,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_answers(study: Path) -> None:
     results = load_results(study)
-    helps, worse, measures = answer_questions(results, open_test_set(results))
+    helps, worse, measures, unmeasured = answer_questions(results, open_test_set(results))
     gain = np.mean(list(results.values("sni", "bbox/AP").values())) - np.mean(
         list(results.values("fpn", "bbox/AP").values())
     )
@@ -52,6 +53,9 @@ def test_answers(study: Path) -> None:
     assert (
         measures.short == "The study cannot tell whether coarse_share goes with AP."
         and "over 3 variants" in measures.details[0]
+    )
+    assert unmeasured.short == (
+        "Fewer than three variants with a score have agreement_inside and agreement_outside, which is too few to tell."
     )
     page, text = write_report(study), study / "report/report.md"
     assert "Where two variants differ most" in page.read_text() and (study / "report/figures/sni_and_fpn.jpg").is_file()

@@ -16,7 +16,7 @@ from ..measure.results import StudyResults
 from ..measure.statistics import ALPHA
 from ..spec.questions import Question
 from .comparison import Comparison, compare, difference
-from .content import number
+from .content import listed, number
 from .samples import TestSet
 
 __all__ = ["Answer", "answer_questions", "rank_correlation", "seeds_to_tell"]
@@ -137,12 +137,12 @@ def _about_measures(results: StudyResults, question: Question) -> Answer:
     scores = {
         v: fmean(found) for v in results.variants if (found := list(results.values(v, results.headline).values()))
     }
-    label, verdicts, details = results.label(results.headline), [], []
+    label, verdicts, details, unknown = results.label(results.headline), [], [], []
     for measure in question.measures:
         means = {v: _mean(features[v], measure) for v in scores if v in features}
         pairs = [(value, scores[v]) for v, value in means.items() if value is not None]
         if len(pairs) < 3:
-            verdicts.append(f"The measure {measure} exists for {counted(len(pairs), 'variant')}, too few to tell.")
+            unknown.append(measure)
             continue
         rho, p = rank_correlation(pairs)
         goes = f"A higher {measure} goes with a {'higher' if rho > 0 else 'lower'} {label}."
@@ -151,6 +151,9 @@ def _about_measures(results: StudyResults, question: Question) -> Answer:
             f"{measure}: the rank correlation with {label} over {len(pairs)} variants is {number(rho, 2, '+')} "
             f"(p = {p:.2g}, exact permutation test)."
         )
+    if unknown:
+        those = listed(unknown, "measure")
+        verdicts.append(f"Fewer than three variants with a score have {those}, which is too few to tell.")
     return Answer(question.text, " ".join(verdicts), details)
 
 

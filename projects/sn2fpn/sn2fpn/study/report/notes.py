@@ -27,6 +27,15 @@ def absent(study: StudyResults) -> str:
     )
 
 
+def absent_groups(study: StudyResults) -> list[tuple[str, str]]:
+    """Return (cells, why) of the cells without a result, where those with the same reason stand together."""
+    groups: dict[str, list[str]] = {}
+    for cell in study.absent:
+        why = f"{cell.status.state} — {cell.note}" if cell.note else str(cell.status.state)
+        groups.setdefault(why, []).append(cell.cell.name)
+    return [(joined(names), why) for why, names in groups.items()]
+
+
 def summary(study: StudyResults, found: Sequence[Comparison]) -> str:
     """Return the conclusion in a few sentences."""
     headline, baseline = study.label(study.headline), study.baseline

@@ -15,7 +15,6 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
-from ..measure.results import CellResult
 from .answers import Answer
 from .comparison import Comparison
 from .content import Section
@@ -34,7 +33,7 @@ class Report:
     name: str
     lead: str  # what was compared, as a sentence
     facts: list[tuple[str, str]]  # label and text
-    absent: list[CellResult]  # the cells without a result
+    absent: list[tuple[str, str]]  # cells without a result, and why they have none
     absent_note: str
     answers: list[Answer]  # to the study's questions
     summary: str  # the conclusion, as a sentence

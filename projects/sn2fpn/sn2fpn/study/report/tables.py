@@ -98,12 +98,15 @@ def class_differences(results: StudyResults) -> dict[str, dict[str, Interval]]:
     """Return {class: {variant: difference to the baseline}} of AP per class, {} if nothing can be compared.
 
     The task is that of the headline. "AP-<class>" is compared, or "AP50-<class>" if the headline is AP50 and the metric
-    has it.
+    has it. A single class is left out, because its AP is that of the results.
     """
+    metrics = _per_class_metrics(results)
+    if len(metrics) < 2:
+        return {}
     others = [name for name in results.variants if name != results.baseline]
     found = {
         class_name: {name: difference(results, name, results.baseline, metric) for name in others}
-        for class_name, metric in _per_class_metrics(results).items()
+        for class_name, metric in metrics.items()
     }
     known = {class_name: {name: d for name, d in row.items() if d.n} for class_name, row in found.items()}
     return {class_name: row for class_name, row in known.items() if row}

@@ -98,7 +98,7 @@ def _build(
         name=results.study.name,
         lead=notes.lead(results),
         facts=facts.heading_facts(results),
-        absent=results.absent,
+        absent=notes.absent_groups(results),
         absent_note=notes.absent(results),
         answers=answer_questions(results, test_set),
         summary=notes.summary(results, comparisons),

@@ -66,12 +66,11 @@ class Study:
         for metric in raw["METRICS"]:
             if not _METRIC.fullmatch(metric) or not metric.isprintable():
                 raise UserError(f"{path}: METRICS: expected task/metric, e.g. bbox/AP or segm/AP50, found {metric!r}")
-        tuned = {str(name): flatten(keys) for name, keys in raw["TUNED"].items()}
-        for name in tuned:
-            if name not in (names := [v.name for v in variants]):
-                raise UserError(f"{path}: TUNED: unknown variant {name!r}{did_you_mean(name, names)}")
-        baseline = choose_baseline(raw["BASELINE"], axes, variants, f"{path}: BASELINE")
         names = [variant.name for variant in variants]
+        tuned = {str(variant): flatten(keys) for variant, keys in raw["TUNED"].items()}
+        for unknown in (variant for variant in tuned if variant not in names):
+            raise UserError(f"{path}: TUNED: unknown variant {unknown!r}{did_you_mean(unknown, names)}")
+        baseline = choose_baseline(raw["BASELINE"], axes, variants, f"{path}: BASELINE")
         return cls(
             name=name,
             path=path,
