@@ -340,6 +340,15 @@ def test_maps_keep_the_layout_of_the_batch(backbone: str) -> None:
     assert {k: m.is_contiguous(memory_format=torch.channels_last) for k, m in maps.items()} == dict.fromkeys(maps, True)
 
 
+@pytest.mark.parametrize("pyramid", ["fpn", "ihp"])
+def test_only_training_in_float32_with_norms_that_compute_statistics_is_contiguous(pyramid: str) -> None:
+    detector = tiny({"MODEL.BACKBONE.NAME": f"build_sn2_{pyramid}_backbone", "MODEL.RESNETS.NORM": "BN"}).train()
+    for autocast in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            maps = detector.backbone(detector.preprocess_image(tiny_batch([])).tensor)
+        assert all(m.is_contiguous(memory_format=torch.channels_last) == autocast for m in maps.values())
+
+
 def test_backbone_is_public() -> None:
     backbone = build_backbone(tiny_cfg())
     assert backbone.size_divisibility == 32

@@ -150,10 +150,11 @@ class GeneralizedRCNN(nn.Module):
 
         Channels-last is faster on a CPU, and in half precision on a GPU.
         """
+        autocast = torch.is_autocast_enabled(self.pixel_mean.device.type)
         if self.pixel_mean.is_cpu:
-            fast = not (self.training and _has_statistics(self.backbone))
+            fast = autocast or not (self.training and _has_statistics(self.backbone))
         else:
-            fast = self.pixel_mean.is_cuda and torch.is_autocast_enabled("cuda")
+            fast = self.pixel_mean.is_cuda and autocast
         return torch.channels_last if fast else torch.contiguous_format
 
     def _target(self, x: dict[str, Any]) -> Instances:
@@ -189,8 +190,8 @@ def _has_statistics(module: nn.Module) -> bool:
     """Return whether norms in `module` compute statistics of their maps in training.
 
     Such norms amplify the rounding of the layers before them. In contiguous layout PyTorch's 3x3 convolutions round
-    less than in channels-last layout, and as Detectron2's, so that training follows Detectron2's. Frozen norms do not
-    amplify, and channels-last is faster.
+    less than in channels-last layout, and as Detectron2's, so that training in float32 follows Detectron2's. Frozen
+    norms do not amplify, under autocast the rounding to half precision is far larger, and channels-last is faster.
     """
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm | nn.GroupNorm) for m in module.modules())
 

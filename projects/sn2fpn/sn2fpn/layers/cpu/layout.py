@@ -2,7 +2,8 @@
 
 The detector converts its input images, and the mask head its input features, to channels-last on a CPU. All later maps
 inherit the layout; convolutions and RoIAlign are faster in it there (the mask head by a quarter). The exception is
-training with norms that compute statistics: the maps of the backbone stay contiguous then, see `GeneralizedRCNN`.
+training in float32 with norms that compute statistics: the maps of the backbone stay contiguous then, see
+`GeneralizedRCNN`.
 """
 
 from __future__ import annotations
