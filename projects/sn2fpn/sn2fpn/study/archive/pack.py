@@ -48,7 +48,8 @@ def pack(folder: Path, output: Path, exact: bool = False) -> Path:
 
     It holds the study file with its base configuration, and of each cell its identity, configuration, metrics, scores
     and detections. It also holds the annotations of the test sets, so that the report can be written from the archive
-    alone. Paths that lead into the study's folder become relative to it.
+    alone. Paths that lead into the study's folder become relative to it, and the base configuration is that of the
+    archive, so that the commands of the cells work where the archive was unpacked.
 
     Args:
         folder: the study's folder, which stays unchanged.
@@ -72,7 +73,7 @@ def pack(folder: Path, output: Path, exact: bool = False) -> Path:
         for name in sorted(names):
             if not annotations_file(stage, name).is_file():
                 save_test_set(name, stage)
-        _make_relative(stage, folder)
+        _make_relative(stage, folder, study.base)
         if not exact:
             for path in stage.glob(f"cells/*/*/{_DETECTIONS}"):
                 path.write_text(_rounded(path), encoding="utf-8")
@@ -112,12 +113,13 @@ def _stage_tuning(folder: Path, stage: Path) -> None:
         path.unlink()
 
 
-def _make_relative(stage: Path, folder: Path) -> None:
-    """Let texts that name files in the study's folder name them relative to it."""
+def _make_relative(stage: Path, folder: Path, base: Path) -> None:
+    """Let texts that name the base configuration or files in the study's folder name them relative to the archive."""
     for pattern in ("*.yaml", "config.yaml", "cell.json", "failure.txt"):
         for path in stage.rglob(pattern):
             text = path.read_text(encoding="utf-8")
-            path.write_text(text.replace(f"{folder.resolve()}/", ""), encoding="utf-8")
+            text = text.replace(str(base), _BASE).replace(f"{folder.resolve()}/", "")
+            path.write_text(text, encoding="utf-8")
 
 
 def _copy(source: Path, target: Path) -> None:
