@@ -16,6 +16,7 @@ from scipy import stats
 from sn2fpn.errors import UserError
 from sn2fpn.study.measure.results import load_results
 from sn2fpn.study.report.answers import answer_questions, rank_correlation, seeds_to_tell
+from sn2fpn.study.report.comparison import compare
 from sn2fpn.study.report.samples import open_test_set
 from sn2fpn.study.report.writing import write_report
 from sn2fpn.study.spec.study import Study
@@ -47,6 +48,8 @@ def test_answers(study: Path) -> None:
     )
     assert helps.short == f"The variant sni is better than fpn by {gain:.2f} AP."
     assert any(s.startswith("By object size: small +") for s in helps.details)
+    conclusions = {c.variant: c.verdict.text for c in compare(results, open_test_set(results))}
+    assert conclusions["sni"] in helps.details[0]  # with the same correction
     assert any("latency 1.04×" in s for s in helps.details)  # 0.052 s and 0.050 s
     assert worse.short == "The study cannot tell whether ihp is better or worse than sni."
     assert any("four of five studies would find a difference of 1 point with" in s for s in worse.details)

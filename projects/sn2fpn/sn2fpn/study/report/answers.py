@@ -56,7 +56,9 @@ def answer_questions(results: StudyResults, test_set: TestSet | None) -> list[An
 
 
 def _about_variants(results: StudyResults, test_set: TestSet | None, question: Question) -> Answer:
-    found = compare(results, test_set, question.against, question.compare)
+    # Differences to the baseline are corrected for all variants, so that answers and conclusions agree.
+    family = None if question.against == results.baseline else question.compare
+    found = [c for c in compare(results, test_set, question.against, family) if c.variant in question.compare]
     if not found:
         return Answer(question.text, "This has not been measured yet.", [])
     details = [sentence for c in found for sentence in _details(results, c, question.against)]

@@ -122,12 +122,14 @@ def tuning_plots(results: StudyResults, style: Looks) -> list[Plot]:
     tune, label = results.study.tune, results.label(results.headline)
     if len(tune) != 1 or not all(isinstance(v, (int, float)) and v > 0 for v in next(iter(tune.values()))):
         return []
-    (key,) = tune
+    ((key, tried),) = tune.items()
     figure, axes = new_figure(3.0, key, f"{label} (%)")
     for choice in results.tuning:
         points = sorted((float(name.partition("=")[2]), score) for name, score in choice.scores.items())
         draw_line(axes, *zip(*points), style[choice.variant], choice.variant)
     axes.set_xscale("log")
+    axes.set_xticks(sorted(tried), [f"{value:g}" for value in sorted(tried)])
+    axes.set_xticks([], minor=True)
     legend(figure, axes)
     return [Plot("tuning", f"{label} on the tuning data against {key}", to_svg(figure))]
 

@@ -1,0 +1,102 @@
+"""The results of studies in the documentation are those of the archives beside them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from sn2fpn.study.archive import ENDING
+from sn2fpn.study.archive.pack import opened
+from sn2fpn.study.measure.results import StudyResults, load_results
+from sn2fpn.study.report import charts
+from sn2fpn.study.report.comparison import difference, interval
+from sn2fpn.study.report.content import number
+from sn2fpn.study.report.style import looks
+from sn2fpn.study.report.writing import write_report
+
+ROOT = Path(__file__).parents[2]
+STUDIES = ROOT / "docs/studies"
+ARCHIVES = {path.name.removesuffix(ENDING): path for path in STUDIES.glob(f"*{ENDING}")}
+PAGES = ("README.md", "docs/studies/README.md")
+METRICS = {"AP": "bbox/AP", "AP50": "bbox/AP50", "AP small": "bbox/APs", "medium": "bbox/APm", "large": "bbox/APl"}
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, list[str]]:
+    """For each variant of the committed archives its row of the table."""
+    rows = {}
+    for archive in ARCHIVES.values():
+        with opened(archive) as folder:
+            study = load_results(folder)
+            rows |= {name: _row(study, name) for name in study.variants if study.of(name)}
+    return rows
+
+
+def _row(study: StudyResults, name: str) -> list[str]:
+    means = [interval(study, name, metric) for metric in METRICS.values()]
+    scores = [number(m.mean) + (f" ± {number((m.high - m.low) / 2)}" if m.n > 1 else "") for m in means]
+    gap = difference(study, name, study.baseline, study.headline)
+    limits = f" ({number(gap.low)} … {number(gap.high)})" if gap.n > 1 else ""
+    against = "" if name == study.baseline else f"{number(gap.mean, 1, '+')}{limits}"
+    costs = study.measured(name)
+    return [
+        str(len(study.of(name))),
+        *scores,
+        against,
+        number(costs["gflops"], 2),
+        f"{number(costs['latency_ms'], 0)} ms",
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_have_the_scores_of_the_archives(page: str, results: dict[str, list[str]]) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert f"| variant | seeds | {' | '.join(METRICS)} | AP − fpn (95 %) | GFLOPs | latency |" in text
+    rows = {
+        match[1]: [entry.strip().replace("**", "") for entry in match[2].split("|")]
+        for match in re.finditer(r"^\| `(\w+)` \|(.*)\|$", text, re.MULTILINE)
+        if match[1] in results
+    }
+    assert rows == results
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_reports_are_those_of_the_archives(name: str, tmp_path: Path) -> None:
+    write_report(ARCHIVES[name], tmp_path, pictures=False)
+    here = [json.loads((folder / "results.json").read_text()) for folder in (tmp_path, STUDIES / name)]
+    assert here[0] == here[1]
+    texts = [(folder / "report.md").read_text(encoding="utf-8") for folder in (tmp_path, STUDIES / name)]
+    ours, theirs = (text[: text.index("## Run it again")] for text in texts)
+    assert re.sub(r"\d", "", ours) == re.sub(r"\d", "", theirs)
+    for a, b in zip(_numbers(ours), _numbers(theirs), strict=True):
+        assert math.isclose(a, b, rel_tol=0.02, abs_tol=0.11)  # resampling may be rounded otherwise elsewhere
+    assert {file.name for file in (tmp_path / "figures").iterdir()} == {
+        file.name for file in (STUDIES / name / "figures").iterdir()
+    }
+
+
+def test_the_chart_of_tried_values_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(charts, "to_svg", lambda figure: drawn.append(figure) or "")
+    with opened(ARCHIVES["photos_main"]) as folder:
+        results = load_results(folder)
+        charts.tuning_plots(results, looks(results.variants, results.baseline))
+    (axes,) = drawn[0].axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["5e-05", "0.0001", "0.0002", "0.0004", "0.0008"]
+    assert not axes.get_xticklabels(minor=True)
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(found.replace(",", "")) for found in re.findall(r"\d[\d,]*(?:\.\d+)?", text)]
+
+
+def test_nothing_large_or_licensed_otherwise_is_committed() -> None:
+    """Photographs of COCO have licences of their own, and archives must stay small."""
+    assert sum(path.stat().st_size for path in STUDIES.rglob("*") if path.is_file()) < 20 * 2**20
+    assert not [path for path in STUDIES.rglob("*") if path.suffix in (".jpg", ".png")]
+    assert not [page for page in STUDIES.glob("*/report.html") if "image/jpeg" in page.read_text(encoding="utf-8")]
