@@ -158,11 +158,17 @@ def test_tuning_comes_first_and_decides(
     assert "Tuned settings" in page and "BASE_LR=0.02" in page and "end of the range" in page
 
 
-def test_only_some_cells(trained: list[str], write_study: WriteStudy, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_some_cells(
+    trained: list[str], write_study: WriteStudy, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+    monkeypatch.setattr(steps, "STEPS", {"costs": ("costs.json", lambda study, folder: measured.append(study.name))})
     path = write_study()
     assert command.main(_args(path, only=["sni/seed2", "f*/seed1"])) == 0
     assert trained == ["fpn/seed1", "sni/seed2"]
-    assert "2 cells are left to others" in capsys.readouterr().out
+    assert "2 cells are left to others" in capsys.readouterr().out and not measured
+    assert command.main(_args(path, only=["sni/seed2"], again=["costs"])) == 0
+    assert measured == ["tiny"] and len(trained) == 2  # the finished cells are measured without waiting for the others
     with pytest.raises(UserError, match=r"--only snni/seed2: .*did you mean 'sni/seed2'"):
         command.main(_args(path, only=["snni/seed2"]))
 

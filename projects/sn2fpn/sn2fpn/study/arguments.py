@@ -31,7 +31,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add("--retry-failed", action=argparse.BooleanOptionalAction, default=True, help=retry)
     trust = "run the Python files of IMPORTS also if they or the study file belong to somebody else"
     add("--trust", action="store_true", help=trust)
-    again = f"repeat these steps that follow the cells: {', '.join(STEP_NAMES)}"
+    again = f"repeat these steps that follow the cells, with those that have finished: {', '.join(STEP_NAMES)}"
     add("--again", nargs="+", default=[], choices=STEP_NAMES, metavar="STEP", help=again)
     executor = "train cells on this machine (default) or on a Slurm cluster"
     add("--executor", choices=("local", "slurm"), default="local", help=executor)

@@ -90,10 +90,10 @@ def _run(args: argparse.Namespace, study: Study, folder: Path) -> int:
     _print_fairness(study, folder)
     failed = _print_failures(folder, statuses)
     remaining = [cell.name for cell, s in statuses.items() if s.state not in (State.FINISHED, State.FAILED)]
-    if remaining:
+    if remaining and not args.again:
         print(
-            f"{len(remaining)} cells are left to others ({', '.join(remaining[:4])}…); "
-            "the measurements and the report follow when all cells are finished"
+            f"{len(remaining)} cells are left to others ({', '.join(remaining[:4])}…); the measurements and the report "
+            "follow when all cells are finished, or now with --again report"
         )
         return int(failed)
     if any(status.state is State.FINISHED for status in statuses.values()):

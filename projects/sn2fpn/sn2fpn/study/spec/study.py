@@ -68,8 +68,8 @@ class Study:
                 raise UserError(f"{path}: METRICS: expected task/metric, e.g. bbox/AP or segm/AP50, found {metric!r}")
         names = [variant.name for variant in variants]
         tuned = {str(variant): flatten(keys) for variant, keys in raw["TUNED"].items()}
-        for unknown in (variant for variant in tuned if variant not in names):
-            raise UserError(f"{path}: TUNED: unknown variant {unknown!r}{did_you_mean(unknown, names)}")
+        if unknown := [variant for variant in tuned if variant not in names]:
+            raise UserError(f"{path}: TUNED: unknown variant {unknown[0]!r}{did_you_mean(unknown[0], names)}")
         baseline = choose_baseline(raw["BASELINE"], axes, variants, f"{path}: BASELINE")
         return cls(
             name=name,
