@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sn2fpn.config import CfgNode, get_cfg
+from sn2fpn.study.spec.variants import Cell
 
 BASE = Path(__file__).parents[2] / "configs/quick/Base-Shapes.yaml"
 SMALL = {
@@ -41,14 +42,16 @@ class SmallStudy:
     variants: tuple[SmallVariant, ...] = tuple(
         SmallVariant(n, {"MODEL.BACKBONE.NAME": f"build_sn2_{n}_backbone"}) for n in ("fpn", "ihp")
     )
-    seeds: tuple[int, ...] = (3, 4)
     imports: tuple[Path, ...] = ()
 
     @property
     def baseline(self) -> SmallVariant:
         return self.variants[0]
 
-    def config(self, variant: SmallVariant, seed: int) -> CfgNode:
+    def first_cell(self, variant: SmallVariant) -> Cell:
+        return Cell(variant, 3)
+
+    def config(self, variant: SmallVariant, seed: int = 3) -> CfgNode:
         cfg = get_cfg()
         cfg.merge_from_file(str(BASE))
         keys = SMALL | self.keys | variant.overrides | {"SEED": seed}

@@ -117,26 +117,46 @@ def test_merge_joins_seeds(study: Path, tmp_path: Path) -> None:
     packed = pack(other, tmp_path / "two.study.zip", exact=True)
     assert main(["merge", str(study), str(packed), "--output", str(tmp_path / "both")]) == 0
     results = load_results(tmp_path / "both")
-    assert results.study.seeds == (1, 2, 3) and len(results.finished) == 6
+    assert results.study.all_seeds == [1, 2, 3] and len(results.finished) == 6
     assert results.values("sni", "bbox/AP") == load_results(study).values("sni", "bbox/AP") | load_results(
         other
     ).values("sni", "bbox/AP")
-    assert not list((tmp_path / "both").rglob("*.pth"))
+    weights = {path.parent.name for path in (tmp_path / "both").rglob("*.pth")}
+    assert weights == {"seed1", "seed2"}  # an archive, which brings seed 3, has none
+    assert {name for name in zipfile.ZipFile(packed).namelist() if name.endswith(".pth")} == set()
 
 
 def test_merge_joins_variants(study: Path, tmp_path: Path) -> None:
     test_set = load_results(study).finished[0].test_sets[0]
-    other = _fabricate(tmp_path / "two", {"fpn": 0.2, "ihp": 0.3}, test_set=test_set)
+    other = _fabricate(tmp_path / "two", {"fpn": 0.2, "ihp": 0.3}, test_set=test_set, seeds=(1,))
+    question = {"ASK": "Is IHP better than SNI?", "COMPARE": ["ihp"], "AGAINST": "sni", "MERGED_WITH": "one"}
+    axes = yaml.safe_load((other / "study.yaml").read_text())["AXES"]
+    axes["pyramid"]["ihp"]["MODEL.WEIGHTS"] = "trunk.pth"
+    _rewrite(other / "study.yaml", QUESTIONS=[question], AXES=axes)
+    config = other / "cells/ihp/seed1/config.yaml"
+    config.write_text(config.read_text().replace("WEIGHTS: ''", "WEIGHTS: trunk.pth"))
     for file in (other / "cells/fpn").glob("*/result.json"):
         file.write_text((study / file.relative_to(other)).read_text())
     both = merge([study, other], tmp_path / "both.study.zip")
     with opened(both) as folder:
         results = load_results(folder)
         assert results.variants == ["fpn", "sni", "ihp"] and results.baseline == "fpn"
-        assert {len(results.of(name)) for name in results.variants} == {2}
-        backbone = results.study.config(results.study.variants[2], 1).MODEL.BACKBONE.NAME
-        assert backbone == "build_sn2_ihp_backbone"
+        assert results.study.seeds == {"fpn": (1, 2), "sni": (1, 2), "ihp": (1,)}
+        assert not results.absent and [q.merged_with for q in results.study.questions] == [""]
+        cfg = results.study.config(results.study.variants[2])
+        assert (cfg.MODEL.BACKBONE.NAME, cfg.MODEL.WEIGHTS) == ("build_sn2_ihp_backbone", "trunk.pth")
+        assert not list(folder.rglob("*.pth"))
         assert set(results.costs) == {"fpn", "sni", "ihp"} and not results.speed
+
+
+def test_a_question_that_waited_for_a_merge_must_fit(study: Path, tmp_path: Path) -> None:
+    test_set = load_results(study).finished[0].test_sets[0]
+    other = _fabricate(tmp_path / "two", {"ihp": 0.3}, test_set=test_set)
+    question = {"ASK": "Is IHP better?", "COMPARE": ["ihp"], "AGAINST": "snii", "MERGED_WITH": "one"}
+    _rewrite(other / "study.yaml", QUESTIONS=[question])
+    with pytest.raises(UserError, match=r"QUESTIONS\[0\]: AGAINST: unknown name 'snii'; did you mean 'sni'"):
+        merge([study, other], tmp_path / "both")
+    assert not (tmp_path / "both").exists()
 
 
 def test_tuning_is_packed_and_merged(study: Path, tmp_path: Path) -> None:
@@ -156,6 +176,7 @@ def test_tuning_is_packed_and_merged(study: Path, tmp_path: Path) -> None:
     results = load_results(merge([untuned, archive], tmp_path / "both"))
     assert {choice.variant: choice.best for choice in results.tuning} == {"fpn": "BASE_LR=0.01", "sni": "BASE_LR=0.01"}
     assert results.study.tune_sets == ("photos1_tune",)
+    assert results.study.tuned == {"fpn": {}, "ihp": {}}  # these were not tuned, and never will be
 
 
 def _rewrite(path: Path, **changes: Any) -> None:

@@ -24,6 +24,7 @@ from sn2fpn.modeling import build_model
 from sn2fpn.study.arguments import add_features
 from sn2fpn.study.features.command import main, name_models
 from sn2fpn.study.features.examine import measure_study, write_results
+from sn2fpn.study.spec.variants import Cell
 
 CONFIGS = Path(__file__).parents[3] / "configs/quick"
 KEYS: list[Any] = ["MODEL.FPN.OUT_CHANNELS", 16, "MODEL.ROI_BOX_HEAD.FC_DIM", 16]
@@ -149,7 +150,6 @@ class FakeStudy:
 
     shapes: Path
     names: tuple[str, ...]
-    seeds: tuple[int, ...] = (7, 8)
 
     @property
     def variants(self) -> tuple[SimpleNamespace, ...]:
@@ -159,9 +159,12 @@ class FakeStudy:
     def baseline(self) -> SimpleNamespace:
         return self.variants[0]
 
-    def config(self, variant: SimpleNamespace, seed: int) -> CfgNode:
+    def first_cell(self, variant: SimpleNamespace) -> Cell:
+        return Cell(variant, 7)
+
+    def config(self, variant: SimpleNamespace) -> CfgNode:
         cfg = config(variant.name)
-        cfg.merge_from_list(["SEED", seed, "DATASETS.TEST", ["features_shapes"]])
+        cfg.merge_from_list(["SEED", 7, "DATASETS.TEST", ["features_shapes"]])
         cfg.DATASETS.CUSTOM = [
             {
                 "NAME": "features_shapes",
@@ -192,5 +195,5 @@ def test_a_study(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert set(results["variants"]["fpn"]["p2"]) >= measures
     assert [p.name for p in (folder / "study/features").iterdir()] == ["000001.png"]
     assert "ihp is left out" in caplog.text
-    with pytest.raises(UserError, match="no variant has trained weights of seed 7"):
+    with pytest.raises(UserError, match="no variant has trained weights of its first seed"):
         measure_study(FakeStudy(folder / "shapes", ("ihp",)), folder / "study")

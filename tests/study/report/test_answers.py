@@ -24,6 +24,8 @@ from sn2fpn.study.spec.study import Study
 QUESTIONS = [
     {"ASK": "Does SNI help?", "COMPARE": ["sni"]},
     {"ASK": "Is IHP worse than SNI?", "COMPARE": ["ihp"], "AGAINST": "sni"},
+    {"ASK": "Are both better?", "COMPARE": ["fpn", "ihp"], "AGAINST": "sni"},
+    {"ASK": "Is BiFPN better?", "COMPARE": ["sni"], "AGAINST": "bifpn", "MERGED_WITH": "peers"},
     {"ASK": "Does misalignment matter?", "MEASURES": ["coarse_share"]},
     {"ASK": "Does agreement matter?", "MEASURES": ["agreement_inside", "agreement_outside"]},
 ]
@@ -42,7 +44,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_answers(study: Path) -> None:
     results = load_results(study)
-    helps, worse, measures, unmeasured = answer_questions(results, open_test_set(results))
+    helps, worse, both, elsewhere, measures, unmeasured = answer_questions(results, open_test_set(results))
     gain = np.mean(list(results.values("sni", "bbox/AP").values())) - np.mean(
         list(results.values("fpn", "bbox/AP").values())
     )
@@ -52,6 +54,11 @@ def test_answers(study: Path) -> None:
     assert conclusions["sni"] in helps.details[0]  # with the same correction
     assert any("latency 1.04×" in s for s in helps.details)  # 0.052 s and 0.050 s
     assert worse.short == "The study cannot tell whether ihp is better or worse than sni."
+    assert both.short == (
+        f"The variant fpn is worse than sni by {gain:.2f} AP. "
+        "The study cannot tell whether ihp is better or worse than sni."
+    )
+    assert elsewhere.short.endswith("which can be answered after merging with peers.") and not elsewhere.details
     assert any("four of five studies would find a difference of 1 point with" in s for s in worse.details)
     assert (
         measures.short == "The study cannot tell whether coarse_share goes with AP."
@@ -98,6 +105,10 @@ def test_rank_correlation() -> None:
         ({"ASK": "Why?", "COMPARE": ["snii"]}, "COMPARE: unknown name 'snii'; did you mean 'sni'"),
         ({"ASK": "Why?", "COMPARE": ["fpn"]}, "'fpn' cannot be compared with itself"),
         ({"ASK": "Why?", "MEASURES": ["share"]}, "MEASURES: unknown name 'share'"),
+        (
+            {"ASK": "Why?", "MEASURES": ["coarse_share"], "MERGED_WITH": "x"},
+            "MERGED_WITH: only a question with COMPARE",
+        ),
         ({"ASK": 3, "COMPARE": ["sni"]}, "ASK: expected a text, found 3"),
         ({"ASKED": "Why?"}, "unknown key 'ASKED'; did you mean 'ASK'"),
     ],

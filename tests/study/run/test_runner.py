@@ -154,6 +154,8 @@ def test_tuning_comes_first_and_decides(
     assert list(results) == ["tiny_study_train"]
     command.main(_args(path))
     assert len(trained) == 7
+    command.main(_args(folder / "study.yaml", output=str(path.parent / "new")))
+    assert trained[7:] == ["fpn/seed1", "sni/seed1"]  # the study file has the values that were chosen
     page = write_report(folder).read_text()
     assert "Tuned settings" in page and "BASE_LR=0.02" in page and "end of the range" in page
 
@@ -263,14 +265,14 @@ def test_the_estimate_knows_pace_and_what_is_left(write_study: WriteStudy) -> No
 def test_the_table_shows_every_cell(write_study: WriteStudy) -> None:
     from rich.console import Console
 
-    study = Study.load(write_study())
+    study = Study.load(write_study(SEEDS={"fpn": [1, 2], "sni": [1]}))
     statuses = dict.fromkeys(study.cells, Status(State.WAITING))
     statuses[study.cells[1]] = Status(State.RUNNING, 3, 61.2, note="[pid] 7")
     progress = Progress(study, dict.fromkeys(study.cells, 6), 1)
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(progress._table(statuses, progress._summary(statuses)))
     text = console.export_text()
-    for words in ("seed 2", "sni", "running 3/6, 0:01:01 left ([pid] 7)", "waiting", "0 of 4 cells finished, 1 run"):
+    for words in ("seed 2", "sni", "running 3/6, 0:01:01 left ([pid] 7)", "waiting", "0 of 3 cells finished, 1 run"):
         assert words in text
 
 

@@ -37,6 +37,20 @@ def test_variants_are_the_product_of_the_axes(write_study: WriteStudy) -> None:
     assert Study.load(write_study(AXES={"trunk": {"esd1": _TRUNK["esd1"]}}, BASELINE=None)).variants[0].name == "esd1"
 
 
+def test_variants_may_have_seeds_of_their_own(write_study: WriteStudy, tmp_path: Path) -> None:
+    study = Study.load(
+        write_study(AXES={"pyramid": ["fpn", "sni", "ihp"]}, SEEDS={"sni": [3], "fpn": [1, 3], "ihp": [1]})
+    )
+    assert [c.name for c in study.cells] == ["fpn/seed1", "ihp/seed1", "fpn/seed3", "sni/seed3"]
+    assert [study.first_cell(v).seed for v in study.variants] == [1, 3, 1] and study.config(study.variants[1]).SEED == 3
+    study.save(tmp_path / "study.yaml")
+    assert replace(Study.load(tmp_path / "study.yaml"), path=study.path) == study
+    same = Study.load(write_study(SEEDS={"fpn": [2, 1], "sni": [2, 1]}))
+    assert same.seeds == Study.load(write_study(SEEDS=[2, 1])).seeds
+    same.save(tmp_path / "same.yaml")
+    assert yaml.safe_load((tmp_path / "same.yaml").read_text())["SEEDS"] == [2, 1]
+
+
 def test_the_resolved_study_is_the_study(write_study: WriteStudy, tmp_path: Path) -> None:
     study = Study.load(write_study(AXES={"pyramid": ["fpn", "sni"], "trunk": _TRUNK}, IMPORTS=["mine.py"]))
     study.save(tmp_path / "deep/er/study.yaml")
@@ -71,6 +85,11 @@ def test_a_cell_is_trained_with_the_configuration_that_was_checked(write_study: 
         ({"SEEDS": [1, 2, 1]}, ["SEEDS", "1 is named twice"]),
         ({"SEEDS": ["one"]}, ["SEEDS", "whole numbers", "one"]),
         ({"SEEDS": [-1]}, ["SEEDS", "-1"]),
+        ({"SEEDS": []}, ["SEEDS: expected one or more numbers", "[]"]),
+        ({"SEEDS": {"fpn": [1], "snii": [1]}}, ["SEEDS: unknown variant 'snii'", "did you mean 'sni'"]),
+        ({"SEEDS": {"fpn": [1]}}, ["SEEDS: expected seeds for every variant, found none for 'sni'"]),
+        ({"SEEDS": {"fpn": [1], "sni": 2}}, ["SEEDS.sni: expected one or more numbers", "found 2"]),
+        ({"SEEDS": {"fpn": [1], "sni": [2, 2]}}, ["SEEDS.sni: 2 is named twice"]),
         ({"ENGINE": "nativ"}, ["ENGINE", "did you mean 'native'"]),
         ({"METRICS": ["AP"]}, ["METRICS", "bbox/AP", "'AP'"]),
         ({"METRICS": ["segm/AP"]}, ["segm/AP", "MODEL.MASK_ON"]),
@@ -170,7 +189,7 @@ def test_the_studies_of_the_project_are_sound(path: Path, tmp_path: Path, capsys
     study = replace(study, variants=(known[0], known[-1]))
     _dry_run(study, study.cells)
     said = capsys.readouterr().out
-    cfg = study.config(known[0], study.seeds[0])
+    cfg = study.config(known[0])
     for word in ("GFLOPs", "iterations", str(cfg.SOLVER.MAX_ITER), f"{len(study.cells)} cells", known[-1].name):
         assert word in said
     assert Cell(known[0], 1).name == f"{known[0].name}/seed1"

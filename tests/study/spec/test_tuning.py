@@ -12,7 +12,7 @@ import pytest
 from sn2fpn.errors import UserError
 from sn2fpn.study.spec.check import check_study
 from sn2fpn.study.spec.study import Study
-from sn2fpn.study.spec.tuning import choose, tuning_study
+from sn2fpn.study.spec.tuning import choose, tuning_cells, tuning_study
 
 WriteStudy = Callable[..., Path]
 TUNE = {"TUNE": {"SOLVER.BASE_LR": [0.01, 0.02, 0.04]}, "TUNE_SETS": ["tiny_study_train"], "TUNE_SEED": 9}
@@ -35,12 +35,14 @@ def test_every_variant_tries_the_same_values_on_the_tuning_set_alone(write_study
 def test_the_best_value_of_each_variant_is_chosen(write_study: WriteStudy, tmp_path: Path) -> None:
     study = Study.load(write_study(**TUNE))
     scores = {"fpn-BASE_LR=0.01": 3.0, "fpn-BASE_LR=0.02": 5.0, "fpn-BASE_LR=0.04": 5.0, "sni-BASE_LR=0.01": 9.0}
+    scores["sni-BASE_LR=0.02"] = 8.0
     (fpn,) = choose(study, scores)  # sni has not been tried with all values
     assert (fpn.variant, fpn.best, fpn.keys, fpn.at_the_end) == ("fpn", "BASE_LR=0.02", {"SOLVER.BASE_LR": 0.02}, False)
     assert "5.00 with BASE_LR=0.02" in fpn.sentence and "end of the range" not in fpn.sentence
     fpn, sni = choose(study, scores, complete=False)
     assert sni.at_the_end and "a wider one may be better" in sni.sentence
     tuned = Study.load(write_study(**TUNE, TUNED={"fpn": fpn.keys}))
+    assert {cell.variant.axes["pyramid"] for cell in tuning_cells(tuned)} == {"sni"}  # the value for fpn is given
     rates = {v.name: tuned.config(v, 1).SOLVER.BASE_LR for v in tuned.variants}
     assert rates == {"fpn": 0.02, "sni": study.config(study.variants[1], 1).SOLVER.BASE_LR}
     tuned.save(tmp_path / "study.yaml")

@@ -16,7 +16,7 @@ from ...errors import ArgumentError, UserError, argument_names
 from ...predict.predictor import Predictor
 from ..files import write_json
 from ..folder import CellFolder
-from ..spec.study import Cell, Study, Variant
+from ..spec.study import Study, Variant
 from .maps import Measures, look, measure
 from .sheet import draw_views
 from .view import View, make_view
@@ -137,14 +137,13 @@ def measures_table(measures: Mapping[str, Mapping[str, Measures]]) -> str:
 def measure_study(study: Study, folder: str | Path, images: int = 64, drawn: int = 2) -> dict[str, Any]:
     """Measure each variant's feature maps and draw a few images; write features.json and features/*.png.
 
-       The weights are those of the first seed. The images are evenly spread over those of the baseline's test set that
-       have objects, and are the same for all variants. A variant without trained weights is left out with a warning; a
-       UserError says that no variant has any.
-    At most
-       `images` images are measured and `drawn` images are drawn. The content of features.json is returned.
+    The weights are those of each variant's first seed. The images are evenly spread over those of the baseline's test
+    set that have objects, and are the same for all variants. A variant without trained weights is left out with a
+    warning; a UserError says that no variant has any. At most `images` images are measured and `drawn` images are
+    drawn. The content of features.json is returned.
     """
-    folder, seed = Path(folder), study.seeds[0]
-    base = study.config(study.baseline, seed)
+    folder = Path(folder)
+    base = study.config(study.baseline)
     register_custom(base.DATASETS.CUSTOM)
     set_name = base.DATASETS.TEST[0]
     records = images_with_objects(get_dataset_dicts(set_name, where="DATASETS.TEST"), images)
@@ -152,16 +151,16 @@ def measure_study(study: Study, folder: str | Path, images: int = 64, drawn: int
         i: folder / "features" / f"{Path(records[i]['file_name']).stem}.png"
         for i in evenly_spread(range(len(records)), drawn)
     }
-    weights = [(variant, CellFolder(folder, Cell(variant, seed)).weights) for variant in study.variants]
+    weights = [(variant, CellFolder(folder, study.first_cell(variant)).weights) for variant in study.variants]
     for variant, file in weights:
         if not file.is_file():
             logger.warning("features: %s is left out because %s does not exist", variant.name, file)
     trained = [(variant, file) for variant, file in weights if file.is_file()]
     if not trained:
-        raise UserError(f"{folder}: no variant has trained weights of seed {seed}; run the study first")
+        raise UserError(f"{folder}: no variant has trained weights of its first seed; run the study first")
 
     def predictor(variant: Variant, file: Path) -> Predictor:
-        cfg = study.config(variant, seed)
+        cfg = study.config(variant)
         cfg.MODEL.WEIGHTS = str(file)
         return Predictor(cfg)
 

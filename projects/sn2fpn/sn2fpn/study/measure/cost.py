@@ -35,7 +35,7 @@ def costs_table(study: Study) -> list[dict[str, Any]]:
     """Return a row per variant, {column title: value}."""
     rows = []
     for variant, a in zip(study.variants, _analyses(study).values(), strict=True):
-        solver = study.config(variant, study.seeds[0]).SOLVER
+        solver = study.config(variant).SOLVER
         rows.append(
             {
                 "variant": variant.name,
@@ -66,7 +66,7 @@ def _analyses(study: Study) -> dict[str, Analysis]:
     out = {}
     for variant in study.variants:
         try:
-            out[variant.name] = _analysis(study.config(variant, study.seeds[0]))
+            out[variant.name] = _analysis(study.config(variant))
         except UserError as e:
             raise UserError(f"variant {variant.name!r}: {e}") from None
     return out

@@ -21,7 +21,7 @@ from ...engine import Trainer, import_files
 from ...errors import argument_names
 from ..files import write_json
 from ..folder import CellFolder
-from ..spec.study import Cell, Study, Variant
+from ..spec.study import Study, Variant
 from .cost import evaluation_size
 from .timing import Neighbours, resident_mib, take_turns
 from .workload import fill_weights, fix_work, make_images, model_inputs
@@ -58,7 +58,7 @@ def measure_speed(study: Study, folder: str | Path, rounds: int = 7) -> dict[str
         [per round …], "train_step_s": [per round …], "peak_memory_mib": {"inference", "training"}}}}`. Timings are not
         `reliable` when other processes left too few cores. The memory is None where its process died.
     """
-    base = study.config(study.baseline, study.seeds[0])
+    base = study.config(study.baseline)
     device, size = base.MODEL.DEVICE, evaluation_size(base)
     setups = {v.name: _Setup.of(study, v, Path(folder), device, size) for v in study.variants}
     with _without_determinism():
@@ -101,9 +101,9 @@ class _Setup(NamedTuple):
 
     @classmethod
     def of(cls, study: Study, variant: Variant, folder: Path, device: str, size: tuple[int, int]) -> _Setup:
-        cfg = study.config(variant, study.seeds[0])
+        cfg = study.config(variant)
         cfg.merge_from_list([item for pair in (_STILL | {"MODEL.DEVICE": device}).items() for item in pair])
-        weights = CellFolder(folder, Cell(variant, study.seeds[0])).weights
+        weights = CellFolder(folder, study.first_cell(variant)).weights
         return cls(cfg, weights if weights.is_file() else None, size)
 
 

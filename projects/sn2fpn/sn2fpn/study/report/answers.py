@@ -56,20 +56,30 @@ def answer_questions(results: StudyResults, test_set: TestSet | None) -> list[An
 
 
 def _about_variants(results: StudyResults, test_set: TestSet | None, question: Question) -> Answer:
+    if question.merged_with:
+        why = "This study does not have all variants of the question"
+        return Answer(question.text, f"{why}, which can be answered after merging with {question.merged_with}.", [])
     # Differences to the baseline are corrected for all variants, so that answers and conclusions agree.
     family = None if question.against == results.baseline else question.compare
     found = [c for c in compare(results, test_set, question.against, family) if c.variant in question.compare]
     if not found:
         return Answer(question.text, "This has not been measured yet.", [])
     details = [sentence for c in found for sentence in _details(results, c, question.against)]
-    return Answer(question.text, " ".join(_verdict(results, c, question.against) for c in found), details)
+    return Answer(question.text, _verdict(results, found, question.against), details)
 
 
-def _verdict(results: StudyResults, c: Comparison, against: str) -> str:
-    points = f"{number(abs(c.seeds.mean), 2)} {results.label(results.headline)}"
-    if not c.verdict.distinguishable:
-        return f"The study cannot tell whether {c.variant} is better or worse than {against}."
-    return f"The variant {c.variant} is {'better' if c.seeds.mean > 0 else 'worse'} than {against} by {points}."
+def _verdict(results: StudyResults, found: Sequence[Comparison], against: str) -> str:
+    """Return a sentence on each variant that differs from `against`, and one on all that cannot be told from it."""
+    sentences = [
+        f"The variant {c.variant} is {'better' if c.seeds.mean > 0 else 'worse'} than {against} by "
+        f"{number(abs(c.seeds.mean), 2)} {results.label(results.headline)}."
+        for c in found
+        if c.verdict.distinguishable
+    ]
+    if unclear := [c.variant for c in found if not c.verdict.distinguishable]:
+        verb = "is" if len(unclear) == 1 else "are"
+        sentences.append(f"The study cannot tell whether {listed(unclear)} {verb} better or worse than {against}.")
+    return " ".join(sentences)
 
 
 def _details(results: StudyResults, c: Comparison, against: str) -> list[str]:
@@ -139,7 +149,8 @@ def _about_measures(results: StudyResults, question: Question) -> Answer:
     scores = {
         v: fmean(found) for v in results.variants if (found := list(results.values(v, results.headline).values()))
     }
-    label, verdicts, details, unknown = results.label(results.headline), [], [], []
+    label, verdicts, details = results.label(results.headline), [], []
+    unclear, unknown = [], []  # measures
     for measure in question.measures:
         means = {v: _mean(features[v], measure) for v in scores if v in features}
         pairs = [(value, scores[v]) for v, value in means.items() if value is not None]
@@ -147,12 +158,17 @@ def _about_measures(results: StudyResults, question: Question) -> Answer:
             unknown.append(measure)
             continue
         rho, p = rank_correlation(pairs)
-        goes = f"A higher {measure} goes with a {'higher' if rho > 0 else 'lower'} {label}."
-        verdicts.append(goes if p < ALPHA else f"The study cannot tell whether {measure} goes with {label}.")
+        if p < ALPHA:
+            verdicts.append(f"A higher {measure} goes with a {'higher' if rho > 0 else 'lower'} {label}.")
+        else:
+            unclear.append(measure)
         details.append(
             f"{measure}: the rank correlation with {label} over {len(pairs)} variants is {number(rho, 2, '+')} "
             f"(p = {p:.2g}, exact permutation test)."
         )
+    if unclear:
+        go = "goes" if len(unclear) == 1 else "go"
+        verdicts.append(f"The study cannot tell whether {listed(unclear, 'measure')} {go} with {label}.")
     if unknown:
         those = listed(unknown, "measure")
         verdicts.append(f"Fewer than three variants with a score have {those}, which is too few to tell.")

@@ -44,7 +44,7 @@ def heading_facts(results: StudyResults) -> list[tuple[str, str]]:
         "base config": study.base.name,
         "settings for all": joined(f"{key} {value}" for key, value in study.settings.items()),
         "test sets": joined(name for cell in finished for name in cell.test_sets),
-        "seeds": joined(study.seeds),
+        "seeds": joined(study.all_seeds),
         "iterations": joined(f"{n:,}" for n in iterations if isinstance(n, int)),
         "engine": joined(cell.result.get("engine") for cell in finished),
         "commit": joined(cell.identity.get("commit") for cell in finished),

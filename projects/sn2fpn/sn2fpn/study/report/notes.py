@@ -14,9 +14,10 @@ from .samples import SCORE_THRESHOLD, SampleRow, TestSet
 
 
 def lead(study: StudyResults) -> str:
-    trained, seeds = counted(len(study.variants), "variant"), counted(len(study.study.seeds), "seed")
-    named = listed(study.variants)
+    trained, named = counted(len(study.variants), "variant"), listed(study.variants)
     names = ". They are listed under Results." if named == trained else f": {named}."
+    counts = sorted({len(seeds) for seeds in study.study.seeds.values()})
+    seeds = counted(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
     return f"This study trains {trained} in the same way with {seeds} each{names} Scores are in percent."
 
 
@@ -201,9 +202,11 @@ def samples(study: StudyResults, shown: Sequence[SampleRow], test_set: TestSet |
 def tuning(study: StudyResults) -> list[str]:
     """Return how the tuned settings were found, and which variants might need a wider range."""
     sets, seed = joined(study.study.tune_sets), study.study.tune_seed
+    same = len({tuple(choice.scores) for choice in study.tuning}) == 1
+    values = "for each of the same values" if same else "for each value that has a score in its row"
     notes = [
-        f"Every variant was trained once, with seed {seed}, for each of the same values, and scored on {sets}. Its "
-        "cells use the best value, which is bold. The test data took no part in the choice."
+        f"Every variant was trained once, with seed {seed}, {values}, and scored on {sets}. Its cells use the best "
+        "value, which is bold. The test data took no part in the choice."
     ]
     if settings := study.study.tune_set:
         changed = joined(f"{key} {value}" for key, value in settings.items())

@@ -28,7 +28,7 @@ def results_table(results: StudyResults) -> Table:
     best = {metric: best_variant(results, metric) for metric in results.metrics}
     rows = []
     for name in results.variants:
-        done, asked = len(results.of(name)), len(results.study.seeds)
+        done, asked = len(results.of(name)), len(results.study.seeds[name])
         row = [_name(name), Entry(str(done) if done == asked else f"{done} of {asked}", done)]
         for metric in results.metrics:
             row.append(_mean(interval(results, name, metric))._replace(bold=best[metric] == name))

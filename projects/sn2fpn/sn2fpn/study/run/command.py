@@ -19,7 +19,7 @@ from ..measure.cost import costs_table
 from ..spec.check import check_folders, check_study
 from ..spec.fingerprint import differences_by_seed
 from ..spec.study import Cell, Study
-from ..spec.tuning import TUNING_FOLDER, choose, tuning_study
+from ..spec.tuning import TUNING_FOLDER, choose, tuning_cells, tuning_study
 from .executor import Executor, Local, Slurm, minutes
 from .runner import Runner
 from .steps import StepsJob, run_steps
@@ -52,18 +52,20 @@ def main(args: argparse.Namespace) -> int:
 def _tune(args: argparse.Namespace, study: Study, folder: Path) -> tuple[Study, bool]:
     """Run the tuning study, and return the study with the values that were best, and whether a tuning cell failed.
 
-    Variants whose tuning cells have not all finished are left without values.
+    Variants that have values in TUNED keep them. Variants whose tuning cells have not all finished are left without.
     """
     from ..measure.results import tuning_scores  # imports statistics and drawings, which takes a while
 
+    if not (needed := tuning_cells(study)):
+        return study, False
     tuning, place = tuning_study(study), folder / TUNING_FOLDER
-    chosen = [cell for cell in tuning.cells if _is_wanted(cell, args.only)] or tuning.cells
+    chosen = [cell for cell in needed if _is_wanted(cell, args.only)] or needed
     statuses, _ = _train(args, tuning, place, chosen)
     failed = _print_failures(place, statuses)
-    choices = choose(study, tuning_scores(tuning, place))
+    choices = [c for c in choose(study, tuning_scores(tuning, place)) if c.variant not in study.tuned]
     for choice in choices:
         print(f"{choice.variant}: {choice.sentence}")
-    return replace(study, tuned={choice.variant: choice.keys for choice in choices}), failed
+    return replace(study, tuned=study.tuned | {choice.variant: choice.keys for choice in choices}), failed
 
 
 def _train(
@@ -76,7 +78,7 @@ def _train(
         remove_leftovers(place, DAY_S)
     study.save(folder / "study.yaml")
     executor = _executor(args, study, folder)
-    print(f"Study {study.name}: {len(study.variants)} variants x {len(study.seeds)} seeds in {folder}", flush=True)
+    print(f"Study {study.name}: {len(study.variants)} variants, {len(study.cells)} cells in {folder}", flush=True)
     runner = Runner(study, folder, executor, args.num_gpus)
     statuses = runner.run(cells, args.retry_failed)
     if runner.interrupted:
@@ -118,7 +120,7 @@ def _dry_run(study: Study, chosen: list[Cell]) -> None:
     rows = [row | {"cells": cells[row["variant"]]} for row in costs_table(study)]
     print(tabulate([row for row in rows if row["cells"]], headers="keys", floatfmt=".2f"))
     of = "" if len(chosen) == len(study.cells) else f" of {len(study.cells)}"
-    tuning = f" after {len(tuning_study(study).cells)} cells for tuning" if study.tune else ""
+    tuning = f" after {len(needed)} cells for tuning" if study.tune and (needed := tuning_cells(study)) else ""
     print(f"{len(chosen)}{of} cells{tuning}; nothing was trained")
 
 
@@ -144,7 +146,7 @@ def _name_strangers(study: Study, folder: Path) -> None:
 
 
 def _executor(args: argparse.Namespace, study: Study, folder: Path) -> Executor:
-    cfg = study.config(study.variants[0], study.seeds[0])
+    cfg = study.config(study.variants[0])
     gpus = args.num_gpus if cfg.MODEL.DEVICE.startswith("cuda") else 0
     if args.executor == "local":
         return Local(folder / "jobs", args.parallel, gpus, args.num_gpus)

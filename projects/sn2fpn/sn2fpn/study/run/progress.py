@@ -94,12 +94,13 @@ class Progress:
 
         table = Table(title=f"Study {self._study.name}", caption=summary)
         table.add_column("variant")
-        for seed in self._study.seeds:
+        for seed in self._study.all_seeds:
             table.add_column(f"seed {seed}")
         for variant in self._study.variants:
-            cells = [Cell(variant, seed) for seed in self._study.seeds]
-            texts = [(_STYLES[statuses[cell].state], self._words(cell, statuses[cell])) for cell in cells]
-            table.add_row(variant.name, *(f"[{style}]{escape(text)}[/]" for style, text in texts))
+            cells = [Cell(variant, seed) for seed in self._study.all_seeds]
+            known = [(cell, statuses[cell]) if cell in statuses else None for cell in cells]
+            texts = [f"[{_STYLES[at[1].state]}]{escape(self._words(*at))}[/]" if at else "" for at in known]
+            table.add_row(variant.name, *texts)
         return table
 
 

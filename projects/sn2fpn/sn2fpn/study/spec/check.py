@@ -38,7 +38,7 @@ def check_study(study: Study, folder: Path, num_gpus: int = 1) -> None:
 def _check_tuning(study: Study, folder: Path, num_gpus: int) -> None:
     """Check the variants that are trained for tuning, and that no test set takes part in the choice."""
     for variant in study.variants:
-        tested = set(study.config(variant, study.seeds[0]).DATASETS.TEST)
+        tested = set(study.config(variant).DATASETS.TEST)
         if shared := tested.intersection(study.tune_sets):
             raise UserError(
                 f"{study.path}: TUNE_SETS: {', '.join(sorted(shared))} is also in DATASETS.TEST; values that are "
@@ -51,7 +51,7 @@ def _check_tuning(study: Study, folder: Path, num_gpus: int) -> None:
 
 def _check_variant(study: Study, variant: Variant, folder: Path, num_gpus: int) -> None:
     where = f"{study.path}: variant {variant.name!r}"
-    cfg = study.config(variant, study.seeds[0])
+    cfg = study.config(variant)
     backbone, value = cfg.MODEL.BACKBONE.NAME, variant.axes.get("pyramid", "")
     if backbone not in backbone_names() and study.engine != "detectron2":
         from_axis = f"build_sn2_{value}_backbone" == backbone
@@ -62,7 +62,7 @@ def _check_variant(study: Study, variant: Variant, folder: Path, num_gpus: int) 
             raise UserError(
                 f"{study.path}: METRICS: {metric} needs masks, but MODEL.MASK_ON is False in variant {variant.name!r}"
             )
-    cell = Cell(variant, study.seeds[0])
+    cell = study.first_cell(variant)
     arguments = study.training_arguments(cell, CellFolder(folder, cell).path, num_gpus)
     try:
         prepare(default_argument_parser().parse_args(arguments))

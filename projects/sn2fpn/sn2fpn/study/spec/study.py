@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from ...shipped import find_file
 from ...trust import check_own
 from .questions import Question, read_questions
 from .syntax import flatten, nest, read_yaml
-from .variants import Axes, Cell, Variant, choose_baseline, expand, folder_name_problem, read_axis, select
+from .variants import Axes, Cell, Variant, choose_baseline, expand, folder_name_problem, read_axis, read_seeds, select
 
-__all__ = ["Cell", "Study", "Variant"]
+__all__ = ["Cell", "Study", "Variant", "seeds_entry"]
 
 _METRIC = re.compile(r"(bbox|segm)/\S+")
 
@@ -36,7 +36,7 @@ class Study:
     axes: Axes  # for every axis and value, the configuration keys that the value sets
     exclude: tuple[dict[str, str], ...]  # combinations of axis values that are left out
     variants: tuple[Variant, ...]  # the product of the axes without what `exclude` names
-    seeds: tuple[int, ...]  # every variant is trained once with each of these
+    seeds: dict[str, tuple[int, ...]]  # each variant, by name, is trained once with each of its seeds
     baseline: Variant  # the variant that the others are compared with
     metrics: tuple[str, ...]  # the report's columns, as "task/metric"; the first is the headline of the conclusions
     engine: str  # "native", "detectron2" or "auto"
@@ -79,7 +79,7 @@ class Study:
             axes=axes,
             exclude=exclude,
             variants=variants,
-            seeds=tuple(raw["SEEDS"]),
+            seeds=read_seeds(raw["SEEDS"], variants, f"{path}: SEEDS"),
             baseline=baseline,
             metrics=tuple(raw["METRICS"]),
             engine=raw["ENGINE"],
@@ -96,15 +96,25 @@ class Study:
     @property
     def cells(self) -> list[Cell]:
         """All cells, seed by seed, so that a study that is cut short has still compared all variants."""
-        return [Cell(variant, seed) for seed in self.seeds for variant in self.variants]
+        return [Cell(v, seed) for seed in self.all_seeds for v in self.variants if seed in self.seeds[v.name]]
+
+    @property
+    def all_seeds(self) -> list[int]:
+        """The seeds of all variants, each once and in the order of the file."""
+        return list(dict.fromkeys(seed for seeds in self.seeds.values() for seed in seeds))
+
+    def first_cell(self, variant: Variant) -> Cell:
+        """Return the cell of a variant's first seed, whose weights stand for the variant where one model is enough."""
+        return Cell(variant, self.seeds[variant.name][0])
 
     def overrides(self, variant: Variant, seed: int) -> dict[str, Any]:
         """Return every configuration key that a cell sets on top of BASE, except OUTPUT_DIR."""
         return self.settings | variant.overrides | self.tuned.get(variant.name, {}) | {"SEED": seed}
 
-    def config(self, variant: Variant, seed: int) -> CfgNode:
+    def config(self, variant: Variant, seed: int | None = None) -> CfgNode:
         """Return the configuration of a cell without its OUTPUT_DIR: BASE, then SET, the variant, TUNED and SEED.
 
+        Without a seed, the cell is that of the variant's first one.
         A UserError about an unknown key or a value of the wrong type says where in the study file it is.
         """
         cfg = get_cfg()
@@ -118,7 +128,7 @@ class Study:
                 cfg.merge_from_other_cfg(nest(keys))
             except UserError as e:
                 raise UserError(f"{self.path}: {where}: {e}") from None
-        cfg.SEED = seed
+        cfg.SEED = self.first_cell(variant).seed if seed is None else seed
         return cfg
 
     def training_arguments(self, cell: Cell, output: Path, num_gpus: int = 1) -> list[str]:
@@ -153,7 +163,7 @@ class Study:
             "SET": self.settings,
             "AXES": self.axes,
             "EXCLUDE": list(self.exclude),
-            "SEEDS": list(self.seeds),
+            "SEEDS": seeds_entry(self.seeds),
             "BASELINE": self.baseline.axes,
             "METRICS": list(self.metrics),
             "ENGINE": self.engine,
@@ -167,6 +177,13 @@ class Study:
         }
         with atomic_write(path) as file:
             yaml.safe_dump(content, file, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+
+
+def seeds_entry(seeds: Mapping[str, Sequence[int]]) -> list[int] | dict[str, list[int]]:
+    """Return the entry SEEDS of a study file: one list where all variants have the same seeds."""
+    lists = {name: list(of_variant) for name, of_variant in seeds.items()}
+    first = next(iter(lists.values()))
+    return first if all(other == first for other in lists.values()) else lists
 
 
 def _normal(path: Path) -> Path:

@@ -66,6 +66,8 @@ def _value(value: Any, key: str, path: Path) -> Any:
         if default is ...:
             raise UserError(f"{path}: {key} is missing")
         return default
+    if key == "SEEDS" and type(value) is dict:
+        return value
     if type(value) is not kind or (items and any(type(item) is not items for item in value)):
         of = f" of {_WORDS[items]}" if items else ""
         raise UserError(f"{path}: {key}: expected {_WORDS[kind]}{of}, found {value!r}")
@@ -73,12 +75,9 @@ def _value(value: Any, key: str, path: Path) -> Any:
 
 
 def _check_values(values: dict[str, Any], path: Path) -> None:
-    if not values["SEEDS"] or min(values["SEEDS"]) < 0:
-        raise UserError(f"{path}: SEEDS: expected one or more numbers, 0 or greater, found {values['SEEDS']}")
-    for key in ("SEEDS", "METRICS"):
-        for item in values[key]:
-            if values[key].count(item) > 1:
-                raise UserError(f"{path}: {key}: {item!r} is named twice")
+    for metric in values["METRICS"]:
+        if values["METRICS"].count(metric) > 1:
+            raise UserError(f"{path}: METRICS: {metric!r} is named twice")
     if not values["METRICS"]:
         raise UserError(f"{path}: METRICS: expected at least one metric, e.g. bbox/AP")
     _check_tuning(values, path)

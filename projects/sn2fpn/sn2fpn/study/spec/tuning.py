@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ...errors import UserError
-from .study import Study
+from .study import Cell, Study
 from .variants import choose_baseline, expand
 
-__all__ = ["AXIS", "TUNING_FOLDER", "Choice", "choose", "tuning_study"]
+__all__ = ["AXIS", "TUNING_FOLDER", "Choice", "choose", "tuning_cells", "tuning_study"]
 
 AXIS = "tuned"
 """The axis of a tuning study whose values are the combinations of the values of TUNE."""
@@ -74,7 +74,7 @@ def tuning_study(study: Study) -> Study:
         settings=study.settings | {"DATASETS.TEST": list(study.tune_sets)},
         axes=axes,
         variants=variants,
-        seeds=(study.tune_seed,),
+        seeds={variant.name: (study.tune_seed,) for variant in variants},
         baseline=first,
         questions=(),
         tune={},
@@ -82,6 +82,12 @@ def tuning_study(study: Study) -> Study:
         tune_set={},
         tuned={},
     )
+
+
+def tuning_cells(study: Study) -> list[Cell]:
+    """Return the cells of the tuning study that the choice needs: those of the variants that TUNED does not name."""
+    decided = [variant.axes for variant in study.variants if variant.name in study.tuned]
+    return [c for c in tuning_study(study).cells if not any(axes.items() <= c.variant.axes.items() for axes in decided)]
 
 
 def _combinations(study: Study) -> list[dict[str, Any]]:
@@ -108,14 +114,15 @@ def choose(study: Study, scores: Mapping[str, float], complete: bool = True) -> 
         known = {value: scores[name] for value, name in tried.items() if name in scores}
         if known and (len(known) == len(tried) or not complete):
             best = max(known, key=known.__getitem__)
-            choices.append(Choice(variant.name, known, best, values[best], _at_the_end(study, values[best])))
+            at_the_end = _at_the_end(values[best], [values[value] for value in known])
+            choices.append(Choice(variant.name, known, best, values[best], at_the_end))
     return choices
 
 
-def _at_the_end(study: Study, keys: Mapping[str, Any]) -> bool:
+def _at_the_end(best: Mapping[str, Any], combinations: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether a value is the smallest or the largest of at least two numbers that were tried."""
-    for key, value in keys.items():
-        tried = study.tune[key]
+    for key, value in best.items():
+        tried = list(dict.fromkeys(keys[key] for keys in combinations))
         numbers = [v for v in tried if isinstance(v, (int, float)) and not isinstance(v, bool)]
         if len(numbers) == len(tried) > 1 and value in (min(numbers), max(numbers)):
             return True

@@ -12,7 +12,17 @@ from typing import Any
 from ...errors import UserError, did_you_mean
 from .syntax import flatten
 
-__all__ = ["Axes", "Cell", "Variant", "choose_baseline", "expand", "folder_name_problem", "read_axis", "select"]
+__all__ = [
+    "Axes",
+    "Cell",
+    "Variant",
+    "choose_baseline",
+    "expand",
+    "folder_name_problem",
+    "read_axis",
+    "read_seeds",
+    "select",
+]
 
 Axes = dict[str, dict[str, dict[str, Any]]]
 """axis -> value -> {config key: value}"""
@@ -63,6 +73,33 @@ def read_axis(axis: str, values: Any, where: str) -> dict[str, dict[str, Any]]:
             raise UserError(f"{where}.{value}: expected {{config key: value}}, found {keys!r}")
         out[str(value)] = flatten(keys or {})
     return out
+
+
+def read_seeds(value: Any, variants: Sequence[Variant], where: str) -> dict[str, tuple[int, ...]]:
+    """Return the seeds of each variant by its name, from one list for all variants or from {variant: list}.
+
+    A UserError about them begins with `where`.
+    """
+    names = [variant.name for variant in variants]
+    if not isinstance(value, Mapping):
+        return dict.fromkeys(names, _checked_seeds(value, where))
+    given = {str(name): seeds for name, seeds in value.items()}
+    for name in given:
+        if name not in names:
+            raise UserError(f"{where}: unknown variant {name!r}{did_you_mean(name, names)}")
+    for name in names:
+        if name not in given:
+            raise UserError(f"{where}: expected seeds for every variant, found none for {name!r}")
+    return {name: _checked_seeds(given[name], f"{where}.{name}") for name in names}
+
+
+def _checked_seeds(seeds: Any, where: str) -> tuple[int, ...]:
+    if not isinstance(seeds, list) or not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
+        raise UserError(f"{where}: expected one or more numbers, 0 or greater, found {seeds!r}")
+    for seed in seeds:
+        if seeds.count(seed) > 1:
+            raise UserError(f"{where}: {seed!r} is named twice")
+    return tuple(seeds)
 
 
 def select(entry: Mapping[Any, Any], axes: Axes, where: str) -> dict[str, str]:

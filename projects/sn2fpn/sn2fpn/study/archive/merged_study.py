@@ -1,0 +1,144 @@
+"""The study file of merged studies: the variants, seeds, questions and tuned values of all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...config import CfgNode, get_cfg
+from ...errors import UserError
+from ..folder import CellFolder
+from ..spec.study import Study, seeds_entry
+from ..spec.syntax import flatten, nest
+
+__all__ = ["LOCAL_KEYS", "Source", "write_study"]
+
+LOCAL_KEYS = ("MODEL.WEIGHTS", "MODEL.DEVICE", "DATASETS.CUSTOM", "DATALOADER.NUM_WORKERS", "OUTPUT_DIR")
+"""Keys that may differ between machines; what the weights and the data are is compared by their fingerprints."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A study that is merged."""
+
+    name: Path  # as the user named it
+    folder: Path
+    study: Study
+
+    def common(self) -> dict[str, Any]:
+        """Return the whole configuration that all cells share, by dotted keys."""
+        cfg = get_cfg()
+        cfg.merge_from_file(str(self.study.base))
+        cfg.merge_from_other_cfg(CfgNode(nest(self.study.settings)))
+        return flatten(cfg)
+
+    def places(self) -> list[CellFolder]:
+        return [CellFolder(self.folder, cell) for cell in self.study.cells]
+
+
+def write_study(sources: Sequence[Source], folder: Path, name: str) -> None:
+    """Write the merged study file and its base configuration, which holds the settings of the first study."""
+    first = sources[0].study
+    base = get_cfg()
+    base.merge_from_file(str(first.base))
+    base.merge_from_other_cfg(CfgNode(nest(first.settings)))
+    (folder / "base.yaml").write_text(base.dump(), encoding="utf-8")
+    same = all(source.study.axes == first.axes and source.study.exclude == first.exclude for source in sources)
+    variants = _variants(sources)
+    tuned = [source.study for source in sources if source.study.tune]
+    content = {
+        "NAME": name,
+        "BASE": "base.yaml",
+        "AXES": first.axes if same else {"variant": variants},
+        "EXCLUDE": list(first.exclude) if same else [],
+        "SEEDS": seeds_entry(_joined_seeds(sources)),
+        "BASELINE": first.baseline.axes if same else {"variant": first.baseline.name},
+        "METRICS": list(first.metrics),
+        "ENGINE": first.engine,
+        "QUESTIONS": _questions(sources),
+        "TUNE": _joined_values(tuned),
+        "TUNE_SETS": list(dict.fromkeys(name for study in tuned for name in study.tune_sets)),
+        "TUNE_SEED": tuned[0].tune_seed if tuned else first.tune_seed,
+        "TUNE_SET": _tuning_settings(tuned),
+        "TUNED": _joined_choices(sources) if tuned else {},
+        "IMPORTS": sorted({file.name for source in sources for file in source.study.imports}),
+    }
+    with (folder / "study.yaml").open("w", encoding="utf-8") as file:
+        yaml.safe_dump(content, file, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+    Study.load(folder / "study.yaml")  # refuses questions about variants that no study has
+
+
+def _questions(sources: Sequence[Source]) -> list[dict[str, Any]]:
+    """Return the questions of all studies, each once; those that waited for one of these studies wait no longer."""
+    merged = {source.study.name for source in sources}
+    asked = {question.text: question for source in sources for question in source.study.questions}
+    return [
+        (replace(question, merged_with="") if question.merged_with in merged else question).entry()
+        for question in asked.values()
+    ]
+
+
+def _joined_seeds(sources: Sequence[Source]) -> dict[str, list[int]]:
+    """Return the seeds of each variant in all studies."""
+    joined: dict[str, set[int]] = {}
+    for source in sources:
+        for variant, seeds in source.study.seeds.items():
+            joined.setdefault(variant, set()).update(seeds)
+    return {variant: sorted(seeds) for variant, seeds in joined.items()}
+
+
+def _joined_values(tuned: Sequence[Study]) -> dict[str, list[Any]]:
+    """Return all values that were tried for each key, numbers in their order."""
+    joined: dict[str, list[Any]] = {}
+    for study in tuned:
+        for key, values in study.tune.items():
+            joined[key] = list(dict.fromkeys([*joined.get(key, []), *values]))
+    return {key: sorted(v) if all(isinstance(x, (int, float)) for x in v) else v for key, v in joined.items()}
+
+
+def _tuning_settings(tuned: Sequence[Study]) -> dict[str, Any]:
+    """Return TUNE_SET of the studies that tune; a UserError says that it is not the same in all of them."""
+    first = tuned[0].tune_set if tuned else {}
+    for study in tuned:
+        if study.tune_set != first:
+            raise UserError(f"{study.path}: TUNE_SET is {study.tune_set}, and {first} in {tuned[0].path}")
+    return first
+
+
+def _joined_choices(sources: Sequence[Source]) -> dict[str, Any]:
+    """Return the tuned values of all studies; a UserError names a variant for which they differ.
+
+    The variants of a study without TUNE have no values, so that running the merged study does not tune them.
+    """
+    joined: dict[str, Any] = {}
+    for source in sources:
+        untuned = {} if source.study.tune else {variant.name: {} for variant in source.study.variants}
+        for variant, keys in (untuned | source.study.tuned).items():
+            if joined.setdefault(variant, keys) != keys:
+                raise UserError(f"TUNED.{variant} is {keys} in {source.name} and {joined[variant]} in another study")
+    return joined
+
+
+def _variants(sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
+    """Return what each variant of all studies changes in the settings of the first study, by the variants' names.
+
+    Of the keys that may differ between machines, those that a variant's axes set are kept. A UserError names a variant
+    whose other settings differ between studies.
+    """
+    common = sources[0].common()
+    found: dict[str, tuple[dict[str, Any], Path]] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    for source in sources:
+        for variant in source.study.variants:
+            values = flatten(source.study.config(variant, common["SEED"]))
+            keys = {k: v for k, v in values.items() if k not in LOCAL_KEYS and v != common.get(k)}
+            known, where = found.setdefault(variant.name, (keys, source.name))
+            if known != keys:
+                raise UserError(f"the variant {variant.name!r} has other settings in {where} than in {source.name}")
+            local = {k: values[k] for k in LOCAL_KEYS if k in variant.overrides}
+            settings.setdefault(variant.name, keys | local)
+    return settings
