@@ -195,5 +195,9 @@ def test_a_study(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert set(results["variants"]["fpn"]["p2"]) >= measures
     assert [p.name for p in (folder / "study/features").iterdir()] == ["000001.png"]
     assert "ihp is left out" in caplog.text
+    path = folder / "study/features.json"
+    path.write_text(json.dumps(results | {"variants": {"ihp": {"p2": {"coarse_share": 0.0}}, "x": {}}}))
+    again = measure_study(study, folder / "study", images=2, drawn=1)["variants"]  # as after merging with an archive
+    assert list(again) == ["fpn", "sni", "ihp"] and again["ihp"] == {"p2": {"coarse_share": 0.0}}
     with pytest.raises(UserError, match="no variant has trained weights of its first seed"):
         measure_study(FakeStudy(folder / "shapes", ("ihp",)), folder / "study")

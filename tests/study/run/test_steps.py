@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from fabricated_study import fabricate
 
+from sn2fpn.study.files import read_json, write_json
 from sn2fpn.study.folder import CellFolder
 from sn2fpn.study.run.steps import STEPS, run_steps
 from sn2fpn.study.spec.study import Study
@@ -27,3 +28,21 @@ def test_a_step_is_repeated_when_a_cell_is_newer(
     CellFolder(folder, study.cells[0]).result_file.touch()
     assert run_steps(study, folder) == []
     assert report.stat().st_mtime_ns > written
+
+
+def test_a_step_is_repeated_when_a_variant_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of merged studies need not have all variants. Feature maps can only be measured with weights."""
+    folder = fabricate(tmp_path / "pair", {"fpn": 0.1, "sni": 0.1}, seeds=(1,))
+    study = Study.load(folder / "study.yaml")
+    done: list[str] = []
+    names = ("costs", "speed", "features")
+    fakes = {name: (f"{name}.json", lambda *_, name=name: done.append(name)) for name in names}
+    monkeypatch.setattr("sn2fpn.study.run.steps.STEPS", fakes)
+    costs, speed = (read_json(folder / f"{name}.json") for name in names[:2])
+    for name, content in zip(names, (costs, speed, {"variants": {}})):
+        write_json(folder / f"{name}.json", content)
+    assert run_steps(study, folder) == [] and not done
+    CellFolder(folder, study.cells[1]).weights.touch()
+    write_json(folder / "costs.json", {"fpn": costs["fpn"]})
+    (folder / "speed.json").write_text("{")
+    assert run_steps(study, folder) == [] and done == list(names)

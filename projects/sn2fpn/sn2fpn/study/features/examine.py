@@ -14,7 +14,7 @@ from tabulate import tabulate
 from ...data import DatasetMapper, evenly_spread, get_dataset_dicts, images_with_objects, register_custom
 from ...errors import ArgumentError, UserError, argument_names
 from ...predict.predictor import Predictor
-from ..files import write_json
+from ..files import read_json, write_json
 from ..folder import CellFolder
 from ..spec.study import Study, Variant
 from .maps import Measures, look, measure
@@ -139,8 +139,9 @@ def measure_study(study: Study, folder: str | Path, images: int = 64, drawn: int
 
     The weights are those of each variant's first seed. The images are evenly spread over those of the baseline's test
     set that have objects, and are the same for all variants. A variant without trained weights is left out with a
-    warning; a UserError says that no variant has any. At most `images` images are measured and `drawn` images are
-    drawn. The content of features.json is returned.
+    warning, and keeps measures of the same images that features.json has, for example after merging with an archive; a
+    UserError says that no variant has weights. At most `images` images are measured and `drawn` images are drawn. The
+    content of features.json is returned.
     """
     folder = Path(folder)
     base = study.config(study.baseline)
@@ -166,4 +167,10 @@ def measure_study(study: Study, folder: str | Path, images: int = 64, drawn: int
 
     with argument_names({"predictors": "AXES"}):
         predictors = ((variant.name, predictor(variant, file)) for variant, file in trained)
-        return compare_models(predictors, records, drawings, set_name, folder / "features.json")
+        before = read_json(folder / "features.json")
+        found = compare_models(predictors, records, drawings, set_name, folder / "features.json")
+    if (before.get("set"), before.get("images")) != (found["set"], found["images"]):
+        return found
+    known = before.get("variants", {}) | found["variants"]
+    measures = {variant.name: known[variant.name] for variant in study.variants if variant.name in known}
+    return write_results(measures, found["images"], set_name, folder / "features.json")

@@ -1,6 +1,6 @@
 """The steps after the cells: costs, speed, features and the report.
 
-Each step is done once, and again when a cell has finished since.
+Each step is done once, and again when a cell has finished since or when its file has not all variants.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import UserError
+from ..files import read_json
 from ..folder import CellFolder
 from ..spec.study import Study
 from . import STEP_NAMES
@@ -51,7 +52,7 @@ modules are imported when they run, since drawings and statistics take seconds t
 
 
 def run_steps(study: Study, folder: Path, again: Collection[str] = ()) -> list[str]:
-    """Do every step that is missing, older than a cell's result or named in `again`, and return those that failed.
+    """Do every step that is missing, out of date or named in `again`, and return those that failed.
 
     The report is also written again after any other step. A step that fails does not stop the others.
     """
@@ -60,7 +61,7 @@ def run_steps(study: Study, folder: Path, again: Collection[str] = ()) -> list[s
     failed, done = [], False
     for name, (file, step) in STEPS.items():
         path = folder / file
-        fresh = path.is_file() and path.stat().st_mtime >= newest
+        fresh = path.is_file() and path.stat().st_mtime >= newest and _has_all_variants(name, path, study, folder)
         if fresh and name not in again and not (name == "report" and done):
             print(f"{name}: {path} is up to date")
             continue
@@ -74,6 +75,22 @@ def run_steps(study: Study, folder: Path, again: Collection[str] = ()) -> list[s
             cause = str(e) if isinstance(e, UserError) else traceback.format_exc()
             print(f"error: the step {name} failed, the others go on; --again {name} repeats it: {cause}", flush=True)
     return failed
+
+
+def _has_all_variants(step: str, path: Path, study: Study, folder: Path) -> bool:
+    """Return whether a step's file has every variant that it could have, which that of merged studies may not have."""
+    if step not in ("costs", "speed", "features"):
+        return True
+    try:
+        content = read_json(path)
+    except UserError:  # the step writes the broken file again
+        return False
+    measured = content if step == "costs" else content.get("variants", {})
+    needs_weights = step == "features"
+    possible = [
+        v for v in study.variants if not needs_weights or CellFolder(folder, study.first_cell(v)).weights.is_file()
+    ]
+    return all(variant.name in measured for variant in possible)
 
 
 @dataclass
