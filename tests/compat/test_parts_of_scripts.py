@@ -43,6 +43,7 @@ def _results(structures: Any, layers: Any, modeling: Any, poolers: Any, boxes: A
         if boxes is Boxes
         else None,
         "pooled": poolers(7, (1.0, 0.5), 2, "ROIAlignV2")(maps, [a, b]),
+        "pooled by other sizes": poolers(7, (1.0, 0.5), 2, "ROIAlignV2", 6, 1)(maps, [a, b]),
         "no images": poolers(7, (1.0,), 0, "ROIAlign")([maps[0][:0]], []),
         "aligned": layers.ROIAlign(3, 0.5, 0)(maps[0], torch.cat([torch.zeros(6, 1), a.tensor], 1)),
         "suppressed": layers.batched_nms(a.tensor, scores, groups, 0.3),

@@ -230,6 +230,7 @@ def test_the_same_scores_in_both_engines(masks: bool, command: Command, tmp_path
         ({"SOLVER.EMA.ENABLED": True}, "SOLVER.EMA.ENABLED.*--engine native"),
         ({"SOLVER.OPTIMIZER": "AdamW"}, "SOLVER.OPTIMIZER.*--engine native"),
         ({"MODEL.ROI_HEADS.SOFT_NMS.METHOD": "linear"}, "SOFT_NMS.METHOD: Detectron2 serves ''.*--engine native"),
+        ({"MODEL.ROI_HEADS.CANONICAL_BOX_SIZE": 112}, "CANONICAL_BOX_SIZE: Detectron2 serves 224, found 112"),
         ({"INPUT.MOSAIC.PROB": 0.5}, "INPUT.MOSAIC.PROB: Detectron2 serves 0.0, found 0.5; add --engine native"),
         ({"INPUT.COPY_PASTE.PROB": 1.0}, "INPUT.COPY_PASTE.PROB.*--engine native"),
         ({"INPUT.PHOTOMETRIC.ENABLED": True}, "INPUT.PHOTOMETRIC.ENABLED.*--engine native"),

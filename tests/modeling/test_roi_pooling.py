@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from golden_detectron2 import max_error, numbers
+from sn2fpn.config import get_cfg
 from sn2fpn.errors import UserError
+from sn2fpn.modeling import build_model
 from sn2fpn.modeling.roi_heads.pooler import ROIPooler, assign_levels
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 STRIDES = (4, 8, 16, 32)
 
 
@@ -41,6 +45,24 @@ def test_levels_by_definition() -> None:
     sides = [1, 55.9, 56.1, 111.9, 112.1, 223.9, 224.1, 447.9, 448.1, 2000]
     found = assign_levels(torch.tensor([[0, 0, s, s] for s in sides]), 2, 5)
     assert (found + 2).tolist() == [min(max(math.floor(4 + math.log2(s / 224)), 2), 5) for s in sides]
+
+
+def test_a_smaller_canonical_size_sends_boxes_to_coarser_maps() -> None:
+    boxes = random_boxes(3)
+    sizes, usual = ROIPooler(7, STRIDES, canonical_box_size=112), ROIPooler(7, STRIDES)
+    assert torch.equal(sizes.levels(boxes), usual.levels(2 * boxes)) and not torch.equal(
+        sizes.levels(boxes), usual.levels(boxes)
+    )
+    maps = [torch.full((1, 2, 128 >> i, 128 >> i), float(i)) for i in range(4)]
+    assert torch.equal(sizes(maps, [boxes])[:, 0, 3, 3].long(), sizes.levels(boxes))
+    cfg = get_cfg()
+    cfg.merge_from_file(str(CONFIGS / "quick/Base-Shapes.yaml"))
+    cfg.MODEL.MASK_ON, cfg.MODEL.ROI_HEADS.CANONICAL_BOX_SIZE = True, 56
+    heads = build_model(cfg).roi_heads
+    assert heads.box_pooler.canonical_box_size == heads.mask_pooler.canonical_box_size == 56
+    cfg.MODEL.ROI_HEADS.CANONICAL_BOX_SIZE = 0
+    with pytest.raises(UserError, match=r"MODEL\.ROI_HEADS\.CANONICAL_BOX_SIZE: .* found 0"):
+        build_model(cfg)
 
 
 def random_boxes(seed: int) -> torch.Tensor:

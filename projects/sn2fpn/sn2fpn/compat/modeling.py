@@ -106,12 +106,22 @@ class ROIPooler(_ROIPooler):
         scales: one divided by the stride of each map, fine to coarse.
         sampling_ratio: see the class of this package.
         pooler_type: "ROIAlignV2" or "ROIAlign".
+        canonical_box_size: side in pixels of a square box that belongs to the map of stride `2**canonical_level`.
     """
 
-    def __init__(self, output_size: int, scales: Sequence[float], sampling_ratio: int, pooler_type: str) -> None:
+    def __init__(
+        self,
+        output_size: int,
+        scales: Sequence[float],
+        sampling_ratio: int,
+        pooler_type: str,
+        canonical_box_size: float = 224,
+        canonical_level: int = 4,
+    ) -> None:
         check_choice("pooler_type", pooler_type, ("ROIAlignV2", "ROIAlign"))
         strides = [round(1 / scale) for scale in scales]
-        super().__init__(output_size, strides, int(sampling_ratio), aligned=pooler_type == "ROIAlignV2")
+        aligned, size = pooler_type == "ROIAlignV2", canonical_box_size * 2.0 ** (4 - canonical_level)
+        super().__init__(output_size, strides, int(sampling_ratio), aligned, size)
 
     def forward(self, x: Sequence[Tensor], box_lists: Sequence[Boxes]) -> Tensor:  # type: ignore[override]
         """Return the features (Tensor[K, C, P, P]) of the boxes of all images, in their order."""

@@ -34,6 +34,10 @@ def add_study_config(cfg: Any) -> None:
     # Whether torch.compile compiles the trunk and the pyramid of the native engine.
     cfg.MODEL.COMPILE = False
 
+    # The side in pixels of a square box whose features are pooled from p4; a box of half the side has p3 (FPN, eq. 1).
+    # Detectron2 always takes 224. A smaller number sends the boxes of small images to more than the finest maps.
+    cfg.MODEL.ROI_HEADS.CANONICAL_BOX_SIZE = 224
+
     # Soft non-maximum suppression (Bodla et al., ICCV 2017) in evaluation and prediction: "" for plain suppression,
     # "gaussian", or "linear", which lowers scores from MODEL.ROI_HEADS.NMS_THRESH_TEST on.
     cfg.MODEL.ROI_HEADS.SOFT_NMS = node({"METHOD": "", "SIGMA": 0.5})

@@ -17,7 +17,6 @@ from torchvision.ops import nms, roi_align
 
 from ..layers import Conv2d, FrozenBatchNorm2d
 from ..modeling import BoxHead, GeneralizedRCNN, ROIPooler
-from ..modeling.roi_heads.pooler import assign_levels
 from ..modeling.roi_heads.standard import BoxStage
 
 __all__ = ["PlainDetector"]
@@ -177,7 +176,7 @@ def _offsets(classes: Tensor, num_classes: int, height: int, width: int) -> Tens
 
 def _pool(pooler: ROIPooler, maps: list[Tensor], boxes: Tensor) -> Tensor:
     """Return the features (Tensor[K, C, P, P]) of boxes (Tensor[K, 4]), each from its own level."""
-    levels = assign_levels(boxes, pooler.min_level, pooler.max_level)
+    levels = pooler.levels(boxes)
     rois = F.pad(boxes, (1, 0))  # The index of the image is 0.
     rows = [(levels == level).nonzero().squeeze(1) for level in range(len(maps))]
     pooled = [

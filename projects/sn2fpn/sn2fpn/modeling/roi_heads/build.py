@@ -53,7 +53,7 @@ def build_roi_heads(cfg: CfgNode, input_shapes: Mapping[str, ShapeSpec]) -> Stan
         return make(
             num_classes=heads.NUM_CLASSES,
             in_features=heads.IN_FEATURES,
-            box_pooler=_build_pooler(box, "MODEL.ROI_BOX_HEAD", shapes),
+            box_pooler=_build_pooler(cfg, "ROI_BOX_HEAD", shapes),
             **parts,
             batch_size_per_image=heads.BATCH_SIZE_PER_IMAGE,
             positive_fraction=heads.POSITIVE_FRACTION,
@@ -66,7 +66,7 @@ def build_roi_heads(cfg: CfgNode, input_shapes: Mapping[str, ShapeSpec]) -> Stan
             nms_thresh=heads.NMS_THRESH_TEST,
             max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
             soft_nms=SoftNMS(soft.METHOD, soft.SIGMA) if soft.METHOD else None,
-            mask_pooler=_build_pooler(cfg.MODEL.ROI_MASK_HEAD, "MODEL.ROI_MASK_HEAD", shapes) if mask_on else None,
+            mask_pooler=_build_pooler(cfg, "ROI_MASK_HEAD", shapes) if mask_on else None,
             mask_head=build_mask_head(cfg, channels) if mask_on else None,
         )
 
@@ -125,13 +125,19 @@ def _build_box_layers(cfg: CfgNode, channels: int) -> tuple[BoxHead, BoxPredicto
     return box_head, BoxPredictor(box_head.out_features, cfg.MODEL.ROI_HEADS.NUM_CLASSES, agnostic)
 
 
-def _build_pooler(head: CfgNode, group: str, shapes: Sequence[ShapeSpec]) -> ROIPooler:
-    """Return the pooler that `MODEL.ROI_BOX_HEAD` or `MODEL.ROI_MASK_HEAD` describes."""
-    keys = {"output_size": f"{group}.POOLER_RESOLUTION", "sampling_ratio": f"{group}.POOLER_SAMPLING_RATIO"}
+def _build_pooler(cfg: CfgNode, group: str, shapes: Sequence[ShapeSpec]) -> ROIPooler:
+    """Return the pooler that a group of `MODEL`, "ROI_BOX_HEAD" or "ROI_MASK_HEAD", describes."""
+    head = cfg.MODEL[group]
+    keys = {
+        "output_size": f"MODEL.{group}.POOLER_RESOLUTION",
+        "sampling_ratio": f"MODEL.{group}.POOLER_SAMPLING_RATIO",
+        "canonical_box_size": "MODEL.ROI_HEADS.CANONICAL_BOX_SIZE",
+    }
     with argument_names(keys):
         return ROIPooler(
             head.POOLER_RESOLUTION,
             [s.stride for s in shapes],
             head.POOLER_SAMPLING_RATIO,
             aligned=head.POOLER_TYPE == "ROIAlignV2",
+            canonical_box_size=cfg.MODEL.ROI_HEADS.CANONICAL_BOX_SIZE,
         )

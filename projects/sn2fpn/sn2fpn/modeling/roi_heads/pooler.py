@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...errors import ArgumentError
 from ...layers.cpu.roi_align import roi_align_pyramid
-from ...ranges import check_count, check_each
+from ...ranges import check_count, check_each, check_number
 from ..transfer import rows_of_groups
 
 __all__ = ["ROIPooler", "assign_levels"]
@@ -44,12 +44,20 @@ class ROIPooler(nn.Module):
         sampling_ratio: number of samples per bin and axis; 0, or -1 as in torchvision, takes one for each map pixel
             that the bin spans.
         aligned: True ("ROIAlignV2") puts pixel centres at half-integers. False ("ROIAlign") is half a pixel off.
+        canonical_box_size: side in pixels of a square box that belongs to the map of stride 16.
 
     Raises:
         ArgumentError: the strides do not double from one map to the next, or a number is out of its range.
     """
 
-    def __init__(self, output_size: int, strides: Sequence[int], sampling_ratio: int = 0, aligned: bool = True) -> None:
+    def __init__(
+        self,
+        output_size: int,
+        strides: Sequence[int],
+        sampling_ratio: int = 0,
+        aligned: bool = True,
+        canonical_box_size: float = 224,
+    ) -> None:
         super().__init__()
         self.output_size = check_count("output_size", output_size)
         self.sampling_ratio = check_count("sampling_ratio", sampling_ratio, at_least=-1)
@@ -61,6 +69,11 @@ class ROIPooler(nn.Module):
                 "strides", f"expected powers of two that double from one to the next, found {list(strides)}"
             )
         self.aligned = aligned
+        self.canonical_box_size = check_number("canonical_box_size", canonical_box_size, above=0)
+
+    def levels(self, boxes: Tensor) -> Tensor:
+        """Return the index of the map (int64 Tensor[K]) that each of the boxes (Tensor[K, 4]) is pooled from."""
+        return assign_levels(boxes, self.min_level, self.max_level, self.canonical_box_size)
 
     def forward(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """Return the features of the K boxes of all images together, in their order.
@@ -74,15 +87,14 @@ class ROIPooler(nn.Module):
         """
         box = torch.cat(list(boxes))
         image = torch.cat([b.new_full((len(b), 1), n) for n, b in enumerate(boxes)])
-        levels = assign_levels(box, self.min_level, self.max_level)
         pool = roi_align_pyramid if features[0].is_cpu else _roi_align_by_level
         options = (self.output_size, self.sampling_ratio, self.aligned)
-        return pool(features, torch.cat([image, box], dim=1), levels, self.strides, *options)
+        return pool(features, torch.cat([image, box], dim=1), self.levels(box), self.strides, *options)
 
     def extra_repr(self) -> str:
         return (
             f"output_size={self.output_size}, strides={self.strides}, sampling_ratio={self.sampling_ratio}, "
-            f"aligned={self.aligned}"
+            f"aligned={self.aligned}, canonical_box_size={self.canonical_box_size:g}"
         )
 
 

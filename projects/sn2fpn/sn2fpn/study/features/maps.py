@@ -24,7 +24,6 @@ from torch import Tensor
 
 from ...evaluation.evaluator import evaluation_mode
 from ...modeling import GeneralizedRCNN
-from ...modeling.roi_heads.pooler import assign_levels
 from ...pyramids import Pyramid
 from .measures import Regions, agreement, coarse_share, localisation, regions
 
@@ -111,7 +110,7 @@ def look(model: GeneralizedRCNN, x: Mapping[str, Any]) -> list[LevelMaps]:
         responses = respond(pyramid, features)
     boxes = x["instances"].gt_boxes.tensor if "instances" in x else torch.empty(0, 4)
     pooler = model.roi_heads.box_pooler
-    box_levels = assign_levels(boxes, pooler.min_level, pooler.max_level) + pooler.min_level
+    box_levels = pooler.levels(boxes) + pooler.min_level
     levels = []
     for source, (name, shape), response in zip(pyramid.in_features, pyramid.output_shape().items(), responses):
         after, own, coarse = (None if m is None else m[0] for m in response)
