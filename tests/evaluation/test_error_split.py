@@ -76,6 +76,18 @@ def test_missed_objects_cost_their_share_of_recall() -> None:
     split = split_of([record((A, CUP), (B, CUP))], [found((A, CUP, 0.9))], 1)
     assert split.count["missed"] == 1
     assert split.ap50 == pytest.approx(100 * 51 / 101) and split.lost["missed"] == pytest.approx(100 - 100 * 51 / 101)
+    assert split.found == 50 and split.lost_to["false negatives"] == pytest.approx(split.lost["missed"])
+
+
+def test_all_false_positives_and_negatives() -> None:
+    """B is covered too loosely, so it is not missed, but no right detection has found it."""
+    near_b = [100.0, 100.0, 140.0, 116.0]
+    split = split_of([record((A, CUP), (B, CUP))], [found((AWAY, CUP, 0.9), (near_b, CUP, 0.8), (A, CUP, 0.7))], 1)
+    assert split.count["missed"] == 0 and split.found == 50
+    before = 100 * 51 / 3 / 101  # a precision of 1/3 up to a recall of 0.5
+    assert split.ap50 == pytest.approx(before)
+    assert split.lost_to["false positives"] == pytest.approx(100 * 51 / 101 - before)
+    assert split.lost_to["false negatives"] == pytest.approx(100 / 3 - before)
 
 
 def test_a_corrected_error_does_not_find_an_object_twice() -> None:

@@ -205,13 +205,13 @@ def _write_costs(folder: Path, names: list[str]) -> None:
     costs, speed = {}, {}
     for i, name in enumerate(names):
         costs[name] = {
-            "parameters": {"trunk": 11_200_000, "pyramid": 400_000 + 90_000 * i, "rpn": 40_000},
-            "flops": {"trunk": 5.0e9, "pyramid": 0.7e9 + 0.3e9 * i, "rpn": 0.4e9},
+            "parameters": {"trunk": 11_200_000, "pyramid": 400_000 + 900_000 * i, "rpn": 40_000},
+            "flops": {"trunk": 5.0e9, "pyramid": 0.7e9 + 0.6e9 * i, "rpn": 0.4e9},
             "activations": {"trunk": 1, "pyramid": 1},
             "size": [192, 320],
         }
         speed[name] = {
-            "inference_s": [0.050 + 0.002 * i, 0.052 + 0.002 * i, 0.051 + 0.002 * i],
+            "inference_s": [0.050 + 0.005 * i, 0.052 + 0.005 * i, 0.051 + 0.005 * i],
             "train_step_s": [0.50 + 0.02 * i] * 3,
             "peak_memory_mib": {"inference": 500.0, "training": 900.0},
         }

@@ -76,8 +76,8 @@ def test_detections_are_rounded_unless_exact(study: Path, tmp_path: Path) -> Non
     with opened(pack(study, tmp_path / "small.study.zip")) as folder:
         rounded = detections(folder)
     assert rounded != whole
-    np.testing.assert_allclose([d["bbox"] for d in rounded], [d["bbox"] for d in whole], atol=0.0051)
-    np.testing.assert_allclose([d["score"] for d in rounded], [d["score"] for d in whole], atol=0.000051)
+    np.testing.assert_allclose([d["bbox"] for d in rounded], [d["bbox"] for d in whole], atol=0.00051)
+    np.testing.assert_allclose([d["score"] for d in rounded], [d["score"] for d in whole], atol=0.00000051)
 
 
 def test_stored_annotations_serve_without_the_data_set(study: Path, tmp_path: Path) -> None:

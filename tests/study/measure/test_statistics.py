@@ -23,6 +23,7 @@ from sn2fpn.study.measure.statistics import (
     holm,
     mean_interval,
     paired_difference,
+    rank_correlation,
     resample,
 )
 
@@ -220,17 +221,28 @@ def test_a_difference_must_survive_both_kinds_of_noise() -> None:
     assert [v for v, verdict in verdicts.items() if verdict.distinguishable] == ["sure"]
     assert verdicts["sure"].p == pytest.approx(7 * 0.004)
     assert verdicts["sure"].text == (
-        "sure has 1.23 points of AP more than fpn, which is more than the noise of seeds and test images (p = 0.028, "
-        "corrected for 7 comparisons)."
+        "sure has 1.23 points of AP more than fpn, which is more than the noise of seeds and test images (p = 0.028 "
+        "after Holm's correction for 7 comparisons)."
     )
     for variant, words in {
-        "seeds": "which may be noise, because it is within the noise of seeds (p = 1",
-        "images": "within the noise of test images (",
-        "both": "within the noise of seeds and of test images (",
-        "barely": "it is not clear enough for one of 7 comparisons (p = 0.24",
+        "seeds": "which may be noise, because its p-value over seeds is 0.2.",
+        "images": "its p-value over test images is 0.3.",
+        "both": "its p-value over seeds is 0.3 and that over test images is 0.3.",
+        "barely": "its p-value is 0.04, and 0.24 after Holm's correction for 7 comparisons.",
         "single": "one seed does not show the noise of training.",
         "unseen": "there are no stored predictions",
     }.items():
         assert words in verdicts[variant].text
     alone = distinguishable({"sni": case(0.04, 0.004)}, "fpn", "mask AP")["sni"]
     assert alone.distinguishable and alone.text.endswith("test images (p = 0.04).") and "mask AP" in alone.text
+
+
+def test_rank_correlation() -> None:
+    rising = [(1.0, 10.0), (2.0, 20.0), (3.0, 30.0), (4.0, 40.0), (5.0, 50.0)]
+    assert rank_correlation(rising) == pytest.approx((1.0, 2 / 120, 2 / 120))
+    assert rank_correlation([(a, -b) for a, b in rising])[0] == pytest.approx(-1)
+    assert rank_correlation([(1.0, b) for _, b in rising]) == (0.0, 1.0, 1.0)
+    tied = [(0.7, 21.0), (0.6, 20.0), (0.0, 15.0), (0.0, 16.0)]
+    assert rank_correlation(tied).p == rank_correlation(tied).least_p == pytest.approx(4 / 24)
+    many = [(float(i), float(i)) for i in range(12)]
+    assert rank_correlation(many)[1] < 0.001

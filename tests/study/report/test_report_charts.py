@@ -6,6 +6,7 @@ import itertools
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fabricated_study import fabricate
 from matplotlib.colors import to_hex
@@ -56,6 +57,14 @@ def _figures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]
     return {plot.name: figure for plot, figure in zip(plots, drawn, strict=True)}
 
 
+def test_costs_that_are_alike_have_no_chart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fabricate(tmp_path / "alike", {"fpn": 0.1, "sni": 0.2}, seeds=(1,))
+    costs = json.loads((folder / "costs.json").read_text())
+    (folder / "costs.json").write_text(json.dumps({"fpn": costs["fpn"], "sni": costs["fpn"]}))
+    names = [name for name in _figures(folder, monkeypatch) if "against" in name]
+    assert names == ["AP_against_latency"]
+
+
 def test_every_chart_shows_every_variant_in_its_look(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = load_results(many)
     style = looks(results.variants, results.baseline)
@@ -64,7 +73,9 @@ def test_every_chart_shows_every_variant_in_its_look(many: Path, monkeypatch: py
     for name, figure in figures.items():
         (panel,), (legend,) = figure.axes, figure.legends
         named = [text.get_text() for text in legend.get_texts()]
-        assert named == results.variants[1 if name == "class_differences" else 0 :]
+        columns = np.array_split(named, legend._ncols)  # as matplotlib fills them
+        by_row = [column[row] for row in range(len(columns[0])) for column in columns if row < len(column)]
+        assert by_row == results.variants[1 if name == "class_differences" else 0 :]
         for handle, label in zip(*panel.get_legend_handles_labels()):
             line = handle[0] if isinstance(handle, tuple) else handle
             assert (to_hex(line.get_color()), line.get_marker()) == (style[label].color, style[label].marker), name

@@ -26,10 +26,13 @@ from ..structures import BoxMode, box_of
 from .detections import ImageDetections
 from .resampling import mean_over_classes
 
-__all__ = ["KINDS", "ErrorSplit", "Judgement", "box_overlaps", "judge_image", "split_errors"]
+__all__ = ["KINDS", "TOTALS", "ErrorSplit", "Judgement", "box_overlaps", "judge_image", "split_errors"]
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 """The kinds of errors. All but the last one are kinds of false positives."""
+
+TOTALS = ("false positives", "false negatives")
+"""All false positives, whatever their kind, and all objects that no right detection has found."""
 
 _IOU, _BACKGROUND_IOU = 0.5, 0.1
 _RECALLS = Params().recThrs
@@ -49,12 +52,17 @@ class ErrorSplit:
             others. This gains nothing where all detections of a class are wrong, and everything where a class has no
             detections, so that nothing else is wrong.
         count: the number of errors of each kind.
+        lost_to: how many points of AP50 would be gained without each of `TOTALS`; false negatives are corrected like
+            missed objects.
+        found: the share of the objects, in percent, that a right detection has found, which is the largest recall.
     """
 
     ap50: float
     precision: np.ndarray
     lost: dict[str, float]
     count: dict[str, int]
+    lost_to: dict[str, float]
+    found: float
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,9 @@ def split_errors(judged: Sequence[Judgement], num_classes: int) -> ErrorSplit:
     lost = {kind: float(_precision(judged, num_classes, kind).mean() - now.mean()) for kind in KINDS}
     count = {kind: sum(int((j.kind == k).sum()) for j in judged) for k, kind in enumerate(KINDS)}
     count["missed"] = sum(int(j.missed.sum()) for j in judged)
-    return ErrorSplit(float(now.mean()), now, lost, count)
+    lost_to = {name: float(_precision(judged, num_classes, name).mean() - now.mean()) for name in TOTALS}
+    objects, found = sum(len(j.object_classes) for j in judged), sum(int(j.is_right.sum()) for j in judged)
+    return ErrorSplit(float(now.mean()), now, lost, count, lost_to, 100 * found / max(objects, 1))
 
 
 def judge_image(record: dict[str, Any], found: ImageDetections) -> Judgement:
@@ -163,15 +173,22 @@ def _precision(judged: Sequence[Judgement], num_classes: int, fixed: str) -> np.
     rows = [_corrected(j, fixed) for j in judged]
     scores, classes, right = (np.concatenate([row[i] for row in rows] or [np.zeros(0)]) for i in range(3))
     all_objects = np.concatenate([j.object_classes for j in judged] or [np.zeros(0, np.int64)])
-    missed = np.concatenate([j.missed for j in judged] or [np.zeros(0, bool)])
-    counted = all_objects[~missed] if fixed == "missed" else all_objects
+    left_out = np.concatenate([_left_out(j, fixed) for j in judged] or [np.zeros(0, bool)])
+    counted = all_objects[~left_out]
     objects = np.bincount(counted, minlength=num_classes)
     curves = np.full((num_classes, len(_RECALLS)), np.nan)
     for c in np.unique(all_objects):
         order = np.argsort(-scores[classes == c], kind="stable")
-        perfect = fixed == "missed" and not len(order) and not objects[c]
+        perfect = fixed in ("missed", "false negatives") and not len(order) and not objects[c]
         curves[c] = 1.0 if perfect else _curve(right[classes == c][order], objects[c])
     return 100 * mean_over_classes(curves)
+
+
+def _left_out(j: Judgement, fixed: str) -> np.ndarray:
+    """Return (G,) whether objects are not counted after a correction."""
+    if fixed == "false negatives":
+        return ~np.isin(np.arange(len(j.object_classes)), j.target[j.is_right])
+    return j.missed if fixed == "missed" else np.zeros(len(j.object_classes), bool)
 
 
 def _curve(right: np.ndarray, objects: int) -> np.ndarray:
@@ -202,6 +219,8 @@ def _corrected(j: Judgement, fixed: str) -> tuple[np.ndarray, np.ndarray, np.nda
         positions = np.flatnonzero(right)  # by descending score
         first[positions[np.unique(j.target[positions], return_index=True)[1]]] = True
         keep &= ~right | first
-    elif fixed and fixed != "missed":
+    elif fixed == "false positives":
+        keep &= right
+    elif fixed in KINDS and fixed != "missed":
         keep &= j.kind != KINDS.index(fixed)
     return j.scores[keep], classes[keep], right[keep]

@@ -52,7 +52,7 @@ def coco_ground_truth(
                     "image_id": record["image_id"],
                     "category_id": category_ids[found["category_id"]],
                     "bbox": _box(found, record),
-                    "area": _area(found),
+                    "area": object_area(found),
                     "iscrowd": int(found.get("iscrowd", 0)),
                     "segmentation": found["segmentation"],
                 }
@@ -79,7 +79,7 @@ def _segmentation(annotation: dict[str, Any], record: dict[str, Any]) -> Any:
         raise UserError(f"{record['file_name']}: {e}") from None
 
 
-def _area(annotation: dict[str, Any]) -> float:
+def object_area(annotation: dict[str, Any]) -> float:
     """Return the area of an object in square pixels."""
     if "area" in annotation:
         return float(annotation["area"])

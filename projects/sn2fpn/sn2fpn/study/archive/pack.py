@@ -54,8 +54,8 @@ def pack(folder: Path, output: Path, exact: bool = False) -> Path:
     Args:
         folder: the study's folder, which stays unchanged.
         output: the file to write.
-        exact: keep all digits of the detections. Otherwise boxes are rounded to 0.01 pixels and scores to 0.00001,
-            which makes the file less than half as large.
+        exact: keep all digits of the detections. Otherwise boxes are rounded to 0.001 pixels and scores to 0.000001,
+            which makes the file about half as large.
 
     Raises:
         UserError: the folder is no study's folder, a file in it is broken, or a test set is not at hand.
@@ -132,8 +132,8 @@ def _rounded(path: Path) -> str:
     try:
         detections: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
         for found in detections:
-            found["bbox"] = [round(value, 2) for value in found["bbox"]]
-            found["score"] = round(found["score"], 5)
+            found["bbox"] = [round(value, 3) for value in found["bbox"]]
+            found["score"] = round(found["score"], 6)
     except (ValueError, OverflowError, KeyError, TypeError, RecursionError) as e:
         raise UserError(f"{path.name}: expected a list of COCO results: {e!r}") from None
     return json.dumps(detections, separators=(",", ":"))

@@ -173,6 +173,10 @@ class StudyResults:
         }
         return {name: math.nan if value is None else float(value) for name, value in values.items()}
 
+    def times(self, variant: str, name: str) -> list[float]:
+        """Return "inference_s" or "train_step_s" of each round, [] where they were not measured."""
+        return self.speed.get("variants", {}).get(variant, {}).get(name) or []
+
     def rows(self) -> list[dict[str, Any]]:
         """Return the tidy table: a dictionary per cell, all with the same keys, with None where there is no value.
 

@@ -7,9 +7,10 @@ images. The bootstrap is paired: all variants see the same resampled images.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Bootstrap",
     "Interval",
+    "RankCorrelation",
     "Verdict",
     "compare_resampled",
     "distinguishable",
     "holm",
     "mean_interval",
     "paired_difference",
+    "rank_correlation",
     "resample",
 ]
 
@@ -177,14 +180,12 @@ def distinguishable(
     verdicts = {}
     for (variant, (seeds, images)), p in zip(comparisons.items(), holm(worst)):
         found = _measured(variant, baseline, metric, seeds.mean)
+        corrected = f" after Holm's correction for {len(worst)} comparisons" if len(worst) > 1 else ""
         if p < alpha:
-            reason = "which is more than the noise of seeds and test images"
+            reason = f"which is more than the noise of seeds and test images (p = {p:.2g}{corrected})"
         else:
-            reason = f"which may be noise, because {_reason(seeds, images, alpha, len(worst))}"
-        chance = (
-            "" if np.isnan(p) else f" (p = {p:.2g}{f', corrected for {len(worst)} comparisons' * (len(worst) > 1)})"
-        )
-        text = f"{found}." if np.isnan(seeds.mean) else f"{found}, {reason}{chance}."
+            reason = f"which may be noise, because {_reason(seeds, images, alpha, f'{p:.2g}{corrected}')}"
+        text = f"{found}." if np.isnan(seeds.mean) else f"{found}, {reason}."
         verdicts[variant] = Verdict(p < alpha, p, text)
     return verdicts
 
@@ -200,13 +201,45 @@ def _measured(variant: str, baseline: str, metric: str, difference: float) -> st
     )
 
 
-def _reason(seeds: Interval, images: Bootstrap, alpha: float, comparisons: int) -> str:
-    """Return why a difference may be noise."""
+def _reason(seeds: Interval, images: Bootstrap, alpha: float, corrected: str) -> str:
+    """Return why a difference may be noise; `corrected` is its p-value after the correction, in words."""
     if seeds.n < 2:
         return "one seed does not show the noise of training"
     if np.isnan(images.p):
         return "there are no stored predictions from which to resample test images"
-    noisy = [name for name, p in (("seeds", seeds.p), ("test images", images.p)) if p >= alpha]
+    noisy = [f"over {name} is {p:.2g}" for name, p in (("seeds", seeds.p), ("test images", images.p)) if p >= alpha]
     if noisy:
-        return f"it is within the noise of {' and of '.join(noisy)}"
-    return f"it is not clear enough for one of {comparisons} comparisons"
+        return f"its p-value {' and that '.join(noisy)}"
+    return f"its p-value is {max(seeds.p, images.p):.2g}, and {corrected}"
+
+
+class RankCorrelation(NamedTuple):
+    """Spearman's rank correlation, its two-sided p-value, and the smallest p-value that any order would have had."""
+
+    rho: float
+    p: float
+    least_p: float
+
+
+def rank_correlation(pairs: Sequence[tuple[float, float]]) -> RankCorrelation:
+    """Return Spearman's rank correlation of pairs, with the p-value of an exact or random permutation test.
+
+    The p-value is the share of orders of the second values whose correlation is at least as strong; of more than 8
+    pairs, 10,000 random orders are taken. It is 1 if all first or all second values are equal.
+    """
+    a, b = (stats.rankdata(values) for values in zip(*pairs))
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return RankCorrelation(0.0, 1.0, 1.0)
+    observed = float(np.corrcoef(a, b)[0, 1])
+    if len(pairs) <= 8:
+        orders = np.array(list(itertools.permutations(b)))
+    else:
+        orders = np.random.default_rng(0).permuted(np.tile(b, (10_000, 1)), axis=1)
+    centred = orders - orders.mean(axis=1, keepdims=True)
+    strengths = np.abs(centred @ (a - a.mean())) / (np.linalg.norm(centred, axis=1) * np.linalg.norm(a - a.mean()))
+    random = len(pairs) > 8  # then the observed order counts as one more
+
+    def share(strength: float) -> float:
+        return float((np.count_nonzero(strengths >= strength - 1e-9) + random) / (len(orders) + random))
+
+    return RankCorrelation(observed, share(abs(observed)), share(strengths.max()))

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
-from scipy import stats
 
 from ...errors import counted
+from ..measure.power import MOST_SEEDS, seeds_to_tell, spread_interval
 from ..measure.results import StudyResults
-from ..measure.statistics import ALPHA
+from ..measure.statistics import ALPHA, rank_correlation
 from ..spec.questions import Question
-from .comparison import Comparison, compare, difference
+from .comparison import Comparison, compare, cost_ratio, difference
 from .content import listed, number
 from .samples import TestSet
 
-__all__ = ["Answer", "answer_questions", "rank_correlation", "seeds_to_tell"]
+__all__ = ["Answer", "answer_questions"]
 
-_POWER = 0.8  # the share of studies that would find a difference of this size
-_MOST_SEEDS = 1000
 _SIZES = {"small": "APs", "medium": "APm", "large": "APl"}
 _COSTS = {
     "parameters": "parameters",
@@ -61,10 +58,11 @@ def _about_variants(results: StudyResults, test_set: TestSet | None, question: Q
         return Answer(question.text, f"{why}, which can be answered after merging with {question.merged_with}.", [])
     # Differences to the baseline are corrected for all variants, so that answers and conclusions agree.
     family = None if question.against == results.baseline else question.compare
-    found = [c for c in compare(results, test_set, question.against, family) if c.variant in question.compare]
+    compared = compare(results, test_set, question.against, family)
+    found = [c for c in compared if c.variant in question.compare]
     if not found:
         return Answer(question.text, "This has not been measured yet.", [])
-    details = [sentence for c in found for sentence in _details(results, c, question.against)]
+    details = [sentence for c in found for sentence in _details(results, c, question.against, len(compared))]
     return Answer(question.text, _verdict(results, found, question.against), details)
 
 
@@ -82,8 +80,11 @@ def _verdict(results: StudyResults, found: Sequence[Comparison], against: str) -
     return " ".join(sentences)
 
 
-def _details(results: StudyResults, c: Comparison, against: str) -> list[str]:
-    """Return the measured difference, overall and by size, what would tell, and the difference in cost."""
+def _details(results: StudyResults, c: Comparison, against: str, comparisons: int) -> list[str]:
+    """Return the measured difference, overall and by size, what would tell, and the difference in cost.
+
+    `comparisons` is the number of differences that the verdict was corrected for.
+    """
     task = results.headline.rpartition("/")[0]
     sentences = [f"{c.verdict.text} {c.intervals}".strip()]
     by_size = {size: difference(results, c.variant, against, f"{task}/{name}") for size, name in _SIZES.items()}
@@ -94,52 +95,36 @@ def _details(results: StudyResults, c: Comparison, against: str) -> list[str]:
     ]
     if known:
         sentences.append(f"By object size: {', '.join(known)}.")
-    return [*sentences, *_what_would_tell(results, c, against), *_cost(results, c.variant, against)]
+    return [*sentences, *_what_would_tell(results, c, against, comparisons), *_cost(results, c.variant, against)]
 
 
-def _what_would_tell(results: StudyResults, c: Comparison, against: str) -> list[str]:
+def _what_would_tell(results: StudyResults, c: Comparison, against: str, comparisons: int) -> list[str]:
     """Return how many seeds would show the measured difference and one of a point, from the measured spread."""
     ours, theirs = (results.values(name, results.headline) for name in (c.variant, against))
     differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
     if len(differences) < 2:
         return []
     spread = float(np.std(differences, ddof=1))
-    needed = {"1 point": seeds_to_tell(1.0, spread)}
+    low, high = spread_interval(spread, len(differences))
+    needed = {"1 point": seeds_to_tell(1.0, spread, ALPHA / comparisons)}
     if not c.verdict.distinguishable and c.seeds.mean:
-        needed[f"the measured {number(abs(c.seeds.mean), 2)} points"] = seeds_to_tell(abs(c.seeds.mean), spread)
+        size = abs(c.seeds.mean)
+        needed[f"the measured {number(size, 2)} points"] = seeds_to_tell(size, spread, ALPHA / comparisons)
     parts = [
-        f"{size} with {counted(n, 'seed') if n else f'more than {_MOST_SEEDS} seeds'}" for size, n in needed.items()
+        f"{size} with {counted(n, 'seed') if n else f'more than {MOST_SEEDS} seeds'}" for size, n in needed.items()
     ]
+    several = f" with {comparisons} comparisons" if comparisons > 1 else ""
     return [
-        f"The difference varies by {number(spread, 2)} points (standard deviation) from seed to seed. With this "
-        f"spread, four of five studies would find a difference of {' and one of '.join(parts)}."
+        f"From seed to seed the difference varies by {number(spread, 2)} points (standard deviation; 95 % interval "
+        f"{number(low, 2)} … {number(high, 2)}). With this spread, four of five studies{several} would find a "
+        f"difference of {' and one of '.join(parts)}."
     ]
-
-
-def seeds_to_tell(difference: float, spread: float) -> int | None:
-    """Return how many paired seeds a two-sided t-test needs to find a difference in four of five studies.
-
-    Args:
-        difference: the true mean difference, above 0.
-        spread: the standard deviation of the differences between seeds.
-
-    Returns:
-        The number of seeds, at least 2; None if more than 1000 are needed.
-    """
-    if spread == 0:
-        return 2
-    for n in range(2, _MOST_SEEDS + 1):
-        limit = stats.t.ppf(1 - ALPHA / 2, n - 1)
-        if stats.nct.sf(limit, n - 1, difference / spread * math.sqrt(n)) >= _POWER:
-            return n
-    return None
 
 
 def _cost(results: StudyResults, variant: str, against: str) -> list[str]:
     """Return what a variant costs compared with another one, as far as it was measured."""
-    ours, theirs = results.measured(variant), results.measured(against)
-    ratios = {words: ours[name] / theirs[name] for name, words in _COSTS.items() if theirs[name]}
-    known = [f"{words} {number(ratio, 2)}×" for words, ratio in ratios.items() if math.isfinite(ratio)]
+    ratios = {words: cost_ratio(results, variant, against, name) for name, words in _COSTS.items()}
+    known = [f"{words} {ratio}" for words, ratio in ratios.items() if math.isfinite(ratio.value)]
     return [f"Cost of {variant} compared with {against}: {', '.join(known)}."] if known else []
 
 
@@ -150,53 +135,36 @@ def _about_measures(results: StudyResults, question: Question) -> Answer:
         v: fmean(found) for v in results.variants if (found := list(results.values(v, results.headline).values()))
     }
     label, verdicts, details = results.label(results.headline), [], []
-    unclear, unknown = [], []  # measures
+    unclear: list[str] = []
+    unknown: dict[tuple[str, ...], list[str]] = {}  # the variants that have a measure, if these are too few
     for measure in question.measures:
-        means = {v: _mean(features[v], measure) for v in scores if v in features}
-        pairs = [(value, scores[v]) for v, value in means.items() if value is not None]
-        if len(pairs) < 3:
-            unknown.append(measure)
+        means = {v: mean for v in scores if v in features and (mean := _mean(features[v], measure)) is not None}
+        if len(means) < 3:
+            unknown.setdefault(tuple(means), []).append(measure)
             continue
-        rho, p = rank_correlation(pairs)
-        if p < ALPHA:
-            verdicts.append(f"A higher {measure} goes with a {'higher' if rho > 0 else 'lower'} {label}.")
+        found = rank_correlation([(value, scores[v]) for v, value in means.items()])
+        if found.p < ALPHA:
+            verdicts.append(f"A higher {measure} goes with a {'higher' if found.rho > 0 else 'lower'} {label}.")
         else:
             unclear.append(measure)
+        limit = f"; no order of so few variants could have less than {found.least_p:.2g}" * (found.least_p >= ALPHA)
         details.append(
-            f"{measure}: the rank correlation with {label} over {len(pairs)} variants is {number(rho, 2, '+')} "
-            f"(p = {p:.2g}, exact permutation test)."
+            f"{measure}: the rank correlation with {label} over {len(means)} variants is {number(found.rho, 2, '+')} "
+            f"(permutation test, p = {found.p:.2g}{limit})."
         )
     if unclear:
         go = "goes" if len(unclear) == 1 else "go"
         verdicts.append(f"The study cannot tell whether {listed(unclear, 'measure')} {go} with {label}.")
-    if unknown:
-        those = listed(unknown, "measure")
-        verdicts.append(f"Fewer than three variants with a score have {those}, which is too few to tell.")
+    for variants, measures in unknown.items():
+        where = f"known for {listed(variants)} only" if variants else "not known"
+        verdicts.append(f"{listed(measures, 'measure')} {'is' if len(measures) == 1 else 'are'} {where}.")
     return Answer(question.text, " ".join(verdicts), details)
 
 
 def _mean(levels: dict[str, dict[str, float | None]], measure: str) -> float | None:
-    """Return the mean of a measure over the levels that have it."""
-    known = [value for level in levels.values() if (value := level.get(measure)) is not None]
-    return fmean(known) if known else None
-
-
-def rank_correlation(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Return Spearman's rank correlation of pairs and its two-sided p-value.
-
-    The p-value is the share of orders of the second values whose correlation is at least as strong; of more than 8
-    pairs, 10,000 random orders are taken. It is 1 if all first or all second values are equal.
-    """
-    a, b = (stats.rankdata(values) for values in zip(*pairs))
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return 0.0, 1.0
-    observed = float(np.corrcoef(a, b)[0, 1])
-    if len(pairs) <= 8:
-        orders = np.array(list(itertools.permutations(b)))
-    else:
-        orders = np.random.default_rng(0).permuted(np.tile(b, (10_000, 1)), axis=1)
-    centred = orders - orders.mean(axis=1, keepdims=True)
-    strengths = centred @ (a - a.mean()) / (np.linalg.norm(centred, axis=1) * np.linalg.norm(a - a.mean()))
-    extreme = np.count_nonzero(np.abs(strengths) >= abs(observed) - 1e-9)
-    random = len(pairs) > 8  # then the observed order counts as one more
-    return observed, (extreme + random) / (len(orders) + random)
+    """Return the mean of a measure over the levels that have it, weighted by the numbers of their objects."""
+    known = {name: value for name, level in levels.items() if (value := level.get(measure)) is not None}
+    objects = {name: levels[name].get("boxes") or 0 for name in known}
+    if not sum(objects.values()):
+        return fmean(known.values()) if known else None
+    return fmean(known.values(), objects.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,6 +24,8 @@ _SIZES = {"small": "s", "medium": "m", "large": "l"}
 _CLASSES = 24  # more rows are not readable, and the table shows all classes
 _NAMES = 8  # more names do not find room beside their points, so that a legend has them
 
+_ALIKE = 0.05  # costs that differ by less than this part are not worth a chart
+
 Looks = Mapping[str, Look]
 """variant -> how it is drawn"""
 Scores = Mapping[str, Interval]
@@ -34,7 +36,7 @@ Curve = tuple[np.ndarray, np.ndarray]
 
 @styled
 def cost_plots(results: StudyResults, style: Looks) -> list[Plot]:
-    """Plot the headline against parameters, latency and GFLOPs, as far as they were measured."""
+    """Plot the headline against parameters, latency and GFLOPs, as far as they were measured and differ enough."""
     scores, label = _scores(results, results.headline), results.label(results.headline)
     plots = []
     for name, title, measure, unit in (
@@ -44,7 +46,7 @@ def cost_plots(results: StudyResults, style: Looks) -> list[Plot]:
     ):
         costs = {variant: results.measured(variant)[measure] / unit for variant in scores}
         points = {variant: (cost, scores[variant]) for variant, cost in costs.items() if math.isfinite(cost)}
-        if not points:
+        if not points or _alike(cost for cost, _ in points.values()):
             continue
         figure, axes = new_figure(3.3, title, f"{label} (%)")
         for variant, (cost, score) in points.items():
@@ -59,6 +61,12 @@ def cost_plots(results: StudyResults, style: Looks) -> list[Plot]:
         file = f"{results.headline.split('/')[-1]}_against_{name}"
         plots.append(Plot(file, f"{label} against {title.partition(' (')[0]}", to_svg(figure)))
     return plots
+
+
+def _alike(costs: Iterable[float]) -> bool:
+    """Return whether several costs differ so little that a chart would only enlarge the differences."""
+    known = list(costs)
+    return len(known) > 1 and max(known) < (1 + _ALIKE) * min(known)
 
 
 @styled
@@ -137,10 +145,11 @@ def tuning_plots(results: StudyResults, style: Looks) -> list[Plot]:
 def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[Curve]], style: Looks, smoothed: bool) -> None:
     """Draw each variant's mean over seeds as a line, in a band from its lowest to its highest seed.
 
-    Noisy losses are smoothed over a twentieth of the curve, the spikes at the start are cut off, and a few places of
-    the line have the variant's marker. Otherwise every point is marked, since a run has few evaluations. Of curves with
-    different lengths the shared part is shown.
+    Noisy losses are smoothed over a twentieth of the curve, the spikes at the start are cut off, the axis begins near
+    the lowest loss, and a few places of the line have the variant's marker. Otherwise every point is marked, since a
+    run has few evaluations. Of curves with different lengths the shared part is shown.
     """
+    lowest: list[float] = []
     highest: list[float] = []
     for i, (name, seeds) in enumerate(curves.items()):
         at, values = _aligned([(x, smooth(y) if smoothed else y) for x, y in seeds])
@@ -148,8 +157,9 @@ def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[Curve]], style: Looks
         draw_line(axes, at, values.mean(axis=0), look, name, spread_markers(i) if smoothed else None)
         if len(values) > 1:
             axes.fill_between(at, values.min(axis=0), values.max(axis=0), color=look.color, alpha=0.18, linewidth=0)
+        lowest.append(float(values.min()))
         highest.append(float(np.percentile(values, 97)))
-    axes.set_ylim(0, 1.15 * max(*highest, 1e-12) if smoothed else None)
+    axes.set_ylim(*(0.95 * min(lowest), 1.15 * max(*highest, 1e-12)) if smoothed else (0, None))
     axes.set_xlim(left=0)
 
 

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,7 +25,9 @@ from ..measure.statistics import (
 from .content import number
 from .samples import TestSet
 
-__all__ = ["Comparison", "best_variant", "compare", "difference", "interval"]
+__all__ = ["Comparison", "Ratio", "best_variant", "compare", "cost_ratio", "difference", "interval", "limits"]
+
+_TIMES = {"latency_ms": "inference_s", "train_images_per_s": "train_step_s"}
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +47,9 @@ class Comparison:
 
         For example "The 95 % interval is −0.5 … 2.1 over 3 seeds and 0.2 … 1.4 over resampled test images."
         """
-        parts = [f"{_range(self.seeds)} over {counted(self.seeds.n, 'seed')}"] if self.seeds.n > 1 else []
+        parts = [f"{limits(self.seeds)} over {counted(self.seeds.n, 'seed')}"] if self.seeds.n > 1 else []
         if math.isfinite(self.images.low):
-            parts.append(f"{_range(self.images)} over resampled test images")
+            parts.append(f"{limits(self.images)} over resampled test images")
         return f"The 95 % interval is {' and '.join(parts)}." if parts else ""
 
 
@@ -62,13 +65,19 @@ def difference(results: StudyResults, variant: str, baseline: str, metric: str) 
     return paired_difference([ours[seed] for seed in shared], [theirs[seed] for seed in shared])
 
 
-def best_variant(results: StudyResults, metric: str) -> str | None:
-    """Return the variant with the highest mean if its differences to all others have intervals above zero."""
+def best_variant(results: StudyResults, metric: str, comparisons: Sequence[Comparison]) -> str | None:
+    """Return the variant with the highest mean if its differences to all others have intervals above zero.
+
+    For the headline metric, its differences to or from the baseline must also count in the conclusions.
+    """
     means = {name: found.mean for name in results.variants if (found := interval(results, name, metric)).n}
     if len(means) < 2:
         return None
     best = max(means, key=means.__getitem__)
-    return best if all(difference(results, best, other, metric).low > 0 for other in means if other != best) else None
+    judged = {c.variant: c.verdict.distinguishable for c in comparisons} if metric == results.headline else {}
+    agreed = judged.get(best, True) if best != results.baseline else all(judged.values())
+    clear = all(difference(results, best, other, metric).low > 0 for other in means if other != best)
+    return best if clear and agreed else None
 
 
 def compare(
@@ -111,5 +120,34 @@ def _resampled(results: StudyResults, test_set: TestSet, variant: str, seeds: tu
     return test_set.resampled[key]
 
 
-def _range(bounds: Interval | Bootstrap) -> str:
-    return f"{number(bounds.low)} … {number(bounds.high)}"
+class Ratio(NamedTuple):
+    """A cost of a variant divided by that of another one. Times have a range over the rounds of their measurement."""
+
+    value: float  # NaN where one of the costs is not known
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        between = "" if self.low == self.high else f" ({number(self.low, 2)} … {number(self.high, 2)})"
+        return f"{number(self.value, 2)}×{between}"
+
+
+def cost_ratio(results: StudyResults, variant: str, against: str, name: str) -> Ratio:
+    """Return the ratio of a cost, by its name in `StudyResults.measured`.
+
+    Of times it is the median over the rounds, which compares times that were measured right after each other.
+    """
+    if name in _TIMES:
+        ours, theirs = (np.array(results.times(v, _TIMES[name])) for v in (variant, against))
+        if len(ours) and len(ours) == len(theirs) and (ours > 0).all() and (theirs > 0).all():
+            ratios = theirs / ours if name == "train_images_per_s" else ours / theirs
+            return Ratio(float(np.median(ratios)), float(ratios.min()), float(ratios.max()))
+    ours, theirs = results.measured(variant)[name], results.measured(against)[name]
+    value = ours / theirs if theirs else math.nan
+    return Ratio(value, value, value)
+
+
+def limits(bounds: Interval | Bootstrap) -> str:
+    """Return an interval such as "−2.7 … 1.3", with a second digit where one would show a limit as zero."""
+    digits = 2 if any(0 < abs(limit) < 0.05 for limit in (bounds.low, bounds.high)) else 1
+    return f"{number(bounds.low, digits)} … {number(bounds.high, digits)}"

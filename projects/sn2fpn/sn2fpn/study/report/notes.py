@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ...errors import counted
 from ..measure.results import StudyResults
 from .comparison import Comparison, best_variant
@@ -99,13 +101,13 @@ def comparisons(study: StudyResults, found: Sequence[Comparison]) -> list[str]:
     return notes
 
 
-def results(study: StudyResults) -> list[str]:
+def results(study: StudyResults, found: Sequence[Comparison]) -> list[str]:
     if any(len(study.of(name)) > 1 for name in study.variants):
-        best = [study.label(m) for m in study.metrics if best_variant(study, m)]
+        best = [study.label(m) for m in study.metrics if best_variant(study, m, found)]
         notes = [
             "Each entry is the mean over seeds ± half of its 95 % confidence interval (Student's t).",
             "An entry is bold if it is the best of its column and the intervals of its paired differences to all other "
-            "variants exclude zero. "
+            f"variants exclude zero; for {study.label(study.headline)} the conclusions must agree. "
             + (f"This is so for {listed(best, 'metric')}." if best else "No entry is bold here."),
         ]
     else:
@@ -131,7 +133,8 @@ def costs(study: StudyResults) -> list[str]:
         f"{sizes} pixels (height × width)."
     )
     speed = _speed(study) if study.speed else ["The speed has not been measured yet."]
-    return [counted, *speed] if study.costs else speed
+    left_out = "There is no chart for a cost that differs by less than 5 % between the variants."
+    return [counted, *speed, left_out] if study.costs else speed
 
 
 def cost_warnings(study: StudyResults) -> list[str]:
@@ -159,8 +162,8 @@ def _speed(study: StudyResults) -> list[str]:
     notes = [
         "Times are medians over the rounds of one run, in which all variants took turns in one process and did the "
         f"same work ({joined(state)}). The latency is the time to detect objects in one image. Ratios to "
-        f"{study.baseline} are in brackets. The peak memory is what a process that runs one variant alone allocates on "
-        "a GPU, or by how much it grows on a CPU."
+        f"{study.baseline}, as medians over the rounds, are in brackets. The peak memory is what a process that runs "
+        "one variant alone allocates on a GPU, or by how much it grows on a CPU."
     ]
     if "cores_used_by_others" in speed and speed.get("reliable", True):
         notes.append(f"While they were measured, {_load(speed)}.")
@@ -170,11 +173,25 @@ def _speed(study: StudyResults) -> list[str]:
     return notes
 
 
-SIZES = (
-    "The sizes are those of COCO: small objects have an area below 32² pixels, and large objects have an area of at "
-    "least 96² pixels. AP is the average precision, and AR the recall of all detections of an image, as the mean over "
-    "IoU thresholds. Lines are 95 % intervals over seeds, where there is more than one seed."
-)
+_SIZE_LIMITS_PX = (32, 96)
+
+
+def sizes(test_set: TestSet | None) -> list[str]:
+    """Return what the sizes are, and how many objects of the test set have each."""
+    small, large = _SIZE_LIMITS_PX
+    note = (
+        f"The limits are those of COCO, in pixels of the data set's images: small objects have an area below {small}², "
+        f"and large objects have an area of at least {large}². AP is the average precision, and AR the recall of all "
+        "detections of an image, as the mean over IoU thresholds. Lines are 95 % intervals over seeds, where there is "
+        "more than one seed."
+    )
+    if test_set is None:
+        return [note]
+    counts = np.histogram(test_set.areas(), [0, small**2, large**2, np.inf])[0]
+    parts = [f"{count:,} {size}" for count, size in zip(counts, ("small", "medium", "large"))]
+    return [f"{note} The test set has {', '.join(parts[:2])} and {parts[2]} objects."]
+
+
 CURVES = "Lines are means over seeds. Bands reach from the lowest to the highest seed. Losses are smoothed."
 
 

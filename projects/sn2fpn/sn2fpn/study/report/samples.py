@@ -22,6 +22,7 @@ from ...errors import UserError
 from ...evaluation import build_evaluator
 from ...evaluation.detections import DetectionEvaluator, ImageDetections
 from ...evaluation.error_split import Judgement, judge_image
+from ...evaluation.ground_truth import object_area
 from ...structures import Boxes, Instances
 from ...visualization import Shown, draw_instances, draw_shown, fit_image, image_grid, scale_instances, shown_detections
 from ..archive.test_sets import annotations_file, use_stored_test_set
@@ -46,6 +47,11 @@ class TestSet:
     evaluator: DetectionEvaluator
     judgements: dict[Cell, list[Judgement]] = field(default_factory=dict)
     resampled: dict[tuple[str, tuple[int, ...]], np.ndarray] = field(default_factory=dict)  # by variant and seeds
+
+    def areas(self) -> list[float]:
+        """Return the area in square pixels of every object that is not a crowd."""
+        annotations = [a for record in self.records for a in record.get("annotations", ())]
+        return [object_area(a) for a in annotations if not a.get("iscrowd", 0)]
 
     def judged(self, cell: CellResult) -> list[Judgement]:
         """Return what a cell's detections in each image are; raise a UserError as `predictions` does."""

@@ -133,7 +133,7 @@ def spread_markers(line: int) -> tuple[float, float]:
 
 
 def legend(figure: Figure, axes: Axes) -> None:
-    """Add the variants above the panel in as few rows as fit, and enlarge the figure by the height of these rows."""
+    """Add the variants above the panel, row by row, in as few rows as fit, and enlarge the figure by their height."""
     handles, labels = axes.get_legend_handles_labels()
     labels = [shortened(label, 44) for label in labels]
     handle, gap, spacing = 2.4, 1.2, 0.5  # in parts of the height of the letters
@@ -143,6 +143,8 @@ def legend(figure: Figure, axes: Axes) -> None:
     rows = math.ceil(len(labels) / columns)
     figure.set_figheight(figure.get_figheight() + rows * (1.2 + spacing) * _LEGEND_PT / 72)
     shape = {"frameon": False, "handlelength": handle, "columnspacing": gap, "labelspacing": spacing, "borderpad": 0.1}
+    by_row = [i for column in range(columns) for i in range(column, len(labels), columns)]  # matplotlib fills columns
+    handles, labels = [handles[i] for i in by_row], [labels[i] for i in by_row]
     figure.legend(handles, labels, loc="outside upper left", ncols=columns, **shape)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..measure.results import StudyResults
 from ..measure.statistics import Interval
-from .comparison import best_variant, difference, interval
+from .comparison import Comparison, best_variant, cost_ratio, difference, interval
 from .content import ABSENT, Entry, Table, number
 
 __all__ = [
@@ -22,10 +22,10 @@ __all__ = [
 ]
 
 
-def results_table(results: StudyResults) -> Table:
+def results_table(results: StudyResults, comparisons: Sequence[Comparison]) -> Table:
     """Return each variant's means with half of their 95 % intervals over seeds, and its main costs."""
     costs = [column for column in _COSTS[:3] if column.is_known(results)]
-    best = {metric: best_variant(results, metric) for metric in results.metrics}
+    best = {metric: best_variant(results, metric, comparisons) for metric in results.metrics}
     rows = []
     for name in results.variants:
         done, asked = len(results.of(name)), len(results.study.seeds[name])
@@ -75,10 +75,11 @@ class _Cost(NamedTuple):
         return any(math.isfinite(self.read(results, name)) for name in results.variants)
 
     def entry(self, results: StudyResults, variant: str) -> Entry:
-        value, base = self.read(results, variant), self.read(results, results.baseline)
-        entry = _number(value, self.digits)
-        if self.relative and variant != results.baseline and base and math.isfinite(value / base):
-            return entry._replace(text=f"{entry.text} ({value / base:.2f}×)")
+        entry = _number(self.read(results, variant), self.digits)
+        if self.relative and variant != results.baseline:
+            ratio = cost_ratio(results, variant, results.baseline, self.name).value
+            if math.isfinite(ratio):
+                return entry._replace(text=f"{entry.text} ({number(ratio, 2)}×)")
         return entry
 
 

@@ -17,7 +17,7 @@ from ..measure.results import StudyResults, load_results, write_tables
 from . import facts, notes
 from .answers import answer_questions
 from .charts import class_plots, cost_plots, curve_plots, size_plots, tuning_plots
-from .comparison import compare, difference
+from .comparison import Comparison, compare, difference
 from .content import Section, Strip, embed
 from .contrast import draw_contrast
 from .error_section import error_section
@@ -105,7 +105,7 @@ def _build(
         comparisons=comparisons,
         conclusion_notes=notes.comparisons(results, comparisons),
         sections=[
-            *_number_sections(results, style, test_set),
+            *_number_sections(results, comparisons, style, test_set),
             sample_section,
             *_contrast_sections(contrasts),
             *_feature_sections(results, pictures),
@@ -120,9 +120,15 @@ def _build(
     )
 
 
-def _number_sections(results: StudyResults, style: Mapping[str, Look], test_set: TestSet | None) -> list[Section]:
+def _number_sections(
+    results: StudyResults, comparisons: list[Comparison], style: Mapping[str, Look], test_set: TestSet | None
+) -> list[Section]:
     table = Section(
-        "results", "Results", table=results_table(results), notes=notes.results(results), details=cells_table(results)
+        "results",
+        "Results",
+        table=results_table(results, comparisons),
+        notes=notes.results(results, comparisons),
+        details=cells_table(results),
     )
     differences = class_differences(results)
     others = [
@@ -135,7 +141,7 @@ def _number_sections(results: StudyResults, style: Mapping[str, Look], test_set:
             warnings=notes.cost_warnings(results),
             switch=True,
         ),
-        Section("sizes", "Object sizes", size_plots(results, style), notes=[notes.SIZES]),
+        Section("sizes", "Object sizes", size_plots(results, style), notes=notes.sizes(test_set)),
         error_section(results, test_set, style),
         Section("curves", "Training curves", curve_plots(results, style), notes=[notes.CURVES]),
         Section(
