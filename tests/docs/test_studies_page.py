@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from sn2fpn.study.archive import ENDING
 from sn2fpn.study.archive.pack import opened
 from sn2fpn.study.measure.results import StudyResults, load_results
-from sn2fpn.study.report import charts
+from sn2fpn.study.report import curve_charts
 from sn2fpn.study.report.comparison import difference, interval
 from sn2fpn.study.report.content import number
 from sn2fpn.study.report.style import looks
@@ -82,10 +82,10 @@ def test_reports_are_those_of_the_archives(name: str, tmp_path: Path) -> None:
 
 def test_the_chart_of_tried_values_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr(charts, "to_svg", lambda figure: drawn.append(figure) or "")
+    monkeypatch.setattr(curve_charts, "to_svg", lambda figure: drawn.append(figure) or "")
     with opened(ARCHIVES["photos_main"]) as folder:
         results = load_results(folder)
-        charts.tuning_plots(results, looks(results.variants, results.baseline))
+        curve_charts.tuning_plots(results, looks(results.variants, results.baseline))
     (axes,) = drawn[0].axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["5e-05", "0.0001", "0.0002", "0.0004", "0.0008"]
     assert not axes.get_xticklabels(minor=True)

@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from sn2fpn.study.measure.results import load_results
-from sn2fpn.study.report import charts, error_section
+from sn2fpn.study.report import charts, curve_charts, error_section
 from sn2fpn.study.report.samples import open_test_set
 from sn2fpn.study.report.style import Look, looks
 from sn2fpn.study.report.tables import class_differences
@@ -43,7 +43,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _figures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     """Return all figures of a report as they are when they are written."""
     drawn: list[Figure] = []
-    for module in (charts, error_section):
+    for module in (charts, curve_charts, error_section):
         monkeypatch.setattr(module, "to_svg", lambda figure: drawn.append(figure) or "")
     results = load_results(folder)
     style = looks(results.variants, results.baseline)
@@ -51,7 +51,7 @@ def _figures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]
         *charts.cost_plots(results, style),
         *charts.size_plots(results, style),
         *charts.class_plots(results, style, class_differences(results)),
-        *charts.curve_plots(results, style),
+        *curve_charts.curve_plots(results, style),
         *error_section.error_section(results, open_test_set(results), style).plots,
     ]
     return {plot.name: figure for plot, figure in zip(plots, drawn, strict=True)}
@@ -69,13 +69,13 @@ def test_every_chart_shows_every_variant_in_its_look(many: Path, monkeypatch: py
     results = load_results(many)
     style = looks(results.variants, results.baseline)
     figures = _figures(many, monkeypatch)
-    assert len(figures) == 10
+    assert len(figures) == 11
     for name, figure in figures.items():
         (panel,), (legend,) = figure.axes, figure.legends
         named = [text.get_text() for text in legend.get_texts()]
         columns = np.array_split(named, legend._ncols)  # as matplotlib fills them
         by_row = [column[row] for row in range(len(columns[0])) for column in columns if row < len(column)]
-        assert by_row == results.variants[1 if name == "class_differences" else 0 :]
+        assert by_row == results.variants[1 if name in ("class_differences", "loss_difference") else 0 :]
         for handle, label in zip(*panel.get_legend_handles_labels()):
             line = handle[0] if isinstance(handle, tuple) else handle
             assert (to_hex(line.get_color()), line.get_marker()) == (style[label].color, style[label].marker), name

@@ -1,4 +1,4 @@
-"""The plots that a study's results allow: scores against cost, by size and by class, and curves over training."""
+"""The plots of scores: against cost, by object size and by class."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from ...visualization.curves import smooth
 from ..measure.results import StudyResults
 from ..measure.statistics import Interval
 from .comparison import interval
 from .content import Plot
-from .style import Look, draw_line, legend, new_figure, new_rows, shortened, spread_markers, styled, to_svg
+from .style import Look, legend, new_figure, new_rows, shortened, styled, to_svg
 from .tables import class_label
 
-__all__ = ["class_plots", "cost_plots", "curve_plots", "size_plots", "tuning_plots"]
+__all__ = ["class_plots", "cost_plots", "size_plots"]
 
 _SIZES = {"small": "s", "medium": "m", "large": "l"}
 _CLASSES = 24  # more rows are not readable, and the table shows all classes
@@ -30,8 +29,6 @@ Looks = Mapping[str, Look]
 """variant -> how it is drawn"""
 Scores = Mapping[str, Interval]
 """variant -> mean score or difference with its interval"""
-Curve = tuple[np.ndarray, np.ndarray]
-"""iterations and values, (N,) each, with increasing iterations"""
 
 
 @styled
@@ -101,74 +98,6 @@ def class_plots(results: StudyResults, style: Looks, differences: Mapping[str, S
     _draw_groups(axes, rows, style)
     legend(figure, axes)
     return [Plot("class_differences", f"Difference to {results.baseline} by class", to_svg(figure))]
-
-
-@styled
-def curve_plots(results: StudyResults, style: Looks) -> list[Plot]:
-    """Plot the loss and the headline over training, if more than one point was recorded."""
-    recorded = {cell.cell: cell.curves() for cell in results.finished}
-    headline, plots = results.label(results.headline), []
-    for name, title, label, metric in (
-        ("loss", "Training loss", "total loss", "total_loss"),
-        ("score", f"{headline} during training", f"{headline} (%)", results.headline),
-    ):
-        curves = {
-            variant: [recorded[c.cell][metric] for c in results.of(variant) if metric in recorded[c.cell]]
-            for variant in results.variants
-        }
-        if any(len(iterations) > 1 for seeds in curves.values() for iterations, _ in seeds):
-            figure, axes = new_figure(3.3, "iteration", label)
-            _draw_curves(axes, {v: seeds for v, seeds in curves.items() if seeds}, style, metric == "total_loss")
-            legend(figure, axes)
-            plots.append(Plot(f"training_{name}", title, to_svg(figure)))
-    return plots
-
-
-@styled
-def tuning_plots(results: StudyResults, style: Looks) -> list[Plot]:
-    """Plot the headline on the tuning sets against the values that were tried, if one key with numbers was tuned."""
-    tune, label = results.study.tune, results.label(results.headline)
-    if len(tune) != 1 or not all(isinstance(v, (int, float)) and v > 0 for v in next(iter(tune.values()))):
-        return []
-    ((key, tried),) = tune.items()
-    figure, axes = new_figure(3.0, key, f"{label} (%)")
-    for choice in results.tuning:
-        points = sorted((float(name.partition("=")[2]), score) for name, score in choice.scores.items())
-        draw_line(axes, *zip(*points), style[choice.variant], choice.variant)
-    axes.set_xscale("log")
-    axes.set_xticks(sorted(tried), [f"{value:g}" for value in sorted(tried)])
-    axes.set_xticks([], minor=True)
-    legend(figure, axes)
-    return [Plot("tuning", f"{label} on the tuning data against {key}", to_svg(figure))]
-
-
-def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[Curve]], style: Looks, smoothed: bool) -> None:
-    """Draw each variant's mean over seeds as a line, in a band from its lowest to its highest seed.
-
-    Noisy losses are smoothed over a twentieth of the curve, the spikes at the start are cut off, the axis begins near
-    the lowest loss, and a few places of the line have the variant's marker. Otherwise every point is marked, since a
-    run has few evaluations. Of curves with different lengths the shared part is shown.
-    """
-    lowest: list[float] = []
-    highest: list[float] = []
-    for i, (name, seeds) in enumerate(curves.items()):
-        at, values = _aligned([(x, smooth(y) if smoothed else y) for x, y in seeds])
-        look = style[name]
-        draw_line(axes, at, values.mean(axis=0), look, name, spread_markers(i) if smoothed else None)
-        if len(values) > 1:
-            axes.fill_between(at, values.min(axis=0), values.max(axis=0), color=look.color, alpha=0.18, linewidth=0)
-        lowest.append(float(values.min()))
-        highest.append(float(np.percentile(values, 97)))
-    axes.set_ylim(*(0.95 * min(lowest), 1.15 * max(*highest, 1e-12)) if smoothed else (0, None))
-    axes.set_xlim(left=0)
-
-
-def _aligned(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
-    """Return (N,) iterations of the first curve that all curves reach, and (seeds, N) values at them."""
-    start, end = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
-    at = curves[0][0]
-    at = at[(at >= start) & (at <= end)]
-    return at, np.stack([np.interp(at, x, y) for x, y in curves])
 
 
 def _scores(results: StudyResults, metric: str) -> dict[str, Interval]:

@@ -192,7 +192,11 @@ def sizes(test_set: TestSet | None) -> list[str]:
     return [f"{note} The test set has {', '.join(parts[:2])} and {parts[2]} objects."]
 
 
-CURVES = "Lines are means over seeds. Bands reach from the lowest to the highest seed. Losses are smoothed."
+CURVES = (
+    "Lines are means over seeds. Bands reach from the lowest to the highest seed. Losses are smoothed. Differences of "
+    "losses are taken between variants of the same seed, which see the same images in the same order, so that most of "
+    "the noise cancels."
+)
 
 
 def classes(study: StudyResults) -> list[str]:

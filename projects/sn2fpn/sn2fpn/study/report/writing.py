@@ -16,10 +16,11 @@ from ..archive.pack import opened
 from ..measure.results import StudyResults, load_results, write_tables
 from . import facts, notes
 from .answers import answer_questions
-from .charts import class_plots, cost_plots, curve_plots, size_plots, tuning_plots
+from .charts import class_plots, cost_plots, size_plots
 from .comparison import Comparison, compare, difference
 from .content import Section, Strip, embed
 from .contrast import draw_contrast
+from .curve_charts import curve_plots, tuning_plots
 from .error_section import error_section
 from .rendering import Report, render_html, render_markdown
 from .samples import SampleRow, TestSet, draw_samples, open_test_set, save_sheet
