@@ -56,6 +56,24 @@ def test_options_match_their_equations(alpha: float | str, interp: str, order: s
         above = p if order == "pass_smoothed" else t
 
 
+def test_fpn_can_represent_sni() -> None:
+    """The page of SNI says so: the factors on the way down can be moved into the convolutions before and after it."""
+    sni, fpn = SNIFPN([4, 5, 6, 7], 6), FPN([4, 5, 6, 7], 6)
+    weights = sni.state_dict()
+    for level in (2, 3, 4, 5):
+        factor = 0.25 ** (level - 2)
+        for part in ("weight", "bias"):
+            weights[f"fpn_lateral{level}.{part}"] = factor * weights[f"fpn_lateral{level}.{part}"]
+        weights[f"fpn_output{level}.weight"] = weights[f"fpn_output{level}.weight"] / factor
+    fpn.load_state_dict(weights)
+    maps = {f"res{i}": torch.randn(2, i + 2, 128 >> i, 96 >> i) for i in (2, 3, 4, 5)}
+    expected, found = sni(maps), fpn(maps)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name])
+    with torch.no_grad():
+        assert not torch.allclose(FPN([4, 5, 6, 7], 6)(maps)["p2"], expected["p2"])
+
+
 def test_alpha_compounds_on_the_way_down() -> None:
     pyramid = SNIFPN([4, 4, 4, 4], 4)
     maps = {f"res{i}": torch.zeros(1, 4, 64 >> i, 64 >> i) for i in (2, 3, 4, 5)}
