@@ -14,7 +14,7 @@ from sn2fpn.study.archive import ENDING
 from sn2fpn.study.archive.pack import opened
 from sn2fpn.study.measure.results import StudyResults, load_results
 from sn2fpn.study.report import curve_charts
-from sn2fpn.study.report.comparison import difference, interval
+from sn2fpn.study.report.comparison import difference, interval, limits
 from sn2fpn.study.report.content import number
 from sn2fpn.study.report.style import looks
 from sn2fpn.study.report.writing import write_report
@@ -41,16 +41,10 @@ def _row(study: StudyResults, name: str) -> list[str]:
     means = [interval(study, name, metric) for metric in METRICS.values()]
     scores = [number(m.mean) + (f" ± {number((m.high - m.low) / 2)}" if m.n > 1 else "") for m in means]
     gap = difference(study, name, study.baseline, study.headline)
-    limits = f" ({number(gap.low)} … {number(gap.high)})" if gap.n > 1 else ""
-    against = "" if name == study.baseline else f"{number(gap.mean, 1, '+')}{limits}"
+    between = f" ({limits(gap)})" if gap.n > 1 else ""
+    against = "" if name == study.baseline else f"{number(gap.mean, 1, '+')}{between}"
     costs = study.measured(name)
-    return [
-        str(len(study.of(name))),
-        *scores,
-        against,
-        number(costs["gflops"], 2),
-        f"{number(costs['latency_ms'], 0)} ms",
-    ]
+    return [str(len(study.of(name))), *scores, against, number(costs["gflops"], 2), f"{number(costs['latency_ms'])} ms"]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -14,7 +14,7 @@ from ...errors import ArgumentError, UserError, argument_names
 from ..archive import ENDING
 from ..archive.pack import opened
 from ..measure.results import StudyResults, load_results, write_tables
-from . import facts, notes
+from . import cost_notes, facts, notes
 from .answers import answer_questions
 from .charts import class_plots, cost_plots, size_plots
 from .comparison import Comparison, compare, difference
@@ -138,8 +138,8 @@ def _number_sections(
             "Accuracy against cost",
             cost_plots(results, style),
             cost_table(results),
-            notes.costs(results),
-            warnings=notes.cost_warnings(results),
+            cost_notes.costs(results),
+            warnings=cost_notes.cost_warnings(results),
             switch=True,
         ),
         Section("sizes", "Object sizes", size_plots(results, style), notes=notes.sizes(test_set)),

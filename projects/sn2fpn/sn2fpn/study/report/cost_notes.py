@@ -1,0 +1,57 @@
+"""The words of the report on costs, times and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...errors import counted
+from ..measure.results import StudyResults
+from .content import joined, listed
+
+
+def costs(study: StudyResults) -> list[str]:
+    sizes = joined("×".join(map(str, c["size"])) for c in study.costs.values() if "size" in c)
+    of_model = (
+        "Parameters and GFLOPs (multiply-adds) are those of the whole detector, for one image of "
+        f"{sizes} pixels (height × width)."
+    )
+    speed = _speed(study) if study.speed else ["The speed has not been measured yet."]
+    left_out = "There is no chart for a cost that differs by less than 5 % between the variants."
+    return [of_model, *speed, left_out] if study.costs else speed
+
+
+def cost_warnings(study: StudyResults) -> list[str]:
+    """Return what a reader must know before looking at the times."""
+    speed = study.speed
+    if not speed or speed.get("reliable", True):
+        return []
+    advice = 'To measure them again on an idle machine, add --again speed to the command under "Run it again".'
+    return [f"The times are not reliable, because {_load(speed)} while they were measured. {advice}"]
+
+
+def _load(speed: Mapping[str, Any]) -> str:
+    return f"other processes used {speed['cores_used_by_others']:g} of {speed.get('cores')} cores"
+
+
+def _speed(study: StudyResults) -> list[str]:
+    speed = study.speed
+    state = [
+        speed.get("device"),
+        counted(speed["threads"], "thread") if speed.get("threads") else "",
+        f"images of {'×'.join(map(str, speed['image_size']))} pixels" if speed.get("image_size") else "",
+        f"{counted(speed['batch'], 'image')} per training step" if speed.get("batch") else "",
+        *(f"{speed[key]:,} {key}" for key in ("proposals", "detections", "rounds") if speed.get(key)),
+    ]
+    notes = [
+        "Times are medians over the rounds of one run, in which all variants took turns in one process and did the "
+        f"same work ({joined(state)}). The latency is the time to detect objects in one image. Ratios to "
+        f"{study.baseline}, as medians over the rounds, are in brackets. The peak memory is what a process that runs "
+        "one variant alone allocates on a GPU, or by how much it grows on a CPU."
+    ]
+    if "cores_used_by_others" in speed and speed.get("reliable", True):
+        notes.append(f"While they were measured, {_load(speed)}.")
+    made_up = [name for name, v in speed.get("variants", {}).items() if v.get("weights") == "made up"]
+    if made_up:
+        notes.append(f"Made-up weights were timed for {listed(made_up)}, because there were no trained ones.")
+    return notes
