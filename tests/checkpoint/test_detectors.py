@@ -211,3 +211,14 @@ def test_other_preprocessing_is_a_warning_with_the_keys(tmp_path: Path, caplog: 
         with caplog.at_level(logging.WARNING, "sn2fpn"):
             Checkpointer(ours(depth, False, tiny | given)).load(tmp_path / file)
         assert not [r for r in caplog.records if " Set " in r.getMessage()]
+
+
+def test_a_trunk_that_is_narrower_than_torchvisions_is_not_theirs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The half-width ResNet-50 of the studies on photographs has torchvision's names, but other preprocessing."""
+    torch.save(torchvision.models.resnet50(num_classes=2, width_per_group=32).state_dict(), tmp_path / "half.pth")
+    narrow = {"MODEL.FPN.OUT_CHANNELS": 8, "MODEL.ROI_BOX_HEAD.FC_DIM": 8, "MODEL.RESNETS.WIDTH_PER_GROUP": 32}
+    with caplog.at_level(logging.WARNING, "sn2fpn"):
+        Checkpointer(ours(50, False, narrow)).load(tmp_path / "half.pth")
+    assert "loaded" in caplog.text and " Set " not in caplog.text

@@ -10,6 +10,7 @@ from .reading import Checkpoint
 
 __all__ = ["preprocessing_warning"]
 
+_NARROWEST = 64  # channels of the first convolution of res2
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -41,7 +42,7 @@ def _expected(model: Any, checkpoint: Checkpoint) -> dict[str, Any]:
     whole = any(name.startswith("proposal_generator.") for name in checkpoint.model)
     if timm is not None and not whole:
         mean, std = timm["mean"], timm["std"]
-    elif checkpoint.format == "torchvision":
+    elif checkpoint.format == "torchvision" and not _is_narrow(trunk):
         mean, std = _IMAGENET
     else:
         return {}
@@ -57,6 +58,12 @@ def _expected(model: Any, checkpoint: Checkpoint) -> dict[str, Any]:
             wanted |= {f"MODEL.ROI_{head}_HEAD.POOLER_TYPE": "ROIAlign"}
             wanted |= {f"MODEL.ROI_{head}_HEAD.POOLER_SAMPLING_RATIO": 2}
     return wanted
+
+
+def _is_narrow(trunk: Any) -> bool:
+    """Return whether a ResNet is narrower than all of torchvision, so that only the names of its weights are theirs."""
+    stage = getattr(trunk, "res2", None)
+    return stage is not None and stage[0].conv1.weight.shape[0] < _NARROWEST
 
 
 def _settings(model: Any) -> dict[str, Any]:
