@@ -20,6 +20,7 @@ from sn2fpn.engine.best_model import BestModel
 from sn2fpn.errors import UserError
 from sn2fpn.study.archive.pack import opened, pack
 from sn2fpn.study.measure.results import load_results
+from sn2fpn.study.measure.tidy_table import tidy_rows
 from sn2fpn.study.report.writing import write_report
 from sn2fpn.visualization.curves import read_metrics
 
@@ -62,7 +63,7 @@ def _damaged(data: st.DataObject, name: str, text: bytes) -> bytes:
 
 def _read_all(folder: Path) -> None:
     results = load_results(folder)
-    results.rows()
+    tidy_rows(results)
     for cell in results.cells:
         cell.folder.configuration()
         if cell.folder.metrics.is_file():

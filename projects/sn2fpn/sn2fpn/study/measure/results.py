@@ -1,8 +1,7 @@
-"""The results of a study as one tidy table: a row for each cell, finished or not."""
+"""What a study has measured so far: its cells, finished or not, with costs, speed, features and tuning."""
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,15 +9,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ...atomic import atomic_write
 from ...errors import UserError
 from ...visualization.curves import Series, read_metrics
-from ..files import check_form, read_json, write_json
+from ..files import check_form, read_json
 from ..folder import CellFolder, State, Status
 from ..spec.study import Cell, Study
 from ..spec.tuning import TUNING_FOLDER, Choice, choose
 
-__all__ = ["CellResult", "StudyResults", "load_cell", "load_results", "tuning_scores", "write_tables"]
+__all__ = ["CellResult", "StudyResults", "load_cell", "load_results", "tuning_scores"]
 
 _FORMS: dict[str, Any] = {
     "costs": {...: {"parameters": {...: float}, "flops": {...: float}, "size": [int]}},
@@ -177,32 +175,6 @@ class StudyResults:
         """Return "inference_s" or "train_step_s" of each round, [] where they were not measured."""
         return self.speed.get("variants", {}).get(variant, {}).get(name) or []
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the tidy table: a dictionary per cell, all with the same keys, with None where there is no value.
-
-        Scores are in percent, `gflops` are those of one image, and the names of times and memory end in their units.
-        """
-        metrics = list(dict.fromkeys(metric for cell in self.finished for metric in cell.scores))
-        return [self._row(cell, metrics) for cell in self.cells]
-
-    def _row(self, cell: CellResult, metrics: list[str]) -> dict[str, Any]:
-        name, result = cell.variant, cell.result
-        measured = {metric: cell.scores.get(metric, math.nan) for metric in metrics} | self.measured(name)
-        del measured["pyramid_parameters"], measured["pyramid_gflops"]  # these are columns of the report alone
-        return {
-            "study": self.study.name,
-            "variant": name,
-            **{f"axis:{axis}": value for axis, value in cell.cell.variant.axes.items()},
-            "seed": cell.seed,
-            "state": str(cell.status.state),
-            "note": cell.note or None,
-            "engine": result.get("engine"),
-            "iterations": result.get("iterations"),
-            **{key: None if math.isnan(value) else value for key, value in measured.items()},  # JSON has no NaN
-            "train_seconds": result.get("train_seconds"),
-            "peak_memory_mib": result.get("peak_memory_mib"),
-        }
-
 
 def load_results(folder: str | Path, trust: bool = False) -> StudyResults:
     """Read a study's folder, including cells that are missing, unfinished or failed; a UserError names broken files.
@@ -221,18 +193,6 @@ def load_results(folder: str | Path, trust: bool = False) -> StudyResults:
     check_form(measured["features"], _FORM_OF_FEATURES, folder / "features.json")
     cells = tuple(load_cell(CellFolder(folder, cell)) for cell in study.cells)
     return StudyResults(folder, study, cells, **measured, tuning=tuple(_load_tuning(study, folder / TUNING_FOLDER)))
-
-
-def write_tables(results: StudyResults, folder: Path) -> tuple[Path, Path]:
-    """Write the tidy table as results.csv and results.json (a list of rows) into a folder."""
-    rows = results.rows()
-    as_csv, as_json = folder / "results.csv", folder / "results.json"
-    with atomic_write(as_csv) as file:
-        table = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-    write_json(as_json, rows)
-    return as_csv, as_json
 
 
 def _with_nested_variants(features: dict[str, Any]) -> dict[str, Any]:

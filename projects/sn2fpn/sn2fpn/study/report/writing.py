@@ -13,7 +13,8 @@ from ...atomic import atomic_write
 from ...errors import ArgumentError, UserError, argument_names
 from ..archive import ENDING
 from ..archive.pack import opened
-from ..measure.results import StudyResults, load_results, write_tables
+from ..measure.results import StudyResults, load_results
+from ..measure.tidy_table import write_tables
 from . import cost_notes, facts, notes
 from .answers import answer_questions
 from .charts import class_plots, cost_plots, size_plots

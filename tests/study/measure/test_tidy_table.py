@@ -11,7 +11,8 @@ import pytest
 from fabricated_study import fabricate
 
 from sn2fpn.errors import UserError
-from sn2fpn.study.measure.results import load_results, write_tables
+from sn2fpn.study.measure.results import load_results
+from sn2fpn.study.measure.tidy_table import tidy_rows, write_tables
 from sn2fpn.study.report.tables import feature_table
 
 
@@ -31,7 +32,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_cell_is_a_row_with_the_numbers_of_its_files(study: Path) -> None:
-    rows = {(row["variant"], row["seed"]): row for row in load_results(study).rows()}
+    rows = {(row["variant"], row["seed"]): row for row in tidy_rows(load_results(study))}
     assert set(rows) == {("fpn", 1), ("fpn", 2), ("sni", 1), ("sni", 2)}
     for (variant, seed), row in rows.items():
         if (variant, seed) == ("sni", 2):
@@ -60,7 +61,7 @@ def test_a_failed_cell_stays_in_the_table_with_its_reason(study: Path) -> None:
         "failed",
         "RuntimeError: out of memory",
     )
-    row = next(row for row in results.rows() if row["state"] == "failed")
+    row = next(row for row in tidy_rows(results) if row["state"] == "failed")
     assert row["bbox/AP"] is None and row["note"] == "RuntimeError: out of memory"
     assert results.values("sni", "bbox/AP").keys() == {1}
 
