@@ -22,7 +22,7 @@ from ..measure.statistics import (
     paired_difference,
     resample,
 )
-from .content import number
+from .content import ABSENT, number
 from .samples import TestSet
 
 __all__ = ["Comparison", "Ratio", "best_variant", "compare", "cost_ratio", "difference", "interval", "limits"]
@@ -148,6 +148,11 @@ def cost_ratio(results: StudyResults, variant: str, against: str, name: str) -> 
 
 
 def limits(bounds: Interval | Bootstrap) -> str:
-    """Return an interval such as "−2.7 … 1.3", with a second digit where one would show a limit as zero."""
+    """Return an interval such as "−2.7 … 1.3", with a second digit where one would show a limit as zero.
+
+    An interval that is not known is a dash.
+    """
+    if not math.isfinite(bounds.low):
+        return ABSENT
     digits = 2 if any(0 < abs(limit) < 0.05 for limit in (bounds.low, bounds.high)) else 1
     return f"{number(bounds.low, digits)} … {number(bounds.high, digits)}"

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from .answers import Answer
 from .comparison import Comparison
-from .content import Section
+from .content import Section, Table
 from .facts import Check, Rerun
 from .style import Look
 
@@ -38,6 +38,7 @@ class Report:
     answers: list[Answer]  # to the study's questions
     summary: str  # the conclusion, as a sentence
     comparisons: list[Comparison]
+    comparison_table: Table | None
     conclusion_notes: list[str]
     sections: list[Section]
     fairness_note: str

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..measure.results import StudyResults
 from ..measure.statistics import Interval
-from .comparison import Comparison, best_variant, cost_ratio, difference, interval
+from .comparison import Comparison, best_variant, cost_ratio, difference, interval, limits
 from .content import ABSENT, Entry, Table, number
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "class_differences",
     "class_label",
     "class_table",
+    "comparison_table",
     "cost_table",
     "feature_table",
     "results_table",
@@ -35,6 +36,28 @@ def results_table(results: StudyResults, comparisons: Sequence[Comparison]) -> T
         rows.append(row + [_number(column.read(results, name), column.digits) for column in costs])
     labels = map(results.label, results.metrics)
     return Table("Results", ["variant", "seeds", *labels, *(column.title for column in costs)], rows)
+
+
+def comparison_table(results: StudyResults, comparisons: Sequence[Comparison]) -> Table | None:
+    """Return each difference to the baseline with its intervals and p-values; None without differences."""
+    rows = []
+    for c in comparisons:
+        entries = [
+            Entry(f"{number(c.seeds.mean, 2, '+')}", c.seeds.mean),
+            Entry(limits(c.seeds)),
+            _chance(c.seeds.p),
+            Entry(limits(c.images)),
+            _chance(c.images.p),
+            _chance(c.verdict.p),
+        ]
+        rows.append([_name(c.variant), Entry(str(c.seeds.n), c.seeds.n), *entries])
+    titles = ["over seeds (95 %)", "p, seeds", "over images (95 %)", "p, images", "p, corrected"]
+    title = f"{results.label(results.headline)} − {results.baseline}"
+    return Table(f"Differences to {results.baseline}", ["variant", "seeds", title, *titles], rows) if rows else None
+
+
+def _chance(p: float) -> Entry:
+    return Entry(f"{p:.2g}", p) if math.isfinite(p) else Entry(ABSENT)
 
 
 def cells_table(results: StudyResults) -> Table:

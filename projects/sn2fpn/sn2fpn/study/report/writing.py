@@ -26,7 +26,16 @@ from .error_section import error_section
 from .rendering import Report, render_html, render_markdown
 from .samples import SampleRow, TestSet, draw_samples, open_test_set, save_sheet
 from .style import Look, looks
-from .tables import cells_table, class_differences, class_table, cost_table, feature_table, results_table, tuning_table
+from .tables import (
+    cells_table,
+    class_differences,
+    class_table,
+    comparison_table,
+    cost_table,
+    feature_table,
+    results_table,
+    tuning_table,
+)
 
 __all__ = ["main", "write_report"]
 
@@ -105,6 +114,7 @@ def _build(
         answers=answer_questions(results, test_set),
         summary=notes.summary(results, comparisons),
         comparisons=comparisons,
+        comparison_table=comparison_table(results, comparisons),
         conclusion_notes=notes.comparisons(results, comparisons),
         sections=[
             *_number_sections(results, comparisons, style, test_set),
