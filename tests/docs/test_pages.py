@@ -60,7 +60,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         assert link.startswith("https://") or (page.parent / link).exists(), link
     for config in re.findall(r"--config-file ([\w./-]+)", page.read_text(encoding="utf-8")):
-        assert (ROOT / config).is_file(), config
+        assert config.startswith("output/") or (ROOT / config).is_file(), config  # a training has written the former
 
 
 @pytest.mark.parametrize("name", PYRAMIDS)

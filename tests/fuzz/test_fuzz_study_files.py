@@ -80,8 +80,8 @@ def test_any_study_file(folder: Path, content: bytes) -> None:
     assert repr(replace(Study.load(folder / "again.yaml"), path=path)) == repr(study)  # NaN differs from itself
     for variant in study.variants[:2]:
         try:
-            cfg = study.config(variant, study.seeds[0])
+            cfg = study.config(variant)
         except UserError as error:
             assert str(error)
         else:
-            assert study.seeds[0] == cfg.SEED
+            assert study.first_cell(variant).seed == cfg.SEED
