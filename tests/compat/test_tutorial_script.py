@@ -82,6 +82,7 @@ def test_it_runs_on_this_package(tmp_path: Path) -> None:
 @pytest.mark.detectron2
 def test_only_the_import_lines_differ_for_detectron2(tmp_path: Path) -> None:
     engine = pytest.importorskip("detectron2.engine", reason="Detectron2 is not installed")
+    importlib.import_module("detectron2.utils.env").seed_all_rng(1)  # their trainer does not read SEED
     theirs = _run(_for_detectron2(tmp_path), tmp_path / "theirs")
     _check(tmp_path / "theirs", theirs["results"])
     ours = _run(SCRIPT, tmp_path / "ours")

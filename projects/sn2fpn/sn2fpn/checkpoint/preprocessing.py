@@ -63,7 +63,8 @@ def _expected(model: Any, checkpoint: Checkpoint) -> dict[str, Any]:
 def _is_narrow(trunk: Any) -> bool:
     """Return whether a ResNet is narrower than all of torchvision, so that only the names of its weights are theirs."""
     stage = getattr(trunk, "res2", None)
-    return stage is not None and stage[0].conv1.weight.shape[0] < _NARROWEST
+    conv = getattr(stage[0], "conv1", None) if stage is not None else None  # a trunk of a user's own may lack it
+    return conv is not None and conv.weight.shape[0] < _NARROWEST
 
 
 def _settings(model: Any) -> dict[str, Any]:

@@ -86,11 +86,10 @@ def _has_all_variants(step: str, path: Path, study: Study, folder: Path) -> bool
     except UserError:  # the step writes the broken file again
         return False
     measured = content if step == "costs" else content.get("variants", {})
-    needs_weights = step == "features"
-    possible = [
-        v for v in study.variants if not needs_weights or CellFolder(folder, study.first_cell(v)).weights.is_file()
-    ]
-    return all(variant.name in measured for variant in possible)
+    missing = [variant for variant in study.variants if variant.name not in measured]
+    if step == "features":  # which cannot be measured without trained weights
+        missing = [v for v in missing if CellFolder(folder, study.first_cell(v)).weights.is_file()]
+    return not missing
 
 
 @dataclass
