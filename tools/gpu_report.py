@@ -1,6 +1,7 @@
 """Test and measure the package on a GPU, and write a one-page report.
 
     python tools/gpu_report.py                      # at most 20 minutes, without a network
+    python tools/gpu_report.py --only tests training
     python tools/gpu_report.py --device cpu --quick # a rehearsal on a machine without a GPU, in two minutes
 
 The steps are the tests that need a GPU, the benchmark against torchvision (and Detectron2 where it is installed) in
@@ -31,7 +32,7 @@ from tabulate import tabulate
 
 from sn2fpn.atomic import atomic_write
 from sn2fpn.command_line import CommandLineParser
-from sn2fpn.errors import UserError
+from sn2fpn.errors import UserError, check_choice
 from sn2fpn.program import run_program
 from sn2fpn.visualization.curves import read_metrics
 
@@ -84,18 +85,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output-dir", type=Path, default=ROOT / "output/gpu", metavar="DIR", help="default: output/gpu"
     )
+    parser.add_argument("--only", nargs="+", metavar="STEP", help="run only these steps, e.g. tests 'speed, batch 2'")
     args = parser.parse_args(argv)
-    return run_program(lambda: report(args.device, args.quick, args.output_dir))
+    return run_program(lambda: report(args.device, args.quick, args.output_dir, args.only))
 
 
-def report(device: str, quick: bool, out: Path) -> int:
-    """Run all steps, write the report after each of them, and return the exit code.
+def report(device: str, quick: bool, out: Path, only: Sequence[str] | None = None) -> int:
+    """Run all steps or only some, write the report after each of them, and return the exit code.
 
     Raises:
-        UserError: there is no such device.
+        UserError: there is no such device or no such step.
     """
+    chosen = steps(device, quick, out.resolve())
+    if only is not None:
+        names = [step.name for step in chosen]
+        for name in only:
+            check_choice("--only", name, names)
+        chosen = [step for step in chosen if step.name in only]
     about = {"device": device + (", quick" if quick else ""), **machine(device)}
-    return run_steps(steps(device, quick, out.resolve()), about, out.resolve())
+    return run_steps(chosen, about, out.resolve())
 
 
 def machine(device: str) -> dict[str, str]:

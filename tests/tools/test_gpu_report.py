@@ -103,6 +103,17 @@ def test_without_a_gpu_it_says_so_and_what_to_do(tmp_path: Path, capsys: pytest.
     assert list(tmp_path.iterdir()) == []
 
 
+def test_some_of_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(
+        gpu_report, "steps", lambda *_: [_step(name, "print(1)") for name in ("tests", "speed, batch 2")]
+    )
+    flags = ["--device", "cpu", "--output-dir", str(tmp_path), "--only"]
+    assert gpu_report.main([*flags, "speed, batch 2"]) == 0
+    assert [step["name"] for step in json.loads((tmp_path / "report.json").read_text())["steps"]] == ["speed, batch 2"]
+    assert gpu_report.main([*flags, "speed"]) == 2
+    assert "--only" in (said := capsys.readouterr().err) and "speed, batch 2" in said
+
+
 def test_training_without_results_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         read_training(tmp_path, 0)
