@@ -307,6 +307,23 @@ def test_mixed_precision_trains_and_evaluates(tiny_cfg: MakeCfg, enabled: bool) 
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in trainer.model.parameters())
 
 
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_a_step_with_overflown_gradients_leaves_weights_and_momentum(optimizer: str, tiny_cfg: MakeCfg) -> None:
+    keys = {"SOLVER.AMP.ENABLED": True, "SOLVER.AMP.DTYPE": "float16", "SOLVER.OPTIMIZER": optimizer}
+    trainer = _trainer(tiny_cfg(keys | {"DATASETS.TEST": (), "SOLVER.BASE_LR": 1.0, "SOLVER.WARMUP_ITERS": 0}))
+    weights = list(trainer.model.parameters())
+    before = [p.detach().clone() for p in weights]
+    trainer._scaler.scale(torch.ones(()))  # makes the scale
+    for gradient in (torch.inf, 1.0):
+        for p in weights:
+            p.grad = torch.full_like(p, gradient)
+        trainer._step_optimizer()
+        moved = [not torch.equal(p, old) for p, old in zip(weights, before)]
+        assert not any(moved) and not trainer.optimizer.state if gradient == torch.inf else all(moved)
+    assert all(t.isfinite().all() for s in trainer.optimizer.state.values() for t in s.values() if t is not None)
+    assert all(p.isfinite().all() for p in weights)
+
+
 def test_schedule_scales_with_the_number_of_processes(tiny_cfg: MakeCfg) -> None:
     cfg = tiny_cfg(
         {

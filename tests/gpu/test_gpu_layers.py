@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from gpu_comparison import Both, assert_close, with_gradients
+from gpu_comparison import HALF, Both, assert_close, moved, with_gradients
 from torch import Tensor, nn
 
-from sn2fpn.layers import DeformConv2d, get_norm, get_upsample, integrated_norm_relu
+from sn2fpn.layers import ESD1, ESD2, DeformConv2d, get_norm, get_upsample, integrated_norm_relu
 from sn2fpn.layers.upsample.kinds import _KINDS
 
 pytestmark = pytest.mark.gpu
@@ -60,6 +60,28 @@ def maps(*shapes: tuple[int, ...], layout: torch.memory_format) -> list[Tensor]:
 def test_steps_of_every_upsampling(kind: str, size: tuple[int, int], layout: torch.memory_format, both: Both) -> None:
     """With even sides, SNI's step adds squares of fine pixels, with odd ones columns."""
     expected, found = both(with_gradients, randomised(Step(kind)), *maps((2, 32, *size), (2, 32, 8, 12), layout=layout))
+    assert_close(found, expected, values=1e-4, gradients=1e-3)
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("kind", [*_KINDS, "sni:0.5"])
+def test_steps_under_autocast_stay_in_half_precision(kind: str, dtype: torch.dtype, both: Both) -> None:
+    """Autocast on a GPU computes some operators, such as interpolation, in float32."""
+    step = moved(randomised(Step(kind)), both.device)
+    fine, coarse = moved(maps((2, 32, 15, 23), (2, 32, 8, 12), layout=torch.channels_last), both.device)
+    with both.on_device(), torch.no_grad():
+        exact = step(fine, coarse)
+        with torch.autocast(both.device.type, dtype):
+            found, alone = step(fine.to(dtype), coarse.to(dtype)), step.upsample(coarse.to(dtype), (15, 23))
+    assert found.dtype == alone.dtype == dtype
+    assert (found.float() - exact).norm() <= 0.03 * exact.norm()
+
+
+@LAYOUTS
+@pytest.mark.parametrize("size", [(16, 24), (33, 25)], ids=str)
+@pytest.mark.parametrize("layer", [ESD1, ESD2])
+def test_esd(layer: type[nn.Module], size: tuple[int, int], layout: torch.memory_format, both: Both) -> None:
+    expected, found = both(with_gradients, layer(32, 64), *maps((2, 32, *size), layout=layout))
     assert_close(found, expected, values=1e-4, gradients=1e-3)
 
 

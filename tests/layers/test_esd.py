@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from golden_modules import count_parameters, load_case
-from sn2fpn.layers import ESD1, ESD2, Conv2d, esd_fuse, esd_fuse_conv
+from sn2fpn.layers import ESD1, ESD2, Conv2d, esd_average, esd_fuse, esd_fuse_conv
 
 
 @pytest.mark.parametrize(("name", "cls"), [("esd1_equal", ESD1), ("esd1_double", ESD1), ("esd2_double", ESD2)])
@@ -36,6 +36,21 @@ def test_matches_the_definition() -> None:
         assert torch.allclose(esd_fuse(x, dense), expected, atol=1e-6)
         mixed = torch.einsum("oi,nihw->nohw", fuse.weight[:, :, 0, 0], views)
         assert torch.allclose(esd_fuse(x, dense, fuse), mixed, atol=1e-5)
+
+
+def test_channels_last_maps_on_a_gpu_are_padded_before_the_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's padded average pool has a wrong gradient for such maps."""
+    for size in ((10, 14), (9, 13), (1, 5)):
+        results = []
+        for on_cpu in (True, False):
+            monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda _, here=on_cpu: here))
+            x = torch.randn(2, 4, *size, generator=torch.Generator().manual_seed(1))
+            x = x.to(memory_format=torch.channels_last).requires_grad_()
+            y = esd_average(x)
+            assert ("ConstantPadNdBackward" in str(y.grad_fn.next_functions)) == (not on_cpu)
+            y.backward(torch.arange(float(y.numel())).reshape(y.shape))
+            results.append((y, x.grad))
+        torch.testing.assert_close(*results)
 
 
 def test_any_size_is_halved_and_rounded_up() -> None:

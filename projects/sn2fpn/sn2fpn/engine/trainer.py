@@ -75,6 +75,10 @@ class Trainer:
         self._clip = recipe.build_gradient_clipper()
         float16 = o.precision == torch.float16  # whose small gradients are scaled
         self._scaler = torch.amp.GradScaler(torch.device(o.device).type, enabled=float16)
+        if float16:
+            # The scaler itself then leaves out the steps whose gradients overflow. It would hand them to the fused
+            # kernels, of which that of SGD leaves the weights as they are but spoils the momentum.
+            self.optimizer._step_supports_amp_scaling = False
         augmented = recipe.with_augmentation(self.model)
         self.hooks: list[Hook] = default_hooks(o, recipe.test_sets(), self.model, augmented, recipe.metrics())
         self.storage = self.storage_type()

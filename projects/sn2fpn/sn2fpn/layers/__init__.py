@@ -7,7 +7,7 @@ from .activation import Activation, get_activation
 from .c3 import C3
 from .conv import Conv2d, ConvNormAct
 from .deform import DeformConv2d
-from .esd import ESD1, ESD2, check_esd1_channels, esd_fuse, esd_fuse_conv
+from .esd import ESD1, ESD2, check_esd1_channels, esd_average, esd_fuse, esd_fuse_conv
 from .gsconv import GSConv, GSConvE1, GSConvE2
 from .init import c2_msra_fill, c2_xavier_fill, kaiming_normal_per_group
 from .integrated_norm import integrated_norm_relu
@@ -57,6 +57,7 @@ __all__ = [
     "c2_msra_fill",
     "c2_xavier_fill",
     "check_esd1_channels",
+    "esd_average",
     "esd_fuse",
     "esd_fuse_conv",
     "get_activation",

@@ -23,7 +23,7 @@ from .conv import Conv2d, ConvNormAct
 from .init import kaiming_normal_per_group
 from .norm import Norm
 
-__all__ = ["ESD1", "ESD2", "check_esd1_channels", "esd_fuse", "esd_fuse_conv"]
+__all__ = ["ESD1", "ESD2", "check_esd1_channels", "esd_average", "esd_fuse", "esd_fuse_conv"]
 
 
 class ESD1(nn.Module):
@@ -140,7 +140,7 @@ def esd_fuse(x: Tensor, dense: Tensor, fuse: nn.Module | None = None) -> Tensor:
         >>> esd_fuse(torch.randn(1, 8, 17, 23), torch.randn(1, 16, 9, 12)).shape
         torch.Size([1, 16, 9, 12])
     """
-    average = F.avg_pool2d(x, 4, 2, padding=1, ceil_mode=True)
+    average = esd_average(x)
     maximum = F.max_pool2d(x, 4, 2, padding=1, ceil_mode=True)
     if fuse is not None:
         return fuse(torch.cat((average, maximum, dense), dim=1))
@@ -148,6 +148,24 @@ def esd_fuse(x: Tensor, dense: Tensor, fuse: nn.Module | None = None) -> Tensor:
     if x.shape[1] == dense.shape[1]:
         return average + maximum + dense
     return torch.cat((average, maximum), dim=1) + dense
+
+
+def esd_average(x: Tensor) -> Tensor:
+    """Return the view G, the average pool 4x4 with stride 2, padding 1 and sizes that are rounded up.
+
+    On a GPU, channels-last maps are padded before they are pooled. PyTorch's own padding gives such maps a wrong
+    gradient there in the versions before 2.14 (github.com/pytorch/pytorch/issues/188344).
+
+    Args:
+        x (Tensor[N, C, H, W]): the map.
+
+    Returns:
+        Tensor[N, C, ceil(H / 2), ceil(W / 2)], in the memory layout of `x`.
+    """
+    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    if channels_last and not x.is_cpu:
+        return F.avg_pool2d(F.pad(x, (1, 1, 1, 1)), 4, 2, ceil_mode=True)
+    return F.avg_pool2d(x, 4, 2, padding=1, ceil_mode=True)
 
 
 def esd_fuse_conv(in_channels: int, out_channels: int, fuse_init: str = "default") -> Conv2d:

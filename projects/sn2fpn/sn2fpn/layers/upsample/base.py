@@ -4,9 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Doubling", "Upsample"]
+__all__ = ["Doubling", "Upsample", "resize"]
+
+
+def resize(x: Tensor, size: Sequence[int], mode: str, align_corners: bool | None = None) -> Tensor:
+    """Return the map (Tensor[N, C, h, w]) at another size by `F.interpolate`, with the same dtype.
+
+    Autocast on a GPU would interpolate in float32, and then every map that receives the result would be in float32 as
+    well. The kernels interpolate between half-precision pixels in float32 anyway.
+
+    Args:
+        x: the map.
+        size: height and width of the result.
+        mode, align_corners: as in `F.interpolate`.
+    """
+    if x.is_meta or not torch.is_autocast_enabled(x.device.type):
+        return F.interpolate(x, tuple(size), mode=mode, align_corners=align_corners)
+    with torch.autocast(x.device.type, enabled=False):
+        return F.interpolate(x, tuple(size), mode=mode, align_corners=align_corners)
 
 
 class Upsample(nn.Module):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Upsample
+from .base import Upsample, resize
 from .sni import soft_nearest_add
 
 __all__ = ["Bilinear", "Nearest"]
@@ -25,7 +24,7 @@ class Nearest(Upsample):
 
     def forward(self, coarse: Tensor, size: Sequence[int]) -> Tensor:
         """Return the coarse map (Tensor[N, C, h, w]) at the given size (Tensor[N, C, H, W])."""
-        return coarse if coarse.shape[2:] == tuple(size) else F.interpolate(coarse, tuple(size), mode="nearest")
+        return coarse if coarse.shape[2:] == tuple(size) else resize(coarse, size, "nearest")
 
     def add(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """Return the sum of the fine map and the upsampled coarse map, without making the upsampled map."""
@@ -54,7 +53,7 @@ class Bilinear(Upsample):
         """Return the coarse map (Tensor[N, C, h, w]) at the given size (Tensor[N, C, H, W])."""
         if coarse.shape[2:] == tuple(size):
             return coarse
-        return F.interpolate(coarse, tuple(size), mode="bilinear", align_corners=self.align_corners)
+        return resize(coarse, size, "bilinear", self.align_corners)
 
     def extra_repr(self) -> str:
         return f"align_corners={self.align_corners}"

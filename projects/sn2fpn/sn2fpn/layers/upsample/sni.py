@@ -12,13 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import ArgumentError, check_choice, did_you_mean
 from ...ranges import check_count, check_number
 from ..cpu.fused_add import add_doubled_by_columns
-from .base import Upsample
+from .base import Upsample, resize
 
 __all__ = ["SNI", "soft_nearest", "soft_nearest_add"]
 
@@ -109,7 +108,7 @@ def soft_nearest(coarse: Tensor, size: Sequence[int], alpha: float | str = "area
     """
     _check_options(alpha, interp)
     # Interpolation is linear, so alpha is applied to the smaller map.
-    return F.interpolate(coarse * _factor(coarse, size, alpha), size=tuple(size), mode=interp)
+    return resize(coarse * _factor(coarse, size, alpha), size, interp)
 
 
 def soft_nearest_add(fine: Tensor, coarse: Tensor, alpha: float | str = "area", interp: str = "nearest") -> Tensor:

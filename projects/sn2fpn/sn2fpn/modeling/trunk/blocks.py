@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import check_choice
-from ...layers import ESD1, ESD2, Conv2d, FrozenBatchNorm2d, c2_msra_fill, esd_fuse, esd_fuse_conv
+from ...layers import ESD1, ESD2, Conv2d, FrozenBatchNorm2d, c2_msra_fill, esd_average, esd_fuse, esd_fuse_conv
 from ...layers.cpu.layout import channels_last_on_cpu
 from ...layers.norm import Norm
 
@@ -143,8 +143,7 @@ class _ResidualBlock(TrunkPart):
         super().__init__()
         self.out_channels, self.stride, self.esd = out_channels, stride, esd
         self.fuse: Conv2d | None = None
-        pooled = esd is not None and esd.shortcut == "avg"
-        self.shortcut_pool = nn.AvgPool2d(4, stride=2, padding=1, ceil_mode=True) if pooled else None
+        self.pools_shortcut = pooled = esd is not None and esd.shortcut == "avg"
         self.shortcut: Conv2d | None = None
         if in_channels != out_channels:
             step = 1 if pooled else stride
@@ -154,8 +153,8 @@ class _ResidualBlock(TrunkPart):
     def forward(self, x: Tensor) -> Tensor:
         """Map Tensor[N, C_in, H, W] to Tensor[N, C_out, ceil(H / stride), ceil(W / stride)]."""
         out = self.residual(x)
-        if self.shortcut_pool is not None:
-            x = self.shortcut_pool(x)
+        if self.pools_shortcut:
+            x = esd_average(x)
         out += x if self.shortcut is None else self.shortcut(x)
         return F.relu_(out)
 
