@@ -188,7 +188,7 @@ def test_predictions_of_a_gpu_that_are_not_finite_spoil_a_loss(tiny_cfg: MakeCfg
 
     def spoilt(*args: Any) -> Any:
         top = best(*args)
-        top[0].deltas[0, 0, 0] = math.inf
+        top.deltas[0, 0, 0] = math.inf
         return top
 
     rpn.rpn_head.best = spoilt

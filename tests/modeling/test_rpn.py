@@ -90,11 +90,14 @@ def test_head_at_some_anchors(layout: torch.memory_format, number: int, conv_dim
 @pytest.mark.parametrize("conv_dims", [(-1,), (4, -1)])
 def test_best_anchors_of_the_head(layout: torch.memory_format, conv_dims: tuple[int, ...]) -> None:
     head, maps = make_head(layout, conv_dims)
-    for found, logits, deltas in zip(head.best(maps, topk=10), *head(maps)):
-        k = min(10, logits.shape[1])
-        torch.testing.assert_close(found.logits, logits.sort(dim=1, descending=True).values[:, :k])
-        torch.testing.assert_close(found.logits, logits.gather(1, found.anchor))
-        torch.testing.assert_close(found.deltas, torch.stack([d[a] for d, a in zip(deltas, found.anchor)]))
+    found, start = head.best(maps, topk=10), 0
+    for level, (logits, deltas) in enumerate(zip(*head(maps))):
+        here, k = found.level == level, min(10, logits.shape[1])
+        anchor = found.anchor[:, here] - start
+        torch.testing.assert_close(found.logits[:, here], logits.sort(dim=1, descending=True).values[:, :k])
+        torch.testing.assert_close(found.logits[:, here], logits.gather(1, anchor))
+        torch.testing.assert_close(found.deltas[:, here], torch.stack([d[a] for d, a in zip(deltas, anchor)]))
+        start += logits.shape[1]
 
 
 @pytest.mark.parametrize("ratios", [[1.0], [0.5, 1.0, 2.0]])
@@ -161,11 +164,17 @@ def test_several_convs_have_detectron2s_names() -> None:
 
 
 def choose(logits: list[torch.Tensor], deltas: list[torch.Tensor], anchors: list[torch.Tensor], **options) -> list:
-    top = []
-    for s, d in zip(logits, deltas):
+    parts, start = [], 0
+    for level, (s, d) in enumerate(zip(logits, deltas)):
         best, anchor = s.topk(min(30, s.shape[1]))
-        top.append(TopAnchors(anchor, best, torch.stack([d_n[a_n] for d_n, a_n in zip(d, anchor)])))
-    return top_proposals(anchors, top, SIZES, BoxCoder(), **{"post_nms_topk": 20, "nms_thresh": 0.6, **options})
+        chosen = torch.stack([d_n[a_n] for d_n, a_n in zip(d, anchor)])
+        parts.append((anchor + start, torch.full_like(anchor, level), best, chosen))
+        start += s.shape[1]
+    anchor, level, best, chosen = (torch.cat(part, dim=1) for part in zip(*parts))
+    top = TopAnchors(anchor, level[0], best, chosen)
+    return top_proposals(
+        torch.cat(anchors), top, SIZES, BoxCoder(), **{"post_nms_topk": 20, "nms_thresh": 0.6, **options}
+    )
 
 
 def random_predictions() -> dict[str, list[torch.Tensor]]:

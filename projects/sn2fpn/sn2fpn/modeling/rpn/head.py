@@ -13,21 +13,23 @@ from torch import Tensor, nn
 
 from ...errors import ArgumentError
 from ...ranges import check_count, check_each
-from ..transfer import rows_of_groups
+from ..transfer import rows_of_groups, tensor_like
 
 __all__ = ["RPNHead", "TopAnchors"]
 
 
 class TopAnchors(NamedTuple):
-    """The predictions for the k best anchors of one level of each of N images, best first.
+    """The predictions for the best anchors of N images: some of each level, one level after the other.
 
     Attributes:
-        anchor (int64 Tensor[N, k]): the index of each anchor within the level.
-        logits (float32 Tensor[N, k]): the objectness logits.
-        deltas (Tensor[N, k, 4]): the box offsets.
+        anchor (int64 Tensor[N, K]): the index of each anchor among those of all levels.
+        level (int64 Tensor[K]): the level of each anchor.
+        logits (float32 Tensor[N, K]): the objectness logits, in falling order within a level.
+        deltas (Tensor[N, K, 4]): the box offsets.
     """
 
     anchor: Tensor
+    level: Tensor
     logits: Tensor
     deltas: Tensor
 
@@ -84,21 +86,29 @@ class RPNHead(nn.Module):
         deltas = [self.anchor_deltas(h).permute(0, 2, 3, 1).reshape(len(h), -1, 4) for h in hidden]
         return logits, deltas
 
-    def best(self, features: Sequence[Tensor], topk: int) -> list[TopAnchors]:
-        """Return, for each level, the predictions for the `topk` anchors with the highest logits of each image.
+    def best(self, features: Sequence[Tensor], topk: int) -> TopAnchors:
+        """Return the predictions for the `topk` anchors of each level with the highest logits of each image.
 
         Offsets are computed for these anchors only.
+
+        Args:
+            features (Tensor[N, C, H, W] per level): the map of each level.
+            topk: the number of anchors of a level; of a level with fewer, all are returned.
         """
-        out = []
-        for x in features:
+        anchors, levels, logits, vectors, start = [], [], [], [], 0
+        image = torch.arange(len(features[0]), device=features[0].device)[:, None]
+        for level, x in enumerate(features):
             hidden = self._hidden(x)
-            logits = self._logits(hidden).float()
-            logits, anchor = logits.topk(min(topk, logits.shape[1]), dim=1)
-            position = anchor // self.num_anchors
-            image = torch.arange(len(x), device=x.device)[:, None]
-            vectors = hidden.permute(0, 2, 3, 1)[image, position // x.shape[3], position % x.shape[3]]
-            out.append(TopAnchors(anchor, logits, self._deltas_of(vectors, anchor)))
-        return out
+            of_all = self._logits(hidden).float()
+            of_best, anchor = of_all.topk(min(topk, of_all.shape[1]), dim=1)
+            logits.append(of_best)
+            vectors.append(hidden.flatten(2).transpose(1, 2)[image, anchor // self.num_anchors])
+            anchors.append(anchor + start)
+            levels.append(torch.full_like(anchor[0], level))
+            start += of_all.shape[1]
+        anchor = torch.cat(anchors, dim=1)
+        deltas = self._deltas_of(torch.cat(vectors, dim=1), anchor)
+        return TopAnchors(anchor, torch.cat(levels), torch.cat(logits, dim=1), deltas)
 
     def at(self, features: Sequence[Tensor], image: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
         """Return the predictions for S anchors, from which the losses are computed.
@@ -117,16 +127,9 @@ class RPNHead(nn.Module):
         if isinstance(self.conv, nn.Sequential) or len(anchor) > sum(x[:, 0].numel() for x in features):
             logits, deltas = (torch.cat(x, dim=1) for x in self(features))
             return logits[image, anchor], deltas[image, anchor]
-        position = anchor // self.num_anchors  # counted over all levels
-        starts = list(itertools.accumulate((x.shape[2] * x.shape[3] for x in features), initial=0))
-        level = sum(position >= start for start in starts[1:-1]) if len(features) > 1 else torch.zeros_like(position)
-        rows = rows_of_groups(level, len(features))
-        patches = [
-            _patches_3x3(x, image[here], position[here] - start) for x, here, start in zip(features, rows, starts)
-        ]
+        patches, order = _patches_3x3(features, image, anchor // self.num_anchors)
         weight = self.conv.weight.permute(0, 2, 3, 1).flatten(1)  # (C_out, 9 * C_in)
-        hidden = F.relu(F.linear(torch.cat(patches), weight, self.conv.bias), inplace=True)
-        hidden = hidden[torch.cat(rows).argsort()]
+        hidden = F.relu(F.linear(patches, weight, self.conv.bias), inplace=True)[order]
         logits = F.linear(hidden, self.objectness_logits.weight.flatten(1), self.objectness_logits.bias)
         logits = logits.gather(1, (anchor % self.num_anchors)[:, None]).squeeze(1)
         return logits, self._deltas_of(hidden, anchor)
@@ -146,16 +149,36 @@ class RPNHead(nn.Module):
         return deltas.unflatten(-1, (self.num_anchors, 4)).gather(-2, cell).squeeze(-2)
 
 
-def _patches_3x3(x: Tensor, image: Tensor, position: Tensor) -> Tensor:
-    """Return the 3x3 neighbourhoods of positions `y * W + x` as vectors (Tensor[S, 9 * C]).
+def _patches_3x3(features: Sequence[Tensor], image: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the 3x3 neighbourhoods of some positions, level by level, and how to put them back into their order.
 
-    Rows vary slowest, and neighbours beyond the border are zero.
+    Args:
+        features (Tensor[N, C, H, W] per level): the maps.
+        image (int64 Tensor[S]): the index of the image of each position.
+        position (int64 Tensor[S]): the positions, counted along the rows of the first map, then of the next one.
+
+    Returns:
+        The neighbourhoods as vectors (Tensor[S, 9 * C]), whose rows vary slowest and which are zero beyond the border;
+        and the row (int64 Tensor[S]) in which that of each position is found.
     """
-    _, channels, height, width = x.shape
-    step = torch.arange(-1, 2, device=x.device)
-    ys = (position // width)[:, None, None] + step[:, None]
-    xs = (position % width)[:, None, None] + step
+    sizes = [tuple(x.shape[2:]) for x in features]
+    starts = list(itertools.accumulate((h * w for h, w in sizes), initial=0))
+    level = sum((position >= start for start in starts[1:-1]), start=torch.zeros_like(position))
+    rows = rows_of_groups(level, len(features))
+    order = torch.cat(rows)
+    table = tensor_like([(*size, start) for size, start in zip(sizes, starts)], position)
+    height, width, start = table[level[order]].unsqueeze(2).unbind(1)  # Tensor[S, 1] each
+    position = position[order, None] - start
+    step = torch.arange(9, device=position.device)
+    ys, xs = position // width + (step // 3 - 1), position % width + (step % 3 - 1)
     inside = (ys >= 0) & (ys < height) & (xs >= 0) & (xs < width)
-    index = (image[:, None, None] * height + ys.clamp(0, height - 1)) * width + xs.clamp(0, width - 1)
-    vectors = x.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, index.flatten())
-    return (vectors * inside.flatten()[:, None].to(x.dtype)).view(len(image), 9 * channels)
+    pixels = (image[order, None] * height + ys) * width + xs  # counted over the images of a level
+    pixels = torch.where(inside, pixels, 0)
+    vectors = torch.cat(
+        [
+            x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).index_select(0, of_level.flatten())
+            for x, of_level in zip(features, pixels.split([len(r) for r in rows]))
+        ]
+    )
+    vectors = vectors * inside.flatten()[:, None].to(vectors.dtype)
+    return vectors.view(len(order), 9 * vectors.shape[1]), order.argsort()

@@ -17,8 +17,8 @@ __all__ = ["clip_boxes", "top_proposals"]
 
 
 def top_proposals(
-    anchors: Sequence[Tensor],
-    top: Sequence[TopAnchors],
+    anchors: Tensor,
+    top: TopAnchors,
     image_sizes: Sequence[tuple[int, int]],
     box_coder: BoxCoder,
     *,
@@ -33,8 +33,8 @@ def top_proposals(
     best of all levels are kept.
 
     Args:
-        anchors (Tensor[R, 4] per level): the anchors of each level.
-        top: the predictions of each level that compete.
+        anchors (Tensor[R, 4]): the anchors of all levels.
+        top: the predictions that compete.
         image_sizes: the (height, width) of each of the N images, without padding.
         box_coder: decodes the offsets.
         post_nms_topk: number of proposals to keep per image.
@@ -48,11 +48,7 @@ def top_proposals(
     Raises:
         FloatingPointError: `must_be_finite` is set and a prediction is not finite.
     """
-    score = torch.cat([t.logits for t in top], dim=1)  # (N, K)
-    box = box_coder.decode(
-        torch.cat([t.deltas for t in top], dim=1), torch.cat([a[t.anchor] for a, t in zip(anchors, top)], dim=1)
-    )
-    level_of = torch.cat([torch.full_like(t.anchor[0], level) for level, t in enumerate(top)])  # (K,)
+    score, box = top.logits, box_coder.decode(top.deltas, anchors[top.anchor])  # (N, K) and (N, K, 4)
     finite = box.isfinite().all(-1) & score.isfinite()
     if must_be_finite and not finite.all():
         raise FloatingPointError(
@@ -64,7 +60,7 @@ def top_proposals(
     out = []
     for n, size in enumerate(image_sizes):
         some = valid[n].nonzero().squeeze(1)
-        keep = some[grouped_nms(box[n, some], score[n, some], level_of[some], nms_thresh)[:post_nms_topk]]
+        keep = some[grouped_nms(box[n, some], score[n, some], top.level[some], nms_thresh)[:post_nms_topk]]
         out.append(Instances(size, proposal_boxes=Boxes(box[n, keep]), objectness_logits=score[n, keep]))
     return out
 

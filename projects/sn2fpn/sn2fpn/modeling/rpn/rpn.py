@@ -129,7 +129,7 @@ class RPN(nn.Module):
                 loss "loss_rpn_cls" is NaN instead, because an error would have to wait for the GPU.
         """
         maps = [features[name] for name in self.in_features]
-        anchors = self.anchor_generator(maps)
+        anchors = torch.cat(self.anchor_generator(maps))
         with no_grad_between() if self.training else torch.no_grad():  # The later stages take proposals as constants.
             top = self.rpn_head.best(maps, self.pre_nms_topk[0 if self.training else 1])
             proposals = top_proposals(
@@ -146,10 +146,9 @@ class RPN(nn.Module):
             return proposals, {}
         if targets is None:
             raise ValueError("the RPN needs targets in training mode")
-        all_anchors = torch.cat(anchors)
-        sample = self.label_and_sample(all_anchors, targets)
+        sample = self.label_and_sample(anchors, targets)
         logits, deltas = self.rpn_head.at(maps, sample.image, sample.anchor)
-        losses = self.losses(all_anchors[sample.anchor], logits, deltas, sample, len(targets))
+        losses = self.losses(anchors[sample.anchor], logits, deltas, sample, len(targets))
         if not maps[0].is_cpu:
             losses["loss_rpn_cls"] = _spoilt_by(top, losses["loss_rpn_cls"])
         return proposals, losses
@@ -202,9 +201,9 @@ class RPN(nn.Module):
         }
 
 
-def _spoilt_by(top: Sequence[TopAnchors], loss: Tensor) -> Tensor:
+def _spoilt_by(top: TopAnchors, loss: Tensor) -> Tensor:
     """Return the loss, or NaN if a prediction is not finite. Nothing waits for a GPU."""
-    finite = torch.stack([x.isfinite().all() for t in top for x in (t.logits, t.deltas)]).all()
+    finite = top.logits.isfinite().all() & top.deltas.isfinite().all()
     return torch.where(finite, loss, float("nan"))
 
 
