@@ -27,6 +27,7 @@ from .preflight import checked_recipe
 from .randomness import Randomness, seed_everything
 from .recipe import Recipe
 from .record import ClassNames, Configuration
+from .solver.optimizer import gradient_scaler
 from .step_log import NotFinite, StepLog
 from .writers import MetricStorage
 
@@ -73,12 +74,7 @@ class Trainer:
         self.optimizer = shard(optimizer) if o.zero else optimizer
         self.scheduler = recipe.build_scheduler(self.optimizer)
         self._clip = recipe.build_gradient_clipper()
-        float16 = o.precision == torch.float16  # whose small gradients are scaled
-        self._scaler = torch.amp.GradScaler(torch.device(o.device).type, enabled=float16)
-        if float16:
-            # The scaler itself then leaves out the steps whose gradients overflow. It would hand them to the fused
-            # kernels, of which that of SGD leaves the weights as they are but spoils the momentum.
-            self.optimizer._step_supports_amp_scaling = False
+        self._scaler = gradient_scaler(self.optimizer, torch.device(o.device).type, o.precision)
         augmented = recipe.with_augmentation(self.model)
         self.hooks: list[Hook] = default_hooks(o, recipe.test_sets(), self.model, augmented, recipe.metrics())
         self.storage = self.storage_type()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,14 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from ...errors import ArgumentError, UserError, argument_names, check_choice, keys_of
 
-__all__ = ["GradientClipper", "build_gradient_clipper", "build_optimizer", "gradient_clipper", "parameter_groups"]
+__all__ = [
+    "GradientClipper",
+    "build_gradient_clipper",
+    "build_optimizer",
+    "gradient_clipper",
+    "gradient_scaler",
+    "parameter_groups",
+]
 
 GradientClipper = Callable[[list[nn.Parameter]], None]
 
@@ -49,6 +57,28 @@ def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(
         params, lr=s.BASE_LR, momentum=s.MOMENTUM, nesterov=s.NESTEROV, weight_decay=s.WEIGHT_DECAY, fused=True
     )
+
+
+def gradient_scaler(
+    optimizer: torch.optim.Optimizer, device: str, precision: torch.dtype | None
+) -> torch.amp.GradScaler:
+    """Return the scaler of the small gradients of float16, which does nothing in other precisions.
+
+    It leaves out the steps whose scaled gradients overflow, among them usually the first ones, while the schedule of
+    the learning rate goes on.
+
+    Args:
+        optimizer: the optimizer that makes the steps.
+        device: the type of the model's device, such as "cuda".
+        precision: `torch.float16`, another precision, or None for single precision.
+    """
+    enabled = precision == torch.float16
+    if enabled:
+        # The scaler would hand such steps to the fused kernels, of which that of SGD keeps the weights but spoils the
+        # momentum. Without this attribute it leaves them out itself.
+        optimizer._step_supports_amp_scaling = False
+        warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler.step\(\)` before")
+    return torch.amp.GradScaler(device, enabled=enabled)
 
 
 def parameter_groups(
