@@ -154,7 +154,7 @@ def esd_average(x: Tensor) -> Tensor:
     """Return the view G, the average pool 4x4 with stride 2, padding 1 and sizes that are rounded up.
 
     On a GPU, channels-last maps are padded before they are pooled. PyTorch's own padding gives such maps a wrong
-    gradient there in the versions before 2.14 (github.com/pytorch/pytorch/issues/188344).
+    gradient there, in 2.11 and before (github.com/pytorch/pytorch/issues/188344).
 
     Args:
         x (Tensor[N, C, H, W]): the map.
