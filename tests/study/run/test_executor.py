@@ -182,5 +182,18 @@ def test_each_local_job_has_gpus_of_its_own(tmp_path: Path, monkeypatch: pytest.
         {name: lambda: (__import__("time").sleep(1), os.environ["CUDA_VISIBLE_DEVICES"])[1] for name in "ab"}
     )
     assert [job.result() for job in jobs.values()] == ["4,5", "6,7"]
-    with pytest.raises(UserError, match="ask for 6 GPUs, but 4 are visible"):
+    with pytest.raises(UserError, match="ask for 6 GPUs, but 4 are visible; --cells-per-gpu lets"):
         Local(tmp_path, parallel=3, num_gpus=2)
+
+
+def test_local_jobs_share_gpus_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    local = Local(tmp_path, parallel=4, num_gpus=1, jobs_per_gpu=2)
+    jobs = local.submit(
+        {name: lambda: (__import__("time").sleep(1), os.environ["CUDA_VISIBLE_DEVICES"])[1] for name in "abcd"}
+    )
+    assert [job.result() for job in jobs.values()] == ["4", "5", "4", "5"]
+    with pytest.raises(UserError, match="ask for 3 GPUs, but 2 are visible"):
+        Local(tmp_path, parallel=5, num_gpus=1, jobs_per_gpu=2)
+    with pytest.raises(UserError, match="ask for 3 GPUs, but 2 are visible"):
+        Local(tmp_path, parallel=1, num_gpus=3, jobs_per_gpu=2)

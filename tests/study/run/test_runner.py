@@ -113,6 +113,15 @@ def test_cells_are_trained_once_and_recorded(
     assert len(trained) == 4
 
 
+def test_the_device_of_a_study_can_be_another_one(trained: Any, write_study: WriteStudy) -> None:
+    path = write_study(SEEDS=[1])
+    assert command.main(_args(path, device="cuda")) == 0
+    folder = path.parent / "out/tiny"
+    cell = json.loads((folder / "cells/sni/seed1/cell.json").read_text())
+    assert cell["overrides"]["MODEL.DEVICE"] == "cuda"
+    assert Study.load(folder / "study.yaml").settings["MODEL.DEVICE"] == "cuda"
+
+
 def test_a_failed_cell_does_not_stop_the_others(
     trained: Any, write_study: WriteStudy, capsys: pytest.CaptureFixture[str]
 ) -> None:

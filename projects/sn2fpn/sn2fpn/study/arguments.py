@@ -27,6 +27,10 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add("--num-gpus", **number, help="GPUs of each cell, or its processes with MODEL.DEVICE cpu (default 1)")
     parallel = "cells that run at a time here; they share the cores, and each has GPUs of its own (default 1)"
     add("--parallel", **number, help=parallel)
+    sharing = "cells that may share a GPU here, because a small detector keeps a large GPU busy in part (default 1)"
+    add("--cells-per-gpu", **number, help=sharing)
+    device = "the device of all cells instead of MODEL.DEVICE; cells of several devices can be merged"
+    add("--device", choices=("cpu", "cuda"), help=device)
     retry = "train cells again that failed in an earlier run (default: yes)"
     add("--retry-failed", action=argparse.BooleanOptionalAction, default=True, help=retry)
     trust = "run the Python files of IMPORTS also if they or the study file belong to somebody else"

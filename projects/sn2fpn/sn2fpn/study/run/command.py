@@ -29,10 +29,12 @@ __all__ = ["main"]
 
 def main(args: argparse.Namespace) -> int:
     """Run a study and return 0, 1 if a cell or a step failed, or 128 + N if the signal number N interrupted it."""
-    for flag in ("num_gpus", "parallel", "array_parallelism"):
+    for flag in ("num_gpus", "parallel", "cells_per_gpu", "array_parallelism"):
         if getattr(args, flag) < 1:
             raise UserError(f"--{flag.replace('_', '-')} {getattr(args, flag)}: expected at least 1")
     study = Study.load(args.study, args.trust)
+    if args.device:
+        study = replace(study, settings=study.settings | {"MODEL.DEVICE": args.device})
     folder = Path(args.output).resolve() / study.name
     check_study(study, folder, args.num_gpus)
     chosen = _selected(study, args.only)
@@ -149,7 +151,7 @@ def _executor(args: argparse.Namespace, study: Study, folder: Path) -> Executor:
     cfg = study.config(study.variants[0])
     gpus = args.num_gpus if cfg.MODEL.DEVICE.startswith("cuda") else 0
     if args.executor == "local":
-        return Local(folder / "jobs", args.parallel, gpus, args.num_gpus)
+        return Local(folder / "jobs", args.parallel, gpus, args.num_gpus, args.cells_per_gpu)
     try:
         limit = minutes(args.time)
     except ValueError as e:

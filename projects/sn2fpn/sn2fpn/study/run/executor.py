@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -45,15 +46,21 @@ class Local(Executor):
     Args:
         folder: Folder for submitit's files and the output of the jobs.
         parallel: Number of jobs that run at a time.
-        num_gpus: Number of GPUs of each job, 0 on CPUs. Each job sees only GPUs of its own.
+        num_gpus: Number of GPUs of each job, 0 on CPUs. Each job sees only its GPUs.
         processes: Number of processes that each job starts. They share the cores of the job, and each computes with as
             many threads as it has cores, unless OMP_NUM_THREADS is set.
+        jobs_per_gpu: Number of jobs that may share a GPU.
+
+    Raises:
+        UserError: the visible GPUs are too few.
     """
 
-    def __init__(self, folder: Path, parallel: int = 1, num_gpus: int = 0, processes: int = 1) -> None:
+    def __init__(
+        self, folder: Path, parallel: int = 1, num_gpus: int = 0, processes: int = 1, jobs_per_gpu: int = 1
+    ) -> None:
         self.slots = parallel
         self._num_gpus = num_gpus
-        self._gpus = _visible_gpus(parallel * num_gpus) if num_gpus else []
+        self._gpus = _visible_gpus(parallel, num_gpus, jobs_per_gpu) if num_gpus else []
         self._threads = max(1, _cores() // (parallel * processes))
         self._executor = submitit.LocalExecutor(_fresh(folder))
         self._executor.update_parameters(timeout_min=_FOREVER_MIN, gpus_per_node=num_gpus, stderr_to_stdout=True)
@@ -62,7 +69,7 @@ class Local(Executor):
     def submit(self, jobs: Mapping[str, Callable[[], Any]]) -> dict[str, submitit.Job[Any]]:
         submitted = {}
         for name, job in jobs.items():
-            gpus = self._free_gpus()
+            gpus = self._idlest_gpus()
             if gpus:
                 self._executor.update_parameters(visible_gpus=gpus)
             # A terminal or a scheduler sends signals to all processes, but the runner itself stops its jobs.
@@ -71,10 +78,10 @@ class Local(Executor):
             self._jobs.append((submitted[name], gpus))
         return submitted
 
-    def _free_gpus(self) -> list[int]:
+    def _idlest_gpus(self) -> list[int]:
         self._jobs = [(job, gpus) for job, gpus in self._jobs if not job.done()]
-        taken = {gpu for _, gpus in self._jobs for gpu in gpus}
-        return [gpu for gpu in self._gpus if gpu not in taken][: self._num_gpus]
+        jobs = Counter(gpu for _, gpus in self._jobs for gpu in gpus)
+        return sorted(self._gpus, key=lambda gpu: jobs[gpu])[: self._num_gpus]
 
 
 class Slurm(Executor):
@@ -158,14 +165,18 @@ def _cores() -> int:
     return max(1, cores)
 
 
-def _visible_gpus(wanted: int) -> list[int]:
+def _visible_gpus(jobs: int, gpus: int, jobs_per_gpu: int) -> list[int]:
+    """Return the numbers of the visible GPUs; a UserError says that they are too few for jobs with `gpus` GPUs each."""
     import torch
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     numbers = [int(part) for part in named.split(",") if part.strip().isdigit()]
     visible = numbers or list(range(torch.cuda.device_count()))
-    if wanted > len(visible):
-        raise UserError(f"--parallel and --num-gpus ask for {wanted} GPUs, but {len(visible)} are visible")
+    if (wanted := max(gpus, -(-jobs * gpus // jobs_per_gpu))) > len(visible):
+        raise UserError(
+            f"--parallel and --num-gpus ask for {wanted} GPUs, but {len(visible)} are visible; "
+            "--cells-per-gpu lets cells share them"
+        )
     return visible
 
 
