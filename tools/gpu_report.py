@@ -15,26 +15,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import shlex
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from tabulate import tabulate
 
-from sn2fpn.atomic import atomic_write
 from sn2fpn.command_line import CommandLineParser
 from sn2fpn.errors import UserError, check_choice
 from sn2fpn.program import run_program
 from sn2fpn.visualization.curves import read_metrics
+from step_report import Step, last_line, run_steps
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / "tools"
@@ -42,39 +37,11 @@ FASTER = ["--config-file", "configs/faster_rcnn_R50_fpn.yaml"]
 SHAPES = "configs/quick/faster_rcnn_R18_sni_shapes.yaml"
 AP50_TO_REACH = 80.0  # The same training in float32 on a CPU reaches 89.1, see docs/performance.md.
 PRECISIONS = ["float32", "float16", "bfloat16"]
+NOTES = (
+    "In a table of times, a ratio divides the time of the faster of the other engines by that of the native engine in "
+    "the same precision. TF32 is as torch has it by default: on in convolutions and off in matrix products."
+)
 SPEED_LIMITS_S = {1: 90, 2: 120, 8: 210}  # by batch size
-
-
-@dataclass(frozen=True)
-class Step:
-    """A program that is run for the report.
-
-    Attributes:
-        name: its name in the report.
-        command: what follows the name of the Python interpreter.
-        limit_s: the seconds after which it is ended.
-        read: returns a summary of one line and a text in Markdown from what the program has printed. It raises a
-            UserError if the result is not good enough.
-        environment: additional environment variables.
-    """
-
-    name: str
-    command: Sequence[str]
-    limit_s: int
-    read: Callable[[str], tuple[str, str]]
-    environment: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What has become of a step."""
-
-    name: str
-    command: str
-    ok: bool
-    seconds: float
-    summary: str
-    details: str = ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,7 +70,7 @@ def report(device: str, quick: bool, out: Path, only: Sequence[str] | None = Non
             check_choice("--only", name, names)
         chosen = [step for step in chosen if step.name in only]
     about = {"device": device + (", quick" if quick else ""), **machine(device)}
-    return run_steps(chosen, about, out.resolve())
+    return run_steps(chosen, "Report of a GPU", NOTES, about, out.resolve())
 
 
 def machine(device: str) -> dict[str, str]:
@@ -178,7 +145,7 @@ def _training(device: str, quick: bool, out: Path) -> Step:
 def read_tests(said: str) -> tuple[str, str]:
     """Return the last line of pytest and the reasons of skipped tests."""
     skipped = [line for line in said.splitlines() if line.startswith("SKIPPED")]
-    return re.sub(r"^=+ | =+$", "", _last_line(said)), "\n".join(f"    {line}" for line in skipped)
+    return re.sub(r"^=+ | =+$", "", last_line(said)), "\n".join(f"    {line}" for line in skipped)
 
 
 def read_benchmark(file: Path) -> tuple[str, str]:
@@ -242,90 +209,6 @@ def read_training(folder: Path, least: float) -> tuple[str, str]:
     if ap50 < least:
         raise UserError(summary)
     return summary, ""
-
-
-# ------------------------------------------------------------------ running and reporting
-
-
-def run_steps(all_steps: Sequence[Step], about: dict[str, str], out: Path) -> int:
-    """Run steps one after the other, write the report after each of them, and return the exit code."""
-    out.mkdir(parents=True, exist_ok=True)
-    outcomes: list[Outcome] = []
-    for step in all_steps:
-        print(f"{step.name}: at most {step.limit_s} s", flush=True)
-        outcomes.append(run_step(step, out))
-        print(f"  {'ok' if outcomes[-1].ok else 'FAILED'}, {outcomes[-1].seconds:.0f} s: {outcomes[-1].summary}")
-        write_report(about, outcomes, out)
-    print(f"The report is {out / 'report.md'}")
-    return 0 if all(outcome.ok for outcome in outcomes) else 1
-
-
-def run_step(step: Step, out: Path) -> Outcome:
-    """Run a step to its end or its time limit, and keep what it prints in `<out>/<name>.log`."""
-    command, started = [sys.executable, *step.command], time.perf_counter()
-    code, said = _run(command, step)
-    (out / f"{step.name.replace(', ', '_').replace(' ', '_')}.log").write_text(said, encoding="utf-8")
-    ok, details = code == 0, ""
-    if ok:
-        try:
-            summary, details = step.read(said)
-        except UserError as e:
-            ok, summary = False, str(e)
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as e:
-            ok, summary = False, f"its result cannot be read: {type(e).__name__}: {e}"
-    else:
-        why = f"it was ended after {step.limit_s} s" if code is None else f"exit code {code}"
-        summary, details = f"{why}: {_last_line(said)}", "\n".join(f"    {line}" for line in said.splitlines()[-15:])
-    seconds = time.perf_counter() - started
-    shown = shlex.join(["python", *step.command]).replace(f"{ROOT}/", "")
-    return Outcome(step.name, shown, ok, round(seconds, 1), summary, details)
-
-
-def _run(command: list[str], step: Step) -> tuple[int | None, str]:
-    """Return the exit code of a program, or None if it took too long, and what it has printed."""
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=os.environ | step.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,  # so that its own processes can be ended with it
-    )
-    try:
-        said, _ = process.communicate(timeout=step.limit_s)
-        return process.returncode, said
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        return None, process.communicate()[0]
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def _last_line(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return lines[-1] if lines else "it has printed nothing"
-
-
-def write_report(about: dict[str, str], outcomes: Sequence[Outcome], out: Path) -> None:
-    """Write `report.md` and `report.json`."""
-    table = [[o.name, "ok" if o.ok else "**failed**", f"{o.seconds:.0f} s", o.summary] for o in outcomes]
-    parts = [
-        "# Report of a GPU",
-        tabulate(about.items(), ("", ""), tablefmt="github", disable_numparse=True),
-        "## Steps",
-        tabulate(table, ("step", "", "time", "result"), tablefmt="github", disable_numparse=True),
-        "In a table of times, a ratio divides the time of the faster of the other engines by that of the native engine "
-        "in the same precision. TF32 is as torch has it by default: on in convolutions and off in matrix products.",
-    ]
-    for outcome in outcomes:
-        parts += [f"## {outcome.name}", f"`{outcome.command}`", *([outcome.details] if outcome.details else [])]
-    with atomic_write(out / "report.md") as stream:
-        stream.write("\n\n".join(parts) + "\n")
-    with atomic_write(out / "report.json") as stream:
-        json.dump({"about": about, "steps": [asdict(o) for o in outcomes]}, stream, indent=1)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import gpu_report
-from gpu_report import Step, read_benchmark, read_steps, read_training, run_steps
+from gpu_report import read_benchmark, read_steps, read_training
 from sn2fpn.errors import UserError
+from step_report import Step, run_steps
 
 
 def _step(name: str, code: str, limit_s: int = 60, read: Any = lambda said: ("well", said)) -> Step:
@@ -33,7 +34,7 @@ def test_a_failing_step_stops_no_other_and_the_report_says_why(tmp_path: Path) -
     results.write_text('{"bbox": {"AP50": 61.0}}')
     (tmp_path / "training/metrics.json").write_text('{"iteration": 1, "peak_memory_mib": 12.0}\n')
     started = time.perf_counter()
-    assert run_steps(steps, {"torch": "9.9"}, tmp_path) == 1
+    assert run_steps(steps, "A report", "Notes.", {"torch": "9.9"}, tmp_path) == 1
     assert time.perf_counter() - started < 30  # the grandchild of the endless step has ended as well
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["about"] == {"torch": "9.9"}
@@ -44,8 +45,14 @@ def test_a_failing_step_stops_no_other_and_the_report_says_why(tmp_path: Path) -
     assert summaries["poor"] == "AP50 61.0, at least 80 expected; peak memory 12 MiB"
     assert [step["ok"] for step in found["steps"]] == [False] * 4 + [True]
     page = (tmp_path / "report.md").read_text()
-    assert "| torch" in page and "told so" in page and page.count("**failed**") == 4
-    assert run_steps(steps[-1:], {}, tmp_path) == 0
+    assert (
+        page.startswith("# A report\n")
+        and "Notes." in page
+        and "| torch" in page
+        and "told so" in page
+        and page.count("**failed**") == 4
+    )
+    assert run_steps(steps[-1:], "A report", "Notes.", {}, tmp_path) == 0
 
 
 def test_the_table_of_a_benchmark(tmp_path: Path) -> None:
