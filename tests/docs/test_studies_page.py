@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -22,19 +23,22 @@ from sn2fpn.study.report.writing import write_report
 ROOT = Path(__file__).parents[2]
 STUDIES = ROOT / "docs/studies"
 ARCHIVES = {path.name.removesuffix(ENDING): path for path in STUDIES.glob(f"*{ENDING}")}
-PAGES = ("README.md", "docs/studies/README.md")
+PAGES = {"README.md": ["photos_main"], "docs/studies/README.md": ["photos_main"]}  # the tables of each page in order
 METRICS = {"AP": "bbox/AP", "AP50": "bbox/AP50", "AP small": "bbox/APs", "medium": "bbox/APm", "large": "bbox/APl"}
 
 
+Table = dict[str, list[str]]
+
+
 @pytest.fixture(scope="module")
-def results() -> dict[str, list[str]]:
-    """For each variant of the committed archives its row of the table."""
-    rows = {}
-    for archive in ARCHIVES.values():
+def tables() -> dict[str, Table]:
+    """For each committed archive the rows of its table, by variant."""
+    found = {}
+    for name, archive in ARCHIVES.items():
         with opened(archive) as folder:
             study = load_results(folder)
-            rows |= {name: _row(study, name) for name in study.variants if study.of(name)}
-    return rows
+            found[name] = {variant: _row(study, variant) for variant in study.variants if study.of(variant)}
+    return found
 
 
 def _row(study: StudyResults, name: str) -> list[str]:
@@ -47,16 +51,18 @@ def _row(study: StudyResults, name: str) -> list[str]:
     return [str(len(study.of(name))), *scores, against, number(costs["gflops"], 2), f"{number(costs['latency_ms'])} ms"]
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_tables_have_the_scores_of_the_archives(page: str, results: dict[str, list[str]]) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    assert f"| variant | seeds | {' | '.join(METRICS)} | AP − fpn (95 %) | GFLOPs | latency |" in text
-    rows = {
-        match[1]: [entry.strip().replace("**", "") for entry in match[2].split("|")]
-        for match in re.finditer(r"^\| `(\w+)` \|(.*)\|$", text, re.MULTILINE)
-        if match[1] in results
-    }
-    assert rows == results
+@pytest.mark.parametrize(("page", "names"), PAGES.items())
+def test_tables_have_the_scores_of_the_archives(page: str, names: list[str], tables: dict[str, Table]) -> None:
+    head = f"| variant | seeds | {' | '.join(METRICS)} | AP − fpn (95 %) | GFLOPs | latency |"
+    found = [_rows(part) for part in (ROOT / page).read_text(encoding="utf-8").split(head)[1:]]
+    assert found == [tables[name] for name in names]
+
+
+def _rows(text: str) -> Table:
+    """Return the rows of the table that the text begins with, after its head."""
+    lines = itertools.takewhile(lambda line: line.startswith("|"), text.strip().splitlines())
+    cells = [[entry.strip().replace("**", "") for entry in line.strip("|").split("|")] for line in lines]
+    return {row[0].strip("`"): row[1:] for row in cells if row[0].startswith("`")}
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
@@ -87,6 +93,11 @@ def test_the_chart_of_tried_values_names_them(monkeypatch: pytest.MonkeyPatch) -
 
 def _numbers(text: str) -> list[float]:
     return [float(found.replace(",", "")) for found in re.findall(r"\d[\d,]*(?:\.\d+)?", text)]
+
+
+def test_every_archive_has_its_report_and_its_table() -> None:
+    assert set(ARCHIVES) == {path.parent.name for path in STUDIES.glob("*/report.md")}
+    assert set(ARCHIVES) == set(PAGES["docs/studies/README.md"])
 
 
 def test_nothing_large_or_licensed_otherwise_is_committed() -> None:
