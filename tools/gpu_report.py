@@ -36,6 +36,7 @@ TOOLS = ROOT / "tools"
 FASTER = ["--config-file", "configs/faster_rcnn_R50_fpn.yaml"]
 SHAPES = "configs/quick/faster_rcnn_R18_sni_shapes.yaml"
 AP50_TO_REACH = 80.0  # The same training in float32 on a CPU reaches 89.1, see docs/performance.md.
+ONLY = "run only these steps, e.g. tests 'speed, batch 2', and keep the others of an earlier report in the folder"
 PRECISIONS = ["float32", "float16", "bfloat16"]
 NOTES = (
     "In a table of times, a ratio divides the time of the faster of the other engines by that of the native engine in "
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output-dir", type=Path, default=ROOT / "output/gpu", metavar="DIR", help="default: output/gpu"
     )
-    parser.add_argument("--only", nargs="+", metavar="STEP", help="run only these steps, e.g. tests 'speed, batch 2'")
+    parser.add_argument("--only", nargs="+", metavar="STEP", help=ONLY)
     args = parser.parse_args(argv)
     return run_program(lambda: report(args.device, args.quick, args.output_dir, args.only))
 
@@ -61,7 +62,7 @@ def report(device: str, quick: bool, out: Path, only: Sequence[str] | None = Non
     """Run all steps or only some, write the report after each of them, and return the exit code.
 
     Raises:
-        UserError: there is no such device or no such step.
+        UserError: there is no such device or no such step, or an earlier report is about something else.
     """
     chosen = steps(device, quick, out.resolve())
     if only is not None:
@@ -70,7 +71,7 @@ def report(device: str, quick: bool, out: Path, only: Sequence[str] | None = Non
             check_choice("--only", name, names)
         chosen = [step for step in chosen if step.name in only]
     about = {"device": device + (", quick" if quick else ""), **machine(device)}
-    return run_steps(chosen, "Report of a GPU", NOTES, about, out.resolve())
+    return run_steps(chosen, "Report of a GPU", NOTES, about, out.resolve(), keep=only is not None)
 
 
 def machine(device: str) -> dict[str, str]:

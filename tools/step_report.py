@@ -21,6 +21,7 @@ from sn2fpn.errors import UserError
 __all__ = ["Outcome", "Step", "last_line", "run_steps"]
 
 ROOT = Path(__file__).resolve().parents[1]
+_ELSEWHERE = "name another folder with --output-dir, or remove that report"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,9 @@ class Outcome:
     details: str = ""
 
 
-def run_steps(steps: Sequence[Step], title: str, notes: str, about: dict[str, str], out: Path) -> int:
+def run_steps(
+    steps: Sequence[Step], title: str, notes: str, about: dict[str, str], out: Path, *, keep: bool = False
+) -> int:
     """Run steps one after the other, write the report after each of them, and return 0, or 1 if one has failed.
 
     Args:
@@ -64,16 +67,39 @@ def run_steps(steps: Sequence[Step], title: str, notes: str, about: dict[str, st
         notes: what a reader of the tables must know.
         about: what the results depend on, such as versions.
         out: the folder of the report.
+        keep: whether the report keeps what an earlier one in the folder says of other steps.
+
+    Raises:
+        UserError: the earlier report that would be kept is about something else, such as another machine or commit.
     """
     out.mkdir(parents=True, exist_ok=True)
-    outcomes: list[Outcome] = []
+    outcomes = _earlier(out / "report.json", about) if keep else {}
     for step in steps:
         print(f"{step.name}: at most {step.limit_s} s", flush=True)
-        outcomes.append(run_step(step, out))
-        print(f"  {'ok' if outcomes[-1].ok else 'FAILED'}, {outcomes[-1].seconds:.0f} s: {outcomes[-1].summary}")
-        write_report(title, notes, about, outcomes, out)
+        outcomes[step.name] = outcome = run_step(step, out)
+        print(f"  {'ok' if outcome.ok else 'FAILED'}, {outcome.seconds:.0f} s: {outcome.summary}")
+        write_report(title, notes, about, list(outcomes.values()), out)
     print(f"The report is {out / 'report.md'}")
-    return 0 if all(outcome.ok for outcome in outcomes) else 1
+    return 0 if all(outcomes[step.name].ok for step in steps) else 1
+
+
+def _earlier(file: Path, about: dict[str, str]) -> dict[str, Outcome]:
+    """Return the outcomes of an earlier report by their steps' names, {} without one."""
+    if not file.is_file():
+        return {}
+    try:
+        report = json.loads(file.read_text(encoding="utf-8"))
+        found, outcomes = report["about"], {step["name"]: Outcome(**step) for step in report["steps"]}
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        problem = f"{type(e).__name__}: {e}"
+        raise UserError(f"{file}: this is no report that could be added to ({problem}); {_ELSEWHERE}") from None
+    for key in {**found, **about}:
+        if found.get(key) != about.get(key):
+            raise UserError(
+                f"{file}: this report is of {key} {found.get(key)!r}, and the new steps are of {about.get(key)!r}; "
+                f"{_ELSEWHERE}"
+            )
+    return outcomes
 
 
 def run_step(step: Step, out: Path) -> Outcome:

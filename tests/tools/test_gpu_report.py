@@ -117,6 +117,18 @@ def test_some_of_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     flags = ["--device", "cpu", "--output-dir", str(tmp_path), "--only"]
     assert gpu_report.main([*flags, "speed, batch 2"]) == 0
     assert [step["name"] for step in json.loads((tmp_path / "report.json").read_text())["steps"]] == ["speed, batch 2"]
+    assert gpu_report.main([*flags, "tests"]) == 0
+    assert [step["name"] for step in json.loads((tmp_path / "report.json").read_text())["steps"]] == [
+        "speed, batch 2",
+        "tests",
+    ]
+    monkeypatch.setattr(gpu_report, "machine", lambda _: {"commit": "another"})
+    assert gpu_report.main([*flags, "tests"]) == 2
+    assert "this report is of" in (said := capsys.readouterr().err) and "--output-dir" in said
+    (tmp_path / "report.json").write_text("[]")
+    assert gpu_report.main([*flags, "tests"]) == 2
+    assert "this is no report" in capsys.readouterr().err
+    assert gpu_report.main([*flags[:-1]]) == 0  # all steps make a new report
     assert gpu_report.main([*flags, "speed"]) == 2
     assert "--only" in (said := capsys.readouterr().err) and "speed, batch 2" in said
 

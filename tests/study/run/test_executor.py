@@ -186,6 +186,13 @@ def test_each_local_job_has_gpus_of_its_own(tmp_path: Path, monkeypatch: pytest.
         Local(tmp_path, parallel=3, num_gpus=2)
 
 
+@pytest.mark.parametrize("named", ["GPU-8a1e", "0,MIG-2f"])
+def test_gpus_without_numbers_cannot_be_shared_out(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    with pytest.raises(UserError, match=f"CUDA_VISIBLE_DEVICES: expected the numbers .* found '{named}'"):
+        Local(tmp_path, parallel=1, num_gpus=1)
+
+
 def test_local_jobs_share_gpus_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
     local = Local(tmp_path, parallel=4, num_gpus=1, jobs_per_gpu=2)

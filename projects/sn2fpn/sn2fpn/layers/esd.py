@@ -154,7 +154,7 @@ def esd_average(x: Tensor) -> Tensor:
     """Return the view G, the average pool 4x4 with stride 2, padding 1 and sizes that are rounded up.
 
     On a GPU, channels-last maps are padded before they are pooled. PyTorch's own padding gives such maps a wrong
-    gradient there, in 2.11 and before (github.com/pytorch/pytorch/issues/188344).
+    gradient there, in 2.11 for example (github.com/pytorch/pytorch/issues/188344, which was closed in July 2026).
 
     Args:
         x (Tensor[N, C, H, W]): the map.
@@ -162,10 +162,9 @@ def esd_average(x: Tensor) -> Tensor:
     Returns:
         Tensor[N, C, ceil(H / 2), ceil(W / 2)], in the memory layout of `x`.
     """
-    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    if channels_last and not x.is_cpu:
-        return F.avg_pool2d(F.pad(x, (1, 1, 1, 1)), 4, 2, ceil_mode=True)
-    return F.avg_pool2d(x, 4, 2, padding=1, ceil_mode=True)
+    if x.is_cpu or x.is_contiguous():
+        return F.avg_pool2d(x, 4, 2, padding=1, ceil_mode=True)
+    return F.avg_pool2d(F.pad(x, (1, 1, 1, 1)), 4, 2, ceil_mode=True)
 
 
 def esd_fuse_conv(in_channels: int, out_channels: int, fuse_init: str = "default") -> Conv2d:

@@ -65,7 +65,7 @@ def gradient_scaler(
     """Return the scaler of the small gradients of float16, which does nothing in other precisions.
 
     It leaves out the steps whose scaled gradients overflow, among them usually the first ones, while the schedule of
-    the learning rate goes on.
+    the learning rate goes on. For this it changes the optimizer and silences torch's warning about the schedule.
 
     Args:
         optimizer: the optimizer that makes the steps.
@@ -75,7 +75,7 @@ def gradient_scaler(
     enabled = precision == torch.float16
     if enabled:
         # The scaler would hand such steps to the fused kernels, of which that of SGD keeps the weights but spoils the
-        # momentum. Without this attribute it leaves them out itself.
+        # momentum. With this attribute it leaves them out itself.
         optimizer._step_supports_amp_scaling = False
         warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler.step\(\)` before")
     return torch.amp.GradScaler(device, enabled=enabled)

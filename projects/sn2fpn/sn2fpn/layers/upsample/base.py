@@ -15,7 +15,7 @@ def resize(x: Tensor, size: Sequence[int], mode: str, align_corners: bool | None
     """Return the map (Tensor[N, C, h, w]) at another size by `F.interpolate`, with the same dtype.
 
     Autocast on a GPU would interpolate in float32, and then every map that receives the result would be in float32 as
-    well. The kernels interpolate between half-precision pixels in float32 anyway.
+    well. The kernels compute each pixel in float32 in any case.
 
     Args:
         x: the map.

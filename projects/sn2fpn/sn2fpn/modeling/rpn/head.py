@@ -127,9 +127,9 @@ class RPNHead(nn.Module):
         if isinstance(self.conv, nn.Sequential) or len(anchor) > sum(x[:, 0].numel() for x in features):
             logits, deltas = (torch.cat(x, dim=1) for x in self(features))
             return logits[image, anchor], deltas[image, anchor]
-        patches, order = _patches_3x3(features, image, anchor // self.num_anchors)
+        patches, rows = _patches_3x3(features, image, anchor // self.num_anchors)
         weight = self.conv.weight.permute(0, 2, 3, 1).flatten(1)  # (C_out, 9 * C_in)
-        hidden = F.relu(F.linear(patches, weight, self.conv.bias), inplace=True)[order]
+        hidden = F.relu(F.linear(patches, weight, self.conv.bias), inplace=True)[rows]
         logits = F.linear(hidden, self.objectness_logits.weight.flatten(1), self.objectness_logits.bias)
         logits = logits.gather(1, (anchor % self.num_anchors)[:, None]).squeeze(1)
         return logits, self._deltas_of(hidden, anchor)
@@ -150,7 +150,7 @@ class RPNHead(nn.Module):
 
 
 def _patches_3x3(features: Sequence[Tensor], image: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the 3x3 neighbourhoods of some positions, level by level, and how to put them back into their order.
+    """Return the 3x3 neighbourhoods of some positions, level by level, and the row in which each one is found.
 
     Args:
         features (Tensor[N, C, H, W] per level): the maps.
@@ -164,8 +164,8 @@ def _patches_3x3(features: Sequence[Tensor], image: Tensor, position: Tensor) ->
     sizes = [tuple(x.shape[2:]) for x in features]
     starts = list(itertools.accumulate((h * w for h, w in sizes), initial=0))
     level = sum((position >= start for start in starts[1:-1]), start=torch.zeros_like(position))
-    rows = rows_of_groups(level, len(features))
-    order = torch.cat(rows)
+    of_levels = rows_of_groups(level, len(features))
+    order = torch.cat(of_levels)
     table = tensor_like([(*size, start) for size, start in zip(sizes, starts)], position)
     height, width, start = table[level[order]].unsqueeze(2).unbind(1)  # Tensor[S, 1] each
     position = position[order, None] - start
@@ -176,8 +176,8 @@ def _patches_3x3(features: Sequence[Tensor], image: Tensor, position: Tensor) ->
     pixels = torch.where(inside, pixels, 0)
     vectors = torch.cat(
         [
-            x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).index_select(0, of_level.flatten())
-            for x, of_level in zip(features, pixels.split([len(r) for r in rows]))
+            x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).index_select(0, here.flatten())
+            for x, here in zip(features, pixels.split([len(rows) for rows in of_levels]))
         ]
     )
     vectors = vectors * inside.flatten()[:, None].to(vectors.dtype)

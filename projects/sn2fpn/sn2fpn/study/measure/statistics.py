@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 ALPHA = 0.05
+RESAMPLES = 1000  # of the test images; no p-value over images is below 2 / (RESAMPLES + 1)
 _NAN = float("nan")
 
 
@@ -95,7 +96,7 @@ def resample(
     truth: DetectionEvaluator,
     predictions: Sequence[list[ImageDetections]],
     metrics: Sequence[str],
-    resamples: int = 1000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """Compute a variant's mean scores over its seeds on the test images and on resampled test images.

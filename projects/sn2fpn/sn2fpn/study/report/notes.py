@@ -9,6 +9,7 @@ import numpy as np
 
 from ...errors import counted
 from ..measure.results import StudyResults
+from ..measure.statistics import RESAMPLES
 from .comparison import Comparison, best_variant
 from .content import joined, listed
 from .samples import SCORE_THRESHOLD, SampleRow, TestSet
@@ -87,7 +88,8 @@ def comparisons(study: StudyResults, found: Sequence[Comparison]) -> list[str]:
     notes = [
         f"Differences are in points of {study.label(study.headline)} and are paired by seed. {over_seeds}The interval "
         "over test images is a bootstrap, which resamples the same images for both variants, and shows what other "
-        "images might give. A difference counts as more than noise if its p-values over seeds and over test images are "
+        f"images might give; with its {RESAMPLES:,} resamples, no p-value is below {2 / (RESAMPLES + 1):.1g}. A "
+        "difference counts as more than noise if its p-values over seeds and over test images are "
         "both below 0.05 after Holm's correction for the number of variants. The intervals are not corrected."
     ]
     if any(math.isnan(c.images.p) for c in found):

@@ -152,6 +152,11 @@ def _executor(args: argparse.Namespace, study: Study, folder: Path) -> Executor:
     gpus = args.num_gpus if cfg.MODEL.DEVICE.startswith("cuda") else 0
     if args.executor == "local":
         return Local(folder / "jobs", args.parallel, gpus, args.num_gpus, args.cells_per_gpu)
+    if max(args.parallel, args.cells_per_gpu) > 1:
+        raise UserError(
+            "--parallel and --cells-per-gpu are for --executor local; a cluster runs cells as it has room, at most "
+            "--array-parallelism at a time"
+        )
     try:
         limit = minutes(args.time)
     except ValueError as e:

@@ -166,18 +166,26 @@ def _cores() -> int:
 
 
 def _visible_gpus(jobs: int, gpus: int, jobs_per_gpu: int) -> list[int]:
-    """Return the numbers of the visible GPUs; a UserError says that they are too few for jobs with `gpus` GPUs each."""
+    """Return the numbers of the visible GPUs, which jobs with `gpus` GPUs each share.
+
+    Raises:
+        UserError: they are too few, or CUDA_VISIBLE_DEVICES does not number them, as submitit needs.
+    """
     import torch
 
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    numbers = [int(part) for part in named.split(",") if part.strip().isdigit()]
-    visible = numbers or list(range(torch.cuda.device_count()))
-    if (wanted := max(gpus, -(-jobs * gpus // jobs_per_gpu))) > len(visible):
+    named = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+    visible = len(named) or torch.cuda.device_count()
+    if (wanted := max(gpus, -(-jobs * gpus // jobs_per_gpu))) > visible:
         raise UserError(
-            f"--parallel and --num-gpus ask for {wanted} GPUs, but {len(visible)} are visible; "
+            f"--parallel and --num-gpus ask for {wanted} GPUs, but {visible} are visible; "
             "--cells-per-gpu lets cells share them"
         )
-    return visible
+    if not all(part.isdigit() for part in named):
+        raise UserError(
+            "CUDA_VISIBLE_DEVICES: expected the numbers of GPUs, which are shared out among the cells, such as 0,1; "
+            f"found {','.join(named)!r}"
+        )
+    return [int(part) for part in named] or list(range(visible))
 
 
 @contextmanager
