@@ -23,7 +23,8 @@ from sn2fpn.study.report.writing import write_report
 ROOT = Path(__file__).parents[2]
 STUDIES = ROOT / "docs/studies"
 ARCHIVES = {path.name.removesuffix(ENDING): path for path in STUDIES.glob(f"*{ENDING}")}
-PAGES = {"README.md": ["photos_main"], "docs/studies/README.md": ["photos_main"]}  # the tables of each page in order
+# The studies of each page, in the order of its tables.
+PAGES = {"README.md": ["photos_main"], "docs/studies/README.md": ["photos_main", "photos_long"]}
 METRICS = {"AP": "bbox/AP", "AP50": "bbox/AP50", "AP small": "bbox/APs", "medium": "bbox/APm", "large": "bbox/APl"}
 
 
