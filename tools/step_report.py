@@ -147,6 +147,7 @@ def _run(command: list[str], step: Step) -> tuple[int | None, str]:
 
 
 def last_line(said: str) -> str:
+    """Return the last line of what a program has printed that is not empty."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return lines[-1] if lines else "it has printed nothing"
 

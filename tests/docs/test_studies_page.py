@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,15 @@ def test_the_chart_of_tried_values_names_them(monkeypatch: pytest.MonkeyPatch) -
 
 def _numbers(text: str) -> list[float]:
     return [float(found.replace(",", "")) for found in re.findall(r"\d[\d,]*(?:\.\d+)?", text)]
+
+
+def test_no_path_of_a_machine_is_committed() -> None:
+    """A cell may have been trained in another folder than its study was saved in."""
+    path = re.compile(r"--(config-file|import)\W+/")
+    for archive in ARCHIVES.values():
+        with zipfile.ZipFile(archive) as packed:
+            assert not [name for name in packed.namelist() if path.search(packed.read(name).decode())]
+    assert not [page for page in STUDIES.glob("*/report.*") if path.search(page.read_text(encoding="utf-8"))]
 
 
 def test_every_archive_has_its_report_and_its_table() -> None:

@@ -18,6 +18,7 @@ from sn2fpn.study.__main__ import main
 from sn2fpn.study.archive.merge import merge
 from sn2fpn.study.archive.pack import opened, pack
 from sn2fpn.study.archive.test_sets import save_test_set, use_stored_test_set
+from sn2fpn.study.folder import CellFolder
 from sn2fpn.study.measure.results import load_results
 from sn2fpn.study.measure.tidy_table import tidy_rows
 
@@ -55,6 +56,15 @@ def test_archive_holds_results_alone(study: Path, tmp_path: Path) -> None:
     assert not [name for name in names if name.endswith((".pth", ".png", ".jpg"))]
     assert str(tmp_path).encode() not in content and b'"base.yaml"' in content  # the commands of the cells name it
     assert pack(study, tmp_path / "again.study.zip").read_bytes() == archive.read_bytes()
+
+
+def test_cells_that_were_trained_with_files_elsewhere(study: Path, tmp_path: Path) -> None:
+    place = load_results(study).cells[0].folder
+    files = ["--import", "/elsewhere/clone/pyramid.py", "--config-file", "/elsewhere/clone/other.yaml", "SEED", "1"]
+    place.save_identity(place.identity() | {"command": ["python", "train_net.py", *files]})
+    with opened(pack(study, tmp_path / "one.study.zip")) as folder:
+        command = CellFolder(folder, place.cell).identity()["command"]
+    assert command[2:] == ["--import", "pyramid.py", "--config-file", "base.yaml", "SEED", "1"]
 
 
 def test_archive_gives_the_same_results(study: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ...atomic import atomic_path
 from ...config import get_cfg
 from ...data import register_custom
 from ...errors import UserError, nearby_files
+from ..files import read_json, write_json
 from ..folder import CellFolder
 from ..spec.study import Study
 from ..spec.tuning import TUNING_FOLDER
@@ -120,6 +121,24 @@ def _make_relative(stage: Path, folder: Path, base: Path) -> None:
             text = path.read_text(encoding="utf-8")
             text = text.replace(str(base), _BASE).replace(f"{folder.resolve()}/", "")
             path.write_text(text, encoding="utf-8")
+    for path in stage.rglob("cell.json"):
+        identity = read_json(path)
+        if isinstance(command := identity.get("command"), list):
+            write_json(path, identity | {"command": _without_folders(command)})
+
+
+def _without_folders(command: list[Any]) -> list[Any]:
+    """Return the command that trained a cell, with its files as the archive names them.
+
+    When the cell was trained, the study may have had its files in another folder than now.
+    """
+    words = list(command)
+    for i, flag in enumerate(command[:-1]):
+        if flag == "--config-file":
+            words[i + 1] = _BASE
+        elif flag == "--import":
+            words[i + 1] = Path(str(command[i + 1])).name
+    return words
 
 
 def _copy(source: Path, target: Path) -> None:
