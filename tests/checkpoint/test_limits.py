@@ -20,7 +20,7 @@ from sn2fpn.checkpoint.limits import _MOST_OPCODES, DEEPEST, allowance, check_pi
 from sn2fpn.checkpoint.reading import Checkpoint
 from sn2fpn.errors import UserError
 
-_SECONDS = 5.0
+_SECONDS = 60.0
 """No bomb may take longer, also on a busy machine; each of them would take minutes or gigabytes."""
 
 _ENCODE = b"c_codecs\nencode\nq\x00"

@@ -16,7 +16,7 @@ from sn2fpn.config.yaml_limits import _DEEPEST, _LONGEST, _MOST_VALUES, LimitedL
 from sn2fpn.errors import UserError
 from sn2fpn.study.spec.study import Study
 
-_SECONDS = 10.0
+_SECONDS = 60.0
 """No text may take longer, also on a busy machine; each of them would take minutes, gigabytes or a traceback."""
 
 _LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12))

@@ -15,6 +15,7 @@ from golden_detectron2 import CASES, FOLDER, NOTHING, config, filler, inputs, ma
 from sn2fpn.config import get_cfg
 from sn2fpn.errors import UserError
 from sn2fpn.modeling import GeneralizedRCNN, build_backbone, build_model, collect_metrics
+from sn2fpn.precision import autocast
 from sn2fpn.structures import BitMasks, Boxes, ImageList, Instances, PolygonMasks
 
 INFERENCE = ["infer_faster_r18", "infer_faster_r50", "infer_mask_r50", "infer_cascade_r18"]
@@ -302,14 +303,21 @@ def test_seed_decides_the_losses() -> None:
     assert results[0] == results[1] != results[2]
 
 
+@pytest.mark.parametrize("instructions", [True, False])
 @pytest.mark.parametrize("convs", [1, 2])
-def test_autocast_computes_losses_and_boxes_in_float32(convs: int) -> None:
-    """All weights have gradients, also those of the RPN, which computes proposals without gradients first."""
+def test_autocast_computes_losses_and_boxes_in_float32(
+    convs: int, instructions: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All weights have gradients, also those of the RPN, which computes proposals without gradients first.
+
+    This holds with and without a CPU's instructions for bfloat16.
+    """
+    monkeypatch.setattr("sn2fpn.precision.has_bfloat16", lambda: instructions)
     keys = {"MODEL.RESNETS.NORM": "GN", "MODEL.RPN.CONV_DIMS": [-1] * convs}
     detector, batch = tiny(keys), tiny_batch([BOX], [BOX])
     torch.manual_seed(1)
     exact = detector(batch)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with autocast("cpu", torch.bfloat16):
         torch.manual_seed(1)
         losses = detector(batch)
         detections = detector.eval()(batch)[0]["instances"]
@@ -343,10 +351,10 @@ def test_maps_keep_the_layout_of_the_batch(backbone: str) -> None:
 @pytest.mark.parametrize("pyramid", ["fpn", "ihp"])
 def test_only_training_in_float32_with_norms_that_compute_statistics_is_contiguous(pyramid: str) -> None:
     detector = tiny({"MODEL.BACKBONE.NAME": f"build_sn2_{pyramid}_backbone", "MODEL.RESNETS.NORM": "BN"}).train()
-    for autocast in (False, True):
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    for dtype in (None, torch.bfloat16):
+        with autocast("cpu", dtype):
             maps = detector.backbone(detector.preprocess_image(tiny_batch([])).tensor)
-        assert all(m.is_contiguous(memory_format=torch.channels_last) == autocast for m in maps.values())
+        assert all(m.is_contiguous(memory_format=torch.channels_last) == (dtype is not None) for m in maps.values())
 
 
 def test_backbone_is_public() -> None:

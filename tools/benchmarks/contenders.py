@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from sn2fpn.precision import autocast
 from sn2fpn.study.measure.timing import now
 
 from .engines import STAGES, Engine
@@ -77,7 +76,7 @@ class Contender:
 
     def _infer(self, batch: list[dict[str, Any]]) -> dict[str, float]:
         self._engine.model.eval()
-        with torch.no_grad(), autocast(self._device, self._dtype):
+        with torch.no_grad(), self._engine.autocast(self._device, self._dtype):
             started = self._read()
             out = self._engine.feed(self._engine.model, batch)
             total = self._read() - started
@@ -88,7 +87,7 @@ class Contender:
         self._engine.model.train()
         torch.manual_seed(0)
         times = [self._read()]
-        with autocast(self._device, self._dtype):
+        with self._engine.autocast(self._device, self._dtype):
             loss = sum(self._engine.feed(self._engine.model, batch).values())
         times.append(self._read())
         self._scaler.scale(loss).backward()

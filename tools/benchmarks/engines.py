@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from sn2fpn import structures
 from sn2fpn.config import CfgNode, get_cfg
+from sn2fpn.precision import autocast
 from sn2fpn.study.measure.workload import fill_weights
 
 from .torchvision_names import to_torchvision
@@ -35,6 +37,10 @@ class NoCounterpart(Exception):
     """An engine has no detector with the parameters of the native one."""
 
 
+def _autocast_of_torch(device: str, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    return nullcontext() if dtype is None else torch.autocast(torch.device(device).type, dtype)
+
+
 @dataclass
 class Engine:
     """A detector of one engine.
@@ -44,12 +50,14 @@ class Engine:
         stages: the modules of `STAGES`.
         feed: calls the model with a batch of `sn2fpn.study.measure.workload.make_images`.
         optimizer: the optimizer of a training step.
+        autocast: returns the context of mixed precision on a device. The native engine has one of its own.
     """
 
     model: nn.Module
     stages: dict[str, nn.Module]
     feed: Callable[[nn.Module, list[dict[str, Any]]], Any]
     optimizer: torch.optim.Optimizer
+    autocast: Callable[[str, torch.dtype | None], AbstractContextManager[object]] = _autocast_of_torch
 
 
 def read_detector(file: str, overrides: Sequence[Any], device: str) -> CfgNode:
@@ -78,7 +86,7 @@ def _native(file: str, overrides: Sequence[Any], device: str) -> Engine:
     from sn2fpn.modeling import build_model
 
     cfg = read_detector(file, overrides, device)
-    return _detectron2_style(cfg, build_model, build_optimizer, structures)
+    return replace(_detectron2_style(cfg, build_model, build_optimizer, structures), autocast=autocast)
 
 
 def _detectron2(file: str, overrides: Sequence[Any], device: str) -> Engine:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...precision import is_float32_inside
+
 __all__ = ["pointwise_conv"]
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
@@ -41,4 +43,4 @@ def _for_onednn(x: Tensor, groups: int) -> bool:
     ):
         return False
     large = len(x) > 1 or groups > 1 or x.numel() > _SMALL
-    return large and x.dtype == torch.float32 and _HAS_ONEDNN
+    return large and is_float32_inside(x) and _HAS_ONEDNN
