@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from sn2fpn.engine import environment
+from sn2fpn.precision import autocast
 from sn2fpn.study.measure.timing import Neighbours, now
 
 __all__ = ["about", "measure_peaks", "watch_load"]
@@ -68,15 +69,21 @@ def measure_peaks(precisions: list[str], device: str, quick: bool = False) -> li
     rows: list[dict[str, Any]] = []
     for precision in precisions:
         like = torch.empty(0, dtype=getattr(torch, precision), device=device)
-        a, b = (torch.randn(side, side).to(like) for _ in range(2))
-        rate = _best_rate(lambda a=a, b=b: a @ b, 2 * side**3)
-        rows.append({"precision": precision, "work": "matrix product", "layout": "contiguous", "gflop_s": rate})
-        for layout, format in LAYOUTS.items():
-            x = torch.randn(images, channels, width, width).to(like).contiguous(memory_format=format)
-            weight = torch.randn(channels, channels, 3, 3).to(like).contiguous(memory_format=format)
-            rate = _best_rate(lambda x=x, w=weight: F.conv2d(x, w, padding=1), 2 * x.numel() * channels * 9)
-            rows.append({"precision": precision, "work": "3x3 convolution", "layout": layout, "gflop_s": rate})
+        with autocast(device, None if precision == "float32" else like.dtype):  # as the native engine computes
+            rows += [{"precision": precision, **rate} for rate in _rates(like, side, (images, channels, width, width))]
     return rows
+
+
+def _rates(like: torch.Tensor, side: int, shape: tuple[int, ...]) -> Iterator[dict[str, Any]]:
+    """Yield the rate of a product of square matrices, and those of a convolution of maps in each memory layout."""
+    a, b = (torch.randn(side, side).to(like) for _ in range(2))
+    rate = _best_rate(lambda: a @ b, 2 * side**3)
+    yield {"work": "matrix product", "layout": "contiguous", "gflop_s": rate}
+    for layout, format in LAYOUTS.items():
+        x = torch.randn(shape).to(like).contiguous(memory_format=format)
+        weight = torch.randn(shape[1], shape[1], 3, 3).to(like).contiguous(memory_format=format)
+        rate = _best_rate(lambda x=x, w=weight: F.conv2d(x, w, padding=1), 2 * x.numel() * shape[1] * 9)
+        yield {"work": "3x3 convolution", "layout": layout, "gflop_s": rate}
 
 
 @torch.no_grad()

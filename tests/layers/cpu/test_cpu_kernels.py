@@ -14,10 +14,10 @@ from torch.profiler import profile
 from torchvision.ops import batched_nms, deform_conv2d, roi_align
 
 from sn2fpn.layers import Conv2d
+from sn2fpn.layers.cpu import linear
 from sn2fpn.layers.cpu.deform_conv import deform_conv2d_by_grid
 from sn2fpn.layers.cpu.fused_add import add_doubled_by_columns
 from sn2fpn.layers.cpu.layout import channels_last_on_cpu
-from sn2fpn.layers.cpu.linear import linear_of_maps
 from sn2fpn.layers.cpu.mask_windows import windows_of_boxes
 from sn2fpn.layers.cpu.nms import nms_per_group
 from sn2fpn.layers.cpu.pointwise import pointwise_conv
@@ -164,10 +164,12 @@ def test_fused_add(size: tuple[int, int], layout: torch.memory_format) -> None:
     assert torch.allclose(found, fine + 0.3 * F.interpolate(coarse, size), atol=1e-6)
 
 
+@pytest.mark.parametrize("avx512", [True, False])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_linear_of_maps(layout: torch.memory_format) -> None:
+def test_linear_of_maps(layout: torch.memory_format, avx512: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "_AVX512", avx512)
     layer, x = nn.Linear(4 * 49, 10), torch.randn(5, 4, 7, 7).contiguous(memory_format=layout)
-    assert torch.allclose(linear_of_maps(x, layer.weight, layer.bias), layer(x.flatten(1)), atol=1e-5)
+    assert torch.allclose(linear.linear_of_maps(x, layer.weight, layer.bias), layer(x.flatten(1)), atol=1e-5)
 
 
 def test_sync_batch_norm_of_one_process(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """A linear layer of flattened maps, where it pays as a convolution whose kernel covers the map.
 
 `BoxHead` takes this kernel on a CPU. With AVX-512, the convolution reads channels-last maps as they are, and oneDNN's
-kernels are up to twice as fast as the matrix product of the BLAS on AMD processors. With AVX2, oneDNN has no fast kernel
-for such a convolution, which takes 4 to 25 times as long as the matrix product there.
+kernels are up to twice as fast as the matrix product of the BLAS on AMD processors. With AVX2, oneDNN has no fast
+kernel for such a convolution, which takes 3 to 16 times as long as the matrix product there.
 """
 
 from __future__ import annotations
