@@ -7,6 +7,7 @@ import ast
 import io
 import json
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ import pytest
 from sn2fpn.engine import default_argument_parser
 from sn2fpn.errors import UserError
 from sn2fpn.locks import is_locked, locked
+from sn2fpn.study.archive.pack import pack
 from sn2fpn.study.arguments import add_run
 from sn2fpn.study.folder import CellFolder, State, Status
 from sn2fpn.study.report.writing import write_report
@@ -167,6 +169,27 @@ def test_tuning_comes_first_and_decides(
     assert trained[7:] == ["fpn/seed1", "sni/seed1"]  # the study file has the values that were chosen
     page = write_report(folder).read_text()
     assert "Tuned settings" in page and "BASE_LR=0.02" in page and "end of the range" in page
+
+
+def test_an_unfinished_study_goes_on_from_its_archive(trained: Any, write_study: WriteStudy, tmp_path: Path) -> None:
+    """Finished trainings and tuned values come with the archive; what was interrupted begins again."""
+    tune = {"TUNE": {"SOLVER.BASE_LR": [0.01, 0.02]}, "TUNE_SETS": ["tiny_study_train"], "SEEDS": [1]}
+    path = write_study(**tune)
+    trained.broken = frozenset({"sni-BASE_LR=0.02/seed0"})
+    assert command.main(_args(path)) == 1
+    study = Study.load(path.parent / "out/tiny/study.yaml")
+    finished = CellFolder(path.parent / "out/tiny", study.cells[0])
+    finished.config.write_text(study.config(finished.cell.variant, 1).dump())  # as the engine does
+    archive = pack(path.parent / "out/tiny", tmp_path / "tiny.study.zip")
+
+    with zipfile.ZipFile(archive) as content:
+        content.extractall(tmp_path / "elsewhere/tiny")
+    trained.clear()
+    trained.broken = frozenset()
+    file = tmp_path / "elsewhere/tiny/study.yaml"
+    assert command.main(_args(file, output=str(tmp_path / "elsewhere"))) == 0
+    assert trained == ["sni-BASE_LR=0.02/seed0", "sni/seed1"]
+    assert Study.load(file).tuned.keys() == {"fpn", "sni"}
 
 
 def test_only_some_cells(
