@@ -170,6 +170,8 @@ def test_linear_of_maps(layout: torch.memory_format, avx512: bool, monkeypatch: 
     monkeypatch.setattr(linear, "_AVX512", avx512)
     layer, x = nn.Linear(4 * 49, 10), torch.randn(5, 4, 7, 7).contiguous(memory_format=layout)
     assert torch.allclose(linear.linear_of_maps(x, layer.weight, layer.bias), layer(x.flatten(1)), atol=1e-5)
+    traced = torch.jit.trace(linear.linear_of_maps, (x, layer.weight.detach(), layer.bias.detach()))
+    assert "aten::linear" in str(traced.graph) and "conv" not in str(traced.graph)  # a graph may run elsewhere
 
 
 def test_sync_batch_norm_of_one_process(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 `BoxHead` takes this kernel on a CPU. With AVX-512, the convolution reads channels-last maps as they are, and oneDNN's
 kernels are up to twice as fast as the matrix product of the BLAS on AMD processors. With AVX2, oneDNN has no fast
-kernel for such a convolution, which takes 3 to 16 times as long as the matrix product there.
+kernel for such a convolution, which takes 3 to 16 times as long as the matrix product there. Tracing and compilation
+keep the matrix product, because their graphs may run on another machine.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ _AVX512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 def linear_of_maps(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return `F.linear(x.flatten(1), weight, bias)` (Tensor[K, D]) for maps x (Tensor[K, C, P, P])."""
-    if not _AVX512:
-        return F.linear(x.flatten(1), weight, bias)
-    return F.conv2d(x, weight.view(-1, *x.shape[1:]), bias).flatten(1)
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if _AVX512 and not recorded:
+        return F.conv2d(x, weight.view(-1, *x.shape[1:]), bias).flatten(1)
+    return F.linear(x.flatten(1), weight, bias)
