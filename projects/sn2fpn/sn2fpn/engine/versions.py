@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from .. import __version__
 from ..errors import counted
+from ..precision import has_bfloat16
 from ..shipped import checkout
 
 __all__ = ["environment", "environment_summary"]
@@ -34,7 +35,8 @@ def environment() -> dict[str, str]:
         found |= {f"GPU {i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
         found["CUDA"] = f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
     cores, threads = counted(os.cpu_count() or 1, "core"), counted(torch.get_num_threads(), "torch thread")
-    found["CPU"] = f"{cores}, {threads}"
+    bfloat16 = "with" if has_bfloat16() else "without"
+    found["CPU"] = f"{cores}, {threads}, {torch.backends.cpu.get_cpu_capability()}, {bfloat16} bfloat16"
     return found
 
 
