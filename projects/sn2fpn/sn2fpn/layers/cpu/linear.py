@@ -2,7 +2,7 @@
 
 `BoxHead` takes this kernel on a CPU. With AVX-512, the convolution reads channels-last maps as they are, and oneDNN's
 kernels are up to twice as fast as the matrix product of the BLAS on AMD processors. With AVX2, oneDNN has no fast
-kernel for such a convolution, which takes 3 to 16 times as long as the matrix product there. Tracing and compilation
+kernel for such a convolution, which takes 4 to 15 times as long as the matrix product there. Tracing and compilation
 keep the matrix product, because their graphs may run on another machine.
 """
 
