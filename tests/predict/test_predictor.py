@@ -19,6 +19,7 @@ from sn2fpn.data import build_test_loader, read_image, register_custom
 from sn2fpn.data.augmentation import ResizeShortestEdge
 from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.modeling import build_model
+from sn2fpn.precision import autocast
 from sn2fpn.predict import Predictor
 from sn2fpn.structures import Instances
 
@@ -44,7 +45,7 @@ def image(shapes: Path) -> np.ndarray:
 
 def test_predicts_in_the_precision_of_the_training(small_cfg: Callable[..., CfgNode], image: np.ndarray) -> None:
     mixed, single = Predictor(small_cfg({"SOLVER.AMP.ENABLED": True})), Predictor(small_cfg())
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast("cpu", torch.bfloat16):
         expected = single(image)["instances"]
     assert_same(mixed(image)["instances"], expected)
     assert_same(Predictor(single.model, single.resize, precision=torch.bfloat16)(image)["instances"], expected)
