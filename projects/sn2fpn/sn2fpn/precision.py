@@ -32,8 +32,9 @@ def autocast(device: str | torch.device, dtype: torch.dtype | None) -> AbstractC
 
     On a CPU without instructions for bfloat16, convolutions and matrix products are computed in float32, from operands
     that have been rounded to bfloat16, and their results are rounded to bfloat16. Instructions for bfloat16 accumulate
-    in float32 as well, so that the numbers are the same up to the order of the sums. PyTorch's own kernels for such a
-    CPU are many times slower than those for float32.
+    in float32 as well, so that each product is the same up to the order of its sum. One thing differs: the gradients of
+    a weight that is used several times, such as the RPN's, are added in float32, and by torch's autocast in bfloat16.
+    PyTorch's own kernels for such a CPU are many times slower than those for float32.
 
     Args:
         device: the model's device.
