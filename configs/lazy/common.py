@@ -161,6 +161,7 @@ train = dict(  # the keys of Detectron2's configs/common/train.py, and the nativ
     accumulate_steps=1,  # the images of a step are processed in this many parts
     zero=False,  # divide the state of the optimizer among several processes
     compile=False,  # compile the trunk and the pyramid with torch.compile
+    cuda_graphs=False,  # run them as CUDA graphs in training on a GPU, which is faster for small images
     clip_gradients=dict(enabled=False, clip_type="value", clip_value=1.0, norm_type=2.0),  # or "norm", "full_norm"
     ema=dict(enabled=False, decay=0.999),  # a moving average of the weights, which is evaluated in their place
     float32_precision="",  # "high" or "medium": see torch.set_float32_matmul_precision

@@ -24,6 +24,7 @@ def seed_everything(seed: int) -> int:
     if seed >= 0:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # it would fill each new tensor with NaN first
         torch.backends.cudnn.deterministic = True
     else:
         seed = int.from_bytes(os.urandom(4), "big") >> 1

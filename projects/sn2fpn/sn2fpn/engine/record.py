@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 _SHOWN = 3  # keys in a message
 _OF_THE_MODEL = re.compile(r"(model|MODEL)\.(?!.*(soft_nms|SOFT_NMS)).*|INPUT\.FORMAT")
 _SAME_MODEL = re.compile(
-    r"(device|weights|compile|.*freeze.*|.*norm|.*(thresh|topk|loss|beta|fraction|batch_size|iou|boundary|append_gt|on_pred|labels|low_quality|max_det).*)",
+    r"(device|weights|compile|cuda_graphs|.*freeze.*|.*norm|.*(thresh|topk|loss|beta|fraction|batch_size|iou|boundary|append_gt|on_pred|labels|low_quality|max_det).*)",
     re.IGNORECASE,
 )
 """The last parts of keys below `model` that concern the training, or how many detections are kept."""

@@ -19,6 +19,7 @@ from ..modeling.trunk import frozen_norm_warning
 from ..precision import autocast
 from ..program import Interrupted
 from .compiling import compile_backbone
+from .cuda_graphs import graphs_of_backbone
 from .hooks import Hook, default_hooks
 from .interrupts import Interrupts, Stopped
 from .parallel import ShardedOptimizer, averaging, shard, traffic
@@ -69,6 +70,7 @@ class Trainer:
         self._randomness = Randomness(seed_everything(o.seed))
         self.model = recipe.build_model()
         compile_backbone(self.model, o)
+        self._graphs = graphs_of_backbone(self.model, o)
         self._wrapped = averaging(self.model, o)
         optimizer = recipe.build_optimizer(self.model)
         self.optimizer = shard(optimizer) if o.zero else optimizer
@@ -203,7 +205,7 @@ class Trainer:
 
     def _forward_backward(self, part: list[dict[str, Any]], weight: float) -> dict[str, torch.Tensor]:
         try:
-            with autocast(self.options.device, self.options.precision):
+            with self._graphs, autocast(self.options.device, self.options.precision):
                 losses = self._wrapped(part)
         except FloatingPointError as e:
             self._fail_diverged(f"{e} on images {', '.join(_names(part))}", self.iter)

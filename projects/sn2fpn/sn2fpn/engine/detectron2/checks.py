@@ -34,6 +34,7 @@ _SERVED: dict[str, tuple[Any, ...]] = {
     "INPUT.PHOTOMETRIC.ENABLED": (False,),
     "INPUT.SCALE_JITTER.ENABLED": (False,),
     "MODEL.COMPILE": (False,),
+    "MODEL.CUDA_GRAPHS": (False,),
     "MODEL.ROI_HEADS.CANONICAL_BOX_SIZE": (224,),
     "MODEL.ROI_HEADS.SOFT_NMS.METHOD": ("",),
     "SOLVER.ACCUMULATE_STEPS": (1,),

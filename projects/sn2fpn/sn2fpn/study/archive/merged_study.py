@@ -17,7 +17,10 @@ from ..spec.syntax import flatten, nest
 
 __all__ = ["LOCAL_KEYS", "Source", "write_study"]
 
-LOCAL_KEYS = ("MODEL.WEIGHTS", "MODEL.DEVICE", "DATASETS.CUSTOM", "DATALOADER.NUM_WORKERS", "OUTPUT_DIR")
+LOCAL_KEYS = (
+    *("MODEL.WEIGHTS", "MODEL.DEVICE", "MODEL.CUDA_GRAPHS", "DATASETS.CUSTOM", "DATALOADER.NUM_WORKERS"),
+    "OUTPUT_DIR",
+)
 """Keys that may differ between machines; what the weights and the data are is compared by their fingerprints."""
 
 
