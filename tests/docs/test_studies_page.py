@@ -20,6 +20,7 @@ from sn2fpn.study.report.comparison import difference, interval, limits
 from sn2fpn.study.report.content import number
 from sn2fpn.study.report.style import looks
 from sn2fpn.study.report.writing import write_report
+from sn2fpn.study.spec.study import Study
 
 ROOT = Path(__file__).parents[2]
 STUDIES = ROOT / "docs/studies"
@@ -104,6 +105,21 @@ def test_no_path_of_a_machine_is_committed() -> None:
         with zipfile.ZipFile(archive) as packed:
             assert not [name for name in packed.namelist() if path.search(packed.read(name).decode())]
     assert not [page for page in STUDIES.glob("*/report.*") if path.search(page.read_text(encoding="utf-8"))]
+
+
+def test_the_learning_rates_of_the_unfinished_study_are_on_the_page() -> None:
+    head = "| learning rate | bilinear | deconv | carafe | dysample | sni_learned |"
+    text = (STUDIES / "protocol.md").read_text(encoding="utf-8").partition(head)[2]
+    lines = itertools.takewhile(lambda line: line.startswith("|"), text.strip().splitlines()[1:])
+    shown = {float(row[0]): row[1:] for line in lines if (row := [x.strip(" *") for x in line.strip("|").split("|")])}
+    columns = head.replace(" ", "").strip("|").split("|")[1:]
+    with opened(STUDIES / f"unfinished/photos_upsampling{ENDING}") as folder:
+        tuning, study = load_results(folder / "tuning"), Study.load(folder / "study.yaml")
+        found = {
+            rate: [f"{tuning.values(f'{name}-BASE_LR={rate}', 'bbox/AP')[0]:.1f}" for name in columns] for rate in shown
+        }
+    assert found == shown
+    assert study.tuned == {variant.name: {"SOLVER.BASE_LR": 0.0002} for variant in study.variants}
 
 
 def test_every_archive_has_its_report_and_its_table() -> None:

@@ -123,6 +123,31 @@ def test_runs_with_a_seed_are_equal(tiny_cfg: MakeCfg, tmp_path: Path) -> None:
         assert again == losses and all(torch.equal(a, b) for a, b in zip(weights, weights_again, strict=True))
 
 
+@pytest.mark.parametrize("keys", [{}, {"MODEL.FPN.NORM": "BN", "MODEL.RESNETS.NORM": "BN"}], ids=["frozen", "BN"])
+@pytest.mark.parametrize("upsampling", ["nearest", "carafe", "dysample", "sni:learned"])
+def test_cuda_graphs_change_nothing(
+    upsampling: str, keys: dict[str, Any], tiny_cfg: MakeCfg, device: torch.device, tmp_path: Path
+) -> None:
+    """The same batch gives the same losses, gradients and statistics, before a graph is recorded and afterwards."""
+    keys = keys | {"MODEL.BACKBONE.NAME": "build_sn2_fpn_backbone", "MODEL.FPN.UPSAMPLE": upsampling, "SEED": 3}
+    keys |= {"SOLVER.BASE_LR": 1e-12, "DATASETS.TEST": ()}
+    found = []
+    for on in (False, True):
+        made = trainer(tiny_cfg(keys | {"MODEL.CUDA_GRAPHS": on, "OUTPUT_DIR": str(tmp_path / str(on))}))
+        made.model.train()
+        batch = next(iter(made.recipe.build_train_loader(0, 0)))
+        for _ in range(4):  # the second one is recorded
+            torch.manual_seed(0)  # the same samples of anchors and proposals
+            losses = made._forward_backward(batch, 1.0)
+            grads = {f"gradient of {n}": p.grad for n, p in made.model.named_parameters() if p.grad is not None}
+            made.model.zero_grad(set_to_none=True)
+        statistics = {n: b for n, b in made.model.backbone.named_buffers() if b.is_floating_point()}
+        found.append({k: v.detach() for k, v in losses.items()} | grads | statistics)
+        if on and device.type == "cuda":
+            assert len(made._graphs._recorded) == 1
+    assert_close(found[1], found[0], values=1e-4, gradients=1e-3)
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow(device: torch.device, tiny_cfg: MakeCfg) -> None:
     made = trainer(tiny_cfg())

@@ -34,13 +34,10 @@ def graphs_of_backbone(model: nn.Module, options: RunOptions) -> AbstractContext
     if not options.cuda_graphs:
         return nullcontext()
     key, backbone = options.key("cuda_graphs"), getattr(model, "backbone", None)
-    for name, clashes in (
-        ("compile", options.compile),
-        ("accumulate_steps", options.accumulate_steps > 1),
-    ):
-        if clashes:
-            value = getattr(options, name)
-            raise UserError(f"{key} does not go together with {options.key(name)} {value}; set one of them to its default")
+    if options.compile or options.accumulate_steps > 1:
+        other = "compile" if options.compile else "accumulate_steps"
+        problem = f"does not go together with {options.key(other)} {getattr(options, other)}"
+        raise UserError(f"{key} {problem}; set one of them to its default")
     if comm.get_world_size() > 1:
         raise UserError(f"{key} needs a single process, found {comm.get_world_size()}; set it to False")
     if not isinstance(backbone, nn.Module):
@@ -51,8 +48,8 @@ def graphs_of_backbone(model: nn.Module, options: RunOptions) -> AbstractContext
 class Graphs(AbstractContextManager[None]):
     """A context in which a module is run as a CUDA graph, one for each size of its input.
 
-    Small images leave a GPU waiting for the program, which starts some 900 kernels for a trunk and a pyramid forward and
-    backward. A graph starts them at once. The kernels are the same, and so are the numbers.
+    Small images leave a GPU waiting for the program, which starts some 800 kernels for a trunk and a pyramid forward
+    and backward. A graph starts the same kernels at once.
 
     An input size is recorded when it comes for the second time, so that sizes that come once cost nothing. All graphs
     share their memory, because only one of them is used in a step: maps and gradients must be used before the next one.

@@ -60,7 +60,8 @@ class DySample(Doubling):
         exact = torch.promote_types(coarse.dtype, torch.float32)
         offset = F.pixel_shuffle(self.offset(coarse), 2).to(exact).reshape(n, 2, g, 2 * h, 2 * w)
         # `grid_sample` counts from -1 to 1 across the map, so one coarse pixel is 2 / side.
-        xs, ys = ((2 * torch.arange(2 * side).to(offset) + 1) / (2 * side) - 1 for side in (w, h))
+        on = {"dtype": exact, "device": offset.device}
+        xs, ys = ((2 * torch.arange(2 * side, **on) + 1) / (2 * side) - 1 for side in (w, h))
         x = xs + offset[:, 0] * (self.scope * 2 / w)
         y = ys.unsqueeze(1) + offset[:, 1] * (self.scope * 2 / h)
         groups = coarse.to(exact).reshape(n * g, channels // g, h, w)

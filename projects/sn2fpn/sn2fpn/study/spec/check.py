@@ -22,6 +22,7 @@ from .tuning import TUNING_FOLDER, tuning_study
 __all__ = ["check_folders", "check_study"]
 
 _SHOWN = 6  # keys and cells in a message
+_WITHOUT_EFFECT = ("OUTPUT_DIR", "MODEL.CUDA_GRAPHS")  # on what a cell learns
 
 
 def check_study(study: Study, folder: Path, num_gpus: int = 1) -> None:
@@ -110,5 +111,5 @@ def _differing_keys(study: Study, cell: Cell, folder: Path) -> dict[str, tuple[A
     """Return {config key: (value in the cell's folder, value in the study)} where the two differ."""
     stored = flatten(CellFolder(folder, cell).configuration())
     wanted = flatten(yaml.safe_load(study.config(cell.variant, cell.seed).dump()))
-    keys = [key for key in wanted if key in stored and key != "OUTPUT_DIR"]
+    keys = [key for key in wanted if key in stored and key not in _WITHOUT_EFFECT]
     return {key: (stored[key], wanted[key]) for key in keys if stored[key] != wanted[key]}
