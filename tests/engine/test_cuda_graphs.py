@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sn2fpn.config import CfgNode, get_cfg
 from sn2fpn.data import register_custom
-from sn2fpn.engine import Trainer, cuda_graphs
+from sn2fpn.engine import Trainer, cuda_graphs, default_argument_parser
+from sn2fpn.engine.config import validate
 from sn2fpn.engine.cuda_graphs import Graphs, graphs_of_backbone
 from sn2fpn.engine.options import RunOptions
 from sn2fpn.errors import UserError
-from sn2fpn.pyramids import PYRAMIDS, pyramid_from_backbone_name
-from sn2fpn.structures import ShapeSpec
 
 MakeCfg = Callable[..., CfgNode]
 
@@ -36,7 +35,7 @@ class Recorder:
     def __call__(self, part: nn.Module, inputs: tuple[Tensor], **_: Any) -> Callable[[Tensor], Any]:
         self.sizes.append(tuple(inputs[0].shape))
         self.cached.append(torch.is_autocast_cache_enabled())
-        assert {id(p) for p in part.parameters()} and part.training
+        assert list(part.parameters()) and part.training
         for _ in range(2):
             part(inputs[0])
         return part
@@ -98,27 +97,38 @@ def test_what_cannot_be_recorded_is_a_message(recorder: Recorder, monkeypatch: p
             module(x)
 
 
-def test_options_that_do_not_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_training_on_a_gpu_has_graphs() -> None:
     model = nn.Module()
     model.backbone = nn.Linear(1, 1)
-    on = {"device": "cuda", "cuda_graphs": True}
-    assert isinstance(graphs_of_backbone(model, RunOptions(**on)), Graphs)
+    assert isinstance(graphs_of_backbone(model, RunOptions(device="cuda", cuda_graphs=True)), Graphs)
     assert not isinstance(graphs_of_backbone(model, RunOptions(device="cpu", cuda_graphs=True)), Graphs)
     assert not isinstance(graphs_of_backbone(model, RunOptions(device="cuda")), Graphs)
-    with pytest.raises(UserError, match=r"^MODEL\.CUDA_GRAPHS does not go together with MODEL\.COMPILE True; set one"):
-        graphs_of_backbone(model, RunOptions(**on, compile=True))
-    with pytest.raises(UserError, match=r"^MODEL\.CUDA_GRAPHS does not go together with SOLVER\.ACCUMULATE_STEPS 2"):
-        graphs_of_backbone(model, RunOptions(**on, accumulate_steps=2))
-    with pytest.raises(UserError, match="expected a model with a `backbone`, found Linear"):
-        graphs_of_backbone(nn.Linear(1, 1), RunOptions(**on))
-    monkeypatch.setattr(cuda_graphs.comm, "get_world_size", lambda: 2)
-    with pytest.raises(UserError, match=r"^MODEL\.CUDA_GRAPHS needs a single process, found 2"):
-        graphs_of_backbone(model, RunOptions(**on))
+    with pytest.raises(
+        UserError, match=r"^MODEL\.CUDA_GRAPHS: expected a model with a `backbone`, found Linear; set it"
+    ):
+        graphs_of_backbone(nn.Linear(1, 1), RunOptions(device="cuda", cuda_graphs=True))
 
 
-def test_a_training_runs_its_backbone_in_the_context(
-    tiny_cfg: MakeCfg, tmp_path: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    ("keys", "flags", "words"),
+    [
+        (["MODEL.COMPILE", True], [], "does not go together with MODEL.COMPILE True; set one of them to its default"),
+        (["SOLVER.ACCUMULATE_STEPS", 2], [], "does not go together with SOLVER.ACCUMULATE_STEPS 2; set one of them"),
+        ([], ["--num-gpus", "2"], "needs a single process, found 2; set it to False"),
+    ],
+)
+def test_options_that_do_not_go_together(keys: list[Any], flags: list[str], words: str) -> None:
+    """They are refused before anything is made; a CPU, on which graphs have no effect, takes them all."""
+    cfg = get_cfg()
+    cfg.merge_from_list(["MODEL.CUDA_GRAPHS", True, "DATASETS.TRAIN", ("coco_2017_train",), *keys])
+    args = default_argument_parser().parse_args(flags)
+    with pytest.raises(UserError, match=re.escape(f"MODEL.CUDA_GRAPHS {words}")):
+        validate(cfg, args)
+    cfg.MODEL.DEVICE = "cpu"
+    validate(cfg, args)
+
+
+def test_a_training_runs_its_backbone_in_the_context(tiny_cfg: MakeCfg, tmp_path: Path, recorder: Recorder) -> None:
     keys: dict[str, Any] = {"SEED": 1, "SOLVER.MAX_ITER": 3, "DATASETS.TEST": [], "MODEL.WEIGHTS": ""}
     keys |= {"INPUT.MAX_SIZE_TRAIN": 96, "DATALOADER.ASPECT_RATIO_GROUPING": False}  # of one shape
     losses = []
@@ -133,33 +143,3 @@ def test_a_training_runs_its_backbone_in_the_context(
         trainer.train()
         losses.append([x for k, v in trainer.storage.state_dict().items() if "loss" in k for x in v])
     assert losses[0] == losses[1] and len(recorder.sizes) == 1
-
-
-class _NoCopies(TorchDispatchMode):
-    """Refuses to bring numbers from the CPU to another device, which cannot be recorded."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        tensors = [x for x in args if isinstance(x, Tensor)]
-        if isinstance(found, Tensor) and found.device.type == "meta":
-            assert not [x for x in tensors if x.device.type == "cpu" and x.dim()], f"{func} reads a tensor of the CPU"
-        return found
-
-
-UPSAMPLING = ["nearest", "bilinear", "bilinear_corners", "sni", "sni:learned", "deconv", "carafe", "dysample"]
-
-
-@pytest.mark.parametrize(
-    ("name", "keys"), [(name, []) for name in PYRAMIDS] + [("fpn", ["MODEL.FPN.UPSAMPLE", kind]) for kind in UPSAMPLING]
-)
-def test_pyramids_compute_on_one_device_alone(name: str, keys: list[str]) -> None:
-    cfg = get_cfg()
-    cfg.merge_from_list(keys)
-    shapes = {f"res{i}": ShapeSpec(channels=8 * 2**i, stride=2**i) for i in range(2, 6)}
-    with torch.device("meta"):
-        pyramid = pyramid_from_backbone_name(f"build_sn2_{name}_backbone")(cfg, shapes)
-        maps = [torch.empty(2, s.channels, 256 // s.stride, 320 // s.stride) for s in shapes.values()]
-        if not hasattr(pyramid, "fuse"):
-            pytest.fail(f"{name} has no `fuse`")
-    with _NoCopies():
-        pyramid.fuse(maps)

@@ -55,6 +55,12 @@ class _List(_Base):
         return list(super().forward(x).values())
 
 
+class _Copies(_Base):
+    def fuse(self, features):  # type: ignore[no-untyped-def]
+        maps = self.laterals(features)
+        return [x + torch.linspace(0, 1, x.shape[3]).to(x) for x in maps]
+
+
 class _Breaks(_Base):
     def fuse(self, features):  # type: ignore[no-untyped-def]
         maps = self.laterals(features)
@@ -80,6 +86,7 @@ def test_sound_pyramids_pass() -> None:
         (lambda: FPN(TRUNK, 8), "build: TypeError: .*takes 0 positional arguments"),
         (lambda shape: torch.nn.Identity(), "build: expected it to make a Pyramid, found a Identity"),
         (FPN(TRUNK, 8), "build: expected a function that makes the pyramid .*found a FPN"),
+        (_Copies, "_Copies: aten._to_copy.default reads a tensor of the CPU, for which a GPU waits; make it on"),
         (_Breaks, "does not compile in one graph"),
     ],
 )

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import distributed as comm
 from ..errors import UserError
 from .options import RunOptions
 
@@ -29,20 +28,14 @@ def graphs_of_backbone(model: nn.Module, options: RunOptions) -> AbstractContext
         options: the options of the run.
 
     Raises:
-        UserError: graphs do not go together with another option, or the model has no `backbone`.
+        UserError: the model has no `backbone`.
     """
-    if not options.cuda_graphs:
+    if not (options.cuda_graphs and options.device.startswith("cuda")):
         return nullcontext()
     key, backbone = options.key("cuda_graphs"), getattr(model, "backbone", None)
-    if options.compile or options.accumulate_steps > 1:
-        other = "compile" if options.compile else "accumulate_steps"
-        problem = f"does not go together with {options.key(other)} {getattr(options, other)}"
-        raise UserError(f"{key} {problem}; set one of them to its default")
-    if comm.get_world_size() > 1:
-        raise UserError(f"{key} needs a single process, found {comm.get_world_size()}; set it to False")
     if not isinstance(backbone, nn.Module):
         raise UserError(f"{key}: expected a model with a `backbone`, found {type(model).__name__}; set it to False")
-    return Graphs(backbone, key) if options.device.startswith("cuda") else nullcontext()
+    return Graphs(backbone, key)
 
 
 class Graphs(AbstractContextManager[None]):

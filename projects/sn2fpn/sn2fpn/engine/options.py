@@ -210,6 +210,7 @@ def check_options(o: RunOptions, args: Any, *, has_train: bool, has_test: bool) 
     for name in o.services:
         with argument_names({"service": o.key(name)}):
             check_installed(name)
+    _check_graphs(o, world_size(args))
     _check_batch(o, world_size(args))
 
 
@@ -218,6 +219,20 @@ def world_size(args: Any = None) -> int:
     if args is None or comm.get_world_size() > 1:
         return comm.get_world_size()
     return int(os.environ.get("WORLD_SIZE", args.num_gpus * args.num_machines))
+
+
+def _check_graphs(o: RunOptions, processes: int) -> None:
+    """Check what CUDA graphs do not go together with; on a CPU they have no effect."""
+    if not (o.cuda_graphs and o.device.startswith("cuda")):
+        return
+    for name, used in (("compile", o.compile), ("accumulate_steps", o.accumulate_steps > 1)):
+        if used:
+            raise UserError(
+                f"{o.key('cuda_graphs')} does not go together with {o.key(name)} {getattr(o, name)}; set one of them "
+                "to its default"
+            )
+    if processes > 1:
+        raise UserError(f"{o.key('cuda_graphs')} needs a single process, found {processes}; set it to False")
 
 
 def _check_batch(o: RunOptions, processes: int) -> None:

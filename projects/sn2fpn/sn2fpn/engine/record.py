@@ -31,6 +31,7 @@ _WITHOUT_EFFECT = (
     "wandb",
     "mlflow",
     "zero",
+    "cuda_graphs",
 )
 
 

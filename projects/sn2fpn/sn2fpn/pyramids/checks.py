@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import ArgumentError, UserError
 from ..structures import ShapeSpec
@@ -28,6 +30,8 @@ def check_pyramid(build: Callable[[Mapping[str, ShapeSpec]], Pyramid], *, compil
       training in several processes stops.
     - Outputs under autocast to bfloat16 and to float16 stay close, and their gradients are finite.
     - Outputs in the memory format "channels last" are equal, and have that format.
+    - Nothing is copied between the CPU and another device, for which a GPU would wait, and which no CUDA graph can
+      hold.
     - `torch.compile` finds no graph break, and the compiled outputs agree.
 
     Args:
@@ -137,6 +141,33 @@ def check_memory_formats(pyramid: Pyramid) -> None:
             raise UserError(f"{name}: {key} loses the memory format channels_last, so the heads would convert it")
 
 
+def check_single_device(pyramid: Pyramid) -> None:
+    """Check on torch's "meta" device that the forward pass uses no tensor of the CPU, except for single numbers."""
+    name = type(pyramid).__name__
+    maps = {key: x.to("meta") for key, x in trunk_maps((96, 65)).items()}
+    pyramid = pyramid.to("meta")
+    with _Devices() as devices:
+        pyramid(maps)
+    if devices.mixed:
+        raise UserError(
+            f"{name}: {devices.mixed} reads a tensor of the CPU, for which a GPU waits; make it on the device of the "
+            "maps, as in torch.arange(n, device=x.device)"
+        )
+
+
+class _Devices(TorchDispatchMode):
+    """Remembers the first operation that makes a tensor on "meta" from a tensor on the CPU that is no single number."""
+
+    mixed = ""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        of_cpu = [x for x in args if isinstance(x, Tensor) and x.device.type == "cpu" and x.dim()]
+        if of_cpu and isinstance(found, Tensor) and found.device.type == "meta":
+            self.mixed = self.mixed or str(func)
+        return found
+
+
 def check_compilation(pyramid: Pyramid) -> None:
     """Check that the pyramid compiles as one graph, forward and backward."""
     name, maps = type(pyramid.eval()).__name__, trunk_maps((64, 65))
@@ -149,7 +180,10 @@ def check_compilation(pyramid: Pyramid) -> None:
     sum(p.sum() for p in found.values()).backward()
 
 
-PROMISES = (check_shapes, check_gradients, check_mixed_precision, check_memory_formats, check_compilation)
+PROMISES = (
+    *(check_shapes, check_gradients, check_mixed_precision, check_memory_formats, check_single_device),
+    check_compilation,
+)
 """The checks of `check_pyramid`; each takes a fresh pyramid on `TRUNK`."""
 
 
