@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from sn2fpn.layers import BatchNorm2d, GroupNorm, SyncBatchNorm, get_norm
@@ -104,3 +106,12 @@ def test_compilation_keeps_pytorchs_operators(kind: str) -> None:
 def test_a_synchronised_norm_in_one_process_is_a_batch_norm() -> None:
     x, _ = maps(17.0)
     assert torch.equal(SyncBatchNorm(64)(x), BatchNorm2d(64)(x))
+
+
+def test_a_synchronised_norm_runs_in_a_process_group_of_one(tmp_path: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        x = torch.randn(2, 64, 5, 7)
+        assert torch.equal(SyncBatchNorm(64)(x), BatchNorm2d(64)(x))
+    finally:
+        dist.destroy_process_group()

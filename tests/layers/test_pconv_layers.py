@@ -109,5 +109,7 @@ def test_mistakes_are_named() -> None:
         PConv(4)([torch.ones(1, 4, 8, 8), torch.ones(1, 4, 3, 4)])
     with pytest.raises(UserError, match="deform: unknown value 'light'; did you mean 'lite'"):
         SEPC(4, deform="light")
+    with pytest.raises(UserError, match="norm: unknown value 'GN'"):  # it would normalise each level by itself
+        PConv(4, norm="GN")
     with pytest.raises(UserError, match="upsample: unknown value 'bicubic'"):
         PConv(4, upsample="bicubic")

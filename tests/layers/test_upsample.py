@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -10,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from golden_modules import count_parameters
+from golden_modules import count_parameters, load_case
 from sn2fpn.errors import ArgumentError
 from sn2fpn.layers import CARAFE, SNI, Bilinear, Deconv, DySample, Nearest, Upsample, Upsampling, get_upsample
 
 FIXED = ["nearest", "bilinear", "bilinear_corners", "sni", "sni:0.6"]
-DOUBLING = ["deconv", "carafe", "dysample"]
+DOUBLING = ["deconv", "carafe", "dysample", "dysample:dyscope"]
 KINDS = [*FIXED, "sni:learned", *DOUBLING]
 SIZES = [(10, 14), (9, 14), (10, 13), (9, 13)]  # of the fine map, for a coarse one of 5 x 7
 COARSE = (5, 7)
@@ -46,16 +47,32 @@ def test_fixed_kinds_follow_their_definition(kind: str, size: tuple[int, int]) -
     assert torch.allclose(module.add(fine, x), fine + expected(kind, x, size), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["deconv", "dysample"])
+@pytest.mark.parametrize(
+    ("name", "make", "names"),
+    [
+        ("carafe", CARAFE, {"compress": "channel_compressor", "encoder": "content_encoder"}),
+        ("dysample_lp", DySample, {"offset": "offset"}),
+        ("dysample_lp_dyscope", partial(DySample, dynamic_scope=True), {"offset": "offset", "scope": "scope"}),
+    ],
+)
+def test_golden(name: str, make: Callable[..., Upsample], names: dict[str, str]) -> None:
+    case = load_case(name)
+    x = case.inputs["x"]
+    module = make(x.shape[1], **{k: v for k, v in case.hyper.items() if k in ("compressed_channels", "groups")})
+    case.load_into(module, names)
+    case.check({"y": module(x, (2 * x.shape[2], 2 * x.shape[3]))})
+
+
+@pytest.mark.parametrize("kind", ["deconv", "dysample", "dysample:dyscope"])
 def test_fresh_learned_kinds_are_bilinear_in_the_interior(kind: str) -> None:
     module = get_upsample(kind, 8)
-    if kind == "dysample":
+    if kind.startswith("dysample"):
         nn.init.zeros_(module.offset.weight)
     x = torch.randn(2, 8, *COARSE)
     found, bilinear = module(x, (10, 14)), F.interpolate(x, (10, 14), mode="bilinear")
     assert torch.allclose(found[:, :, 1:-1, 1:-1], bilinear[:, :, 1:-1, 1:-1], atol=1e-5)
     borders_agree = torch.allclose(found, bilinear, atol=1e-5)
-    assert borders_agree == (kind == "dysample")
+    assert borders_agree == kind.startswith("dysample")
     if kind == "deconv":  # pixels beyond the border count as 0
         assert torch.allclose(found[:, :, 0, 1:-1], 0.75 * bilinear[:, :, 0, 1:-1], atol=1e-5)
 
@@ -144,7 +161,7 @@ def test_gradients(kind: str) -> None:
     module = randomised(small if kind == "carafe" else kind, 4).double()
     x = torch.randn(1, 4, 2, 3, dtype=torch.float64, requires_grad=True)
     fine = torch.randn(1, 4, 3, 6, dtype=torch.float64, requires_grad=True)
-    if kind == "dysample":  # bilinear reading has kinks at the pixel centres and edges; small offsets avoid them
+    if kind.startswith("dysample"):  # bilinear reading has kinks at pixel centres and edges; small offsets avoid them
         nn.init.normal_(module.offset.weight, std=0.01)
         nn.init.zeros_(module.offset.bias)
     assert torch.autograd.gradcheck(lambda a, b, *_: module.add(a, b), (fine, x, *module.parameters()))
@@ -212,6 +229,7 @@ def test_compiles_in_one_graph(kind: str) -> None:
         ("deconv", 16 * 256**2 + 256, 16 * 256**2),
         ("carafe", 257 * 64 + (9 * 64 + 1) * 100, 256 * 64 + 9 * 64 * 100 + 100 * 256),
         ("dysample", 8 * 4 * 257, 8 * 4 * 256),
+        ("dysample:dyscope", 8 * 4 * 513, 8 * 4 * 512),
     ],
 )
 def test_costs_at_256_channels(kind: str, parameters: int, multiply_adds: int) -> None:
@@ -241,6 +259,7 @@ def test_costs_at_256_channels(kind: str, parameters: int, multiply_adds: int) -
             [f"{conv}.{part}" for conv in ("channel_compressor", "content_encoder") for part in ("weight", "bias")],
         ),
         ("dysample", ["offset.weight", "offset.bias"]),
+        ("dysample:dyscope", ["offset.weight", "offset.bias", "scope.weight"]),
     ],
 )
 def test_state_dict_names(kind: str, names: list[str]) -> None:

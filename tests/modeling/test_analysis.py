@@ -93,6 +93,15 @@ class _Deformable(nn.Module):
         return deform_conv2d(x, x.new_zeros(n, 18, h, w), self.weight, padding=1, mask=mask)
 
 
+def test_a_detector_of_four_channels_is_counted() -> None:
+    cfg = get_cfg()
+    cfg.merge_from_file(str(CONFIG))
+    three = analyze(build_model(cfg), (64, 96))
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [100.0] * 4, [1.0] * 4
+    four = analyze(build_model(cfg), (64, 96))
+    assert four.flops["trunk"] - three.flops["trunk"] == 64 * 49 * 32 * 48  # the first convolution: 7x7, stride 2
+
+
 def test_a_deformable_convolution_counts_as_a_plain_one() -> None:
     """It takes the place of a pyramid's 3x3 convolution; its flops are output elements times inputs of each."""
     cfg = get_cfg()

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from golden_detectron2 import FOLDER
-from sn2fpn.modeling.roi_heads.mask_pasting import paste_masks
+from sn2fpn.modeling.roi_heads.mask_pasting import paste_masks, paste_run_lengths
 
 
 def test_golden_paste() -> None:
@@ -35,6 +35,7 @@ def by_definition(mask: torch.Tensor, box: list[float], y: int, x: int) -> float
     return total
 
 
+@pytest.mark.parametrize("threshold", [0.1, 0.4])
 @pytest.mark.parametrize(
     "box",
     [
@@ -45,16 +46,20 @@ def by_definition(mask: torch.Tensor, box: list[float], y: int, x: int) -> float
         [20.5, 14.2, 24.0, 16.0],
     ],
 )
-def test_pixels_by_definition(box: list[float]) -> None:
-    """The boxes include one that is smaller than a pixel and some that reach out of the image."""
+def test_pixels_by_definition(box: list[float], threshold: float) -> None:
+    """The boxes include one that is smaller than a pixel and some that reach out of the image.
+
+    Pixels beyond a box reach a threshold below 1/2 where the outermost cells are high enough.
+    """
     mask = torch.rand(1, 6, 6, generator=torch.Generator().manual_seed(3))
-    (found,) = paste_masks(mask, torch.tensor([box]), (16, 24), threshold=0.4)
+    (found,) = paste_masks(mask, torch.tensor([box]), (16, 24), threshold)
+    (bitmap,) = paste_run_lengths(mask, torch.tensor([box]), (16, 24), threshold)
+    assert np.array_equal(bitmap, found)
     for y in range(16):
         for x in range(24):
             value = by_definition(mask[0], box, y, x)
-            inside = box[0] < x + 0.5 < box[2] and box[1] < y + 0.5 < box[3]
-            if abs(value - 0.4) > 1e-4 and (inside or value < 0.4):
-                assert found[y, x].item() == (value >= 0.4), (y, x, value)
+            if abs(value - threshold) > 1e-4:
+                assert found[y, x].item() == (value >= threshold), (y, x, value)
 
 
 class _LargestTensor(TorchDispatchMode):

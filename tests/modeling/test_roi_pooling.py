@@ -13,7 +13,7 @@ from golden_detectron2 import max_error, numbers
 from sn2fpn.config import get_cfg
 from sn2fpn.errors import UserError
 from sn2fpn.modeling import build_model
-from sn2fpn.modeling.roi_heads.pooler import ROIPooler, assign_levels
+from sn2fpn.modeling.roi_heads.pooler import ROIPooler, _roi_align_by_level, assign_levels
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 STRIDES = (4, 8, 16, 32)
@@ -96,6 +96,16 @@ def test_half_precision_maps_keep_their_type() -> None:
     assert pooled.dtype == torch.bfloat16
     pooled.float().sum().backward()
     assert maps[0].grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_kernel_of_gpus_takes_maps_of_any_precision(dtype: torch.dtype) -> None:
+    maps, boxes = [torch.randn(1, 4, 32 >> i, 40 >> i) for i in range(2)], random_boxes(5)
+    rois, levels = torch.cat([torch.zeros(len(boxes), 1), boxes], dim=1), torch.arange(len(boxes)) % 2
+    expected = _roi_align_by_level([m.to(dtype).float() for m in maps], rois, levels, (8, 16), 7)
+    found = _roi_align_by_level([m.to(dtype) for m in maps], rois, levels, (8, 16), 7)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), expected.to(dtype).float())
 
 
 def test_strides_must_double() -> None:

@@ -61,6 +61,11 @@ class _Copies(_Base):
         return [x + torch.linspace(0, 1, x.shape[3]).to(x) for x in maps]
 
 
+class _Indexes(_Base):
+    def fuse(self, features):  # type: ignore[no-untyped-def]
+        return [x + x[:, torch.arange(x.shape[1])] for x in self.laterals(features)]
+
+
 class _Breaks(_Base):
     def fuse(self, features):  # type: ignore[no-untyped-def]
         maps = self.laterals(features)
@@ -87,6 +92,7 @@ def test_sound_pyramids_pass() -> None:
         (lambda shape: torch.nn.Identity(), "build: expected it to make a Pyramid, found a Identity"),
         (FPN(TRUNK, 8), "build: expected a function that makes the pyramid .*found a FPN"),
         (_Copies, "_Copies: aten._to_copy.default reads a tensor of the CPU, for which a GPU waits; make it on"),
+        (_Indexes, "_Indexes: aten.index.Tensor reads a tensor of the CPU"),
         (_Breaks, "does not compile in one graph"),
     ],
 )

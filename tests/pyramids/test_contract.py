@@ -55,8 +55,19 @@ VARIANTS = {
     ],
 }
 CASES = [(name, overrides) for name in PYRAMIDS for overrides in [[], *VARIANTS.get(name, [])]]
-KINDS = ("nearest", "bilinear", "bilinear_corners", "sni", "sni:0.5", "sni:learned", "deconv", "carafe", "dysample")
-LEARNED = KINDS[-4:]
+KINDS = (
+    "nearest",
+    "bilinear",
+    "bilinear_corners",
+    "sni",
+    "sni:0.5",
+    "sni:learned",
+    "deconv",
+    "carafe",
+    "dysample",
+    "dysample:dyscope",
+)
+LEARNED = KINDS[-5:]
 UPSAMPLE_CASES = [
     (name, [f"MODEL.{name.upper()}.UPSAMPLE", kind])
     for name in PYRAMIDS

@@ -15,7 +15,7 @@ from sn2fpn import pyramids
 from sn2fpn.config import CfgNode, get_cfg
 from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.layers import CARAFE, SNI
-from sn2fpn.pyramids import FPN, PYRAMIDS, Levels, Pyramid, pyramid_from_backbone_name, register_pyramid
+from sn2fpn.pyramids import FPN, PYRAMIDS, SNIFPN, BiFPN, Levels, Pyramid, pyramid_from_backbone_name, register_pyramid
 
 LINES = '''
 """Laterals alone: P_l = conv1x1(C_l)."""
@@ -159,3 +159,31 @@ def test_levels_are_described_by_channels_or_by_a_trunk() -> None:
     assert Levels.of(FPN([8, 12, 16], 4).output_shape(), 6, ["p4", "p5"]) == Levels(("p4", "p5"), (16, 32), (4, 4), 6)
     with pytest.raises(ArgumentError, match=r"^in_features: the trunk has no output 'res6'; did you mean"):
         Levels.of([8, 12, 16], 4, ["res6"])
+
+
+@pytest.mark.parametrize("name", ["fpn", "sni", "ihp", "pafpn", "sapan", "bifpn", "pconv", "gfpn", "fapn"])
+def test_a_second_name_of_a_class_builds_the_same_pyramid(register: Callable, name: str) -> None:
+    original = PYRAMIDS.get(name)
+    cfg = get_cfg()
+    cfg.MODEL.FPN.OUT_CHANNELS, cfg.MODEL.BIFPN.NUM_CELLS = 32, 2
+    assert repr(register(original.cls)(cfg)) == repr(original(cfg, TRUNK))
+
+
+def test_a_variant_of_a_class_differs_in_its_settings(register: Callable) -> None:
+    cfg = get_cfg()
+    assert register(SNIFPN, alpha=0.5)(cfg).alpha == 0.5 and PYRAMIDS.get("sni")(cfg, TRUNK).alpha == "area"
+    PYRAMIDS.remove("mine")
+
+    class Short(BiFPN):
+        def __init__(self, *inputs: Any, out_channels: int) -> None:
+            super().__init__(*inputs, out_channels=out_channels, num_cells=1)
+
+    assert register(Short)(cfg).num_cells == 1  # keys that the class does not take are those of BiFPN alone
+
+
+@pytest.mark.parametrize("name", ["bifpn", "ihp", "gfpn", "fapn"])
+def test_a_key_that_a_pyramid_does_not_read_is_refused(name: str) -> None:
+    cfg = get_cfg()
+    cfg.MODEL.FPN.FUSE_TYPE = "avg"
+    with pytest.raises(UserError, match=rf"^MODEL.FPN.FUSE_TYPE: the pyramid '{name}' does not read this key, .*'sum'"):
+        PYRAMIDS.get(name)(cfg, TRUNK)

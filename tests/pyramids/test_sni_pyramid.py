@@ -12,6 +12,7 @@ from torch import Tensor
 from golden_modules import count_parameters, load_case
 from sn2fpn.config import get_cfg
 from sn2fpn.errors import ArgumentError, UserError
+from sn2fpn.modeling.trunk import make_resnet
 from sn2fpn.pyramids import FPN, PYRAMIDS, SNIFPN
 
 RESNET50 = (256, 512, 1024, 2048)
@@ -35,6 +36,16 @@ def test_golden_authors_rcnn(name: str) -> None:
     pyramid = SNIFPN(case.hyper["in_channels"], case.hyper["width"], mode="authors_rcnn")
     case.load_into(pyramid, LATERALS | {f"smooth{i}": f"fpn_output{i}" for i in (2, 3, 4)})
     case.check(pyramid(trunk_maps(case)))
+
+
+def test_the_authors_mode_fills_the_convolutions_of_the_pyramid_alone() -> None:
+    trunk = make_resnet(18)
+    before = {name: value.clone() for name, value in trunk.state_dict().items()}
+    pyramid = SNIFPN(bottom_up=trunk, out_channels=8, mode="authors_rcnn")
+    assert all(torch.equal(value, before[name]) for name, value in pyramid.bottom_up.state_dict().items())
+    assert pyramid.fpn_lateral5.weight.std().item() == pytest.approx(0.01, rel=0.1)
+    pyramid.add_p6_p7()
+    assert list(dict(pyramid.named_children()))[-1] == "bottom_up"
 
 
 @pytest.mark.parametrize("alpha", ["area", 0.7])

@@ -32,6 +32,22 @@ def make_cfg(trunk: str, changes: dict[str, Any] | Any = NOTHING) -> Any:
     return cfg
 
 
+def test_parts_before_the_first_block_of_a_plain_transformer_can_be_frozen(caplog: pytest.LogCaptureFixture) -> None:
+    with torch.device("meta"):
+        trunk = TimmTrunk(PLAIN, freeze_at=1)
+        frozen = {name for name, p in trunk.net.named_parameters() if not p.requires_grad}
+        assert frozen == {name for name, _ in trunk.net.named_parameters() if not name.startswith(("blocks", "norm"))}
+        assert not caplog.text
+        TimmTrunk(PLAIN, freeze_at=2)
+    assert "freeze_at 2 freezes all of" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["vgg11", "hrnet_w18_small", "twins_svt_small"])
+def test_models_that_do_not_name_their_stages_can_only_be_trained_whole(name: str) -> None:
+    with torch.device("meta"), pytest.raises(ArgumentError, match=r"^freeze_at: timm's .* stages; expected 0, found 2"):
+        TimmTrunk(name, freeze_at=2)
+
+
 @pytest.mark.parametrize("name", [CONVS, WINDOWS, "mobilenetv3_small_050", PLAIN])
 def test_four_maps_of_any_image_and_gradients_everywhere(name: str) -> None:
     torch.manual_seed(0)
@@ -106,14 +122,16 @@ def test_a_key_that_is_wrong_is_named(trunk: str, changes: dict[str, Any], words
 
 
 def test_a_model_with_a_fixed_input_size_says_so() -> None:
-    trunk = TimmTrunk(CONVS)
+    with torch.device("meta"):
+        trunk = TimmTrunk("mixer_s16_224")
+        words = r"images of its own size \(224, 224\), but none of \(height, width\) \(64, 96\): Input height"
+        with pytest.raises(UserError, match=words):
+            trunk(torch.zeros(1, 3, 64, 96))
 
-    def refuse(*_: Any, **__: Any) -> None:
-        raise AssertionError("Input height (64) doesn't match model (224).")
 
-    trunk.net.forward_intermediates = refuse  # type: ignore[method-assign]
-    with pytest.raises(UserError, match=r"does not take images of \(height, width\) \(64, 96\): Input height"):
-        trunk(torch.zeros(1, 3, 64, 96))
+def test_another_error_is_not_taken_for_a_wrong_size() -> None:
+    with pytest.raises(RuntimeError, match="type"):
+        TimmTrunk(CONVS)(torch.zeros(1, 3, 64, 96, dtype=torch.float64))
 
 
 def test_without_timm_one_sentence_has_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,8 @@ def _add_pyramids(model: Any, node: Any) -> None:
     """Add one group per pyramid; `sn2fpn.pyramids.register_pyramid` says how keys become arguments.
 
     Wherever a group has UPSAMPLE, its value is a kind of `sn2fpn.layers.get_upsample`: "nearest", "bilinear",
-    "bilinear_corners", "sni", "sni:learned", "sni:0.5" (any number), "deconv", "carafe" or "dysample".
+    "bilinear_corners", "sni", "sni:learned", "sni:0.5" (any number), "deconv", "carafe", "dysample"
+    or "dysample:dyscope".
     """
     # The feature pyramid network. Its other keys are Detectron2's, and most of them hold for all pyramids. This one
     # holds for pyramids without a group of their own.

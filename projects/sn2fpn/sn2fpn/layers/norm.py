@@ -155,7 +155,9 @@ class SyncBatchNorm(nn.SyncBatchNorm):
             return super().forward(x)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             return sync_batch_norm(x, self)
-        return channels_last_norm.batch_norm(x, self) if channels_last_norm.suits(x) else super().forward(x)
+        if channels_last_norm.suits(x):
+            return channels_last_norm.batch_norm(x, self)
+        return nn.BatchNorm2d.forward(self, x)  # PyTorch's class refuses CPUs also in a process group of one
 
 
 def _group_norm(channels: int, eps: float, momentum: float) -> nn.Module:

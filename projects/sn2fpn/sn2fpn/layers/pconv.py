@@ -28,7 +28,8 @@ class PConv(nn.Module):
 
     Args:
         channels: number of channels W of all maps.
-        norm: joint norm of all levels, "BN", "SyncBN" or "" for none, see `integrated_norm_relu`.
+        norm: joint norm of all levels, "BN", "SyncBN" or "" for none, see `integrated_norm_relu`. "FrozenBN" maps all
+            levels alike as well.
         deform: True makes the taps into level 1 and coarser deformable; level 0 uses the same kernels without offsets.
             Fresh offsets are zero, so a fresh module equals the plain one.
         upsample: the upsampling U, see `get_upsample`; all levels share its weights. The paper's code aligns corners.
@@ -51,7 +52,7 @@ class PConv(nn.Module):
         self.same = _conv(channels, deform=deform)
         self.from_finer = _conv(channels, stride=2, deform=deform)
         self.from_coarser = _conv(channels, deform=deform)
-        self.ibn = get_norm(norm, channels)
+        self.ibn = _joint_norm(norm, channels)
         self.upsample = get_upsample(upsample, channels)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -100,7 +101,7 @@ class SharedConv(nn.Module):
     def __init__(self, channels: int, *, norm: Norm = "BN", deform: bool = False, padding: int = 1) -> None:
         super().__init__()
         self.conv = _conv(channels, deform=deform, padding=padding)
-        self.ibn = get_norm(norm, channels)
+        self.ibn = _joint_norm(norm, channels)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Return a map for each input map (Tensor[N, W, H_l, W_l] per level, fine to coarse)."""
@@ -171,6 +172,13 @@ def _conv(channels: int, *, stride: int = 1, deform: bool = False, padding: int 
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.zeros_(conv.bias)
     return conv
+
+
+def _joint_norm(norm: Norm, channels: int) -> nn.Module | None:
+    """Return a new norm for all levels together, which a group norm cannot be."""
+    if isinstance(norm, str):
+        check_choice("norm", norm, ("BN", "SyncBN", "FrozenBN", ""))
+    return get_norm(norm, channels)
 
 
 def _at_level(conv: nn.Conv2d, x: Tensor, level: int) -> Tensor:

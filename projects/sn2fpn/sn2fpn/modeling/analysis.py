@@ -95,7 +95,7 @@ def analyze(detector: GeneralizedRCNN, size: tuple[int, int]) -> Analysis:
     boxes = [(detector.proposal_generator.post_nms_topk[1], heads.box_pooler)]
     if heads.mask_head is not None:
         boxes.append((heads.max_detections, heads.mask_pooler))
-    shapes = [(1, 3, height, width)]
+    shapes = [(1, len(detector.pixel_mean), height, width)]
     shapes += [(max(count, 1), channels, p.output_size, p.output_size) for count, p in boxes]
     try:
         counter = _count(detector.eval(), shapes, "meta")

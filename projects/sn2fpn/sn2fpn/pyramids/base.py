@@ -160,6 +160,7 @@ class Pyramid(nn.Module):
                 f" the trunk has {list(self._input_shape)} and the pyramid {list(self.out_features)}",
             )
         self.top_block = P6P7(known[source].channels, self.out_channels, source)
+        self.add_parts()  # the trunk stays the last module
         self._name_outputs(extra_levels=2)
 
     def _name_outputs(self, extra_levels: int) -> None:

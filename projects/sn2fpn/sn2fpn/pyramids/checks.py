@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ..errors import ArgumentError, UserError
 from ..structures import ShapeSpec
@@ -162,7 +163,8 @@ class _Devices(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
-        of_cpu = [x for x in args if isinstance(x, Tensor) and x.device.type == "cpu" and x.dim()]
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        of_cpu = [x for x in tensors if x.device.type == "cpu" and x.dim()]
         if of_cpu and isinstance(found, Tensor) and found.device.type == "meta":
             self.mixed = self.mixed or str(func)
         return found

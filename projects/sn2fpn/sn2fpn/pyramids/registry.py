@@ -33,7 +33,7 @@ T = TypeVar("T", bound=Callable[..., Pyramid])
 PYRAMIDS = Registry("pyramid")
 """Short name ("sni") -> `build(cfg, input_shape) -> Pyramid`, where `input_shape` describes the trunk's maps."""
 
-_UPSAMPLE = "nearest"  # default of MODEL.FPN.UPSAMPLE
+_DEFAULTS = {"UPSAMPLE": "nearest", "FUSE_TYPE": "sum"}  # of the keys of MODEL.FPN that some pyramids do not read
 
 
 def register_pyramid(
@@ -47,6 +47,9 @@ def register_pyramid(
     group, which come second. `UPSAMPLE` is read from the class's own group if there is one. `NORM_EPS` and
     `NORM_MOMENTUM` belong to the `NORM` of their group and make one argument with it. A value of None leaves the
     default of the class.
+
+    A class without a group of its own shares that of the registered class which it is or extends. So a variant under a
+    second name, `register_pyramid("bifpn5", num_cells=5)(BiFPN)`, differs from the original in its settings alone.
 
     Args:
         name: short name of the pyramid, made of letters, digits and underscores.
@@ -73,7 +76,8 @@ def register_pyramid(
     def register(target: T) -> T:
         _check_target(target, {**settings, **dict.fromkeys((renames or {}).values())})
         if inspect.isclass(target):
-            build = _FromConfiguration(name, target, group or name.upper(), dict(renames or {}), settings)
+            own = _Group(group or name.upper(), dict(renames or {}))
+            build = _FromConfiguration(name, target, own, _group_of_original(target) or own, settings)
         else:
             build = partial(target, **settings) if settings else target
         PYRAMIDS.register(name, build)
@@ -139,8 +143,15 @@ def unread_groups(backbone_name: str) -> set[str]:
         build = build.args[0]
     if not isinstance(build, _FromConfiguration):
         return set()
-    builders = [PYRAMIDS.get(name) for name in PYRAMIDS]
-    return {b.group for b in builders if isinstance(b, _FromConfiguration)} - {build.group, "FPN"}
+    return {b.own.name for b in _classes()} - {build.own.name, build.original.name, "FPN"}
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A group of `MODEL`, with the argument for each key whose argument has another name."""
+
+    name: str
+    renames: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -148,9 +159,9 @@ class _FromConfiguration:
     """Builds a pyramid's class from the configuration, by the rule that `register_pyramid` describes."""
 
     name: str
-    cls: Callable[..., Pyramid]
-    group: str
-    renames: Mapping[str, str]
+    cls: type[Pyramid]
+    own: _Group
+    original: _Group  # of the registered class that `cls` is or extends, for a configuration without the group `own`
     settings: Mapping[str, Any]
 
     def __call__(self, cfg: Any, input_shape: Mapping[str, ShapeSpec]) -> Pyramid:
@@ -159,21 +170,36 @@ class _FromConfiguration:
         Raises:
             UserError: a value that the class refuses, under the name of its key, or a key that it would ignore.
         """
-        shared, own = cfg.MODEL.FPN, {} if self.group == "FPN" else cfg.MODEL.get(self.group, {})
-        takes = keyword_parameters(self.cls).keys() - self.settings.keys() - ({"upsample"} if own else set())
-        if "upsample" not in takes and shared.get("UPSAMPLE", _UPSAMPLE) != _UPSAMPLE:
-            advice = f"set MODEL.{self.group}.UPSAMPLE instead" if "UPSAMPLE" in own else f"leave it at {_UPSAMPLE!r}"
-            raise UserError(
-                f"MODEL.FPN.UPSAMPLE: the pyramid {self.name!r} does not read this key,"
-                f" found {shared.UPSAMPLE!r}; {advice}"
-            )
+        group = self.own if self.own.name in cfg.MODEL else self.original
+        shared, own = cfg.MODEL.FPN, {} if group.name == "FPN" else cfg.MODEL.get(group.name, {})
+        parameters = keyword_parameters(self.cls)
+        takes = parameters.keys() - self.settings.keys() - ({"upsample"} if own else set())
+        for key, default in _DEFAULTS.items():
+            if key.lower() not in takes and (found := shared.get(key, default)) != default:
+                advice = f"set MODEL.{group.name}.{key} instead" if key in own else f"leave it at {default!r}"
+                raise UserError(
+                    f"MODEL.FPN.{key}: the pyramid {self.name!r} does not read this key, found {found!r}; {advice}"
+                )
         read = {key.lower(): (f"MODEL.FPN.{key}", value) for key, value in shared.items() if key.lower() in takes}
         for key, value in _with_whole_norm(own).items():
-            read[self.renames.get(key, key.lower())] = f"MODEL.{self.group}.{key}", value
+            argument = group.renames.get(key, key.lower())
+            if group is self.own or argument in parameters:  # a class may fix what the class that it extends takes
+                read[argument] = f"MODEL.{group.name}.{key}", value
         arguments = {argument: value for argument, (_, value) in read.items() if value is not None}
         keys = {argument: key for argument, (key, _) in read.items()}
         with argument_names({"input_shape": "MODEL.RESNETS.OUT_FEATURES"} | keys):
             return self.cls(input_shape, **{**arguments, **self.settings})
+
+
+def _classes() -> list[_FromConfiguration]:
+    """Return the builders of all registered classes, in the order of their registration."""
+    return [b for b in (PYRAMIDS.get(name) for name in PYRAMIDS) if isinstance(b, _FromConfiguration)]
+
+
+def _group_of_original(target: type[Pyramid]) -> _Group | None:
+    """Return the group of the first registration of the nearest class that a class is or extends."""
+    groups = {b.cls: b.own for b in reversed(_classes())}  # of several registrations of a class, the first one counts
+    return next((groups[cls] for cls in target.__mro__ if cls in groups), None)
 
 
 def _with_whole_norm(group: Mapping[str, Any]) -> dict[str, Any]:

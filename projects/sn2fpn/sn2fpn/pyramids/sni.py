@@ -81,7 +81,7 @@ class SNIFPN(FPN):
                 self.register_parameter(f"sni_alpha{level}", nn.Parameter(torch.tensor(0.25)))
         if mode == "authors_rcnn":
             setattr(self, f"fpn_output{self.levels[-1]}", nn.Identity())
-            for conv in self.modules():
+            for conv in (*self.per_level("fpn_lateral"), *self.per_level("fpn_output")):  # and not those of the trunk
                 if isinstance(conv, Conv2d):
                     nn.init.normal_(conv.weight, std=0.01)
 

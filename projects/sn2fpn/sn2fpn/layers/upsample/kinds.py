@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
@@ -30,6 +31,7 @@ _KINDS: dict[str, Callable[[int], Upsample]] = {
     "deconv": Deconv,
     "carafe": CARAFE,
     "dysample": DySample,
+    "dysample:dyscope": partial(DySample, dynamic_scope=True),
 }
 
 
@@ -43,7 +45,8 @@ def get_upsample(kind: Upsampling, channels: int) -> Upsample:
             - "bilinear", "bilinear_corners": bilinear interpolation with half-pixel centres, or with aligned corners.
             - "sni", "sni:learned", "sni:0.5" (any positive number): nearest-neighbour interpolation, scaled by the
               ratio of pixel counts, by a learned factor, or by a fixed factor.
-            - "deconv", "carafe", "dysample": see `Deconv`, `CARAFE` and `DySample`.
+            - "deconv", "carafe", "dysample", "dysample:dyscope" (with a dynamic scope): see `Deconv`, `CARAFE` and
+              `DySample`.
 
             Other settings take a callable, e.g. `functools.partial(DySample, groups=8)`.
         channels: number of channels of the maps.

@@ -35,7 +35,8 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: 
         bool Tensor[N, height, width].
     """
     out = torch.zeros(len(masks), *size, dtype=torch.bool, device=masks.device)
-    passes = windows_of_boxes(boxes, size) if masks.is_cpu else _whole_images(len(masks), size)
+    windows = windows_of_boxes(boxes, size, _margin(masks, threshold))
+    passes = windows if masks.is_cpu else _whole_images(len(masks), size)
     for some, rows, columns in passes:
         values = _sample(masks[some], boxes[some], _centres(rows, masks), _centres(columns, masks))
         torch.ge(values, threshold, out=out[some, rows, columns])
@@ -50,10 +51,19 @@ def paste_run_lengths(masks: Tensor, boxes: Tensor, size: tuple[int, int], thres
     """
     masks, boxes = masks.cpu(), boxes.cpu()
     windows = [((slice(0, 0), slice(0, 0)), np.zeros((0, 0), dtype=bool))] * len(masks)  # outside of the image
-    for some, rows, columns in windows_of_boxes(boxes, size):
+    for some, rows, columns in windows_of_boxes(boxes, size, _margin(masks, threshold)):
         values = _sample(masks[some], boxes[some], _centres(rows, masks), _centres(columns, masks))
         windows[some.start] = ((rows, columns), (values[0] >= threshold).numpy())
     return RunLengthMasks.from_windows(windows, size)
+
+
+def _margin(masks: Tensor, threshold: float) -> float:
+    """Return how far pasted masks may reach beyond their boxes, as a share of the sides of the boxes.
+
+    Between the outermost cells' centres and the zeros around the mask, values fall linearly over one cell. They are
+    half of the outermost cells' at the sides of the box, where probabilities thus cannot exceed 1/2.
+    """
+    return 0.0 if threshold >= 0.5 else 0.5 / masks.shape[-1]
 
 
 def _whole_images(number: int, size: tuple[int, int]) -> Iterator[tuple[slice, slice, slice]]:

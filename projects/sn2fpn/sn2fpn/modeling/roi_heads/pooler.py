@@ -111,8 +111,10 @@ def _roi_align_by_level(
     rows = rows_of_groups(levels, len(features))
     # torchvision's Python function leaves the kernel for a slow form where deterministic algorithms are asked for.
     kernel = torch.ops.torchvision.roi_align
+    dtype = features[0].dtype
+    exact = torch.promote_types(dtype, torch.float32)  # like the other kernel; half precision would round the boxes
     pooled = [
-        kernel(f, rois[r], 1.0 / stride, output_size, output_size, sampling_ratio, aligned)
+        kernel(f.to(exact), rois[r].to(exact), 1.0 / stride, output_size, output_size, sampling_ratio, aligned)
         for f, r, stride in zip(features, rows, strides)
     ]
-    return torch.cat(pooled)[torch.cat(rows).argsort()]
+    return torch.cat(pooled)[torch.cat(rows).argsort()].to(dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from ...errors import ArgumentError, UserError, check_choice, did_you_mean
 from ...structures import ShapeSpec
 
 __all__ = ["PREFIX", "SimpleFeaturePyramid", "TimmTrunk", "import_timm"]
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "timm/"
 """What the names of timm's models begin with in `MODEL.BACKBONE.TRUNK`."""
@@ -44,11 +47,12 @@ class TimmTrunk(nn.Module):
         in_channels: number of channels of the images.
         out_features: names of the maps to return.
         freeze_at: number of frozen parts: 0 for none, 1 for all that comes before the stage of res2, 2 for all up to
-            res2, and so on. Batch norms in frozen parts replay their statistics.
+            res2, and so on. Of a plain vision transformer, 1 freezes what comes before its first block, and more
+            freezes all of it. Batch norms in frozen parts replay their statistics.
 
     Raises:
-        ArgumentError: there is no such model or map, it has no maps of these strides, or `freeze_at` is not from 0
-            to 5.
+        ArgumentError: there is no such model or map, it has no maps of these strides, `freeze_at` is not from 0 to 5,
+            or the model does not tell which parameters come before a stage.
         UserError: timm is not installed.
     """
 
@@ -71,8 +75,13 @@ class TimmTrunk(nn.Module):
             channels = self.pyramid.out_channels
         self.out_features = tuple(name for name in _STRIDES if name in out_features)
         self._shapes = {n: ShapeSpec(channels=c, stride=s) for (n, s), c in zip(_STRIDES.items(), channels)}
-        ends = [stages[i][2] for i in self._indices] * (4 if plain else 1)
+        ends = [stages[0 if plain else self._indices[0]][2]]  # before this one, 1 freezes all
+        ends += [stages[i][2] for i in self._indices] * (4 if plain else 1)
         self._frozen_norms = self._freeze(ends, freeze_at)
+        if plain and freeze_at > 1:
+            logger.warning(
+                "freeze_at %d freezes all of %s, because its four maps come from its last block", freeze_at, name
+            )
         self.train(self.training)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -84,16 +93,24 @@ class TimmTrunk(nn.Module):
         try:
             maps = self.net.forward_intermediates(x, indices=self._indices, intermediates_only=True)
         except (AssertionError, RuntimeError, ValueError) as error:
-            if "memory" in str(error):
+            own = self.net.pretrained_cfg["input_size"][1:]
+            if "memory" in str(error) or not self._takes(x.new_zeros(*x.shape[:2], *own)):
                 raise
-            size = tuple(x.shape[2:])
             raise UserError(
-                f"timm's model {self.name!r} does not take images of (height, width) {size}: {error}. "
-                "Choose a model without a fixed input size"
+                f"timm's model {self.name!r} takes images of its own size {own}, but none of (height, width) "
+                f"{tuple(x.shape[2:])}: {error}. Choose a model without a fixed input size, or other image sizes"
             ) from error
         if self.pyramid is not None:
             maps = self.pyramid(maps[0])
         return {name: m for name, m in zip(_STRIDES, maps) if name in self.out_features}
+
+    def _takes(self, x: Tensor) -> bool:
+        """Return whether the model computes its maps of images without an error."""
+        try:
+            self.net.forward_intermediates(x, indices=self._indices, intermediates_only=True)
+        except (AssertionError, RuntimeError, ValueError):
+            return False
+        return True
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Return the channels and the stride of each returned map."""
@@ -122,13 +139,16 @@ class TimmTrunk(nn.Module):
         timm's models list their parameters in the order of their use.
 
         Args:
-            ends: the module that gives each of the four maps.
+            ends: the module before which 1 freezes all, and the module that gives each of the four maps.
             freeze_at: see the class.
         """
         if not freeze_at:
             return []
         names = [name for name, _ in self.net.named_parameters()]
-        inside = [i for i, name in enumerate(names) if name.startswith(f"{ends[max(freeze_at - 2, 0)]}.")]
+        inside = [i for i, name in enumerate(names) if name.startswith(f"{ends[freeze_at - 1]}.")]
+        if not inside:
+            problem = f"timm's model {self.name!r} does not tell which parameters belong to its stages; expected 0"
+            raise ArgumentError("freeze_at", f"{problem}, found {freeze_at}")
         stop = inside[0] if freeze_at == 1 else inside[-1] + 1
         for parameter in list(self.net.parameters())[:stop]:
             parameter.requires_grad_(False)
