@@ -113,6 +113,17 @@ def test_functions_several_evaluators_or_none(dataset: str) -> None:
         inference_on_dataset(model, _loader([1]), DatasetEvaluators([_Count(), _Count()]))
 
 
+class _Silent(_Count):
+    def evaluate(self) -> None:  # type: ignore[override]
+        """Return nothing, as many evaluators do in all processes but the main one."""
+
+
+def test_an_evaluator_may_return_nothing(dataset: str) -> None:
+    batches = [[{"image_id": 1}]]
+    assert inference_on_dataset(_Model(), batches, _Silent()) == {}
+    assert inference_on_dataset(_Model(), batches, [_Silent(), _Count()]) == {"count": {"images": 1}}
+
+
 def test_progress_says_speed_and_eta(caplog) -> None:
     caplog.set_level("INFO")
     inference_on_dataset(_Model(), _loader(list(range(20))), _Count(), log_period_s=0.0)

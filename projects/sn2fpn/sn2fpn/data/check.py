@@ -66,7 +66,8 @@ def check_dataset(name: str) -> tuple[DatasetDicts, list[Problem]]:
     if missing:
         file, _, reason = explain_missing(missing, len(records)).partition(": ")
         found.append(Problem(file, reason))
-        records = [r for r in records if Path(r["file_name"]) not in set(missing)]
+        absent = set(missing)
+        records = [r for r in records if Path(r["file_name"]) not in absent]
     problems = list(dict.fromkeys(found))
     valid: DatasetDicts = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
