@@ -275,6 +275,8 @@ def test_best_model_knows_direction_history_and_nan(tmp_path: Path) -> None:
     assert not resumed.update(3, {"bbox/AP": 2.5})
     loss = BestModel("val/total_loss", tmp_path, start_iter=0)
     assert [loss.update(i, {"val/total_loss": v}) for i, v in enumerate([2.0, 1.0, 1.5])] == [True, True, False]
+    named = BestModel("blossom_val/bbox/AP", tmp_path, start_iter=0)  # a data set is no loss
+    assert [named.update(i, {"blossom_val/bbox/AP": v}) for i, v in enumerate([2.0, 1.0, 3.0])] == [True, False, True]
     with pytest.raises(UserError, match=r"^metric: unknown value 'bbox/AP5'; did you mean 'bbox/AP50'"):
         BestModel("bbox/AP5", tmp_path, 0).update(0, {"bbox/AP": 1.0, "bbox/AP50": 1.0})
 

@@ -69,7 +69,7 @@ class BestModel:
     """The history of one metric, which tells the best evaluation and how many followed it.
 
     The history is kept in `best_metric.json`, so that it is known when a run is resumed. The lowest value is the best
-    one if the metric is a loss, otherwise the highest one; NaN counts as the worst value.
+    one if the metric is a loss, by the last part of its name, otherwise the highest one; NaN counts as the worst value.
 
     Args:
         metric: the metric, for example "bbox/AP50".
@@ -111,7 +111,7 @@ class BestModel:
         return improved
 
     def _score(self, value: float) -> float:
-        return -math.inf if math.isnan(value) else -value if "loss" in self.metric else value
+        return -math.inf if math.isnan(value) else -value if "loss" in self.metric.rpartition("/")[2] else value
 
     @property
     def best(self) -> tuple[int, float]:
