@@ -273,6 +273,12 @@ def test_best_model_knows_direction_history_and_nan(tmp_path: Path) -> None:
     resumed = BestModel("bbox/AP", tmp_path, start_iter=3)  # later entries are dropped
     assert resumed.evaluations_since == 0
     assert not resumed.update(3, {"bbox/AP": 2.5})
+    abandoned = BestModel("bbox/AP", tmp_path, start_iter=1)  # model_best.pth still holds the model of iteration 2
+    assert not abandoned.update(1, {"bbox/AP": 2.0}) and abandoned.best == (2, 3.0)
+    abandoned = BestModel("bbox/AP", tmp_path, start_iter=1)  # also after a second crash
+    assert not abandoned.update(1, {"bbox/AP": 1.0}) and abandoned.update(2, {"bbox/AP": 3.0})  # the same model again
+    assert not abandoned.update(3, {"bbox/AP": 2.0}) and abandoned.evaluations_since == 1
+    assert [n for n, _ in abandoned.history] == [0, 1, 2, 3]
     loss = BestModel("val/total_loss", tmp_path, start_iter=0)
     assert [loss.update(i, {"val/total_loss": v}) for i, v in enumerate([2.0, 1.0, 1.5])] == [True, True, False]
     named = BestModel("blossom_val/bbox/AP", tmp_path, start_iter=0)  # a data set is no loss

@@ -74,24 +74,29 @@ class BestModel:
     Args:
         metric: the metric, for example "bbox/AP50".
         output_dir: the folder of the history.
-        start_iter: the first iteration of this run; later entries of the stored history are dropped.
+        start_iter: the first iteration of this run. Later entries of the stored history are dropped but for the best
+            one, because `model_best.pth` holds its model.
     """
 
     def __init__(self, metric: str, output_dir: Path, start_iter: int) -> None:
         self.metric = metric
         self._path = output_dir / "best_metric.json"
+        self._start_iter = start_iter
         self._warned = False
         self.history: list[tuple[int, float]] = []
         if start_iter and self._path.is_file():
             stored, history = _read(self._path)
             if stored == metric:
-                self.history = [entry for entry in history if entry[0] < start_iter]
+                self.history = history
+                held = None if math.isnan(self.best[1]) else self.best
+                self.history = [entry for entry in history if entry[0] < start_iter or entry == held]
 
     def update(self, iteration: int, scalars: dict[str, float]) -> bool:
         """Add an evaluation to the history and return whether it is the best one so far.
 
-        An evaluation that is made up for, because the run was killed in it, replaces its own entry and later ones. An
-        evaluation that does not give the metric is passed over with a warning.
+        An evaluation that is made up for, because the run was killed in it, replaces its own entry. One that equals the
+        best one of the same iteration before a crash counts as the best one again, since the run may have been killed
+        before it saved the model. An evaluation that does not give the metric is passed over with a warning.
 
         Raises:
             ArgumentError: the evaluation does not give the metric, and neither does any other; see `missing`.
@@ -102,9 +107,12 @@ class BestModel:
             self._warned = True
             return False
         value = scalars[self.metric]
-        self.history = [entry for entry in self.history if entry[0] < iteration]
-        improved = not math.isnan(value) and (not self.history or self._score(value) > self._score(self.best[1]))
-        self.history.append((iteration, value))
+        held = self.best if iteration >= self._start_iter else None
+        self.history = [entry for entry in self.history if entry[0] != iteration or entry == held]
+        again = (iteration, value) == self.best
+        improved = not math.isnan(value) and (again or self._score(value) > self._score(self.best[1]))
+        self.history += [] if again else [(iteration, value)]
+        self.history.sort(key=lambda entry: entry[0])
         history = [(n, None if math.isnan(score) else score) for n, score in self.history]  # JSON has no NaN
         with atomic_write(self._path) as f:
             json.dump({"metric": self.metric, "history": history}, f)
@@ -121,7 +129,7 @@ class BestModel:
     @property
     def evaluations_since(self) -> int:
         """The number of evaluations after the best one."""
-        return len(self.history) - 1 - self.history.index(self.best) if self.history else 0
+        return sum(iteration > self.best[0] for iteration, _ in self.history)
 
 
 def _read(path: Path) -> tuple[str, list[tuple[int, float]]]:
