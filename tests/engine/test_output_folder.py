@@ -21,7 +21,7 @@ from sn2fpn.config import CfgNode
 from sn2fpn.data import register_custom
 from sn2fpn.engine import Trainer, main
 from sn2fpn.engine.hooks import EMA, Checkpoints, Evaluation, Progress
-from sn2fpn.engine.record import changes
+from sn2fpn.engine.record import changes, check_same_model
 from sn2fpn.engine.writers import JSONWriter, TensorBoardWriter
 from sn2fpn.errors import UserError
 from sn2fpn.locks import only_user
@@ -29,6 +29,8 @@ from sn2fpn.locks import only_user
 MakeCfg = Callable[..., CfgNode]
 ReadRows = Callable[[Path], list[dict[str, Any]]]
 _ROOT = Path(__file__).parents[2]
+_DOUBLED = [f"a{i + 1}: &a{i + 1} [*a{i}, *a{i}]\n" for i in range(40)]
+"""Lines of YAML that stand for 2**40 values."""
 _CONFIG = str(_ROOT / "configs/quick/faster_rcnn_R18_sni_shapes.yaml")
 
 
@@ -244,6 +246,12 @@ def test_changes_of_configurations() -> None:
     old = "a: {b: 1, c: [1, 2]}\nf: <function <lambda> at 0x7f01>\ngone: x"
     new = "a: {b: 2, c: [1, 2]}\nf: <function <lambda> at 0x8a22>\nmore: {}"
     assert changes(old, new) == [("a.b", 1, 2), ("gone", "x", "(none)"), ("more", "(none)", {})]
+
+
+@pytest.mark.parametrize("trained", ["a: [1", f"a0: &a0 [1]\n{''.join(_DOUBLED)}"], ids=["malformed", "aliases"])
+def test_a_configuration_in_a_checkpoint_that_cannot_be_read_is_one_message(trained: str) -> None:
+    with pytest.raises(UserError, match=r"^path: m\.pth: the configuration in the checkpoint cannot be read: "):
+        check_same_model(trained, "a: 1", "m.pth")
 
 
 def test_a_moving_average_that_starts_at_a_resume(tiny_cfg: MakeCfg, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from ..config.yaml_limits import LimitedLoader
 from ..errors import ArgumentError, UserError
 
 __all__ = ["ClassNames", "Configuration", "changes", "check_same_model"]
@@ -88,9 +89,13 @@ def check_same_model(trained: Any, now: str, file: str, advice: str = "") -> Non
         advice: what else the user can do, for the message.
 
     Raises:
-        ArgumentError: a key of the model differs; the error names the argument `path`.
+        ArgumentError: a key of the model differs, or the configuration in the checkpoint cannot be read; the error
+            names the argument `path`.
     """
-    found = _model_changes(trained, now) if isinstance(trained, str) else ""
+    try:
+        found = _model_changes(trained, now) if isinstance(trained, str) else ""
+    except UserError as e:
+        raise ArgumentError("path", f"{file}: {e}") from e
     if found:
         problem = f"{file} was trained as another model: {found}"
         raise ArgumentError("path", f"{problem}. Use the configuration of the training{advice}")
@@ -127,11 +132,28 @@ class ClassNames:
 
 
 def changes(old: str, new: str) -> list[tuple[str, Any, Any]]:
-    """Return (key, old value, new value) for each key of two YAML texts whose values differ; "(none)" means no key."""
-    texts = (re.sub(r" at 0x[0-9a-f]+", "", text) for text in (old, new))  # of functions, in Python configurations
-    olds, news = (dict(_leaves(yaml.safe_load(text) or {})) for text in texts)
+    """Return (key, old value, new value) for each key of two YAML texts whose values differ; "(none)" means no key.
+
+    Args:
+        old: the configuration in a checkpoint.
+        new: the present configuration.
+
+    Raises:
+        UserError: the former is no YAML, or exceeds the limits of a configuration.
+    """
+    if old == new:
+        return []
+    try:
+        olds, news = (dict(_leaves(_parsed(text))) for text in (old, new))
+    except yaml.YAMLError as e:
+        raise UserError(f"the configuration in the checkpoint cannot be read: {e}") from e
     pairs = [(key, olds.get(key, "(none)"), news.get(key, "(none)")) for key in sorted(olds.keys() | news.keys())]
     return [(key, a, b) for key, a, b in pairs if a != b]
+
+
+def _parsed(text: str) -> Any:
+    text = re.sub(r" at 0x[0-9a-f]+", "", text)  # of functions, in Python configurations
+    return yaml.load(text, LimitedLoader) or {}
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
