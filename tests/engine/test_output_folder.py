@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import logging
@@ -20,7 +21,9 @@ import torch
 from sn2fpn.config import CfgNode
 from sn2fpn.data import register_custom
 from sn2fpn.engine import Trainer, main
+from sn2fpn.engine.folder import run_folder
 from sn2fpn.engine.hooks import EMA, Checkpoints, Evaluation, Progress
+from sn2fpn.engine.options import RunOptions
 from sn2fpn.engine.record import changes, check_same_model
 from sn2fpn.engine.writers import JSONWriter, TensorBoardWriter
 from sn2fpn.errors import UserError
@@ -127,6 +130,36 @@ def test_a_new_run_that_fails_at_its_start_leaves_the_earlier_one_in_place(
     assert {p: p.read_bytes() for p in tmp_path.rglob("[!.]*") if p.is_file()} == before
     assert main(_arguments(["--resume"], keys | {"SOLVER.MAX_ITER": 3})) == 0
     assert _rows(tmp_path)[-1]["iteration"] == 2
+
+
+def _fail_in_the_folder_of_an_earlier_run(out: Path) -> None:
+    """Fail as a run does after it has begun to write into a folder that an earlier run has left its files in."""
+    for name in ("model_final.pth", "wandb/earlier"):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("earlier")
+    args = argparse.Namespace(resume=False, eval_only=False)
+    with pytest.raises(ZeroDivisionError), run_folder(RunOptions(output_dir=str(out)), args):
+        (out / "wandb").mkdir()
+        (out / "wandb/failed").write_text("failed")
+        raise ZeroDivisionError
+
+
+def test_files_of_an_earlier_run_take_the_place_of_the_failed_runs_folders(tmp_path: Path) -> None:
+    _fail_in_the_folder_of_an_earlier_run(tmp_path)
+    found = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("[!.]*") if p.is_file()}
+    assert found == {"model_final.pth", "wandb/earlier"} and not (tmp_path / "earlier_1").exists()
+
+
+def test_files_that_cannot_be_moved_back_do_not_hide_the_error_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(self: Path, _: Path) -> None:
+        raise PermissionError(f"{self} is in use")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with caplog.at_level(logging.ERROR, "sn2fpn"):
+        _fail_in_the_folder_of_an_earlier_run(tmp_path)
+    assert f"Files of the earlier run are still in {tmp_path / 'earlier_1'}" in caplog.text
 
 
 def test_a_trainer_without_the_command_line_keeps_earlier_metrics(tmp_path: Path) -> None:

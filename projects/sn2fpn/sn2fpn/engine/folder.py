@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -161,9 +162,18 @@ def _remove_unused(out: Path, made: list[Path]) -> None:
 
 
 def _put_back(out: Path, place: Path) -> None:
-    """Move the files of an earlier run back. They take the place of the configuration and log of the failed run."""
-    with storage_errors(out):
+    """Move the files of an earlier run back. They take the place of the files and folders of the failed run.
+
+    If they cannot be moved, the log says so, because the error of the failed run matters more.
+    """
+    try:
         for path in place.iterdir():
-            path.replace(out / path.name)
+            target = out / path.name
+            if target.is_dir() and not target.is_symlink():
+                shutil.rmtree(target)
+            path.replace(target)
         place.rmdir()
+    except OSError as e:
+        logger.error("Files of the earlier run are still in %s, since they cannot be moved to %s: %s", place, out, e)
+        return
     logger.warning("The new run has no results, so the files of the earlier run are in %s again", out)
