@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -16,7 +17,10 @@ import torch
 from torch import nn
 
 from small_runs import WHOLE_BATCH
+from sn2fpn.engine.options import world_size
 from sn2fpn.engine.parallel import shard, traffic
+from sn2fpn.engine.processes import launch
+from sn2fpn.errors import UserError
 
 _ROOT = Path(__file__).parents[2]
 _CONFIG = _ROOT / "configs/quick/faster_rcnn_R18_sni_shapes.yaml"
@@ -108,6 +112,20 @@ def test_torchrun_restarts_from_the_last_checkpoint(tiny_keys: dict[str, Any], t
     assert (out / "model_final.pth").is_file() and not list(out.glob("earlier_*"))
     rows = [json.loads(line)["iteration"] for line in (out / "metrics.json").read_text().splitlines()]
     assert rows == sorted(set(rows)) and rows[-1] == 99
+
+
+def test_the_variables_of_torchrun_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    args = argparse.Namespace(num_gpus=2, num_machines=1)
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "8")  # as scripts for Slurm set it
+    assert world_size(args) == 2
+    monkeypatch.setenv("RANK", "0")
+    for function in (lambda: world_size(args), lambda: launch(print, 2, device="cpu")):
+        with pytest.raises(UserError, match="variable RANK is set, but LOCAL_RANK not; start the program by torchrun"):
+            function()
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert world_size(args) == 8
 
 
 def test_one_process_divides_nothing() -> None:

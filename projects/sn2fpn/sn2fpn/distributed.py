@@ -14,10 +14,13 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _NormBase
 
+from .errors import UserError
+
 __all__ = [
     "get_rank",
     "get_local_rank",
     "get_world_size",
+    "is_launched",
     "is_main_process",
     "barrier",
     "all_gather",
@@ -30,6 +33,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
 def _active() -> bool:
@@ -49,6 +53,23 @@ def get_local_rank() -> int:
 def get_world_size() -> int:
     """Return the number of processes."""
     return dist.get_world_size() if _active() else 1
+
+
+def is_launched() -> bool:
+    """Return whether a launcher such as torchrun has started this process, which sets RANK, WORLD_SIZE and LOCAL_RANK.
+
+    WORLD_SIZE without RANK has another meaning, for instance in scripts for Slurm.
+
+    Raises:
+        UserError: RANK is set, but not the others.
+    """
+    missing = [name for name in _LAUNCHED if name not in os.environ]
+    if missing and "RANK" in os.environ:
+        raise UserError(
+            f"the environment variable RANK is set, but {' and '.join(missing)} not; start the program by torchrun, "
+            f"which sets {', '.join(_LAUNCHED)}, or unset RANK"
+        )
+    return not missing
 
 
 def is_main_process() -> bool:

@@ -218,7 +218,7 @@ def world_size(args: Any = None) -> int:
     """Return the number of processes that have joined, or else that a command line, or torchrun around it, starts."""
     if args is None or comm.get_world_size() > 1:
         return comm.get_world_size()
-    return int(os.environ.get("WORLD_SIZE", args.num_gpus * args.num_machines))
+    return int(os.environ["WORLD_SIZE"]) if comm.is_launched() else args.num_gpus * args.num_machines
 
 
 def _check_graphs(o: RunOptions, processes: int) -> None:

@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from .. import distributed as comm
 from ..errors import UserError
 from ..program import STOP_SIGNALS, Interrupted, StopSignals, default_signals, run_program
 
@@ -45,7 +46,7 @@ def launch(
     """Call `main_func(*args)` in every process of the job; the arguments are those of Detectron2's `launch`.
 
     A single process runs in place. Several processes use torch.distributed, with NCCL if the model is on a GPU and with
-    gloo on CPUs. Under `torchrun`, where RANK and WORLD_SIZE are set, no process is spawned.
+    gloo on CPUs. Under `torchrun`, which sets RANK, WORLD_SIZE and LOCAL_RANK, no process is spawned.
 
     Args:
         main_func: the function to call; it can be pickled.
@@ -61,7 +62,7 @@ def launch(
         Interrupted: a signal has stopped the run.
         SystemExit: another process failed, which has printed why.
     """
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+    if comm.is_launched():
         mp._prctl_pr_set_pdeathsig(signal.SIGTERM)  # torchrun may be killed
         _check_devices(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), device)
         rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
