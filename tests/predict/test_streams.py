@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,7 +21,7 @@ import pytest
 from sn2fpn.errors import UserError
 from sn2fpn.predict import streams
 from sn2fpn.predict.inputs import Video, find_files
-from sn2fpn.predict.streams import StreamAddress, stream_address
+from sn2fpn.predict.streams import Stream, StreamAddress, Unreadable, stream_address
 
 Predict = Callable[..., int]
 
@@ -49,6 +50,23 @@ class _Mjpeg(BaseHTTPRequestHandler):
             data = cv2.imencode(".jpg", frame)[1].tobytes()
             head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
             self.wfile.write(head.encode() + data + b"\r\n")
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class _Cut(BaseHTTPRequestHandler):
+    """Sends a file, whose second half is missing up to the number of visits in `cuts`."""
+
+    content = b""
+    cuts = 0
+
+    def do_GET(self) -> None:
+        type(self).cuts -= 1
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+        self.wfile.write(self.content[: len(self.content) // 2] if self.cuts >= 0 else self.content)
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -92,6 +110,20 @@ def test_a_video_on_a_server_is_read_to_its_end(
     assert _frames(tmp_path / "out") == list(range(6)) and drawing.endswith("clip.avi.mp4")
     assert len(list(Video(tmp_path / "out" / drawing))) == 6
     assert "secret" not in "".join(p.name for p in (tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(("cuts", "whole"), [(1, True), (99, False)])
+def test_a_video_on_a_server_that_breaks_off_goes_on_where_it_was(
+    video: Path, serve: Callable[[Any], str], monkeypatch: pytest.MonkeyPatch, cuts: int, whole: bool
+) -> None:
+    monkeypatch.setattr(_Cut, "content", video.read_bytes())
+    monkeypatch.setattr(_Cut, "cuts", cuts)
+    stream, expected = Stream(StreamAddress(f"{serve(_Cut)}/clip.avi")), list(Video(video))
+    found = list(stream)
+    assert (len(found) == len(expected)) == whole and 0 < len(found) == stream.frames_read
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected))
+    with nullcontext() if whole else pytest.raises(Unreadable, match="no frame came any more"):
+        stream.check_complete()
 
 
 @pytest.mark.parametrize(("most", "frames"), [(1, 4), (3, 12)])

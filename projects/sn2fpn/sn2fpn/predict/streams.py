@@ -90,8 +90,9 @@ def stream_address(name: str) -> StreamAddress | None:
 class Stream:
     """An iterable over the frames of a camera or a network stream in BGR order (arrays [H, W, 3] of uint8).
 
-    A network stream that breaks off is opened again, up to three times in a row. A frame that does not have the size of
-    the first one is scaled to it, because the drawing is a video of one size.
+    A network stream that breaks off is opened again, up to three times in a row. A file on a server then begins anew,
+    and the frames that have been read are passed over. A frame that does not have the size of the first one is scaled
+    to it, because the drawing is a video of one size.
 
     Attributes:
         fps: number of frames per second, or 25 if the source does not say.
@@ -149,10 +150,15 @@ class Stream:
             time.sleep(pause)
             self._capture.release()
             self._capture = self._open()
-            there, frame = self._capture.read() if self._capture.isOpened() else (False, None)
+            there, frame = self._capture.read() if self._goes_on() else (False, None)
             if there:
                 return frame
         return None
+
+    def _goes_on(self) -> bool:
+        """Return whether the stream is open; a file, which begins anew, is brought behind the frames that were read."""
+        passed = self.frames_read if self.frames is not None else 0
+        return self._capture.isOpened() and all(self._capture.grab() for _ in range(passed))
 
     def _is_complete(self) -> bool:
         """Return whether the source is a file on a server that has been read to its end."""
