@@ -301,6 +301,9 @@ def test_early_stopping(tiny_cfg: MakeCfg, caplog: pytest.LogCaptureFixture) -> 
     trainer.train()
     assert trainer.iter < 19
     assert (Path(cfg.OUTPUT_DIR) / "model_final.pth").is_file()
+    for _ in range(2):
+        resumed = _trainer(cfg, resume=True)
+        assert "tiny_val" in resumed.train() and resumed.iter == trainer.iter  # evaluated, not trained
 
 
 @pytest.mark.parametrize("enabled", [True, False])

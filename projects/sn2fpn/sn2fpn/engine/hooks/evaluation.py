@@ -36,7 +36,8 @@ class Evaluation(Hook):
         augmented: the model with test-time augmentation, which is evaluated in addition at the end of a run.
         metrics: the names of the metrics of an evaluation, or None if they are not known.
 
-    A run may end between a checkpoint and the evaluation that follows it. Resuming then begins with that evaluation.
+    A run may end between a checkpoint and the evaluation that follows it. Resuming then begins with that evaluation. A
+    run that has been stopped by `options.patience` trains no further when it is resumed.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class Evaluation(Hook):
         if 0 < self.trainer.start_iter < self.trainer.max_iter and self._is_due() and self._is_missing():
             logger.info("The evaluation after iteration %d is made up for", self.trainer.start_iter)
             self._run()
+        if self._is_due() and self.best is not None:
+            self._stop_after(comm.call_on_main(lambda: self.best.evaluations_since))
 
     def after_step(self) -> None:
         if self._is_due():
@@ -125,8 +128,13 @@ class Evaluation(Hook):
         if improved:  # all processes save, since the file holds the random states of all
             logger.info("The best model so far: %s %.4g after iteration %d", o.best_metric, value, trainer.iter + 1)
             trainer.save("model_best", remember=False, **{o.best_metric: value})
-        if 0 < o.patience <= since:
-            trainer.stop(f"{o.best_metric} has not improved for {counted(o.patience, 'evaluation')}")
+        self._stop_after(since)
+
+    def _stop_after(self, evaluations: int) -> None:
+        """Stop the training if this number of evaluations since the best one is what the user's patience allows."""
+        o = self.options
+        if 0 < o.patience <= evaluations:
+            self.trainer.stop(f"{o.best_metric} has not improved for {counted(o.patience, 'evaluation')}")
 
     def _judge(self, best: BestModel, scalars: dict[str, float]) -> tuple[bool, float, int]:
         """Return whether an evaluation is the best one, the best value, and the number of evaluations since then."""
