@@ -15,7 +15,8 @@ def read(session, path):
     """Return a picture (C, H, W) as the model wants it, and its number of pixels per pixel of the original."""
     about = session.get_modelmeta().custom_metadata_map
     picture = Image.open(path).convert("RGB")
-    scale = min(int(about["min_size"]) / min(picture.size), int(about["max_size"]) / max(picture.size))
+    shortest, longest = int(about["min_size"]), int(about["max_size"])  # a min_size of 0 keeps pictures as they are
+    scale = min(shortest / min(picture.size), longest / max(picture.size)) if shortest else 1
     resized = picture.resize([int(side * scale + 0.5) for side in picture.size], Image.Resampling.BILINEAR)
     pixels = np.asarray(resized)[:, :, :: -1 if about["input_format"] == "BGR" else 1]
     factor = np.array(resized.size) / picture.size

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from small_runs import WHOLE_BATCH
-from sn2fpn.engine.options import world_size
-from sn2fpn.engine.parallel import shard, traffic
+from sn2fpn.engine.options import RunOptions, world_size
+from sn2fpn.engine.parallel import averaging, shard, traffic
 from sn2fpn.engine.processes import launch
 from sn2fpn.errors import UserError
 
@@ -44,6 +45,36 @@ def _train(keys: dict[str, Any], processes: int, *flags: str) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_gradients_are_sent_in_half_precision_where_detectron2s_key_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    monkeypatch.setattr("sn2fpn.engine.parallel.comm.get_world_size", lambda: 2)
+    try:
+        for compressed in (False, True):
+            layer = nn.Linear(3, 2)
+            options = RunOptions(device="cpu", ddp={"broadcast_buffers": False, "fp16_compression": compressed})
+            x = torch.tensor([[1 / 3, 1 / 7, 1 / 9]])
+            model = averaging(layer, options)
+            model(x).sum().backward()
+            assert torch.equal(layer.weight.grad[0], x[0].half().float() if compressed else x[0])
+    finally:
+        dist.destroy_process_group()
+
+
+def _mistake() -> None:
+    raise UserError("a mistake of the user")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("debug", [False, True])
+def test_processes_show_the_traceback_of_a_mistake_only_on_request(debug: bool, capfd: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        launch(_mistake, 2, device="cpu", debug=debug)
+    said = capfd.readouterr().err
+    assert "a mistake of the user" in said and ("Traceback" in said) == debug
 
 
 def _totals(folder: Path) -> dict[int, float]:

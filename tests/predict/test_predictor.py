@@ -52,6 +52,11 @@ def test_predicts_in_the_precision_of_the_training(small_cfg: Callable[..., CfgN
     assert not torch.equal(single(image)["instances"].scores, expected.scores)
 
 
+def test_a_precision_that_is_none_is_refused_by_its_key(small_cfg: Callable[..., CfgNode]) -> None:
+    with pytest.raises(UserError, match=r"^SOLVER.AMP.DTYPE: .*'bf16'"):
+        Predictor(small_cfg({"SOLVER.AMP.ENABLED": True, "SOLVER.AMP.DTYPE": "bf16"}))
+
+
 @pytest.mark.parametrize("order", ["BGR", "RGB"])
 def test_equals_evaluation(small_cfg: Callable[..., CfgNode], shapes: Path, order: str) -> None:
     entry = {

@@ -57,6 +57,7 @@ def _launch(args: Any) -> None:
         args.dist_url,
         args=(engine, cfg, args),
         device=_module(engine).device(cfg),
+        debug=args.debug,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
@@ -33,12 +34,16 @@ def averaging(model: nn.Module, options: RunOptions) -> nn.Module:
     ids = [comm.get_local_rank()] if options.device.startswith("cuda") else None
     static = options.accumulate_steps == 1 and not (options.compile or options.ddp.get("find_unused_parameters"))
     choices: dict[str, Any] = {"gradient_as_bucket_view": True, "static_graph": static} | dict(options.ddp)
+    compress = choices.pop("fp16_compression", False)  # Detectron2's name for one of torch's hooks
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:  # torch's new name for it
         choices["forward_sync_buffers"] = choices.pop("broadcast_buffers", True)
     # The gradient of a 1x1 convolution in channels_last has other strides than its weight, with the same numbers in
     # the same order.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    return DistributedDataParallel(model, device_ids=ids, **choices)
+    parallel = DistributedDataParallel(model, device_ids=ids, **choices)
+    if compress:
+        parallel.register_comm_hook(None, fp16_compress_hook)
+    return parallel
 
 
 class ShardedOptimizer(ZeroRedundancyOptimizer):

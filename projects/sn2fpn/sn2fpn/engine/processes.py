@@ -42,6 +42,7 @@ def launch(
     dist_url: str | None = None,
     args: tuple[Any, ...] = (),
     device: str = "cuda",
+    debug: bool = False,
 ) -> None:
     """Call `main_func(*args)` in every process of the job; the arguments are those of Detectron2's `launch`.
 
@@ -56,6 +57,7 @@ def launch(
         dist_url: the address tcp://HOST:PORT at which processes meet; "auto" or None takes a free local port.
         args: arguments of `main_func`; they can be pickled.
         device: the device of the model.
+        debug: whether a mistake in a process is shown with its traceback, and not as one message.
 
     Raises:
         UserError: more GPUs were requested than there are, or a process of the run has died.
@@ -75,7 +77,7 @@ def launch(
         return
     if dist_url in (None, "auto"):
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    spawned = (main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, device, args)
+    spawned = (main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, device, args, debug)
     with StopSignals(patient=True) as signals:
         processes = mp.spawn(_child, nprocs=num_gpus_per_machine, args=spawned, join=False).processes
         try:
@@ -138,6 +140,7 @@ def _child(
     dist_url: str,
     device: str,
     args: tuple[Any, ...],
+    debug: bool,
 ) -> None:
     if not parent_process().is_alive():  # it was killed while this process started
         sys.exit(1)
@@ -147,7 +150,7 @@ def _child(
     rank = machine_rank * per_machine + local_rank
     work = partial(_work, main_func, args, rank, world_size, local_rank, dist_url, device)
     try:
-        code = run_program(work)
+        code = run_program(work, debug=debug)
     except Exception:
         traceback.print_exc()
         code = 1

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from ..config import get_cfg, instantiate
+from ..config.ranges import check_ranges
 from ..data import known_categories, register_custom
 from ..data.augmentation import ResizeShortestEdge, build_augmentations
 from ..data.categories import Category
@@ -71,6 +72,7 @@ def _from_yaml(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
     cfg = get_cfg()
     cfg.merge_from_file(config_file)
     cfg.merge_from_list(list(opts))
+    check_ranges(cfg)
     _check_given(weights or cfg.MODEL.WEIGHTS, config_file)
     model = build_model(cfg)
     with argument_names({"path": "--weights" if weights else "MODEL.WEIGHTS", "average": "SOLVER.EMA.ENABLED"}):

@@ -14,6 +14,7 @@ from torch import nn
 from ..checkpoint import load_trained
 from ..checkpoint.matching import compact_names
 from ..config import CfgNode
+from ..config.ranges import check_ranges
 from ..data import known_categories, register_custom
 from ..data.augmentation import ResizeShortestEdge, build_augmentations, plan_transforms
 from ..data.categories import Category
@@ -90,6 +91,7 @@ class Predictor:
                 self.categories = list(categories)
         else:
             cfg = model
+            check_ranges(cfg)
             self.model = build_model(cfg)
             self._precision = read_options(cfg, YAML_KEYS).precision
             (self.resize,) = build_augmentations(cfg, is_train=False)
