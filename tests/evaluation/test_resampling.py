@@ -121,13 +121,18 @@ def test_detections_written_and_read_again_score_the_same(
     assert measured == pytest.approx({k: own[k] for k in measured}, abs=1e-11, nan_ok=True)
 
 
-def test_without_detections_scores_are_the_evaluators(register: Callable, instances: Callable) -> None:
-    name = register({0: [(0, [0, 0, 50, 50])], 1: []}, CLASSES)
-    for metric, expected in (("coco", np.nan), ("voc_area", 0.0)):
-        evaluator = _feed(METRICS[metric](name), {0: [], 1: []}, instances)
-        scores = evaluator.judge(evaluator._detections)["bbox"].scores()
-        assert np.array_equal(scores["AP"], [expected], equal_nan=True)
+def test_without_detections_what_is_judged_is_zero(register: Callable, instances: Callable, tmp_path: Path) -> None:
+    """Detectron2's COCO metric, and so that of `evaluate`, has no number there."""
+    square = {"segmentation": [[0.0, 0.0, 50.0, 0.0, 50.0, 50.0, 0.0, 50.0]]}
+    name = register({0: [(0, [0, 0, 50, 50], square)], 1: []}, CLASSES)
+    for metric, expected, tasks in (("coco", np.nan, ["bbox", "segm"]), ("voc_area", 0.0, ["bbox"])):
+        evaluator = _feed(METRICS[metric](name, output_dir=tmp_path), {0: [], 1: []}, instances)
         assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(expected, nan_ok=True)
+        judged = evaluator.judge(evaluator.read_detections(tmp_path / "coco_instances_results.json"))
+        assert list(judged) == tasks
+        for task in tasks:
+            scores = judged[task].scores(np.array([[1, 1], [2, 0], [0, 2]]))  # the last sample has no object
+            assert np.array_equal(scores["AP"], [0, 0, np.nan], equal_nan=True)
 
 
 @pytest.mark.parametrize(

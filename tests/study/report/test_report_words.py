@@ -19,8 +19,9 @@ from sn2fpn.study.archive.pack import pack
 from sn2fpn.study.measure.results import load_results
 from sn2fpn.study.measure.statistics import Bootstrap, Interval, distinguishable
 from sn2fpn.study.report import notes
-from sn2fpn.study.report.comparison import Comparison
+from sn2fpn.study.report.comparison import Comparison, compare
 from sn2fpn.study.report.content import listed
+from sn2fpn.study.report.samples import open_test_set
 from sn2fpn.study.report.writing import write_report
 from sn2fpn.study.spec.study import Study
 
@@ -76,14 +77,15 @@ def test_the_headline_says_who_is_better(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("silent", "words"),
     [
-        (["sni"], "more than noise. The evaluation of sni gave no AP."),
-        (["sni", "ihp"], "Only the baseline fpn has a score, so there is nothing to compare yet. The evaluation of"),
-        (["fpn"], "The evaluation of the baseline fpn gave no AP, so there is nothing to compare with."),
+        (["sni"], "The trainings sni/seed1, sni/seed2 detected nothing, which counts as 0."),
+        (["sni/seed2"], "The training sni/seed2 detected nothing, which counts as 0."),
+        (["fpn"], "The trainings fpn/seed1, fpn/seed2 detected nothing, which counts as 0."),
+        (["fpn", "sni", "ihp"], "The evaluation of the baseline fpn gave no AP, so there is nothing to compare with."),
     ],
 )
-def test_variants_that_detect_nothing_are_named(tmp_path: Path, silent: list[str], words: str) -> None:
+def test_trainings_that_detect_nothing_count_as_zero(tmp_path: Path, silent: list[str], words: str) -> None:
     folder = fabricate(tmp_path / "three", {"fpn": 0.2, "sni": 0.1, "ihp": 0.1}, seeds=(1, 2))
-    for cell in (cell for name in silent for cell in (folder / "cells" / name).iterdir()):
+    for cell in (path.parent for name in silent for path in (folder / "cells").glob(f"{name}/**/result.json")):
         result = json.loads((cell / "result.json").read_text())
         for scores in result["results"].values():
             scores["bbox"] = dict.fromkeys(scores["bbox"])
@@ -91,8 +93,17 @@ def test_variants_that_detect_nothing_are_named(tmp_path: Path, silent: list[str
         for predictions in cell.glob("inference/*/coco_instances_results.json"):
             predictions.write_text("[]")
     page = write_report(folder).read_text(encoding="utf-8")
-    assert words in page and "A dash beside finished seeds is a score that" in page
-    assert re.search(rf"{silent[0]}</th>\s*<td[^>]*>0\.0</td>(?:(?!</tr>).)*>100\.0[^<]*</td>\s*</tr>", page, re.DOTALL)
+    assert words in page and "A dash beside finished seeds" not in page
+    results = load_results(folder)
+    for name in silent if len(silent) < 3 else ():
+        variant, _, seed = name.partition("/seed")
+        scores = results.values(variant, "bbox/AP")
+        assert len(scores) == 2 and {scores[int(s)] for s in seed or (1, 2)} == {0.0}
+        c = next(c for c in compare(results, open_test_set(results)) if variant in (c.variant, "fpn"))
+        assert c.images.difference == pytest.approx(c.seeds.mean, abs=1e-6)  # both count the silent trainings
+    if "/" not in silent[0]:
+        row = rf"{silent[0]}</th>\s*<td[^>]*>0\.0</td>(?:(?!</tr>).)*>100\.0[^<]*</td>\s*</tr>"
+        assert re.search(row, page, re.DOTALL)
 
 
 def test_names_are_listed_or_counted() -> None:

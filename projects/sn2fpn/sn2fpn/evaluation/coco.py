@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +34,8 @@ class COCOEvaluator(DetectionEvaluator):
     the mean over the IoU thresholds and the classes, with at most 1, 10 or `max_dets_per_image` detections. The size of
     a detection is that of its box for "bbox" and that of its mask for "segm". A size or a class without ground truth is
     NaN, which `results_table` prints as "no gt", and does not count in any mean. A model without detections gets NaN
-    for all of them, as in Detectron2, with a warning. The detections are also written as COCO JSON.
+    for all of them, as in Detectron2, with a warning; `judge` gives 0 for it. The detections are also written as COCO
+    JSON.
 
     Args:
         dataset_name: a registered data set; see `coco_ground_truth` for its objects.
@@ -86,20 +88,20 @@ class COCOEvaluator(DetectionEvaluator):
         return {image_id: position for position, image_id in enumerate(ids if mixed else sorted(ids))}
 
     def _score(self, detections: list[ImageDetections]) -> Results:
+        if not any(len(d.scores) for d in detections):  # Detectron2 gives no number then
+            return {task: dict.fromkeys(self.SCORES, math.nan) for task in self._tasks_for(detections)}
         scores = {task: judged.scores() for task, judged in self._judge(detections).items()}
-        names = list(self.SCORES)
-        if any(len(d.scores) for d in detections):
-            names += [f"AP-{name}" for name in self.class_names]
+        names = [*self.SCORES, *(f"AP-{name}" for name in self.class_names)]
         return {task: {name: float(of_task[name][0]) for name in names} for task, of_task in scores.items()}
 
     def _judge(self, detections: list[ImageDetections]) -> dict[str, JudgedDetections]:
+        if not any(len(d.scores) for d in detections):  # which may come from a model with masks
+            detections = [d._replace(masks=[]) for d in detections]
         recalls = {"AR1": 1, "AR10": 10, "AR": self._max_dets}
         judged = {}
         for task in self._tasks_for(detections):
             objects, found = self._objects(task == "segm"), self._found(detections, task == "segm")
             logger.info("scoring %d detections (%s)", len(found.score), task)
-            if not len(found.score):  # no object counts, so that every score is NaN
-                objects = objects[np.arange(0)]
             rankings = rank(objects, found, len(self._order), len(self.class_names), self._max_dets)
             judged[task] = JudgedDetections(self.class_names, rankings, RECALL_POINTS, recalls)
         return judged

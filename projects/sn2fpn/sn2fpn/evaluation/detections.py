@@ -116,7 +116,7 @@ class DetectionEvaluator(DatasetEvaluator):
         """Match detections with objects and return the judged detections of each task.
 
         Their method `scores` computes the metric for any resampling of the images; with each image once, it returns the
-        scores of `evaluate`.
+        scores of `evaluate`. Without any detection, it returns 0 where there are objects.
 
         Raises:
             UserError: the data set has no annotations, or the detections belong to another one.

@@ -90,6 +90,11 @@ class CellResult:
                         scores[f"{test_set}/{task}/{name}"] = score
         return scores
 
+    def detected_nothing(self, task: str) -> bool:
+        """Return whether the cell was evaluated and has no score of a task, because there was no detection."""
+        scores = [score for name, score in self.scores.items() if name.startswith(f"{task}/")]
+        return bool(scores) and all(map(math.isnan, scores))
+
     def curves(self) -> Series:
         """Return losses and scores over iterations, {} if the cell has not written any."""
         path = self.folder.metrics
@@ -130,15 +135,25 @@ class StudyResults:
         return [cell for cell in self.finished if cell.variant == variant]
 
     def values(self, variant: str, metric: str) -> dict[int, float]:
-        """Return {seed: value} of a variant's finished cells that have the metric."""
+        """Return {seed: value} of a variant's finished cells that have the metric; to detect nothing counts as 0."""
         found = {cell.seed: cell.scores.get(metric, math.nan) for cell in self.of(variant)}
+        found |= {cell.seed: 0.0 for cell in self.silent(metric) if cell.variant == variant}
         return {seed: value for seed, value in found.items() if not math.isnan(value)}
+
+    def silent(self, metric: str) -> list[CellResult]:
+        """Return the finished cells that detected nothing, if others show that the test set has objects to detect."""
+        task = metric.partition("/")[0]
+        return [cell for cell in self.finished if cell.detected_nothing(task)] if metric in self._known else []
+
+    @cached_property
+    def _known(self) -> set[str]:
+        """The metrics that at least one finished cell has."""
+        return {metric for cell in self.finished for metric, value in cell.scores.items() if not math.isnan(value)}
 
     @cached_property
     def metrics(self) -> list[str]:
         """The study's metrics that at least one finished cell has; all of them before any cell has finished."""
-        present = {metric for cell in self.finished for metric, value in cell.scores.items() if not math.isnan(value)}
-        return [metric for metric in self.study.metrics if metric in present or not self.finished]
+        return [metric for metric in self.study.metrics if metric in self._known or not self.finished]
 
     @property
     def headline(self) -> str:

@@ -117,10 +117,11 @@ def results(study: StudyResults, found: Sequence[Comparison]) -> list[str]:
     if len(sets) > 1:
         others = listed(sets[1:], "other set")
         notes.append(f"The scores are those on {sets[0]}. The file results.csv also has those on {others}.")
+    if silent := [cell.cell.name for cell in study.silent(study.headline)]:
+        trainings = "training" if len(silent) == 1 else "trainings"
+        notes.append(f"The {trainings} {joined(silent)} detected nothing, which counts as 0.")
     if any(study.of(v) and not study.values(v, m) for v in study.variants for m in study.metrics):
-        notes.append(
-            "A dash beside finished seeds is a score that the evaluation did not give, as when a model detects nothing."
-        )
+        notes.append("A dash beside finished seeds is a score that the evaluation did not give.")
     missing = [m for m in study.study.metrics if m not in study.metrics]
     if missing:
         notes.append(f"The results do not have these metrics: {joined(map(study.label, missing))}.")
