@@ -17,7 +17,7 @@ from fabricated_study import fabricate
 from sn2fpn.study.__main__ import main
 from sn2fpn.study.archive.pack import pack
 from sn2fpn.study.measure.results import load_results
-from sn2fpn.study.measure.statistics import Bootstrap, Interval, distinguishable
+from sn2fpn.study.measure.statistics import Bootstrap, Interval, distinguishable, holm, resamples_for
 from sn2fpn.study.report import notes
 from sn2fpn.study.report.comparison import Comparison, compare
 from sn2fpn.study.report.content import listed
@@ -104,6 +104,18 @@ def test_trainings_that_detect_nothing_count_as_zero(tmp_path: Path, silent: lis
     if "/" not in silent[0]:
         row = rf"{silent[0]}</th>\s*<td[^>]*>0\.0</td>(?:(?!</tr>).)*>100\.0[^<]*</td>\s*</tr>"
         assert re.search(row, page, re.DOTALL)
+
+
+def test_many_comparisons_have_resamples_enough_to_find_a_difference(tmp_path: Path) -> None:
+    assert [resamples_for(n) for n in (1, 10, 11, 26)] == [1000, 1000, 1100, 2600]
+    for n in (1, 10, 11, 26, 300):
+        assert holm([2 / (resamples_for(n) + 1)] * n)[0] < 0.05
+    variants = {"fpn": 0.2} | {f"v{i}": 0.1 for i in range(12)}
+    results = load_results(fabricate(tmp_path / "many", variants, seeds=(1,)))
+    test_set = open_test_set(results)
+    found = compare(results, test_set)
+    assert {len(scores) for scores in test_set.resampled.values()} == {1201}
+    assert "with its 1,200 resamples, no p-value is below 0.002." in notes.comparisons(results, found)[0]
 
 
 def test_names_are_listed_or_counted() -> None:

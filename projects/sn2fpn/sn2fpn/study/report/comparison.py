@@ -21,6 +21,7 @@ from ..measure.statistics import (
     mean_interval,
     paired_difference,
     resample,
+    resamples_for,
 )
 from .content import ABSENT, number
 from .samples import TestSet
@@ -98,25 +99,28 @@ def compare(
         if test_set is None:
             return Bootstrap()
         ours, theirs = ({cell.seed for cell in results.of(name)} for name in (variant, baseline))
-        seeds = tuple(sorted(ours & theirs))
+        key = tuple(sorted(ours & theirs)), resamples_for(len(over_seeds))
         try:
-            return compare_resampled(*(_resampled(results, test_set, name, seeds) for name in (variant, baseline)))
+            return compare_resampled(*(_resampled(results, test_set, name, *key) for name in (variant, baseline)))
         except UserError as e:
             logger.warning("no bootstrap over images for %s: %s", variant, e)
             return Bootstrap()
 
-    over_seeds = {name: difference(results, name, baseline, metric) for name in others}
-    found = {name: (seeds, over_images(name)) for name, seeds in over_seeds.items() if seeds.n}
+    over_seeds = {name: seeds for name in others if (seeds := difference(results, name, baseline, metric)).n}
+    found = {name: (seeds, over_images(name)) for name, seeds in over_seeds.items()}
     verdicts = distinguishable(found, baseline, results.label(metric))
     return [Comparison(name, *bounds, verdicts[name]) for name, bounds in found.items()]
 
 
-def _resampled(results: StudyResults, test_set: TestSet, variant: str, seeds: tuple[int, ...]) -> np.ndarray:
+def _resampled(
+    results: StudyResults, test_set: TestSet, variant: str, seeds: tuple[int, ...], resamples: int
+) -> np.ndarray:
     """Return a variant's scores on the test images and on resampled ones; they are computed once for each variant."""
-    key = (variant, seeds)
+    key = (variant, seeds, resamples)
     if key not in test_set.resampled:
         predictions = [test_set.predictions(cell) for cell in results.of(variant) if cell.seed in seeds]
-        test_set.resampled[key] = resample(test_set.evaluator, predictions, [results.headline])[results.headline]
+        scores = resample(test_set.evaluator, predictions, [results.headline], resamples)
+        test_set.resampled[key] = scores[results.headline]
     return test_set.resampled[key]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import counted
 from ..measure.results import StudyResults
-from ..measure.statistics import RESAMPLES
+from ..measure.statistics import resamples_for
 from .comparison import Comparison, best_variant
 from .content import joined, listed
 from .samples import SCORE_THRESHOLD, SampleRow, TestSet
@@ -83,12 +83,12 @@ def comparisons(study: StudyResults, found: Sequence[Comparison]) -> list[str]:
     """Return how to read the comparisons."""
     if not found:
         return []
-    seeds = max(c.seeds.n for c in found)
+    seeds, resamples = max(c.seeds.n for c in found), resamples_for(len(found))
     over_seeds = "The interval over seeds is Student's t interval and shows what other seeds might give. " * (seeds > 1)
     notes = [
         f"Differences are in points of {study.label(study.headline)} and are paired by seed. {over_seeds}The interval "
         "over test images is a bootstrap, which resamples the same images for both variants, and shows what other "
-        f"images might give; with its {RESAMPLES:,} resamples, no p-value is below {2 / (RESAMPLES + 1):.1g}. A "
+        f"images might give; with its {resamples:,} resamples, no p-value is below {2 / (resamples + 1):.1g}. A "
         "difference counts as more than noise if its p-values over seeds and over test images are "
         "both below 0.05 after Holm's correction for the number of variants. The intervals are not corrected."
     ]

@@ -46,7 +46,8 @@ class TestSet:
     class_names: list[str]
     evaluator: DetectionEvaluator
     judgements: dict[Cell, list[Judgement]] = field(default_factory=dict)
-    resampled: dict[tuple[str, tuple[int, ...]], np.ndarray] = field(default_factory=dict)  # by variant and seeds
+    resampled: dict[tuple[str, tuple[int, ...], int], np.ndarray] = field(default_factory=dict)
+    """Scores by the variant, its seeds and the number of resamples."""
 
     def areas(self) -> list[float]:
         """Return the area in square pixels of every object that is not a crowd."""
