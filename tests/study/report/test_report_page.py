@@ -160,6 +160,15 @@ def test_no_cell_and_missing_data(tmp_path: Path) -> None:
     assert "Test images could not be resampled where" in page.text and "over resampled" not in page.text
 
 
+def test_predictions_of_a_later_seed_may_be_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = fabricate(tmp_path / "gap", {"fpn": 0.25, "sni": 0.02}, seeds=(1, 2))
+    (missing,) = folder.glob("cells/sni/seed2/inference/*/coco_instances_results.json")
+    missing.unlink()
+    page = _Page(write_report(folder).read_text(encoding="utf-8"))
+    assert "Sample predictions" in page.text and "Where two variants differ most" not in page.text
+    assert f"no pictures of where sni and fpn differ most: {missing}: file of predictions does not exist" in caplog.text
+
+
 def test_masks_and_voc(tmp_path: Path) -> None:
     folder = fabricate(
         tmp_path / "masks", {"fpn": 0.1, "sni": 0.1}, seeds=(1, 2), masks=True, metrics=["segm/AP", "bbox/AP"]

@@ -180,14 +180,21 @@ def _sample_section(samples: list[SampleRow], note: list[str]) -> Section:
 
 
 def _contrasts(results: StudyResults, test_set: TestSet) -> dict[str, list[SampleRow]]:
-    """Return pictures of the first pair of variants that a question compares, or of the most different variant."""
+    """Return pictures of the first pair of variants that a question compares, or of the most different variant.
+
+    There are none if predictions or images are not at hand.
+    """
     pairs = [(q.compare[0], q.against) for q in results.study.questions if q.compare]
     gaps = {v: abs(difference(results, v, results.baseline, results.headline).mean) for v in results.variants}
     gaps = {name: gap for name, gap in gaps.items() if name != results.baseline and math.isfinite(gap)}
     pairs += [(max(gaps, key=gaps.__getitem__), results.baseline)] if gaps else []
     for variant, against in pairs:
         if results.of(variant) and results.of(against):
-            return {f"figures/{variant}_and_{against}.jpg": draw_contrast(results, test_set, variant, against)}
+            try:
+                return {f"figures/{variant}_and_{against}.jpg": draw_contrast(results, test_set, variant, against)}
+            except UserError as e:
+                logger.warning("no pictures of where %s and %s differ most: %s", variant, against, e)
+                break
     return {}
 
 
