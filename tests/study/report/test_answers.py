@@ -60,8 +60,13 @@ def test_answers(study: Path) -> None:
         "The study cannot tell whether ihp is better or worse than sni."
     )
     assert elsewhere.short.endswith("which can be answered after merging with peers.") and not elsewhere.details
-    assert any("four of five studies would find a difference of 1 point with" in s for s in worse.details)
-    assert any("four of five studies with 2 comparisons would find" in s for s in helps.details)
+    passing = "would pass the test over seeds for a difference of 1 point with"
+    assert any(f"four of five studies {passing}" in s for s in worse.details)
+    assert any(f"four of five studies with 2 comparisons {passing}" in s for s in helps.details)
+    p = compare(results, open_test_set(results), "sni", ["ihp"])[0].images.p
+    few = "The test images are too few for the measured difference: its p-value over them alone is"
+    assert f"{few} {p:.2g}, and would have to be below 0.05." in worse.details and p >= 0.05
+    assert not any(few in s for s in helps.details)
     assert (
         measures.short == "The study cannot tell whether coarse_share goes with AP."
         and "over 3 variants" in measures.details[0]

@@ -99,7 +99,7 @@ def _details(results: StudyResults, c: Comparison, against: str, comparisons: in
 
 
 def _what_would_tell(results: StudyResults, c: Comparison, against: str, comparisons: int) -> list[str]:
-    """Return how many seeds would show the measured difference and one of a point, from the measured spread."""
+    """Return how many seeds would show the measured difference and one of a point, and whether the images suffice."""
     ours, theirs = (results.values(name, results.headline) for name in (c.variant, against))
     differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
     if len(differences) < 2:
@@ -107,17 +107,24 @@ def _what_would_tell(results: StudyResults, c: Comparison, against: str, compari
     spread = float(np.std(differences, ddof=1))
     low, high = spread_interval(spread, len(differences))
     needed = {"1 point": seeds_to_tell(1.0, spread, ALPHA / comparisons)}
+    too_few = []
     if not c.verdict.distinguishable and c.seeds.mean:
         size = abs(c.seeds.mean)
         needed[f"the measured {number(size, 2)} points"] = seeds_to_tell(size, spread, ALPHA / comparisons)
+        if c.images.p >= ALPHA / comparisons:
+            too_few = [
+                "The test images are too few for the measured difference: its p-value over them alone is "
+                f"{c.images.p:.2g}, and would have to be below {ALPHA / comparisons:.2g}."
+            ]
     parts = [
         f"{size} with {counted(n, 'seed') if n else f'more than {MOST_SEEDS} seeds'}" for size, n in needed.items()
     ]
     several = f" with {comparisons} comparisons" if comparisons > 1 else ""
     return [
         f"From seed to seed the difference varies by {number(spread, 2)} points (standard deviation; 95 % interval "
-        f"{number(low, 2)} … {number(high, 2)}). With this spread, four of five studies{several} would find a "
-        f"difference of {' and one of '.join(parts)}."
+        f"{number(low, 2)} … {number(high, 2)}). With this spread, four of five studies{several} would pass "
+        f"the test over seeds for a difference of {' and for one of '.join(parts)}.",
+        *too_few,
     ]
 
 
