@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from sn2fpn.study.run.job import CellJob
 
 
 def _job(folder: Path) -> CellJob:
-    return CellJob(folder / "study.yaml", 1, folder)
+    return CellJob(folder / "study.yaml", "a", 1, folder)
 
 
 @pytest.fixture
@@ -110,8 +111,8 @@ def test_a_preempted_job_saves_and_is_queued_again(
         requeued.append(job.checkpoint())
 
     job = _job(tmp_path)
-    cell = SimpleNamespace(name="a/seed1")
-    study = SimpleNamespace(cells=[cell, cell], training_arguments=lambda *_: [])
+    cell = SimpleNamespace(name="a/seed1", variant=SimpleNamespace(name="a"), seed=1)
+    study = SimpleNamespace(cells=[cell], training_arguments=lambda *_: [])
     monkeypatch.setattr(job_module, "run_cell", run_cell)
     monkeypatch.setattr(job_module, "Study", SimpleNamespace(load=lambda *_, **__: study))
     monkeypatch.setattr(job_module, "_POLL_S", 0.01)
@@ -129,6 +130,20 @@ def test_a_preempted_job_saves_and_is_queued_again(
         assert isinstance(requeued[0], submitit.helpers.DelayedSubmission)
         assert requeued[0].function == job
         assert submitit.core.utils.DelayedSubmission.load(_dumped(requeued[0], tmp_path)).function == job
+
+
+def test_a_job_trains_its_cell_although_the_study_has_changed(
+    write_study: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[str] = []
+    monkeypatch.setattr(job_module, "run_cell", lambda study, cell, *_: trained.append(cell.name) or State.FINISHED)
+    write_study(SEEDS=[1, 2])
+    job = CellJob(tmp_path / "tiny.yaml", "sni", 1, tmp_path)
+    write_study(SEEDS=[2, 1], AXES={"pyramid": ["ihp", "fpn", "sni"]})
+    assert job() is State.FINISHED and trained == ["sni/seed1"]
+    write_study(AXES={"pyramid": ["fpn"]})
+    with pytest.raises(UserError, match=r"tiny\.yaml: expected the cell sni/seed1.*found a study without it"):
+        job()
 
 
 def _dumped(submission: Any, folder: Path) -> Path:

@@ -38,7 +38,8 @@ class InProcess(Local):
 
     def submit(self, jobs: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
         for job in jobs.values():
-            training.run_cell(Study.load(job.study_file), Study.load(job.study_file).cells[job.index], job.folder)
+            study = Study.load(job.study_file)
+            training.run_cell(study, job.cell(study), job.folder)
         there = SimpleNamespace(exists=lambda: True)
         job = SimpleNamespace(done=lambda: True, exception=lambda: None, paths=SimpleNamespace(result_pickle=there))
         return dict.fromkeys(jobs, job)

@@ -15,10 +15,11 @@ from typing import Any
 import submitit
 
 from ...command_line import train_command
+from ...errors import UserError
 from ...locks import is_locked
 from ...program import StopSignals
 from ..folder import CellFolder, State
-from ..spec.study import Study
+from ..spec.study import Cell, Study
 from .training import run_cell
 
 __all__ = ["CellJob"]
@@ -38,14 +39,15 @@ class CellJob:
     """
 
     study_file: Path  # the `study.yaml` in the study's folder
-    index: int  # position of the cell in `Study.cells`
+    variant: str  # names the cell with its seed, because a later run may write a study file with other cells
+    seed: int
     folder: Path  # the study's folder
     num_gpus: int = 1  # processes of the training
     runner: Path | None = None
 
     def __call__(self) -> State:
         study = Study.load(self.study_file, trust=True)  # the command that made the job has checked it
-        cell = study.cells[self.index]
+        cell = self.cell(study)
         arguments = study.training_arguments(cell, CellFolder(self.folder, cell).path, self.num_gpus)
         print(shlex.join([*train_command(), *arguments]))
         if self.runner is not None:
@@ -59,6 +61,16 @@ class CellJob:
         if state is State.INTERRUPTED and signals.heard == signal.SIGUSR2 and callable(requeue):
             requeue(signal.SIGUSR2, None)
         return state
+
+    def cell(self, study: Study) -> Cell:
+        """Return the cell of this job; a UserError says that the study has it no more."""
+        for cell in study.cells:
+            if (cell.variant.name, cell.seed) == (self.variant, self.seed):
+                return cell
+        raise UserError(
+            f"{self.study_file}: expected the cell {self.variant}/seed{self.seed}, which this job was started for, "
+            "found a study without it; a later run has changed the study file"
+        )
 
     def checkpoint(self) -> Any:
         """Return the job to queue again, which is the same job because a cell resumes by itself."""

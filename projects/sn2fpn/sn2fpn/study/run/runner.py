@@ -98,8 +98,8 @@ class Runner:
         if not chosen:
             return waiting
         runner = self._lock if isinstance(self.executor, Local) else None
-        study_file, order = self.folder / "study.yaml", self.study.cells.index
-        jobs = {c.name: CellJob(study_file, order(c), self.folder, self.num_gpus, runner) for c in chosen}
+        file, folder = self.folder / "study.yaml", self.folder
+        jobs = {c.name: CellJob(file, c.variant.name, c.seed, folder, self.num_gpus, runner) for c in chosen}
         submitted = self.executor.submit(jobs)
         self._jobs |= {cell: submitted[cell.name] for cell in chosen}
         return [cell for cell in waiting if cell not in self._jobs]
