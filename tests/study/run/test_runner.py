@@ -193,6 +193,23 @@ def test_an_unfinished_study_goes_on_from_its_archive(trained: Any, write_study:
     assert Study.load(file).tuned.keys() == {"fpn", "sni"}
 
 
+def test_a_training_that_starts_anew_has_a_new_fingerprint(
+    trained: Any, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training that continues from a checkpoint keeps that of its start."""
+    path = write_study(SEEDS=[1])
+    trained.broken = frozenset({"fpn/seed1", "sni/seed1"})
+    command.main(_args(path))
+    cells = path.parent / "out/tiny/cells"
+    (cells / "fpn/seed1/last_checkpoint").write_text("model_0000002.pth")
+    monkeypatch.setattr(training, "fingerprint", lambda cfg: {"trunk": "of another machine"})
+    command.main(_args(path))
+    trunks = {
+        n: json.loads((cells / n / "seed1/cell.json").read_text())["fingerprint"]["trunk"] for n in ("fpn", "sni")
+    }
+    assert trunks == {"fpn": "same", "sni": "of another machine"}
+
+
 def test_only_some_cells(
     trained: list[str], write_study: WriteStudy, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

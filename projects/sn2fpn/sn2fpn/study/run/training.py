@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from ...checkpoint.last import read_last
 from ...command_line import train_command
 from ...engine import environment, main
 from ...errors import UserError
@@ -78,7 +79,7 @@ def _save_identity(study: Study, place: CellFolder, arguments: list[str]) -> Non
         "pid": os.getpid(),
         "started": before.get("started", now),
         "tries": [*before.get("tries", []), now],
-        "fingerprint": before.get("fingerprint", {}),
+        "fingerprint": before.get("fingerprint", {}) if read_last(place.path) else {},  # without one it starts anew
     }
     for key in ("commit", "versions"):
         if before and before[key] != identity[key]:
