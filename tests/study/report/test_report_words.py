@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
 
@@ -22,8 +23,10 @@ from sn2fpn.study.report import notes
 from sn2fpn.study.report.comparison import Comparison, compare
 from sn2fpn.study.report.content import listed
 from sn2fpn.study.report.samples import open_test_set
+from sn2fpn.study.report.tables import tuning_table
 from sn2fpn.study.report.writing import write_report
 from sn2fpn.study.spec.study import Study
+from sn2fpn.study.spec.tuning import choose
 
 
 def _paragraphs(page: str) -> list[str]:
@@ -116,6 +119,24 @@ def test_many_comparisons_have_resamples_enough_to_find_a_difference(tmp_path: P
     found = compare(results, test_set)
     assert {len(scores) for scores in test_set.resampled.values()} == {1201}
     assert "with its 1,200 resamples, no p-value is below 0.002." in notes.comparisons(results, found)[0]
+
+
+def test_the_section_on_tuning_tells_what_the_cells_use(tmp_path: Path) -> None:
+    """The study file gives the value of fpn, which was not tuned, and for ihp another value than the best."""
+    results = load_results(fabricate(tmp_path / "tuned", {"fpn": 0.2, "sni": 0.1, "ihp": 0.1}, seeds=(1,)))
+    rates = {name: {"SOLVER.BASE_LR": rate} for name, rate in (("fpn", 0.1), ("sni", 0.2), ("ihp", 0.1))}
+    study = replace(results.study, tune={"SOLVER.BASE_LR": [0.1, 0.2]}, tune_sets=("other",), tuned=rates)
+    scores = {f"{name}-BASE_LR={rate}": rate for name in ("sni", "ihp") for rate in (0.1, 0.2)}
+    results = replace(results, study=study, tuning=tuple(choose(study, scores)))
+    first, given, _ = notes.tuning(results)
+    assert first.startswith("Each of sni and ihp was trained once") and "The value that its cells use is bold." in first
+    assert given == "The study file gave the values of fpn, for which no other values were tried."
+    bold = {row[0].text: [entry.bold for entry in row[1:]] for row in tuning_table(results).rows}
+    assert bold == {"sni": [False, True], "ihp": [True, False]}
+    (warning,) = notes.tuning_warnings(results)
+    assert warning == (
+        "The cells of ihp do not use its best value, BASE_LR=0.2, because TUNED in the study file has BASE_LR=0.1."
+    )
 
 
 def test_names_are_listed_or_counted() -> None:

@@ -180,10 +180,16 @@ def tuning(study: StudyResults) -> list[str]:
     sets, seed = joined(study.study.tune_sets), study.study.tune_seed
     same = len({tuple(choice.scores) for choice in study.tuning}) == 1
     values = "for each of the same values" if same else "for each value that has a score in its row"
+    tuned = [choice.variant for choice in study.tuning]
+    each = "Every variant" if len(tuned) == len(study.variants) else f"{'Each of ' * (len(tuned) > 1)}{listed(tuned)}"
+    best = all(choice.used == choice.best for choice in study.tuning)
+    use = "Its cells use the best value, which is bold." if best else "The value that its cells use is bold."
     notes = [
-        f"Every variant was trained once, with seed {seed}, {values}, and scored on {sets}. Its cells use the best "
-        "value, which is bold. The test data took no part in the choice."
+        f"{each} was trained once, with seed {seed}, {values}, and scored on {sets}. {use} The test data took no part "
+        "in the choice."
     ]
+    if given := [name for name in study.variants if study.study.tuned.get(name) and name not in tuned]:
+        notes.append(f"The study file gave the values of {joined(given)}, for which no other values were tried.")
     if settings := study.study.tune_set:
         changed = joined(f"{key} {value}" for key, value in settings.items())
         notes.append(f"These trainings differed from those of the cells in {changed}.")
@@ -193,6 +199,16 @@ def tuning(study: StudyResults) -> list[str]:
             f"The best value of {listed(edge)} lies at the end of the range, so a wider range may have a better one."
         )
     return notes
+
+
+def tuning_warnings(study: StudyResults) -> list[str]:
+    """Name the variants whose cells do not use their best value."""
+    return [
+        f"The cells of {choice.variant} do not use its best value, {choice.best}, because TUNED in the study file has "
+        + (f"{choice.used}." if choice.used else "none of the values that were tried.")
+        for choice in study.tuning
+        if choice.used != choice.best
+    ]
 
 
 CONTRAST = [

@@ -186,14 +186,14 @@ def feature_table(results: StudyResults) -> Table | None:
 
 
 def tuning_table(results: StudyResults) -> Table | None:
-    """Return the headline on the tuning data by variant and value, the chosen value in bold; None without TUNE."""
+    """Return the headline on the tuning data by variant and value, the used value in bold; None without TUNE."""
     if not results.tuning:
         return None
     values = list(dict.fromkeys(value for choice in results.tuning for value in choice.scores))
     rows = [
         [
             _name(choice.variant),
-            *(Entry(number(score := choice.scores.get(value), 2), score, value == choice.best) for value in values),
+            *(Entry(number(score := choice.scores.get(value), 2), score, value == choice.used) for value in values),
         ]
         for choice in results.tuning
     ]

@@ -167,7 +167,12 @@ def _number_sections(
     if results.tuning:
         others.append(
             Section(
-                "tuning", "Tuned settings", tuning_plots(results, style), tuning_table(results), notes.tuning(results)
+                "tuning",
+                "Tuned settings",
+                tuning_plots(results, style),
+                tuning_table(results),
+                notes.tuning(results),
+                warnings=notes.tuning_warnings(results),
             )
         )
     return [table, *(section for section in others if section.has_content)]

@@ -27,8 +27,10 @@ class Choice:
     Attributes:
         variant: the name of the variant.
         scores: the headline metric by the name of each combination of values, in the order of the study file.
-        best: the name of the chosen combination.
+        best: the name of the best combination.
         keys: the configuration keys that it sets.
+        used: the name of the combination that the cells use: the best one, unless the study's TUNED has another; "" if
+            TUNED has none of them.
         at_the_end: whether the best of a single key's values is the smallest or the largest that was tried.
     """
 
@@ -36,6 +38,7 @@ class Choice:
     scores: dict[str, float]
     best: str
     keys: dict[str, Any]
+    used: str
     at_the_end: bool
 
     @property
@@ -115,7 +118,9 @@ def choose(study: Study, scores: Mapping[str, float], complete: bool = True) -> 
         if known and (len(known) == len(tried) or not complete):
             best = max(known, key=known.__getitem__)
             at_the_end = _at_the_end(values[best], [values[value] for value in known])
-            choices.append(Choice(variant.name, known, best, values[best], at_the_end))
+            given = study.tuned.get(variant.name, values[best])
+            used = next((value for value in known if values[value].items() <= given.items()), "")
+            choices.append(Choice(variant.name, known, best, values[best], used, at_the_end))
     return choices
 
 
