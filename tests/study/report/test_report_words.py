@@ -17,6 +17,7 @@ from fabricated_study import fabricate
 
 from sn2fpn.study.__main__ import main
 from sn2fpn.study.archive.pack import pack
+from sn2fpn.study.folder import State
 from sn2fpn.study.measure.results import load_results
 from sn2fpn.study.measure.statistics import Bootstrap, Interval, distinguishable, holm, resamples_for
 from sn2fpn.study.report import notes
@@ -174,6 +175,20 @@ def test_the_commands_of_a_reports_archive_work(tmp_path: Path, monkeypatch: pyt
     assert run[:4] == ["python", "-m", "sn2fpn.study", "run"] and len(run) == 5
     study = Study.load(run[4])
     assert study.name == "my study" and study.config(study.variants[0], 1).SOLVER.MAX_ITER == 77
+
+
+def test_the_commands_of_an_unfinished_archive_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "base.yaml").touch()
+    folder = fabricate(tmp_path / "gap", {"fpn": 0.2, "sni": 0.1}, seeds=(1,), without=["sni/seed1"])
+    pack(folder, tmp_path / "there.study.zip")
+    monkeypatch.chdir(tmp_path)
+    page = write_report("there.study.zip", "report")
+    assert "Finished cells are kept" in page.read_text() and "can only be trained from" not in page.read_text()
+    _, unpack, run = _commands(page)
+    zipfile.main(unpack[3:])
+    assert run[3:] == ["run", "output/studies/gap/study.yaml"]  # whose folder is that of `study run` without --output
+    states = [cell.status.state for cell in load_results("output/studies/gap").cells]
+    assert states == [State.FINISHED, State.WAITING]
 
 
 def test_an_output_that_is_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
