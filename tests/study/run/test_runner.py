@@ -172,6 +172,21 @@ def test_tuning_comes_first_and_decides(
     assert "Tuned settings" in page and "BASE_LR=0.02" in page and "end of the range" in page
 
 
+def test_chosen_cells_need_the_tuning_of_their_variants_alone(
+    trained: Any, write_study: WriteStudy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tune = {"TUNE": {"SOLVER.BASE_LR": [0.01, 0.02]}, "TUNE_SETS": ["tiny_study_train"]}
+    path = write_study(**tune)
+    assert command.main(_args(path, only=["fpn/seed1"], dry_run=True)) == 0
+    assert "1 of 4 cells after 2 cells for tuning" in capsys.readouterr().out
+    assert command.main(_args(path, only=["fpn/seed1"])) == 0
+    assert trained == ["fpn-BASE_LR=0.01/seed0", "fpn-BASE_LR=0.02/seed0", "fpn/seed1"]
+    assert command.main(_args(path, only=["sni-BASE_LR=0.02/seed0", "fpn/seed1"])) == 0
+    assert trained[3:] == ["sni-BASE_LR=0.02/seed0"]
+    assert command.main(_args(path)) == 0
+    assert trained[4:] == ["sni-BASE_LR=0.01/seed0", "sni/seed1", "fpn/seed2", "sni/seed2"]
+
+
 def test_an_unfinished_study_goes_on_from_its_archive(trained: Any, write_study: WriteStudy, tmp_path: Path) -> None:
     """Finished trainings and tuned values come with the archive; what was interrupted begins again."""
     tune = {"TUNE": {"SOLVER.BASE_LR": [0.01, 0.02]}, "TUNE_SETS": ["tiny_study_train"], "SEEDS": [1]}

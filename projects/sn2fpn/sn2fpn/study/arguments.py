@@ -22,7 +22,10 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add("--output", default="output/studies", metavar="FOLDER", help=output)
     dry_run = "check all configurations, build every variant and print its costs, but train nothing"
     add("--dry-run", action="store_true", help=dry_run)
-    only = "train only these cells, e.g. sni/seed1 'ihp/*'; in this way several machines can share a study"
+    only = (
+        "train only these cells, e.g. sni/seed1 'ihp/*', after the trainings that TUNE needs for their variants; in "
+        "this way several machines can share a study"
+    )
     add("--only", nargs="+", default=[], metavar="CELL", help=only)
     add("--num-gpus", **number, help="GPUs of each cell, or its processes with MODEL.DEVICE cpu (default 1)")
     parallel = "cells that run at a time here; they share the cores, and each has GPUs of its own (default 1)"

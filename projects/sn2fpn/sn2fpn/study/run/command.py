@@ -11,7 +11,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from ...atomic import DAY_S, remove_leftovers
-from ...errors import UserError, did_you_mean
+from ...errors import UserError, counted, did_you_mean
 from ...locks import locked
 from ...program import Interrupted
 from ..folder import CellFolder, State, Status, started_cells
@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> int:
     check_study(study, folder, args.num_gpus)
     chosen = _selected(study, args.only)
     if args.dry_run:
-        _dry_run(study, chosen)
+        _dry_run(study, chosen, args.only)
         return 0
     try:
         failed = False
@@ -58,10 +58,9 @@ def _tune(args: argparse.Namespace, study: Study, folder: Path) -> tuple[Study, 
     """
     from ..measure.results import tuning_scores  # imports statistics and drawings, which takes a while
 
-    if not (needed := tuning_cells(study)):
+    if not tuning_cells(study):
         return study, False
-    tuning, place = tuning_study(study), folder / TUNING_FOLDER
-    chosen = [cell for cell in needed if _is_wanted(cell, args.only)] or needed
+    tuning, place, chosen = tuning_study(study), folder / TUNING_FOLDER, _tuning_cells(study, args.only)
     statuses, _ = _train(args, tuning, place, chosen)
     failed = _print_failures(place, statuses)
     choices = [c for c in choose(study, tuning_scores(tuning, place)) if c.variant not in study.tuned]
@@ -117,12 +116,13 @@ def _follow_up(study: Study, folder: Path, executor: Executor, again: list[str])
     return failed
 
 
-def _dry_run(study: Study, chosen: list[Cell]) -> None:
+def _dry_run(study: Study, chosen: list[Cell], only: list[str]) -> None:
     cells = Counter(cell.variant.name for cell in chosen)
     rows = [row | {"cells": cells[row["variant"]]} for row in costs_table(study)]
     print(tabulate([row for row in rows if row["cells"]], headers="keys", floatfmt=".2f"))
     of = "" if len(chosen) == len(study.cells) else f" of {len(study.cells)}"
-    tuning = f" after {len(needed)} cells for tuning" if study.tune and (needed := tuning_cells(study)) else ""
+    needed = _tuning_cells(study, only) if study.tune else []
+    tuning = f" after {counted(len(needed), 'cell')} for tuning" if needed else ""
     print(f"{len(chosen)}{of} cells{tuning}; nothing was trained")
 
 
@@ -133,6 +133,16 @@ def _selected(study: Study, patterns: list[str]) -> list[Cell]:
         if not any(_is_wanted(cell, [pattern]) for cell in known):
             raise UserError(f"--only {pattern}: no such cell{did_you_mean(pattern, [c.name for c in known])}")
     return [cell for cell in study.cells if not patterns or _is_wanted(cell, patterns)]
+
+
+def _tuning_cells(study: Study, patterns: list[str]) -> list[Cell]:
+    """Return the tuning cells that --only names, and those that the cells which it names wait for."""
+    axes = [cell.variant.axes for cell in _selected(study, patterns)]
+    return [
+        cell
+        for cell in tuning_cells(study)
+        if _is_wanted(cell, patterns) or any(of_variant.items() <= cell.variant.axes.items() for of_variant in axes)
+    ]
 
 
 def _is_wanted(cell: Cell, patterns: list[str]) -> bool:
