@@ -105,6 +105,24 @@ def test_a_dry_run_shows_the_chosen_cells(
     assert "--only sni/seed3: no such cell; did you mean 'sni/seed2'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--time 2:00:00", "--time is for --executor slurm, found --executor local"),
+        ("--array-parallelism 2", "--array-parallelism is for --executor slurm"),
+        ("--slurm qos=high", "--slurm is for --executor slurm"),
+        ("--partition gpu --mem 8 --cpus 2", "--partition is for --executor slurm"),
+        ("--cells-per-gpu 2", "--cells-per-gpu 2: expected cells on GPUs, found MODEL.DEVICE cpu"),
+    ],
+)
+def test_flags_without_effect_are_refused(
+    flags: str, words: str, write_study: Callable[..., Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["run", str(write_study()), "--output", str(tmp_path / "out"), *flags.split()]) == 2
+    assert words in capsys.readouterr().err.replace("\n", " ")
+    assert not list(tmp_path.glob("out/*/cells"))
+
+
 def test_ones_own_imports_are_run(write_study: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "my_own.py").write_text(_LEAVES_A_MARK)
     study = write_study(IMPORTS=["my_own.py"], AXES={"pyramid": ["fpn"]})

@@ -9,7 +9,10 @@ from ..command_line import CommandLineParser
 from .archive import ENDING
 from .run import STEP_NAMES
 
-__all__ = ["add_features", "add_merge", "add_pack", "add_report", "add_run"]
+__all__ = ["SLURM", "add_features", "add_merge", "add_pack", "add_report", "add_run"]
+
+SLURM = {"partition": "", "time": "1-00:00:00", "array_parallelism": 256, "mem": 0, "cpus": 0, "slurm": []}
+"""The flags of `study run` that are for a Slurm cluster alone, with their defaults."""
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -44,19 +47,20 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add("--executor", choices=("local", "slurm"), default="local", help=executor)
 
     add = parser.add_argument_group("on a Slurm cluster").add_argument
-    add("--partition", default="", help="partition")
+    add("--partition", help="partition")
     time = (
         "time limit of a job, as Slurm writes it: minutes, h:mm:ss or d-hh:mm:ss. A cell that needs longer saves a "
         "checkpoint and continues in its next turn (default %(default)s)"
     )
-    add("--time", default="1-00:00:00", metavar="TIME", help=time)
+    add("--time", metavar="TIME", help=time)
     at_a_time = "jobs of the array that run at a time (default %(default)s)"
-    add("--array-parallelism", type=int, default=256, metavar="N", help=at_a_time)
-    add("--mem", type=float, default=0, metavar="GB", help="memory of a job")
+    add("--array-parallelism", type=int, metavar="N", help=at_a_time)
+    add("--mem", type=float, metavar="GB", help="memory of a job")
     cpus = "cores of a job (default: for each GPU its data workers and one more)"
-    add("--cpus", type=int, default=0, metavar="N", help=cpus)
+    add("--cpus", type=int, metavar="N", help=cpus)
     slurm = "any other parameter of sbatch, e.g. --slurm qos=high --slurm mail-type=END"
-    add("--slurm", action="append", default=[], metavar="KEY=VALUE", help=slurm)
+    add("--slurm", action="append", metavar="KEY=VALUE", help=slurm)
+    parser.set_defaults(**SLURM)
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:

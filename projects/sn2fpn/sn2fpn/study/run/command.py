@@ -14,6 +14,7 @@ from ...atomic import DAY_S, remove_leftovers
 from ...errors import UserError, counted, did_you_mean
 from ...locks import locked
 from ...program import Interrupted
+from ..arguments import SLURM
 from ..folder import CellFolder, State, Status, started_cells
 from ..measure.cost import costs_table
 from ..spec.check import check_folders, check_study
@@ -32,6 +33,9 @@ def main(args: argparse.Namespace) -> int:
     for flag in ("num_gpus", "parallel", "cells_per_gpu", "array_parallelism"):
         if getattr(args, flag) < 1:
             raise UserError(f"--{flag.replace('_', '-')} {getattr(args, flag)}: expected at least 1")
+    for flag, default in SLURM.items() if args.executor == "local" else ():
+        if getattr(args, flag) != default:
+            raise UserError(f"--{flag.replace('_', '-')} is for --executor slurm, found --executor local; leave it out")
     study = Study.load(args.study, args.trust)
     if args.device:
         study = replace(study, settings=study.settings | {"MODEL.DEVICE": args.device})
@@ -161,6 +165,11 @@ def _executor(args: argparse.Namespace, study: Study, folder: Path) -> Executor:
     cfg = study.config(study.variants[0])
     gpus = args.num_gpus if cfg.MODEL.DEVICE.startswith("cuda") else 0
     if args.executor == "local":
+        if args.cells_per_gpu > 1 and not gpus:
+            raise UserError(
+                f"--cells-per-gpu {args.cells_per_gpu}: expected cells on GPUs, found MODEL.DEVICE {cfg.MODEL.DEVICE}; "
+                "add --device cuda, or leave it out"
+            )
         return Local(folder / "jobs", args.parallel, gpus, args.num_gpus, args.cells_per_gpu)
     if max(args.parallel, args.cells_per_gpu) > 1:
         raise UserError(
