@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from fabricated_study import fabricate
+from fabricated_study import fabricate, write_images
 
 from sn2fpn.data import DatasetCatalog
+from sn2fpn.engine import import_files
 from sn2fpn.errors import UserError
 from sn2fpn.study.__main__ import main
 from sn2fpn.study.archive.merge import merge
 from sn2fpn.study.archive.pack import opened, pack
-from sn2fpn.study.archive.test_sets import save_test_set, use_stored_test_set
+from sn2fpn.study.archive.test_sets import annotations_file, save_test_set, use_stored_test_set
 from sn2fpn.study.folder import CellFolder
 from sn2fpn.study.measure.results import load_results
 from sn2fpn.study.measure.tidy_table import tidy_rows
@@ -118,6 +120,25 @@ def test_the_report_of_an_archive_is_that_of_the_folder(
         not list((tmp_path / "c").rglob("*.jpg")) and "data:image/jpeg" not in (tmp_path / "c/report.html").read_text()
     )
     assert (tmp_path / "b/results.csv").read_text() == (tmp_path / "a/results.csv").read_text()
+
+
+def test_a_test_set_of_the_imports_is_packed(study: Path, tmp_path: Path) -> None:
+    entry = write_images(tmp_path / "images")
+    (tmp_path / "sets.py").write_text(
+        "from sn2fpn.data import register_coco_instances\n"
+        f"register_coco_instances({entry['NAME']!r}, {{}}, {entry['JSON']!r}, {entry['IMAGES']!r})\n"
+    )
+    import_files([tmp_path / "sets.py"])
+    folder = _fabricate(tmp_path / "own", {"fpn": 0.2}, test_set=entry["NAME"])
+    _rewrite(folder / "study.yaml", IMPORTS=["../sets.py"])
+    DatasetCatalog.remove(entry["NAME"])
+    del sys.modules["sets"]  # as in another process
+    (tmp_path / "sets.py").chmod(0o666)  # anybody may have written it
+    with pytest.raises(UserError, match=r"IMPORTS would run .*sets\.py.*--trust"):
+        pack(folder, tmp_path / "own.study.zip")
+    assert main(["pack", str(folder), "--output", str(tmp_path / "own.study.zip"), "--trust"]) == 0
+    with opened(tmp_path / "own.study.zip") as there:
+        assert annotations_file(there, entry["NAME"]).is_file()
 
 
 def test_merge_joins_seeds(study: Path, tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ def add_pack(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exact", action="store_true", help="keep all digits of the detections, which doubles the size of the file"
     )
+    trust = "run the Python files of the study's IMPORTS, to find its test set, also if they belong to somebody else"
+    parser.add_argument("--trust", action="store_true", help=trust)
 
 
 def add_merge(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ import yaml
 
 from ...atomic import atomic_path
 from ...config import get_cfg
-from ...data import register_custom
+from ...data import DatasetCatalog, register_custom
 from ...errors import UserError, nearby_files
 from ..files import read_json, write_json
 from ..folder import CellFolder
@@ -44,7 +44,7 @@ _BROKEN = (zipfile.BadZipFile, OSError, EOFError, RuntimeError, MemoryError, Ove
 _BROKEN += (struct.error, zlib.error, lzma.LZMAError)  # NotImplementedError is a RuntimeError
 
 
-def pack(folder: Path, output: Path, exact: bool = False) -> Path:
+def pack(folder: Path, output: Path, exact: bool = False, trust: bool = False) -> Path:
     """Write an archive of a study's folder.
 
     It holds the study file with its base configuration, and of each cell its identity, configuration, metrics, scores
@@ -57,11 +57,13 @@ def pack(folder: Path, output: Path, exact: bool = False) -> Path:
         output: the file to write.
         exact: keep all digits of the detections. Otherwise boxes are rounded to 0.001 pixels and scores to 0.000001,
             which makes the file about half as large.
+        trust: run the Python files that the study imports, which may be needed to find its test set, also if they are
+            not the user's own.
 
     Raises:
         UserError: the folder is no study's folder, a file in it is broken, or a test set is not at hand.
     """
-    study = Study.load(folder / "study.yaml")
+    study = Study.load(folder / "study.yaml", trust)
     with TemporaryDirectory() as scratch:
         stage = Path(scratch)
         _write_study(study, stage)
@@ -73,6 +75,8 @@ def pack(folder: Path, output: Path, exact: bool = False) -> Path:
                 _copy(path, stage / path.relative_to(folder))
         for name in sorted(names):
             if not annotations_file(stage, name).is_file():
+                if name not in DatasetCatalog:
+                    study.import_files()
                 save_test_set(name, stage)
         _make_relative(stage, folder, study.base)
         if not exact:
@@ -209,6 +213,6 @@ def _check_members(archive: zipfile.ZipFile, source: Path) -> None:
 def main(args: argparse.Namespace) -> int:
     """Write the archive, print its path and size, and return 0."""
     output = args.output or args.folder.resolve().with_name(args.folder.resolve().name + ENDING)
-    pack(args.folder, output, args.exact)
+    pack(args.folder, output, args.exact, args.trust)
     print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
     return 0
