@@ -158,6 +158,13 @@ def test_merge_joins_seeds(study: Path, tmp_path: Path) -> None:
     assert {name for name in zipfile.ZipFile(packed).namelist() if name.endswith(".pth")} == set()
 
 
+def test_merge_prefers_the_copy_with_weights(study: Path, tmp_path: Path) -> None:
+    archive = pack(study, tmp_path / "one.study.zip", exact=True)
+    for i, sources in enumerate(([archive, study], [study, archive])):
+        merged = load_results(merge(sources, tmp_path / f"merged{i}"))
+        assert all(cell.folder.weights.read_bytes() == b"weights" for cell in merged.finished)
+
+
 def test_merge_joins_variants(study: Path, tmp_path: Path) -> None:
     test_set = load_results(study).finished[0].test_sets[0]
     other = _fabricate(tmp_path / "two", {"fpn": 0.2, "ihp": 0.3}, test_set=test_set, seeds=(1,))

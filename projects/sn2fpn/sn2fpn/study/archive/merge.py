@@ -131,7 +131,10 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 def _better(one: CellFolder | None, other: CellFolder) -> CellFolder:
-    """Return the finished one of two folders of a cell; a UserError says that both are finished and differ."""
+    """Return the finished one of two folders of a cell, and of two equal ones one with weights.
+
+    A UserError says that both are finished and differ.
+    """
     if one is None or not one.is_finished:
         return other
     if other.is_finished and one.result()["results"] != other.result()["results"]:
@@ -139,7 +142,7 @@ def _better(one: CellFolder | None, other: CellFolder) -> CellFolder:
             f"{one.path} and {other.path} are results of the same cell {one.cell.name} and differ; "
             "remove one of them, or give one study other SEEDS"
         )
-    return one
+    return other if other.is_finished and not one.weights.is_file() else one
 
 
 def _join_measures(paths: Sequence[Path], target: Path) -> None:
