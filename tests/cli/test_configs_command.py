@@ -58,6 +58,21 @@ def test_resolved_files_have_all_keys(capsys: pytest.CaptureFixture[str], tmp_pa
     assert study["SEEDS"] == [1, 2, 3] and study["TUNE"] == {} and "bbox/AP50" in study["METRICS"]
 
 
+def test_resolved_files_are_read_as_configurations(capsys: pytest.CaptureFixture[str]) -> None:
+    """Detectron2's configurations compute sizes, and an empty file changes nothing."""
+    computed = "!!python/object/apply:eval ['[[x * 2] for x in [4, 8]]']"
+    Path("eval.yaml").write_text(f"MODEL: {{ANCHOR_GENERATOR: {{SIZES: {computed}}}}}")
+    Path("empty.yaml").touch()
+    for name, sizes in (("eval.yaml", [[8], [16]]), ("empty.yaml", get_cfg().MODEL.ANCHOR_GENERATOR.SIZES)):
+        assert main(["show", "--resolved", name]) == 0
+        assert yaml.safe_load(capsys.readouterr().out)["MODEL"]["ANCHOR_GENERATOR"]["SIZES"] == sizes
+    broken = {b"A: [": "not readable as YAML", b"- 1": "expected a mapping", b"\xff": "expected a text"}
+    for content, problem in broken.items():
+        Path("broken.yaml").write_bytes(content)
+        assert main(["show", "--resolved", "broken.yaml"]) == 2
+        assert "broken.yaml: " in (said := capsys.readouterr().err) and problem in said
+
+
 def test_programs_of_others_are_not_run_to_show_them(capsys: pytest.CaptureFixture[str]) -> None:
     theirs = Path("theirs.py")
     theirs.write_text("from pathlib import Path\nPath('executed').touch()\nmodel = dict(a=1)\n")

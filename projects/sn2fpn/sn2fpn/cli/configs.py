@@ -90,6 +90,7 @@ def _show(args: argparse.Namespace) -> None:
 def _resolved(path: Path, trust: bool) -> str:
     """Return all keys of a configuration or of a study file as YAML."""
     from ..config import LazyConfig, get_cfg
+    from ..config.files import read_file
     from ..config.printing import to_yaml
     from ..trust import check_own
 
@@ -97,7 +98,7 @@ def _resolved(path: Path, trust: bool) -> str:
         if not trust:
             check_own([path], f"--resolved: {path} is a program that would be run")
         return to_yaml(LazyConfig.load(path))
-    if "AXES" in yaml.safe_load(path.read_text(encoding="utf-8")):
+    if "AXES" in read_file(path):
         from ..study.spec.syntax import read_yaml
 
         return yaml.safe_dump(read_yaml(path), sort_keys=False, allow_unicode=True)
@@ -131,11 +132,13 @@ def _with_bases(path: Path) -> Iterator[Path]:
 
 def _bases(path: Path) -> list[str]:
     """Return the files that a file names as its bases, relative to its folder."""
-    text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
-        imports = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom) and node.level]
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
         return ["../" * (node.level - 1) + f"{(node.module or '').replace('.', '/')}.py" for node in imports]
-    content = yaml.safe_load(text)
+    from ..config.files import read_file
+
+    content = read_file(path)
     bases = content.get("_BASE_") or content.get("BASE") or []
     return [bases] if isinstance(bases, str) else bases
 

@@ -11,7 +11,7 @@ from ..errors import UserError, shortened
 from ..shipped import find_file, nearby_names
 from .arithmetic import ConfigLoader
 
-__all__ = ["UniqueKeyLoader", "read_text", "read_with_base"]
+__all__ = ["UniqueKeyLoader", "read_file", "read_text", "read_with_base"]
 
 _BASE = "_BASE_"
 
@@ -50,10 +50,7 @@ def read_with_base(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not path.is_file():
         role = f"{chain[-1]}: _BASE_ names a missing file" if chain else "config file not found"
         raise UserError(f"{role}: {path}{nearby_names(path, 'configs', '*.y*ml')}")
-    try:
-        content = read_text(path.read_text(encoding="utf-8"), str(path))
-    except UnicodeDecodeError as e:
-        raise UserError(f"{path}: expected a text file: {e}") from None
+    content = read_file(path)
     bases = content.pop(_BASE, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
@@ -63,6 +60,14 @@ def read_with_base(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
         _merge(read_with_base(find_file(base, "configs", path.parent), (*chain, path.resolve())), merged)
     _merge(content, merged)
     return merged
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Return the mapping of a YAML file without its bases; a UserError says that it is none, as in `read_text`."""
+    try:
+        return read_text(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path}: expected a text file: {e}") from None
 
 
 def read_text(text: str, source: str) -> dict[str, Any]:
