@@ -329,9 +329,10 @@ def test_the_estimate_knows_pace_and_what_is_left(write_study: WriteStudy) -> No
     statuses[second] = Status(State.RUNNING, 50, eta_seconds=100)
     # fpn 0.5 s and sni 2 s per iteration: 100 s for the rest of sni/1, 50 s for fpn/2, 200 s for sni/2
     assert estimate(statuses, iterations, 1) == pytest.approx(350)
-    assert estimate(statuses, iterations, 2) == pytest.approx(175)
+    assert estimate(statuses, iterations, 2) == pytest.approx(200)  # one cell cannot be shared
     statuses[fourth] = Status(State.FAILED, 3)
     assert estimate(statuses, iterations, 1) == pytest.approx(150)
+    assert estimate(dict.fromkeys(statuses, statuses[first]), iterations, 1) == 0
 
 
 def test_the_table_shows_every_cell(write_study: WriteStudy) -> None:

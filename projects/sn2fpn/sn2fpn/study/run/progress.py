@@ -108,7 +108,7 @@ def estimate(statuses: Mapping[Cell, Status], iterations: Mapping[Cell, int], pa
     """Return the seconds until all cells are trained, or None while no cell tells its pace.
 
     A waiting cell is expected to take as long per iteration as the other cells of its variant, or as all cells where
-    its variant has no other cell with a known pace.
+    its variant has no other cell with a known pace. At the end, the time is that of the slowest cell.
     """
     pace: dict[str, list[float]] = {}
     for cell, status in statuses.items():
@@ -120,12 +120,12 @@ def estimate(statuses: Mapping[Cell, Status], iterations: Mapping[Cell, int], pa
     if not pace:
         return None
     overall = fmean(fmean(values) for values in pace.values())
-    left = sum(
+    left = [
         fmean(pace.get(cell.variant.name, [overall])) * max(0, iterations[cell] - status.iteration)
         for cell, status in statuses.items()
         if status.state not in (State.FINISHED, State.FAILED)
-    )
-    return left / parallel
+    ]
+    return max(sum(left) / parallel, max(left, default=0.0))
 
 
 def _clock(seconds: float) -> str:
