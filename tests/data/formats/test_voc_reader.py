@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from sn2fpn.data import DatasetCatalog, register_custom
+from sn2fpn.data.convert import main
 from sn2fpn.data.formats.voc import find_voc_classes, load_voc_instances
 from sn2fpn.errors import UserError
 from sn2fpn.structures import BoxMode
@@ -91,3 +93,24 @@ def test_missing_parts(voc_root: Path) -> None:
 def test_classes_of_a_tree(voc_root: Path) -> None:
     change(voc_root, "<name>cat</name>", "<name>ant</name>")
     assert find_voc_classes(voc_root) == ["ant", "cat", "dog"]
+
+
+def test_a_plain_folder_has_no_split(voc_root: Path, registered: None) -> None:
+    """A split that is not read would train and evaluate on the same images."""
+    plain = {"ANNOTATIONS": str(voc_root / "Annotations"), "IMAGES": str(voc_root / "JPEGImages")}
+    register_custom({"whole": plain, "part": {**plain, "SPLIT": "train"}})
+    assert len(DatasetCatalog.get("whole")) == 3
+    with pytest.raises(UserError, match=r"CUSTOM \(part\): SPLIT: .*/Annotations is a folder of XML .*found 'train'"):
+        DatasetCatalog.get("part")
+    with pytest.raises(UserError, match=r"ImageSets/Main/train\.txt"):
+        load_voc_instances(voc_root / "Annotations", "train", CLASSES)
+
+
+def test_images_of_a_tree_in_another_folder(voc_root: Path, registered: None, tmp_path: Path) -> None:
+    images = (voc_root / "JPEGImages").rename(tmp_path / "elsewhere")
+    register_custom({"own": {"ANNOTATIONS": str(voc_root), "SPLIT": "all", "IMAGES": str(images)}})
+    assert DatasetCatalog.get("own")[0]["file_name"] == str(images / "a.jpg")
+    assert main([str(voc_root), "--to", "voc", str(tmp_path / "out"), "--split", "all", "--images", str(images)]) == 0
+    args = [str(voc_root / "Annotations"), "--to", "voc", str(tmp_path / "named"), "--images", str(images)]
+    assert main([*args, "--split", "mine"]) == 0  # the name of a part that has none
+    assert (tmp_path / "named/ImageSets/Main/mine.txt").read_text() == "a\nb\nc\n"

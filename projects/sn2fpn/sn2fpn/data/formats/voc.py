@@ -137,10 +137,14 @@ def read_voc(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
 
     Args:
         source: its `annotations` are VOC's folder, of which it needs the `split`, or a folder of XML files. These have
-            their images in `images`, or else beside them. Without `classes`, the classes are the lines of the file
-            `classes.txt` in the folder, or else all names in the folder, sorted.
+            their images in `images`, or else beside them, and no split. The images of VOC's folder are in `images`, or
+            else in `JPEGImages`. Without `classes`, the classes are the lines of the file `classes.txt` in the folder,
+            or else all names in the folder, sorted.
     """
     root = source.annotations
+    if source.split is not None and _is_plain(root):
+        advice = "leave it out, or set ANNOTATIONS to the folder that has ImageSets/Main"
+        raise ArgumentError("SPLIT", f"{root} is a folder of XML files without parts, found {source.split!r}; {advice}")
     if source.split is None and not _is_plain(root) and (root / "Annotations").is_dir():
         splits = find_splits(root)
         if not splits:
@@ -181,12 +185,12 @@ def _read_files(source: Source, class_names: Sequence[str]) -> DatasetDicts:
 def _layout(source: Source) -> tuple[Path, PictureFolder, list[str]]:
     """Return the folder of the XML files, the images, and the ids of the files to read."""
     root = source.annotations
-    if _is_plain(root):
+    if source.split is None and _is_plain(root):
         depends_on(root)
         ids = sorted(path.stem for path in root.glob("*.xml"))
         return root, PictureFolder(source.images or root, source.allow_outside), ids
     ids = _read_split(root, source.split or "")
-    return root / "Annotations", PictureFolder(root / "JPEGImages", source.allow_outside), ids
+    return root / "Annotations", PictureFolder(source.images or root / "JPEGImages", source.allow_outside), ids
 
 
 def _is_plain(root: Path) -> bool:
