@@ -20,6 +20,7 @@ from sn2fpn.data import (
     register_pascal_voc,
 )
 from sn2fpn.errors import ArgumentError, UserError
+from sn2fpn.evaluation import PascalVOCEvaluator, build_evaluator
 
 pytestmark = pytest.mark.usefixtures("registered")
 
@@ -111,6 +112,14 @@ def test_missing_files_are_named_when_used() -> None:
     register_custom([{"NAME": "mine", "FORMAT": "coco", "JSON": "no/such.json", "IMAGES": "no"}])
     with pytest.raises(UserError, match=r"no/such\.json"):
         get_dataset_dicts("mine")
+
+
+def test_a_folder_that_appears_later_is_evaluated_as_what_it_is(voc_root: Path, tmp_path: Path) -> None:
+    later = tmp_path / "later"
+    register_custom({"mine": {"ANNOTATIONS": str(later), "SPLIT": "all", "YEAR": 2007, "CLASSES": ["cat", "dog"]}})
+    voc_root.rename(later)
+    assert isinstance(build_evaluator(get_cfg(), "mine[:2]"), PascalVOCEvaluator)
+    assert MetadataCatalog.get("mine").year == 2007 and MetadataCatalog.get("mine").dirname == str(later)
 
 
 def test_classes_must_agree(coco_name: str, voc_root: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from sn2fpn.config import get_cfg
 from sn2fpn.errors import UserError
 from sn2fpn.evaluation import COCOEvaluator, PascalVOCEvaluator, build_evaluator, copypaste_lines, results_table
+from sn2fpn.evaluation.build import score_names
 
 BOX = [100.0, 100.0, 150.0, 150.0]
 
@@ -22,6 +23,13 @@ def test_each_set_has_its_own_metric_and_runs_with_either(register) -> None:
     assert isinstance(build_evaluator(cfg, voc), COCOEvaluator)
     cfg.TEST.EVALUATOR = "voc"
     assert isinstance(build_evaluator(cfg, coco), PascalVOCEvaluator)
+
+
+def test_a_slice_has_the_metric_of_its_data_set(register) -> None:
+    """A slice that has not been read has no metadata of its own."""
+    name = f"{register({1: []}, ['thing'], evaluator_type='pascal_voc', year=2007)}[:1]"
+    assert score_names(get_cfg(), name) == ["bbox/AP", "bbox/AP50", "bbox/AP75"]
+    assert isinstance(build_evaluator(get_cfg(), name), PascalVOCEvaluator)
 
 
 def test_the_voc_metric_can_be_chosen(register, run) -> None:

@@ -130,14 +130,20 @@ def _register(entry: dict[str, Any], where: str) -> None:
     if place.format == _AUTO and path.exists():
         place = _recognised(entry, where)
     DatasetCatalog.register(name, lambda: _read(entry, place, where))
-    metadata = MetadataCatalog.get(name)
+    if place.format != _AUTO:
+        _describe(entry, place)
+
+
+def _describe(entry: Mapping[str, Any], place: Place) -> None:
+    """Set what is known of a data set before it is read."""
+    metadata = MetadataCatalog.get(entry["NAME"])
     metadata.set(evaluator_type="pascal_voc" if place.format == "voc" else "coco")
     if place.format == "coco":
         metadata.set(json_file=str(place.annotations))
         if "IMAGES" in entry:
             metadata.set(image_root=entry["IMAGES"])
     elif place.format == "voc":
-        metadata.set(dirname=str(path), split=entry.get("SPLIT"), year=entry.get("YEAR", 2012))
+        metadata.set(dirname=entry["ANNOTATIONS"], split=entry.get("SPLIT"), year=entry.get("YEAR", 2012))
     if "CLASSES" in entry:
         metadata.set(thing_classes=list(entry["CLASSES"]))
 
@@ -145,6 +151,7 @@ def _register(entry: dict[str, Any], where: str) -> None:
 def _read(entry: dict[str, Any], place: Place, where: str) -> Records:
     if place.format == _AUTO:  # when it was registered, there was no such file
         place = _recognised(entry, where)
+        _describe(entry, place)
     if entry["FORMAT"] == _AUTO:  # not when it is registered, which a program does before it sets up its log
         title = f"{FORMATS[place.format].title} (FORMAT {place.format})"
         log_once(logger, f"{entry['NAME']}: {entry['ANNOTATIONS']} is recognised as {title}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..config import CfgNode
-from ..data.catalog import MetadataCatalog, is_slice
+from ..data.catalog import MetadataCatalog, class_names, is_slice
 from ..errors import argument_names, check_choice
 from .coco import TASKS, COCOEvaluator
 from .detections import DetectionEvaluator
@@ -26,6 +26,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | Path | No
     Raises:
         ArgumentError: a key has a wrong value.
     """
+    class_names(dataset_name)  # what a data set that has just appeared is evaluated with is known when it is read
     kind = _kind(cfg, dataset_name)
     if kind in _VOC_METRIC:
         return PascalVOCEvaluator(dataset_name, metric=_VOC_METRIC[kind], output_dir=output_dir)
@@ -48,8 +49,7 @@ def score_names(cfg: CfgNode, dataset_name: str) -> list[str]:
         >>> score_names(get_cfg(), "coco_2017_val")[:6]
         ['bbox/AP', 'bbox/AP50', 'bbox/AP75', 'bbox/APs', 'bbox/APm', 'bbox/APl']
     """
-    whole = dataset_name.partition("[")[0] if is_slice(dataset_name) else dataset_name
-    if _kind(cfg, whole) in _VOC_METRIC:
+    if _kind(cfg, dataset_name) in _VOC_METRIC:
         return [f"bbox/{name}" for name in PascalVOCEvaluator.SCORES]
     tasks = TASKS if cfg.MODEL.MASK_ON else TASKS[:1]
     return [f"{task}/{name}" for task in tasks for name in COCOEvaluator.SCORES]
@@ -59,4 +59,5 @@ def _kind(cfg: CfgNode, dataset_name: str) -> str:
     check_evaluator(cfg)
     if cfg.TEST.EVALUATOR != "auto":
         return cfg.TEST.EVALUATOR
-    return _OWN_METRIC.get(MetadataCatalog.get(dataset_name).get("evaluator_type"), "coco")
+    whole = dataset_name.partition("[")[0] if is_slice(dataset_name) else dataset_name
+    return _OWN_METRIC.get(MetadataCatalog.get(whole).get("evaluator_type"), "coco")
