@@ -9,7 +9,8 @@ import numpy as np
 from pycocotools import mask as mask_api
 
 from ..structures import polygons_to_bitmask
-from .transforms import TransformList, clip_polygon
+from .clipping import clip_polygon
+from .transforms import TransformList
 
 __all__ = [
     "BORDER_TOLERANCE_PX",
@@ -64,10 +65,10 @@ def check_and_clip(segmentation: Any, height: int, width: int) -> tuple[Any, boo
         lengths = [len(a) for a in arrays]
         raise ValueError(f"segmentation has no polygon with at least 3 points (numbers: {lengths})")
     clipped = [_clip(a, height, width) for _, a in kept]
-    inside = [p if c is None else c.tolist() for (p, _), c in zip(kept, clipped) if c is None or len(c) >= 6]
+    inside = [part for (p, _), parts in zip(kept, clipped) for part in ([p] if parts is None else parts)]
     if not inside:
         raise ValueError(f"segmentation lies outside the {width}x{height} image")
-    return inside, any(c is not None for c in clipped)
+    return inside, any(parts is not None for parts in clipped)
 
 
 def _is_usual(polygon: Any, height: int, width: int) -> bool:
@@ -95,13 +96,13 @@ def _as_array(polygon: Any) -> np.ndarray:
     return numbers
 
 
-def _clip(polygon: np.ndarray, height: int, width: int) -> np.ndarray | None:
-    """Clip a polygon, (2 K,), to its image; return None if it lies in the image up to a rounding error."""
+def _clip(polygon: np.ndarray, height: int, width: int) -> list[list[float]] | None:
+    """Return the parts of a polygon, (2 K,), in its image, or None if it lies in it up to a rounding error."""
     points, t = polygon.reshape(-1, 2), BORDER_TOLERANCE_PX
     if polygon.min() >= -t and (points.max(0) <= (width + t, height + t)).all():
         return None
     points = points.astype(np.float64).clip(-_FAR, _FAR)  # the products of larger numbers overflow
-    return clip_polygon(points, (height, width)).reshape(-1)
+    return [part.reshape(-1).tolist() for part in clip_polygon(points, (height, width))]
 
 
 def move_polygons(

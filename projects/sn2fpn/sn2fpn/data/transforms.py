@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-__all__ = ["FILL", "Crop", "Flip", "Pad", "Resize", "Size", "Transform", "TransformList", "clip_polygon"]
+from .clipping import clip_polygon
+
+__all__ = ["FILL", "Crop", "Flip", "Pad", "Resize", "Size", "Transform", "TransformList"]
 
 Size = tuple[int, int]  # (height, width)
 Polygons = list[np.ndarray]  # each (K, 2), (x, y) in pixels
@@ -141,8 +143,7 @@ class Crop:
 
     def apply_polygons(self, polygons: Polygons) -> Polygons:
         """Clip polygons to the window; polygons outside the window are dropped."""
-        moved = [clip_polygon(p - np.array([self.x0, self.y0]), self.size) for p in polygons]
-        return [p for p in moved if len(p) >= 3]
+        return [part for p in polygons for part in clip_polygon(p - np.array([self.x0, self.y0]), self.size)]
 
 
 @dataclass(frozen=True)
@@ -211,17 +212,3 @@ class TransformList(list[Any]):
         for t in self:
             polygons = t.apply_polygons(polygons)
         return polygons
-
-
-def clip_polygon(polygon: np.ndarray, size: Size) -> np.ndarray:
-    """Clip a polygon (K, 2) to [0, width] x [0, height], one edge after the other (Sutherland and Hodgman, 1974)."""
-    for axis, limit, sign in ((0, 0, 1), (0, size[1], -1), (1, 0, 1), (1, size[0], -1)):
-        kept: list[np.ndarray] = []
-        for a, b in zip(np.roll(polygon, 1, 0), polygon):
-            da, db = sign * (a[axis] - limit), sign * (b[axis] - limit)  # >= 0 is inside
-            if (da < 0) != (db < 0):
-                kept.append(a + (b - a) * (da / (da - db)))
-            if db >= 0:
-                kept.append(b)
-        polygon = np.array(kept).reshape(-1, 2)
-    return polygon
