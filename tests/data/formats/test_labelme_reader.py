@@ -102,3 +102,10 @@ def test_what_is_no_labelme_folder(labelme_root: Path, read: Read) -> None:
         read(labelme_root, FORMAT="labelme")
     with pytest.raises(UserError, match=r"a\.jpg: expected the folder of LabelMe's JSON files, found no folder"):
         read(labelme_root / "a.jpg", FORMAT="labelme")
+
+
+def test_linked_folders_are_entered(labelme_root: Path, read: Read, tmp_path: Path) -> None:
+    for link in ("part", "part/loop"):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        (tmp_path / "set" / link).symlink_to(labelme_root if link == "part" else tmp_path / "set")
+    assert [r["image_id"] for r in read(tmp_path / "set", FORMAT="labelme")] == ["part/a", "part/b"]

@@ -45,6 +45,17 @@ def test_layouts(yolo_root: Path, read: Read, yaml: str, names: list[str]) -> No
     assert len({r["image_id"] for r in records}) == len(names)
 
 
+def test_linked_folders_are_entered_once(yolo_root: Path, read: Read, tmp_path: Path) -> None:
+    (yolo_root / "images/train").rename(tmp_path / "elsewhere")
+    (yolo_root / "images/train").symlink_to(tmp_path / "elsewhere")
+    (yolo_root / "images/again").symlink_to(yolo_root / "images")
+    (yolo_root / "images/also_val").symlink_to(yolo_root / "images/val")
+    (yolo_root / "data.yaml").write_text("val: images\nnames: [dog, cat]\n")
+    records = read(yolo_root, SPLIT="val")
+    assert [r["image_id"] for r in records] == ["val/c", "train/a", "train/b"]
+    assert all(len(r["annotations"]) == 2 for r in records)
+
+
 def test_images_without_label_files(yolo_root: Path, read: Read, caplog: Any) -> None:
     (yolo_root / "labels/train/a.txt").unlink()
     assert [len(r["annotations"]) for r in read(yolo_root, SPLIT="train")] == [0, 2]

@@ -11,7 +11,15 @@ from typing import Any
 from ..errors import UserError, counted_of, did_you_mean
 from .readings import depends_on
 
-__all__ = ["IMAGE_SUFFIXES", "PictureFolder", "check_files_exist", "explain_missing", "find_missing", "path_inside"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "PictureFolder",
+    "check_files_exist",
+    "explain_missing",
+    "find_missing",
+    "path_inside",
+    "walk",
+]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 _ENDINGS = (*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES))  # of the names of image files, in the order of preference
@@ -48,6 +56,25 @@ def path_inside(root: Path, name: str, allow_outside: bool = False) -> str:
             "set ALLOW_OUTSIDE for this data set (in Python: allow_outside=True)"
         )
     return plain if ".." in path.parts else str(path)
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield a folder and the folders in it, sorted, each with the sorted names of its files.
+
+    Symbolic links to folders are followed, after the folders beside them. Each folder is entered once, so that a link
+    to a folder above it has an end.
+    """
+    entered: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        here = Path(root)
+        place = here.stat()
+        if (place.st_dev, place.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((place.st_dev, place.st_ino))
+        folders.sort(key=lambda name: ((here / name).is_symlink(), name))
+        depends_on(here)
+        yield here, sorted(names)
 
 
 class PictureFolder:

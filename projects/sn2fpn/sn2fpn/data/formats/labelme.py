@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
-from ..files import path_inside
+from ..files import path_inside, walk
 from ..problems import Problems, Unusable
-from ..readings import depends_on
 from ..records import DatasetDicts
 from ..values import clean_name, is_number, read_flag, read_whole
 from .found import Found, FoundObject, add_objects, check_size, finish, join_groups, names_in_use
@@ -58,11 +56,7 @@ def read_labelme(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
 def _find_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: expected the folder of LabelMe's JSON files, found no folder")
-    files = []
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        depends_on(Path(root))
-        files += [Path(root, name) for name in sorted(names) if name.endswith(".json")]
+    files = [root / name for root, names in walk(folder) for name in names if name.endswith(".json")]
     if not files:
         raise UserError(f"{folder}: expected LabelMe's JSON files, found none in this folder")
     return files

@@ -12,7 +12,7 @@ import yaml
 
 from ...config.yaml_limits import LimitedLoader
 from ...errors import ArgumentError, UserError, counted, counted_of, did_you_mean
-from ..files import IMAGE_SUFFIXES, path_inside
+from ..files import IMAGE_SUFFIXES, path_inside, walk
 from ..images import read_image_size
 from ..problems import Problems, Unusable
 from ..readings import depends_on
@@ -232,10 +232,8 @@ def _place(content: _Set, name: str, split: str, source: Source) -> Path:
 
 def _walk(folder: Path) -> Iterator[Path]:
     """Yield the images in a folder and the folders in it, sorted."""
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        depends_on(Path(root))
-        yield from (Path(root, name) for name in sorted(names) if name.lower().endswith(IMAGE_SUFFIXES))
+    for root, names in walk(folder):
+        yield from (root / name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
 
 
 def _read_list(file: Path, content: _Set, source: Source) -> Iterator[Path]:
