@@ -200,13 +200,14 @@ def test_layout() -> None:
     assert channels_last_on_cpu(elsewhere) is elsewhere
 
 
-def test_mask_windows_hold_all_pixels_that_whole_images_have(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("threshold", [0.5, 0.2])
+def test_mask_windows_hold_all_pixels_that_whole_images_have(monkeypatch: pytest.MonkeyPatch, threshold: float) -> None:
     g = torch.Generator().manual_seed(0)
     masks, corner = torch.rand(20, 28, 28, generator=g), torch.rand(20, 2, generator=g) * 120 - 20
     boxes = torch.cat([corner, corner + 1 + torch.rand(20, 2, generator=g) * 50], dim=1)
-    found = mask_pasting.paste_masks(masks, boxes, (90, 110))
+    found = mask_pasting.paste_masks(masks, boxes, (90, 110), threshold)
     assert len(list(windows_of_boxes(boxes, (90, 110)))) < 20  # some boxes lie outside of the image
     monkeypatch.setattr(mask_pasting, "_PIXELS_PER_PASS", 8 * 90 * 110)
     whole = mask_pasting._whole_images
-    monkeypatch.setattr(mask_pasting, "windows_of_boxes", lambda boxes, size: whole(len(boxes), size))
-    assert torch.equal(mask_pasting.paste_masks(masks, boxes, (90, 110)), found)
+    monkeypatch.setattr(mask_pasting, "windows_of_boxes", lambda boxes, size, _: whole(len(boxes), size))
+    assert torch.equal(mask_pasting.paste_masks(masks, boxes, (90, 110), threshold), found)

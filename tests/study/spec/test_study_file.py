@@ -187,7 +187,7 @@ def test_the_studies_of_the_project_are_sound(path: Path, tmp_path: Path, capsys
     study = replace(study, settings=study.settings | tiny, variants=known)
     check_study(study, tmp_path)
     study = replace(study, variants=(known[0], known[-1]))
-    _dry_run(study, study.cells)
+    _dry_run(study, study.cells, [])
     said = capsys.readouterr().out
     cfg = study.config(known[0])
     for word in ("GFLOPs", "iterations", str(cfg.SOLVER.MAX_ITER), f"{len(study.cells)} cells", known[-1].name):
