@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from sn2fpn.data import DatasetCatalog, MetadataCatalog, class_names, get_dataset_dicts
+from sn2fpn.data.fingerprint import dataset_fingerprint
 from sn2fpn.errors import UserError
+from sn2fpn.structures import BoxMode
 
 _RECORD = {"file_name": "a.png", "height": 2, "width": 3, "image_id": 1}
 
@@ -37,6 +43,11 @@ def test_wrong_slices_are_explained(coco_name: str) -> None:
         ((x for x in ()), "found generator"),
         ([{"file_name": "a.png", "width": 3}], r"\[0\]: expected file_name, .*, found no height and no image_id"),
         ([_RECORD, 3], r"\[1\]: expected a dict that describes an image, found 3"),
+        (
+            [_RECORD, _RECORD | {"file_name": "b.png", "image_id": np.int64(1)}],
+            r"both a\.png and b\.png have the image_id 1; expected an id of its own",
+        ),
+        ([_RECORD | {"image_id": [1]}], r"\[0\]: image_id: expected a number or a text, found \[1\]"),
         ([_RECORD | {"annotations": [[1, 2]]}], r"a\.png: annotations\[0\]: expected a dict .* found \[1, 2\]"),
     ],
 )
@@ -47,3 +58,19 @@ def test_a_function_that_returns_something_else_is_named(returned: object, words
             DatasetCatalog.read("odd", "DATASETS.TRAIN")
     finally:
         DatasetCatalog.remove("odd")
+
+
+def test_numbers_of_numpy_and_paths_become_plain() -> None:
+    """Tables of pandas and NumPy give such numbers, which JSON files of results cannot hold."""
+    box = {"bbox": [0.0, 0.0, 2.0, 1.0], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, "iscrowd": 0}
+    plain = _RECORD | {"annotations": [box]}
+    odd_box = box | {"category_id": np.int64(0), "iscrowd": np.uint8(0), "bbox_mode": np.int64(0)}
+    odd = {"file_name": Path("a.png"), "height": np.int32(2), "width": np.int64(3), "image_id": np.int64(1)}
+    DatasetCatalog.register("odd", lambda: [odd | {"annotations": [odd_box]}])
+    try:
+        found = DatasetCatalog.get("odd")
+    finally:
+        DatasetCatalog.remove("odd")
+    assert json.loads(json.dumps(found)) == json.loads(json.dumps([plain]))
+    assert dataset_fingerprint(found) == dataset_fingerprint([plain])
+    assert type(odd["image_id"]) is np.int64  # what the function has returned is not changed

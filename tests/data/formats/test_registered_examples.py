@@ -158,3 +158,11 @@ def test_hugging_face(tmp_path: Path) -> None:
         assert MetadataCatalog.get("own").thing_classes == ["dog", "cat"]
         assert [a["bbox"] for a in records[1]["annotations"]] == [[8, 6, 40, 30], [16, 12, 64, 54]]
         assert (read_image(records[1]["file_name"], "RGB") == PIXELS).all()
+
+
+def test_an_image_id_is_given_once(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(png())
+    examples = [{"image": str(tmp_path / n), "image_id": 7, "objects": OBJECTS} for n in ("a.png", "b.png")]
+    with pytest.raises(UserError, match=r"example 1: both .*a\.png and .*b\.png have the image_id 7; expected an id"):
+        read(examples, tmp_path, class_names=["dog", "cat"])

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..errors import ArgumentError, UserError, counted, did_you_mean, shortened
+from ..errors import ArgumentError, UserError, counted, did_you_mean
 from ..registry import Registry
-from ..structures import BoxMode, box_of
+from .given import check_given
 from .records import DatasetDicts, Records
 from .values import clean_name
 
@@ -28,8 +25,6 @@ __all__ = [
     "is_slice",
 ]
 
-_IN_PIXELS = (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
-_REQUIRED = ("file_name", "height", "width", "image_id")
 _SLICE = re.compile(r"(?P<name>.+)\[(?P<start>\d{0,18}):(?P<stop>\d{0,18})\]")
 
 
@@ -128,7 +123,7 @@ class _DatasetCatalog(Registry):
 
         Raises:
             UserError: the name is unknown, a slice is empty, files are missing or broken, or a function of the user's
-                own returns a box or a class that no model can be trained on.
+                own returns a box or a class that no model can be trained on, or an image id twice.
         """
         records = self.read(name, where)
         return records.to_list() if isinstance(records, Records) else records
@@ -138,14 +133,13 @@ class _DatasetCatalog(Registry):
 
         Returns:
             The records as bytes if the data set was registered with a reader of this package, which reads unchanged
-            files once. Otherwise the list that the registered function returns.
+            files once. Otherwise a list of what the registered function returns; see `check_given`.
         """
         part = None if super().__contains__(name) else _SLICE.fullmatch(name)
         if part is None:
             records = super().get(name, where)()
-            if not isinstance(records, Records):  # the readers of this package have checked theirs
-                _check_records(records, name, where)
-            return records
+            # The readers of this package have checked theirs.
+            return records if isinstance(records, Records) else _checked(records, name, where)
         whole = self.read(part["name"], where)
         MetadataCatalog.get(name).set(**MetadataCatalog.get(part["name"]).as_dict() | {"name": name})
         start, stop = (int(part[k]) if part[k] else None for k in ("start", "stop"))
@@ -183,50 +177,11 @@ class _DatasetCatalog(Registry):
         return [*self]
 
 
-def _check_records(records: Any, name: str, where: str) -> None:
-    """Check what a function of the user's own has returned: a list of dicts with objects that can be trained on."""
+def _checked(records: Any, name: str, where: str) -> DatasetDicts:
+    """Return what a function of the user's own has returned, after its check."""
     names = MetadataCatalog.get(name).get("thing_classes")
-    classes = None if names is None else range(len(names))
     source = f"{where}: data set {name!r}" if where else f"data set {name!r}"
-    if not hasattr(records, "__getitem__") or isinstance(records, str | Mapping):
-        raise UserError(f"{source}: expected a list of dicts from its function, found {type(records).__name__}")
-    for i, record in enumerate(records):
-        if not isinstance(record, Mapping):
-            expected = "expected a dict that describes an image"
-            raise UserError(f"{source}: [{i}]: {expected}, found {shortened(repr(record))}")
-        if lacking := [key for key in _REQUIRED if key not in record]:
-            raise UserError(f"{source}: [{i}]: expected {', '.join(_REQUIRED)}, found no {' and no '.join(lacking)}")
-        for j, a in enumerate(record.get("annotations", ())):
-            if problem := _problem(a, classes):
-                raise UserError(f"{source}: {record.get('file_name')}: annotations[{j}]{problem}")
-
-
-def _problem(annotation: Any, classes: range | None) -> str:
-    """Return why an object cannot be used, or "" if it can."""
-    if not isinstance(annotation, Mapping):
-        return f": expected a dict that describes an object, found {shortened(repr(annotation))}"
-    if classes is not None and annotation.get("category_id") not in classes:
-        return f".category_id: expected 0 to {len(classes) - 1}, found {annotation.get('category_id')!r}"
-    problem = "" if _is_usual(annotation) else _box_problem(annotation)
-    return f".{problem}" if problem else ""
-
-
-def _is_usual(annotation: Mapping[str, Any]) -> bool:
-    """Return whether a box is four finite numbers in pixels, as nearly all are."""
-    try:
-        box = annotation["bbox"]
-        return annotation["bbox_mode"] in _IN_PIXELS and len(box) == 4 and math.isfinite(sum(box))
-    except (KeyError, TypeError, ValueError):
-        return False
-
-
-def _box_problem(annotation: Mapping[str, Any]) -> str:
-    """Return why a box cannot be used, or "" if it can."""
-    try:
-        finite = np.isfinite(box_of(annotation)).all()
-    except ValueError as e:
-        return str(e)
-    return "" if finite else f"bbox: expected finite numbers, found {annotation['bbox']!r}"
+    return check_given(records, None if names is None else range(len(names)), source)
 
 
 def is_slice(name: str) -> bool:

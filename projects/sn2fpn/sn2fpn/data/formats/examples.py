@@ -82,10 +82,14 @@ def register_examples(
 def _read(source: Source, examples: Any, box_format: str) -> tuple[DatasetDicts, dict[str, Any]]:
     records: DatasetDicts = []
     found: list[list[Found] | None] = []
+    files: dict[Any, str] = {}
     with Problems(f"data set {source.name!r}") as problems:
         for i, example in enumerate(examples):
             try:
-                records.append(_image_record(example, i, source))
+                records.append(record := _image_record(example, i, source))
+                if (other := files.setdefault(record["image_id"], record["file_name"])) is not record["file_name"]:
+                    both = f"both {other} and {record['file_name']} have the image_id {record['image_id']!r}"
+                    raise ValueError(f"{both}; expected an id of its own for each image")
                 found.append(None if example.get("objects") is None else list(_objects(example, i, box_format)))
             except ValueError as e:
                 problems.refuse(source.annotations, f"example {i}: {e}")
