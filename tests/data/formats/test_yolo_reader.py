@@ -45,6 +45,16 @@ def test_layouts(yolo_root: Path, read: Read, yaml: str, names: list[str]) -> No
     assert len({r["image_id"] for r in records}) == len(names)
 
 
+def test_labels_beside_the_folder_that_path_names(yolo_root: Path, read: Read) -> None:
+    (yolo_root / "data.yaml").write_text("path: images\ntrain: train\nnames: [dog, cat]\n")
+    assert [len(r["annotations"]) for r in read(yolo_root, SPLIT="train")] == [2, 2]
+    labels = yolo_root / "labels/train/a.txt"
+    moved = labels.rename(yolo_root / "images/train/a.txt")
+    assert [len(r["annotations"]) for r in DatasetCatalog.get("own")] == [2, 2]
+    moved.rename(labels)  # the file that has been looked for in vain is seen
+    assert [len(r["annotations"]) for r in DatasetCatalog.get("own")] == [2, 2]
+
+
 def test_linked_folders_are_entered_once(yolo_root: Path, read: Read, tmp_path: Path) -> None:
     (yolo_root / "images/train").rename(tmp_path / "elsewhere")
     (yolo_root / "images/train").symlink_to(tmp_path / "elsewhere")
