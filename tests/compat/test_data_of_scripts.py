@@ -21,7 +21,7 @@ from sn2fpn.compat.data import detection_utils as utils
 from sn2fpn.compat.data import transforms as T
 from sn2fpn.compat.data.samplers import InferenceSampler, RepeatFactorTrainingSampler, TrainingSampler
 from sn2fpn.data import build_mapper
-from sn2fpn.errors import ArgumentError
+from sn2fpn.errors import ArgumentError, UserError
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
@@ -146,6 +146,18 @@ def test_the_mapper_of_a_configuration_gives_what_the_own_one_gives(small_cfg: A
     flipped = DatasetMapper(cfg, is_train=True, augmentations=[T.RandomFlip(prob=1.0)])(records[0])
     assert flipped["image"].shape == (3, 48, 64)
     assert flipped["instances"].gt_boxes.tensor.tolist() == [[30, 6, 60, 26]]
+
+
+def test_the_mapper_takes_masks_of_any_form(small_cfg: Any, records: Any) -> None:
+    cfg = small_cfg(INPUT__RANDOM_FLIP="none", MODEL__MASK_ON=True)
+    (found,) = records[0]["annotations"]
+    found["segmentation"] = [[1, 1, 9, 1, 9, 9]]
+    expected = DatasetMapper(cfg, is_train=True)(records[0])
+    found["segmentation"] = found["segmentation"][0]
+    _equal_targets(DatasetMapper(cfg, is_train=True)(records[0])["instances"], expected["instances"])
+    found["segmentation"] = [[1, 2]]
+    with pytest.raises(UserError, match="segmentation has no polygon with at least 3 points"):
+        DatasetMapper(cfg, is_train=True)(records[0])
 
 
 def _mapper_of_ones_own(record: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from torch import nn
 
 from sn2fpn.config import get_cfg
 from sn2fpn.data import register_coco_instances
-from sn2fpn.data.catalog import DatasetCatalog
+from sn2fpn.data.catalog import DatasetCatalog, MetadataCatalog
+from sn2fpn.errors import UserError
 from sn2fpn.evaluation.predictions import draw_predictions
-from sn2fpn.structures import Boxes, Instances
+from sn2fpn.structures import Boxes, BoxMode, Instances
 from sn2fpn.visualization import class_color, grid
 
 
@@ -108,3 +110,36 @@ def test_a_model_that_detects_nothing_is_not_said_to_have_drawings(
     assert caplog.messages == [f"{path}: the model detects nothing in 2 images, so no boxes are drawn there"]
     nothing = "prediction, nothing detected"
     assert titles == [["2.png: ground truth, 1 box", nothing, "4.png: ground truth, 1 box", nothing]]
+
+
+@pytest.mark.parametrize("mask", [[10, 10, 40, 10, 40, 40], {"size": [60, 80], "counts": [600, 60, 4140]}])
+def test_masks_of_a_function_may_have_any_form(registered_masks: dict, tmp_path: Path, mask: object) -> None:
+    """The training and the evaluation take a single polygon and uncompressed run lengths, too."""
+    registered_masks["segmentation"] = mask
+    cfg = get_cfg()
+    cfg.DATASETS.TEST = ["masks_of_a_function"]
+    assert draw_predictions(cfg, _Masks(), tmp_path / "out.png").is_file()
+    registered_masks["segmentation"] = [[1, 2]]
+    with pytest.raises(UserError, match=r"0\.png: segmentation has no polygon"):
+        draw_predictions(cfg, _Masks(), tmp_path / "out.png")
+
+
+class _Masks(_Model):
+    def forward(self, batch: list[dict]) -> list[dict]:
+        outputs = super().forward(batch)
+        for output in outputs:
+            found = output["instances"]
+            found.pred_masks = torch.ones(len(found), *found.image_size, dtype=torch.bool)
+        return outputs
+
+
+@pytest.fixture
+def registered_masks(tmp_path: Path) -> Iterator[dict]:
+    """Register one image with one object until the end of the test, and return the object."""
+    Image.fromarray(np.full((60, 80, 3), 127, np.uint8)).save(tmp_path / "0.png")
+    found = {"bbox": [10, 10, 40, 40], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
+    record = {"file_name": str(tmp_path / "0.png"), "height": 60, "width": 80, "image_id": 0, "annotations": [found]}
+    DatasetCatalog.register("masks_of_a_function", lambda: [record])
+    MetadataCatalog.get("masks_of_a_function").set(thing_classes=["thing"])
+    yield found
+    DatasetCatalog.remove("masks_of_a_function")

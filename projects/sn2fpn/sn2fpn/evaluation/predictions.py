@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from ..data import DatasetMapper, build_mapper, class_names, evenly_spread, get_dataset_dicts, read_image
-from ..data.targets import annotations_to_instances
+from ..data.targets import annotations_to_instances, with_checked_mask
 from ..data.transforms import TransformList
-from ..errors import counted
+from ..errors import UserError, counted
+from ..structures import Instances
 from ..visualization import Sample, predictions_beside_ground_truth, shown_detections
 from .evaluator import evaluation_mode
 
@@ -66,11 +67,20 @@ def draw_set(
             (output,) = model([mapper(record, np.random.default_rng(0))])
             found = output["instances"].to("cpu")
             mask_format = "bitmask" if found.has("pred_masks") else None
-            objects = record.get("annotations", [])
-            truth = annotations_to_instances(objects, TransformList(), image.shape[:2], mask_format)
+            truth = _truth(record, image.shape[:2], mask_format)
             samples.append(Sample(image, truth, found, Path(record["file_name"]).name))
     _report(samples, path, score_threshold, limit)
     return predictions_beside_ground_truth(samples, path, class_names(name), score_threshold)
+
+
+def _truth(record: dict[str, Any], size: tuple[int, int], mask_format: str | None) -> Instances:
+    """Return the objects of an image, whose masks may have any form that the training takes."""
+    objects = [a for a in record.get("annotations", []) if not a.get("iscrowd", 0)]
+    try:
+        objects = [with_checked_mask(a, size) for a in objects] if mask_format else objects
+        return annotations_to_instances(objects, TransformList(), size, mask_format)
+    except ValueError as e:
+        raise UserError(f"{record['file_name']}: {e}") from None
 
 
 def _report(samples: list[Sample], path: str | Path, score_threshold: float, limit: int) -> None:

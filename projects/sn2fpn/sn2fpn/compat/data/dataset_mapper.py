@@ -11,7 +11,7 @@ import torch
 
 from ...config import CfgNode
 from ...data.seeding import seeded
-from ...data.targets import annotations_to_instances
+from ...data.targets import annotations_to_instances, with_checked_mask
 from ...errors import UserError
 from ..config import configurable
 from . import detection_utils as utils
@@ -85,19 +85,26 @@ class DatasetMapper:
         out["image"] = torch.from_numpy(np.array(aug_input.image.transpose(2, 0, 1), order="C"))
         annotations = out.pop("annotations", None)
         if self.is_train and annotations is not None:
-            out["instances"] = self._targets(out["file_name"], annotations, transforms, aug_input.image.shape[:2])
+            out["instances"] = self._targets(out, annotations, transforms, aug_input.image.shape[:2])
         return out
 
     def _targets(
-        self, name: str, annotations: list[dict[str, Any]], transforms: T.TransformList, size: tuple[int, int]
+        self,
+        record: dict[str, Any],
+        annotations: list[dict[str, Any]],
+        transforms: T.TransformList,
+        size: tuple[int, int],
     ) -> Any:
         mask_format = self.instance_mask_format if self.use_instance_mask else None
         try:
+            if mask_format is not None:
+                given = record["height"], record["width"]
+                annotations = [a if a.get("iscrowd", 0) else with_checked_mask(a, given) for a in annotations]
             targets = annotations_to_instances(
                 annotations, transforms, size, mask_format, self.recompute_boxes and self.use_instance_mask
             )
         except ValueError as e:
-            raise UserError(f"{name}: {e}") from None
+            raise UserError(f"{record['file_name']}: {e}") from None
         return utils.filter_empty_instances(targets)
 
 
