@@ -261,3 +261,15 @@ def test_samplers_give_the_indices_of_a_process(monkeypatch: pytest.MonkeyPatch)
         [{"annotations": [{"category_id": 0}]}] * 3 + [{"annotations": [{"category_id": 1}]}], 0.5
     )
     assert factors.tolist() == pytest.approx([1, 1, 1, 2**0.5])
+
+
+def test_a_mapper_that_returns_none_leaves_the_image_out(records: Any) -> None:
+    def even(record: dict[str, Any]) -> dict[str, Any] | None:
+        return record if record["image_id"] % 2 == 0 else None
+
+    loader = build_detection_train_loader(records, mapper=even, total_batch_size=6)
+    (first,), (again,) = (itertools.islice(loader, 1) for _ in range(2))
+    ids = [image["image_id"] for image in first]
+    assert len(ids) == 6 and {*ids} <= {0, 2, 4} and ids == [image["image_id"] for image in again]
+    with pytest.raises(UserError, match="mapper: expected a model input, found None for 1000 images"):
+        next(iter(build_detection_train_loader(records, mapper=lambda record: None, total_batch_size=1)))

@@ -35,6 +35,8 @@ __all__ = ["BatchLoader", "build_test_loader", "build_train_loader", "make_test_
 
 logger = logging.getLogger(__name__)
 
+_TRIES = 1000  # images that a mapper may leave out, one after the other
+
 
 class BatchLoader:
     """An iterable over batches, which are lists of model inputs. Worker processes prepare batches in advance.
@@ -97,7 +99,13 @@ class _MappedDataset(Dataset):
         position, index = sample
         try:
             others = (self._records,) if getattr(self._mapper, "mixes", False) else ()
-            return self._mapper(self._records[index], sample_rng(self._seed, position), *others)
+            rng = sample_rng(self._seed, position)
+            for _ in range(_TRIES):
+                image = self._mapper(self._records[index], rng, *others)
+                if image is not None:
+                    return image
+                index = int(rng.integers(len(self)))  # a mapper of scripts leaves an image out by returning None
+            raise UserError(f"mapper: expected a model input, found None for {_TRIES} images, one after the other")
         except UserError as e:  # returned instead of raised, because the loader adds the worker's traceback to errors
             return e
 

@@ -59,7 +59,7 @@ class DatasetEvaluators(DatasetEvaluator):
     def evaluate(self) -> Results:
         merged: Results = {}
         for evaluator in self._evaluators:
-            results = evaluator.evaluate() or {}  # some evaluators return None in all processes but the main one
+            results = evaluator.evaluate() or {}
             if both := merged.keys() & results.keys():
                 raise ValueError(f"two evaluators return results for {sorted(both)}; use them one by one")
             merged.update(results)
@@ -107,7 +107,7 @@ def inference_on_dataset(
             clock.tick(len(inputs), loaded - before, computed - loaded, after - computed)
             before = after
     clock.report(final=True)
-    return evaluator.evaluate() or {}
+    return evaluator.evaluate() or {}  # an evaluator of scripts may return None
 
 
 @dataclass
