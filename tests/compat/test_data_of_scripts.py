@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from sn2fpn.compat.data import (
 )
 from sn2fpn.compat.data import detection_utils as utils
 from sn2fpn.compat.data import transforms as T
+from sn2fpn.compat.data.datasets import load_coco_json
 from sn2fpn.compat.data.samplers import InferenceSampler, RepeatFactorTrainingSampler, TrainingSampler
 from sn2fpn.data import build_mapper
 from sn2fpn.errors import ArgumentError, UserError
@@ -273,3 +275,34 @@ def test_a_mapper_that_returns_none_leaves_the_image_out(records: Any) -> None:
     assert len(ids) == 6 and {*ids} <= {0, 2, 4} and ids == [image["image_id"] for image in again]
     with pytest.raises(UserError, match="mapper: expected a model input, found None for 1000 images"):
         next(iter(build_detection_train_loader(records, mapper=lambda record: None, total_batch_size=1)))
+
+
+def test_neutral_values_are_taken_and_others_are_refused_by_name(rectangles: str, tmp_path: Path, records: Any) -> None:
+    assert len(get_detection_dataset_dicts(rectangles, True, 0, None, True)) == 6
+    annotation, file = records[0]["annotations"][0], tmp_path / "none.json"
+    utils.transform_instance_annotations(annotation, T.NoOpTransform(), (48, 64), keypoint_hflip_indices=None)
+    given = {"mapper": len, "total_batch_size": 1, "collate_fn": None}
+    assert build_detection_train_loader(records, **given).seed >= 0
+    for call, words in (
+        (lambda: get_detection_dataset_dicts(rectangles, min_keypoints=2), "min_keypoints: expected 0, found 2"),
+        (
+            lambda: get_detection_dataset_dicts(rectangles, proposal_files=["a"]),
+            r"proposal_files: .*None, found \['a'\]",
+        ),
+        (lambda: load_coco_json(file, tmp_path, None, ["speed"]), r"extra_annotation_keys: .* found \['speed'\]"),
+        (lambda: build_detection_train_loader(records, **given | {"collate_fn": len}), "collate_fn: expected None"),
+        (lambda: build_detection_test_loader(records, mapper=len, collate_fn=len), "collate_fn: expected None"),
+        (
+            lambda: utils.transform_instance_annotations({}, [], (1, 1), keypoint_hflip_indices=np.arange(2)),
+            "keypoint_hflip_indices: expected None",
+        ),
+    ):
+        with pytest.raises(ArgumentError, match=words):
+            call()
+
+
+def test_loaders_with_a_random_seed_differ(small_cfg: Any) -> None:
+    cfg = small_cfg(SEED=-1)
+    sampler = TrainingSampler(6, shuffle=False)
+    seeds = [build_detection_train_loader(cfg, sampler=sampler).seed for _ in range(2)]
+    assert seeds[0] != seeds[1] and build_detection_train_loader(small_cfg(SEED=5), sampler=sampler).seed == 5

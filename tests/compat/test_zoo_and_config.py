@@ -69,8 +69,10 @@ def test_other_names_are_answered_with_the_nearest(function: str, name: str, wor
         getattr(model_zoo, function)(name)
 
 
-def test_a_model_comes_by_its_name() -> None:
-    model = model_zoo.get("quick/faster_rcnn_R18_fpn_shapes.yaml", device="cpu")
+def test_a_model_comes_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)  # then the CPU stands in for a GPU
+    model = model_zoo.get("faster_rcnn_R50_fpn.yaml")
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
     assert isinstance(model, GeneralizedRCNN) and isinstance(model.backbone, FPN)
 
 

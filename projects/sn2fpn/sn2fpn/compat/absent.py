@@ -1,13 +1,13 @@
-"""The answer to an import of what Detectron2 has and this package does not offer: what to use instead."""
+"""The answers to names and arguments that Detectron2 has and this package does not offer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..errors import did_you_mean
+from ..errors import ArgumentError, did_you_mean, shortened
 
-__all__ = ["absent"]
+__all__ = ["absent", "refuse"]
 
 _ROTATED = "rotated boxes are not served; install Detectron2 and train with --engine detectron2"
 _KEYPOINTS = "keypoints are not served; install Detectron2 and train with --engine detectron2"
@@ -92,3 +92,10 @@ def absent(module: str, offered: Iterable[str]) -> Callable[[str], Any]:
         raise ImportError(f"{module} does not offer {name}{advice}", name=module)
 
     return __getattr__
+
+
+def refuse(neutral: Any, **given: Any) -> None:
+    """Raise an ArgumentError for the first argument that has another value than the one that asks for nothing."""
+    for argument, value in given.items():
+        if value is not neutral and not (type(value) is type(neutral) and value == neutral):
+            raise ArgumentError(argument, f"expected {neutral!r}, found {shortened(repr(value))}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import torch
+
 from ..checkpoint import load_trained
 from ..config import CfgNode
 from ..errors import UserError, did_you_mean
@@ -102,14 +104,14 @@ def get(config_path: str, trained: bool = False, device: str | None = None) -> A
     Args:
         config_path: see `get_config_file`.
         trained: whether the model has trained weights; otherwise they are fresh ones.
-        device: the device, by default that of the configuration.
+        device: the device, by default that of the configuration, or the CPU where there is no GPU.
 
     Raises:
         UserError: there is no such file, or there are no such weights.
     """
     cfg = get_config(config_path, trained)
-    if device is not None:
-        cfg.MODEL.DEVICE = device
+    if device is not None or not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = device or "cpu"
     model = build_model(cfg)
     if trained:
         load_trained(model, cfg.MODEL.WEIGHTS, average=False)

@@ -31,7 +31,14 @@ from .selection import MASK_KEYS, check_classes, keep_learnable, mask_format_of,
 from .statistics import class_histogram
 from .workers import batches_of
 
-__all__ = ["BatchLoader", "build_test_loader", "build_train_loader", "make_test_loader", "make_train_loader"]
+__all__ = [
+    "BatchLoader",
+    "build_test_loader",
+    "build_train_loader",
+    "make_test_loader",
+    "make_train_loader",
+    "resolve_seed",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +204,7 @@ def make_train_loader(
     bare = records.without_masks()
     require_annotations(bare, "the training data")
     check_files_exist(bare)
-    seed = _resolve_seed(seed)
+    seed = resolve_seed(seed)
     if sampler == "RepeatFactorTrainingSampler":
         with argument_names({"threshold": "repeat_threshold"}):
             factors = repeat_factors(bare, repeat_threshold, repeat_sqrt)
@@ -242,7 +249,7 @@ def make_test_loader(dataset: DatasetDicts | Records, mapper: DatasetMapper, *, 
     return BatchLoader(records, mapper, batches, num_workers=num_workers)
 
 
-def _resolve_seed(seed: int) -> int:
+def resolve_seed(seed: int) -> int:
     """Return the seed itself, or for a negative one a random seed that all processes share."""
     if seed >= 0:
         return seed

@@ -17,9 +17,11 @@ from ...data import (
     make_test_loader,
     make_train_loader,
 )
+from ...data.loader import resolve_seed
 from ...data.samplers import BatchStream
 from ...data.selection import check_classes, keep_learnable, mask_format_of
 from ...errors import ArgumentError
+from ..absent import refuse
 from .dataset_mapper import PerImageSeed
 
 __all__ = ["build_detection_test_loader", "build_detection_train_loader", "get_detection_dataset_dicts"]
@@ -28,15 +30,27 @@ Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def get_detection_dataset_dicts(
-    names: str | Sequence[str], filter_empty: bool = True, check_consistency: bool = True
+    names: str | Sequence[str],
+    filter_empty: bool = True,
+    min_keypoints: int = 0,
+    proposal_files: Sequence[str] | None = None,
+    check_consistency: bool = True,
 ) -> list[dict[str, Any]]:
     """Return the data set dicts of one or several data sets; see `sn2fpn.data.get_dataset_dicts`.
 
     Args:
         names: registered data sets with the same classes.
         filter_empty: leave out images without boxes.
+        min_keypoints: must be 0, because there are no keypoints.
+        proposal_files: must be None, because proposals are computed.
         check_consistency: has no effect, because the classes of the data sets are always compared.
+
+    Raises:
+        ArgumentError: `min_keypoints` or `proposal_files` is given.
+        UserError: see `sn2fpn.data.get_dataset_dicts`.
     """
+    refuse(0, min_keypoints=min_keypoints)
+    refuse(None, proposal_files=proposal_files)
     return get_dataset_dicts(names, filter_empty)
 
 
@@ -49,6 +63,7 @@ def build_detection_train_loader(
     total_batch_size: int | None = None,
     aspect_ratio_grouping: bool | None = None,
     num_workers: int | None = None,
+    collate_fn: None = None,
 ) -> BatchLoader:
     """Return the endless training loader of a configuration, or of a list of images.
 
@@ -61,11 +76,13 @@ def build_detection_train_loader(
         total_batch_size: number of images per batch over all processes, by default `SOLVER.IMS_PER_BATCH`.
         aspect_ratio_grouping: fill each batch with either wide or tall images, by default as the configuration says.
         num_workers: number of worker processes, by default as the configuration says, or 0 without one.
+        collate_fn: must be None, because batches are lists.
 
     Raises:
-        ArgumentError: without a configuration something is missing.
+        ArgumentError: `collate_fn` is given, or without a configuration something is missing.
         UserError: see `sn2fpn.data.build_train_loader`.
     """
+    refuse(None, collate_fn=collate_fn)
     options: dict[str, Any]
     if isinstance(cfg, CfgNode):
         cfg = _changed(cfg, total_batch_size, aspect_ratio_grouping, num_workers)
@@ -124,7 +141,7 @@ def _in_the_order_of(
     wide = [image["width"] > image["height"] for image in images] if options["aspect_ratio_grouping"] else None
     share = options["total_batch_size"] // comm.get_world_size()
     batches = BatchStream(_Positions(sampler, len(images)), share, wide=wide)  # type: ignore[arg-type]
-    return BatchLoader(list(images), mapper, batches, max(options.get("seed", 0), 0), options["num_workers"])
+    return BatchLoader(list(images), mapper, batches, resolve_seed(options.get("seed", -1)), options["num_workers"])
 
 
 def build_detection_test_loader(
@@ -136,6 +153,7 @@ def build_detection_test_loader(
     sampler: Any = None,
     batch_size: int = 1,
     num_workers: int | None = None,
+    collate_fn: None = None,
 ) -> BatchLoader:
     """Return a loader with one image per batch and each image once over all processes.
 
@@ -147,13 +165,13 @@ def build_detection_test_loader(
         sampler: must be None.
         batch_size: must be 1.
         num_workers: number of worker processes, by default as the configuration says, or 0 without one.
+        collate_fn: must be None, because batches are lists.
 
     Raises:
-        ArgumentError: `sampler` is given, `batch_size` is not 1, or something is missing.
+        ArgumentError: `sampler` or `collate_fn` is given, `batch_size` is not 1, or something is missing.
         UserError: see `sn2fpn.data.build_test_loader`.
     """
-    if sampler is not None:
-        raise ArgumentError("sampler", f"expected None, found {type(sampler).__name__}")
+    refuse(None, sampler=sampler, collate_fn=collate_fn)
     if batch_size != 1:
         raise ArgumentError("batch_size", f"expected 1, because images are evaluated one by one, found {batch_size}")
     has_config = isinstance(cfg, CfgNode)

@@ -14,7 +14,7 @@ from ...data.masks import MASK_FORMATS, check_segmentation, draw_segmentation, m
 from ...data.transforms import TransformList as _Unmoved
 from ...errors import UserError, check_choice
 from ...structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks, box_of
-from ..absent import absent
+from ..absent import absent, refuse
 from . import transforms as T
 
 __all__ = [
@@ -69,7 +69,11 @@ def build_augmentation(cfg: Any, is_train: bool) -> list[T.Augmentation]:
 
 
 def transform_instance_annotations(
-    annotation: dict[str, Any], transforms: T.Transform | Sequence[T.Transform], image_size: tuple[int, int]
+    annotation: dict[str, Any],
+    transforms: T.Transform | Sequence[T.Transform],
+    image_size: tuple[int, int],
+    *,
+    keypoint_hflip_indices: None = None,
 ) -> dict[str, Any]:
     """Transform the box and the mask of an annotation in place.
 
@@ -77,15 +81,17 @@ def transform_instance_annotations(
         annotation: one entry of `annotations` of a data set dict.
         transforms: what was applied to the image.
         image_size: the (height, width) of the transformed image.
+        keypoint_hflip_indices: must be None, because there are no keypoints.
 
     Returns:
         The annotation, whose box is in the format XYXY_ABS and clipped to the image. Its polygons are moved, and run
         lengths have become an (H, W) array.
 
     Raises:
-        ArgumentError: the box does not fit its format.
+        ArgumentError: the box does not fit its format, or `keypoint_hflip_indices` is given.
         ValueError: the mask is malformed.
     """
+    refuse(None, keypoint_hflip_indices=keypoint_hflip_indices)
     moves = transforms if isinstance(transforms, T.Transform) else T.TransformList(transforms)
     height, width = image_size
     box = moves.apply_box(box_of(annotation)[None])[0]
