@@ -109,3 +109,16 @@ def test_files_without_images_and_of_another_kind(cvat_file: Path, read: Read) -
     cvat_file.write_text("<annotation></annotation>")
     with pytest.raises(UserError, match="whose element is <annotations>; found <annotation>"):
         read(cvat_file, FORMAT="cvat")
+
+
+def test_images_in_folders_of_subsets_and_frames_without_endings(cvat_file: Path, read: Read) -> None:
+    """So exports CVAT a project, and the frames of a task that is a video."""
+    folder = cvat_file.parent / "images"
+    (folder / "train").mkdir()
+    (folder / "a.jpg").rename(folder / "train/a.jpg")
+    (folder / "b.jpg").rename(folder / "b.PNG")
+    change(cvat_file, 'name="b.jpg"', 'name="b"')
+    assert [r["file_name"] for r in read(cvat_file)] == [f"{folder}/train/a.jpg", f"{folder}/b.PNG"]
+    (folder / "a.jpg").write_bytes((folder / "b.PNG").read_bytes())
+    (folder / "b.PNG").unlink()
+    assert [r["file_name"] for r in read(cvat_file)] == [f"{folder}/a.jpg", f"{folder}/b"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -12,7 +14,7 @@ from pycocotools import mask as mask_api
 
 from ...errors import ArgumentError, UserError, did_you_mean
 from ...structures import BoxMode, box_of
-from ..files import path_inside
+from ..files import PictureFolder, path_inside
 from ..problems import Problems, Unusable
 from ..records import DatasetDicts
 from ..values import clean_name, read_flag, read_whole
@@ -37,8 +39,9 @@ def read_cvat(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
 
     Args:
         source: its `annotations` are the XML file. `images` are by default the folder `images` beside it, or else its
-            own folder. `split` selects the images of a subset. Without `classes`, the classes are the labels of the
-            task or project in their order, or else all labels that occur, sorted.
+            own folder. They may lie there in a folder for each subset, and names of frames may lack the ending. `split`
+            selects the images of a subset. Without `classes`, the classes are the labels of the task or project in
+            their order, or else all labels that occur, sorted.
 
     Raises:
         UserError: the file is missing or broken, holds a video, or has no image; or a name leads outside of the folder.
@@ -48,10 +51,11 @@ def read_cvat(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
     records: DatasetDicts = []
     found: list[list[Found]] = []
     seen: set[str] = set()
+    pictures = PictureFolder(folder, source.allow_outside)
     with Problems(f"data set {source.name!r}") as problems:
         for i, element in enumerate(_images(tree, source), 1):
             try:
-                record = _read_image(element, folder, source.allow_outside)
+                record = _read_image(element, folder, pictures, source.allow_outside)
                 if record["image_id"] in seen:
                     raise ValueError("another image has the same name")
             except ValueError as e:
@@ -104,12 +108,14 @@ def _class_names(tree: Element) -> list[str]:
     return list(dict.fromkeys(name for name in names if name))
 
 
-def _read_image(element: Element, folder: Path, allow_outside: bool) -> dict[str, Any]:
+def _read_image(element: Element, folder: Path, pictures: PictureFolder, allow_outside: bool) -> dict[str, Any]:
     """Return the data set dict of an image without its annotations. A ValueError says why it is unusable."""
     name = element.get("name")
     if not name:
         raise ValueError("it has no name")
-    file_name = path_inside(folder, name, allow_outside)
+    names = [name, f"{element.get('subset')}/{name}"] if element.get("subset") else [name]
+    exact = [path_inside(folder, each, allow_outside) for each in names]
+    file_name = next(filter(os.path.isfile, chain(exact, map(pictures.find, names))), exact[0])
     height, width = (read_whole(element.get(key)) or 0 for key in ("height", "width"))
     height, width = check_size(height, width, file_name)
     return {"file_name": file_name, "image_id": name, "height": height, "width": width}
