@@ -11,7 +11,6 @@ import numpy as np
 
 from ..errors import UserError, shortened
 from ..structures import BoxMode, box_of
-from .records import DatasetDicts
 
 __all__ = ["check_given"]
 
@@ -19,10 +18,11 @@ _IN_PIXELS = (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
 _REQUIRED = ("file_name", "height", "width", "image_id")
 
 
-def check_given(records: Any, classes: range | None, source: str) -> DatasetDicts:
+def check_given(records: Any, classes: range | None, source: str) -> Any:
     """Return what a function has returned, if it is a list of dicts with objects that can be trained on.
 
-    Numbers of NumPy and paths become Python's numbers and texts, which files of results can hold.
+    Numbers of NumPy and paths become Python's numbers and texts, which files of results can hold. Without any, the
+    result is the list itself.
 
     Args:
         records: what the function has returned; it is not changed.
@@ -35,7 +35,7 @@ def check_given(records: Any, classes: range | None, source: str) -> DatasetDict
     if not hasattr(records, "__getitem__") or isinstance(records, str | Mapping):
         raise UserError(f"{source}: expected a list of dicts from its function, found {type(records).__name__}")
     files: dict[Any, str] = {}
-    checked = []
+    checked, is_plain = [], True
     for i, given in enumerate(records):
         record = _check_record(given, classes, f"{source}: [{i}]", source)
         image_id, file = record["image_id"], record["file_name"]
@@ -43,8 +43,9 @@ def check_given(records: Any, classes: range | None, source: str) -> DatasetDict
             both = f"both {files[image_id]} and {file} have the image_id {image_id!r}"
             raise UserError(f"{source}: {both}; expected an id of its own for each image")
         files[image_id] = file
+        is_plain = is_plain and record is given
         checked.append(record)
-    return checked
+    return records if is_plain else checked
 
 
 def _check_record(record: Any, classes: range | None, place: str, source: str) -> Any:
