@@ -18,8 +18,9 @@ from fabricated_study import fabricate
 from sn2fpn.study.__main__ import main
 from sn2fpn.study.archive.pack import pack
 from sn2fpn.study.folder import State
+from sn2fpn.study.measure.power import resamples_for
 from sn2fpn.study.measure.results import load_results
-from sn2fpn.study.measure.statistics import Bootstrap, Interval, distinguishable, holm, resamples_for
+from sn2fpn.study.measure.statistics import Bootstrap, Interval, distinguishable, holm
 from sn2fpn.study.report import notes
 from sn2fpn.study.report.comparison import Comparison, compare
 from sn2fpn.study.report.content import listed

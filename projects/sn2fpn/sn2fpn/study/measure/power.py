@@ -1,4 +1,4 @@
-"""How many seeds would find a difference, from the spread of the differences that were measured."""
+"""How many resamples can find a difference, and how many seeds would, from the spread that was measured."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 
 from scipy import stats
 
-from .statistics import ALPHA
+from .statistics import ALPHA, RESAMPLES
 
-__all__ = ["MOST_SEEDS", "seeds_to_tell", "spread_interval"]
+__all__ = ["MOST_SEEDS", "resamples_for", "seeds_to_tell", "spread_interval"]
 
 MOST_SEEDS = 1000
 _POWER = 0.8  # the share of studies that would find the difference
@@ -18,6 +18,14 @@ def spread_interval(spread: float, n: int, confidence: float = 0.95) -> tuple[fl
     """Return the interval of a standard deviation that was estimated from n values, at least 2, of a normal law."""
     high, low = stats.chi2.ppf([(1 - confidence) / 2, (1 + confidence) / 2], n - 1)
     return spread * math.sqrt((n - 1) / low), spread * math.sqrt((n - 1) / high)
+
+
+def resamples_for(comparisons: int) -> int:
+    """Return how many resamples a family of comparisons needs.
+
+    No p-value of B resamples is below 2 / (B + 1), and one of this number is below 0.05 after Holm's correction.
+    """
+    return max(RESAMPLES, 100 * comparisons)
 
 
 def seeds_to_tell(difference: float, spread: float, alpha: float = ALPHA) -> int | None:

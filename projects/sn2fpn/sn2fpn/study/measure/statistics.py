@@ -33,11 +33,10 @@ __all__ = [
     "paired_difference",
     "rank_correlation",
     "resample",
-    "resamples_for",
 ]
 
 ALPHA = 0.05
-_RESAMPLES = 1000  # of the test images, of few comparisons
+RESAMPLES = 1000  # of the test images, for few comparisons
 _NAN = float("nan")
 
 
@@ -97,7 +96,7 @@ def resample(
     truth: DetectionEvaluator,
     predictions: Sequence[list[ImageDetections]],
     metrics: Sequence[str],
-    resamples: int = _RESAMPLES,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """Compute a variant's mean scores over its seeds on the test images and on resampled test images.
@@ -136,14 +135,6 @@ def resample(
             for name, values in judged[task].scores(weights, names).items():
                 means[f"{task}/{name}"] = means.get(f"{task}/{name}", 0) + values / len(predictions)
     return means
-
-
-def resamples_for(comparisons: int) -> int:
-    """Return how many resamples a family of comparisons needs.
-
-    No p-value of B resamples is below 2 / (B + 1), and one of this number is below 0.05 after Holm's correction.
-    """
-    return max(_RESAMPLES, 100 * comparisons)
 
 
 def compare_resampled(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Bootstrap:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...errors import UserError, counted
+from ..measure.power import resamples_for
 from ..measure.results import StudyResults
 from ..measure.statistics import (
     Bootstrap,
@@ -21,7 +22,6 @@ from ..measure.statistics import (
     mean_interval,
     paired_difference,
     resample,
-    resamples_for,
 )
 from .content import ABSENT, number
 from .samples import TestSet

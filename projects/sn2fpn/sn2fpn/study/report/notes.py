@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...errors import counted
+from ..measure.power import resamples_for
 from ..measure.results import StudyResults
-from ..measure.statistics import resamples_for
 from .comparison import Comparison, best_variant
 from .content import joined, listed
 from .samples import SCORE_THRESHOLD, SampleRow, TestSet
