@@ -43,7 +43,7 @@ def main(args: argparse.Namespace) -> int:
     check_study(study, folder, args.num_gpus)
     chosen = _selected(study, args.only)
     if args.dry_run:
-        _dry_run(study, chosen, args.only)
+        _dry_run(study, chosen, _tuning_cells(study, args.only) if study.tune else [])
         return 0
     try:
         failed = False
@@ -120,12 +120,11 @@ def _follow_up(study: Study, folder: Path, executor: Executor, again: list[str])
     return failed
 
 
-def _dry_run(study: Study, chosen: list[Cell], only: list[str]) -> None:
+def _dry_run(study: Study, chosen: list[Cell], needed: list[Cell]) -> None:
     cells = Counter(cell.variant.name for cell in chosen)
     rows = [row | {"cells": cells[row["variant"]]} for row in costs_table(study)]
     print(tabulate([row for row in rows if row["cells"]], headers="keys", floatfmt=".2f"))
     of = "" if len(chosen) == len(study.cells) else f" of {len(study.cells)}"
-    needed = _tuning_cells(study, only) if study.tune else []
     tuning = f" after {counted(len(needed), 'cell')} for tuning" if needed else ""
     print(f"{len(chosen)}{of} cells{tuning}; nothing was trained")
 
