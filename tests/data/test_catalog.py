@@ -11,6 +11,7 @@ import pytest
 from sn2fpn.data import DatasetCatalog, MetadataCatalog, class_names, get_dataset_dicts
 from sn2fpn.data.fingerprint import dataset_fingerprint
 from sn2fpn.errors import UserError
+from sn2fpn.evaluation import COCOEvaluator
 from sn2fpn.structures import BoxMode
 
 _RECORD = {"file_name": "a.png", "height": 2, "width": 3, "image_id": 1}
@@ -74,3 +75,14 @@ def test_numbers_of_numpy_and_paths_become_plain() -> None:
     assert json.loads(json.dumps(found)) == json.loads(json.dumps([plain]))
     assert dataset_fingerprint(found) == dataset_fingerprint([plain])
     assert type(odd["image_id"]) is np.int64  # what the function has returned is not changed
+
+
+def test_an_image_may_be_given_several_times_for_training_but_not_for_evaluation() -> None:
+    DatasetCatalog.register("repeated_mine", lambda: [_RECORD | {"annotations": []}] * 3)
+    MetadataCatalog.get("repeated_mine").set(thing_classes=["a"])
+    try:
+        assert len(DatasetCatalog.get("repeated_mine")) == 3
+        with pytest.raises(UserError, match=r"'repeated_mine': expected each image once, found 1 several times"):
+            COCOEvaluator("repeated_mine").judge([])
+    finally:
+        DatasetCatalog.remove("repeated_mine")

@@ -159,16 +159,3 @@ def _one_of_two(rank: int, folder: str) -> None:
     }
     torch.save(results, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
-
-
-def test_an_evaluator_that_returns_none_has_no_results() -> None:
-    class Silent(DatasetEvaluator):
-        def reset(self) -> None: ...
-
-        def process(self, inputs: object, outputs: object) -> None: ...
-
-        def evaluate(self) -> None:  # type: ignore[override]
-            return None
-
-    assert inference_on_dataset(lambda batch: batch, [[{}]], Silent()) == {}
-    assert inference_on_dataset(lambda batch: batch, [[{}]], [Silent(), Silent()]) == {}

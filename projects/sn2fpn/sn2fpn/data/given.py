@@ -30,7 +30,7 @@ def check_given(records: Any, classes: range | None, source: str) -> Any:
         source: the data set, for messages.
 
     Raises:
-        UserError: it is something else, or two images have the same id.
+        UserError: it is something else, or two files have the same id.
     """
     if not hasattr(records, "__getitem__") or isinstance(records, str | Mapping):
         raise UserError(f"{source}: expected a list of dicts from its function, found {type(records).__name__}")
@@ -39,10 +39,9 @@ def check_given(records: Any, classes: range | None, source: str) -> Any:
     for i, given in enumerate(records):
         record = _check_record(given, classes, f"{source}: [{i}]", source)
         image_id, file = record["image_id"], record["file_name"]
-        if image_id in files:
-            both = f"both {files[image_id]} and {file} have the image_id {image_id!r}"
+        if (other := files.setdefault(image_id, file)) != file:  # a training may see an image several times
+            both = f"both {other} and {file} have the image_id {image_id!r}"
             raise UserError(f"{source}: {both}; expected an id of its own for each image")
-        files[image_id] = file
         is_plain = is_plain and record is given
         checked.append(record)
     return records if is_plain else checked

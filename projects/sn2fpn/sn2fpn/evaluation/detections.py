@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -189,6 +190,9 @@ class DetectionEvaluator(DatasetEvaluator):
         for entry in detections:
             seen.setdefault(entry.image_id, entry)
         order = [record["image_id"] for record in self.records]
+        if len(set(order)) < len(order):
+            twice = next(image_id for image_id, n in Counter(order).items() if n > 1)
+            raise UserError(f"data set {self._dataset_name!r}: expected each image once, found {twice!r} several times")
         if unknown := seen.keys() - set(order):
             raise UserError(
                 f"predictions for image {min(map(str, unknown))!r} ({len(unknown)} such images), "

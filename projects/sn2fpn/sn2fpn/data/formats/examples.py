@@ -87,7 +87,7 @@ def _read(source: Source, examples: Any, box_format: str) -> tuple[DatasetDicts,
         for i, example in enumerate(examples):
             try:
                 records.append(record := _image_record(example, i, source))
-                if (other := files.setdefault(record["image_id"], record["file_name"])) is not record["file_name"]:
+                if (other := files.setdefault(record["image_id"], record["file_name"])) != record["file_name"]:
                     both = f"both {other} and {record['file_name']} have the image_id {record['image_id']!r}"
                     raise ValueError(f"{both}; expected an id of its own for each image")
                 found.append(None if example.get("objects") is None else list(_objects(example, i, box_format)))
