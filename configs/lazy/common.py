@@ -157,7 +157,9 @@ train = dict(  # the keys of Detectron2's configs/common/train.py, and the nativ
     mlflow=False,  # also send the metrics to MLflow
     val_loss=False,  # compute the losses on the test set at each evaluation
     amp=dict(enabled=False, dtype="auto"),  # dtype: float16, bfloat16, or auto (bfloat16 on CPUs, float16 on GPUs)
-    ddp=dict(broadcast_buffers=False),  # arguments of DistributedDataParallel
+    ddp=dict(  # arguments of DistributedDataParallel, and whether gradients are sent in float16
+        broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False
+    ),
     accumulate_steps=1,  # the images of a step are processed in this many parts
     zero=False,  # divide the state of the optimizer among several processes
     compile=False,  # compile the trunk and the pyramid with torch.compile

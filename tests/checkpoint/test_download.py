@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import pickle
@@ -180,9 +182,26 @@ def test_an_interrupted_download_leaves_no_broken_file(
             fetch("https://host/w.pkl")
     assert _files(tmp_path) == set()
     folder = next((tmp_path / "cache/sn2fpn").iterdir())
-    (folder / ".w.pkl.abc.part").write_bytes(b"of a process that was killed")
+    (folder / ".w.pkl.abcdefgh.part").write_bytes(b"of a process that was killed")
     fetch("https://host/w.pkl")
     assert _files(tmp_path) == {"w.pkl", "w.pkl.sha256"}
+
+
+def test_a_file_system_without_locks(
+    server: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may fetch the same file at this time, so that its temporary file stays."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    fetch("https://host/w.pkl")
+    target = next((tmp_path / "cache/sn2fpn").rglob("w.pkl"))
+    target.unlink()
+    other = target.parent / ".w.pkl.abcdefgh.part"
+    other.touch()
+    assert fetch("https://host/w.pkl").read_bytes() == _CONTENT and other.exists()
 
 
 def test_processes_at_once_fetch_once(server: ThreadingHTTPServer) -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from sn2fpn.config import CfgNode, LazyConfig, get_cfg
 from sn2fpn.engine import run
@@ -333,6 +335,32 @@ def test_mistakes_are_named_in_the_words_of_the_config(
         run(_recipe(tiny_overrides(changes), **flags), _args(**flags))
     for word in words:
         assert word in str(e.value)
+
+
+def test_misspelt_options_are_named_and_other_keys_are_the_users_own(
+    tiny_overrides: Callable[..., list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = _recipe(tiny_overrides({}))
+    for key in ("eval_perod", "amp.enable", "clip_gradients.norm_type", "crops"):
+        OmegaConf.update(recipe.cfg, f"train.{key}", 1, force_add=True)
+    with caplog.at_level(logging.WARNING):
+        recipe.announce()
+    start = "The configuration has train"
+    assert [line for line in caplog.messages if line.startswith(start)] == [
+        f"{start}.amp.enable, which the native engine does not read; did you mean 'enabled'?",
+        f"{start}.eval_perod, which the native engine does not read; did you mean 'eval_period'?",
+    ]
+
+
+def test_arguments_of_ddp_are_checked_before_the_run(tmp_path: Path) -> None:
+    shutil.copytree(_LAZY, tmp_path / "lazy")
+    mine = tmp_path / "lazy/quick_shapes.py"
+    mine.write_text(f"{mine.read_text()}\ntrain.ddp = dict(find_unused_parameter=True)\n")
+    words = (
+        r"^train\.ddp: DistributedDataParallel takes no argument 'find_unused_parameter'; did you mean .*parameters'"
+    )
+    with pytest.raises(UserError, match=words):
+        LazyRecipe(str(mine)).check_settings(eval_only=False)
 
 
 def test_the_picture_of_a_run_warns_of_more_objects_than_the_model_can_find(

@@ -20,9 +20,10 @@ import torch
 
 from sn2fpn.config import CfgNode
 from sn2fpn.data import register_custom
-from sn2fpn.engine import Trainer, main
+from sn2fpn.engine import Trainer, default_argument_parser, main, native
 from sn2fpn.engine.folder import run_folder
 from sn2fpn.engine.hooks import EMA, Checkpoints, Evaluation, Progress
+from sn2fpn.engine.lazy import LazyRecipe
 from sn2fpn.engine.options import RunOptions
 from sn2fpn.engine.record import changes, check_same_model
 from sn2fpn.engine.writers import JSONWriter, TensorBoardWriter
@@ -372,6 +373,28 @@ def test_another_pyramid_with_the_same_names_is_not_resumed(
     assert main(_arguments(["--resume"], keys)) == 2
     said = capsys.readouterr().out
     assert f"checkpoint is that of another model: MODEL.BACKBONE.NAME was {trained} and is {other}" in said
+
+
+def test_a_folder_that_cannot_be_removed_does_not_hide_why_an_evaluation_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(self: Path) -> None:
+        raise PermissionError(f"{self} is in use")
+
+    monkeypatch.setattr(Path, "rmdir", refuse)
+    options, args = RunOptions(output_dir=str(tmp_path / "new")), argparse.Namespace(resume=False, eval_only=True)
+    refused = pytest.raises(UserError, match="no such data set")
+    with caplog.at_level(logging.ERROR, "sn2fpn"), refused, run_folder(options, args):
+        raise UserError("no such data set")
+    assert f"The folder {tmp_path / 'new'}, which was made for this run, cannot be removed" in caplog.text
+
+
+def test_the_home_folder_may_be_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    args = default_argument_parser().parse_args(["--config-file", _CONFIG, "OUTPUT_DIR", "~/runs"])
+    assert native.load_config(args).OUTPUT_DIR == "/somewhere/runs"
+    recipe = LazyRecipe(str(_ROOT / "configs/lazy/quick_shapes.py"), ["train.output_dir=~/runs"])
+    assert recipe.options.output_dir == recipe.cfg.train.output_dir == "/somewhere/runs"
 
 
 @pytest.mark.parametrize("folder", ["", " "])

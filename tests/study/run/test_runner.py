@@ -6,6 +6,7 @@ import argparse
 import ast
 import io
 import json
+import math
 import time
 import zipfile
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from sn2fpn.locks import is_locked, locked
 from sn2fpn.study.archive.pack import pack
 from sn2fpn.study.arguments import add_run
 from sn2fpn.study.folder import CellFolder, State, Status
+from sn2fpn.study.measure.results import load_results
 from sn2fpn.study.report.writing import write_report
 from sn2fpn.study.run import command, runner, steps, training
 from sn2fpn.study.run.executor import Local
@@ -47,10 +49,14 @@ class InProcess(Local):
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the list of cells that the stand-in trains, in order; those named in `trained.broken` fail."""
+    """Return the list of cells that the stand-in trains, in order; those named in `trained.broken` fail.
+
+    Those in `trained.silent` detect nothing, and leave what Detectron2 leaves then.
+    """
 
     class Trained(list):
         broken: frozenset[str] = frozenset()
+        silent: frozenset[str] = frozenset()
 
     names = Trained()
 
@@ -62,10 +68,14 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(name)
         if name in names.broken:
             raise UserError("the loss is not finite")
-        folder = out / "inference" / ast.literal_eval(keys["DATASETS.TEST"])[0]
-        folder.mkdir(parents=True)
-        (folder / "results.json").write_text(json.dumps({"bbox": {"AP": 10.0 + len(names)}}))
         lines = [{"iteration": i, "total_loss": 1.0, "time": 0.5, "peak_memory_mib": 100.0 + i} for i in (0, 5)]
+        if name in names.silent:
+            out.mkdir(parents=True, exist_ok=True)
+            lines.append({"iteration": 5, "bbox/AP": math.nan, "bbox/AP50": math.nan})
+        else:
+            folder = out / "inference" / ast.literal_eval(keys["DATASETS.TEST"])[0]
+            folder.mkdir(parents=True)
+            (folder / "results.json").write_text(json.dumps({"bbox": {"AP": 10.0 + len(names)}}))
         (out / "metrics.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
         return 0
 
@@ -114,6 +124,18 @@ def test_cells_are_trained_once_and_recorded(
     assert Study.load(folder / "study.yaml").cells[0].name == "fpn/seed1"
     command.main(_args(path))
     assert len(trained) == 4
+
+
+def test_a_training_with_detectron2_that_detects_nothing_has_a_result(trained: Any, write_study: WriteStudy) -> None:
+    trained.silent = frozenset({"sni/seed1"})
+    path = write_study(SEEDS=[1])
+    assert command.main(_args(path)) == 0
+    folder = path.parent / "out/tiny"
+    result = json.loads((folder / "cells/sni/seed1/result.json").read_text())
+    assert result["engine"] == "detectron2"
+    assert result["results"] == {"tiny_study_val": {"bbox": {"AP": None, "AP50": None}}}
+    results = load_results(folder)
+    assert results.values("sni", "bbox/AP") == {1: 0.0} and results.values("fpn", "bbox/AP") == {1: 11.0}
 
 
 def test_the_device_of_a_study_can_be_another_one(trained: Any, write_study: WriteStudy) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import re
+from contextlib import ExitStack
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,9 +18,9 @@ from urllib.error import URLError
 from urllib.parse import unquote, urlsplit
 from urllib.request import HTTPRedirectHandler, build_opener
 
-from ..atomic import atomic_write
+from ..atomic import DAY_S, atomic_write, remove_leftovers
 from ..errors import ArgumentError
-from ..locks import locked
+from ..locks import LocksUnsupportedError, locked
 from .model_names import fetch_timm, torchvision_url
 
 __all__ = ["fetch"]
@@ -38,7 +39,8 @@ def fetch(address: str) -> Path:
 
     The file lies in `$FVCORE_CACHE/sn2fpn/` (by default `~/.torch/iopath_cache/sn2fpn/`), in a folder for its address,
     under the last part of the address. Its SHA-256 is written beside it at the first fetch and compared at each use. A
-    file of torchvision must have the hash in its name. Processes that need the same file wait for the one that fetches.
+    file of torchvision must have the hash in its name. Processes that need the same file wait for the one that
+    fetches, if the file system has locks.
 
     Args:
         address: `https://…`; `detectron2://…` for a name in Detectron2's store; `torchvision://…` for a name of
@@ -71,14 +73,27 @@ def _fetch(address: str) -> Path:
     if url.startswith(_DETECTRON2) and earlier.is_file():  # Detectron2 itself keeps the files of its names there.
         return earlier
     target = cache / "sn2fpn" / hashlib.sha256(url.encode()).hexdigest()[:16] / _file_name(url)
-    with locked(target.with_name(f"{target.name}.lock")):
+    with ExitStack() as held:
+        alone = _lock(target, held)
         if not target.is_file():
-            _download(url, target)
+            _download(url, target, alone)
         if _sha256(target) != _record(target).read_text(encoding="ascii"):
             raise ArgumentError(
                 "path", f"{target} has changed since it was fetched from {url}. Delete it, and it is fetched again"
             )
     return target
+
+
+def _lock(target: Path, held: ExitStack) -> bool:
+    """Lock a file until `held` is closed, and return whether its file system has locks.
+
+    Without locks, two processes may fetch the file at the same time, each to a temporary file of its own.
+    """
+    try:
+        held.enter_context(locked(target.with_name(f"{target.name}.lock")))
+    except LocksUnsupportedError:
+        return False
+    return True
 
 
 def _resolve(address: str) -> str:
@@ -120,10 +135,15 @@ class _HttpsRedirects(HTTPRedirectHandler):
 _HANDLERS: tuple[Any, ...] = (_HttpsRedirects,)
 
 
-def _download(url: str, target: Path) -> None:
-    """Write the file and, before it, the record of its hash, so that a file never lacks its record."""
-    for part in target.parent.glob(".*.part"):  # of processes that were killed; this one holds the lock
-        part.unlink()
+def _download(url: str, target: Path, alone: bool) -> None:
+    """Write the file and, before it, the record of its hash, so that a file never lacks its record.
+
+    Args:
+        url: the https address.
+        target: the file to write.
+        alone: whether no other process fetches it now, so that temporary files are those of killed processes.
+    """
+    remove_leftovers(target.parent, age_s=0 if alone else DAY_S)
     logger.info("Fetching %s to %s", url, target)
     digest = hashlib.sha256()
     with build_opener(*_HANDLERS).open(url, timeout=_TIMEOUT_S) as response, atomic_write(target, "wb") as file:

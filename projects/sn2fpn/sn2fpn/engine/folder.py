@@ -151,14 +151,19 @@ def _missing(out: Path) -> list[Path]:
 
 
 def _remove_unused(out: Path, made: list[Path]) -> None:
-    """Remove a new folder, and those that were made for it, unless it holds more than the record of its beginning."""
-    files = list(out.iterdir())
-    if all(any(file.match(pattern) for pattern in _BEGINNING) for file in files):
-        with storage_errors(out):
+    """Remove a new folder, and those that were made for it, unless it holds more than the record of its beginning.
+
+    If they cannot be removed, the log says so, because the error of the refused run matters more.
+    """
+    try:
+        files = list(out.iterdir())
+        if all(any(file.match(pattern) for pattern in _BEGINNING) for file in files):
             for file in files:
                 file.unlink()
             for folder in made:
                 folder.rmdir()
+    except OSError as e:
+        logger.error("The folder %s, which was made for this run, cannot be removed: %s", out, e)
 
 
 def _put_back(out: Path, place: Path) -> None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import inspect
 import logging
-import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..config import LazyConfig, instantiate
@@ -31,12 +30,13 @@ from ..data import (
     make_train_loader,
     register_custom,
 )
-from ..errors import ArgumentError, UserError, argument_names, check_choice, did_you_mean
+from ..errors import UserError, argument_names, check_choice, did_you_mean
 from ..evaluation import TASKS, COCOEvaluator, PascalVOCEvaluator
 from ..modeling import loss_names
 from ..modeling.backbone import own_random_stream
 from ..modeling.build import check_device
-from ..signatures import fits, keyword_parameters, type_words
+from ..signatures import keyword_parameters
+from .lazy_checks import check_ddp, check_nodes, misspelt
 from .options import LAZY_KEYS, LAZY_RANGES, check_options, read_options
 from .recipe import Recipe
 from .solver import GradientClipper, LRMultiplier, gradient_clipper
@@ -91,16 +91,24 @@ class LazyRecipe(Recipe):
         self.options = read_options(self.cfg, LAZY_KEYS)
         with omegaconf_errors(filename):
             check_ranges(self.cfg, LAZY_RANGES)
+        out = os.path.expanduser(self.options.output_dir)  # noqa: PTH111 - which keeps "./", and "~nobody" as it is
+        if out != self.options.output_dir:
+            self.cfg.train.output_dir = out
+            self.options = dataclasses.replace(self.options, output_dir=out)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Other processes load the file themselves, since what it defines cannot always be pickled."""
         return type(self), self._made_of
 
+    def announce(self) -> None:
+        for key, near in misspelt(self.cfg.train, "train"):
+            logger.warning("The configuration has %s, which the native engine does not read%s", key, near)
+
     def check_settings(self, eval_only: bool) -> None:
         loader = self.cfg.dataloader
         with omegaconf_errors("config"):
-            for node in _nodes(self.cfg):
-                _check_arguments(node)
+            check_nodes(self.cfg)
+            check_ddp(self.options)
         self._register_custom()
         for key, name in self._data_sets(eval_only):
             check_registered(name, key)
@@ -217,47 +225,6 @@ class LazyRecipe(Recipe):
         for key, value in changes.items():
             OmegaConf.update(cfg, key, value, merge=False)
         return cfg
-
-
-def _nodes(config: Any) -> Iterator[DictConfig]:
-    """Yield the nodes with a target in a configuration; references to other nodes are not followed."""
-    if not isinstance(config, DictConfig | ListConfig) or config._is_none() or config._is_missing():
-        return
-    if isinstance(config, DictConfig) and TARGET in config:
-        yield config
-    for key in config if isinstance(config, DictConfig) else range(len(config)):
-        if not OmegaConf.is_interpolation(config, key):
-            yield from _nodes(config[key])
-
-
-def _check_arguments(node: DictConfig) -> None:
-    """Raise a UserError if the target of a node does not exist, or does not take an argument or the type of its value.
-
-    Of types, only text for a number or a truth value is refused, because other packages may annotate too strictly for
-    more. Text such as "False" would count as true.
-    """
-    target = target_of(node)
-    takes = keyword_parameters(target)
-    try:
-        signature = inspect.signature(target)
-    except (TypeError, ValueError):  # some that are written in C have none
-        return
-    for name in node:
-        if name == TARGET:
-            continue
-        try:
-            signature.bind_partial(**{str(name): None})
-        except TypeError:
-            near = did_you_mean(str(name), takes)
-            raise UserError(f"{full_key(node)} ({dotted_name(target)}): takes no argument {name!r}{near}") from None
-        hint = takes[name].annotation if name in takes else None
-        if isinstance(node[name], str) and _is_scalar(hint) and not fits(node[name], hint):
-            raise ArgumentError(full_key(node, name), f"expected {type_words(hint)}, found the text {node[name]!r}")
-
-
-def _is_scalar(annotation: Any) -> bool:
-    """Return whether an annotation allows numbers, truth values, text and None only."""
-    return all(a in (bool, int, float, str, type(None)) for a in typing.get_args(annotation) or [annotation])
 
 
 def _replace(node: DictConfig, built: Any) -> None:

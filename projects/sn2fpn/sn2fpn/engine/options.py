@@ -102,6 +102,7 @@ LAZY_RANGES = {key: LAZY_KEYS[name] for name, key in YAML_KEYS.items() if key in
 }
 """The keys of a Python configuration whose values have the range of a key of YAML configurations."""
 
+_DDP = {"broadcast_buffers": False, "find_unused_parameters": False, "fp16_compression": False}
 _MISSING = object()
 
 
@@ -135,7 +136,7 @@ class RunOptions:
     mlflow: bool = False
     float32_precision: str = ""
     cudnn_benchmark: bool = False
-    ddp: Mapping[str, Any] = field(default_factory=lambda: {"broadcast_buffers": False})  # of DistributedDataParallel
+    ddp: Mapping[str, Any] = field(default_factory=lambda: dict(_DDP))  # arguments of DistributedDataParallel
     keys: Mapping[str, str] = field(default_factory=lambda: YAML_KEYS, repr=False)
 
     @property

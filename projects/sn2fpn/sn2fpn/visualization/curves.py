@@ -27,11 +27,15 @@ _LARGEST = float(np.finfo(np.float32).max)  # training computes with 32 bits
 Series = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> iterations, values
 
 
-def read_metrics(path: str | Path) -> Series:
+def read_metrics(path: str | Path, with_nan: bool = False) -> Series:
     """Read the curves of all scalars in a `metrics.json`, which has one JSON object with an "iteration" per line.
 
     A resumed run repeats iterations, and the last line with a value counts. Incomplete lines, which a killed run may
     leave, are skipped with a warning. Values that are not finite numbers of 32 bits are left out.
+
+    Args:
+        path: the file.
+        with_nan: whether to keep NaN, which is the score of an evaluation without a detection.
 
     Returns:
         {name: (iterations, values)}, both (N,) float64, with increasing iterations.
@@ -55,7 +59,9 @@ def read_metrics(path: str | Path) -> Series:
             broken.append(number)
             continue
         for name, value in record.items():
-            if name != "iteration" and isinstance(value, (int, float)) and abs(value) <= _LARGEST:  # false for NaN
+            if name == "iteration" or not isinstance(value, (int, float)):
+                continue
+            if abs(value) <= _LARGEST or (with_nan and math.isnan(value)):
                 points.setdefault(name, {})[iteration] = float(value)
     if len(broken) == len(lines):
         raise UserError(

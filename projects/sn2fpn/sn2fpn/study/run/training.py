@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import traceback
@@ -94,7 +95,7 @@ def _collect_result(study: Study, place: CellFolder) -> dict[str, Any]:
     """Return the content of result.json; a UserError says that there was no evaluation on one of the test sets."""
     from ...visualization.curves import read_metrics  # imports matplotlib, which the training does without
 
-    series = read_metrics(place.metrics)
+    series = read_metrics(place.metrics, with_nan=True)
     test_sets = study.config(place.cell.variant, place.cell.seed).DATASETS.TEST
     iterations, seconds = series["time"]
     steps = iterations - [-1, *iterations[:-1]]  # interruptions do not count: every line has its own seconds per step
@@ -113,13 +114,16 @@ def _collect_result(study: Study, place: CellFolder) -> dict[str, Any]:
     }
 
 
-def _logged_scores(series: Any, prefix: str, test_set: str, place: CellFolder) -> dict[str, dict[str, float]]:
-    """Return {task: {metric: score}} from metrics.json, the only file in which Detectron2 keeps them."""
-    scores: dict[str, dict[str, float]] = {}
+def _logged_scores(series: Any, prefix: str, test_set: str, place: CellFolder) -> dict[str, dict[str, float | None]]:
+    """Return {task: {metric: score}} from metrics.json, the only file in which Detectron2 keeps them.
+
+    A score is None, as in the native engine's results, where nothing was detected or there is no object.
+    """
+    scores: dict[str, dict[str, float | None]] = {}
     for key, (_, values) in series.items():
         task, _, metric = key.removeprefix(prefix).partition("/")
         if key.startswith(prefix) and task in ("bbox", "segm"):
-            scores.setdefault(task, {})[metric] = float(values[-1])
+            scores.setdefault(task, {})[metric] = None if math.isnan(values[-1]) else float(values[-1])
     if not scores:
         raise UserError(f"{place.path}: found no evaluation on {test_set}; DATASETS.TEST and TEST must ask for one")
     return scores
