@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sn2fpn.config import CfgNode, get_cfg
+from sn2fpn.config import CfgNode, LazyConfig, get_cfg
 from sn2fpn.errors import UserError
 
 _ROOT = Path(__file__).parents[2]
@@ -133,6 +133,15 @@ def test_wrong_files_name_the_file(
     for word in ["c.yaml", *words]:
         assert word in str(e.value)
     assert [p.name for p in tmp_path.iterdir()] == ["c.yaml"]
+
+
+def test_python_configurations_and_their_records_are_known(tmp_path: Path) -> None:
+    lazy = Path(__file__).parents[2] / "configs/lazy/quick_shapes.py"
+    with pytest.raises(UserError, match=r"quick_shapes\.py: expected a YAML configuration, found a Python"):
+        get_cfg().merge_from_file(str(lazy))
+    LazyConfig.save(LazyConfig.load(str(lazy)), str(tmp_path / "config.yaml"))
+    with pytest.raises(UserError, match=r"config\.yaml: .* the record of a Python .*; give the Python file"):
+        get_cfg().merge_from_file(str(tmp_path / "config.yaml"))
 
 
 def test_missing_file_suggests_the_nearest(tmp_path: Path) -> None:

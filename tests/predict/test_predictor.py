@@ -269,6 +269,20 @@ def test_weights_must_be_those_of_the_whole_model(
     assert "random weights" in caplog.text
 
 
+def test_weights_of_another_pyramid_with_the_same_names_are_refused(
+    small_cfg: Callable[..., CfgNode], tmp_path: Path
+) -> None:
+    cfg = small_cfg()
+    data = torch.load(cfg.MODEL.WEIGHTS, weights_only=True)
+    cfg.MODEL.WEIGHTS = str(tmp_path / "trained.pth")
+    torch.save(data | {"config": cfg.dump()}, cfg.MODEL.WEIGHTS)
+    Predictor(cfg)
+    cfg.MODEL.BACKBONE.NAME = "build_sn2_fpn_backbone"
+    words = r"MODEL.WEIGHTS: .*trained.pth was trained as another model: MODEL.BACKBONE.NAME was build_sn2_sni_backbone"
+    with pytest.raises(UserError, match=words):
+        Predictor(cfg)
+
+
 def test_averaged_weights_are_used_as_in_an_evaluation(
     small_cfg: Callable[..., CfgNode], image: np.ndarray, tmp_path: Path
 ) -> None:

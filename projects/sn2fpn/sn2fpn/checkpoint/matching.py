@@ -94,7 +94,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> MatchReport:
 
     Raises:
         ArgumentError: no tensor of `checkpoint` fits, some that fit hold NaN or infinite values, or layers have a bias
-            in `checkpoint` and none in the model.
+            other than zero in `checkpoint`, and neither a bias nor a norm in the model.
     """
     state = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
     checkpoint = _in_names_that_fit(checkpoint, state)

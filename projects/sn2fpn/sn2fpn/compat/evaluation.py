@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..evaluation import COCOEvaluator as _COCOEvaluator
-from ..evaluation import DatasetEvaluator, DatasetEvaluators, PascalVOCEvaluator, copypaste_lines, inference_on_dataset
-from .absent import absent
+from ..evaluation import DatasetEvaluator, DatasetEvaluators, PascalVOCEvaluator, copypaste_lines
+from ..evaluation import inference_on_dataset as _inference_on_dataset
+from .absent import absent, refuse
 
 __all__ = [
     "COCOEvaluator",
@@ -35,6 +36,10 @@ class COCOEvaluator(_COCOEvaluator):
         max_dets_per_image: number of detections that count per image and class; None means 100.
         use_fast_impl: has no effect, because there is one implementation, with pycocotools' results.
         allow_cached_coco: has no effect, because data sets are read from where they are registered.
+        kpt_oks_sigmas: must be empty, because there are no keypoints.
+
+    Raises:
+        ArgumentError: `kpt_oks_sigmas` is given.
     """
 
     def __init__(
@@ -46,12 +51,24 @@ class COCOEvaluator(_COCOEvaluator):
         *,
         max_dets_per_image: int | None = None,
         use_fast_impl: bool = True,
+        kpt_oks_sigmas: Sequence[float] = (),
         allow_cached_coco: bool = True,
     ) -> None:
+        refuse((), kpt_oks_sigmas=tuple(kpt_oks_sigmas))
         chosen = None if isinstance(tasks, Mapping) else tasks
         super().__init__(
             dataset_name, chosen, distributed=distributed, output_dir=output_dir, max_dets_per_image=max_dets_per_image
         )
+
+
+def inference_on_dataset(model: Any, data_loader: Any, evaluator: Any, callbacks: Any = None) -> Any:
+    """Run a model over a data set and return the results; see `sn2fpn.evaluation.inference_on_dataset`.
+
+    Raises:
+        ArgumentError: `callbacks` is given, which this package does not have.
+    """
+    refuse(None, callbacks=callbacks or None)
+    return _inference_on_dataset(model, data_loader, evaluator)
 
 
 def print_csv_format(results: dict[str, dict[str, float]]) -> None:

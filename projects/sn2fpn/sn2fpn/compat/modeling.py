@@ -14,10 +14,11 @@ from ..modeling import Matcher as _Matcher
 from ..modeling import ROIPooler as _ROIPooler
 from ..modeling import build_backbone as _build_backbone
 from ..modeling.roi_heads import build_roi_heads
-from ..modeling.roi_heads.postprocess import rescale_detections
+from ..modeling.roi_heads.mask_pasting import paste_masks
+from ..modeling.roi_heads.postprocess import rescale_boxes
 from ..modeling.rpn import build_rpn
 from ..pyramids import FPN
-from ..structures import Boxes, ShapeSpec
+from ..structures import Boxes, Instances, ShapeSpec
 from .absent import absent
 
 __all__ = [
@@ -41,7 +42,24 @@ __all__ = [
 __getattr__ = absent(__name__, __all__)
 
 build_proposal_generator = build_rpn
-detector_postprocess = rescale_detections
+
+
+def detector_postprocess(
+    results: Instances, output_height: int, output_width: int, mask_threshold: float = 0.5
+) -> Instances:
+    """Return detections in the pixels of an image of (output_height, output_width), without boxes that are empty there.
+
+    Args:
+        results: detections in the pixels of the image that the model saw. They are not changed.
+        output_height: height of the image in pixels.
+        output_width: width of the image in pixels.
+        mask_threshold: the probability from which on a pixel belongs to a mask.
+    """
+    rescaled = rescale_boxes(results, output_height, output_width)
+    if rescaled.has("pred_masks"):
+        probabilities, boxes = rescaled.pred_masks[:, 0], rescaled.pred_boxes.tensor
+        rescaled.pred_masks = paste_masks(probabilities, boxes, (output_height, output_width), mask_threshold)
+    return rescaled
 
 
 def build_backbone(cfg: CfgNode, input_shape: ShapeSpec | None = None) -> nn.Module:

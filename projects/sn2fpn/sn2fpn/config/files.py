@@ -43,14 +43,22 @@ def read_with_base(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
         chain: the files that led to this one.
 
     Raises:
-        UserError: a file is missing, names itself through others, or is not a YAML mapping of plain values.
+        UserError: a file is missing, names itself through others, is not a YAML mapping of plain values, or is a Python
+            configuration or the record of one.
     """
     if path.resolve() in chain:
         raise UserError(f"{path}: _BASE_ leads in a circle: " + " -> ".join(map(str, [*chain, path])))
     if not path.is_file():
         role = f"{chain[-1]}: _BASE_ names a missing file" if chain else "config file not found"
         raise UserError(f"{role}: {path}{nearby_names(path, 'configs', '*.y*ml')}")
+    if path.suffix == ".py":
+        raise UserError(f"{path}: expected a YAML configuration, found a Python configuration, which is not taken here")
     content = read_file(path)
+    if isinstance(content.get("model"), dict) and "_target_" in content["model"]:
+        raise UserError(
+            f"{path}: expected configuration keys, found the record of a Python configuration, which cannot be read "
+            "back; give the Python file that it was made from"
+        )
     bases = content.pop(_BASE, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):

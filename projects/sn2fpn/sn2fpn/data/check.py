@@ -158,10 +158,15 @@ def _configure(args: argparse.Namespace) -> tuple[CfgNode | None, list[str]]:
 
 
 def _model_problems(cfg: CfgNode, name: str, records: DatasetDicts) -> Iterator[Problem]:
-    """Yield the reason why the model of the configuration cannot learn from a data set, if there is one."""
+    """Yield the reason why the model of the configuration does not fit a data set, if there is one.
+
+    A model with masks cannot learn from a set without masks, but it can be evaluated on one, by its boxes.
+    """
+    only_tested = name in cfg.DATASETS.TEST and name not in cfg.DATASETS.TRAIN
     try:
         check_classes(cfg, name)
-        keep_learnable(cfg, records, f"data set {name!r}")
+        if not only_tested:
+            keep_learnable(cfg, records, f"data set {name!r}")
     except UserError as e:
         yield Problem(name, str(e))
 

@@ -46,6 +46,7 @@ def score_names(cfg: CfgNode, dataset_name: str) -> list[str]:
 
     Example:
         >>> from sn2fpn.config import get_cfg
+        >>> from sn2fpn.evaluation import score_names
         >>> score_names(get_cfg(), "coco_2017_val")[:6]
         ['bbox/AP', 'bbox/AP50', 'bbox/AP75', 'bbox/APs', 'bbox/APm', 'bbox/APl']
     """

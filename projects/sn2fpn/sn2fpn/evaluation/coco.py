@@ -34,7 +34,8 @@ class COCOEvaluator(DetectionEvaluator):
     the mean over the IoU thresholds and the classes, with at most 1, 10 or `max_dets_per_image` detections. The size of
     a detection is that of its box for "bbox" and that of its mask for "segm". A size or a class without ground truth is
     NaN, which `results_table` prints as "no gt", and does not count in any mean. A model without detections gets NaN
-    for all of them, as in Detectron2, with a warning; `judge` gives 0 for it. The detections are also written as COCO
+    for all of them but those of single classes, which are left out, as in Detectron2, with a warning; `judge` gives 0
+    for it. The detections are also written as COCO
     JSON.
 
     Args:

@@ -34,7 +34,7 @@ class PascalVOCEvaluator(DetectionEvaluator):
     """An evaluator that computes box AP by the rules of Pascal VOC, for any data set.
 
     A detection is assigned to the object of its class that it overlaps most. It is right if the overlap exceeds the
-    threshold and no detection with a higher score is assigned to the object. It does not count if the object is
+    threshold and that of no detection with a higher score and the same object does. It does not count if the object is
     difficult. Detections with equal scores keep the order of the data set. Crowd regions of a COCO data set count as
     difficult objects.
 

@@ -30,7 +30,8 @@ class DeformConv2d(nn.Conv2d):
     float32 under autocast too.
 
     Args:
-        in_channels, out_channels, kernel_size, stride, padding: as in `nn.Conv2d`.
+        in_channels, out_channels, kernel_size, stride, padding: as in `nn.Conv2d`, as single numbers; by default a 3x3
+            kernel with a padding of 1.
         offset_groups: number of equal slices of the input channels that have offsets and masks of their own.
         modulated: True multiplies what each tap reads by a mask m = sigmoid(logit) per group and output pixel.
 

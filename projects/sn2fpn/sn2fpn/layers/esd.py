@@ -41,7 +41,7 @@ class ESD1(nn.Module):
         dense: the branch D, a convolution with norm and activation.
 
     Raises:
-        ArgumentError: the channels, the stride or the kernel size are others.
+        ArgumentError: c_out is neither c_in nor 2 * c_in, the stride is not 2, or the kernel size is even.
 
     Example:
         >>> import torch

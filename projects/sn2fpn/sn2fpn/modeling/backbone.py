@@ -25,7 +25,8 @@ def build_backbone(cfg: Any, name: str = "") -> Pyramid:
         name: the name to use instead of `MODEL.BACKBONE.NAME`.
 
     Returns:
-        A module that maps images (Tensor[N, 3, H, W]) to {"p2": Tensor[N, W, H/4, W/4], ...}. It has
+        A module that maps images (Tensor[N, 3, H, W]) to {"p2": Tensor[N, C, H/4, W/4], ...} with the C channels of
+        `MODEL.FPN.OUT_CHANNELS`. It has
         `output_shape()` and `size_divisibility`, and its trunk is `bottom_up`.
 
     Raises:

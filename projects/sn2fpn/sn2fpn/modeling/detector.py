@@ -91,7 +91,8 @@ class GeneralizedRCNN(nn.Module):
 
         Raises:
             UserError: ground truth is missing or unusable, or an image has the wrong shape.
-            FloatingPointError: the detector is in training mode on a CPU and predictions are not finite; see `RPN`.
+            FloatingPointError: the detector is in training mode on a CPU and predictions are not finite, see `RPN`; a
+                Cascade R-CNN raises it on a GPU, too.
         """
         if not self.training:
             return self.inference(batched_inputs)

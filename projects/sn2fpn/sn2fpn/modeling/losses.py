@@ -50,7 +50,7 @@ def loss_names(with_masks: bool, stages: int = 0) -> list[str]:
 
     Args:
         with_masks: whether it has a mask branch.
-        stages: number of stages of a cascade; 0 stands for a box branch that is none.
+        stages: number of stages of a cascade; 0 means that the box branch is no cascade.
     """
     suffixes = [f"_stage{n}" for n in range(stages)] or [""]
     boxes = [f"{name}{suffix}" for suffix in suffixes for name in ("loss_cls", "loss_box_reg")]

@@ -42,7 +42,7 @@ class MultiViewDetector(nn.Module):
         views_per_batch: number of views that are computed at once.
 
     Raises:
-        ArgumentError: a number is out of its range, or there would be one view only.
+        ArgumentError: a number is out of its range, or there are neither sizes nor a mirrored view.
     """
 
     def __init__(

@@ -83,6 +83,7 @@ class TiledPredictor:
         ArgumentError: `tile` or `overlap` is out of its range.
 
     Example:
+        >>> import numpy as np
         >>> from sn2fpn.config import get_cfg
         >>> from sn2fpn.predict import Predictor, TiledPredictor
         >>> cfg = get_cfg()

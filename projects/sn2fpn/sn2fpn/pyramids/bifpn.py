@@ -34,11 +34,11 @@ _NORM = partial(get_norm, "BN", eps=1e-3, momentum=0.01)
 class BiFPN(Pyramid):
     """A weighted bidirectional pyramid (BiFPN): cells of weighted sums, from coarse to fine and back.
 
-    The coarsest outputs (p6, or RetinaNet's p6 and p7) are fused like the others. Modules are named
+    The coarsest output, p6 (or, after `add_p6_p7`, p6 and p7), is fused like the others. Modules are named
     `bifpn_lateral<l>` (1x1, p6 included), `bifpn_cell<k>.top_down<l>` (A_l) and `bifpn_cell<k>.output<l>` (O_l).
-    There are three differences from the reference: every level has a projection (the reference leaves out those that
-    have W channels already), nodes that read the same trunk map share its projection unless `per_edge_proj`, and
-    convolutions start Kaiming-normal.
+    There are four differences from the reference: every level has a projection (the reference leaves out those that
+    have W channels already), nodes that read the same trunk map share its projection unless `per_edge_proj`, max-pools
+    pad all sides unless `down_pad` is "tf_same", and convolutions start Kaiming-normal.
 
     Args:
         inputs, shared: the trunk's maps, `out_channels`, `in_features` and `bottom_up`, see `Pyramid`.

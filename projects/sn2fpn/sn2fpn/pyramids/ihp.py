@@ -4,7 +4,7 @@
 
 Source: Li, "Rethinking Features-Fused-Pyramid-Neck for Object Detection", ECCV 2024. The 1x1 lateral adapts the
 pyramid to R-CNN heads, which share their weights over the levels. The released filter is GSConvE-1 followed by C3,
-with 1, 2 and 3 blocks for p3, p4 and p5; here p2 has one more block.
+with 1, 2 and 3 blocks for p3, p4 and p5; here p2 is filtered as well, with one block.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class PAFPN(FPN):
 
     Each level l but the finest has, in addition to FPN's modules, `pafpn_down<l>` (of stride 2) and
     `pafpn_output<l>` (after the sum), so FPN checkpoints load by name. In the variant "paper" all outputs but the
-    finest end in a ReLU and are >= 0.
+    finest, and but the p6 and p7 of `add_p6_p7`, end in a ReLU and are >= 0.
 
     Args:
         inputs, shared: as in `FPN`, with the `fuse_type` and the `upsample` of its top-down path.

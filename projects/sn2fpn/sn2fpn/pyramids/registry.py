@@ -52,14 +52,14 @@ def register_pyramid(
     second name, `register_pyramid("bifpn5", num_cells=5)(BiFPN)`, differs from the original in its settings alone.
 
     Args:
-        name: short name of the pyramid, made of letters, digits and underscores.
+        name: short name of the pyramid, made of letters, digits and underscores, which does not end in "_retinanet".
         group: name of its own group, when it is not the name in capital letters.
         renames: argument for each key of its own group whose argument has another name.
         settings: arguments with fixed values, e.g. for a variant that is registered under a second name.
 
     Raises:
-        ArgumentError: the name is taken or no name; or, in the decorator, the object is neither a class of pyramids nor
-            a function, the class has no data flow, or an argument in `settings` or `renames` does not exist.
+        ArgumentError: the name is taken or not valid; or, in the decorator, the object is neither a class of pyramids
+            nor a function, the class has no data flow, or an argument in `settings` or `renames` does not exist.
 
     Example:
         >>> from sn2fpn.pyramids import FPN, PYRAMIDS, register_pyramid
@@ -104,8 +104,8 @@ def _check_target(target: Any, arguments: Iterable[str]) -> None:
 def backbone_names() -> dict[str, PyramidBuilder]:
     """Return the values that `MODEL.BACKBONE.NAME` may have, with the builder that each stands for.
 
-    For each pyramid these are "build_sn2_<pyramid>_backbone", with p6 by subsampling, and
-    "build_sn2_<pyramid>_retinanet_backbone", with RetinaNet's p6 and p7. Detectron2's two names for FPN follow.
+    For each pyramid these are "build_sn2_<pyramid>_backbone", with p6, and "build_sn2_<pyramid>_retinanet_backbone",
+    with p6 and p7 as `add_p6_p7` of the pyramid makes them. Detectron2's two names for FPN follow.
     """
     names: dict[str, PyramidBuilder] = {}
     for name in PYRAMIDS:

@@ -31,7 +31,7 @@ class SAPAN(PAFPN):
     The modules have the same names as in `PAFPN`.
 
     Args:
-        inputs, shared: as in `PAFPN`; `fuse_type` "avg" needs another `upsample` than SNI.
+        inputs, shared: as in `PAFPN`, except `make_down`; `fuse_type` "avg" needs another `upsample` than SNI.
         upsample: how the top-down path upsamples, see `sn2fpn.layers.get_upsample`.
         down: "esd1", "esd2", "gsconve1" (with a 3x3 kernel), or "conv", which is PAFPN's convolution.
         down_norm: norm inside ESD and GSConvE-1.

@@ -37,7 +37,7 @@ class SNIFPN(FPN):
         inputs, shared: as in `FPN`, except that "sum" is the only `fuse_type`.
         mode: "soft_nearest", or "authors_rcnn", which stands for alpha 0.25, bilinear, pass_smoothed, no output
             convolution on the coarsest map, and weights from N(0, 0.01^2). It excludes other values of the options.
-        alpha: "area" (the ratio of pixel counts), a fixed factor on the upsampled map, or "learned": a scalar
+        alpha: "area" (the ratio of pixel counts), a fixed positive factor on the upsampled map, or "learned": a scalar
             parameter `sni_alpha<l>` for the step onto each level l but the coarsest. It starts at 1/4, the area
             ratio at a zoom of 2, and stays there when an FPN checkpoint, which lacks it, is loaded.
         interp: "nearest", or "bilinear" with half-pixel centres.

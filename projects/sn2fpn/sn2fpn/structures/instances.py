@@ -60,7 +60,7 @@ class Instances:
         return self._fields
 
     def to(self, *args: Any, **kwargs: Any) -> Instances:
-        """Return the instances with all fields on a device that can be moved."""
+        """Return the instances with each field moved that has a method `to`; the other fields are kept as they are."""
         moved = {k: v.to(*args, **kwargs) if hasattr(v, "to") else v for k, v in self._fields.items()}
         return Instances(self._image_size, **moved)
 

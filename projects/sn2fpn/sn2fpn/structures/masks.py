@@ -33,7 +33,7 @@ class PolygonMasks:
         ValueError: the lists are not nested in this way, or a polygon has fewer than three points.
     """
 
-    def __init__(self, polygons: Sequence[Sequence[np.ndarray | Sequence[float]]]) -> None:
+    def __init__(self, polygons: list[list[np.ndarray | Sequence[float]]]) -> None:
         if not isinstance(polygons, list) or not all(isinstance(p, list) for p in polygons):
             raise ValueError("polygons: expected a list of objects, each of which is a list of polygons")
         self.polygons = [[np.asarray(p, dtype=np.float64).reshape(-1) for p in of_object] for of_object in polygons]

@@ -13,6 +13,7 @@ from ...config import CfgNode
 from ...data.seeding import seeded
 from ...data.targets import annotations_to_instances, with_checked_mask
 from ...errors import UserError
+from ..absent import refuse
 from ..config import configurable
 from . import detection_utils as utils
 from . import transforms as T
@@ -32,6 +33,12 @@ class DatasetMapper:
         use_instance_mask: whether the targets have masks.
         instance_mask_format: "polygon" or "bitmask".
         recompute_boxes: compute the boxes from the transformed masks.
+        use_keypoint: must be False, because there are no keypoints.
+        keypoint_hflip_indices: must be None, for the same reason.
+        precomputed_proposal_topk: must be None, because there are no precomputed proposals.
+
+    Raises:
+        ArgumentError: one of the last three is given.
     """
 
     @configurable
@@ -42,9 +49,14 @@ class DatasetMapper:
         augmentations: Sequence[T.Augmentation | T.Transform],
         image_format: str = "BGR",
         use_instance_mask: bool = False,
+        use_keypoint: bool = False,
         instance_mask_format: str = "polygon",
+        keypoint_hflip_indices: Any = None,
+        precomputed_proposal_topk: int | None = None,
         recompute_boxes: bool = False,
     ) -> None:
+        refuse(False, use_keypoint=use_keypoint)
+        refuse(None, keypoint_hflip_indices=keypoint_hflip_indices, precomputed_proposal_topk=precomputed_proposal_topk)
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format

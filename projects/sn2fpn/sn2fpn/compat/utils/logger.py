@@ -24,6 +24,8 @@ def setup_logger(
     color: bool = True,
     name: str = "detectron2",
     abbrev_name: str | None = None,
+    enable_propagation: bool = False,
+    configure_stdout: bool = True,
 ) -> logging.Logger:
     """Show the log on the console of the main process and, if wanted, write it to a file. A second call adds nothing.
 
@@ -33,6 +35,8 @@ def setup_logger(
         color: has no effect, because the log has no colours.
         name: the log; Detectron2's and fvcore's stand for that of this package.
         abbrev_name: has no effect, because lines do not name the log.
+        enable_propagation: whether lines also go to the handlers of the root log.
+        configure_stdout: whether the log is shown on the console.
 
     Returns:
         The log.
@@ -42,8 +46,9 @@ def setup_logger(
     """
     log = logging.getLogger(_PACKAGE if name.split(".")[0] in ("detectron2", "fvcore") else name)
     log.setLevel(logging.INFO)
-    log.propagate = False
-    if distributed_rank == 0 and not any(type(h) is logging.StreamHandler for h in log.handlers):
+    log.propagate = enable_propagation
+    console = configure_stdout and distributed_rank == 0
+    if console and not any(type(h) is logging.StreamHandler for h in log.handlers):
         _add(log, logging.StreamHandler(sys.stdout))
     if output is not None:
         path = Path(output) if output.endswith((".txt", ".log")) else Path(output) / "log.txt"

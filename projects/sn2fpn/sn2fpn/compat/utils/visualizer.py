@@ -17,7 +17,7 @@ from ...data.masks import check_segmentation, draw_segmentation
 from ...data.transforms import TransformList
 from ...structures import BitMasks, Boxes, Instances, PolygonMasks, RunLengthMasks, box_of
 from ...visualization import class_color, draw_boxes, draw_masks, fit_image, scale_instances
-from ..absent import absent
+from ..absent import absent, refuse
 
 __all__ = ["ColorMode", "VisImage", "Visualizer"]
 
@@ -40,9 +40,10 @@ class ColorMode(Enum):
 
 
 class VisImage:
-    """A picture (H, W, 3), uint8 RGB."""
+    """A picture (H, W, 3), uint8 RGB; `scale` must be 1, because the picture has its size already."""
 
-    def __init__(self, img: np.ndarray) -> None:
+    def __init__(self, img: np.ndarray, scale: float = 1.0) -> None:
+        refuse(1.0, scale=float(scale))
         self._img = img
 
     def get_image(self) -> np.ndarray:
@@ -62,6 +63,10 @@ class Visualizer:
         metadata: the metadata of the data set, whose `thing_classes` name the classes.
         scale: the size of the picture, relative to the image.
         instance_mode: the colours, see `ColorMode`.
+        font_size_scale: must be 1, because texts have one size.
+
+    Raises:
+        ArgumentError: `font_size_scale` has another value.
 
     Attributes:
         output: the picture so far.
@@ -73,7 +78,9 @@ class Visualizer:
         metadata: Metadata | None = None,
         scale: float = 1.0,
         instance_mode: ColorMode = ColorMode.IMAGE,
+        font_size_scale: float = 1.0,
     ) -> None:
+        refuse(1.0, font_size_scale=float(font_size_scale))
         self.img = np.asarray(img_rgb).clip(0, 255).astype(np.uint8)
         self.metadata = Metadata("") if metadata is None else metadata
         self.instance_mode = instance_mode

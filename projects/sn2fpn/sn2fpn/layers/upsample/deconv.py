@@ -20,8 +20,8 @@ class Deconv(Doubling):
 
     A fresh module is bilinear interpolation with half-pixel centres, each channel by itself: the kernel of channel c to
     channel c is the outer product of (1, 3, 3, 1) / 4 with itself, all other weights are 0. The outermost rows
-    and columns differ from `F.interpolate`, because pixels beyond the border count as 0 here (so they come out as 3/4
-    of an edge value), where interpolation repeats the edge.
+    and columns differ from `F.interpolate`, because pixels beyond the border count as 0 here, where interpolation
+    repeats the edge: they are 3/4 of the edge values, and 9/16 in the corners.
 
     With C channels it has 16 C^2 + C parameters, and 16 C^2 multiply-adds per coarse pixel (1,048,576 at C = 256).
 

@@ -114,10 +114,10 @@ def soft_nearest(coarse: Tensor, size: Sequence[int], alpha: float | str = "area
 def soft_nearest_add(fine: Tensor, coarse: Tensor, alpha: float | str = "area", interp: str = "nearest") -> Tensor:
     """Return the sum of the fine map and alpha times the upsampled coarse map: one top-down step.
 
-    Where the fine map has twice the size of the coarse one (2n or 2n - 1 pixels, as in every step of a pyramid), the
-    upsampled map is never made: each coarse pixel is added to the fine pixels that it covers, and the backward pass
-    sums over them. A compiler fuses interpolation, product and sum by itself, so compiling and tracing see the plain
-    form. So do tensors of the "meta" device, on which operators are counted.
+    Where the fine map has twice the size of the coarse one (2n or 2n - 1 pixels, as in every step of a pyramid), and
+    with nearest interpolation, the upsampled map is never made: each coarse pixel is added to the fine pixels that it
+    covers, and the backward pass sums over them. A compiler fuses interpolation, product and sum by itself, so
+    compiling and tracing see the plain form. So do tensors of the "meta" device, on which operators are counted.
 
     Args:
         fine (Tensor[N, C, H, W]): the map that receives the coarse one.

@@ -1,7 +1,8 @@
 """The parts of a ResNet: stems and residual blocks, with or without ESD downsampling.
 
 They follow Deep Residual Learning for Image Recognition (He et al., CVPR 2016) and have Detectron2's parameter names.
-As there, their convolutions have no biases, with or without a norm.
+As there, their convolutions have no biases, with or without a norm; only those that are new in a stem with ESD have
+biases where there is no norm.
 ESD (extended-spatial-window downsampling, Li, ECCV 2024) replaces a stride-2 convolution by three views of its input:
 the convolution itself (D), a 4x4 average (G) and a 4x4 maximum (M); see `sn2fpn.layers.esd`. The paper does not say
 where ESD goes in a ResNet; that is this project's design. Strides and channels stay the same, and everything that a

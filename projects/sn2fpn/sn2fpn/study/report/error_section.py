@@ -91,7 +91,9 @@ def _counts_table(splits: Mapping[str, Mapping[int, ErrorSplit]], kinds: Sequenc
         counts = [mean_interval([split.count[kind] / images for split in found.values()]).mean for kind in kinds]
         numbers = [Entry(number(recall), recall), *(Entry(number(count, 2), count) for count in counts)]
         rows.append([Entry(name, name), *numbers])
-    return Table("Errors per image, at any score", ["variant", "objects found (%)", *kinds], rows)
+    return Table(
+        "Errors per image, at any score that the detector keeps", ["variant", "objects found (%)", *kinds], rows
+    )
 
 
 @styled

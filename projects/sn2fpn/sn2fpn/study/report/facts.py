@@ -102,12 +102,13 @@ def rerun(results: StudyResults, source: Path) -> list[Rerun]:
     folder = f"{_OUTPUT}/{results.study.name}" if kept else f"{source.name.removesuffix(ENDING)}-study"
     imports = listed([file.name for file in results.study.imports], "file")
     code = f" Before the second one, copy {imports} into the folder of study.yaml." if results.study.imports else ""
+    tuned = " with the settings that were tuned" if results.study.tuned else ""
     note = (
         "These commands unpack the archive and go on with the study, on a machine that has its data sets. Finished "
         f"cells are kept; the others are trained from their start, since the archive holds no weights.{code}"
         if kept
-        else "The archive holds neither weights nor pictures, so the study can only be trained from its start, on a "
-        f"machine that has its data sets. These commands unpack the study file and run it.{code}"
+        else "The archive holds neither weights nor pictures, so the cells can only be trained from their start, on "
+        f"a machine that has its data sets. These commands unpack the study file and run it{tuned}.{code}"
     )
     unpack = shlex.join(["python", "-m", "zipfile", "-e", str(source), folder])
     return [report, Rerun(note, [unpack, _line("run", Path(folder, "study.yaml"))])]

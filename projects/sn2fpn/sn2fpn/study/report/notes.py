@@ -84,13 +84,17 @@ def comparisons(study: StudyResults, found: Sequence[Comparison]) -> list[str]:
     if not found:
         return []
     seeds, resamples = max(c.seeds.n for c in found), resamples_for(len(found))
-    over_seeds = "The interval over seeds is Student's t interval and shows what other seeds might give. " * (seeds > 1)
+    over_seeds = (
+        "The interval over seeds is Student's t interval and shows where the mean over many seeds may lie. "
+        * (seeds > 1)
+    )
     notes = [
         f"Differences are in points of {study.label(study.headline)} and are paired by seed. {over_seeds}The interval "
-        "over test images is a bootstrap, which resamples the same images for both variants, and shows what other "
-        f"images might give; with its {resamples:,} resamples, no p-value is below {2 / (resamples + 1):.1g}. A "
-        "difference counts as more than noise if its p-values over seeds and over test images are "
-        "both below 0.05 after Holm's correction for the number of variants. The intervals are not corrected."
+        "over test images is a bootstrap, which resamples the same images for both variants, and shows what the same "
+        f"trainings might give on other images; with its {resamples:,} resamples, no p-value is below "
+        f"{2 / (resamples + 1):.1g}. A difference counts as more than noise if the larger of its p-values over seeds "
+        "and over test images is below 0.05 after Holm's correction for the number of variants. The intervals are not "
+        "corrected."
     ]
     if any(math.isnan(c.images.p) for c in found):
         notes.append(
@@ -235,9 +239,10 @@ def features(study: StudyResults) -> list[str]:
 def fairness(study: StudyResults) -> str:
     if any(cell.identity.get("fingerprint") for cell in study.finished):
         return (
-            "Everything except the pyramid's own weights and what the axes change should be equal between the "
-            "variants of a seed. The fingerprints of what each cell started from are compared: weights, random "
-            "numbers, the first training batches and the configuration. The file cell.json of each cell holds them."
+            "Everything except the pyramid's own weights, what the axes change and what was tuned should be equal "
+            "between the variants of a seed. The fingerprints of what each cell started from are compared: weights, "
+            "random numbers, the first training batches and the configuration. The file cell.json of each cell holds "
+            "them."
         )
     return (
         "The cells have no fingerprints, so it is not known whether weights, data order and augmentation were equal "
