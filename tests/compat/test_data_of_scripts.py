@@ -285,6 +285,11 @@ def test_neutral_values_are_taken_and_others_are_refused_by_name(rectangles: str
     assert build_detection_train_loader(records, **given).seed >= 0
     for call, words in (
         (lambda: get_detection_dataset_dicts(rectangles, min_keypoints=2), "min_keypoints: expected 0, found 2"),
+        (lambda: DatasetMapper(True, augmentations=[], use_keypoint=True), "use_keypoint: expected False, found True"),
+        (
+            lambda: DatasetMapper(True, augmentations=[], precomputed_proposal_topk=2),
+            "precomputed_proposal_topk: expected None, found 2",
+        ),
         (
             lambda: get_detection_dataset_dicts(rectangles, proposal_files=["a"]),
             r"proposal_files: .*None, found \['a'\]",

@@ -32,6 +32,9 @@ def _results(structures: Any, layers: Any, modeling: Any, poolers: Any, boxes: A
     cfg = get_cfg()
     scores = torch.linspace(0, 1, 6)
     groups = torch.tensor([0, 0, 1, 1, 0, 1])
+    probabilities = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(3))
+    detected = structures.Instances((40, 50), pred_boxes=boxes(_boxes(4, 1)), pred_masks=probabilities)
+    rescale = modeling("postprocessing", "detector_postprocess")
     return {
         "ioa": structures.pairwise_ioa(a, b),
         "intersection": structures.pairwise_intersection(a, b),
@@ -50,6 +53,7 @@ def _results(structures: Any, layers: Any, modeling: Any, poolers: Any, boxes: A
         "pasted": layers.paste_masks_in_image(
             torch.rand(4, 28, 28, generator=torch.Generator().manual_seed(3)), b, (90, 95)
         ),
+        "rescaled": rescale(detected, output_height=60, output_width=95, mask_threshold=0.3).pred_masks,
         "ciou": layers.ciou_loss(a.tensor, a.tensor.flip(0), reduction="sum"),
         "nonzero": layers.nonzero_tuple(groups),
         "cat": layers.cat([scores]),
