@@ -36,6 +36,19 @@ def test_hits_of_an_image_by_hand() -> None:
     assert count_hits(nothing, 0.5).f1 == 1 and best_threshold([nothing]) == 0
 
 
+def test_the_best_threshold_takes_all_detections_of_a_score() -> None:
+    wrong = [(AWAY, CUP, 0.5)] * 10
+    judged = judge_image(record((A, CUP), (B, CUP)), found((A, CUP, 0.9), (B, CUP, 0.5), *wrong))
+    assert best_threshold([judged]) == pytest.approx(0.9)
+    assert count_hits(judged, 0.85).f1 == pytest.approx(2 / 3) and count_hits(judged, 0.5).f1 < 0.3
+
+
+def test_right_detections_of_two_classes_at_one_place_are_no_confusions() -> None:
+    image, detections = record((A, CUP), (A, BOOK)), found((A, BOOK, 0.9), (A, CUP, 0.8))
+    matrix = confusion_matrix([image], [detections], [judge_image(image, detections)], 2, 0.5)
+    assert matrix.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
+
+
 def test_confusions_by_hand() -> None:
     """A cup is taken for a book, and a cup is found. A book is found and a further one seen where nothing is, if low
     scores count."""

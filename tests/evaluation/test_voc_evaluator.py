@@ -125,6 +125,8 @@ def test_class_without_objects_is_left_out_of_the_mean(register, run, caplog) ->
 def test_without_detections_or_objects(register, run) -> None:
     assert run(PascalVOCEvaluator(register({"a": [(0, BOX)]}, ["thing"])), {"a": []})["AP"] == 0.0
     assert math.isnan(run(PascalVOCEvaluator(register({"a": []}, ["thing"])), {"a": [(0, 0.9, BOX)]})["AP"])
+    last = {"a": [(0, 0.9, BOX)], "b": [(0, 0.95, BOX)]}  # in an image without objects, after all objects
+    assert run(PascalVOCEvaluator(register({"a": [(0, BOX)], "b": []}, ["thing"])), last)["AP50"] == 50.0
 
 
 def test_coco_formatted_annotations(register, run) -> None:

@@ -17,7 +17,7 @@ from sn2fpn.data import DatasetCatalog
 from sn2fpn.engine import import_files
 from sn2fpn.errors import UserError
 from sn2fpn.study.__main__ import main
-from sn2fpn.study.archive.merge import merge
+from sn2fpn.study.archive.merge import _join_measures, merge
 from sn2fpn.study.archive.pack import opened, pack
 from sn2fpn.study.archive.test_sets import annotations_file, save_test_set, use_stored_test_set
 from sn2fpn.study.folder import CellFolder
@@ -216,6 +216,27 @@ def test_tuning_is_packed_and_merged(study: Path, tmp_path: Path) -> None:
     assert {choice.variant: choice.best for choice in results.tuning} == {"fpn": "BASE_LR=0.01", "sni": "BASE_LR=0.01"}
     assert results.study.tune_sets == ("photos1_tune",)
     assert results.study.tuned == {"fpn": {}, "ihp": {}}  # these were not tuned, and never will be
+
+
+def test_feature_maps_of_other_images_are_not_joined(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The first file has the layout of earlier versions."""
+    files = [tmp_path / str(i) / "features.json" for i in range(3)]
+    levels = {name: {"p2": {"coarse_share": share}} for name, share in (("fpn", 0.5), ("sni", 0.2), ("ihp", 0.1))}
+    for file, content in zip(
+        files,
+        (
+            {"images": 64, "set": "val", "fpn": levels["fpn"]},
+            {"images": 8, "set": "other", "variants": {"sni": levels["sni"]}},
+            {"images": 64, "set": "val", "variants": {"ihp": levels["ihp"], "fpn": levels["sni"]}},
+        ),
+    ):
+        file.parent.mkdir()
+        file.write_text(json.dumps(content))
+    (tmp_path / "both").mkdir()
+    _join_measures(files, tmp_path / "both/features.json")
+    expected = {"images": 64, "set": "val", "variants": {"fpn": levels["fpn"], "ihp": levels["ihp"]}}
+    assert json.loads((tmp_path / "both/features.json").read_text()) == expected
+    assert f"{files[1]} was measured on other images than the first study and is left out" in caplog.text
 
 
 def _rewrite(path: Path, **changes: Any) -> None:

@@ -24,7 +24,7 @@ def test_seeds_to_tell_is_the_power_of_the_paired_test(difference: float, spread
 
 
 def test_seeds_to_tell_at_the_limits() -> None:
-    assert seeds_to_tell(1.0, 0.0) == 2
+    assert seeds_to_tell(1.0, 0.0) == seeds_to_tell(1.0, 1e-12) == seeds_to_tell(1.0, 1e-5) == 2
     assert seeds_to_tell(0.01, 1.0) is None
 
 

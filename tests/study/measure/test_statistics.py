@@ -18,6 +18,7 @@ from sn2fpn.structures import BoxMode
 from sn2fpn.study.measure.statistics import (
     Bootstrap,
     Interval,
+    chance,
     compare_resampled,
     distinguishable,
     holm,
@@ -26,6 +27,7 @@ from sn2fpn.study.measure.statistics import (
     rank_correlation,
     resample,
 )
+from sn2fpn.study.report.comparison import limits
 
 NAN = float("nan")
 
@@ -55,7 +57,8 @@ def test_pairs_take_the_noise_that_both_share_out() -> None:
     assert d.p == pytest.approx(1 - t / (2 + t**2) ** 0.5)  # Student's distribution with 2 degrees, in closed form
     assert paired_difference(b, a).mean == -d.mean and mean_interval(a).high - mean_interval(a).mean > 20
     assert paired_difference([1, None, 4, 5], [1, 2, NAN, 5]) == Interval(0, 0, 0, 2, 1.0)
-    assert paired_difference([2, 3], [1, 2]).p == 0 and np.isnan(paired_difference([2], [1]).p)
+    assert paired_difference([2, 3], [1, 2]).p == 0.5  # two equal differences say no more than their signs
+    assert paired_difference([2, 3, 4], [1, 2, 3]).p == 0.25 and np.isnan(paired_difference([2], [1]).p)
 
 
 def test_intervals_and_p_values_follow_from_the_formulas() -> None:
@@ -230,11 +233,29 @@ def test_a_difference_must_survive_both_kinds_of_noise() -> None:
         "both": "its p-value over seeds is 0.3 and that over test images is 0.3.",
         "barely": "its p-value is 0.04, and 0.24 after Holm's correction for 7 comparisons.",
         "single": "one seed does not show the noise of training.",
-        "unseen": "there are no stored predictions",
+        "unseen": "because the test images could not be resampled.",
     }.items():
         assert words in verdicts[variant].text
     alone = distinguishable({"sni": case(0.04, 0.004)}, "fpn", "mask AP")["sni"]
     assert alone.distinguishable and alone.text.endswith("test images (p = 0.04).") and "mask AP" in alone.text
+
+
+def test_p_values_show_on_which_side_of_the_level_they_are() -> None:
+    assert [chance(p) for p in (0.0499, 0.0501, 0.05, 0.049996, 0.3, 0.00123)] == [
+        "0.0499",
+        "0.0501",
+        "0.05",
+        "0.049996",
+        "0.3",
+        "0.0012",
+    ]
+    small = distinguishable({"sni": (Interval(0.003, 0.001, 0.005, 5, 1e-4), Bootstrap(0.003, 0.001, 1, 1e-3))}, "fpn")
+    assert small["sni"].text.startswith("sni has 0.003 points of AP more than fpn, which is more than the noise")
+    same = distinguishable({"sni": (Interval(0.0, 0.0, 0.0, 2, 1.0), Bootstrap(0.0, 0.0, 0.0, 1.0))}, "fpn")["sni"]
+    assert same.text == "sni has the same AP as fpn." and not same.distinguishable
+    assert limits(Bootstrap(0.003, 0.003, 1.2, 0.01)) == "0.003 … 1.200"
+    assert limits(Bootstrap(1.0, 0.0, 2.0, 0.01)) == "0.0 … 2.0"
+    assert limits(Bootstrap(1.0, 0.04, 2.0, 0.01)) == "0.04 … 2.00"
 
 
 def test_rank_correlation() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import re
 import shlex
 import zipfile
@@ -22,11 +23,14 @@ from sn2fpn.study.measure.power import resamples_for
 from sn2fpn.study.measure.results import load_results
 from sn2fpn.study.measure.statistics import Bootstrap, Interval, distinguishable, holm
 from sn2fpn.study.report import notes
+from sn2fpn.study.report.answers import answer_questions
 from sn2fpn.study.report.comparison import Comparison, compare
+from sn2fpn.study.report.conclusion import summary
 from sn2fpn.study.report.content import listed
 from sn2fpn.study.report.samples import open_test_set
 from sn2fpn.study.report.tables import tuning_table
 from sn2fpn.study.report.writing import write_report
+from sn2fpn.study.spec.questions import Question
 from sn2fpn.study.spec.study import Study
 from sn2fpn.study.spec.tuning import choose
 
@@ -68,15 +72,52 @@ def test_the_headline_says_who_is_better(tmp_path: Path) -> None:
         _compared("pafpn", -1.0, True),
         *[_compared(f"v{i}", 0.1, False) for i in range(9)],
     ]
-    assert notes.summary(study, found) == (
+    assert summary(study, found) == (
         "sni and ihp have a higher AP than the baseline fpn by more than noise. pafpn has a lower AP than the baseline "
         "fpn by more than noise. 9 variants do not differ from fpn by more than noise."
     )
-    assert notes.summary(study, found[3:]) == "No variant differs from the baseline fpn in AP by more than noise."
-    assert notes.summary(study, [_compared("sni", 3.0, True, n=1)]) == (
+    assert summary(study, found[3:]) == "No variant differs from the baseline fpn in AP by more than noise."
+    untested = _compared("sni", 3.0, True)
+    verdict = distinguishable({"sni": (untested.seeds, Bootstrap())}, "fpn")["sni"]
+    untested = replace(untested, images=Bootstrap(), verdict=verdict)
+    assert summary(study, [untested]) == "It is unknown whether sni differs from fpn by more than noise."
+    single = replace(_compared("ihp", 5.0, True), seeds=Interval(5.0, math.nan, math.nan, 1, math.nan))
+    single = replace(single, verdict=distinguishable({"ihp": (single.seeds, single.images)}, "fpn")["ihp"])
+    assert summary(study, [found[0], found[3], single]) == (
+        "sni has a higher AP than the baseline fpn by more than noise. v0 does not differ from fpn by more than noise. "
+        "It is unknown whether ihp differs from fpn by more than noise."
+    )
+    assert summary(study, [_compared("sni", 3.0, True, n=1)]) == (
         "It is unknown which variants are better or worse than the baseline fpn. They were compared on one seed, and "
         "one seed does not show how much AP varies from training to training."
     )
+
+
+def test_variants_without_a_common_seed_or_a_score_are_named(tmp_path: Path) -> None:
+    without = ["fpn/seed2", "sni/seed1", "ihp/seed1", "ihp/seed2"]
+    folder = fabricate(tmp_path / "apart", {"fpn": 0.2, "sni": 0.1, "ihp": 0.1}, seeds=(1, 2), without=without)
+    results = load_results(folder)
+    apart = "No seed of fpn was trained with sni, so that they cannot be compared."
+    assert summary(results, compare(results, None)) == apart
+    question = Question("Do both help?", ("sni", "ihp"), "fpn")
+    (answer,) = answer_questions(replace(results, study=replace(results.study, questions=(question,))), None)
+    assert answer.short == f"ihp has not been measured yet. {apart}"
+
+
+def test_variants_with_other_limits_are_resampled_with_their_own(tmp_path: Path) -> None:
+    """The detector of one variant may return a single object per image."""
+    folder = fabricate(tmp_path / "limits", {"fpn": 0.01, "sni": 0.01}, seeds=(1, 2))
+    for config in (folder / "cells/sni").glob("seed*/config.yaml"):
+        config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"TEST": {"DETECTIONS_PER_IMAGE": 1}}))
+    (found,) = compare(results := load_results(folder), open_test_set(results))
+    assert found.images.difference < -20 < found.seeds.mean + 20  # the scores in the files are those of all detections
+
+
+def test_an_object_on_a_limit_of_size_counts_on_both_sides(tmp_path: Path) -> None:
+    test_set = open_test_set(load_results(fabricate(tmp_path / "sizes", {"fpn": 0.2}, seeds=(1,))))
+    boxes = [{"bbox": [0, 0, side, side], "bbox_mode": 1, "category_id": 0} for side in (10, 32, 96)]
+    test_set.records[:] = [{"annotations": boxes}]
+    assert notes.sizes(test_set)[0].endswith("The test set has 2 small, 2 medium and 1 large objects.")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from sn2fpn.errors import UserError
+from sn2fpn.study.folder import CellFolder
+from sn2fpn.study.measure.results import tuning_scores
 from sn2fpn.study.spec.check import check_study
 from sn2fpn.study.spec.study import Study
 from sn2fpn.study.spec.tuning import choose, tuning_cells, tuning_study
@@ -47,6 +49,18 @@ def test_the_best_value_of_each_variant_is_chosen(write_study: WriteStudy, tmp_p
     assert rates == {"fpn": 0.02, "sni": study.config(study.variants[1], 1).SOLVER.BASE_LR}
     tuned.save(tmp_path / "study.yaml")
     assert replace(Study.load(tmp_path / "study.yaml"), path=tuned.path) == tuned
+
+
+def test_several_tuning_sets_decide_together(write_study: WriteStudy, tmp_path: Path) -> None:
+    tuning = tuning_study(Study.load(write_study(**TUNE)))
+    for name, scores in (("fpn-BASE_LR=0.01", (30.0, 10.0)), ("fpn-BASE_LR=0.02", (29.9, 40.0))):
+        cell = next(cell for cell in tuning.cells if cell.variant.name == name)
+        results = {f"set{i}": {"bbox": {"AP": score}} for i, score in enumerate(scores)}
+        place = CellFolder(tmp_path / "tuning", cell)
+        place.save_result({"iterations": 1, "results": results})
+        assert place.status().note == ", ".join(f"{score:.1f}" for score in scores)
+    found = tuning_scores(tuning, tmp_path / "tuning")
+    assert found == pytest.approx({"fpn-BASE_LR=0.01": 20.0, "fpn-BASE_LR=0.02": 34.95})
 
 
 def test_a_study_of_one_variant_is_tuned(write_study: WriteStudy) -> None:

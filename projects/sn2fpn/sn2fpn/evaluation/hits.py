@@ -48,7 +48,8 @@ def best_threshold(judged: Sequence[Judgement]) -> float:
         return 0.0
     order = np.argsort(-scores, kind="stable")
     f1 = 2 * np.cumsum(right[order]) / (np.arange(1, len(order) + 1) + objects)
-    return float(scores[order][f1.argmax()])
+    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # a threshold takes all with an equal score
+    return float(scores[order][last[f1[last].argmax()]])
 
 
 def confusion_matrix(
@@ -60,7 +61,8 @@ def confusion_matrix(
 ) -> np.ndarray:
     """Count which classes are taken for which.
 
-    By descending score, each detection takes the free object of any class with the highest IoU of at least 0.5.
+    A detection that is right has found its object. By descending score, each of the others takes the free object of any
+    class with the highest IoU of at least 0.5.
 
     Args:
         records: the images with their annotations.
@@ -75,11 +77,14 @@ def confusion_matrix(
     """
     matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
     for record, detections, j in zip(records, found, judged, strict=True):
-        counted = j.order[(j.scores >= threshold) & (j.is_right | j.is_wrong)]
+        shown = j.scores >= threshold
         objects = [a for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
-        iou = box_overlaps(detections.boxes[counted], objects)
         free = np.ones(len(objects), bool)
-        for row, label in zip(iou, detections.classes[counted]):
+        for label, target in zip(j.classes[shown & j.is_right], j.target[shown & j.is_right]):
+            matrix[label, label] += 1
+            free[target] = False
+        wrong = j.order[shown & j.is_wrong]
+        for row, label in zip(box_overlaps(detections.boxes[wrong], objects), detections.classes[wrong]):
             near = np.where(free, row, 0)
             taken = int(near.argmax()) if near.size and near.max() >= 0.5 else None
             matrix[num_classes if taken is None else objects[taken]["category_id"], label] += 1

@@ -40,12 +40,14 @@ class JudgedDetections:
         recall_points: the recalls at which precision is measured; None takes the area under the curve.
         recalls: by the name of an average recall, how many detections per image and class it counts. The recall "AR" is
             also computed by size. The rankings need `place` for them.
+        ap50_by_class: whether "AP50-<class>" is a score, too.
     """
 
     class_names: Sequence[str]
     rankings: dict[str, list[Ranking]]
     recall_points: np.ndarray | None
     recalls: Mapping[str, int] = field(default_factory=dict)
+    ap50_by_class: bool = False
 
     @property
     def num_images(self) -> int:
@@ -57,8 +59,9 @@ class JudgedDetections:
 
     def _names(self, size: str) -> list[str]:
         """Return the names of the scores of a range of sizes."""
-        precisions = [] if size else ["AP50", "AP75", *(f"AP-{name}" for name in self.class_names)]
-        return [f"AP{size}", *precisions, *self._recalls(size)]
+        kinds = ("AP", "AP50") if self.ap50_by_class else ("AP",)
+        by_class = [f"{kind}-{name}" for kind in kinds for name in self.class_names]
+        return [f"AP{size}", *([] if size else ["AP50", "AP75", *by_class]), *self._recalls(size)]
 
     def _recalls(self, size: str) -> dict[str, int]:
         return {f"{name}{size}": number for name, number in self.recalls.items() if not size or name == "AR"}
@@ -87,8 +90,9 @@ class JudgedDetections:
             if wanted & set(names):
                 ap = self.average_precision(size, weights)
                 mean = mean_over_classes(ap)
-                first = (mean.mean(axis=0),) if size else (mean.mean(axis=0), mean[0], mean[5], *ap.mean(axis=1))
-                out |= dict(zip(names, first))
+                by_class = [*ap.mean(axis=1), *(ap[:, 0] if self.ap50_by_class else ())]
+                found = (mean.mean(axis=0),) if size else (mean.mean(axis=0), mean[0], mean[5], *by_class)
+                out |= dict(zip(names, found))
             for name in wanted & recalls.keys():
                 out[name] = mean_over_classes(self.average_recall(size, recalls[name], weights))
         return {name: out[name] for name in (self.metric_names() if metrics is None else metrics)}

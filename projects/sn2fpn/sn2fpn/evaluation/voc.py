@@ -78,7 +78,7 @@ class PascalVOCEvaluator(DetectionEvaluator):
     def _judge(self, detections: list[ImageDetections]) -> dict[str, JudgedDetections]:
         rankings = rank(self._objects, detections, len(self.class_names))
         points = RECALL_POINTS if self._eleven_points else None
-        return {"bbox": JudgedDetections(self.class_names, {"": rankings}, points)}
+        return {"bbox": JudgedDetections(self.class_names, {"": rankings}, points, ap50_by_class=True)}
 
     def _score(self, detections: list[ImageDetections]) -> Results:
         kind = "11-point" if self._eleven_points else "area"
@@ -188,14 +188,14 @@ def _match(overlaps: np.ndarray, taken: np.ndarray, difficult: np.ndarray) -> tu
 
     Args:
         overlaps: (N,) IoU of each detection with the object that it overlaps most.
-        taken: (N,) id of that object.
+        taken: (N,) id of that object; without one any number.
         difficult: (all objects,) bool.
 
     Returns:
         Two arrays of shape (T, N), bool.
     """
     hit = overlaps > _IOU_THRESHOLDS[:, None]  # (T, N)
-    free = hit & difficult[taken] if len(difficult) else np.zeros_like(hit)
+    free = hit & difficult[np.where(overlaps >= 0, taken, 0)] if len(difficult) else np.zeros_like(hit)
     right = np.zeros_like(hit)
     for t, hits in enumerate(hit & ~free):
         order = np.flatnonzero(hits)

@@ -16,7 +16,6 @@ import socket
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -140,8 +139,7 @@ class CellFolder:
             result = self.result()
             task, name = headline.split("/", 1)
             scores = [tasks.get(task, {}).get(name) for tasks in result.get("results", {}).values()]
-            known = [score for score in scores if score is not None]
-            note = f"{fmean(known):.1f}" if known else ""
+            note = ", ".join("–" if score is None else f"{score:.1f}" for score in scores)
             return Status(State.FINISHED, result.get("iterations", 0), None, result.get("train_seconds"), note)
         last = _last_training_line(self.metrics)
         iteration = last["iteration"] + 1 if last else 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,7 @@ from typing import Any
 from ...errors import UserError
 from ..files import read_json, write_json
 from ..folder import CellFolder
+from ..measure.results import with_nested_variants
 from ..spec.check import check_folders
 from ..spec.study import Study
 from ..spec.tuning import TUNING_FOLDER
@@ -23,6 +25,7 @@ from .pack import opened, pack
 
 __all__ = ["main", "merge"]
 
+logger = logging.getLogger(__name__)
 _DATA = ("training data", "test data")
 _MEASURES = ("costs.json", "features.json")
 _LEFT_OUT = ("*.pth", ".lock", "last_checkpoint", "events.out.*")  # of a cell's files; the final weights are linked
@@ -146,15 +149,28 @@ def _better(one: CellFolder | None, other: CellFolder) -> CellFolder:
 
 
 def _join_measures(paths: Sequence[Path], target: Path) -> None:
-    """Join files of measures by variant, where the first study that measured a variant counts."""
+    """Join files of measures by variant, where the first study that measured a variant counts.
+
+    Feature maps that were measured on other images than the first ones are left out, with a warning.
+    """
     joined: dict[str, Any] = {}
-    for content in map(read_json, paths):
-        of_variants = {k: v for k, v in content.items() if k == "variants"}
-        joined = content | joined
-        if of_variants:
-            joined["variants"] = of_variants["variants"] | joined["variants"]
+    for path in paths:
+        content = read_json(path)
+        if path.name != "features.json":
+            joined = content | joined
+            continue
+        content = with_nested_variants(content)
+        if joined and content and _about(content) != _about(joined):
+            logger.warning("%s was measured on other images than the first study and is left out", path)
+        elif content:
+            joined = content | {"variants": content["variants"] | joined.get("variants", {})}
     if joined:
         write_json(target, joined)
+
+
+def _about(features: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the measures of feature maps come from, such as the test set and the number of images."""
+    return {key: value for key, value in features.items() if key != "variants"}
 
 
 def _copy_speed(sources: Sequence[Source], folder: Path) -> None:

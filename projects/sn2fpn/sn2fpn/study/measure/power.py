@@ -39,7 +39,7 @@ def seeds_to_tell(difference: float, spread: float, alpha: float = ALPHA) -> int
     Returns:
         The number of seeds, at least 2; None if more than `MOST_SEEDS` are needed.
     """
-    if spread == 0:
+    if spread < 1e-6 * difference:  # where the noncentral t law is no longer computed
         return 2
     for n in range(2, MOST_SEEDS + 1):
         limit = stats.t.ppf(1 - alpha / 2, n - 1)

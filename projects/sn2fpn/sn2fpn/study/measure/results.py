@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from ...errors import UserError
@@ -16,7 +16,7 @@ from ..folder import CellFolder, State, Status
 from ..spec.study import Cell, Study
 from ..spec.tuning import TUNING_FOLDER, Choice, choose
 
-__all__ = ["CellResult", "StudyResults", "load_cell", "load_results", "tuning_scores"]
+__all__ = ["CellResult", "StudyResults", "load_cell", "load_results", "tuning_scores", "with_nested_variants"]
 
 _FORMS: dict[str, Any] = {
     "costs": {...: {"parameters": {...: float}, "flops": {...: float}, "size": [int]}},
@@ -90,6 +90,11 @@ class CellResult:
                         scores[f"{test_set}/{task}/{name}"] = score
         return scores
 
+    def mean_over_sets(self, metric: str) -> float:
+        """Return the mean of a score over the test sets, where no score counts as 0."""
+        names = [f"{test_set}/{metric}" for test_set in self.test_sets] if len(self.test_sets) > 1 else [metric]
+        return fmean(0.0 if math.isnan(score := self.scores.get(name, math.nan)) else score for name in names)
+
     def detected_nothing(self, task: str) -> bool:
         """Return whether the cell was evaluated and has no score of a task, because there was no detection."""
         scores = [score for name, score in self.scores.items() if name.startswith(f"{task}/")]
@@ -136,9 +141,12 @@ class StudyResults:
 
     def values(self, variant: str, metric: str) -> dict[int, float]:
         """Return {seed: value} of a variant's finished cells that have the metric; to detect nothing counts as 0."""
-        found = {cell.seed: cell.scores.get(metric, math.nan) for cell in self.of(variant)}
-        found |= {cell.seed: 0.0 for cell in self.silent(metric) if cell.variant == variant}
+        found = {cell.seed: self.score(cell, metric) for cell in self.of(variant)}
         return {seed: value for seed, value in found.items() if not math.isnan(value)}
+
+    def score(self, cell: CellResult, metric: str) -> float:
+        """Return a cell's score, NaN if it has none; to detect nothing counts as 0."""
+        return 0.0 if cell in self.silent(metric) else cell.scores.get(metric, math.nan)
 
     def silent(self, metric: str) -> list[CellResult]:
         """Return the finished cells that detected nothing, if others show that the test set has objects to detect."""
@@ -204,13 +212,13 @@ def load_results(folder: str | Path, trust: bool = False) -> StudyResults:
         )
     study = Study.load(folder / "study.yaml", trust)
     measured = {name: read_json(folder / f"{name}.json", form) for name, form in _FORMS.items()}
-    measured["features"] = _with_nested_variants(measured["features"])
+    measured["features"] = with_nested_variants(measured["features"])
     check_form(measured["features"], _FORM_OF_FEATURES, folder / "features.json")
     cells = tuple(load_cell(CellFolder(folder, cell)) for cell in study.cells)
     return StudyResults(folder, study, cells, **measured, tuning=tuple(_load_tuning(study, folder / TUNING_FOLDER)))
 
 
-def _with_nested_variants(features: dict[str, Any]) -> dict[str, Any]:
+def with_nested_variants(features: dict[str, Any]) -> dict[str, Any]:
     """Return features.json with its variants under one key; in older files they stand beside "images" and "set"."""
     if not features or "variants" in features:
         return features
@@ -219,10 +227,12 @@ def _with_nested_variants(features: dict[str, Any]) -> dict[str, Any]:
 
 
 def tuning_scores(tuning: Study, folder: Path) -> dict[str, float]:
-    """Return the headline metric of each variant of a tuning study that has finished; no score counts as 0."""
+    """Return the headline metric of each variant of a tuning study that has finished, as the mean over its test sets.
+
+    No score counts as 0.
+    """
     cells = [load_cell(CellFolder(folder, cell)) for cell in tuning.cells]
-    scores = {c.variant: c.scores.get(tuning.metrics[0], 0.0) for c in cells if c.status.state is State.FINISHED}
-    return {name: 0.0 if math.isnan(score) else score for name, score in scores.items()}
+    return {c.variant: c.mean_over_sets(tuning.metrics[0]) for c in cells if c.status.state is State.FINISHED}
 
 
 def _load_tuning(study: Study, folder: Path) -> list[Choice]:

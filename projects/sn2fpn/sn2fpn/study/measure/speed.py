@@ -23,7 +23,7 @@ from ..files import write_json
 from ..folder import CellFolder
 from ..spec.study import Study, Variant
 from .cost import evaluation_size
-from .timing import Neighbours, resident_mib, take_turns
+from .timing import Neighbours, forget_peak, resident_mib, take_turns
 from .workload import fill_weights, fix_work, make_images, model_inputs
 
 __all__ = ["measure_speed"]
@@ -159,6 +159,7 @@ def _peak_memory(setup: _Setup, imports: tuple[Path, ...], threads: int) -> dict
     run = _Run(setup)
     out = {}
     for name, action in (("inference", run.infer), ("training", run.train)):
+        forget_peak()  # to build a model and to read its weights takes memory for a moment
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         for _ in range(2):  # the optimizer's state appears with the first step

@@ -26,6 +26,7 @@ __all__ = [
     "Interval",
     "RankCorrelation",
     "Verdict",
+    "chance",
     "compare_resampled",
     "distinguishable",
     "holm",
@@ -49,6 +50,7 @@ class Interval:
     high: float
     n: int  # number of values
     p: float  # of the t-test against 0, which is the paired test for paired differences; NaN like the interval
+    """Of several equal values, whose spread a t-test cannot estimate, it is the p-value of the sign test."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,8 @@ def mean_interval(values: Sequence[float | None], confidence: float = 0.95) -> I
     mean = float(found.mean()) if n else _NAN
     if n < 2:
         return Interval(mean, _NAN, _NAN, n, _NAN)
-    if np.ptp(found) == 0:  # the statistic of the test would be 0 / 0 or infinite
-        return Interval(mean, mean, mean, n, 1.0 if mean == 0 else 0.0)
+    if np.ptp(found) == 0:  # the statistic of the t-test would be 0 / 0 or infinite
+        return Interval(mean, mean, mean, n, 1.0 if mean == 0 else 2.0 ** (1 - n))
     test = stats.ttest_1samp(found, 0)
     low, high = test.confidence_interval(confidence)
     return Interval(mean, float(low), float(high), n, float(test.pvalue))
@@ -114,10 +116,12 @@ def resample(
         {metric: (1 + resamples,) scores}; the first score is the measured one.
 
     Raises:
-        UserError: There are no predictions, or the evaluator does not have a metric.
+        UserError: There are no predictions or fewer than two images, or the evaluator does not have a metric.
     """
     if not predictions:
         raise UserError("a bootstrap needs the predictions of at least one seed, found none")
+    if len(truth.records) < 2:
+        raise UserError(f"a bootstrap needs at least two images, found {len(truth.records)}")
     by_task: dict[str, list[str]] = {}
     for metric in metrics:
         task, _, name = metric.partition("/")
@@ -183,10 +187,11 @@ def distinguishable(
         found = _measured(variant, baseline, metric, seeds.mean)
         corrected = f" after Holm's correction for {len(worst)} comparisons" if len(worst) > 1 else ""
         if p < alpha:
-            reason = f"which is more than the noise of seeds and test images (p = {p:.2g}{corrected})"
+            reason = f"which is more than the noise of seeds and test images (p = {chance(p)}{corrected})"
         else:
-            reason = f"which may be noise, because {_reason(seeds, images, alpha, f'{p:.2g}{corrected}')}"
-        text = f"{found}." if np.isnan(seeds.mean) else f"{found}, {reason}."
+            reason = f"which may be noise, because {_reason(seeds, images, alpha, f'{chance(p)}{corrected}')}"
+        text = f"{found}, {reason}." if seeds.mean else f"{found}."  # NaN is true
+        text = f"{found}." if np.isnan(seeds.mean) else text
         verdicts[variant] = Verdict(p < alpha, p, text)
     return verdicts
 
@@ -197,9 +202,8 @@ def _measured(variant: str, baseline: str, metric: str, difference: float) -> st
         return f"{variant} cannot be compared with {baseline}, because no seed has the {metric} of both"
     if difference == 0:
         return f"{variant} has the same {metric} as {baseline}"
-    return (
-        f"{variant} has {abs(difference):.2f} points of {metric} {'more' if difference > 0 else 'less'} than {baseline}"
-    )
+    size = f"{abs(difference):.2f}" if abs(difference) >= 0.005 else f"{abs(difference):.1g}"
+    return f"{variant} has {size} points of {metric} {'more' if difference > 0 else 'less'} than {baseline}"
 
 
 def _reason(seeds: Interval, images: Bootstrap, alpha: float, corrected: str) -> str:
@@ -207,11 +211,16 @@ def _reason(seeds: Interval, images: Bootstrap, alpha: float, corrected: str) ->
     if seeds.n < 2:
         return "one seed does not show the noise of training"
     if np.isnan(images.p):
-        return "there are no stored predictions from which to resample test images"
-    noisy = [f"over {name} is {p:.2g}" for name, p in (("seeds", seeds.p), ("test images", images.p)) if p >= alpha]
+        return "the test images could not be resampled"
+    noisy = [f"over {name} is {chance(p)}" for name, p in (("seeds", seeds.p), ("test images", images.p)) if p >= alpha]
     if noisy:
         return f"its p-value {' and that '.join(noisy)}"
-    return f"its p-value is {max(seeds.p, images.p):.2g}, and {corrected}"
+    return f"its p-value is {chance(max(seeds.p, images.p))}, and {corrected}"
+
+
+def chance(p: float) -> str:
+    """Return a p-value with two digits, or with those that show on which side of `ALPHA` it lies."""
+    return next(text for digits in (*range(2, 10), 17) if float(text := f"{p:.{digits}g}") != ALPHA or p == ALPHA)
 
 
 class RankCorrelation(NamedTuple):

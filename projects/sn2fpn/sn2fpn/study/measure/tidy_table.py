@@ -17,7 +17,8 @@ __all__ = ["tidy_rows", "write_tables"]
 def tidy_rows(results: StudyResults) -> list[dict[str, Any]]:
     """Return the tidy table: a dictionary per cell, all with the same keys, with None where there is no value.
 
-    Scores are in percent, `gflops` are those of one image, and the names of times and memory end in their units.
+    Scores are in percent, and 0 where a cell has detected nothing. `gflops` are those of one image, and the names of
+    times and memory end in their units.
     """
     metrics = list(dict.fromkeys(metric for cell in results.finished for metric in cell.scores))
     return [_row(results, cell, metrics) for cell in results.cells]
@@ -25,7 +26,7 @@ def tidy_rows(results: StudyResults) -> list[dict[str, Any]]:
 
 def _row(results: StudyResults, cell: CellResult, metrics: list[str]) -> dict[str, Any]:
     name, result = cell.variant, cell.result
-    measured = {metric: cell.scores.get(metric, math.nan) for metric in metrics} | results.measured(name)
+    measured = {metric: results.score(cell, metric) for metric in metrics} | results.measured(name)
     del measured["pyramid_parameters"], measured["pyramid_gflops"]  # these are columns of the report alone
     return {
         "study": results.study.name,

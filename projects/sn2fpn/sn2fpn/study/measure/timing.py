@@ -7,12 +7,13 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["Neighbours", "now", "resident_mib", "take_turns"]
+__all__ = ["Neighbours", "forget_peak", "now", "resident_mib", "take_turns"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,12 @@ def resident_mib(peak: bool = False) -> float:
     """
     status = Path("/proc/self/status").read_text()
     return int(re.search(rf"{'VmHWM' if peak else 'VmRSS'}:\s+(\d+) kB", status)[1]) / 2**10
+
+
+def forget_peak() -> None:
+    """Let the peak of `resident_mib` begin anew, where Linux allows it."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 class Neighbours:

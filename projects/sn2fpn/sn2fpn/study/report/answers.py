@@ -12,9 +12,10 @@ import numpy as np
 from ...errors import counted
 from ..measure.power import MOST_SEEDS, seeds_to_tell, spread_interval
 from ..measure.results import StudyResults
-from ..measure.statistics import ALPHA, rank_correlation
+from ..measure.statistics import ALPHA, RankCorrelation, chance, holm, rank_correlation
 from ..spec.questions import Question
 from .comparison import Comparison, compare, cost_ratio, difference
+from .conclusion import without_shared_seed
 from .content import listed, number
 from .samples import TestSet
 
@@ -60,10 +61,21 @@ def _about_variants(results: StudyResults, test_set: TestSet | None, question: Q
     family = None if question.against == results.baseline else question.compare
     compared = compare(results, test_set, question.against, family)
     found = [c for c in compared if c.variant in question.compare]
+    missing = _missing(results, [v for v in question.compare if v not in {c.variant for c in found}], question.against)
     if not found:
-        return Answer(question.text, "This has not been measured yet.", [])
-    details = [sentence for c in found for sentence in _details(results, c, question.against, len(compared))]
-    return Answer(question.text, _verdict(results, found, question.against), details)
+        return Answer(question.text, missing or "This has not been measured yet.", [])
+    details = [sentence for c in found for sentence in _details(results, c, question.against, compared)]
+    return Answer(question.text, f"{_verdict(results, found, question.against)} {missing}".strip(), details)
+
+
+def _missing(results: StudyResults, variants: Sequence[str], against: str) -> str:
+    """Return what keeps variants from being compared with `against`; "" if `against` itself has no score."""
+    if not results.values(against, results.headline):
+        return ""
+    absent = [name for name in variants if not results.values(name, results.headline)]
+    verb = "has" if len(absent) == 1 else "have"
+    sentences = [f"{listed(absent)} {verb} not been measured yet."] if absent else []
+    return " ".join(filter(None, [*sentences, without_shared_seed(results, variants, against)]))
 
 
 def _verdict(results: StudyResults, found: Sequence[Comparison], against: str) -> str:
@@ -80,10 +92,10 @@ def _verdict(results: StudyResults, found: Sequence[Comparison], against: str) -
     return " ".join(sentences)
 
 
-def _details(results: StudyResults, c: Comparison, against: str, comparisons: int) -> list[str]:
+def _details(results: StudyResults, c: Comparison, against: str, compared: Sequence[Comparison]) -> list[str]:
     """Return the measured difference, overall and by size, what would tell, and the difference in cost.
 
-    `comparisons` is the number of differences that the verdict was corrected for.
+    `compared` are the differences that the verdict was corrected for.
     """
     task = results.headline.rpartition("/")[0]
     sentences = [f"{c.verdict.text} {c.intervals}".strip()]
@@ -95,26 +107,28 @@ def _details(results: StudyResults, c: Comparison, against: str, comparisons: in
     ]
     if known:
         sentences.append(f"By object size: {', '.join(known)}.")
-    return [*sentences, *_what_would_tell(results, c, against, comparisons), *_cost(results, c.variant, against)]
+    return [*sentences, *_what_would_tell(results, c, against, compared), *_cost(results, c.variant, against)]
 
 
-def _what_would_tell(results: StudyResults, c: Comparison, against: str, comparisons: int) -> list[str]:
+def _what_would_tell(results: StudyResults, c: Comparison, against: str, compared: Sequence[Comparison]) -> list[str]:
     """Return how many seeds would show the measured difference and one of a point, and whether the images suffice."""
     ours, theirs = (results.values(name, results.headline) for name in (c.variant, against))
     differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
     if len(differences) < 2:
         return []
-    spread = float(np.std(differences, ddof=1))
+    spread, comparisons = float(np.std(differences, ddof=1)), len(compared)
     low, high = spread_interval(spread, len(differences))
     needed = {"1 point": seeds_to_tell(1.0, spread, ALPHA / comparisons)}
     too_few = []
     if not c.verdict.distinguishable and c.seeds.mean:
         size = abs(c.seeds.mean)
         needed[f"the measured {number(size, 2)} points"] = seeds_to_tell(size, spread, ALPHA / comparisons)
-        if c.images.p >= ALPHA / comparisons:
+        corrected = holm([x.images.p if x is c else max(x.seeds.p, x.images.p) for x in compared])[compared.index(c)]
+        if corrected >= ALPHA:
+            after = f", and {chance(corrected)} after Holm's correction" if comparisons > 1 else ""
             too_few = [
                 "The test images are too few for the measured difference: its p-value over them alone is "
-                f"{c.images.p:.2g}, and would have to be below {ALPHA / comparisons:.2g}."
+                f"{chance(c.images.p)}{after}."
             ]
     parts = [
         f"{size} with {counted(n, 'seed') if n else f'more than {MOST_SEEDS} seeds'}" for size, n in needed.items()
@@ -144,21 +158,27 @@ def _about_measures(results: StudyResults, question: Question) -> Answer:
     label, verdicts, details = results.label(results.headline), [], []
     unclear: list[str] = []
     unknown: dict[tuple[str, ...], list[str]] = {}  # the variants that have a measure, if these are too few
+    correlations: dict[str, RankCorrelation] = {}
     for measure in question.measures:
         means = {v: mean for v in scores if v in features and (mean := _mean(features[v], measure)) is not None}
         if len(means) < 3:
             unknown.setdefault(tuple(means), []).append(measure)
             continue
-        found = rank_correlation([(value, scores[v]) for v, value in means.items()])
-        if found.p < ALPHA:
-            verdicts.append(f"A higher {measure} goes with a {'higher' if found.rho > 0 else 'lower'} {label}.")
-        else:
-            unclear.append(measure)
+        found = correlations[measure] = rank_correlation([(value, scores[v]) for v, value in means.items()])
         limit = f"; no order of so few variants could have less than {found.least_p:.2g}" * (found.least_p >= ALPHA)
         details.append(
             f"{measure}: the rank correlation with {label} over {len(means)} variants is {number(found.rho, 2, '+')} "
-            f"(permutation test, p = {found.p:.2g}{limit})."
+            f"(permutation test, p = {chance(found.p)}{limit})."
         )
+    corrected = dict(zip(correlations, holm([found.p for found in correlations.values()])))
+    for measure, found in correlations.items():
+        if corrected[measure] < ALPHA:
+            verdicts.append(f"A higher {measure} goes with a {'higher' if found.rho > 0 else 'lower'} {label}.")
+        else:
+            unclear.append(measure)
+    if len(correlations) > 1 and any(found.p < ALPHA for found in correlations.values()):
+        after = ", ".join(f"{measure} {chance(p)}" for measure, p in corrected.items())
+        details.append(f"After Holm's correction for {len(correlations)} measures the p-values are: {after}.")
     if unclear:
         go = "goes" if len(unclear) == 1 else "go"
         verdicts.append(f"The study cannot tell whether {listed(unclear, 'measure')} {go} with {label}.")

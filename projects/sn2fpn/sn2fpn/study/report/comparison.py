@@ -118,8 +118,9 @@ def _resampled(
     """Return a variant's scores on the test images and on resampled ones; they are computed once for each variant."""
     key = (variant, seeds, resamples)
     if key not in test_set.resampled:
-        predictions = [test_set.predictions(cell) for cell in results.of(variant) if cell.seed in seeds]
-        scores = resample(test_set.evaluator, predictions, [results.headline], resamples)
+        cells = [cell for cell in results.of(variant) if cell.seed in seeds]
+        predictions = [test_set.predictions(cell) for cell in cells]
+        scores = resample(test_set.evaluator(cells[0]), predictions, [results.headline], resamples)
         test_set.resampled[key] = scores[results.headline]
     return test_set.resampled[key]
 
@@ -152,11 +153,12 @@ def cost_ratio(results: StudyResults, variant: str, against: str, name: str) -> 
 
 
 def limits(bounds: Interval | Bootstrap) -> str:
-    """Return an interval such as "−2.7 … 1.3", with a second digit where one would show a limit as zero.
+    """Return an interval such as "−2.7 … 1.3", with more digits where one would show a limit as zero.
 
     An interval that is not known is a dash.
     """
     if not math.isfinite(bounds.low):
         return ABSENT
-    digits = 2 if any(0 < abs(limit) < 0.05 for limit in (bounds.low, bounds.high)) else 1
+    least = min((abs(limit) for limit in (bounds.low, bounds.high) if limit), default=1.0)
+    digits = next((n for n in (1, 2, 3) if least >= 0.5 * 0.1**n), 4)
     return f"{number(bounds.low, digits)} … {number(bounds.high, digits)}"

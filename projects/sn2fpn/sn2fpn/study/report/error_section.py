@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ...errors import UserError
+from ...evaluation import PascalVOCEvaluator
 from ...evaluation.error_split import KINDS, TOTALS, ErrorSplit, split_errors
 from ..measure.results import StudyResults
 from ..measure.statistics import mean_interval, paired_difference
@@ -32,6 +33,10 @@ _NOTES = (
     "The curves show the best precision at a recall of at least the value on the axis, at an IoU of 0.5, as the mean "
     "over classes and seeds. They end at the largest recall of all detections that were kept.",
 )
+_NOT_OF_VOC = (
+    "The AP50 of this section is COCO's: precision is read at 101 recalls, and difficult objects count. It therefore "
+    "differs from the AP50 of the results, which is that of Pascal VOC."
+)
 _ONE_CLASS = "With a single class, there are no classification errors and no detections of another class."
 
 
@@ -41,7 +46,8 @@ def error_section(results: StudyResults, test_set: TestSet | None, style: Mappin
     splits = {name: found for name, found in splits.items() if found}
     if not splits:
         return Section("errors", "Errors")
-    notes = [*_NOTES, _ONE_CLASS] if len(test_set.class_names) == 1 else list(_NOTES)
+    of_voc = isinstance(test_set.evaluator(results.finished[0]), PascalVOCEvaluator)
+    notes = [*_NOTES, *[_ONE_CLASS] * (len(test_set.class_names) == 1), *[_NOT_OF_VOC] * of_voc]
     kinds = _kinds(test_set)
     plots = [_lost_plot(splits, kinds, style), _precision_plot(splits, style)]
     tables = _table(results, splits, kinds), _counts_table(splits, kinds, len(test_set.records))

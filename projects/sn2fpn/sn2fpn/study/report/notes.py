@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -39,46 +40,6 @@ def absent_groups(study: StudyResults) -> list[tuple[str, str]]:
     return [(joined(names), why) for why, names in groups.items()]
 
 
-def summary(study: StudyResults, found: Sequence[Comparison]) -> str:
-    """Return the conclusion in a few sentences."""
-    headline, baseline = study.label(study.headline), study.baseline
-    if not study.finished:
-        return "No cell has finished yet, so nothing can be said."
-    if not study.of(baseline):
-        return f"The baseline {baseline} has no finished cell, so there is nothing to compare with yet."
-    unscored = [v for v in study.variants if study.of(v) and not study.values(v, study.headline)]
-    if baseline in unscored:
-        return f"The evaluation of the baseline {baseline} gave no {headline}, so there is nothing to compare with."
-    rest = f" The evaluation of {listed(unscored)} gave no {headline}." if unscored else ""
-    if not found:
-        return f"Only the baseline {baseline} has a score, so there is nothing to compare yet.{rest}"
-    return _conclusion(found, headline, baseline) + rest
-
-
-def _conclusion(found: Sequence[Comparison], headline: str, baseline: str) -> str:
-    if all(c.seeds.n < 2 for c in found):
-        return (
-            f"It is unknown which variants are better or worse than the baseline {baseline}. They were compared on one "
-            f"seed, and one seed does not show how much {headline} varies from training to training."
-        )
-    apart = [c for c in found if c.verdict.distinguishable]
-    if not apart:
-        return f"No variant differs from the baseline {baseline} in {headline} by more than noise."
-    than = f"{headline} than the baseline {baseline} by more than noise."
-    unclear = [c for c in found if not c.verdict.distinguishable]
-    sentences = [
-        _sentence([c for c in apart if c.seeds.mean > 0], "has", "have", f"a higher {than}"),
-        _sentence([c for c in apart if c.seeds.mean < 0], "has", "have", f"a lower {than}"),
-        _sentence(unclear, "does", "do", f"not differ from {baseline} by more than noise."),
-    ]
-    return " ".join(filter(None, sentences))
-
-
-def _sentence(group: Sequence[Comparison], of_one: str, of_many: str, rest: str) -> str:
-    """Return a sentence on some variants, "" if there are none."""
-    return f"{listed([c.variant for c in group])} {of_one if len(group) == 1 else of_many} {rest}" if group else ""
-
-
 def comparisons(study: StudyResults, found: Sequence[Comparison]) -> list[str]:
     """Return how to read the comparisons."""
     if not found:
@@ -98,7 +59,8 @@ def comparisons(study: StudyResults, found: Sequence[Comparison]) -> list[str]:
     ]
     if any(math.isnan(c.images.p) for c in found):
         notes.append(
-            "Test images could not be resampled where the test set or the stored predictions are not on this machine."
+            "Test images could not be resampled where the test set or the stored predictions are not on this machine, "
+            "or where there are fewer than two images."
         )
     if 1 < seeds < 5:
         wide = f"The intervals over {counted(seeds, 'seed')} are wide"
@@ -139,14 +101,15 @@ def sizes(test_set: TestSet | None) -> list[str]:
     """Return what the sizes are, and how many objects of the test set have each."""
     small, large = _SIZE_LIMITS_PX
     note = (
-        f"The limits are those of COCO, in pixels of the data set's images: small objects have an area below {small}², "
-        f"and large objects have an area of at least {large}². AP is the average precision, and AR the recall of all "
-        "detections of an image, as the mean over IoU thresholds. Lines are 95 % intervals over seeds, where there is "
-        "more than one seed."
+        f"The limits are those of COCO, in pixels of the data set's images: small objects have an area of at most "
+        f"{small}², medium ones of {small}² to {large}², and large ones of at least {large}². AP is the average "
+        "precision, and AR the recall of all detections of an image, as the mean over IoU thresholds. Lines are 95 % "
+        "intervals over seeds, where there is more than one seed."
     )
     if test_set is None:
         return [note]
-    counts = np.histogram(test_set.areas(), [0, small**2, large**2, np.inf])[0]
+    areas, limits = np.array(test_set.areas()), (0, small**2, large**2, np.inf)
+    counts = [np.count_nonzero((areas >= low) & (areas <= high)) for low, high in itertools.pairwise(limits)]
     parts = [f"{count:,} {size}" for count, size in zip(counts, ("small", "medium", "large"))]
     return [f"{note} The test set has {', '.join(parts[:2])} and {parts[2]} objects."]
 
@@ -158,9 +121,10 @@ CURVES = (
 )
 
 
-def classes(study: StudyResults) -> list[str]:
+def classes(study: StudyResults, metric: str) -> list[str]:
+    """Return how to read the differences by class in a metric."""
     return [
-        f"Entries are points of AP above (+) or below (−) {study.baseline}, paired by seed, ± half of the 95 % "
+        f"Entries are points of {metric} above (+) or below (−) {study.baseline}, paired by seed, ± half of the 95 % "
         "interval where there is more than one seed. Arrows are darker for larger differences. Many classes are "
         "compared at once, so single classes may stand out by chance."
     ]

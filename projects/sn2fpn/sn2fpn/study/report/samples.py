@@ -37,17 +37,21 @@ _SIZE_PX = 320
 
 @dataclass(frozen=True)
 class TestSet:
-    """The first set that the cells were evaluated on, with the data set dicts of its images."""
+    """The first set that the cells were evaluated on, with the data set dicts of its images.
+
+    Its evaluators are made for the keys of TEST that a cell's configuration has.
+    """
 
     __test__ = False  # pytest would take the class for a test
 
     name: str
     records: list[dict[str, Any]]
     class_names: list[str]
-    evaluator: DetectionEvaluator
+    registered: str  # the name under which the images are registered
     judgements: dict[Cell, list[Judgement]] = field(default_factory=dict)
     resampled: dict[tuple[str, tuple[int, ...], int], np.ndarray] = field(default_factory=dict)
     """Scores by the variant, its seeds and the number of resamples."""
+    evaluators: dict[tuple[str, int], DetectionEvaluator] = field(default_factory=dict)
 
     def areas(self) -> list[float]:
         """Return the area in square pixels of every object that is not a crowd."""
@@ -61,9 +65,19 @@ class TestSet:
             self.judgements[cell.cell] = [judge_image(r, d) for r, d in zip(self.records, found, strict=True)]
         return self.judgements[cell.cell]
 
+    def evaluator(self, cell: CellResult) -> DetectionEvaluator:
+        """Return the evaluator that a cell was scored with."""
+        given, cfg = cell.folder.configuration().get("TEST", {}), get_cfg()
+        for key in ("EVALUATOR", "DETECTIONS_PER_IMAGE"):  # evaluators read only these; others may be another engine's
+            cfg.TEST[key] = given.get(key, cfg.TEST[key])
+        key = cfg.TEST.EVALUATOR, cfg.TEST.DETECTIONS_PER_IMAGE
+        if key not in self.evaluators:
+            self.evaluators[key] = build_evaluator(cfg, self.registered)
+        return self.evaluators[key]
+
     def predictions(self, cell: CellResult) -> list[ImageDetections]:
         """Return what a cell has detected in each image; raise a UserError if the file is missing or does not fit."""
-        return self.evaluator.read_detections(cell.folder.predictions(self.name))
+        return self.evaluator(cell).read_detections(cell.folder.predictions(self.name))
 
 
 def open_test_set(results: StudyResults) -> TestSet:
@@ -76,14 +90,11 @@ def open_test_set(results: StudyResults) -> TestSet:
     stored = annotations_file(results.folder, cell.test_sets[0]).is_file()
     with suppress(UserError) if stored else nullcontext():  # an archive may name files of another machine
         register_custom(config.get("DATASETS", {}).get("CUSTOM") or [])
-    cfg = get_cfg()
-    for key in ("EVALUATOR", "DETECTIONS_PER_IMAGE"):  # evaluators read only these; others may be another engine's
-        cfg.TEST[key] = config.get("TEST", {}).get(key, cfg.TEST[key])
     name = use_stored_test_set(cell.test_sets[0], results.folder)
     if name == cell.test_sets[0]:
         results.study.import_files()  # these files may register the test set
     records = DatasetCatalog.get(name, where=f"{cell.folder.result_file}: results")
-    return TestSet(cell.test_sets[0], records, class_names(name), build_evaluator(cfg, name))
+    return TestSet(cell.test_sets[0], records, class_names(name), name)
 
 
 class SampleRow(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..measure.results import StudyResults
-from ..measure.statistics import Interval
+from ..measure.statistics import Interval, chance
 from .comparison import Comparison, best_variant, cost_ratio, difference, interval, limits
 from .content import ABSENT, Entry, Table, number
 
@@ -57,7 +57,7 @@ def comparison_table(results: StudyResults, comparisons: Sequence[Comparison]) -
 
 
 def _chance(p: float) -> Entry:
-    return Entry(f"{p:.2g}", p) if math.isfinite(p) else Entry(ABSENT)
+    return Entry(chance(p), p) if math.isfinite(p) else Entry(ABSENT)
 
 
 def cells_table(results: StudyResults) -> Table:
@@ -66,7 +66,7 @@ def cells_table(results: StudyResults) -> Table:
     for cell in results.cells:
         seconds, state = cell.result.get("train_seconds"), str(cell.status.state)
         minutes = seconds / 60 if isinstance(seconds, (int, float)) else None
-        scores = [_number(cell.scores.get(metric), 2) for metric in results.metrics]
+        scores = [_number(results.score(cell, metric), 2) for metric in results.metrics]
         entries = [_name(cell.variant), Entry(str(cell.seed), cell.seed), _name(state), *scores, _number(minutes, 1)]
         rows.append(entries)
     labels = map(results.label, results.metrics)

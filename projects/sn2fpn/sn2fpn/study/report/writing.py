@@ -19,6 +19,7 @@ from . import cost_notes, facts, notes
 from .answers import answer_questions
 from .charts import class_plots, cost_plots, size_plots
 from .comparison import Comparison, compare, difference
+from .conclusion import summary
 from .content import Section, Strip, embed
 from .contrast import draw_contrast
 from .curve_charts import curve_plots, tuning_plots
@@ -29,6 +30,7 @@ from .style import Look, looks
 from .tables import (
     cells_table,
     class_differences,
+    class_label,
     class_table,
     comparison_table,
     cost_table,
@@ -112,7 +114,7 @@ def _build(
         absent=notes.absent_groups(results),
         absent_note=notes.absent(results),
         answers=answer_questions(results, test_set),
-        summary=notes.summary(results, comparisons),
+        summary=summary(results, comparisons),
         comparisons=comparisons,
         comparison_table=comparison_table(results, comparisons),
         conclusion_notes=notes.comparisons(results, comparisons),
@@ -161,7 +163,7 @@ def _number_sections(
             "Classes",
             class_plots(results, style, differences),
             class_table(results, differences),
-            notes.classes(results),
+            notes.classes(results, class_label(results)),
         ),
     ]
     if results.tuning:
