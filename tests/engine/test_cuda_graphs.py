@@ -97,6 +97,22 @@ def test_what_cannot_be_recorded_is_a_message(recorder: Recorder, monkeypatch: p
             module(x)
 
 
+def test_a_size_for_which_there_is_no_memory_is_not_recorded(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any, capture_error_mode: str, **__: Any) -> None:
+        assert capture_error_mode == "thread_local"  # the thread that pins memory goes on meanwhile
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", refuse)
+    module, x = nn.Conv2d(1, 1, 3), torch.randn(1, 1, 4, 4)
+    with Graphs(module, "MODEL.CUDA_GRAPHS"):
+        for _ in range(3):
+            assert torch.equal(module(x), nn.functional.conv2d(x, module.weight, module.bias))
+    said = "MODEL.CUDA_GRAPHS: images of (1, 1, 4, 4) are not recorded, for want of memory: CUDA out of memory"
+    assert caplog.messages == [said]
+
+
 def test_only_a_training_on_a_gpu_has_graphs() -> None:
     model = nn.Module()
     model.backbone = nn.Linear(1, 1)

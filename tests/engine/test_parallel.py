@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,33 @@ def test_gradients_are_sent_in_half_precision_where_detectron2s_key_asks_for_it(
             assert torch.equal(layer.weight.grad[0], x[0].half().float() if compressed else x[0])
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_parameters_without_a_gradient_do_not_stop_a_training(
+    parts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such are those of a level that no head reads."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    monkeypatch.setattr("sn2fpn.engine.parallel.comm.get_world_size", lambda: 2)
+    try:
+        layer = nn.ModuleDict({"used": nn.Linear(3, 2), "unused": nn.Linear(3, 2)})
+        layer.forward = lambda x: layer["used"](x)
+        model = averaging(layer, RunOptions(device="cpu", accumulate_steps=parts))
+        for _ in range(3):
+            with model.no_sync() if parts > 1 else nullcontext():
+                model(torch.ones(1, 3)).sum().backward()
+            model(torch.ones(1, 3)).sum().backward() if parts > 1 else None
+        assert layer["used"].weight.grad is not None and layer["unused"].weight.grad in (None, 0)
+    finally:
+        dist.destroy_process_group()
+
+
+def test_several_processes_need_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    with pytest.raises(UserError, match=r"expected 'cuda' for 2 processes, .* found 'cuda:1'"):
+        launch(_mistake, 2, device="cuda:1")
 
 
 def _mistake() -> None:

@@ -426,6 +426,7 @@ def test_divergence_is_named() -> None:
         ),
         ("MODEL.ROI_MASK_HEAD.POOLER_TYPE", "ROIPool", "serves 'ROIAlignV2' or 'ROIAlign', found 'ROIPool'"),
         ("MODEL.DEVICE", "cudda", "there is no device 'cudda'; did you mean 'cuda'?"),
+        ("MODEL.DEVICE", "mps", "expected 'cpu' or 'cuda', found 'mps'"),
         ("MODEL.DEVICE", "cuda:99", "found 'cuda:99', but"),
         ("MODEL.PIXEL_STD", [1.0], "expected 3 numbers, one for each mean, found 1"),
         ("MODEL.ROI_BOX_HEAD.NORM", "BM", "unknown value 'BM'; choose from: '', BN"),

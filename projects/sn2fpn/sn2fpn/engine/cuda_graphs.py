@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -13,6 +15,8 @@ from ..errors import UserError
 from .options import RunOptions
 
 __all__ = ["Graphs", "graphs_of_backbone"]
+
+logger = logging.getLogger(__name__)
 
 _MOST = 32  # sizes of images that are recorded; each of them keeps its maps in the memory of the GPU
 
@@ -46,6 +50,7 @@ class Graphs(AbstractContextManager[None]):
 
     An input size is recorded when it comes for the second time, so that sizes that come once cost nothing. All graphs
     share their memory, because only one of them is used in a step: maps and gradients must be used before the next one.
+    A size for which the GPU has no memory left is not recorded.
 
     Args:
         backbone: the module, which maps a tensor to a tree of tensors.
@@ -83,8 +88,16 @@ class Graphs(AbstractContextManager[None]):
         try:
             with _without_autocast_cache(), _kept_buffers(part):
                 return torch.cuda.make_graphed_callables(
-                    part, (x.clone(),), num_warmup_iters=2, allow_unused_input=True, pool=self._pool
+                    part,
+                    (x.clone(),),
+                    num_warmup_iters=2,
+                    allow_unused_input=True,
+                    pool=self._pool,
+                    **_in_this_thread(),
                 )
+        except torch.OutOfMemoryError as e:
+            logger.warning("%s: images of %s are not recorded, for want of memory: %s", self._key, tuple(x.shape), e)
+            return self._eager
         except RuntimeError as e:
             raise UserError(f"{self._key}: the trunk and the pyramid cannot be recorded: {e}; set it to False") from e
 
@@ -99,6 +112,12 @@ class _Part(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         return self._function(x)
+
+
+def _in_this_thread() -> dict[str, Any]:
+    """Return the argument that lets other threads, such as the one that pins the loader's memory, go on meanwhile."""
+    known = inspect.signature(torch.cuda.make_graphed_callables).parameters
+    return {"capture_error_mode": "thread_local"} if "capture_error_mode" in known else {}  # since torch 2.14
 
 
 @contextmanager

@@ -26,20 +26,23 @@ def averaging(model: nn.Module, options: RunOptions) -> nn.Module:
 
     DistributedDataParallel sends gradients in buckets while the backward pass goes on. They become views of its
     buckets, which saves memory for one copy of them. All steps use the same parameters, which it is told
-    (`static_graph`) unless gradients are accumulated or the model is compiled, where torch does not support it.
-    Buffers stay separate by default.
+    (`static_graph`) unless gradients are accumulated or the model is compiled, where torch does not support it. It
+    then looks in each step for parameters without a gradient, such as those of a level that no head reads. Buffers
+    stay separate by default.
     """
     if comm.get_world_size() == 1:
         return model
     ids = [comm.get_local_rank()] if options.device.startswith("cuda") else None
     static = options.accumulate_steps == 1 and not (options.compile or options.ddp.get("find_unused_parameters"))
     choices: dict[str, Any] = {"gradient_as_bucket_view": True, "static_graph": static} | dict(options.ddp)
+    choices["find_unused_parameters"] = not static
     compress = choices.pop("fp16_compression", False)  # Detectron2's name for one of torch's hooks
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:  # torch's new name for it
         choices["forward_sync_buffers"] = choices.pop("broadcast_buffers", True)
     # The gradient of a 1x1 convolution in channels_last has other strides than its weight, with the same numbers in
     # the same order.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     parallel = DistributedDataParallel(model, device_ids=ids, **choices)
     if compress:
         parallel.register_comm_hook(None, fp16_compress_hook)

@@ -73,6 +73,8 @@ def launch(
     _check_devices(num_gpus_per_machine, device)
     world_size = num_machines * num_gpus_per_machine
     if world_size == 1:
+        if device.startswith("cuda:"):
+            torch.cuda.set_device(device)  # random numbers, times and memory are those of the present device
         main_func(*args)
         return
     if dist_url in (None, "auto"):
@@ -228,6 +230,11 @@ def _check_devices(wanted: int, device: str) -> None:
     present = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if present == 0:
         raise UserError("MODEL.DEVICE (train.device in a Python config) is 'cuda', but there is no GPU; set it to cpu")
+    if wanted > 1 and ":" in device:
+        raise UserError(
+            f"MODEL.DEVICE (train.device in a Python config): expected 'cuda' for {wanted} processes, each of which "
+            f"takes a GPU of its own, found {device!r}"
+        )
     if wanted > present:
         raise UserError(f"--num-gpus: expected at most {present}, the number of GPUs present; found {wanted}")
 

@@ -248,8 +248,8 @@ class ConsoleWriter:
 
 
 def peak_memory_mib() -> float:
-    """Return the peak memory so far in MiB: allocated on the GPU, or resident if there is none."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated() / 2**20
+    """Return the peak memory so far in MiB: allocated on the GPU, or resident if nothing was allocated there."""
+    if torch.cuda.is_initialized() and (allocated := torch.cuda.max_memory_allocated()):
+        return allocated / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

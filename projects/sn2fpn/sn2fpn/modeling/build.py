@@ -103,6 +103,8 @@ def check_device(device: str) -> torch.device:
     except RuntimeError:
         hint = did_you_mean(device, ("cpu", "cuda"))
         raise ArgumentError("device", f"there is no device {device!r}{hint}") from None
+    if found.type not in ("cpu", "cuda", "meta"):  # others lack operators and numbers of 64 bits
+        raise ArgumentError("device", f"expected 'cpu' or 'cuda', found {device!r}")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ArgumentError("device", f"found {device!r}, but {count} GPUs are visible; expected 'cpu'")

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+import torchvision  # noqa: F401 - brings the operator of RoIAlign
 from pycocotools import mask as coco_mask
 from torch import Tensor
-from torchvision.ops import roi_align
 
 from .boxes import Boxes
 from .run_lengths import RunLengthMasks
@@ -158,7 +158,10 @@ class BitMasks:
         boxes = boxes.to(self.device)
         rois = torch.cat([_rows(self, boxes, index)[:, None].to(boxes), boxes], dim=1)
         maps = self.tensor[:, None].to(torch.float32)
-        return roi_align(maps, rois, mask_size, spatial_scale=1.0, sampling_ratio=0, aligned=True)[:, 0] >= 0.5
+        # The operator itself: with deterministic algorithms on a GPU, `torchvision.ops.roi_align` takes another way,
+        # which needs far more time and memory for boxes of this size.
+        grids = torch.ops.torchvision.roi_align(maps, rois, 1.0, mask_size, mask_size, 0, True)
+        return grids[:, 0] >= 0.5
 
     @staticmethod
     def from_polygon_masks(

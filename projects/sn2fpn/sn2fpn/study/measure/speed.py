@@ -19,6 +19,7 @@ from ...checkpoint import load_trained
 from ...config import CfgNode
 from ...engine import Trainer, import_files
 from ...errors import argument_names
+from ...precision import autocast
 from ..files import write_json
 from ..folder import CellFolder
 from ..spec.study import Study, Variant
@@ -131,7 +132,8 @@ class _Run:
 
     def infer(self) -> None:
         self._model.eval()
-        with torch.no_grad():
+        options = self._trainer.options
+        with torch.no_grad(), autocast(options.device, options.precision):  # as in an evaluation
             self._model(self._batch[:1])
 
     def train(self) -> None:
