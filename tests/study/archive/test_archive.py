@@ -23,6 +23,8 @@ from sn2fpn.study.archive.test_sets import annotations_file, save_test_set, use_
 from sn2fpn.study.folder import CellFolder
 from sn2fpn.study.measure.results import load_results
 from sn2fpn.study.measure.tidy_table import tidy_rows
+from sn2fpn.study.report.samples import open_test_set
+from sn2fpn.study.spec.fingerprint import records_fingerprint
 
 
 @pytest.fixture
@@ -39,13 +41,14 @@ def _fabricate(folder: Path, variants: dict[str, float], test_set: str | None = 
     settings = {"DATASETS.TEST": cell.test_sets, "DATASETS.CUSTOM": cell.folder.configuration()["DATASETS"]["CUSTOM"]}
     _rewrite(folder / "study.yaml", SET=settings)
     results = load_results(folder)
+    same = records_fingerprint([DatasetCatalog.get(cell.test_sets[0])])
     for place in (cell.folder for cell in results.cells):
         cfg = results.study.config(place.cell.variant, place.cell.seed)
         cfg.OUTPUT_DIR = str(place.path.resolve())
         place.config.write_text(cfg.dump())
         place.weights.write_bytes(b"weights")
         command = ["python", "train_net.py", "--config-file", str(results.study.base)]
-        place.save_identity(place.identity() | {"fingerprint": {"test data": "same"}, "command": command})
+        place.save_identity(place.identity() | {"fingerprint": {"test data": same}, "command": command})
     return folder
 
 
@@ -218,6 +221,25 @@ def test_tuning_is_packed_and_merged(study: Path, tmp_path: Path) -> None:
     assert results.study.tuned == {"fpn": {}, "ihp": {}}  # these were not tuned, and never will be
 
 
+def test_a_report_does_not_resample_annotations_that_have_changed(study: Path) -> None:
+    open_test_set(results := load_results(study))
+    cell = results.finished[0]
+    cell.folder.save_identity(cell.identity | {"fingerprint": {"test data": "of other boxes"}})
+    with pytest.raises(UserError, match=r"the annotations of .* have changed since fpn/seed1 was started"):
+        open_test_set(load_results(study))
+
+
+def test_an_archive_of_a_folder_with_any_name_has_relative_paths(tmp_path: Path) -> None:
+    (tmp_path / "jü rgen").mkdir()
+    (tmp_path / "jü rgen/base.yaml").write_text("MODEL: {MASK_ON: False}")
+    folder = _fabricate(tmp_path / "jü rgen/one", {"fpn": 0.2, "sni": 0.02})
+    with opened(pack(folder, tmp_path / "one.study.zip", exact=True)) as copy:
+        for path in copy.rglob("*"):
+            if path.name in ("cell.json", "config.yaml", "study.yaml"):
+                text = path.read_text()
+                assert "rgen" not in text.replace("jü rgen/one/images", "").replace("j\\xFC rgen/one/images", ""), path
+
+
 def test_feature_maps_of_other_images_are_not_joined(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The first file has the layout of earlier versions."""
     files = [tmp_path / str(i) / "features.json" for i in range(3)]
@@ -279,7 +301,7 @@ def _other_scores(folder: Path) -> None:
         (_other_metrics, "METRICS is"),
         (_other_engine, "ENGINE is 'native' in the one and 'auto' in the other"),
         (_other_schedule, "SOLVER.MAX_ITER is 77 in the one and 5 in the other"),
-        (_other_data, "the test data differ by their fingerprints: same in .* another in"),
+        (_other_data, r"the test data differ by their fingerprints: \w+ in .* another in"),
         (_other_scores, "results of the same cell sni/seed1 and differ"),
     ],
 )

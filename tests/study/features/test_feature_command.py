@@ -23,7 +23,7 @@ from sn2fpn.errors import UserError
 from sn2fpn.modeling import build_model
 from sn2fpn.study.arguments import add_features
 from sn2fpn.study.features.command import main, name_models
-from sn2fpn.study.features.examine import measure_study, write_results
+from sn2fpn.study.features.examine import _drawings, measure_study, write_results
 from sn2fpn.study.spec.variants import Cell
 
 CONFIGS = Path(__file__).parents[3] / "configs/quick"
@@ -201,3 +201,10 @@ def test_a_study(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert list(again) == ["fpn", "sni", "ihp"] and again["ihp"] == {"p2": {"coarse_share": 0.0}}
     with pytest.raises(UserError, match="no variant has trained weights of its first seed"):
         measure_study(FakeStudy(folder / "shapes", ("ihp",)), folder / "study")
+
+
+def test_drawings_of_equal_names_are_kept_apart_and_old_ones_removed(tmp_path: Path) -> None:
+    (tmp_path / "old.png").touch()
+    records = [{"file_name": f"cam{i}/0001.jpg"} for i in range(4)]
+    assert _drawings(records, 2, tmp_path) == {0: tmp_path / "0001_0.png", 2: tmp_path / "0001_2.png"}
+    assert not list(tmp_path.iterdir())

@@ -275,6 +275,54 @@ def test_an_edited_study_is_not_mixed_with_its_past(trained: list[str], write_st
         assert words in str(e.value)
 
 
+def test_a_cell_that_has_just_been_started_counts_as_the_past(trained: Any, write_study: WriteStudy) -> None:
+    """It writes its configuration only after its fingerprint."""
+    path = write_study(SEEDS=[1])
+    study = Study.load(path)
+    place = CellFolder(path.parent / "out/tiny", study.cells[0])
+    place.save_identity({"overrides": study.overrides(study.cells[0].variant, 1)})
+    with pytest.raises(UserError, match=r"fpn/seed1: SOLVER.MAX_ITER was 6, now 9"):
+        command.main(_args(write_study(SEEDS=[1], SET=study.settings | {"SOLVER.MAX_ITER": 9})))
+
+
+def test_finished_cells_may_have_had_their_files_elsewhere(trained: Any, write_study: WriteStudy) -> None:
+    path = write_study(SEEDS=[1])
+    command.main(_args(path))
+    study = Study.load(path)
+    for cell in study.cells:
+        cfg = study.config(cell.variant, 1)
+        cfg.merge_from_list(["DATALOADER.NUM_WORKERS", 3, "MODEL.WEIGHTS", "/there/weights.pth"])
+        CellFolder(path.parent / "out/tiny", cell).config.write_text(cfg.dump())
+    assert command.main(_args(path)) == 0
+    (CellFolder(path.parent / "out/tiny", study.cells[0]).path / "result.json").unlink()
+    with pytest.raises(UserError, match=r"fpn/seed1: MODEL.WEIGHTS was '/there/weights.pth', now ''"):
+        command.main(_args(path))
+
+
+def test_a_cell_does_not_go_on_with_other_data(
+    trained: Any, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_study(SEEDS=[1])
+    monkeypatch.setattr(training, "read_last", lambda _: "model_0000002.pth")
+    place = CellFolder(path.parent / "out/tiny", Study.load(path).cells[0])
+    place.save_identity({"fingerprint": {"training data": "other", "trunk": "same"}, "versions": {}, "commit": ""})
+    assert command.main(_args(path, only=["fpn/seed1"])) == 1
+    words = "the training data have changed since this cell was started; put the old files back, or delete the folder"
+    assert words in place.failure.read_text()
+
+
+def test_a_study_file_in_another_studys_folder_is_noticed(
+    trained: Any, write_study: WriteStudy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_study(SEEDS=[1])
+    command.main(_args(path))
+    (path.parent / "out/tiny").rename(path.parent / "moved")
+    capsys.readouterr()
+    command.main(_args(path.parent / "moved/study.yaml", output=path.parent / "out"))
+    said = capsys.readouterr().out
+    assert f"note: {path.parent / 'moved'} holds cells of this study" in said and "let NAME be moved" in said
+
+
 def test_a_failed_step_does_not_stop_the_others(
     trained: list[str], write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -313,7 +361,7 @@ def test_states_follow_from_files_and_locks(write_study: WriteStudy, tmp_path: P
     place.save_failure("Traceback (most recent call last):\n  File\nValueError: no")
     assert place.status() == Status(State.FAILED, 20, note="ValueError: no")
     place.save_result({"iterations": 30, "train_seconds": 4.5, "results": {"a": {"bbox": {"AP": 1.25}}, "b": {}}})
-    assert place.status() == Status(State.FINISHED, 30, train_seconds=4.5, note="1.2")
+    assert place.status() == Status(State.FINISHED, 30, train_seconds=4.5, note="1.2, –")
     assert not place.failure.exists()
     assert f"{State.FINISHED}" == str(State.FINISHED) == "finished"
 

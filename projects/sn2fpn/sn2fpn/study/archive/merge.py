@@ -16,11 +16,11 @@ from ...errors import UserError
 from ..files import read_json, write_json
 from ..folder import CellFolder
 from ..measure.results import with_nested_variants
-from ..spec.check import check_folders
+from ..spec.check import LOCAL_KEYS, check_folders
 from ..spec.study import Study
 from ..spec.tuning import TUNING_FOLDER
 from . import ENDING
-from .merged_study import LOCAL_KEYS, Source, write_study
+from .merged_study import Source, write_study
 from .pack import opened, pack
 
 __all__ = ["main", "merge"]

@@ -12,16 +12,11 @@ import yaml
 from ...config import CfgNode, get_cfg
 from ...errors import UserError
 from ..folder import CellFolder
+from ..spec.check import LOCAL_KEYS
 from ..spec.study import Study, seeds_entry
 from ..spec.syntax import flatten, nest
 
-__all__ = ["LOCAL_KEYS", "Source", "write_study"]
-
-LOCAL_KEYS = (
-    *("MODEL.WEIGHTS", "MODEL.DEVICE", "MODEL.CUDA_GRAPHS", "DATASETS.CUSTOM", "DATALOADER.NUM_WORKERS"),
-    "OUTPUT_DIR",
-)
-"""Keys that may differ between machines; what the weights and the data are is compared by their fingerprints."""
+__all__ = ["Source", "write_study"]
 
 
 @dataclass(frozen=True)

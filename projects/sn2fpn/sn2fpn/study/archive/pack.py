@@ -8,6 +8,7 @@ import logging
 import lzma
 import shutil
 import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -123,12 +124,20 @@ def _make_relative(stage: Path, folder: Path, base: Path) -> None:
     for pattern in ("*.yaml", "config.yaml", "cell.json", "failure.txt"):
         for path in stage.rglob(pattern):
             text = path.read_text(encoding="utf-8")
-            text = text.replace(str(base), _BASE).replace(f"{folder.resolve()}/", "")
+            for place, name in ((str(base), _BASE), (f"{folder.resolve()}/", "")):
+                text = text.replace(place, name).replace(_escaped(place, path.suffix), name)
             path.write_text(text, encoding="utf-8")
     for path in stage.rglob("cell.json"):
         identity = read_json(path)
         if isinstance(command := identity.get("command"), list):
             write_json(path, identity | {"command": _without_folders(command)})
+
+
+def _escaped(text: str, suffix: str) -> str:
+    """Return a text as it stands in a JSON or YAML file that has ASCII characters only."""
+    if suffix == ".json":
+        return json.dumps(text)[1:-1]
+    return yaml.dump(text, width=sys.maxsize).strip().strip('"').split("\n")[0]
 
 
 def _without_folders(command: list[Any]) -> list[Any]:

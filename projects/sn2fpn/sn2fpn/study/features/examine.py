@@ -134,6 +134,17 @@ def measures_table(measures: Mapping[str, Mapping[str, Measures]]) -> str:
     )
 
 
+def _drawings(records: Sequence[dict[str, Any]], drawn: int, folder: Path) -> dict[int, Path]:
+    """Return the files for the drawings of evenly spread images, and remove drawings of other images."""
+    chosen = list(evenly_spread(range(len(records)), drawn))
+    stems = [Path(records[i]["file_name"]).stem for i in chosen]
+    names = [stem if stems.count(stem) == 1 else f"{stem}_{i}" for i, stem in zip(chosen, stems)]
+    files = {i: folder / f"{name}.png" for i, name in zip(chosen, names)}
+    for old in set(folder.glob("*.png")) - set(files.values()):
+        old.unlink()
+    return files
+
+
 def measure_study(study: Study, folder: str | Path, images: int = 64, drawn: int = 2) -> dict[str, Any]:
     """Measure each variant's feature maps and draw a few images; write features.json and features/*.png.
 
@@ -148,10 +159,7 @@ def measure_study(study: Study, folder: str | Path, images: int = 64, drawn: int
     register_custom(base.DATASETS.CUSTOM)
     set_name = base.DATASETS.TEST[0]
     records = images_with_objects(get_dataset_dicts(set_name, where="DATASETS.TEST"), images)
-    drawings = {
-        i: folder / "features" / f"{Path(records[i]['file_name']).stem}.png"
-        for i in evenly_spread(range(len(records)), drawn)
-    }
+    drawings = _drawings(records, drawn, folder / "features")
     weights = [(variant, CellFolder(folder, study.first_cell(variant)).weights) for variant in study.variants]
     for variant, file in weights:
         if not file.is_file():

@@ -27,6 +27,7 @@ from ...structures import Boxes, Instances
 from ...visualization import Shown, draw_instances, draw_shown, fit_image, image_grid, scale_instances, shown_detections
 from ..archive.test_sets import annotations_file, use_stored_test_set
 from ..measure.results import CellResult, StudyResults
+from ..spec.fingerprint import records_fingerprint
 from ..spec.study import Cell
 
 __all__ = ["SCORE_THRESHOLD", "SampleRow", "TestSet", "draw_samples", "open_test_set", "save_sheet"]
@@ -94,6 +95,9 @@ def open_test_set(results: StudyResults) -> TestSet:
     if name == cell.test_sets[0]:
         results.study.import_files()  # these files may register the test set
     records = DatasetCatalog.get(name, where=f"{cell.folder.result_file}: results")
+    scored = cell.identity.get("fingerprint", {}).get("test data")
+    if scored and len(cell.test_sets) == 1 and records_fingerprint([records]) != scored:
+        raise UserError(f"the annotations of {cell.test_sets[0]} have changed since {cell.cell.name} was started")
     return TestSet(cell.test_sets[0], records, class_names(name), name)
 
 

@@ -40,6 +40,7 @@ def main(args: argparse.Namespace) -> int:
     if args.device:
         study = replace(study, settings=study.settings | {"MODEL.DEVICE": args.device})
     folder = Path(args.output).resolve() / study.name
+    _name_other_folder(Path(args.study).resolve().parent, folder)
     check_study(study, folder, args.num_gpus)
     chosen = _selected(study, args.only)
     if args.dry_run:
@@ -53,6 +54,16 @@ def main(args: argparse.Namespace) -> int:
     except Interrupted as e:
         print("Interrupted; the same command continues from here")
         return e.exit_code
+
+
+def _name_other_folder(given: Path, folder: Path) -> None:
+    """Warn if the study file lies in a study's folder with cells, and this run has another folder."""
+    if given != folder and (given / "cells").is_dir():
+        print(
+            f"note: {given} holds cells of this study, but this run has the folder {folder}. To go on with those "
+            f"cells, let NAME be {given.name} and give --output {given.parent}",
+            flush=True,
+        )
 
 
 def _tune(args: argparse.Namespace, study: Study, folder: Path) -> tuple[Study, bool]:

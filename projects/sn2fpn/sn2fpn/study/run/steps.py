@@ -54,14 +54,16 @@ modules are imported when they run, since drawings and statistics take seconds t
 def run_steps(study: Study, folder: Path, again: Collection[str] = ()) -> list[str]:
     """Do every step that is missing, out of date or named in `again`, and return those that failed.
 
-    The report is also written again after any other step. A step that fails does not stop the others.
+    The report is also written again after any other step and after a change of the study file. A step that fails does
+    not stop the others.
     """
     results = [place.result_file for cell in study.cells if (place := CellFolder(folder, cell)).is_finished]
     newest = max((path.stat().st_mtime for path in results), default=0.0)
     failed, done = [], False
     for name, (file, step) in STEPS.items():
         path = folder / file
-        fresh = path.is_file() and path.stat().st_mtime >= newest and _has_all_variants(name, path, study, folder)
+        after = max(newest, (folder / "study.yaml").stat().st_mtime) if name == "report" else newest
+        fresh = path.is_file() and path.stat().st_mtime >= after and _has_all_variants(name, path, study, folder)
         if fresh and name not in again and not (name == "report" and done):
             print(f"{name}: {path} is up to date")
             continue

@@ -7,6 +7,7 @@ import math
 import os
 import socket
 import traceback
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ...locks import locked
 from ...program import Interrupted
 from ..files import read_json
 from ..folder import CellFolder, State
-from ..spec.fingerprint import fingerprint
+from ..spec.fingerprint import data_fingerprint, fingerprint
 from ..spec.study import Cell, Study
 
 __all__ = ["run_cell"]
@@ -86,9 +87,21 @@ def _save_identity(study: Study, place: CellFolder, arguments: list[str]) -> Non
         if before and before[key] != identity[key]:
             change = (cell.name, key, before[key], identity[key])
             logger.warning("%s: %s was %s when the cell started, now it is %s", *change)
+    if identity["fingerprint"]:
+        _check_data(study, place, identity["fingerprint"])
     place.save_identity(identity)  # before the fingerprint, which takes a while, so that others see who trains the cell
     if not identity["fingerprint"]:
         place.save_identity(identity | {"fingerprint": fingerprint(study.config(cell.variant, cell.seed))})
+
+
+def _check_data(study: Study, place: CellFolder, before: Mapping[str, str]) -> None:
+    """Raise a UserError if the data have changed since a cell was started."""
+    now = data_fingerprint(study.config(place.cell.variant, place.cell.seed))
+    if changed := [role for role, found in now.items() if before.get(role, found) != found]:
+        raise UserError(
+            f"{place.path}: the {' and the '.join(changed)} have changed since this cell was started; put the old "
+            "files back, or delete the folder of the cell to train it again"
+        )
 
 
 def _collect_result(study: Study, place: CellFolder) -> dict[str, Any]:

@@ -16,13 +16,20 @@ from ...pyramids import PYRAMIDS, backbone_names
 from ...shipped import nearby_names
 from ..folder import CellFolder
 from .study import Cell, Study, Variant
-from .syntax import DEFAULT_METRICS, flatten
+from .syntax import DEFAULT_METRICS, flatten, nest
 from .tuning import TUNING_FOLDER, tuning_study
 
-__all__ = ["check_folders", "check_study"]
+__all__ = ["LOCAL_KEYS", "check_folders", "check_study"]
+
+LOCAL_KEYS = (
+    *("MODEL.WEIGHTS", "MODEL.DEVICE", "MODEL.CUDA_GRAPHS", "DATASETS.CUSTOM", "DATALOADER.NUM_WORKERS"),
+    "OUTPUT_DIR",
+)
+"""Keys that may differ between machines; what the weights and the data are is compared by their fingerprints."""
 
 _SHOWN = 6  # keys and cells in a message
-_WITHOUT_EFFECT = ("OUTPUT_DIR", "MODEL.CUDA_GRAPHS")  # on what a cell learns
+_WITHOUT_EFFECT = ("OUTPUT_DIR", "MODEL.CUDA_GRAPHS", "DATALOADER.NUM_WORKERS")  # on what a cell learns
+_PLACES = ("MODEL.WEIGHTS", "DATASETS.CUSTOM")  # where files lie, which finished cells need no more
 
 
 def check_study(study: Study, folder: Path, num_gpus: int = 1) -> None:
@@ -108,8 +115,13 @@ def check_folders(study: Study, folder: Path) -> None:
 
 
 def _differing_keys(study: Study, cell: Cell, folder: Path) -> dict[str, tuple[Any, Any]]:
-    """Return {config key: (value in the cell's folder, value in the study)} where the two differ."""
-    stored = flatten(CellFolder(folder, cell).configuration())
+    """Return {config key: (value in the cell's folder, value in the study)} where the two differ.
+
+    A cell that has just been started has no configuration in its folder yet, but what it sets on top of BASE.
+    """
+    place = CellFolder(folder, cell)
+    stored = flatten(place.configuration() or nest(place.identity().get("overrides", {})))
     wanted = flatten(yaml.safe_load(study.config(cell.variant, cell.seed).dump()))
-    keys = [key for key in wanted if key in stored and key not in _WITHOUT_EFFECT]
+    ignored = (*_WITHOUT_EFFECT, *(_PLACES if place.is_finished else ()))
+    keys = [key for key in wanted if key in stored and key not in ignored]
     return {key: (stored[key], wanted[key]) for key in keys if stored[key] != wanted[key]}

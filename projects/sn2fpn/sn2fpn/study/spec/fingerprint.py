@@ -22,7 +22,7 @@ from ...pyramids import PYRAMIDS
 from .syntax import flatten
 from .variants import Cell
 
-__all__ = ["differences", "differences_by_seed", "fingerprint"]
+__all__ = ["data_fingerprint", "differences", "differences_by_seed", "fingerprint", "records_fingerprint"]
 
 _BATCHES = 2
 _MOST = 6  # of more variants, not all are named
@@ -47,7 +47,7 @@ def fingerprint(cfg: CfgNode) -> dict[str, str]:
     on_cpu = cfg.clone()
     on_cpu.defrost()
     on_cpu.MODEL.DEVICE, on_cpu.DATALOADER.NUM_WORKERS = "cpu", 0
-    return _weights(on_cpu) | _data(on_cpu) | _batches(on_cpu) | _configuration(cfg)
+    return _weights(on_cpu) | data_fingerprint(on_cpu) | _batches(on_cpu) | _configuration(cfg)
 
 
 def _weights(cfg: CfgNode) -> dict[str, str]:
@@ -65,13 +65,19 @@ def _weights(cfg: CfgNode) -> dict[str, str]:
     return out | {"random numbers": random_numbers}
 
 
-def _data(cfg: CfgNode) -> dict[str, str]:
+def data_fingerprint(cfg: CfgNode) -> dict[str, str]:
+    """Return the hashes of the images and boxes of the data sets ("training data", "test data")."""
     register_custom(cfg.DATASETS.CUSTOM)
     roles = {"training data": ("DATASETS.TRAIN", cfg.DATASETS.TRAIN), "test data": ("DATASETS.TEST", cfg.DATASETS.TEST)}
     return {
-        role: _hash(dataset_fingerprint(DatasetCatalog.get(name, key)) for name in names)
+        role: records_fingerprint(DatasetCatalog.get(name, key) for name in names)
         for role, (key, names) in roles.items()
     }
+
+
+def records_fingerprint(sets: Iterable[Sequence[dict[str, Any]]]) -> str:
+    """Return the hash of the images and boxes of data sets; see `data_fingerprint`."""
+    return _hash(dataset_fingerprint(records) for records in sets)
 
 
 def _batches(cfg: CfgNode) -> dict[str, str]:

@@ -152,7 +152,10 @@ class Study:
         import_files(self.imports, f"{self.path}: IMPORTS:")
 
     def save(self, path: str | Path) -> None:
-        """Write the study with all defaults filled in, so that `load(path)` gives it again; paths become relative."""
+        """Write the study with all defaults filled in, so that `load(path)` gives it again; paths become relative.
+
+        A file that holds the same already is left as it is, with its time.
+        """
 
         def relative(file: Path) -> str:
             return os.path.relpath(file, Path(path).parent)
@@ -175,8 +178,10 @@ class Study:
             "TUNE_SET": self.tune_set,
             "TUNED": self.tuned,
         }
-        with atomic_write(path) as file:
-            yaml.safe_dump(content, file, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+        text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+        if not Path(path).is_file() or Path(path).read_bytes() != text.encode():
+            with atomic_write(path) as file:
+                file.write(text)
 
 
 def seeds_entry(seeds: Mapping[str, Sequence[int]]) -> list[int] | dict[str, list[int]]:
