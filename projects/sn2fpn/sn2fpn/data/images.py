@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import UserError, check_choice
 from .readings import depends_on
@@ -84,8 +85,8 @@ def read_image_size(file_name: str | Path) -> tuple[int, int]:
     path = Path(file_name)
     depends_on(path)
     with _open(path) as image:
-        width, height = image.size
-        turned = _orientation(image, path) >= 5
+        width, height = _stored_size(image)
+        turned = 5 <= _orientation(image, path) <= 8
     return (width, height) if turned else (height, width)
 
 
@@ -107,9 +108,19 @@ def check_image_size(record: dict, image: np.ndarray | Image.Image) -> None:
 def _open(path: Path) -> Image.Image:
     """Open an image and read its header."""
     try:
-        return Image.open(path)
+        image = Image.open(path)
     except Exception as e:
         raise _undecodable(path, e) from None
+    if isinstance(image, TiffImageFile):
+        image.filename = ""  # PIL maps files with a name into memory, with the sides exchanged if they are turned
+    return image
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Return the (width, height) of the pixels in the file. For a TIFF, PIL may give those of the upright image."""
+    if isinstance(image, TiffImageFile):
+        return image.tag_v2[ExifTags.Base.ImageWidth], image.tag_v2[ExifTags.Base.ImageLength]
+    return image.size
 
 
 def _undecodable(path: Path, error: Exception) -> UserError:
