@@ -13,7 +13,16 @@ from PIL.TiffImagePlugin import TiffImageFile
 from ..errors import UserError, check_choice
 from .readings import depends_on
 
-__all__ = ["FORMATS", "as_array", "as_planes", "check_image_size", "decode_image", "read_image", "read_image_size"]
+__all__ = [
+    "FORMATS",
+    "as_array",
+    "as_planes",
+    "check_image_size",
+    "decode_image",
+    "is_unchanged",
+    "read_image",
+    "read_image_size",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +97,22 @@ def read_image_size(file_name: str | Path) -> tuple[int, int]:
         width, height = _stored_size(image)
         turned = 5 <= _orientation(image, path) <= 8
     return (width, height) if turned else (height, width)
+
+
+def is_unchanged(image: Image.Image, file_name: str | Path) -> bool:
+    """Return whether `read_image` gives the pixels of an image that was opened from this file.
+
+    It does not if they were changed since, or if the image is as it was stored and has to be turned upright.
+    """
+    path = Path(file_name)
+    with _open(path) as stored:
+        if _orientation(stored, path) != 1 or (stored.mode, stored.size) != (image.mode, image.size):
+            return False
+        if getattr(image, "tile", ()) and image.tell() == 0:  # it has not been decoded yet
+            return True
+        with suppress(Exception):  # decoders raise errors of many types for damaged files
+            return stored.getpalette() == image.getpalette() and stored.tobytes() == image.tobytes()
+    return False
 
 
 def check_image_size(record: dict, image: np.ndarray | Image.Image) -> None:
