@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sn2fpn import atomic
 from sn2fpn.atomic import DAY_S, atomic_path, atomic_write, remove_leftovers, storage_errors
 from sn2fpn.errors import UserError
 
@@ -24,6 +25,30 @@ def test_replaces_and_makes_folders(tmp_path: Path) -> None:
     os.umask(umask)
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask
     assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+@pytest.mark.skipif(not atomic._STATUS.is_file(), reason="the umask is in a file on Linux alone")
+def test_the_umask_is_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that change it and put it back at the same time may leave the process with none."""
+
+    def refuse(_: int) -> None:
+        raise AssertionError("the umask is changed")
+
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as changes, atomic_write(tmp_path / "file") as file:
+            changes.setattr("os.umask", refuse)
+            file.write("text")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_the_umask_of_systems_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atomic, "_STATUS", tmp_path / "nothing")
+    with atomic_write(tmp_path / "file") as file:
+        file.write("text")
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~atomic._UMASK_AT_START
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

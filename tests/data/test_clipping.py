@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 import pytest
 
+from sn2fpn.data import clipping
 from sn2fpn.data.clipping import clip_polygon
 
 SIZE = 30, 40  # (height, width)
@@ -72,6 +77,57 @@ def test_what_clipping_leaves_along_the_border(turned: bool) -> None:
     parts = clip_polygon(prongs[order], SIZE)
     boxes = sorted([*part.min(0), *part.max(0)] for part in parts)
     assert boxes == [[0, 5, 8, 9], [30, 5, 40, 9]]
+
+
+def _plain_border_split(points: list[Any], size: tuple[int, int]) -> list[Any]:
+    """Do what `_border_split` does, with a search of all points for each edge along the border."""
+    edges = []
+    for a, b in zip(points, points[1:] + points[:1]):
+        axis = clipping._border_of(a, b, size)
+        between = []
+        if axis is not None:
+            low, high = sorted((a[axis], b[axis]))
+            between = [p for p in {*points} if p[1 - axis] == a[1 - axis] and low < p[axis] < high]
+            between.sort(key=lambda p: p[axis], reverse=a[axis] > b[axis])
+        edges += [(p, q) for p, q in pairwise([a, *between, b]) if p != q]
+    return edges
+
+
+def _comb(points: int, below: float) -> np.ndarray:
+    """Return an outline that goes below the image at every second point, and is closed at a height beyond it."""
+    x, y = np.linspace(1, 39, points), np.where(np.arange(points) % 2, 10, 35) + np.arange(points) % 7 / 10
+    return np.concatenate([np.stack([x, y], 1), [[39, below], [1, below]]])
+
+
+def test_the_border_is_split_as_by_a_plain_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    polygons = [random_polygon(rng) for _ in range(100)]
+    polygons += [rng.uniform(-20, 60, (rng.integers(3, 40), 2)) for _ in range(100)]  # they cross themselves
+    polygons += [rng.integers(-3, 12, (rng.integers(3, 40), 2)) * 5.0 for _ in range(100)]  # with points on the border
+    polygons += [_comb(99, -3), _comb(99, 50)]
+    found = [clip_polygon(polygon, SIZE) for polygon in polygons]
+    monkeypatch.setattr(clipping, "_border_split", _plain_border_split)
+    for polygon, parts in zip(polygons, found):
+        expected = clip_polygon(polygon, SIZE)
+        assert len(parts) == len(expected) and all(map(np.array_equal, parts, expected))
+
+
+@pytest.mark.parametrize(("below", "parts"), [(-3, 1), (50, 4000)])
+def test_outlines_with_many_crossings_are_clipped_quickly(below: float, parts: int) -> None:
+    """The time grows with the number of points, not with its square, which took 200 times as long as the baseline."""
+
+    def fastest(polygon: np.ndarray) -> float:
+        times = []
+        for _ in range(3):
+            start = time.process_time()
+            clip_polygon(polygon, SIZE)
+            times.append(time.process_time() - start)
+        return min(times)
+
+    comb = _comb(8000, below)
+    assert len(clip_polygon(comb, SIZE)) == parts
+    baseline = fastest(comb - (0, 6))  # the same with two crossings
+    assert fastest(comb) < 20 * baseline
 
 
 def test_a_hole_stays_a_hole() -> None:

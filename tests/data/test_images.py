@@ -15,6 +15,7 @@ from sn2fpn.data import DatasetMapper, build_mapper
 from sn2fpn.data.images import check_image_size, read_image, read_image_size
 from sn2fpn.data.transforms import Crop, Flip, Resize
 from sn2fpn.errors import ArgumentError, UserError
+from sn2fpn.predict.inputs import read_picture
 
 _Y, _X = np.mgrid[:40, :56] / 15.0
 RGB = (128 + 90 * np.sin(np.stack([_X, _Y, _X + _Y], 2))).astype(np.uint8)  # a smooth colourful image
@@ -135,17 +136,22 @@ def test_16_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     assert np.abs(found - values / 257).max() <= 0.5
 
 
-_TURNED = RGB.transpose(1, 0, 2)
-UPRIGHT = {  # EXIF orientation of the stored image -> the upright image
-    1: RGB,
-    2: np.fliplr(RGB),
-    3: np.rot90(RGB, 2),
-    4: np.flipud(RGB),
-    5: _TURNED,
-    6: np.rot90(RGB, -1),
-    7: np.rot90(_TURNED, 2),
-    8: np.rot90(RGB),
-}
+def _upright(stored: np.ndarray, orientation: int) -> np.ndarray:
+    """Return the upright image of stored pixels with an EXIF orientation from 1 to 8."""
+    turned = stored.transpose(1, 0, 2)
+    return [
+        stored,
+        np.fliplr(stored),
+        np.rot90(stored, 2),
+        np.flipud(stored),
+        turned,
+        np.rot90(stored, -1),
+        np.rot90(turned, 2),
+        np.rot90(stored),
+    ][orientation - 1]
+
+
+UPRIGHT = {orientation: _upright(RGB, orientation) for orientation in range(1, 9)}
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
@@ -156,6 +162,22 @@ def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
     path = save(tmp_path / "turned.png", image, exif=exif)
     assert np.array_equal(read_image(path, "RGB"), UPRIGHT[orientation])
     assert read_image_size(path) == UPRIGHT[orientation].shape[:2]
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_turned_tiff_files(tmp_path: Path, mode: str, compression: str) -> None:
+    """PIL exchanges the sides of some when it opens them, and shears the pixels of some."""
+    gray = np.asarray(Image.fromarray(RGB).convert("L"))
+    image = Image.fromarray(gray.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(RGB).convert(mode)
+    shown = image if mode != "I;16" else Image.fromarray(gray)
+    expected = np.asarray(shown.convert("RGB"))
+    for orientation in UPRIGHT:
+        path = save(tmp_path / f"{orientation}.tif", image, compression=compression, tiffinfo={0x0112: orientation})
+        upright = _upright(expected, orientation)
+        assert read_image_size(path) == upright.shape[:2]
+        for found in (read_image(path, "RGB"), read_picture(path)[:, :, ::-1]):
+            assert np.array_equal(found, upright)
 
 
 def test_damaged_exif_data_do_not_hide_the_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -25,7 +25,7 @@ from sn2fpn.data import (
     register_custom,
     register_pascal_voc,
 )
-from sn2fpn.data.files import path_inside
+from sn2fpn.data.files import check_files_exist, path_inside
 from sn2fpn.data.formats.voc import find_voc_classes
 from sn2fpn.data.masks import check_segmentation
 from sn2fpn.errors import ArgumentError, UserError
@@ -68,6 +68,21 @@ def test_links_are_followed(coco_set: Any, tmp_path: Path) -> None:
     (elsewhere / "link.jpg").symlink_to(elsewhere / "1.jpg")
     coco_set.content["images"][0]["file_name"] = "link.jpg"
     assert load(coco_set)[0]["file_name"] == str(coco_set.images / "link.jpg")
+
+
+@pytest.mark.parametrize("target", ["moved/1.jpg", "1.jpg"])
+def test_links_to_nothing_are_missing_files(coco_set: Any, target: str) -> None:
+    """They are found before a training; a link to itself is one of them."""
+    (coco_set.images / "1.jpg").unlink()
+    (coco_set.images / "1.jpg").symlink_to(target)
+    records = load_coco_json(coco_set.json, coco_set.images)
+    reason = rf"1\.jpg: image file does not exist \(1 of 3 images is missing\); it is a link to {target}, which"
+    with pytest.raises(UserError, match=reason):
+        check_files_exist(records)
+    (coco_set.images / "moved").mkdir()
+    (coco_set.images / "moved/1.jpg").touch()
+    if target == "moved/1.jpg":
+        check_files_exist(records)
 
 
 @pytest.mark.usefixtures("registered")

@@ -112,6 +112,28 @@ def test_a_dead_worker_ends_the_run_after_saving(tiny_cfg: MakeCfg) -> None:
     assert (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == "model_0000002.pth"
 
 
+@pytest.mark.parametrize("iteration", [0, 2])
+def test_a_broken_image_ends_the_run_after_saving(
+    iteration: int, tiny_cfg: MakeCfg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = tiny_cfg({"DATALOADER.NUM_WORKERS": 0, "DATASETS.TEST": []})
+
+    def refuse(file_name: str, _: str) -> None:
+        raise UserError(f"{file_name}: image file does not exist")
+
+    def break_images() -> None:
+        monkeypatch.setattr("sn2fpn.data.mapper.decode_image", refuse)
+
+    if iteration == 0:
+        break_images()
+    end = f"after iteration {iteration + 1}; .*model_{iteration:07d}.pth was saved. Add --resume"
+    words = "before the first step; there was nothing to save" if iteration == 0 else end
+    with pytest.raises(UserError, match=rf"^/.*image file does not exist\. The run has ended {words}"):
+        _train(cfg, at=iteration, do=break_images)
+    if iteration:
+        assert (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == f"model_{iteration:07d}.pth"
+
+
 def test_a_signal_in_the_last_step_lets_the_run_finish(tiny_cfg: MakeCfg) -> None:
     cfg = tiny_cfg({"SOLVER.MAX_ITER": 2, "DATASETS.TEST": []})
     _train(cfg, at=1, do=_signal)

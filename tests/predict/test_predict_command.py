@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
+from sn2fpn.atomic import StorageError
 from sn2fpn.checkpoint import Checkpointer
 from sn2fpn.config import CfgNode
 from sn2fpn.data import read_image
@@ -29,6 +31,7 @@ from sn2fpn.modeling import build_model
 from sn2fpn.predict import Predictor
 from sn2fpn.predict.__main__ import main
 from sn2fpn.predict.inputs import Video
+from sn2fpn.predict.outputs import VideoWriter
 
 CONFIG = Path(__file__).parents[2] / "configs/quick/faster_rcnn_R18_sni_shapes.yaml"
 Predict = Callable[..., int]
@@ -447,6 +450,61 @@ def test_a_full_disk(
     assert predict([pictures / "gray.png"]) == 2
     assert f"--output {tmp_path / 'out'}: cannot be written" in capsys.readouterr().err
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("a fault of the program")])
+def test_what_is_done_before_an_error_stays(
+    error: Exception,
+    predict: Predict,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = Image.Image.save
+
+    def save(image: Image.Image, file: Any, *args: Any, **options: Any) -> None:
+        if image.width == 320 and image.height == 192:  # the enlarged tiny.png
+            raise error
+        whole(image, file, *args, **options)
+
+    monkeypatch.setattr("PIL.Image.Image.save", save)
+    inputs = [pictures / name for name in ("color.jpg", "tiny.png", "gray.png")]
+    if isinstance(error, OSError):
+        assert predict(inputs) == 2
+        said = capsys.readouterr().err
+        out = tmp_path / "out"
+        assert f"--output {out}: cannot be written: cannot write {out / 'tiny.png'}: no space left" in said
+        assert said.index("Wrote ") < said.index("cannot be written")
+    else:
+        with pytest.raises(RuntimeError, match="a fault of the program"):
+            predict(inputs)
+    images = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
+    assert [Path(i["file_name"]).name for i in images] == ["color.jpg"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["color.jpg", "predictions.json"]
+
+
+def test_a_video_on_a_full_disk(tmp_path: Path) -> None:
+    """OpenCV says nothing when it cannot write. A limit for the size of files takes the place of the full disk."""
+    path = tmp_path / "clip.mp4"
+    frames = np.random.default_rng(0).integers(0, 256, (20, 120, 160, 3), dtype=np.uint8)
+
+    def write() -> None:
+        with VideoWriter(path, 10) as writer:
+            for frame in frames:
+                writer.write(frame)
+
+    write()
+    old = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(old) // 2, limits[1]))
+    try:
+        with pytest.raises(StorageError) as error:
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(error.value).startswith(f"cannot write {path}: the file has 0 of 20 frames")
+    assert path.read_bytes() == old and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])

@@ -156,10 +156,16 @@ def test_the_number_of_frames_is_limited(
     assert predict([video], max_frames=-1) == 2
 
 
+_VIDEO_CAPTURE = cv2.VideoCapture
+
+
 class _Camera:
-    """A camera with the number 7, whose third frame has another size."""
+    """A camera with the number 7, whose third frame has another size. Files are opened as they are by OpenCV."""
 
     at: ClassVar[Callable[[int], None]] = staticmethod(lambda _: None)
+
+    def __new__(cls, source: int | str, *more: Any) -> Any:
+        return super().__new__(cls) if isinstance(source, int) else _VIDEO_CAPTURE(source, *more)
 
     def __init__(self, source: int | str, *_: Any) -> None:
         self._open, self._number = source == 7, 0

@@ -35,6 +35,9 @@ _LEFTOVER = re.compile(r"\..+\.[a-z0-9_]{8}\.part(\.\w+)?")
 DAY_S = 24 * 60 * 60
 """The age at which a temporary file in a folder that others may share belongs to nobody."""
 _LONGEST_PREFIX = 48  # characters of the target's name in a temporary name, which stays within 255 bytes
+_STATUS = Path("/proc/self/status")  # of Linux
+_UMASK_AT_START = os.umask(0o077)  # for other systems
+os.umask(_UMASK_AT_START)
 
 
 class StorageError(UserError, OSError):
@@ -137,6 +140,9 @@ def _cause(error: BaseException | None) -> OSError | None:
 
 
 def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
-    return value
+    """Return the permissions that new files lack. To ask the system for them is to change them, for all threads."""
+    try:
+        found = re.search(rb"^Umask:\s*([0-7]+)$", _STATUS.read_bytes(), re.MULTILINE)
+    except OSError:
+        found = None
+    return int(found[1], 8) if found else _UMASK_AT_START

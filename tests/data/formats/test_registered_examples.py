@@ -61,6 +61,45 @@ def test_images_of_all_kinds_have_the_same_pixels(tmp_path: Path) -> None:
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()} == written and len(written) == 3
 
 
+def test_images_with_palettes(tmp_path: Path) -> None:
+    """Equal indices with other palettes are other pixels."""
+    images = [Image.new("P", (80, 60), 1) for _ in range(2)]
+    for image, colour in zip(images, ((200, 0, 0), (0, 0, 200))):
+        image.putpalette([0, 0, 0, *colour])
+    records = read([{"image": image, "objects": OBJECTS} for image in images], tmp_path, class_names=["dog", "cat"])
+    assert [read_image(r["file_name"], "RGB")[0, 0].tolist() for r in records] == [[200, 0, 0], [0, 0, 200]]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_opened_images_have_the_pixels_that_they_have_now(tmp_path: Path, suffix: str) -> None:
+    """Not those of their files if they were changed in place, or not turned, as their boxes may not be, either."""
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(PIXELS).save(path)
+    with Image.open(path) as closed:
+        pass
+    changed, touched = Image.open(path), Image.open(path)
+    changed.paste((1, 2, 3), (0, 0, 9, 9))
+    touched.load()
+    examples = [{"image": image, "objects": OBJECTS} for image in (changed, touched, closed)]
+    records = read(examples, tmp_path / "out", class_names=["dog", "cat"])
+    assert [Path(r["file_name"]).parent for r in records] == [tmp_path / "out", tmp_path, tmp_path]
+    assert (read_image(records[0]["file_name"], "RGB") == np.asarray(changed)).all()
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 6])
+def test_opened_images_with_an_orientation(tmp_path: Path, orientation: int, loaded: bool) -> None:
+    exif, square = Image.Exif(), PIXELS[:60, :60]
+    exif[0x0112] = orientation
+    Image.fromarray(square).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        if loaded:
+            image.load()
+        (record,) = read([{"image": image, "objects": OBJECTS}], tmp_path / "out", class_names=["dog", "cat"])
+    assert (read_image(record["file_name"], "RGB") == square).all()
+    assert (Path(record["file_name"]).parent == tmp_path) == (orientation == 1)
+
+
 @pytest.mark.parametrize(
     ("box_format", "box"), [("xywh", [8, 6, 32, 24]), ("xyxy", [8, 6, 40, 30]), ("cxcywh", [24, 18, 32, 24])]
 )

@@ -45,6 +45,27 @@ def test_size_from_the_picture(voc_root: Path) -> None:
     assert load_voc_instances(voc_root, "all", CLASSES)[1]["width"] == 80
 
 
+@pytest.mark.parametrize("ending", [".png", ".TIF"])
+def test_ids_have_images_of_their_own(voc_root: Path, ending: str) -> None:
+    """A copied XML file may name the image of another id."""
+    change(voc_root, "<filename>b.jpg</filename>", f"<filename>a{ending}</filename>")
+    for file in (voc_root / "JPEGImages").iterdir():
+        file.rename(file.with_suffix(ending))
+    records = load_voc_instances(voc_root, "all", CLASSES)
+    assert [Path(r["file_name"]).name for r in records] == [f"{stem}{ending}" for stem in "abc"]
+    (voc_root / "JPEGImages" / f"b{ending}").unlink()
+    assert load_voc_instances(voc_root, "all", CLASSES)[1]["file_name"] == records[0]["file_name"]
+
+
+def test_the_named_ending_comes_first(voc_root: Path) -> None:
+    """A mask may lie beside its image under the same name."""
+    picture = voc_root / "JPEGImages" / "b.jpg"
+    mask, picture = picture.with_suffix(".png"), picture.rename(picture.with_suffix(".tif"))
+    mask.write_bytes(picture.read_bytes())
+    change(voc_root, "<filename>b.jpg</filename>", "<filename>b.tif</filename>")
+    assert load_voc_instances(voc_root, "all", CLASSES)[1]["file_name"] == str(picture)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import yaml
 from fabricated_study import fabricate, write_images
+from pycocotools import mask as mask_utils
 
-from sn2fpn.data import DatasetCatalog
+from sn2fpn.data import DatasetCatalog, register_custom
 from sn2fpn.engine import import_files
 from sn2fpn.errors import UserError
 from sn2fpn.study.__main__ import main
@@ -105,6 +106,32 @@ def test_stored_annotations_serve_without_the_data_set(study: Path, tmp_path: Pa
     stored = DatasetCatalog.get(registered)
     assert [r["annotations"] for r in stored] == [r["annotations"] for r in records]
     assert stored[0]["file_name"] == Path(records[0]["file_name"]).name
+
+
+def test_run_lengths_and_arrays_are_stored(study: Path, tmp_path: Path) -> None:
+    """A crowd's uncompressed run lengths are read as compressed ones, which are bytes."""
+    entry = write_images(tmp_path / "crowds")
+    content = json.loads(Path(entry["JSON"]).read_text())
+    crowd = {"iscrowd": 1, "segmentation": {"size": [60, 80], "counts": [130, 20, 40, 20, 4590]}}
+    content["annotations"][0] |= crowd | {"bbox": [2, 10, 2, 20], "area": 40}
+    Path(entry["JSON"]).write_text(json.dumps(content))
+    register_custom([entry])
+    records = DatasetCatalog.get(entry["NAME"])
+    mask = records[0]["annotations"][0]["segmentation"]
+    assert isinstance(mask["counts"], bytes)
+    arrays = [{**r, "annotations": [{**a, "bbox": np.array(a["bbox"])} for a in r["annotations"]]} for r in records]
+    DatasetCatalog.register("with arrays", lambda: arrays)
+    for name in (entry["NAME"], "with arrays"):
+        save_test_set(name, tmp_path / "stored")
+        stored = DatasetCatalog.get(use_stored_test_set(name, tmp_path / "stored"))
+        found = stored[0]["annotations"][0]["segmentation"]
+        assert (mask_utils.decode(found) == mask_utils.decode(mask)).all() and found["size"] == mask["size"]
+        assert [a["bbox"] for r in stored for a in r["annotations"]] == [
+            list(a["bbox"]) for r in records for a in r["annotations"]
+        ]
+    arrays[0]["photographer"] = object()
+    with pytest.raises(UserError, match=r"data set 'with arrays': expected values .* as JSON: found object"):
+        save_test_set("with arrays", tmp_path / "stored")
 
 
 def test_the_report_of_an_archive_is_that_of_the_folder(

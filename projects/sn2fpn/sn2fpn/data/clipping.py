@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from itertools import pairwise
+from operator import itemgetter
 
 import numpy as np
 
@@ -53,16 +55,22 @@ def _border_of(a: Point, b: Point, size: tuple[int, int]) -> int | None:
 
 def _border_split(points: list[Point], size: tuple[int, int]) -> list[Edge]:
     """Return the edges of a closed path, of which those along the border are divided at all points that lie on them."""
+    sides = {(axis, limit): _on_side(points, axis, limit) for axis in (0, 1) for limit in (0, size[1 - axis])}
     edges = []
     for a, b in zip(points, points[1:] + points[:1]):
-        axis = _border_of(a, b, size)
-        between = []
-        if axis is not None:
-            low, high = sorted((a[axis], b[axis]))
-            between = [p for p in {*points} if p[1 - axis] == a[1 - axis] and low < p[axis] < high]
-            between.sort(key=lambda p: p[axis], reverse=a[axis] > b[axis])
+        along = _border_of(a, b, size)
+        between: list[Point] = []
+        if along is not None:
+            (low, high), side = sorted((a[along], b[along])), sides[1 - along, a[1 - along]]
+            start, end = bisect_right(side, low, key=itemgetter(along)), bisect_left(side, high, key=itemgetter(along))
+            between = side[start:end] if a[along] <= b[along] else side[start:end][::-1]
         edges += [(p, q) for p, q in pairwise([a, *between, b]) if p != q]
     return edges
+
+
+def _on_side(points: list[Point], axis: int, limit: float) -> list[Point]:
+    """Return the points that lie on a side of the image, each once and in their order along it."""
+    return sorted({p for p in points if p[axis] == limit}, key=itemgetter(1 - axis))
 
 
 def _without_returns(edges: list[Edge], size: tuple[int, int]) -> list[Edge]:
@@ -85,14 +93,15 @@ def _loops(edges: list[Edge]) -> list[list[Point]]:
         starts[start].append(i)
     left = set(range(len(edges)))
     loops = []
-    while left:
-        at: int | None = min(left)
-        loop = []
+    for first in range(len(edges)):
+        at = first if first in left else None
+        loop: list[Point] = []
         while at is not None:
             left.remove(at)
             point, end = edges[at]
             loop.append(point)
             following = [i for i in starts[end] if i in left]
             at = at + 1 if at + 1 in following else min(following, default=None)
-        loops.append(loop)
+        if loop:
+            loops.append(loop)
     return loops

@@ -92,7 +92,8 @@ class PictureFolder:
     def find(self, stem: str, named: str | None = None) -> str:
         """Return the path of an image, whose file need not exist.
 
-        It is `<stem>.jpg`, or else the file `named` in the same folder, or else `<stem>` with another ending.
+        It is `<stem>.jpg`, or else `<stem>` with another ending, of which that of `named` comes first, or else the file
+        `named` in the same folder, which other stems may name, too.
 
         Raises:
             ValueError: the stem leads outside of the folder.
@@ -104,7 +105,9 @@ class PictureFolder:
             depends_on(path.parent)
             self._names[path.parent] = _list_names(path.parent)
         names = self._names[path.parent]
-        choices = [path.name, re.split(r"[\\/]", named or "")[-1], *(path.stem + ending for ending in _ENDINGS)]
+        other = re.split(r"[\\/]", named or "")[-1]
+        own = [other] if Path(other).stem == path.stem else []
+        choices = [path.name, *own, *(path.stem + ending for ending in _ENDINGS), other]
         name = next((name for name in choices if name in names), path.name)
         return usual if name == path.name else str(path.parent / name)
 
@@ -123,6 +126,8 @@ def check_files_exist(dataset_dicts: Sequence[Mapping[str, Any]]) -> None:
 def find_missing(dataset_dicts: Iterable[Mapping[str, Any]]) -> list[Path]:
     """Return the image files that do not exist. Each folder is listed once, which is fast on network file systems.
 
+    A link counts as the file that it leads to.
+
     Raises:
         UserError: a folder may not be read.
     """
@@ -135,18 +140,22 @@ def find_missing(dataset_dicts: Iterable[Mapping[str, Any]]) -> list[Path]:
 
 
 def _list_names(folder: Path) -> set[str]:
-    """Return the names of the files in a folder; there are none if the folder does not exist.
+    """Return the names of the files in a folder without links to nothing; there are none if there is no folder.
 
     Raises:
         UserError: the folder may not be read.
     """
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries}
+            return {entry.name for entry in entries if not entry.is_symlink() or _leads_somewhere(entry)}
     except (FileNotFoundError, NotADirectoryError):
         return set()
     except (OSError, ValueError) as e:
         raise UserError(f"{folder}: the folder cannot be read: {e}") from None
+
+
+def _leads_somewhere(link: os.DirEntry[str]) -> bool:
+    return os.path.exists(link)  # noqa: PTH110 - a link to itself is no error here
 
 
 def explain_missing(missing: Sequence[Path], total: int) -> str:
@@ -160,6 +169,8 @@ def explain_missing(missing: Sequence[Path], total: int) -> str:
 
 def _what_would_fit(missing: Sequence[Path]) -> str:
     first = missing[0]
+    if first.is_symlink():
+        return f"; it is a link to {first.readlink()}, which does not exist"
     absent = next((p for p in reversed(first.parents) if not p.exists()), None)
     said = "" if absent is None else f"; the folder {absent} does not exist"
     change = next((change for file, change in _candidates(first) if file.is_file()), None)

@@ -8,11 +8,21 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import UserError, check_choice
 from .readings import depends_on
 
-__all__ = ["FORMATS", "as_array", "as_planes", "check_image_size", "decode_image", "read_image", "read_image_size"]
+__all__ = [
+    "FORMATS",
+    "as_array",
+    "as_planes",
+    "check_image_size",
+    "decode_image",
+    "is_unchanged",
+    "read_image",
+    "read_image_size",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -84,9 +94,25 @@ def read_image_size(file_name: str | Path) -> tuple[int, int]:
     path = Path(file_name)
     depends_on(path)
     with _open(path) as image:
-        width, height = image.size
-        turned = _orientation(image, path) >= 5
+        width, height = _stored_size(image)
+        turned = 5 <= _orientation(image, path) <= 8
     return (width, height) if turned else (height, width)
+
+
+def is_unchanged(image: Image.Image, file_name: str | Path) -> bool:
+    """Return whether `read_image` gives the pixels of an image that was opened from this file.
+
+    It does not if they were changed since, or if the image is as it was stored and has to be turned upright.
+    """
+    path = Path(file_name)
+    with _open(path) as stored:
+        if _orientation(stored, path) != 1 or (stored.mode, stored.size) != (image.mode, image.size):
+            return False
+        if getattr(image, "tile", ()) and image.tell() == 0:  # it has not been decoded yet
+            return True
+        with suppress(Exception):  # decoders raise errors of many types for damaged files
+            return stored.getpalette() == image.getpalette() and stored.tobytes() == image.tobytes()
+    return False
 
 
 def check_image_size(record: dict, image: np.ndarray | Image.Image) -> None:
@@ -107,9 +133,19 @@ def check_image_size(record: dict, image: np.ndarray | Image.Image) -> None:
 def _open(path: Path) -> Image.Image:
     """Open an image and read its header."""
     try:
-        return Image.open(path)
+        image = Image.open(path)
     except Exception as e:
         raise _undecodable(path, e) from None
+    if isinstance(image, TiffImageFile):
+        image.filename = ""  # PIL maps files with a name into memory, with the sides exchanged if they are turned
+    return image
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Return the (width, height) of the pixels in the file. For a TIFF, PIL may give those of the upright image."""
+    if isinstance(image, TiffImageFile):
+        return image.tag_v2[ExifTags.Base.ImageWidth], image.tag_v2[ExifTags.Base.ImageLength]
+    return image.size
 
 
 def _undecodable(path: Path, error: Exception) -> UserError:

@@ -1,4 +1,4 @@
-"""Requests to stop a run: signals and dead worker processes, on which all processes of the run agree."""
+"""Requests to stop a run: signals, dead worker processes and broken images, on which all processes of the run agree."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 from .. import distributed as comm
-from ..data.workers import WorkerDied
 from ..errors import UserError
 from ..program import STOP_SIGNALS, Interrupted, StopSignals
 
 __all__ = ["Interrupts", "Stopped"]
 
-_DEAD_WORKER = len(STOP_SIGNALS) + 1
+_PROBLEM = len(STOP_SIGNALS) + 1
 _BATCHES_BETWEEN = 8  # of an evaluation; asking more often would make the processes wait for each other
 
 
@@ -94,15 +93,15 @@ class Interrupts(StopSignals):
             return None
         try:
             return next(source, None)
-        except WorkerDied as e:
+        except UserError as e:  # a worker has died, or an image cannot be read
             self._problem = str(e)
             return None
 
     def _agree(self) -> None:
         if self.stopped is None:
-            own = _DEAD_WORKER if self._problem else STOP_SIGNALS.index(self.heard) + 1 if self.heard else 0
+            own = _PROBLEM if self._problem else STOP_SIGNALS.index(self.heard) + 1 if self.heard else 0
             agreed = comm.largest(own)
-            if agreed == _DEAD_WORKER:
+            if agreed == _PROBLEM:
                 problems = comm.all_gather(self._problem)
                 self.stopped = Stopped(0, next(filter(None, problems)))
             elif agreed:

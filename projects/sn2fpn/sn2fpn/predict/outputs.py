@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_utils
 
-from ..atomic import atomic_path, atomic_write
+from ..atomic import StorageError, atomic_path, atomic_write
 from ..data.categories import Category
-from ..errors import UserError
+from ..errors import UserError, counted
 from ..evaluation.detections import ImageDetections, to_coco_results
 from ..structures import Instances
 from ..visualization import Shown, draw_shown
@@ -128,11 +128,16 @@ class VideoWriter:
     Args:
         path: the file to write.
         fps: number of frames per second.
+
+    Raises:
+        StorageError: at the end of the `with` statement: the file is not complete.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
         self._path, self._fps = path, fps
         self._writer = cv2.VideoWriter()
+        self._shape: tuple[int, ...] = ()
+        self._frames = 0
         self._file = ExitStack()
 
     def write(self, frame: np.ndarray) -> None:
@@ -142,20 +147,41 @@ class VideoWriter:
             UserError: this OpenCV cannot write MP4.
         """
         if not self._writer.isOpened():
-            check_utf8(self._path)
-            name = str(self._file.enter_context(atomic_path(self._path, ".part.mp4")))
-            if not self._writer.open(name, cv2.VideoWriter.fourcc(*_CODEC), self._fps, frame.shape[1::-1]):
-                raise UserError(
-                    f"{self._path}: this OpenCV ({cv2.__version__}) cannot write MP4 videos (codec "
-                    f"{_CODEC!r}); the one in the package opencv-python-headless can"
-                )
+            self._open(frame)
         self._writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
+        self._frames += frame.shape == self._shape  # OpenCV leaves out frames of other sizes
+
+    def _open(self, frame: np.ndarray) -> None:
+        check_utf8(self._path)
+        name = str(self._file.enter_context(atomic_path(self._path, ".part.mp4")))
+        if not self._writer.open(name, cv2.VideoWriter.fourcc(*_CODEC), self._fps, frame.shape[1::-1]):
+            raise UserError(
+                f"{self._path}: this OpenCV ({cv2.__version__}) cannot write MP4 videos (codec "
+                f"{_CODEC!r}); the one in the package opencv-python-headless can"
+            )
+        self._shape = frame.shape
+        self._file.push(lambda error, *_: self._check(name) if error is None else None)
+        self._file.callback(self._writer.release)
+
+    def _check(self, name: str) -> None:
+        """Check that the finished file has all frames, since OpenCV does not say when it cannot write.
+
+        Raises:
+            StorageError: frames are missing.
+        """
+        video = cv2.VideoCapture(name)
+        found = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
+        video.release()
+        if found < self._frames:
+            raise StorageError(
+                f"cannot write {self._path}: the file has {found} of {counted(self._frames, 'frame')}, as on a full "
+                "disk. An older file of this name is intact"
+            )
 
     def __enter__(self) -> VideoWriter:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._writer.release()
         self._file.__exit__(*error)
 
 

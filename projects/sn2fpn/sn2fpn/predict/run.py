@@ -43,11 +43,12 @@ _LETTERS = 0.022
 def run(args: Any) -> int:
     """Do what the command line says and return its exit code.
 
-    The code is 0 when all is done, 1 if inputs were left out, and 128 + N if signal number N has stopped it.
+    The code is 0 when all is done, 1 if inputs were left out, and 128 + N if signal number N has stopped it. An error
+    is raised after the results so far have been written.
 
     Raises:
         UserError: there are mistakes in the arguments, which are found before anything is predicted; or there is no
-            encoder for videos.
+            encoder for videos; or the results cannot be written.
     """
     progress = _progress()
     _log_to(progress.console)
@@ -75,6 +76,9 @@ def run(args: Any) -> int:
     failed += len(missing)
     if failed:
         logger.error("%d of %d inputs could not be read (see the warnings above)", failed, len(sources) + len(missing))
+    if isinstance(stopped, Exception):
+        with _writing_to(folder):
+            raise stopped
     return stopped.exit_code if stopped else min(failed, 1)
 
 
@@ -109,14 +113,17 @@ class _Job:
         self.letters = max(10, round(_LETTERS * self.predictor.tile)) if tiled else None
         self.remarks = Remarks(self.score_threshold, limit)
 
-    def run(self, outputs: Mapping[Source, Path]) -> tuple[int, Interrupted | None]:
-        """Predict on all files, and keep the results so far if a signal stops that.
+    def run(self, outputs: Mapping[Source, Path]) -> tuple[int, Interrupted | Exception | None]:
+        """Predict on all files, and keep the results so far if a signal or an error stops that.
 
         Args:
             outputs: the drawing of each file or stream.
 
         Returns:
             The number of inputs that cannot be read, and what has stopped the prediction, if anything.
+
+        Raises:
+            Exception: there was an error, and there are no results yet.
         """
         failed = 0
         for file in self.progress.track(list(outputs), description="inputs"):
@@ -129,9 +136,12 @@ class _Job:
             except Interrupted as e:
                 logger.error("Interrupted at %s", file)
                 return failed, e
-            except (MemoryError, RuntimeError) as e:
+            except Exception as e:
                 if not _is_out_of_memory(e):
-                    raise
+                    if not self.coco.images:
+                        raise
+                    logger.error("An error stopped the prediction at %s", file)
+                    return failed, e
                 logger.warning("%s: there is not enough memory to predict on it", file)
                 failed += 1
         return failed, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,14 @@ def check_form(value: Any, form: Any, path: Path, where: str = "") -> None:
         raise UserError(f"{path}: {where}: expected {type_words(form)}, found {shortened(repr(value))}")
 
 
-def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
-    """Write a JSON file in one step, so that readers find either the old content or the new one."""
+def write_json(path: Path, content: Any, indent: int | None = 2, default: Callable[[Any], Any] | None = None) -> None:
+    """Write a JSON file in one step, so that readers find either the old content or the new one.
+
+    Args:
+        path: the file.
+        content: the values to write.
+        indent: the number of spaces by which inner values are indented; None writes one line.
+        default: turns a value that JSON has no form for into one that it has.
+    """
     with atomic_write(path) as file:
-        json.dump(content, file, indent=indent)
+        json.dump(content, file, indent=indent, default=default)

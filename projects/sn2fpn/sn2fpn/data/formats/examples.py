@@ -14,7 +14,7 @@ from PIL import Image
 from ...atomic import atomic_path, atomic_write
 from ...errors import ArgumentError, check_choice
 from ..catalog import DatasetCatalog, MetadataCatalog
-from ..images import read_image_size
+from ..images import is_unchanged, read_image_size
 from ..problems import Problems, Unusable
 from ..readings import read_once
 from ..records import DatasetDicts
@@ -133,13 +133,14 @@ def _image_file(image: Any, folder: Path) -> str:
         expected = "expected a path, a PIL image, or a mapping with 'path' or 'bytes'"
         raise ValueError(f"image: {expected}, found {type(image).__name__}")
     path = getattr(image, "filename", "")
-    if path and Path(path).is_file() and read_image_size(path) == (image.height, image.width):
+    if path and Path(path).is_file() and is_unchanged(image, path):
         return str(path)
-    target = folder / f"{_digest(image.tobytes() + repr((image.mode, image.size)).encode())}.png"
+    form = (image.mode, image.size, *(image.getpalette() or ()))
+    target = folder / f"{_digest(image.tobytes() + repr(form).encode())}.png"
     if not target.is_file():
         try:
             with atomic_path(target) as temporary:
-                image.save(temporary, "PNG")
+                image.save(temporary, "PNG", exif=b"")  # its pixels are not turned when they are read
         except (OSError, ValueError) as e:
             raise ValueError(f"image: cannot be written as PNG: {e}") from None
     return str(target)

@@ -97,8 +97,8 @@ def load_voc_instances(
     them. Objects without a valid box and objects whose class is not in `class_names` are skipped with a warning. A
     missing or broken XML file is refused.
 
-    The image of an id is `<id>.jpg`. If this file does not exist, it is the file that the XML file names, or else
-    `<id>` with another ending. An image size that is missing or not positive is read from the image.
+    The image of an id is `<id>.jpg`. If this file does not exist, it is `<id>` with another ending, or else the file
+    that the XML file names. An image size that is missing or not positive is read from the image.
 
     Args:
         dirname: the folder with `Annotations`, `ImageSets/Main` and `JPEGImages`.

@@ -85,7 +85,7 @@ class Trainer(DefaultTrainer):
         """Train as Detectron2 does.
 
         Raises:
-            UserError: a worker process has died, after a checkpoint was saved.
+            UserError: a worker process has died or an image cannot be read, after a checkpoint was saved.
             Interrupted: a signal has stopped the run, after a checkpoint was saved.
         """
         Trainer._interrupts = interrupts = Interrupts()

@@ -37,8 +37,10 @@ def annotations_file(folder: Path, name: str) -> Path:
 def save_test_set(name: str, folder: Path) -> Path:
     """Write the annotations of a registered test set into a study's folder; the pictures are not copied.
 
+    Run lengths as bytes become text, and arrays become lists.
+
     Raises:
-        UserError: the data set is unknown or cannot be read.
+        UserError: the data set is unknown or cannot be read, or JSON has no form for one of its values.
     """
     records = [record | {"file_name": Path(record["file_name"]).name} for record in DatasetCatalog.get(name)]
     metadata = MetadataCatalog.get(name).as_dict()
@@ -47,8 +49,20 @@ def save_test_set(name: str, folder: Path) -> Path:
         about["thing_dataset_id_to_contiguous_id"] = [[own, contiguous] for own, contiguous in ids.items()]
     path = annotations_file(folder, name)
     content = {"name": name, "fingerprint": dataset_fingerprint(records), "metadata": about, "records": records}
-    write_json(path, content, indent=None)
+    try:
+        write_json(path, content, indent=None, default=_in_json)
+    except (TypeError, ValueError) as e:  # ValueErrors are about bytes that are no text
+        raise UserError(f"data set {name!r}: expected values that can be written as JSON: {e}") from None
     return path
+
+
+def _in_json(value: Any) -> Any:
+    """Return run lengths, arrays and numbers of NumPy in a form that JSON has."""
+    if isinstance(value, bytes):
+        return value.decode("ascii")
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"found {type(value).__name__}")
 
 
 def use_stored_test_set(name: str, folder: Path) -> str:
