@@ -100,6 +100,12 @@ def test_opened_images_with_an_orientation(tmp_path: Path, orientation: int, loa
     assert (Path(record["file_name"]).parent == tmp_path) == (orientation == 1)
 
 
+def test_images_in_colours_that_png_lacks(tmp_path: Path) -> None:
+    image = Image.new("CMYK", (48, 36), (0, 255, 255, 0))
+    (record,) = read([{"image": image, "objects": OBJECTS}], tmp_path / "out", class_names=["dog", "cat"])
+    assert (read_image(record["file_name"], "RGB") == np.array(image.convert("RGB"))).all()
+
+
 @pytest.mark.parametrize(
     ("box_format", "box"), [("xywh", [8, 6, 32, 24]), ("xyxy", [8, 6, 40, 30]), ("cxcywh", [24, 18, 32, 24])]
 )

@@ -140,7 +140,8 @@ def _image_file(image: Any, folder: Path) -> str:
     if not target.is_file():
         try:
             with atomic_path(target) as temporary:
-                image.save(temporary, "PNG", exif=b"")  # its pixels are not turned when they are read
+                picture = image.convert("RGB") if image.mode in ("CMYK", "YCbCr") else image  # PNG has neither
+                picture.save(temporary, "PNG", exif=b"")  # its pixels are not turned when they are read
         except (OSError, ValueError) as e:
             raise ValueError(f"image: cannot be written as PNG: {e}") from None
     return str(target)
