@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from ..config.yaml_limits import LimitedLoader
+from ..data.values import clean_name
 from ..errors import ArgumentError, UserError
 
-__all__ = ["ClassNames", "Configuration", "changes", "check_same_model"]
+__all__ = ["ClassNames", "Configuration", "changes", "check_class_order", "check_same_model"]
 
 logger = logging.getLogger(__name__)
 _SHOWN = 3  # keys in a message
@@ -117,6 +118,8 @@ def _model_changes(old: str, new: str) -> str:
 class ClassNames:
     """The names of the classes of the training data as a part of checkpoints.
 
+    A run is not resumed if its data have the same classes in another order.
+
     Args:
         names: returns the names, or an empty list if there are none.
     """
@@ -127,8 +130,37 @@ class ClassNames:
     def state_dict(self) -> list[str] | None:
         return self._names() or None
 
-    def load_state_dict(self, _: list[str]) -> None:
-        """Do nothing, because the names follow from the data."""
+    def load_state_dict(self, trained: list[str]) -> None:
+        check_class_order(trained, self._names(), "the checkpoint", "the training data")
+
+
+def check_class_order(trained: Any, now: Sequence[str], file: str, data: str, advice: str = "") -> None:
+    """Refuse data that have the classes of a checkpoint in another order, for which class numbers mean other classes.
+
+    Other names are a reason for a warning only, since the same class may be spelt in several ways.
+
+    Args:
+        trained: the class names in the checkpoint by contiguous id; anything else than names says nothing.
+        now: the class names of the data, [] if they are not known.
+        file: the checkpoint, for the message.
+        data: what the data are called in the message.
+        advice: what else the user can do, for the message.
+
+    Raises:
+        ArgumentError: the order differs; the error names the argument `path`.
+    """
+    if not isinstance(trained, list | tuple) or not all(isinstance(name, str) for name in trained):
+        return
+    old, new = ([clean_name(name) for name in names] for names in (trained, now))
+    if len(old) != len(new) or old == new:
+        return
+    at = next(i for i, (a, b) in enumerate(zip(old, new)) if a != b)
+    differs = f"class {at} is {old[at]!r} in {file} and {new[at]!r} in {data}"
+    if sorted(old) != sorted(new):
+        logger.warning("%s; the model keeps the numbers of its classes", differs)
+        return
+    order = f"{differs}, where {old[at]!r} is class {new.index(old[at])}"
+    raise ArgumentError("path", f"{order}. Both have the same classes and need the same order of them{advice}")
 
 
 def changes(old: str, new: str) -> list[tuple[str, Any, Any]]:
