@@ -299,6 +299,22 @@ def test_a_moving_average_that_starts_at_a_resume(tiny_cfg: MakeCfg, caplog: pyt
     assert "average starts at iteration 3 from the weights of the checkpoint" in caplog.text
 
 
+def test_a_scaled_schedule_is_resumed_by_as_many_processes_only(tiny_cfg: MakeCfg, tmp_path: Path) -> None:
+    keys = {"SOLVER.MAX_ITER": 2, "DATASETS.TEST": [], "SOLVER.REFERENCE_WORLD_SIZE": 1}
+    _trainer(tiny_cfg(keys)).train()
+    assert _trainer(tiny_cfg(keys), resume=True).start_iter == 2
+    file = tmp_path / "out/model_final.pth"
+    saved = torch.load(file, weights_only=True)
+    torch.save(saved | {"processes": 8}, file)
+    problem = r"had 8 processes and is resumed with 1, .*SOLVER\.REFERENCE_WORLD_SIZE .* 2 iterations"
+    expected = rf"{file}: .*{problem}.*Resume with 8"
+    with pytest.raises(UserError, match=expected):
+        _trainer(tiny_cfg(keys), resume=True)
+    assert _trainer(tiny_cfg(keys | {"SOLVER.REFERENCE_WORLD_SIZE": 0}), resume=True).start_iter == 2
+    torch.save({k: v for k, v in saved.items() if k != "processes"}, file)  # as earlier versions wrote them
+    assert _trainer(tiny_cfg(keys), resume=True).start_iter == 2
+
+
 # ------------------------------------------------------------------ checkpoints
 
 

@@ -251,6 +251,14 @@ def test_the_schedule_is_checked_for_the_processes_of_the_run() -> None:
         _prepare(changes, "configs/mask_rcnn_R50_sni.yaml", "--num-gpus", "32")
 
 
+@pytest.mark.parametrize(("reference", "processes"), [(3, 1), (3, 2), (32, 8)])
+def test_a_batch_that_the_reference_does_not_divide_is_refused(reference: int, processes: int) -> None:
+    changes = {"SOLVER.REFERENCE_WORLD_SIZE": reference, "SOLVER.IMS_PER_BATCH": 16}
+    expected = rf"SOLVER\.REFERENCE_WORLD_SIZE: expected a divisor of SOLVER\.IMS_PER_BATCH 16.*found {reference}$"
+    with pytest.raises(UserError, match=expected):
+        _prepare(changes, "configs/mask_rcnn_R50_sni.yaml", "--num-gpus", str(processes))
+
+
 def test_the_check_leaves_no_trace_and_takes_no_time(caplog: pytest.LogCaptureFixture) -> None:
     cfg = get_cfg()
     cfg.merge_from_file(str(_ROOT / "configs/faster_rcnn_R50_sni_esd.yaml"))  # its trunk logs a warning

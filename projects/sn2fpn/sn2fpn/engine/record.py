@@ -1,4 +1,4 @@
-"""What a checkpoint says about its run besides weights and states: the configuration and the names of the classes."""
+"""What a checkpoint says about its run besides weights and states: configuration, processes and names of classes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 import yaml
 
+from .. import distributed as comm
 from ..config.yaml_limits import LimitedLoader
 from ..data.values import clean_name
-from ..errors import ArgumentError, UserError
+from ..errors import ArgumentError, UserError, counted
 
-__all__ = ["ClassNames", "Configuration", "changes", "check_class_order", "check_same_model"]
+__all__ = ["ClassNames", "Configuration", "Processes", "changes", "check_class_order", "check_same_model"]
 
 logger = logging.getLogger(__name__)
 _SHOWN = 3  # keys in a message
@@ -113,6 +114,31 @@ def _model_changes(old: str, new: str) -> str:
     ]
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return "; ".join(found[:_SHOWN]) + more
+
+
+class Processes:
+    """The number of processes as a part of checkpoints, on which the schedule depends where it is scaled.
+
+    Args:
+        reference: the number of processes that the configuration is for; 0 means that the schedule is not scaled.
+        max_iter: the number of iterations of the present schedule.
+    """
+
+    def __init__(self, reference: int, max_iter: int) -> None:
+        self._reference = reference
+        self._max_iter = max_iter
+
+    def state_dict(self) -> int:
+        return comm.get_world_size()
+
+    def load_state_dict(self, before: int) -> None:
+        now = comm.get_world_size()
+        if self._reference and before != now:
+            raise UserError(
+                f"the training had {counted(before, 'process', 'processes')} and is resumed with {now}, for which "
+                f"SOLVER.REFERENCE_WORLD_SIZE makes another schedule, of {self._max_iter} iterations. Resume with "
+                f"{before}, or set SOLVER.REFERENCE_WORLD_SIZE 0 and the values of SOLVER of the training so far"
+            )
 
 
 class ClassNames:
