@@ -22,7 +22,7 @@ def get_cfg() -> CN:
     cfg.OUTPUT_DIR = "./output"
     cfg.SEED = -1  # a negative seed stands for a random one; with any other seed, a run on CPUs is reproducible
     cfg.CUDNN_BENCHMARK = False
-    cfg.FLOAT32_PRECISION = ""  # "", "high" or "medium": see torch.set_float32_matmul_precision
+    cfg.FLOAT32_PRECISION = ""  # of GPUs: "highest", "high", "medium", or "" for that of torch
     cfg.VIS_PERIOD = 0
     cfg.MODEL = _model()
     cfg.INPUT = _input()
