@@ -190,7 +190,7 @@ def _solver() -> CN:
             MOMENTUM=0.9,
             NESTEROV=False,
             WEIGHT_DECAY=0.0001,
-            WEIGHT_DECAY_NORM=0.0,  # of the affine parameters of norms
+            WEIGHT_DECAY_NORM=0.0,  # of the affine parameters of norms; None stands for WEIGHT_DECAY
             WEIGHT_DECAY_BIAS=None,  # None stands for WEIGHT_DECAY
             BIAS_LR_FACTOR=1.0,
             GAMMA=0.1,

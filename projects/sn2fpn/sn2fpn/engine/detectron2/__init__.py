@@ -62,7 +62,8 @@ def _check_our_parts(cfg: Any, args: Any) -> None:
         check_native(cfg)
     except UserError:
         return
-    if not any(cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE):
+    without_pyramid = cfg.MODEL.BACKBONE.NAME == "build_resnet_backbone"
+    if not without_pyramid and not any(cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE):
         check_parts(CfgRecipe(cfg, world_size(args)), args.eval_only)
 
 
