@@ -187,6 +187,18 @@ def test_an_interrupted_download_leaves_no_broken_file(
     assert _files(tmp_path) == {"w.pkl", "w.pkl.sha256"}
 
 
+def test_a_file_of_a_cache_that_cannot_be_written_is_used(
+    server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = fetch("https://host/w.pkl")
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(download, "locked", refuse)
+    assert fetch("https://host/w.pkl") == path
+
+
 def test_a_file_system_without_locks(
     server: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,19 @@ def test_it_trains_as_the_trainer_of_this_package(small_cfg: Any, tmp_path: Path
     )
 
 
+def test_mixed_precision_is_that_of_the_training_alone(small_cfg: Any) -> None:
+    dtypes: set[tuple[bool, torch.dtype]] = set()
+
+    def record(module: torch.nn.Module, _: Any, output: torch.Tensor) -> None:
+        dtypes.add((module.training, output.dtype))
+
+    trainer = DefaultTrainer(small_cfg(SOLVER__MAX_ITER=1, SOLVER__AMP__ENABLED=True))
+    trainer.resume_or_load(resume=False)
+    trainer.model.roi_heads.box_head.register_forward_hook(record)
+    trainer.train()
+    assert dtypes == {(True, torch.bfloat16), (False, torch.float32)}
+
+
 class _Hook(HookBase):
     def __init__(self, calls: list[str]) -> None:
         self.calls = calls

@@ -135,6 +135,52 @@ def test_wrong_files_name_the_file(
     assert [p.name for p in tmp_path.iterdir()] == ["c.yaml"]
 
 
+_WHOLE = """
+VERSION: 2
+GLOBAL: {HACK: 1.0}
+MODEL:
+  META_ARCHITECTURE: GeneralizedRCNN
+  KEYPOINT_ON: false
+  PANOPTIC_FPN: {INSTANCE_LOSS_WEIGHT: 1.0}
+  RETINANET: {NUM_CLASSES: 80}
+  ROI_KEYPOINT_HEAD: {NUM_KEYPOINTS: 17}
+  SEM_SEG_HEAD: {NUM_CLASSES: 54}
+  ROI_HEADS: {NUM_CLASSES: 6}
+"""
+
+
+def test_groups_of_a_whole_configuration_of_detectron2_that_its_model_does_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(_WHOLE)
+    cfg = get_cfg()
+    cfg.merge_from_file(str(file))
+    expected = get_cfg()
+    expected.MODEL.ROI_HEADS.NUM_CLASSES = 6
+    assert cfg == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("GeneralizedRCNN", "RetinaNet"),
+        ("KEYPOINT_ON: false", "KEYPOINT_ON: true"),
+        ("  META_ARCHITECTURE: GeneralizedRCNN\n", ""),
+        ("RETINANET:", "RETINANETT:"),
+    ],
+)
+def test_groups_that_another_model_reads_are_refused(tmp_path: Path, old: str, new: str) -> None:
+    (tmp_path / "c.yaml").write_text(_WHOLE.replace(old, new))
+    with pytest.raises(UserError, match=r"c\.yaml: (GLOBAL is for a model that only Detectron2 has|.*RETINANETT)"):
+        get_cfg().merge_from_file(str(tmp_path / "c.yaml"))
+
+
+def test_a_base_alone_does_not_make_groups_of_another_model_acceptable(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("MODEL: {META_ARCHITECTURE: GeneralizedRCNN}")
+    (tmp_path / "c.yaml").write_text("_BASE_: base.yaml\nMODEL: {RETINANET: {NUM_CLASSES: 6}}")
+    with pytest.raises(UserError, match=r"c\.yaml: MODEL\.RETINANET .*--engine detectron2"):
+        get_cfg().merge_from_file(str(tmp_path / "c.yaml"))
+
+
 def test_python_configurations_and_their_records_are_known(tmp_path: Path) -> None:
     lazy = Path(__file__).parents[2] / "configs/lazy/quick_shapes.py"
     with pytest.raises(UserError, match=r"quick_shapes\.py: expected a YAML configuration, found a Python"):

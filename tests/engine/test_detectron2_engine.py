@@ -576,3 +576,31 @@ def test_statistics_are_averaged_before_checkpoints_and_evaluation(
     monkeypatch.setattr(trainer.checkpointer, "save", lambda *a, **k: (done.append("saved"), save(*a, **k)))
     trainer.train()
     assert done == ["averaged", "averaged", "saved", "averaged", "saved"]
+
+
+def test_detectron2_refuses_classes_in_another_order(command: Command, tmp_path: Path) -> None:
+    args = command("sni", SOLVER__MAX_ITER=1, DATASETS__TEST=())
+    engine.run(engine.load_config(args), args)
+    file = tmp_path / "out/model_final.pth"
+    saved = torch.load(file, weights_only=True)
+    torch.save(saved | {"class_names": saved["class_names"][::-1]}, file)
+    args = command("sni", "--eval-only", **{"MODEL.WEIGHTS": str(file)})
+    with pytest.raises(UserError, match=r"MODEL\.WEIGHTS: class 0 is .* in data set 'tiny_val'.*--allow-partial"):
+        engine.run(engine.load_config(args), args)
+    args = command("sni", "--resume", SOLVER__MAX_ITER=2, DATASETS__TEST=())
+    with pytest.raises(UserError, match=r"class 0 is .* in the checkpoint and 'circle' in the training data"):
+        engine.run(engine.load_config(args), args)
+
+
+def test_detectron2_takes_a_model_without_a_pyramid_whose_heads_are_the_usual_ones(command: Command) -> None:
+    dc5 = {
+        "MODEL.BACKBONE.NAME": "build_resnet_backbone",
+        "MODEL.RESNETS.OUT_FEATURES": ["res5"],
+        "MODEL.RPN.IN_FEATURES": ["res5"],
+        "MODEL.ROI_HEADS.IN_FEATURES": ["res5"],
+        "MODEL.ANCHOR_GENERATOR.SIZES": [[32, 64, 128, 256, 512]],
+    }
+    args = command("fpn", **dc5)
+    assert engine.load_config(args).MODEL.BACKBONE.NAME == "build_resnet_backbone"
+    with pytest.raises(UserError, match=r"MODEL\.BACKBONE\.NAME: .*\(C4, DC5\) is served by Detectron2 only"):
+        native.load_config(args)

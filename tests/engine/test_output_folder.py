@@ -28,7 +28,7 @@ from sn2fpn.engine.options import RunOptions
 from sn2fpn.engine.record import changes, check_same_model
 from sn2fpn.engine.writers import JSONWriter, TensorBoardWriter
 from sn2fpn.errors import UserError
-from sn2fpn.locks import only_user
+from sn2fpn.locks import LocksUnsupportedError, only_user
 
 MakeCfg = Callable[..., CfgNode]
 ReadRows = Callable[[Path], list[dict[str, Any]]]
@@ -297,6 +297,39 @@ def test_a_moving_average_that_starts_at_a_resume(tiny_cfg: MakeCfg, caplog: pyt
     (ema,) = (hook for hook in trainer.hooks if isinstance(hook, EMA))
     assert all(torch.equal(ema.average[k], v) for k, v in loaded.items())
     assert "average starts at iteration 3 from the weights of the checkpoint" in caplog.text
+
+
+def test_without_locks_the_files_that_another_run_is_writing_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise LocksUnsupportedError("no locks")
+
+    new, old = (tmp_path / f".model_final.pth.{name}.part" for name in ("abcdefgh", "hgfedcba"))
+    for path in (new, old):
+        path.touch()
+    os.utime(old, (0, 0))
+    monkeypatch.setattr("sn2fpn.engine.folder.only_user", refuse)
+    args = argparse.Namespace(resume=True, eval_only=False)
+    with run_folder(RunOptions(output_dir=str(tmp_path)), args) as notes:
+        assert new.exists() and not old.exists()
+    assert any("has no locks" in note for note in notes)
+
+
+def test_a_scaled_schedule_is_resumed_by_as_many_processes_only(tiny_cfg: MakeCfg, tmp_path: Path) -> None:
+    keys = {"SOLVER.MAX_ITER": 2, "DATASETS.TEST": [], "SOLVER.REFERENCE_WORLD_SIZE": 1}
+    _trainer(tiny_cfg(keys)).train()
+    assert _trainer(tiny_cfg(keys), resume=True).start_iter == 2
+    file = tmp_path / "out/model_final.pth"
+    saved = torch.load(file, weights_only=True)
+    torch.save(saved | {"processes": 8}, file)
+    problem = r"had 8 processes and is resumed with 1, .*SOLVER\.REFERENCE_WORLD_SIZE .* 2 iterations"
+    expected = rf"{file}: .*{problem}.*Resume with 8"
+    with pytest.raises(UserError, match=expected):
+        _trainer(tiny_cfg(keys), resume=True)
+    assert _trainer(tiny_cfg(keys | {"SOLVER.REFERENCE_WORLD_SIZE": 0}), resume=True).start_iter == 2
+    torch.save({k: v for k, v in saved.items() if k != "processes"}, file)  # as earlier versions wrote them
+    assert _trainer(tiny_cfg(keys), resume=True).start_iter == 2
 
 
 # ------------------------------------------------------------------ checkpoints

@@ -168,6 +168,7 @@ def test_null_and_text_in_a_python_configuration_are_refused(key: str, value: An
 # For each key of the table, values that would train to nothing or end in a traceback, and values that must stay.
 _OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
     "SEED": (2**32,),
+    "VERSION": (1, 3),
     "FLOAT32_PRECISION": ("higher",),
     "DATASETS.TRAIN": ((1,), ("",)),
     "DATASETS.TEST": ((None,), (" ",)),
@@ -202,6 +203,15 @@ _OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
     "TEST.AUG.MAX_SIZE": (0,),
     "TEST.PRECISE_BN.NUM_ITER": (0,),
 }
+
+
+@pytest.mark.parametrize(
+    "key", ["TEST.PRECISE_BN.ENABLED", "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", "MODEL.ROI_BOX_HEAD.USE_FED_LOSS"]
+)
+def test_what_only_a_training_reads_is_refused_for_a_training_only(key: str) -> None:
+    with pytest.raises(UserError, match=rf"{key}: the native engine serves False, found True"):
+        _prepare({key: True})
+    _prepare({key: True, "MODEL.WEIGHTS": "m.pth"}, "configs/mask_rcnn_R50_sni.yaml", "--eval-only")
 
 
 def test_every_range_is_tested() -> None:
@@ -249,6 +259,14 @@ def test_the_schedule_is_checked_for_the_processes_of_the_run() -> None:
     _prepare(changes, "configs/mask_rcnn_R50_sni.yaml", "--num-gpus", "8")
     with pytest.raises(UserError, match=r"SOLVER\.CHECKPOINT_PERIOD: expected a whole number of at least 1, found 0"):
         _prepare(changes, "configs/mask_rcnn_R50_sni.yaml", "--num-gpus", "32")
+
+
+@pytest.mark.parametrize(("reference", "processes"), [(3, 1), (3, 2), (32, 8)])
+def test_a_batch_that_the_reference_does_not_divide_is_refused(reference: int, processes: int) -> None:
+    changes = {"SOLVER.REFERENCE_WORLD_SIZE": reference, "SOLVER.IMS_PER_BATCH": 16}
+    expected = rf"SOLVER\.REFERENCE_WORLD_SIZE: expected a divisor of SOLVER\.IMS_PER_BATCH 16.*found {reference}$"
+    with pytest.raises(UserError, match=expected):
+        _prepare(changes, "configs/mask_rcnn_R50_sni.yaml", "--num-gpus", str(processes))
 
 
 def test_the_check_leaves_no_trace_and_takes_no_time(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sn2fpn.config import get_cfg
+from sn2fpn.config.ranges import check_ranges
 from sn2fpn.engine.solver import (
     LRMultiplier,
     build_gradient_clipper,
@@ -224,3 +225,12 @@ def test_functions_name_their_argument() -> None:
         multi_step([5, 3], 10)
     with pytest.raises(ArgumentError, match=r"^warmup_method: unknown value 'linaer'; did you mean 'linear'"):
         with_warmup(multi_step([], 10), max_iter=10, warmup_method="linaer")
+
+
+def test_the_weight_decay_of_norms_may_be_that_of_the_others() -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(["SOLVER.WEIGHT_DECAY", 0.01, "SOLVER.WEIGHT_DECAY_NORM", None])
+    check_ranges(cfg)
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    (group,) = build_optimizer(cfg, model).param_groups
+    assert group["weight_decay"] == 0.01 and len(group["params"]) == 4

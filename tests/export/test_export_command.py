@@ -18,7 +18,7 @@ from export_models import CONFIG, KEYS, as_list, filled, picture, small_config
 from PIL import Image
 
 from sn2fpn.checkpoint import Checkpointer
-from sn2fpn.data import read_image
+from sn2fpn.data import class_names, read_image
 from sn2fpn.engine.lazy import LazyRecipe
 from sn2fpn.errors import UserError
 from sn2fpn.export.__main__ import main
@@ -245,3 +245,19 @@ def test_evaluation_of_the_file(
     assert command("--evaluate", "shapes_val[:6]") == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "AP on shapes_val[:6]" in line]
     assert len(lines) == 2 and all(line.endswith("(+0.00)") for line in lines)
+
+
+def test_evaluation_on_classes_in_another_order(
+    command: Command, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    saved = torch.load(weights, weights_only=True)
+    names = class_names("shapes_val[:2]")
+    torch.save(saved | {"class_names": names[::-1]}, tmp_path / "other.pth")
+    assert command("--evaluate", "shapes_val[:2]", weights=tmp_path / "other.pth") == 2
+    said = capsys.readouterr()
+    expected = (
+        f"--evaluate: class 0 is {names[-1]!r} in {tmp_path / 'other.pth'} and {names[0]!r} in data set 'shapes_val"
+    )
+    assert expected in said.out + said.err
+    assert not (tmp_path / "model.onnx").exists()

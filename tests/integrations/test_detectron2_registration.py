@@ -246,3 +246,15 @@ def _theirs(transform: Any) -> Any:
     if isinstance(transform, Resize):
         return T.ResizeTransform(*transform.old, *transform.new)
     return T.HFlipTransform(transform.size[1])
+
+
+def test_the_whole_configuration_of_detectron2_is_read(tmp_path: Path) -> None:
+    theirs = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml")
+    (tmp_path / "config.yaml").write_text(theirs.dump())
+    cfg = our_get_cfg()
+    cfg.merge_from_file(str(tmp_path / "config.yaml"))
+    assert cfg.SOLVER.MAX_ITER == theirs.SOLVER.MAX_ITER and cfg.MODEL.MASK_ON
+    theirs.MODEL.META_ARCHITECTURE = "RetinaNet"
+    (tmp_path / "config.yaml").write_text(theirs.dump())
+    with pytest.raises(UserError, match="--engine detectron2"):
+        our_get_cfg().merge_from_file(str(tmp_path / "config.yaml"))

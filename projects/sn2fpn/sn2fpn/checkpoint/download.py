@@ -73,14 +73,15 @@ def _fetch(address: str) -> Path:
     if url.startswith(_DETECTRON2) and earlier.is_file():  # Detectron2 itself keeps the files of its names there.
         return earlier
     target = cache / "sn2fpn" / hashlib.sha256(url.encode()).hexdigest()[:16] / _file_name(url)
-    with ExitStack() as held:
-        alone = _lock(target, held)
-        if not target.is_file():
-            _download(url, target, alone)
-        if _sha256(target) != _record(target).read_text(encoding="ascii"):
-            raise ArgumentError(
-                "path", f"{target} has changed since it was fetched from {url}. Delete it, and it is fetched again"
-            )
+    if not target.is_file():  # a cache that holds the file may be one that cannot be written
+        with ExitStack() as held:
+            alone = _lock(target, held)
+            if not target.is_file():
+                _download(url, target, alone)
+    if _sha256(target) != _record(target).read_text(encoding="ascii"):
+        raise ArgumentError(
+            "path", f"{target} has changed since it was fetched from {url}. Delete it, and it is fetched again"
+        )
     return target
 
 

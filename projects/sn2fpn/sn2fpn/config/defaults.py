@@ -22,7 +22,7 @@ def get_cfg() -> CN:
     cfg.OUTPUT_DIR = "./output"
     cfg.SEED = -1  # a negative seed stands for a random one; with any other seed, a run on CPUs is reproducible
     cfg.CUDNN_BENCHMARK = False
-    cfg.FLOAT32_PRECISION = ""  # "", "high" or "medium": see torch.set_float32_matmul_precision
+    cfg.FLOAT32_PRECISION = ""  # of GPUs: "highest", "high", "medium", or "" for that of torch
     cfg.VIS_PERIOD = 0
     cfg.MODEL = _model()
     cfg.INPUT = _input()
@@ -190,7 +190,7 @@ def _solver() -> CN:
             MOMENTUM=0.9,
             NESTEROV=False,
             WEIGHT_DECAY=0.0001,
-            WEIGHT_DECAY_NORM=0.0,  # of the affine parameters of norms
+            WEIGHT_DECAY_NORM=0.0,  # of the affine parameters of norms; None stands for WEIGHT_DECAY
             WEIGHT_DECAY_BIAS=None,  # None stands for WEIGHT_DECAY
             BIAS_LR_FACTOR=1.0,
             GAMMA=0.1,

@@ -19,9 +19,9 @@ import yaml
 from ..detectron2_types import ConfigBase
 from ..errors import UserError, did_you_mean, shortened
 from ..shipped import find_file
-from .files import read_text, read_with_base
+from .files import read_file, read_text, read_with_base
 from .pairs import pairs_of
-from .unknown import unknown_key
+from .unknown import unknown_key, without_unread
 from .values import COMMAND_LINE, checked, checked_leaf, decoded
 
 __all__ = ["CfgNode"]
@@ -226,6 +226,8 @@ class CfgNode(ConfigBase):
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
         """Merge a YAML file, after the files that its `_BASE_` names.
 
+        Groups of Detectron2 that the model of the file does not read are left out, see `without_unread`.
+
         Args:
             cfg_filename: path of the file, or the name of one that comes with this package, see `find_file`.
             allow_unsafe: exists for fvcore's interface only and must be False.
@@ -234,7 +236,9 @@ class CfgNode(ConfigBase):
             UserError: a file is missing, is not a YAML mapping of plain values, or has an unknown key or a value of the
                 wrong type.
         """
-        self._merge(self.load_yaml_with_base(cfg_filename, allow_unsafe), str(cfg_filename))
+        content = self.load_yaml_with_base(cfg_filename, allow_unsafe)
+        content = without_unread(content, read_file(find_file(cfg_filename, "configs")), self)
+        self._merge(content, str(cfg_filename))
 
     def merge_from_other_cfg(self, cfg_other: Mapping[str, Any]) -> None:
         """Merge another configuration tree or a mapping.

@@ -31,6 +31,11 @@ def _check_number_or_null(key: str, found: Any) -> None:
         _from_0(key, found)
 
 
+def _check_version(key: str, found: Any) -> None:
+    if found != 2:
+        raise ArgumentError(key, f"expected 2, found {found!r}; convert older files with Detectron2")
+
+
 _from_0 = partial(check_number, at_least=0)
 _below_1 = partial(check_number, at_least=0, below=1)
 _share = partial(check_number, at_least=0, at_most=1)
@@ -38,6 +43,7 @@ _above_0 = partial(check_number, above=0)
 _count_or_0 = partial(check_count, at_least=0)
 
 RANGES: dict[str, Callable[[str, Any], Any]] = {
+    "VERSION": _check_version,
     "SEED": partial(check_number, below=2**32),
     "FLOAT32_PRECISION": partial(check_choice, choices=("", "highest", "high", "medium")),
     "DATASETS.TRAIN": _check_names,
@@ -52,7 +58,7 @@ RANGES: dict[str, Callable[[str, Any], Any]] = {
     "SOLVER.OPTIMIZER": partial(check_choice, choices=("SGD", "AdamW")),
     "SOLVER.MOMENTUM": _below_1,
     "SOLVER.WEIGHT_DECAY": _from_0,
-    "SOLVER.WEIGHT_DECAY_NORM": _from_0,
+    "SOLVER.WEIGHT_DECAY_NORM": _check_number_or_null,
     "SOLVER.WEIGHT_DECAY_BIAS": _check_number_or_null,
     "SOLVER.BIAS_LR_FACTOR": _from_0,
     "SOLVER.GAMMA": _above_0,

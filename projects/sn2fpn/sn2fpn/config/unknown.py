@@ -1,4 +1,4 @@
-"""The message for a key that a configuration does not have."""
+"""The message for a key that a configuration does not have, and the keys of Detectron2 that may be left out."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from ..errors import UserError, did_you_mean
 
-__all__ = ["nearest_key", "unknown_key"]
+__all__ = ["nearest_key", "unknown_key", "without_unread"]
 
 _CLOSE = 0.75  # the least similarity of keys with several parts
 
-_DETECTRON2_ALONE = ("MODEL.PANOPTIC_FPN", "MODEL.RETINANET", "MODEL.ROI_KEYPOINT_HEAD", "MODEL.SEM_SEG_HEAD")
+_DETECTRON2_ALONE = ("GLOBAL", "MODEL.PANOPTIC_FPN", "MODEL.RETINANET", "MODEL.ROI_KEYPOINT_HEAD", "MODEL.SEM_SEG_HEAD")
 
 
 def unknown_key(
@@ -41,6 +41,26 @@ def unknown_key(
     if len(elsewhere) == 1:
         near = f"; did you mean {elsewhere[0]!r}?"
     return UserError(f"{where}unknown config key {key!r}{near}")
+
+
+def without_unread(content: dict[str, Any], own: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the mapping of a file without the groups of Detectron2 that an R-CNN without keypoints does not read.
+
+    Detectron2 writes them into the complete configuration of every run. They are left out if the file itself names the
+    R-CNN. A file that has such a group only is meant for another model.
+
+    Args:
+        content: the mapping of the file, merged over those of its `_BASE_` files.
+        own: the mapping of the file alone.
+        known: the configuration, whose own groups are never left out.
+    """
+    model, named = content.get("MODEL"), own.get("MODEL")
+    if not isinstance(model, dict) or not isinstance(named, dict) or "MODEL" not in known:
+        return content
+    if named.get("META_ARCHITECTURE") != "GeneralizedRCNN" or model.get("KEYPOINT_ON"):
+        return content
+    model = {k: v for k, v in model.items() if k in known["MODEL"] or f"MODEL.{k}" not in _DETECTRON2_ALONE}
+    return {k: v for k, v in content.items() if k in known or k not in _DETECTRON2_ALONE} | {"MODEL": model}
 
 
 def nearest_key(rest: str, below: Iterable[str], choices: Iterable[str], prefix: str) -> str:

@@ -18,7 +18,11 @@ __all__ = ["COMMAND_LINE", "checked", "checked_leaf", "decoded", "list_of"]
 COMMAND_LINE = "command line"
 """The source of values that are from no file, for messages."""
 
-EITHER_TYPE: dict[str, Any] = {"MODEL.SNI.ALPHA": str | float | None, "SOLVER.WEIGHT_DECAY_BIAS": float | None}
+EITHER_TYPE: dict[str, Any] = {
+    "MODEL.SNI.ALPHA": str | float | None,
+    "SOLVER.WEIGHT_DECAY_BIAS": float | None,
+    "SOLVER.WEIGHT_DECAY_NORM": float | None,
+}
 """The keys whose values may have several types; all others keep the type of their default."""
 
 _LEAVES = (bool, int, float, str, list, tuple, type(None))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import distributed as comm
-from ..atomic import remove_leftovers, storage_errors
+from ..atomic import DAY_S, remove_leftovers, storage_errors
 from ..errors import ArgumentError, UserError, argument_names
 from ..locks import LockedError, LocksUnsupportedError, only_user
 from .options import RunOptions
@@ -91,7 +91,7 @@ def _take(out: Path, args: Any, weights: str, held: ExitStack) -> tuple[list[str
     Returns:
         What the user should know, and the folder with the files of an earlier run if they were moved.
     """
-    notes, moved_to = [], None
+    notes, moved_to, age_s = [], None, 0
     try:
         held.enter_context(only_user(out / _LOCK))
     except LockedError as e:
@@ -99,11 +99,12 @@ def _take(out: Path, args: Any, weights: str, held: ExitStack) -> tuple[list[str
             "output_dir", f"{out} is in use by another run ({e}); wait for its end, or choose another folder"
         ) from e
     except LocksUnsupportedError:
+        age_s = DAY_S  # another run may be writing the younger ones
         notes.append(f"The file system of {out} has no locks, so nothing keeps a second run from writing into it")
     except UserError as e:
         raise ArgumentError("output_dir", str(e)) from e
     for folder in (out, *out.glob("inference/*")):
-        notes += [f"Removed {path}, which a killed run left" for path in remove_leftovers(folder)]
+        notes += [f"Removed {path}, which a killed run left" for path in remove_leftovers(folder, age_s)]
     if args.resume:
         notes += _earlier(out)
     if args.eval_only:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import distributed as comm
-from ..checkpoint import load_trained
+from ..checkpoint import MatchReport, load_trained
+from ..data import MetadataCatalog
 from ..errors import argument_names
 from ..evaluation.analysis import PREDICTIONS, write_analysis
 from ..evaluation.detections import DetectionEvaluator
@@ -16,7 +17,7 @@ from .compiling import compile_backbone
 from .folder import run_folder
 from .preflight import check_recipe, checked_recipe
 from .recipe import Recipe
-from .record import check_same_model
+from .record import check_class_order, check_same_model
 from .setup import default_setup
 from .testing import AUGMENTED, evaluate
 from .trainer import Trainer
@@ -78,7 +79,7 @@ def _run(recipe: Recipe, args: Any, engine: Any, notes: list[str]) -> dict[str, 
             partial = getattr(args, "allow_partial", False)
             report = load_trained(model, options.weights, options.ema, complete=not partial)
             if report is not None and not partial:
-                check_same_model(report.config, recipe.dump(), options.weights, ", or add --allow-partial")
+                _check_trained(report, recipe)
         results = evaluate(recipe.test_sets(), model, options)
         if (augmented := recipe.with_augmentation(model)) is not None:
             for name, found in evaluate(recipe.test_sets(), augmented, options, suffix=AUGMENTED).items():
@@ -91,6 +92,15 @@ def _run(recipe: Recipe, args: Any, engine: Any, notes: list[str]) -> dict[str, 
     if comm.is_main_process():
         _draw(recipe, model, results, args.eval_only)
     return results
+
+
+def _check_trained(report: MatchReport, recipe: Recipe) -> None:
+    """Refuse the checkpoint of another model, and one whose classes have other numbers than those of the test data."""
+    file, advice = recipe.options.weights, ", or add --allow-partial"
+    check_same_model(report.config, recipe.dump(), file, advice)
+    for name in (test_set.name for test_set in recipe.test_sets()):
+        classes = MetadataCatalog.get(name).get("thing_classes", [])  # which the check of the data has read
+        check_class_order(report.class_names, classes, file, f"data set {name!r}", advice)
 
 
 def _draw(recipe: Recipe, model: Any, results: dict[str, Any], eval_only: bool) -> None:

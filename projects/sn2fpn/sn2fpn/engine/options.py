@@ -238,8 +238,13 @@ def _check_graphs(o: RunOptions, processes: int) -> None:
 
 def _check_batch(o: RunOptions, processes: int) -> None:
     images, parts = o.images_per_batch, processes * o.accumulate_steps
-    if o.reference_world_size:
-        images = round(images * processes / o.reference_world_size)
+    if o.reference_world_size not in (0, processes):
+        if images % o.reference_world_size:
+            raise UserError(
+                f"{o.key('reference_world_size')}: expected a divisor of {o.key('images_per_batch')} {images}, or 0 "
+                f"for a schedule that is not scaled, found {o.reference_world_size}"
+            )
+        images = images * processes // o.reference_world_size
     if images % parts:
         raise UserError(
             f"{o.key('images_per_batch')}: {images} images cannot be divided among {processes} processes times "

@@ -28,6 +28,7 @@ from ..data import (
 from ..errors import check_choice
 from ..evaluation import build_evaluator, check_evaluator, score_names
 from ..modeling import build_model, build_multi_view, cascade_stages, loss_names
+from ..modeling.build import check_trainable
 from .config import remarks, scale_to_world_size
 from .options import YAML_KEYS, RunOptions, read_options
 from .solver import GradientClipper, LRMultiplier, build_gradient_clipper, build_lr_scheduler, build_optimizer
@@ -147,6 +148,8 @@ class CfgRecipe(Recipe):
             logger.warning("VIS_PERIOD and TEST.EXPECTED_RESULTS have no effect in the native engine")
 
     def check_settings(self, eval_only: bool) -> None:
+        if not eval_only:
+            check_trainable(self.cfg)
         check_choice("DATALOADER.SAMPLER_TRAIN", self.cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS)
         for is_train in (False,) if eval_only else (True, False):  # an evaluation needs no function of the training's
             build_mapper(self.cfg, is_train)

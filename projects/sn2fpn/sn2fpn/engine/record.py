@@ -1,18 +1,20 @@
-"""What a checkpoint says about its run besides weights and states: the configuration and the names of the classes."""
+"""What a checkpoint says about its run besides weights and states: configuration, processes and names of classes."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 
+from .. import distributed as comm
 from ..config.yaml_limits import LimitedLoader
-from ..errors import ArgumentError, UserError
+from ..data.values import clean_name
+from ..errors import ArgumentError, UserError, counted
 
-__all__ = ["ClassNames", "Configuration", "changes", "check_same_model"]
+__all__ = ["ClassNames", "Configuration", "Processes", "changes", "check_class_order", "check_same_model"]
 
 logger = logging.getLogger(__name__)
 _SHOWN = 3  # keys in a message
@@ -114,8 +116,35 @@ def _model_changes(old: str, new: str) -> str:
     return "; ".join(found[:_SHOWN]) + more
 
 
+class Processes:
+    """The number of processes as a part of checkpoints, on which the schedule depends where it is scaled.
+
+    Args:
+        reference: the number of processes that the configuration is for; 0 means that the schedule is not scaled.
+        max_iter: the number of iterations of the present schedule.
+    """
+
+    def __init__(self, reference: int, max_iter: int) -> None:
+        self._reference = reference
+        self._max_iter = max_iter
+
+    def state_dict(self) -> int:
+        return comm.get_world_size()
+
+    def load_state_dict(self, before: int) -> None:
+        now = comm.get_world_size()
+        if self._reference and before != now:
+            raise UserError(
+                f"the training had {counted(before, 'process', 'processes')} and is resumed with {now}, for which "
+                f"SOLVER.REFERENCE_WORLD_SIZE makes another schedule, of {self._max_iter} iterations. Resume with "
+                f"{before}, or set SOLVER.REFERENCE_WORLD_SIZE 0 and the values of SOLVER of the training so far"
+            )
+
+
 class ClassNames:
     """The names of the classes of the training data as a part of checkpoints.
+
+    A run is not resumed if its data have the same classes in another order.
 
     Args:
         names: returns the names, or an empty list if there are none.
@@ -127,8 +156,37 @@ class ClassNames:
     def state_dict(self) -> list[str] | None:
         return self._names() or None
 
-    def load_state_dict(self, _: list[str]) -> None:
-        """Do nothing, because the names follow from the data."""
+    def load_state_dict(self, trained: list[str]) -> None:
+        check_class_order(trained, self._names(), "the checkpoint", "the training data")
+
+
+def check_class_order(trained: Any, now: Sequence[str], file: str, data: str, advice: str = "") -> None:
+    """Refuse data that have the classes of a checkpoint in another order, for which class numbers mean other classes.
+
+    Other names are a reason for a warning only, since the same class may be spelt in several ways.
+
+    Args:
+        trained: the class names in the checkpoint by contiguous id; anything else than names says nothing.
+        now: the class names of the data, [] if they are not known.
+        file: the checkpoint, for the message.
+        data: what the data are called in the message.
+        advice: what else the user can do, for the message.
+
+    Raises:
+        ArgumentError: the order differs; the error names the argument `path`.
+    """
+    if not isinstance(trained, list | tuple) or not all(isinstance(name, str) for name in trained):
+        return
+    old, new = ([clean_name(name) for name in names] for names in (trained, now))
+    if len(old) != len(new) or old == new:
+        return
+    at = next(i for i, (a, b) in enumerate(zip(old, new)) if a != b)
+    differs = f"class {at} is {old[at]!r} in {file} and {new[at]!r} in {data}"
+    if sorted(old) != sorted(new):
+        logger.warning("%s; the model keeps the numbers of its classes", differs)
+        return
+    order = f"{differs}, where {old[at]!r} is class {new.index(old[at])}"
+    raise ArgumentError("path", f"{order}. Both have the same classes and need the same order of them{advice}")
 
 
 def changes(old: str, new: str) -> list[tuple[str, Any, Any]]:

@@ -47,8 +47,7 @@ def default_setup(
     logger.info("Environment:\n%s", environment_summary())
     logger.info("Command line: %s", " ".join(sys.argv))
     torch.backends.cudnn.benchmark = options.cudnn_benchmark and not args.eval_only
-    if options.float32_precision:
-        torch.set_float32_matmul_precision(options.float32_precision)
+    _set_float32_precision(options.float32_precision)
     if comm.is_main_process():
         path = out / "config.yaml"
         if args.eval_only and path.exists():  # that of the training
@@ -56,6 +55,13 @@ def default_setup(
         with atomic_write(path) as f:
             f.write(config_text)
         logger.info("The full configuration was written to %s", path)
+
+
+def _set_float32_precision(precision: str) -> None:
+    """Set how exactly GPUs multiply and convolve float32 numbers, as Detectron2 does; "" leaves it as it is."""
+    if precision and torch.cuda.is_available():
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = precision != "highest"
 
 
 def _setup_logger(out: Path) -> None:

@@ -27,7 +27,7 @@ from .prefetch import prefetched
 from .preflight import checked_recipe
 from .randomness import Randomness, seed_everything
 from .recipe import Recipe
-from .record import ClassNames, Configuration
+from .record import ClassNames, Configuration, Processes
 from .solver.optimizer import gradient_scaler
 from .step_log import NotFinite, StepLog
 from .writers import MetricStorage
@@ -87,8 +87,9 @@ class Trainer:
         self.start_iter = self.iter = 0
         self.max_iter = o.max_iter
         self.epoch_images = 0
-        # The configuration comes first, because it explains why other states do not fit.
+        # What explains why other states do not fit comes first.
         parts: dict[str, Any] = {"config": Configuration(recipe.dump(), o.keys, _KEPT_ON_RESUME)}
+        parts["processes"] = Processes(o.reference_world_size, o.max_iter)
         parts |= {"optimizer": self.optimizer, "scheduler": self.scheduler, "run": self._randomness}
         parts |= {"metrics": self.storage, "class_names": ClassNames(recipe.class_names)}
         parts |= {"grad_scaler": self._scaler} if self._scaler.is_enabled() else {}

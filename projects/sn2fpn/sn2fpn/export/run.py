@@ -16,9 +16,11 @@ from torch import Tensor
 from .. import __version__
 from ..atomic import storage_errors
 from ..config import get_cfg
+from ..data import class_names
 from ..data.augmentation import plan_transforms
 from ..engine.lazy import LazyRecipe
 from ..engine.recipe import CfgRecipe, Recipe
+from ..engine.record import check_class_order
 from ..errors import UserError, argument_names, counted, did_you_mean
 from ..modeling import StandardROIHeads
 from ..predict import Predictor
@@ -53,7 +55,7 @@ def run(args: Any) -> int:
     images = [reader.read(name, "--check") for name in args.check]
     calibration = [reader.read(name, "--int8") for name in args.int8]
     image = reader.drawn()
-    evaluated = recipe_on(recipe.cfg, args.evaluate, "--evaluate") if args.evaluate else None
+    evaluated = _evaluated(args, predictor, recipe) if args.evaluate else None
     with tempfile.TemporaryDirectory() as folder:
         first = Path(folder) / "float.onnx" if args.int8 else path
         about, dynamic = _metadata(predictor, recipe), not args.size
@@ -113,6 +115,15 @@ def _load(args: Any) -> tuple[Predictor, Recipe]:
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(opts)
     return predictor, CfgRecipe(cfg)
+
+
+def _evaluated(args: Any, predictor: Predictor, recipe: Recipe) -> CfgRecipe:
+    """Return the recipe of the evaluation, whose data set must have its classes in the order of the checkpoint."""
+    evaluated = recipe_on(recipe.cfg, args.evaluate, "--evaluate")
+    file, data = args.weights or recipe.options.weights, f"data set {args.evaluate!r}"
+    with argument_names({"path": "--evaluate"}):
+        check_class_order(predictor.trained_names, class_names(args.evaluate), file, data)
+    return evaluated
 
 
 def _metadata(predictor: Predictor, recipe: Recipe) -> dict[str, Any]:

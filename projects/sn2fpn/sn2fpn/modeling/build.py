@@ -18,7 +18,7 @@ from .detector import GeneralizedRCNN
 from .roi_heads import build_roi_heads
 from .rpn import build_rpn
 
-__all__ = ["build_model", "check_device", "check_norms", "check_served", "without_values"]
+__all__ = ["build_model", "check_device", "check_norms", "check_served", "check_trainable", "without_values"]
 
 _SERVED: dict[str, tuple[Any, ...]] = {
     "MODEL.META_ARCHITECTURE": ("GeneralizedRCNN",),
@@ -28,11 +28,8 @@ _SERVED: dict[str, tuple[Any, ...]] = {
     "MODEL.ROI_HEADS.NAME": ("StandardROIHeads", "CascadeROIHeads"),
     "MODEL.ROI_BOX_HEAD.NAME": ("FastRCNNConvFCHead",),
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign"),
-    "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": (False,),
-    "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": (False,),
     "MODEL.KEYPOINT_ON": (False,),
     "MODEL.LOAD_PROPOSALS": (False,),
-    "TEST.PRECISE_BN.ENABLED": (False,),
 }
 """The values of a key that the native engine serves."""
 _SERVED_WITH_MASKS: dict[str, tuple[Any, ...]] = {
@@ -40,19 +37,35 @@ _SERVED_WITH_MASKS: dict[str, tuple[Any, ...]] = {
     "MODEL.ROI_MASK_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign"),
     "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
 }
+_SERVED_IN_TRAINING: dict[str, tuple[Any, ...]] = {
+    "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": (False,),
+    "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": (False,),
+    "TEST.PRECISE_BN.ENABLED": (False,),
+}
+_WITHOUT_PYRAMID = "; a model without a pyramid (C4) is served by Detectron2 only, see --engine detectron2"
 
 
 def check_served(cfg: CfgNode) -> None:
-    """Raise UserError for the first configuration value that the native engine does not serve."""
-    for key, served in {**_SERVED, **(_SERVED_WITH_MASKS if cfg.MODEL.MASK_ON else {})}.items():
+    """Raise UserError for the first configuration value with which the native engine does not serve a model."""
+    _check(cfg, {**_SERVED, **(_SERVED_WITH_MASKS if cfg.MODEL.MASK_ON else {})})
+    check_norms(cfg)
+
+
+def check_trainable(cfg: CfgNode) -> None:
+    """Raise UserError for the first configuration value that the native engine does not serve in a training."""
+    _check(cfg, _SERVED_IN_TRAINING)
+
+
+def _check(cfg: CfgNode, choices: dict[str, tuple[Any, ...]]) -> None:
+    for key, served in choices.items():
         value: Any = cfg
         for part in key.split("."):
             value = value[part]
         if value not in served:
             expected = " or ".join(map(repr, served))
             hint = did_you_mean(value, served) if isinstance(value, str) and len(served) > 1 else ""
+            hint = _WITHOUT_PYRAMID if value == "Res5ROIHeads" else hint
             raise UserError(f"{key}: the native engine serves {expected}, found {value!r}{hint}")
-    check_norms(cfg)
 
 
 def check_norms(cfg: Any, skip: tuple[str, ...] = ()) -> None:

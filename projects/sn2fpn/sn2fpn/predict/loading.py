@@ -53,7 +53,9 @@ def load_predictor(
         )
     register_custom(loaded.custom)
     categories = known_categories(loaded.sets, loaded.model.roi_heads.num_classes, loaded.class_names)
-    return Predictor(loaded.model, loaded.resize, categories, loaded.precision, loaded.augmented), categories
+    predictor = Predictor(loaded.model, loaded.resize, categories, loaded.precision, loaded.augmented)
+    predictor.trained_names = loaded.class_names
+    return predictor, categories
 
 
 class _Loaded(NamedTuple):

@@ -57,6 +57,7 @@ class Predictor:
         augmented: the detector with test-time augmentation, which is used if it is not None.
         categories: the classes by contiguous id, see `known_categories`. Those of a configuration have the names that
             the checkpoint carries, or else those of its data sets.
+        trained_names: the class names by contiguous id that the checkpoint carries, or [].
 
     Raises:
         UserError: see `build_model` and `load_trained`; or the file lacks weights of the model.
@@ -84,7 +85,7 @@ class Predictor:
     ) -> None:
         self._precision = precision
         self._sets: tuple[Sequence[Any], list[str]] = (), []
-        self._trained: list[str] = []
+        self.trained_names: list[str] = []
         if isinstance(model, nn.Module):
             self.model, self.resize, self.augmented = model, resize, augmented
             if categories is not None:
@@ -96,7 +97,7 @@ class Predictor:
             self._precision = read_options(cfg, YAML_KEYS).precision
             (self.resize,) = build_augmentations(cfg, is_train=False)
             with argument_names({"path": "MODEL.WEIGHTS", "average": "SOLVER.EMA.ENABLED"}):
-                self._trained = load_whole(self.model, cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED, cfg.dump())
+                self.trained_names = load_whole(self.model, cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED, cfg.dump())
             self.augmented = build_multi_view(cfg, self.model) if cfg.TEST.AUG.ENABLED else None
             self._sets = cfg.DATASETS.CUSTOM, [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
 
@@ -105,7 +106,7 @@ class Predictor:
         # The data sets are looked at only when the names are asked for, because that may read an annotation file.
         custom, names = self._sets
         register_custom(custom)
-        return known_categories(names, self.model.roi_heads.num_classes, self._trained)
+        return known_categories(names, self.model.roi_heads.num_classes, self.trained_names)
 
     @property
     def class_names(self) -> list[str]:

@@ -129,6 +129,9 @@ def pyramid_from_backbone_name(backbone_name: str) -> PyramidBuilder:
         short = re.fullmatch(r"\w+", backbone_name) and f"build_sn2_{backbone_name.lower()}_backbone"
         if short in known:
             hint = f"; did you mean {short!r}?"
+        if backbone_name == "build_resnet_backbone":
+            only = "a model without a pyramid (C4, DC5) is served by Detectron2 only, see --engine detectron2"
+            hint = f"; {only}; the pyramid FPN is 'build_resnet_fpn_backbone'"
         raise UserError(f"MODEL.BACKBONE.NAME: unknown backbone {backbone_name!r}{hint}")
     return known[backbone_name]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -130,7 +131,8 @@ class DefaultTrainer(Trainer):
 
     Subclasses may override `build_model`, `build_optimizer`, `build_lr_scheduler`, `build_train_loader`,
     `build_test_loader`, `build_evaluator`, `build_hooks` and `test`. Without an override of `build_evaluator`, the data
-    sets of `DATASETS.TEST` are scored by `sn2fpn.evaluation.build_evaluator`.
+    sets of `DATASETS.TEST` are scored by `sn2fpn.evaluation.build_evaluator`. Evaluations are in single precision, also
+    if `SOLVER.AMP` trains in mixed precision, as in Detectron2.
 
     Args:
         cfg: the configuration.
@@ -164,6 +166,9 @@ class DefaultTrainer(Trainer):
             make_output_dir(cfg.OUTPUT_DIR)
         super().__init__(recipe)
         self.cfg = recipe.cfg
+        for hook in self.hooks:
+            if isinstance(hook, Evaluation):
+                hook.options = dataclasses.replace(hook.options, amp=False)
         self._default_hooks, self.hooks = self.hooks, []
         self.register_hooks(self.build_hooks())
 

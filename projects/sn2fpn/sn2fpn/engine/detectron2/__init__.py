@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_setup, hooks
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
@@ -21,7 +21,7 @@ from detectron2.utils.logger import setup_logger
 from ...checkpoint import load_file
 from ...checkpoint.matching import check_finite
 from ...data import DatasetCatalog as OurCatalog
-from ...data import check_classes
+from ...data import check_classes, class_names
 from ...errors import UserError, argument_names, did_you_mean
 from ...integrations.detectron2 import read_config, register_backbones, register_custom, share_dataset
 from ...modeling.build import check_served as check_native
@@ -30,7 +30,7 @@ from ..folder import run_folder
 from ..options import YAML_KEYS, read_options, world_size
 from ..preflight import check_best_metric, check_parts, check_solver
 from ..recipe import CfgRecipe
-from ..record import check_same_model
+from ..record import check_class_order, check_same_model
 from .checkpoints import Checkpointer, choose_last
 from .checks import check_served, given_metrics
 from .trainer import Trainer
@@ -62,7 +62,8 @@ def _check_our_parts(cfg: Any, args: Any) -> None:
         check_native(cfg)
     except UserError:
         return
-    if not any(cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE):
+    without_pyramid = cfg.MODEL.BACKBONE.NAME == "build_resnet_backbone"
+    if not without_pyramid and not any(cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE):
         check_parts(CfgRecipe(cfg, world_size(args)), args.eval_only)
 
 
@@ -159,7 +160,12 @@ def _evaluate(cfg: CfgNode, resume: bool, complete: bool) -> dict[str, Any]:
     with argument_names({"path": "MODEL.WEIGHTS"}):
         rest = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
         if complete:
-            check_same_model(rest.get("config"), cfg.dump(), cfg.MODEL.WEIGHTS, ", or add --allow-partial")
+            advice = ", or add --allow-partial"
+            check_same_model(rest.get("config"), cfg.dump(), cfg.MODEL.WEIGHTS, advice)
+            for name in cfg.DATASETS.TEST:
+                theirs = MetadataCatalog.get(name).get("thing_classes", [])
+                classes = class_names(name) if name in OurCatalog else theirs
+                check_class_order(rest.get("class_names"), classes, cfg.MODEL.WEIGHTS, f"data set {name!r}", advice)
     results = Trainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results.update(Trainer.test_with_augmentation(cfg, model))

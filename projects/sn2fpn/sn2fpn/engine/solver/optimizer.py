@@ -86,7 +86,7 @@ def parameter_groups(
     *,
     base_lr: float,
     weight_decay: float,
-    weight_decay_norm: float = 0.0,
+    weight_decay_norm: float | None = 0.0,
     weight_decay_bias: float | None = None,
     bias_lr_factor: float = 1.0,
 ) -> list[dict[str, Any]]:
@@ -96,7 +96,7 @@ def parameter_groups(
         model: the model; only its trainable parameters take part.
         base_lr: learning rate of all parameters except biases.
         weight_decay: weight decay of all parameters except those below.
-        weight_decay_norm: weight decay of the affine parameters of norms.
+        weight_decay_norm: weight decay of the affine parameters of norms; None treats them like the others.
         weight_decay_bias: weight decay of parameters named `bias`; None treats them like the others.
         bias_lr_factor: factor on the learning rate of parameters named `bias`.
 
@@ -111,7 +111,7 @@ def parameter_groups(
                 continue
             seen.add(p)
             lr, decay = base_lr, weight_decay
-            if isinstance(module, _NORMS):
+            if isinstance(module, _NORMS) and weight_decay_norm is not None:
                 decay = weight_decay_norm
             if name == "bias":
                 lr *= bias_lr_factor
