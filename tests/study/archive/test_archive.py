@@ -260,11 +260,14 @@ def test_an_archive_of_a_folder_with_any_name_has_relative_paths(tmp_path: Path)
     (tmp_path / "jü rgen").mkdir()
     (tmp_path / "jü rgen/base.yaml").write_text("MODEL: {MASK_ON: False}")
     folder = _fabricate(tmp_path / "jü rgen/one", {"fpn": 0.2, "sni": 0.02})
+    for cell in folder.glob("cells/*/*/cell.json"):
+        _rewrite(cell, overrides={"SOLVER.BASE_LR": 1e-05})
     with opened(pack(folder, tmp_path / "one.study.zip", exact=True)) as copy:
         for path in copy.rglob("*"):
             if path.name in ("cell.json", "config.yaml", "study.yaml"):
                 text = path.read_text()
                 assert "rgen" not in text.replace("jü rgen/one/images", "").replace("j\\xFC rgen/one/images", ""), path
+                assert path.suffix == ".yaml" or json.loads(text)["overrides"] == {"SOLVER.BASE_LR": 1e-05}
 
 
 def test_feature_maps_of_other_images_are_not_joined(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

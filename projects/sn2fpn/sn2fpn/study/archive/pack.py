@@ -8,10 +8,9 @@ import logging
 import lzma
 import shutil
 import struct
-import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -21,6 +20,7 @@ import yaml
 
 from ...atomic import atomic_path
 from ...config import get_cfg
+from ...config.yaml_limits import LimitedLoader
 from ...data import DatasetCatalog, register_custom
 from ...errors import UserError, nearby_files
 from ..files import read_json, write_json
@@ -95,7 +95,7 @@ def _write_study(study: Study, stage: Path) -> None:
     study.save(stage / "study.yaml")
     content = yaml.safe_load((stage / "study.yaml").read_text(encoding="utf-8"))
     content |= {"BASE": _BASE, "IMPORTS": [file.name for file in study.imports]}
-    (stage / "study.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    (stage / "study.yaml").write_text(_as_yaml(content), encoding="utf-8")
 
 
 def _stage_cell(place: CellFolder, stage: Path, folder: Path) -> list[str]:
@@ -121,23 +121,32 @@ def _stage_tuning(folder: Path, stage: Path) -> None:
 
 def _make_relative(stage: Path, folder: Path, base: Path) -> None:
     """Let texts that name the base configuration or files in the study's folder name them relative to the archive."""
-    for pattern in ("*.yaml", "config.yaml", "cell.json", "failure.txt"):
-        for path in stage.rglob(pattern):
-            text = path.read_text(encoding="utf-8")
-            for place, name in ((str(base), _BASE), (f"{folder.resolve()}/", "")):
-                text = text.replace(place, name).replace(_escaped(place, path.suffix), name)
-            path.write_text(text, encoding="utf-8")
+    places = {str(base): _BASE, f"{folder.resolve()}/": ""}
+    for path in stage.rglob("*.yaml"):
+        content = yaml.load(path.read_text(encoding="utf-8"), LimitedLoader)
+        path.write_text(_as_yaml(_without_places(content, places)), encoding="utf-8")
+    for path in stage.rglob("failure.txt"):
+        path.write_text(_without_places(path.read_text(encoding="utf-8"), places), encoding="utf-8")
     for path in stage.rglob("cell.json"):
-        identity = read_json(path)
+        identity = _without_places(read_json(path), places)
         if isinstance(command := identity.get("command"), list):
-            write_json(path, identity | {"command": _without_folders(command)})
+            identity["command"] = _without_folders(command)
+        write_json(path, identity)
 
 
-def _escaped(text: str, suffix: str) -> str:
-    """Return a text as it stands in a JSON or YAML file that has ASCII characters only."""
-    if suffix == ".json":
-        return json.dumps(text)[1:-1]
-    return yaml.dump(text, width=sys.maxsize).strip().strip('"').split("\n")[0]
+def _without_places(value: Any, places: Mapping[str, str]) -> Any:
+    """Return a value in whose texts other names stand for some places."""
+    if isinstance(value, dict):
+        return {key: _without_places(v, places) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_without_places(v, places) for v in value]
+    for place, name in places.items() if isinstance(value, str) else ():
+        value = value.replace(place, name)
+    return value
+
+
+def _as_yaml(content: Any) -> str:
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def _without_folders(command: list[Any]) -> list[Any]:
