@@ -190,8 +190,8 @@ def distinguishable(
             reason = f"which is more than the noise of seeds and test images (p = {chance(p)}{corrected})"
         else:
             reason = f"which may be noise, because {_reason(seeds, images, alpha, f'{chance(p)}{corrected}')}"
-        text = f"{found}, {reason}." if seeds.mean else f"{found}."  # NaN is true
-        text = f"{found}." if np.isnan(seeds.mean) else text
+        differs = seeds.mean != 0 and not np.isnan(seeds.mean)
+        text = f"{found}, {reason}." if differs else f"{found}."
         verdicts[variant] = Verdict(p < alpha, p, text)
     return verdicts
 
