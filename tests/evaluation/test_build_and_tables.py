@@ -47,7 +47,7 @@ def test_detections_per_image_is_the_metrics_limit(register, run) -> None:
     name = register({1: [(0, BOX)]}, ["thing"], evaluator_type="coco")
     found = {1: [(0, 0.9, [0.0, 0.0, 50.0, 50.0]), (0, 0.8, BOX)]}
     cfg = get_cfg()
-    for limit, ap in ((1, 0.0), (2, 50.0)):
+    for limit, ap in ((1, 0.0), (2, 50.0), (-1, 50.0)):
         cfg.TEST.DETECTIONS_PER_IMAGE = limit
         assert run(build_evaluator(cfg, name), found)["AP50"] == pytest.approx(ap)
 

@@ -274,11 +274,13 @@ def test_mistakes_are_named(register, run) -> None:
         run(COCOEvaluator(name), {7: []})
     with pytest.raises(UserError, match=r"^tasks: unknown value 'box'; did you mean 'bbox'"):
         COCOEvaluator(name, tasks=("box",))
-    with pytest.raises(UserError, match=r"^max_dets_per_image: expected at least 1, found 0"):
+    with pytest.raises(
+        UserError, match=r"^max_dets_per_image: expected a whole number of at least 1, or -1 .*, found 0"
+    ):
         COCOEvaluator(name, max_dets_per_image=0)
     cfg = get_cfg()
     cfg.TEST.EVALUATOR, cfg.TEST.DETECTIONS_PER_IMAGE = "coco", 0
-    with pytest.raises(UserError, match=r"^TEST\.DETECTIONS_PER_IMAGE: expected at least 1, found 0"):
+    with pytest.raises(UserError, match=r"^TEST\.DETECTIONS_PER_IMAGE: expected a whole number of at least 1, or -1"):
         build_evaluator(cfg, name)
     with pytest.raises(UserError, match="unknown data set 'evaluation_tset'"):
         COCOEvaluator("evaluation_tset")

@@ -52,9 +52,12 @@ def coco_set(shared_data: Path) -> Iterator[tuple[str, Path, Path]]:
     DatasetCatalog.remove("oracle_coco")
 
 
-@pytest.mark.parametrize("max_dets", [100, 11])
+@pytest.mark.parametrize("max_dets", [100, 11, -1])
 def test_coco(detectron2, coco_set, run, random_predictions, tmp_path: Path, max_dets: int) -> None:
-    """The limits are at least 10, because Detectron2 always adds the limits 1 and 10, and the largest counts."""
+    """The limits are at least 10, because Detectron2 always adds the limits 1 and 10, and the largest counts.
+
+    No limit (-1) is a large one for Detectron2, as its trainer sets it.
+    """
     from detectron2.data import DatasetCatalog as TheirCatalog
     from detectron2.data import MetadataCatalog as TheirMetadata
     from detectron2.data.datasets import register_coco_instances as register_theirs
@@ -62,12 +65,13 @@ def test_coco(detectron2, coco_set, run, random_predictions, tmp_path: Path, max
 
     name, json_file, image_root = coco_set
     records = get_dataset_dicts([name])
-    predictions = random_predictions(records, 80, seed=max_dets)
+    limit = 10**6 if max_dets < 0 else max_dets
+    predictions = random_predictions(records, 80, seed=limit)
     register_theirs(name, {}, str(json_file), str(image_root))
     try:
         TheirCatalog.get(name)
         theirs = _theirs(
-            Theirs(name, output_dir=str(tmp_path), use_fast_impl=False, max_dets_per_image=max_dets), predictions
+            Theirs(name, output_dir=str(tmp_path), use_fast_impl=False, max_dets_per_image=limit), predictions
         )
     finally:
         TheirCatalog.remove(name)

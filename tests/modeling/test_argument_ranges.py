@@ -74,7 +74,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     f"{MASK}.POOLER_RESOLUTION": (0,),
     f"{MASK}.NUM_CONV": (-1,),
     f"{MASK}.CONV_DIM": (0, -1),
-    "TEST.DETECTIONS_PER_IMAGE": (0,),
+    "TEST.DETECTIONS_PER_IMAGE": (0, -2),
     "MODEL.PIXEL_STD": ([1.0, 0.0, 1.0], [1.0, -1.0, 1.0], [1.0, 1.0]),
     "MODEL.PIXEL_MEAN": ([math.nan, 0.0, 0.0],),
 }

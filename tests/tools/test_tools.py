@@ -53,11 +53,12 @@ def test_a_python_config_counts_as_its_yaml_twin(capsys: pytest.CaptureFixture[s
         assert yaml == lazy
 
 
-def test_counts_are_those_of_the_definition() -> None:
+@pytest.mark.parametrize("limit", [3, -1])
+def test_counts_are_those_of_the_definition(limit: int) -> None:
     """Hooks on all layers count the multiply-adds of a convolution as its outputs times the inputs of one output."""
     cfg = get_cfg()
     cfg.merge_from_file(SNI)
-    cfg.merge_from_list(["MODEL.MASK_ON", True, "MODEL.RPN.POST_NMS_TOPK_TEST", 7, "TEST.DETECTIONS_PER_IMAGE", 3])
+    cfg.merge_from_list(["MODEL.MASK_ON", True, "MODEL.RPN.POST_NMS_TOPK_TEST", 7, "TEST.DETECTIONS_PER_IMAGE", limit])
     model = build_model(cfg).eval()
     counted: dict[str, list[int]] = {}
 

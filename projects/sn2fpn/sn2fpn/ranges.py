@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from .errors import ArgumentError
 
-__all__ = ["check_count", "check_each", "check_number", "check_odd"]
+__all__ = ["check_count", "check_each", "check_limit", "check_number", "check_odd"]
 
 T = TypeVar("T")
 
@@ -73,6 +73,17 @@ def check_count(argument: str, found: T, at_least: int = 1, at_most: int | None 
         raise ArgumentError(argument, f"expected a whole number of at least {at_least}, found {found!r}")
     if at_most is not None and found > at_most:
         raise ArgumentError(argument, f"expected a whole number of at most {at_most}, found {found!r}")
+    return found
+
+
+def check_limit(argument: str, found: T) -> T:
+    """Return `found` when it is a whole number of at least 1, or -1, which stands for no limit.
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    if not _is_whole(found) or (found < 1 and found != -1):
+        raise ArgumentError(argument, f"expected a whole number of at least 1, or -1 for no limit, found {found!r}")
     return found
 
 

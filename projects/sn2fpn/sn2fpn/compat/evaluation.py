@@ -33,7 +33,7 @@ class COCOEvaluator(_COCOEvaluator):
             Detectron2's older scripts.
         distributed: gather the detections of all processes.
         output_dir: the folder for `coco_instances_results.json`; None writes no file.
-        max_dets_per_image: number of detections that count per image and class; None means 100.
+        max_dets_per_image: number of detections that count per image and class; None means 100, and -1 means all.
         use_fast_impl: has no effect, because there is one implementation, with pycocotools' results.
         allow_cached_coco: has no effect, because data sets are read from where they are registered.
         kpt_oks_sigmas: must be empty, because there are no keypoints.

@@ -215,7 +215,7 @@ def _test() -> CN:
             EXPECTED_RESULTS=[],
             EVAL_PERIOD=0,  # in iterations; with 0, the model is evaluated at the end only
             KEYPOINT_OKS_SIGMAS=[],
-            DETECTIONS_PER_IMAGE=100,  # also the limit of the evaluators
+            DETECTIONS_PER_IMAGE=100,  # also the limit of the evaluators; -1 for no limit
             AUG=dict(
                 ENABLED=False, MIN_SIZES=(400, 500, 600, 700, 800, 900, 1000, 1100, 1200), MAX_SIZE=4000, FLIP=True
             ),

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from ..errors import ArgumentError, check_choice
-from ..ranges import check_count, check_each, check_number
+from ..ranges import check_count, check_each, check_limit, check_number
 
 __all__ = ["RANGES", "check_ranges"]
 
@@ -73,7 +73,7 @@ RANGES: dict[str, Callable[[str, Any], Any]] = {
     "SOLVER.CHECKPOINTS_TO_KEEP": _count_or_0,
     "SOLVER.AMP.DTYPE": partial(check_choice, choices=("auto", "float16", "bfloat16")),
     "SOLVER.EMA.DECAY": _below_1,
-    "TEST.DETECTIONS_PER_IMAGE": check_count,
+    "TEST.DETECTIONS_PER_IMAGE": check_limit,
     "TEST.PATIENCE": _count_or_0,
     "TEST.AUG.MIN_SIZES": _check_lengths,
     "TEST.AUG.MAX_SIZE": check_count,

@@ -55,7 +55,7 @@ def find_notes(records: DatasetDicts, class_names: Sequence[str], detections_per
     Args:
         records: the images.
         class_names: the class names by contiguous id.
-        detections_per_image: the largest number of objects that a detector finds in an image.
+        detections_per_image: the largest number of objects that a detector finds in an image; -1 means no limit.
     """
     counts = [len(record.get("annotations", ())) for record in records]
     there = {a["category_id"] for record in records for a in record.get("annotations", ())}
@@ -74,7 +74,7 @@ def find_notes(records: DatasetDicts, class_names: Sequence[str], detections_per
             "DATALOADER.FILTER_EMPTY_ANNOTATIONS is False"
         )
     crowded = sum(count > detections_per_image for count in counts)
-    if crowded:
+    if crowded and detections_per_image >= 0:
         yield (
             f"{counted_of(crowded, len(counts), 'image', 'has/have')} more than {detections_per_image} objects, the "
             f"most {max(counts)}; a detector finds at most TEST.DETECTIONS_PER_IMAGE objects in an image"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from ..errors import ArgumentError, check_choice
+from ..ranges import check_limit
 from .detections import DetectionEvaluator, ImageDetections, ImageId
 from .evaluator import Results
 from .ground_truth import coco_ground_truth
@@ -35,8 +37,7 @@ class COCOEvaluator(DetectionEvaluator):
     a detection is that of its box for "bbox" and that of its mask for "segm". A size or a class without ground truth is
     NaN, which `results_table` prints as "no gt", and does not count in any mean. A model without detections gets NaN
     for all of them but those of single classes, which are left out, as in Detectron2, with a warning; `judge` gives 0
-    for it. The detections are also written as COCO
-    JSON.
+    for it. The detections are also written as COCO JSON.
 
     Args:
         dataset_name: a registered data set; see `coco_ground_truth` for its objects.
@@ -45,11 +46,11 @@ class COCOEvaluator(DetectionEvaluator):
         distributed: gather the detections of all processes; False scores the detections of this process.
         output_dir: the folder for `coco_instances_results.json`; None writes no file.
         max_dets_per_image: number of detections that count per image and class, by descending score (COCO's maxDets);
-            None means 100.
+            None means 100, and -1 means all.
 
     Raises:
-        ArgumentError: a task is unknown, or `max_dets_per_image` is less than 1. `evaluate` raises it if "segm" is
-                asked for and the model or the data set has no masks.
+        ArgumentError: a task is unknown, or `max_dets_per_image` is neither -1 nor at least 1. `evaluate` raises it if
+                "segm" is asked for and the model or the data set has no masks.
 
     Attributes:
         SCORES: the names of each task's scores, without those of single classes.
@@ -70,9 +71,8 @@ class COCOEvaluator(DetectionEvaluator):
         self._tasks = None if tasks is None else tuple(tasks)
         for task in self._tasks or ():
             check_choice("tasks", task, TASKS)
-        self._max_dets = 100 if max_dets_per_image is None else max_dets_per_image
-        if self._max_dets < 1:
-            raise ArgumentError("max_dets_per_image", f"expected at least 1, found {self._max_dets}")
+        limit = 100 if max_dets_per_image is None else check_limit("max_dets_per_image", max_dets_per_image)
+        self._max_dets = sys.maxsize if limit < 0 else limit
 
     @cached_property
     def _truth(self) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def analyze(detector: GeneralizedRCNN, size: tuple[int, int]) -> Analysis:
     A flop is a multiply-add of a convolution, matrix product, norm or interpolation. Deformable convolutions are
     included, but not their sampling. An activation is an output element of a convolution or matrix product. The heads
     are counted for the largest number of boxes: the RPN's `post_nms_topk` proposals in the box head and the RoI heads'
-    `max_detections` detections in the mask head.
+    `max_detections` detections in the mask head, which has as many as proposals where detections have no limit.
 
     The shapes of the tensors tell the counts, so nothing is computed: the parts are called with tensors of torch's
     "meta" device in place of their weights. Only a detector with a module that needs numbers is called with its own
@@ -92,9 +92,10 @@ def analyze(detector: GeneralizedRCNN, size: tuple[int, int]) -> Analysis:
     height, width = (-(-side // step) * step for side in size)
     channels = next(iter(detector.backbone.output_shape().values())).channels
     heads = detector.roi_heads
-    boxes = [(detector.proposal_generator.post_nms_topk[1], heads.box_pooler)]
+    proposals = detector.proposal_generator.post_nms_topk[1]
+    boxes = [(proposals, heads.box_pooler)]
     if heads.mask_head is not None:
-        boxes.append((heads.max_detections, heads.mask_pooler))
+        boxes.append((proposals if heads.max_detections < 0 else heads.max_detections, heads.mask_pooler))
     shapes = [(1, len(detector.pixel_mean), height, width)]
     shapes += [(max(count, 1), channels, p.output_size, p.output_size) for count, p in boxes]
     try:

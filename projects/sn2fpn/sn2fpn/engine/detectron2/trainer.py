@@ -196,10 +196,11 @@ class Trainer(DefaultTrainer):
                 )
             kind = _EVALUATORS[found]
         if kind == "coco":
+            limit = cfg.TEST.DETECTIONS_PER_IMAGE
             return COCOEvaluator(
                 dataset_name,
                 output_dir=str(Path(cfg.OUTPUT_DIR, folder, dataset_name)),
-                max_dets_per_image=cfg.TEST.DETECTIONS_PER_IMAGE,
+                max_dets_per_image=10**6 if limit < 0 else limit,  # -1 would leave out each image's last detection
             )
         if is_slice(dataset_name):
             raise UserError(

@@ -40,7 +40,7 @@ def select_detections(
         box_coder: decodes the offsets.
         score_thresh: a box must score higher than this.
         nms_thresh: the IoU above which the weaker of two boxes of a class is removed.
-        max_detections: largest number of detections per image; a negative number means no limit.
+        max_detections: largest number of detections per image; -1 means no limit.
         soft_nms: lowers the scores of overlapping boxes of a class in place of removing them.
 
     Returns:

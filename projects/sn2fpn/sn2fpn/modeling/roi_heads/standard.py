@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import ArgumentError, check_choice
-from ...ranges import check_count, check_number
+from ...ranges import check_count, check_limit, check_number
 from ...structures import Boxes, ImageList, Instances, pairwise_iou
 from ..box_coding import BoxCoder
 from ..losses import BOX_LOSSES, box_regression_loss
@@ -59,7 +59,7 @@ class StandardROIHeads(nn.Module):
             instead of a softmax over all classes.
         score_thresh: detections must score higher than this.
         nms_thresh: the IoU above which the weaker of two detections of a class is removed.
-        max_detections: largest number of detections per image; a negative number means no limit.
+        max_detections: largest number of detections per image; -1 means no limit.
         soft_nms: lowers the scores of overlapping detections of a class in place of removing them. With it,
             `nms_thresh` is the IoU from which on its kind "linear" does so.
         mask_pooler: pools the features of the mask branch.
@@ -111,9 +111,7 @@ class StandardROIHeads(nn.Module):
         self.sigmoid_cls = sigmoid_cls
         self.score_thresh = check_number("score_thresh", score_thresh, below=1)
         self.nms_thresh = check_number("nms_thresh", nms_thresh, at_least=0, at_most=1)
-        if max_detections == 0:
-            raise ArgumentError("max_detections", "expected at least 1, or -1 for no limit, found 0")
-        self.max_detections = max_detections
+        self.max_detections = check_limit("max_detections", max_detections)
         self.soft_nms = soft_nms
         self.mask_pooler = mask_pooler
         self.mask_head = mask_head
