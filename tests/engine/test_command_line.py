@@ -59,6 +59,11 @@ def test_help_answers_at_once_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_training_starts_without_the_libraries_of_charts() -> None:
+    code = "import sys, sn2fpn.engine.native; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "keys", "words"),
     [

@@ -13,6 +13,7 @@ from ..errors import argument_names
 from ..evaluation.analysis import PREDICTIONS, write_analysis
 from ..evaluation.detections import DetectionEvaluator
 from ..precision import autocast
+from ..visualization import plot_curves
 from .compiling import compile_backbone
 from .folder import run_folder
 from .preflight import check_recipe, checked_recipe
@@ -108,8 +109,6 @@ def _draw(recipe: Recipe, model: Any, results: dict[str, Any], eval_only: bool) 
 
     Those of an evaluation lie in the folder of its results, so that the pictures of a training stay.
     """
-    from ..visualization import plot_curves
-
     out = Path(recipe.options.output_dir)
     with autocast(recipe.options.device, recipe.options.precision):
         pictures = [recipe.draw_predictions(model, (out / "inference" if eval_only else out) / "predictions.png")]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from ..atomic import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["plot_analysis"]
 
@@ -39,6 +41,8 @@ def plot_analysis(
     Returns:
         `path`.
     """
+    from matplotlib.figure import Figure  # every start of a training would wait for it
+
     figure = Figure(figsize=(15, 4.6), layout="constrained")
     curve, bars, matrix = figure.subplots(1, 3, width_ratios=(1, 1, 1.15))
     curve.plot(np.linspace(0, 100, len(precision)), precision, color=_BLUE, linewidth=1.8)

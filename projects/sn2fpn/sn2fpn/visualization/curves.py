@@ -7,15 +7,15 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from ..atomic import atomic_write
 from ..errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["plot_curves", "read_metrics"]
 
@@ -96,6 +96,9 @@ def plot_curves(metrics_json: str | Path, out_png: str | Path) -> Path:
     Raises:
         UserError: the log cannot be read (see `read_metrics`), or there is nothing to draw.
     """
+    from matplotlib.figure import Figure  # every start of a training would wait for it
+    from matplotlib.ticker import MaxNLocator
+
     series = read_metrics(metrics_json)
     panels = _panels(series)
     if not panels:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import ImageDraw, ImageFont
 
@@ -23,6 +22,8 @@ _SMALLEST_PX = 7
 @lru_cache
 def font(size_px: int) -> ImageFont.FreeTypeFont:
     """Load DejaVu Sans Bold, which Matplotlib contains and which has the letters of most languages."""
+    import matplotlib  # every start of a training would wait for it
+
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"
     return ImageFont.truetype(str(path), size_px)
 

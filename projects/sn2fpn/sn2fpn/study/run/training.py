@@ -18,6 +18,7 @@ from ...engine import environment, main
 from ...errors import UserError
 from ...locks import locked
 from ...program import Interrupted
+from ...visualization.curves import read_metrics
 from ..files import read_json
 from ..folder import CellFolder, State
 from ..spec.fingerprint import data_fingerprint, fingerprint
@@ -106,8 +107,6 @@ def _check_data(study: Study, place: CellFolder, before: Mapping[str, str]) -> N
 
 def _collect_result(study: Study, place: CellFolder) -> dict[str, Any]:
     """Return the content of result.json; a UserError says that there was no evaluation on one of the test sets."""
-    from ...visualization.curves import read_metrics  # imports matplotlib, which the training does without
-
     series = read_metrics(place.metrics, with_nan=True)
     test_sets = study.config(place.cell.variant, place.cell.seed).DATASETS.TEST
     iterations, seconds = series["time"]
