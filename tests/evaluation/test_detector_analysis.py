@@ -23,7 +23,12 @@ NAMES = ["cup", "book"]
 
 
 def _analyse(records: list[dict[str, Any]], detections: list[Any]) -> Analysis:
-    return analyse(records, detections, NAMES)
+    DatasetCatalog.register("analysed", lambda: records)
+    MetadataCatalog.get("analysed").set(thing_classes=NAMES)
+    try:
+        return analyse(COCOEvaluator("analysed"), detections)
+    finally:
+        DatasetCatalog.remove("analysed")
 
 
 def test_hits_of_an_image_by_hand() -> None:
@@ -120,6 +125,23 @@ def test_the_command(cups: Path, tmp_path: Path, capsys: pytest.CaptureFixture) 
     out = tmp_path / "elsewhere"
     given = ["--data-set", "cups", "--predictions", str(cups / PREDICTIONS), "--output", str(out)]
     assert main(given) == 0 and (out / "cups/analysis.json").is_file()
+
+
+@pytest.mark.parametrize(("metric", "objects", "missed"), [("auto", 2, 1), ("coco", 2, 1), ("voc", 1, 0)])
+def test_difficult_objects_count_as_in_the_metric_of_the_run(
+    cups: Path, capsys: pytest.CaptureFixture, metric: str, objects: int, missed: int
+) -> None:
+    DatasetCatalog.get("cups")[1]["annotations"][0]["difficult"] = 1
+    (cups.parents[1] / "config.yaml").write_text(json.dumps({"TEST": {"EVALUATOR": metric}}))
+    assert main([str(cups.parents[1])]) == 0
+    summary = json.loads((cups / "analysis.json").read_text())
+    assert (summary["objects"], summary["errors"]["missed"]) == (objects, missed)
+    assert [row["missed"] for row in summary["images"]] == ([1, 0] if missed else [0, 0])
+    assert summary["confusion"]["matrix"][1] == [0, 0, missed]
+    MetadataCatalog.get("cups").set(evaluator_type="pascal_voc")
+    (cups.parents[1] / "config.yaml").unlink()
+    assert main([str(cups.parents[1])]) == 0  # the data set's own metric
+    assert json.loads((cups / "analysis.json").read_text())["objects"] == 1
 
 
 def test_the_command_on_a_model_that_detects_nothing(

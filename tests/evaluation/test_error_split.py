@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 from sn2fpn.data import DatasetCatalog, MetadataCatalog
-from sn2fpn.evaluation import COCOEvaluator
+from sn2fpn.evaluation import COCOEvaluator, PascalVOCEvaluator
 from sn2fpn.evaluation.detections import ImageDetections
 from sn2fpn.evaluation.error_split import KINDS, ErrorSplit, judge_image, split_errors
 from sn2fpn.structures import BoxMode
@@ -99,6 +100,21 @@ def test_a_corrected_error_does_not_find_an_object_twice() -> None:
 def test_detections_of_crowds_do_not_count() -> None:
     split = split_of([record((A, CUP), crowd=AWAY)], [found((AWAY, CUP, 0.95), (A, CUP, 0.9))], 1)
     assert split.ap50 == pytest.approx(100) and sum(split.count.values()) == 0
+
+
+def test_difficult_objects_do_not_count_with_vocs_metric(register: Callable) -> None:
+    """B is difficult: its detections are neither right nor wrong, whatever their number, if they cover half of it."""
+    image = record((A, CUP), (B, CUP), image_id=1)
+    image["annotations"][1]["difficult"] = 1
+    near_b = [100.0, 100.0, 140.0, 116.0]
+    detections = found((B, CUP, 0.95), (B, CUP, 0.93), (A, CUP, 0.9), (B, BOOK, 0.8), (near_b, CUP, 0.7), image_id=1)
+    counts = PascalVOCEvaluator(register({1: []}, ["cup", "book"])).counts
+    judged = judge_image(image, detections, counts)
+    assert judged.kind.tolist() == [-2, -2, -1, *[KINDS.index("background")] * 2]
+    assert judged.objects.tolist() == [0] and not judged.missed.any()
+    assert split_errors([judged], 2).ap50 == pytest.approx(100)
+    with_b = judge_image(image, detections)
+    assert with_b.objects.tolist() == [0, 1] and with_b.is_right.tolist() == [True, False, True, False, False]
 
 
 def test_no_detections_and_no_objects() -> None:

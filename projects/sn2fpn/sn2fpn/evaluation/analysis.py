@@ -13,7 +13,8 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,13 @@ import yaml
 
 from ..atomic import atomic_write
 from ..command_line import CommandLineParser
+from ..config import get_cfg
 from ..config.yaml_limits import check_yaml
 from ..data import DatasetCatalog, read_image, register_custom
 from ..errors import UserError, counted, nearby_files
 from ..program import run_program
 from ..visualization import image_grid, plot_analysis, save_png
+from .build import build_evaluator
 from .detections import DetectionEvaluator, ImageDetections
 from .error_split import ErrorSplit, Judgement, judge_image, split_errors
 from .hits import Hits, best_threshold, confusion_matrix, count_hits, draw_hits
@@ -98,15 +101,15 @@ class Analysis:
         return hits.f1, hits.right if hits.f1 == 1 else -hits.wrong - hits.missed
 
 
-def analyse(records: Sequence[dict[str, Any]], found: Sequence[ImageDetections], names: Sequence[str]) -> Analysis:
+def analyse(evaluator: DetectionEvaluator, found: Sequence[ImageDetections]) -> Analysis:
     """Analyse the detections in all images of a data set.
 
     Args:
-        records: the images with their annotations.
-        found: the detections of each image, in the same order.
-        names: the class names by contiguous id.
+        evaluator: the evaluator of the data set, whose metric tells which objects count.
+        found: the detections of each image, in the order of the data set.
     """
-    judged = [judge_image(record, detections) for record, detections in zip(records, found, strict=True)]
+    records, names = evaluator.records, evaluator.class_names
+    judged = [judge_image(record, of_image, evaluator.counts) for record, of_image in zip(records, found, strict=True)]
     threshold = best_threshold(judged)
     confusion = confusion_matrix(records, found, judged, len(names), threshold)
     hits = [count_hits(j, threshold) for j in judged]
@@ -131,7 +134,7 @@ def write_analysis(evaluator: DetectionEvaluator, predictions: Path, folder: Pat
     if not all("annotations" in record for record in records):
         return None
     found = evaluator.read_detections(predictions)
-    analysis = analyse(records, found, evaluator.class_names)
+    analysis = analyse(evaluator, found)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "analysis.json") as file:
         json.dump(analysis.summary(records), file, indent=1)
@@ -192,11 +195,9 @@ def _run(args: argparse.Namespace) -> int:
     if args.output and args.output.is_file():
         raise UserError(f"--output: expected a folder, found the file {args.output}")
     for name, predictions in _predictions(args):
-        from .coco import COCOEvaluator
-
         DatasetCatalog.read(name, "--data-set" if args.data_set else str(args.run))
         folder = args.output / name if args.output else predictions.parent
-        if (charts := write_analysis(COCOEvaluator(name), predictions, folder)) is None:
+        if (charts := write_analysis(_evaluator(args.run, name), predictions, folder)) is None:
             raise UserError(f"data set {name!r} has no annotations, so that nothing is known to be right or wrong")
         summary = json.loads((folder / "analysis.json").read_text())
         print(_text(name, summary), f"Charts: {charts}", sep="\n")
@@ -217,8 +218,7 @@ def _predictions(args: argparse.Namespace) -> list[tuple[str, Path]]:
         raise UserError(f"{args.run}: expected the folder of a run, found a file; --predictions takes files")
     if not args.run.is_dir():
         raise UserError(f"{args.run}: there is no such folder{nearby_files(args.run, '*/config.yaml')}")
-    if (config := args.run / "config.yaml").is_file():
-        _register_data_sets(config)
+    _register_data_sets(args.run / "config.yaml")
     found = sorted((args.run / "inference").glob(f"*/{PREDICTIONS}"))
     if not found:
         above = next(
@@ -235,13 +235,28 @@ def _predictions(args: argparse.Namespace) -> list[tuple[str, Path]]:
 
 def _register_data_sets(config: Path) -> None:
     """Register the data sets that the configuration of a run describes, whether it was a YAML or a Python file."""
-    try:
-        text = config.read_text(encoding="utf-8")
-        check_yaml(text)
-        stored = yaml.safe_load(text)
+    with _reading(config) as stored:
         for group, key in (("DATASETS", "CUSTOM"), ("dataloader", "custom")):
             if group in stored:
                 register_custom(list(stored[group].get(key) or []), f"{config}: {group}.{key}")
+
+
+def _evaluator(run: Path | None, name: str) -> DetectionEvaluator:
+    """Return the evaluator of a data set with the metric of a run, or without a run with the data set's own metric."""
+    cfg = get_cfg()
+    if run is not None:
+        with _reading(run / "config.yaml") as stored:
+            cfg.TEST.EVALUATOR = stored.get("TEST", {}).get("EVALUATOR", cfg.TEST.EVALUATOR)
+    return build_evaluator(cfg, name)
+
+
+@contextmanager
+def _reading(config: Path) -> Iterator[dict[str, Any]]:
+    """Yield the configuration of a run, which is empty if there is none; an error while it is read names the file."""
+    try:
+        text = config.read_text(encoding="utf-8") if config.is_file() else "{}"
+        check_yaml(text)
+        yield yaml.safe_load(text)
     except (AttributeError, OSError, TypeError, UnicodeDecodeError, yaml.YAMLError) as e:
         raise UserError(f"{config}: expected the configuration of a run, which cannot be read: {e}") from e
 

@@ -166,6 +166,10 @@ class DetectionEvaluator(DatasetEvaluator):
         """The data set dicts, which are read once, and only in the process that computes the scores."""
         return DatasetCatalog.read(self._dataset_name)
 
+    def counts(self, annotation: dict[str, Any]) -> bool:
+        """Return whether the metric counts an object. Detections of the other ones are neither right nor wrong."""
+        return not annotation.get("iscrowd", 0)
+
     def _score(self, detections: list[ImageDetections]) -> Results:
         """Compute the scores of detections, given as one entry per processed image in the order of the data set."""
         raise NotImplementedError

@@ -10,11 +10,14 @@ sections 3.2 and 3.3). A false positive has one of them, by its IoU with the obj
 - "background": less than 0.1 with all objects.
 
 An object is "missed" if no detection has found it and no classification or localisation error is about it.
+
+Crowd regions do not count, and neither do difficult objects with Pascal VOC's metric: a detection that covers one of
+its class, and has found no object that counts, is neither right nor wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +79,8 @@ class Judgement:
         kind: (D,) int64, a position in `KINDS`, -1 for a right detection, or -2 for one that does not count.
         target: (D,) int64, the object that a right detection has found or that a classification or localisation error
             is about; -1 for all others.
-        object_classes: (G,) int64, the classes of the objects that count.
+        objects: (G,) int64, the positions of the objects that count in the image's annotations.
+        object_classes: (G,) int64, their classes.
         missed: (G,) bool.
     """
 
@@ -85,6 +89,7 @@ class Judgement:
     classes: np.ndarray
     kind: np.ndarray
     target: np.ndarray
+    objects: np.ndarray
     object_classes: np.ndarray
     missed: np.ndarray
 
@@ -113,18 +118,28 @@ def split_errors(judged: Sequence[Judgement], num_classes: int) -> ErrorSplit:
     return ErrorSplit(float(now.mean()), now, lost, count, lost_to, 100 * found / max(objects, 1))
 
 
-def judge_image(record: dict[str, Any], found: ImageDetections) -> Judgement:
-    """Tell what the detections of one image are. Detections of crowd regions do not count."""
-    objects = [a for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
-    crowds = [a for a in record.get("annotations", ()) if a.get("iscrowd", 0)]
+def judge_image(
+    record: dict[str, Any],
+    found: ImageDetections,
+    counts: Callable[[dict[str, Any]], bool] = lambda annotation: not annotation.get("iscrowd", 0),
+) -> Judgement:
+    """Tell what the detections of one image are.
+
+    Args:
+        record: the image with its annotations.
+        found: its detections.
+        counts: tells whether an annotation is an object that counts, such as `DetectionEvaluator.counts`.
+    """
+    annotations = record.get("annotations", ())
+    positions = np.array([i for i, a in enumerate(annotations) if counts(a)], np.int64)
+    objects, others = [annotations[i] for i in positions], [a for a in annotations if not counts(a)]
     order = np.argsort(-found.scores, kind="stable")
-    classes, object_classes = found.classes[order], np.array([a["category_id"] for a in objects], np.int64)
+    classes, object_classes = found.classes[order], _classes(objects)
     iou = box_overlaps(found.boxes[order], objects)
     same = classes[:, None] == object_classes
     target = _match(np.where(same, iou, 0))
-    on_crowd = box_overlaps(found.boxes[order], crowds, crowd=True)
-    crowd_classes = np.array([a["category_id"] for a in crowds], np.int64)
-    ignored = ((on_crowd >= _IOU) & (classes[:, None] == crowd_classes)).any(axis=1) & (target < 0)
+    on_others = box_overlaps(found.boxes[order], others) >= _IOU
+    ignored = (on_others & (classes[:, None] == _classes(others))).any(axis=1) & (target < 0)
     right = target >= 0
     kind = np.where(right, _RIGHT, np.where(ignored, _IGNORED, _kinds(np.where(same, iou, 0), np.where(same, 0, iou))))
     classification, localisation = (kind == KINDS.index(name) for name in ("classification", "localisation"))
@@ -132,17 +147,22 @@ def judge_image(record: dict[str, Any], found: ImageDetections) -> Judgement:
         target[classification] = np.where(same, 0, iou).argmax(axis=1)[classification]
         target[localisation] = np.where(same, iou, 0).argmax(axis=1)[localisation]
     missed = ~np.isin(np.arange(len(objects)), target)
-    return Judgement(order, found.scores[order].astype(np.float64), classes, kind, target, object_classes, missed)
+    scores = found.scores[order].astype(np.float64)
+    return Judgement(order, scores, classes, kind, target, positions, object_classes, missed)
 
 
-def box_overlaps(boxes: np.ndarray, annotations: list[dict[str, Any]], crowd: bool = False) -> np.ndarray:
-    """Return the IoU of boxes, (D, 4) corners, with objects, (D, G); for crowds the share of each box inside."""
+def _classes(annotations: Sequence[dict[str, Any]]) -> np.ndarray:
+    return np.array([a["category_id"] for a in annotations], np.int64)
+
+
+def box_overlaps(boxes: np.ndarray, annotations: Sequence[dict[str, Any]]) -> np.ndarray:
+    """Return the IoU of boxes, (D, 4) corners, with objects, (D, G); for a crowd the share of each box inside."""
     if not len(boxes) or not annotations:
         return np.zeros((len(boxes), len(annotations)))
     corners = np.asarray(boxes, np.float64)
-    truth = [box_of(a, BoxMode.XYWH_ABS) for a in annotations]
+    truth, crowd = zip(*((box_of(a, BoxMode.XYWH_ABS), int(bool(a.get("iscrowd", 0)))) for a in annotations))
     sizes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-    return np.asarray(coco_mask.iou(sizes, np.asarray(truth, np.float64), [int(crowd)] * len(truth)))
+    return np.asarray(coco_mask.iou(sizes, np.asarray(truth, np.float64), crowd))
 
 
 def _match(iou: np.ndarray) -> np.ndarray:

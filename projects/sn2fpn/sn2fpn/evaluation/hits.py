@@ -67,7 +67,7 @@ def confusion_matrix(
     Args:
         records: the images with their annotations.
         found: the detections of each image.
-        judged: what these detections are; those of crowd regions do not count.
+        judged: what these detections are, and which objects count.
         num_classes: the number of classes C.
         threshold: the score from which on detections count.
 
@@ -78,7 +78,7 @@ def confusion_matrix(
     matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
     for record, detections, j in zip(records, found, judged, strict=True):
         shown = j.scores >= threshold
-        objects = [a for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
+        objects = [record["annotations"][i] for i in j.objects]
         free = np.ones(len(objects), bool)
         for label, target in zip(j.classes[shown & j.is_right], j.target[shown & j.is_right]):
             matrix[label, label] += 1
@@ -105,7 +105,7 @@ def draw_hits(
         size_px: the longer edge of the result.
         record: the picture's annotations.
         found: the detections in it.
-        j: what they are.
+        j: what they are, and which objects count.
         threshold: the score from which on detections are drawn.
 
     Returns:
@@ -115,8 +115,7 @@ def draw_hits(
     shown = np.flatnonzero((j.scores >= threshold) & (j.is_right | j.is_wrong))
     boxes = [found.boxes[k] * scale for k in j.order[shown]]
     colors = [HIT if right else FALSE_POSITIVE for right in j.is_right[shown]]
-    objects = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
-    for k in set(range(len(objects))) - set(j.target[shown][j.is_right[shown]].tolist()):
-        boxes.append(box_of(objects[k]) * scale)
+    for k in set(range(len(j.objects))) - set(j.target[shown][j.is_right[shown]].tolist()):
+        boxes.append(box_of(record["annotations"][j.objects[k]]) * scale)
         colors.append(MISSED)
     return draw_boxes(small, boxes, colors=colors)

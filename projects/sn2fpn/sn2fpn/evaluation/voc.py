@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -94,6 +94,9 @@ class PascalVOCEvaluator(DetectionEvaluator):
             scores |= {f"AP-{name}": of_class.mean(), f"AP50-{name}": of_class[0]}
         return {"bbox": {name: float(score) for name, score in scores.items()}}
 
+    def counts(self, annotation: dict[str, Any]) -> bool:
+        return not _is_difficult(annotation)
+
 
 class _Objects(NamedTuple):
     """The objects of one image."""
@@ -165,8 +168,12 @@ def _read_objects(record: dict) -> _Objects:
     return _Objects(
         boxes.reshape(-1, 4) + np.array([1, 1, 0, 0]),  # readers return 0-based corners
         np.array([a["category_id"] for a in found], dtype=np.int64),
-        np.array([bool(a.get("difficult") or a.get("iscrowd")) for a in found], dtype=bool),
+        np.array([_is_difficult(a) for a in found], dtype=bool),
     )
+
+
+def _is_difficult(annotation: dict[str, Any]) -> bool:
+    return bool(annotation.get("difficult") or annotation.get("iscrowd"))
 
 
 def _best_overlap(boxes: np.ndarray, classes: np.ndarray, truth: _Objects) -> tuple[np.ndarray, np.ndarray]:

@@ -34,8 +34,8 @@ _NOTES = (
     "over classes and seeds. They end at the largest recall of all detections that were kept.",
 )
 _NOT_OF_VOC = (
-    "The AP50 of this section is COCO's: precision is read at 101 recalls, and difficult objects count. It therefore "
-    "differs from the AP50 of the results, which is that of Pascal VOC."
+    "The AP50 of this section is read at 101 recalls, as COCO's is. It therefore differs from the AP50 of the results, "
+    "which is that of Pascal VOC. Difficult objects count in neither."
 )
 _ONE_CLASS = "With a single class, there are no classification errors and no detections of another class."
 

@@ -62,8 +62,8 @@ class TestSet:
     def judged(self, cell: CellResult) -> list[Judgement]:
         """Return what a cell's detections in each image are; raise a UserError as `predictions` does."""
         if cell.cell not in self.judgements:
-            found = self.predictions(cell)
-            self.judgements[cell.cell] = [judge_image(r, d) for r, d in zip(self.records, found, strict=True)]
+            pairs, counts = zip(self.records, self.predictions(cell), strict=True), self.evaluator(cell).counts
+            self.judgements[cell.cell] = [judge_image(record, found, counts) for record, found in pairs]
         return self.judgements[cell.cell]
 
     def evaluator(self, cell: CellResult) -> DetectionEvaluator:
