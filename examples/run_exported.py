@@ -8,19 +8,30 @@ import sys
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 def read(session, path):
-    """Return a picture (C, H, W) as the model wants it, and its number of pixels per pixel of the original."""
-    about = session.get_modelmeta().custom_metadata_map
-    picture = Image.open(path).convert("RGB")
-    shortest, longest = int(about["min_size"]), int(about["max_size"])  # a min_size of 0 keeps pictures as they are
-    scale = min(shortest / min(picture.size), longest / max(picture.size)) if shortest else 1
-    resized = picture.resize([int(side * scale + 0.5) for side in picture.size], Image.Resampling.BILINEAR)
+    """Return a picture (C, H, W) as the model wants it, its number of pixels per pixel of the original, and the
+    original's size."""
+    about, wanted = session.get_modelmeta().custom_metadata_map, session.get_inputs()[0]
+    picture = ImageOps.exif_transpose(Image.open(path))  # upright
+    if picture.mode.startswith("I"):  # gray with 16 bits
+        picture = Image.fromarray((np.asarray(picture) / 257).astype(np.uint8))
+    picture = picture.convert("RGB")
+    resized = picture.resize(input_size(picture.size, about, wanted.shape), Image.Resampling.BILINEAR)
     pixels = np.asarray(resized)[:, :, :: -1 if about["input_format"] == "BGR" else 1]
-    factor = np.array(resized.size) / picture.size
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)), factor, picture.size
+    pixels = pixels.transpose(2, 0, 1).astype(np.float32 if wanted.type == "tensor(float)" else np.uint8)
+    return np.ascontiguousarray(pixels), np.array(resized.size) / picture.size, picture.size
+
+
+def input_size(size, about, shape):
+    """Return the (width, height) that a picture of this (width, height) is resized to."""
+    if isinstance(shape[1], int):  # a file that was exported with --size
+        return shape[2], shape[1]
+    shortest = int(about.get("min_size", 0))  # 0, or none, keeps pictures as they are
+    scale = min(shortest / min(size), int(about["max_size"]) / max(size)) if shortest else 1
+    return [int(side * scale + 0.5) for side in size]
 
 
 def paste_masks(masks, boxes, width, height):

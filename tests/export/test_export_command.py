@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from export_models import CONFIG, KEYS, as_list, filled, picture, small_config
 from PIL import Image
 
 from sn2fpn.checkpoint import Checkpointer
-from sn2fpn.data import class_names, read_image
+from sn2fpn.data import DatasetCatalog, class_names, read_image, register_coco_instances
 from sn2fpn.engine.lazy import LazyRecipe
 from sn2fpn.errors import UserError
 from sn2fpn.export.__main__ import main
@@ -108,6 +109,32 @@ def test_the_guide_shows_the_example() -> None:
     assert "import sn2fpn" not in text and "from sn2fpn" not in text
 
 
+def _session(shape: list[Any] = [3, "height", "width"], kind: str = "uint8", **about: str) -> Any:  # noqa: B006
+    """A session of onnxruntime, as far as the example looks at it before it runs the file."""
+    model_input = SimpleNamespace(shape=shape, type=f"tensor({kind})")
+    meta = SimpleNamespace(custom_metadata_map={"input_format": "BGR"} | about)
+    return SimpleNamespace(get_inputs=lambda: [model_input], get_modelmeta=lambda: meta)
+
+
+def test_the_example_reads_pictures_as_the_package_does(example: Any, tmp_path: Path) -> None:
+    """Upright, with 16 bits scaled to 8, and in the size and type that the file takes."""
+    colors = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    turned, deep = tmp_path / "turned.png", tmp_path / "deep.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(colors).save(turned, exif=exif)
+    Image.fromarray(np.arange(0, 65536, 16, np.uint16).reshape(64, 64)).save(deep)
+    for file in (turned, deep):
+        pixels, factor, size = example.read(_session(), file)  # without min_size: pictures keep their size
+        expected = read_image(file, "BGR")
+        assert size == expected.shape[1::-1] and factor.tolist() == [1, 1] and pixels.dtype == np.uint8
+        assert np.abs(pixels.transpose(1, 2, 0).astype(int) - expected).max() <= 1
+    pixels, factor, size = example.read(_session([3, 100, 90], "float", min_size="80", max_size="200"), turned)
+    assert pixels.shape == (3, 100, 90) and pixels.dtype == np.float32
+    assert size == (40, 60) and factor == pytest.approx([90 / 40, 100 / 60])
+    assert example.read(_session(min_size="80", max_size="100"), turned)[0].shape == (3, 100, 67)
+
+
 def test_masks_are_pasted_as_in_the_evaluation(example: Any) -> None:
     """Boxes that reach over the border count too."""
     rng = np.random.default_rng(0)
@@ -179,9 +206,33 @@ def test_keys_behind_pictures(weights: Path, tmp_path: Path, capsys: pytest.Capt
     assert "MODEL.MASK_ON: expected a picture; put another flag" in capsys.readouterr().err
 
 
-def test_pictures_that_are_too_small(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pictures_that_are_too_small(command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(keys={"INPUT.MIN_SIZE_TEST": 48}) == 2
-    assert "INPUT.MAX_SIZE_TEST: expected pictures with sides from 65" in capsys.readouterr().err
+    expected = "INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST: expected pictures with sides from 65 to 8192 pixels, found"
+    assert expected in capsys.readouterr().err
+    Image.new("RGB", (900, 90)).save(tmp_path / "strip.png")
+    assert command("--check", tmp_path / "strip.png") == 2
+    assert f"--check {tmp_path / 'strip.png'}: after resizing by {expected}" in capsys.readouterr().err
+
+
+def test_what_the_file_leaves_out_is_said(command: Command, caplog: pytest.LogCaptureFixture) -> None:
+    assert command(keys={"TEST.AUG.ENABLED": True, "INPUT.MIN_SIZE_TEST": 48}) == 2
+    assert "TEST.AUG.ENABLED True has no effect on the file" in caplog.text
+
+
+def test_evaluation_without_annotations_is_refused(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (90, 90)).save(tmp_path / "a.png")
+    classes = [{"id": i, "name": name} for i, name in enumerate("abcdef")]
+    content = {"images": [{"id": 1, "file_name": "a.png", "height": 90, "width": 90}], "categories": classes}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    register_coco_instances("to_predict_on", {}, tmp_path / "a.json", tmp_path)
+    try:
+        assert command("--evaluate", "to_predict_on") == 2
+    finally:
+        DatasetCatalog.remove("to_predict_on")
+    assert "--evaluate to_predict_on: 1 of 1 image has no 'annotations'" in capsys.readouterr().err
 
 
 def test_weights_of_another_model(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
@@ -228,7 +279,8 @@ def test_a_python_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[st
     flags = {"config-file": file, "weights": tmp_path / "model.pth", "format": "torchscript", "size": 96}
     argv = [str(x) for k, v in flags.items() for x in (f"--{k}", v)]
     assert main([*argv, "130", "--output", str(tmp_path / "out" / "model.pt"), *small]) == 0
-    assert "input image: uint8 (3, 96, 130)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "input image: uint8 (3, height, width)" in said and "time per image of 96x130" in said  # takes any size
     extra = {"metadata.json": ""}
     with quiet_torchscript():
         torch.jit.load(str(tmp_path / "out" / "model.pt"), _extra_files=extra)

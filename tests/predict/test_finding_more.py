@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,24 @@ def test_sub_folders_are_kept(predict: Predict, nested: Path, tmp_path: Path) ->
             "predictions.json/c.png": "predictions.json_/c.png",
         }
         assert all((inside / d).is_file() for d in drawings.values())
+
+
+def test_folders_that_cannot_be_read_are_named(
+    predict: Predict, nested: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = os.scandir
+
+    def scandir(folder: Any) -> Any:
+        if Path(folder).name == "one":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return whole(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert predict([nested], recursive=True) == 1
+    said = capsys.readouterr().err
+    assert f"no file matches {nested / 'one'} (Permission denied)" in said and "1 of 5 inputs" in said
+    assert predict([nested / "one"]) == 2
+    assert f"no file matches {nested / 'one'} (Permission denied)" in capsys.readouterr().err
 
 
 def test_no_drawing_leaves_the_output_folder(

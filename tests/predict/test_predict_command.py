@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -347,20 +348,64 @@ def test_a_video(predict: Predict, small_cfg: Callable[..., CfgNode], video: Pat
     assert brightness == sorted(brightness)
 
 
+def _opens(path: Path) -> bool:
+    return cv2.VideoCapture(str(path)).isOpened()
+
+
 def test_broken_videos_are_drawn_as_far_as_they_go(
     predict: Predict, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cut = video.read_bytes()[: video.stat().st_size * 2 // 3]
-    broken = {"cut.avi": cut, "noise.mp4": b"noise" * 99, "void.mkv": b""}
+    heads = (video.read_bytes()[:size] for size in range(100, video.stat().st_size, 100))
+    head = next(h for h in heads if (tmp_path / "head.avi").write_bytes(h) and _opens(tmp_path / "head.avi"))
+    broken = {"head.avi": head, "cut.avi": cut, "noise.mp4": b"noise" * 99, "void.mkv": b""}
     for name, content in broken.items():
         (tmp_path / name).write_bytes(content)
     assert predict([tmp_path / name for name in broken]) == 1
     said = capsys.readouterr().err
     broken_off, noise, empty = "the video breaks off after", "cannot be decoded as a video", "the video file is empty"
+    assert "head.avi: no frame of the video can be decoded" in said
+    assert "head.avi" not in said[said.rindex("no frame") :]  # it does not count as one in which nothing is detected
     for words in (f"cut.avi: {broken_off}", f"noise.mp4: {noise}", f"void.mkv: {empty}"):
         assert words in said
     assert 0 < len(list(Video(tmp_path / "out/cut.mp4"))) < 6
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["cut.mp4", "predictions.json"]
+
+
+@pytest.mark.parametrize("fps", [0.5, 29.97, 66.667, 119.953, 960.1234, 90000.0])
+def test_any_frame_rate_is_written_as_near_as_the_codec_allows(fps: float, tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "clip.mp4", fps) as writer:
+        for brightness in (0, 255):
+            writer.write(np.full((48, 64, 3), brightness, np.uint8))
+    written = cv2.VideoCapture(str(tmp_path / "clip.mp4"))
+    assert written.get(cv2.CAP_PROP_FRAME_COUNT) == 2
+    assert written.get(cv2.CAP_PROP_FPS) == pytest.approx(min(fps, 65535), rel=1e-3)
+    assert Video(tmp_path / "clip.mp4").fps == (pytest.approx(fps, rel=1e-3) if fps < 10_000 else 25)
+
+
+def test_inputs_that_cannot_be_looked_at_are_named_and_others_go_on(
+    predict: Predict,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As in a folder whose files may be listed and not opened. The superuser, who may run the tests, opens all."""
+    whole = Path.stat
+
+    def stat(path: Path, **options: Any) -> os.stat_result:
+        if path == inputs[0]:
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path, **options)
+
+    inputs = [pictures / name for name in ("gray.png", "tiny.png")]
+    monkeypatch.setattr("sn2fpn.predict.inputs._Look.match", lambda _, name: iter([(Path(name), Path())]))
+    monkeypatch.setattr(Path, "stat", stat)
+    assert predict(inputs) == 1
+    said = capsys.readouterr().err
+    assert f"{inputs[0]}: Permission denied" in said and "1 of 2 inputs could not be read" in said
+    images = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
+    assert [Path(i["file_name"]).name for i in images] == ["tiny.png"]
 
 
 def test_names_from_standard_input_repeated_names_and_patterns(
@@ -482,6 +527,28 @@ def test_what_is_done_before_an_error_stays(
     images = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
     assert [Path(i["file_name"]).name for i in images] == ["color.jpg"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["color.jpg", "predictions.json"]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no memory"), RuntimeError("a fault of the program")])
+def test_an_error_in_a_video_keeps_what_is_drawn(
+    error: Exception, predict: Predict, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/clip.mp4").write_bytes(b"an older drawing")
+    whole, seen = Predictor.__call__, []
+
+    def fails(self: Predictor, image: np.ndarray) -> dict[str, Any]:
+        seen.append(image)
+        if len(seen) == 4:
+            raise error
+        return whole(self, image)
+
+    monkeypatch.setattr(Predictor, "__call__", fails)
+    with nullcontext() if isinstance(error, torch.OutOfMemoryError) else pytest.raises(RuntimeError, match="a fault"):
+        assert predict([video]) == 1
+    images = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
+    assert [(i["frame"], i["drawing"]) for i in images] == [(i, "clip.mp4") for i in range(3)]
+    assert len(list(Video(tmp_path / "out/clip.mp4"))) == 3
 
 
 def test_a_video_on_a_full_disk(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from sn2fpn.data.augmentation import ResizeShortestEdge
 from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.modeling import build_model
 from sn2fpn.precision import autocast
-from sn2fpn.predict import Predictor
+from sn2fpn.predict import Predictor, TiledPredictor
 from sn2fpn.structures import Instances
 
 
@@ -167,6 +167,8 @@ def test_floats_from_0_to_1_are_warned_about(
     with caplog.at_level(logging.WARNING):
         for harmless in (image, image.astype(np.float32), np.zeros((9, 9, 3)), np.ones((9, 9, 3), np.uint8)):
             predictor(harmless)
+        dark = np.concatenate([image, np.full_like(image, 0.4, np.float32)], axis=1)
+        TiledPredictor(predictor, tile=32, overlap=0.0)(dark)  # parts of a picture may be dark
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
         predictor(image / 255)

@@ -58,8 +58,8 @@ def run(args: Any) -> int:
     evaluated = _evaluated(args, predictor, recipe) if args.evaluate else None
     with tempfile.TemporaryDirectory() as folder:
         first = Path(folder) / "float.onnx" if args.int8 else path
-        about, dynamic = _metadata(predictor, recipe), not args.size
-        write_exported(model, image, first, args.format, about, dynamic=dynamic, opset=opset)
+        about = _metadata(predictor, recipe)
+        write_exported(model, image, first, args.format, about, dynamic=_is_dynamic(args), opset=opset)
         if args.int8:
             quantise(first, path, calibration)
     return _report(args, path, predictor, evaluated, [image, *images])
@@ -86,11 +86,16 @@ def _check(args: Any, path: Path) -> None:
             raise UserError(f"--size {' '.join(map(str, args.size))}: {expected} for the {name}, found {side}")
     if args.evaluate and args.config_file.endswith(".py"):
         raise UserError("--evaluate needs a YAML configuration; use python train_net.py --eval-only for a Python one")
-    if args.evaluate and args.size:
+    if args.evaluate and not _is_dynamic(args):
         raise UserError("--evaluate needs a file for images of any size; leave out --size")
     with storage_errors(path):  # now, because the export takes a while
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
+
+
+def _is_dynamic(args: Any) -> bool:
+    """Return whether the file takes images of any size."""
+    return not args.size or args.format == "torchscript"
 
 
 def _check_heads(heads: StandardROIHeads) -> None:
@@ -109,6 +114,8 @@ def _load(args: Any) -> tuple[Predictor, Recipe]:
     predictor, _ = load_predictor(args.config_file, args.weights, opts, args.trust)
     predictor.model.to("cpu").eval()
     _check_heads(predictor.model.roi_heads)
+    if predictor.augmented is not None:
+        logger.warning("TEST.AUG.ENABLED True has no effect on the file, which detects without test-time augmentation")
     if not is_yaml:
         return predictor, LazyRecipe(args.config_file, opts)
     cfg = get_cfg()
@@ -168,7 +175,7 @@ class _Reader:
                 )
             raise UserError(f"{flag} {name}: there is no such picture{_similar_pictures(path)}")
         try:
-            return self._as_input(read_picture(path))
+            return self._as_input(read_picture(path), f"{flag} {name}: after resizing by ")
         except Unreadable as e:
             raise UserError(f"{flag} {e}") from None
 
@@ -179,8 +186,8 @@ class _Reader:
         image = rng.integers(0, 256, (height // 32 + 1, width // 32 + 1, 3), dtype=np.uint8)
         return self._as_input(cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC))
 
-    def _as_input(self, image: np.ndarray) -> Tensor:
-        """Return a picture (H, W, 3) in BGR order as the graph takes it."""
+    def _as_input(self, image: np.ndarray, whose: str = "") -> Tensor:
+        """Return a picture (H, W, 3) in BGR order as the graph takes it; `whose` begins the message of an error."""
         if self._predictor.model.input_format == "RGB":
             image = image[:, :, ::-1]
         if self._size:
@@ -191,7 +198,7 @@ class _Reader:
         height, width = image.shape[:2]
         if not SMALLEST_SIDE <= min(height, width) <= max(height, width) <= LARGEST_SIDE:
             expected = f"expected pictures with sides from {SMALLEST_SIDE} to {LARGEST_SIDE} pixels"
-            raise UserError(f"INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST: {expected}, found {height} x {width}")
+            raise UserError(f"{whose}INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST: {expected}, found {height} x {width}")
         return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C")).to(self._dtype)
 
 
@@ -206,7 +213,7 @@ def _report(args: Any, path: Path, predictor: Predictor, evaluated: CfgRecipe | 
     threads = torch.get_num_threads()
     exported = load_exported(path, args.format, threads)
     differences = [compare(exported(image), detections_of(predictor.model, image)) for image in images]
-    print(*describe(path, args.format, exported(images[0]), images[0], not args.size), sep="\n")
+    print(*describe(path, args.format, exported(images[0]), images[0], _is_dynamic(args)), sep="\n")
     for name, difference in zip(["the drawn picture", *args.check], differences):
         print(f"  {name}: {difference}")
     ours, theirs = time_by_turns([lambda: detections_of(predictor.model, images[0]), lambda: exported(images[0])])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..config import CfgNode
 from ..data import DatasetCatalog
+from ..data.selection import require_annotations
 from ..engine.recipe import CfgRecipe
 from ..evaluation import inference_on_dataset
 from ..modeling.roi_heads.postprocess import rescale_detections
@@ -54,9 +55,9 @@ def recipe_on(cfg: CfgNode, name: str, flag: str) -> CfgRecipe:
         flag: the flag that names the data set, for messages.
 
     Raises:
-        UserError: the data set is unknown or cannot be read, or has other classes than the model.
+        UserError: the data set is unknown or cannot be read, has no annotations, or has other classes than the model.
     """
-    DatasetCatalog.read(name, flag)
+    require_annotations(DatasetCatalog.read(name, flag), f"{flag} {name}")
     cfg = cfg.clone()
     cfg.defrost()
     cfg.DATASETS.TEST = (name,)

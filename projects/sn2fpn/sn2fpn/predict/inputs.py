@@ -27,7 +27,11 @@ Source = Path | StreamAddress
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-VIDEO_SUFFIXES = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
+VIDEO_SUFFIXES = (
+    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"),
+    *(".webm", ".wmv"),
+)
+_MOST_FPS = 10_000
 
 _CONFIG_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*|[\w.]+=.*")
 """What the KEY of KEY VALUE, and key=value, look like."""
@@ -72,8 +76,10 @@ def find_sources(
     for name in given:
         try:
             address = stream_address(name)
-            sources: dict[Source, Path] = {address: Path()} if address else dict(_match(name, recursive, leave_out))
-            reason = "" if sources else _why_nothing(Path(name).expanduser(), recursive, leave_out)
+            look = _Look(recursive, leave_out)
+            sources: dict[Source, Path] = {address: Path()} if address else dict(look.match(name))
+            missing += [f"{shown(e.filename)} ({e.strerror})" for e in look.closed]
+            reason = "" if sources else look.why_nothing(Path(name).expanduser())
         except UserError:
             raise
         except (OSError, ValueError, RuntimeError) as e:  # The name is too long, its folder is not readable, ...
@@ -102,36 +108,59 @@ def _read_names(names: IO[str] | None) -> list[str]:
     return [line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n")]
 
 
-def _match(name: str, recursive: bool, leave_out: Path | None) -> Iterator[tuple[Path, Path]]:
-    """Yield the files that a name stands for, each with its sub-folder inside of the folder of that name."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        yield from _inside(path, recursive, leave_out)
-    elif path.exists():  # This comes before patterns because the name of a file may hold brackets.
-        yield path, Path()
-    else:
-        files = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if not p.is_dir())  # noqa: PTH207
-        yield from ((file, Path()) for file in files)
+class _Look:
+    """Looks for files: what the names of inputs stand for.
 
+    Args:
+        recursive: whether folders also stand for what is in their sub-folders.
+        leave_out: a folder that is not looked into.
 
-def _inside(folder: Path, recursive: bool, leave_out: Path | None) -> Iterator[tuple[Path, Path]]:
-    """Yield the pictures and videos in a folder, those of sub-folders last."""
-    for root, folders, files in os.walk(folder):
-        here = Path(root)
-        folders[:] = sorted(f for f in folders if recursive and not _same(here / f, leave_out))
-        for name in sorted(files):
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
-                yield here / name, here.relative_to(folder)
+    Attributes:
+        closed: the errors of sub-folders that cannot be read.
+    """
 
+    def __init__(self, recursive: bool, leave_out: Path | None) -> None:
+        self.recursive, self.leave_out = recursive, leave_out
+        self.closed: list[OSError] = []
 
-def _why_nothing(path: Path, recursive: bool, leave_out: Path | None) -> str:
-    """Return what is special about an input that stands for nothing, or what its name may have been meant to be."""
-    if not path.is_dir():
-        near = "" if glob.has_magic(str(path)) else nearby_files(path, "*.*").removeprefix("; ")
-        return near if near.startswith("did you mean") else ""  # a list of all files helps nobody
-    below = not recursive and next(_inside(path, True, leave_out), None)
-    hint = "; --recursive also takes those of its sub-folders" if below else ""
-    return f"the folder holds no pictures and no videos{hint}"
+    def match(self, name: str) -> Iterator[tuple[Path, Path]]:
+        """Yield the files that a name stands for, each with its sub-folder inside of the folder of that name.
+
+        Raises:
+            OSError: the name is that of a folder that cannot be read.
+        """
+        path = Path(name).expanduser()
+        if path.is_dir():
+            yield from self._inside(path)
+        elif path.exists():  # This comes before patterns because the name of a file may hold brackets.
+            yield path, Path()
+        else:
+            found = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
+            yield from ((file, Path()) for file in sorted(p for p in found if not p.is_dir()))
+
+    def _inside(self, folder: Path) -> Iterator[tuple[Path, Path]]:
+        """Yield the pictures and videos in a folder, those of sub-folders last."""
+
+        def note(error: OSError) -> None:
+            if error.filename == str(folder):
+                raise error
+            self.closed.append(error)
+
+        for root, folders, files in os.walk(folder, onerror=note):
+            here = Path(root)
+            folders[:] = sorted(f for f in folders if self.recursive and not _same(here / f, self.leave_out))
+            for name in sorted(files):
+                if Path(name).suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
+                    yield here / name, here.relative_to(folder)
+
+    def why_nothing(self, path: Path) -> str:
+        """Return what is special about an input that stands for nothing, or what its name may have been meant to be."""
+        if not path.is_dir():
+            near = "" if glob.has_magic(str(path)) else nearby_files(path, "*.*").removeprefix("; ")
+            return near if near.startswith("did you mean") else ""  # a list of all files helps nobody
+        below = not self.recursive and next(_Look(True, self.leave_out)._inside(path), None)
+        hint = "; --recursive also takes those of its sub-folders" if below else ""
+        return f"the folder holds no pictures and no videos{hint}"
 
 
 def _same(folder: Path, other: Path | None) -> bool:
@@ -162,8 +191,12 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def _check_kind(path: Path) -> None:
-    """Refuse devices and pipes, which may have no end."""
-    if path.exists() and not path.is_file():
+    """Refuse devices and pipes, which may have no end, and what the system does not let us look at."""
+    try:
+        unusual = path.exists() and not path.is_file()
+    except OSError as e:
+        raise Unreadable(f"{shown(path)}: {e.strerror or e}") from None
+    if unusual:
         raise Unreadable(f"{shown(path)}: expected a regular file, found a device or a pipe")
 
 
@@ -171,7 +204,7 @@ class Video:
     """An iterable over the frames of a video file in BGR order (arrays [H, W, 3] of uint8).
 
     Attributes:
-        fps: number of frames per second, or 25 if the file does not say.
+        fps: number of frames per second, or 25 if the file does not say or claims more than a camera takes.
         frames: number of frames that the file claims to have, or None if it does not say.
         frames_read: number of frames that have been read.
 
@@ -187,7 +220,7 @@ class Video:
         check_utf8(path)
         self._capture = cv2.VideoCapture(str(path))
         fps, count = (self._capture.get(p) for p in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
-        self.fps = fps if math.isfinite(fps) and fps > 0 else 25.0
+        self.fps = fps if math.isfinite(fps) and 0 < fps <= _MOST_FPS else 25.0
         self.frames_read = 0
         self.frames = int(count) if math.isfinite(count) and count > 0 else None
         if not self._capture.isOpened():

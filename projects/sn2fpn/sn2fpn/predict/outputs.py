@@ -27,6 +27,7 @@ from .streams import StreamAddress
 
 __all__ = [
     "CocoWriter",
+    "NoEncoder",
     "check_inputs_stay",
     "coco_writer",
     "draw_detections",
@@ -119,6 +120,10 @@ def save_picture(image: np.ndarray, path: Path) -> None:
         Image.fromarray(image).save(file, format="PNG" if path.suffix == ".png" else "JPEG", quality=95)
 
 
+class NoEncoder(UserError):
+    """The installed OpenCV cannot write videos."""
+
+
 class VideoWriter:
     """Writes an MP4 file completely or not at all. It is used in a `with` statement.
 
@@ -144,7 +149,7 @@ class VideoWriter:
         """Append a frame in RGB order (array [H, W, 3] of uint8), which has the size of those before it.
 
         Raises:
-            UserError: this OpenCV cannot write MP4.
+            NoEncoder: this OpenCV cannot write MP4.
         """
         if not self._writer.isOpened():
             self._open(frame)
@@ -154,8 +159,8 @@ class VideoWriter:
     def _open(self, frame: np.ndarray) -> None:
         check_utf8(self._path)
         name = str(self._file.enter_context(atomic_path(self._path, ".part.mp4")))
-        if not self._writer.open(name, cv2.VideoWriter.fourcc(*_CODEC), self._fps, frame.shape[1::-1]):
-            raise UserError(
+        if not self._writer.open(name, cv2.VideoWriter.fourcc(*_CODEC), _writable_rate(self._fps), frame.shape[1::-1]):
+            raise NoEncoder(
                 f"{self._path}: this OpenCV ({cv2.__version__}) cannot write MP4 videos (codec "
                 f"{_CODEC!r}); the one in the package opencv-python-headless can"
             )
@@ -183,6 +188,15 @@ class VideoWriter:
 
     def __exit__(self, *error: Any) -> None:
         self._file.__exit__(*error)
+
+
+def _writable_rate(fps: float) -> float:
+    """Return the nearest frame rate that the codec can store.
+
+    It is a fraction of numbers with at most 16 bits, which OpenCV makes from up to three decimals.
+    """
+    most = 2**16 - 1
+    return next((rate for digits in range(3, -1, -1) if (rate := round(fps, digits)) * 10**digits <= most), most)
 
 
 class CocoWriter:

@@ -21,12 +21,13 @@ logger = logging.getLogger(__name__)
 _MOST = 255
 
 
-def as_pixels(image: Any, channels: int) -> np.ndarray:
+def as_pixels(image: Any, channels: int, is_part: bool = False) -> np.ndarray:
     """Return a picture as an array [H, W, C] of uint8, or of float32 if its numbers are floats.
 
     Args:
         image: an array, a tensor on any device or nested lists (H, W, C) with whole numbers or floats from 0 to 255.
         channels: the number of channels C that the model reads.
+        is_part: whether it is a part of a picture, which may be dark without a mistake.
 
     Raises:
         ArgumentError: `image` has another shape or another kind of numbers, has no pixels, or has numbers beyond
@@ -44,7 +45,7 @@ def as_pixels(image: Any, channels: int) -> np.ndarray:
         raise _unusable(channels, f"found numbers from {low:g} to {high:g}{_range_hint(low, high)}")
     if pixels.dtype.kind in "ui":
         return pixels.astype(np.uint8)
-    if 0 < high <= 1:
+    if 0 < high <= 1 and not is_part:
         logger.warning(
             "image: the floats of this picture are at most %g, so it is nearly black to the model; floats from 0 to 1 "
             "must be multiplied by 255",

@@ -152,7 +152,7 @@ class Predictor:
         Raises:
             ArgumentError: see `__call__`.
         """
-        x = self._input(image)
+        x = self._input(image, is_part=True)
         with evaluation_mode(self.model), autocast(self.model.pixel_mean.device, self._precision):
             (found,) = (self.augmented or self.model).inference([x], do_postprocess=False)
         found = rescale_boxes(found, x["height"], x["width"]).to("cpu")
@@ -162,9 +162,9 @@ class Predictor:
             fields["pred_masks"] = paste_run_lengths(found.pred_masks[:, 0], boxes.tensor, size)
         return Instances(size, **fields)
 
-    def _input(self, image: Any) -> dict[str, Any]:
-        """Return a picture as the model reads it."""
-        image = as_pixels(image, len(self.model.pixel_mean))
+    def _input(self, image: Any, is_part: bool = False) -> dict[str, Any]:
+        """Return a picture, or a part of one, as the model reads it."""
+        image = as_pixels(image, len(self.model.pixel_mean), is_part)
         height, width = image.shape[:2]
         if self.model.input_format == "RGB" and image.shape[2] == 3:
             image = image[:, :, ::-1]

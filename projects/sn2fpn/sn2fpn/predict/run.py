@@ -26,7 +26,16 @@ from .finding import with_flags
 from .inputs import Source, Unreadable, Video, find_sources, is_video, read_picture
 from .loading import load_predictor
 from .names import printable, shown
-from .outputs import PREDICTIONS, CocoWriter, VideoWriter, coco_writer, draw_detections, name_outputs, save_picture
+from .outputs import (
+    PREDICTIONS,
+    CocoWriter,
+    NoEncoder,
+    VideoWriter,
+    coco_writer,
+    draw_detections,
+    name_outputs,
+    save_picture,
+)
 from .predictor import Predictor
 from .remarks import Remarks
 from .streams import Stream, StreamAddress
@@ -162,15 +171,19 @@ class _Job:
         total = min(filter(None, (video.frames, self.max_frames)), default=None)
         task = self.progress.add_task(f"  {shown(source.stem)}", total=total)
         reach, found = [], self.coco.detections
-        stopped: Interrupted | None = None
+        stopped: Interrupted | Exception | None = None
         with VideoWriter(output, video.fps) as writer:
             try:
                 for number, image in enumerate(self.progress.track(frames, task_id=task)):
                     reach.append(self._frame(source, image, writer, drawing=self.drawing(output), frame=number))
-            except Interrupted as e:  # The drawing is finished before the program ends.
+            except (OSError, NoEncoder):
+                raise  # The drawing itself cannot be written.
+            except (Interrupted, Exception) as e:  # The drawing is finished before the program goes on or ends.
                 stopped = e
-        self.remarks.add(source, reach, self.coco.detections - found)
-        self.progress.remove_task(task)
+            finally:
+                self.progress.remove_task(task)
+        if reach:
+            self.remarks.add(source, reach, self.coco.detections - found)
         if stopped:
             raise stopped
         if not 0 < self.max_frames <= video.frames_read:
