@@ -103,6 +103,15 @@ def test_compilation_keeps_pytorchs_operators(kind: str) -> None:
     assert any("norm" in name for name in operators), operators
 
 
+@pytest.mark.parametrize("kind", ["BN", "GN"])
+def test_the_transforms_of_torch_func_take_pytorchs_operators(kind: str) -> None:
+    norm, (x, grad) = make(kind, 32), maps(0.0, (2, 32, 6, 5))
+    expected = run(copy.deepcopy(norm), x, grad)["x"]
+    buffers = {name: value.clone() for name, value in norm.named_buffers()}
+    found = torch.func.grad(lambda x, b: (torch.func.functional_call(norm, b, (x,)) * grad).sum())(x, buffers)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
 def test_a_synchronised_norm_in_one_process_is_a_batch_norm() -> None:
     x, _ = maps(17.0)
     assert torch.equal(SyncBatchNorm(64)(x), BatchNorm2d(64)(x))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from golden_modules import load_case
@@ -73,6 +74,21 @@ def test_fused_step_gradcheck(size: tuple[int, int]) -> None:
     lateral = torch.randn(2, 2, *size, dtype=torch.float64, requires_grad=True)
     x = torch.randn(2, 2, *coarse_size(size), dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(soft_nearest_add, (lateral, x))
+
+
+def test_fused_step_under_the_transforms_of_torch_func() -> None:
+    fine, coarse, weight = torch.randn(2, 3, 8, 12), torch.randn(2, 3, 4, 6), torch.randn(2, 3, 8, 12)
+    leaves = fine.clone().requires_grad_(), coarse.clone().requires_grad_()
+    (soft_nearest_add(*leaves) * weight).sum().backward()
+    found = torch.func.grad(lambda x: (soft_nearest_add(*x) * weight).sum())((fine, coarse))
+    assert all(torch.equal(a, b.grad) for a, b in zip(found, leaves))
+    y = soft_nearest_add(fine, coarse)
+    assert torch.allclose(torch.func.vmap(lambda a, b: soft_nearest_add(a[None], b[None])[0])(fine, coarse), y)
+    value, tangent = torch.func.jvp(soft_nearest_add, (fine, coarse), (fine, coarse))
+    assert torch.allclose(value, y) and torch.allclose(tangent, y)  # the step is linear
+    with forward_ad.dual_level():
+        dual = soft_nearest_add(forward_ad.make_dual(fine, fine), forward_ad.make_dual(coarse, coarse))
+        assert torch.allclose(forward_ad.unpack_dual(dual).tangent, y)
 
 
 def test_fused_step_takes_views_and_mixed_dtypes() -> None:

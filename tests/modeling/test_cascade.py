@@ -124,6 +124,21 @@ def test_images_without_boxes(no_proposals: bool) -> None:
     assert len(detections) == 2 and all(d.pred_boxes.tensor.isfinite().all() for d in detections)
 
 
+def test_boxes_to_ignore_are_left_out_of_every_stage() -> None:
+    heads = cascade()
+    _, features, proposals, targets = make_batch(GT, GT[1:])
+    sampled = heads.label_and_sample(proposals, targets)
+    _, deltas = heads.predict(features, [s.proposal_boxes.tensor for s in sampled])
+    all_boxes = heads._label_next(0, deltas, sampled, targets)
+    heads.matcher[1] = Matcher([0.05, 0.95], [0, -1, 1])
+    for found, every, target in zip(heads._label_next(0, deltas, sampled, targets), all_boxes, targets):
+        iou = box_iou(target.gt_boxes.tensor, every.proposal_boxes.tensor).amax(0)
+        ignored = (iou >= 0.05) & (iou < 0.95)
+        assert ignored.any() and torch.equal(found.proposal_boxes.tensor, every.proposal_boxes.tensor[~ignored])
+        assert len(found.gt_classes) == len(found.gt_boxes) == len(found.proposal_boxes)
+    assert all(v.isfinite() for v in heads.box_branch_losses(features, sampled, targets).values())
+
+
 def test_boxes_that_are_not_finite() -> None:
     heads = cascade()
     images, features, proposals, targets = make_batch(GT, GT)

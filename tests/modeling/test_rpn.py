@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from torchvision.ops import nms
 from golden_detectron2 import NOTHING, pairs
 from sn2fpn.config import get_cfg
 from sn2fpn.errors import UserError
+from sn2fpn.layers import Conv2d
 from sn2fpn.modeling.box_coding import BoxCoder
 from sn2fpn.modeling.metrics import collect_metrics
 from sn2fpn.modeling.rpn import RPN, build_rpn
@@ -98,6 +99,34 @@ def test_best_anchors_of_the_head(layout: torch.memory_format, conv_dims: tuple[
         torch.testing.assert_close(found.logits[:, here], logits.gather(1, anchor))
         torch.testing.assert_close(found.deltas[:, here], torch.stack([d[a] for d, a in zip(deltas, anchor)]))
         start += logits.shape[1]
+
+
+def _hooked(layer: torch.nn.Module) -> torch.nn.Module:
+    layer.register_forward_hook(lambda _, inputs, output: output + 1)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("conv", lambda: Conv2d(8, 8, 3, padding=1, norm="BN")),
+        ("conv", lambda: torch.nn.Conv2d(8, 8, 3, padding=2, dilation=2)),
+        ("conv", lambda: _hooked(torch.nn.Conv2d(8, 8, 3, padding=1))),
+        ("objectness_logits", lambda: _hooked(torch.nn.Conv2d(8, 3, 1))),
+        ("anchor_deltas", lambda: Conv2d(8, 12, 1, activation=torch.tanh)),
+    ],
+)
+def test_layers_in_place_of_the_heads_own_are_called(name: str, layer: Callable[[], torch.nn.Module]) -> None:
+    head, maps = make_head(torch.contiguous_format)
+    setattr(head, name, layer())
+    logits, deltas = (torch.cat(x, dim=1) for x in head(maps))
+    image, anchor = torch.randint(2, (20,)), torch.randint(3 * 55, (20,))
+    for found, expected in zip(head.at(maps, image, anchor), (logits, deltas)):
+        torch.testing.assert_close(found, expected[image, anchor])
+    best = head.best(maps, topk=10)
+    row = torch.arange(2)[:, None]
+    torch.testing.assert_close(best.logits, logits[row, best.anchor])
+    torch.testing.assert_close(best.deltas, deltas[row, best.anchor])
 
 
 @pytest.mark.parametrize("ratios", [[1.0], [0.5, 1.0, 2.0]])

@@ -73,7 +73,17 @@ class _Breaks(_Base):
         return maps
 
 
+class _Drops(_Base):
+    def __init__(self, shape) -> None:  # type: ignore[no-untyped-def]
+        super().__init__(shape)
+        self.dropout = torch.nn.Dropout2d(0.3)
+
+    def fuse(self, features):  # type: ignore[no-untyped-def]
+        return [self.dropout(x) for x in self.laterals(features)]
+
+
 def test_sound_pyramids_pass() -> None:
+    check_pyramid(_Drops, compiled=False)
     check_pyramid(lambda shape: SNIFPN(shape, 8))
     check_pyramid(_Base, compiled=False)
 

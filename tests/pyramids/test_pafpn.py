@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from golden_modules import count_parameters, load_case
+from sn2fpn.layers import ConvNormAct
 from sn2fpn.pyramids import FPN, PAFPN
 
 RESNET50 = (256, 512, 1024, 2048)
@@ -54,6 +56,15 @@ def test_each_output_sees_every_level() -> None:
     for name, p in pyramid(maps).items():
         grads = torch.autograd.grad(p.square().sum(), list(maps.values()), retain_graph=True)
         assert all(g.any() for g in grads), name
+
+
+@pytest.mark.parametrize("variant", ["paper", "openmmlab"])
+def test_a_step_down_of_ones_own_may_end_in_a_relu(variant: str) -> None:
+    make_down = partial(ConvNormAct, 8, 8, 3, stride=2, activation="relu")
+    pyramid = PAFPN([4, 4, 4, 4], 8, variant=variant, make_down=make_down)
+    maps = {f"res{i}": torch.randn(1, 4, 128 >> i, 128 >> i) for i in (2, 3, 4, 5)}
+    sum(p.square().sum() for p in pyramid(maps).values()).backward()
+    assert all(p.grad.any() for p in pyramid.parameters())
 
 
 def test_parameters() -> None:

@@ -13,6 +13,7 @@ from sn2fpn.config import get_cfg
 from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.layers import CARAFE, SNI, Nearest, SyncBatchNorm, get_upsample
 from sn2fpn.pyramids import FPN, PYRAMIDS, SNIFPN, PConvFPN
+from sn2fpn.structures import ShapeSpec
 
 RESNET50 = (256, 512, 1024, 2048)
 
@@ -95,6 +96,12 @@ def test_mistakes_are_named(refused: Callable[..., None], option: dict, words: s
 def test_a_deformable_row_needs_three_levels() -> None:
     with pytest.raises(ArgumentError, match=r"^levels: expected at least 3 consecutive"):
         PConvFPN([4, 4], 8, levels=("p3", "p4"), deform="all")
+    pyramid = PConvFPN({"res5": ShapeSpec(channels=4, stride=32)}, 8, deform="all")  # p5 and p6
+    maps = {"res5": torch.randn(1, 4, 6, 8)}
+    with pytest.raises(ArgumentError, match=r"^levels: expected at least 3 .*; found \('p5', 'p6'\)"):
+        pyramid(maps)
+    pyramid.add_p6_p7()
+    assert list(pyramid(maps)) == ["p5", "p6", "p7"]
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_linear_of_maps(layout: torch.memory_format, avx512: bool, monkeypatch: 
 
 def test_sync_batch_norm_of_one_process(tmp_path: Path) -> None:
     """`tests/layers/test_conv.py` compares two processes with one."""
-    plain, synced = nn.BatchNorm2d(4), nn.SyncBatchNorm(4)
+    plain, synced, of_doubles = nn.BatchNorm2d(4), nn.SyncBatchNorm(4), nn.SyncBatchNorm(4).double()
     x, grad = torch.randn(5, 4, 3, 3) * 2 + 30, torch.randn(5, 4, 3, 3)
     leaves = [x.clone().requires_grad_() for _ in range(2)]
     dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'rendezvous'}", rank=0, world_size=1)
@@ -184,6 +184,10 @@ def test_sync_batch_norm_of_one_process(tmp_path: Path) -> None:
         results = [plain(leaves[0]), sync_batch_norm(leaves[1], synced)]
         for y in results:
             y.backward(grad)
+        before = {name: value.clone() for name, value in synced.state_dict().items()}
+        assert sync_batch_norm(torch.zeros(0, 4, 3, 3), synced).shape == (0, 4, 3, 3)
+        assert all(torch.equal(before[name], value) for name, value in synced.state_dict().items())
+        assert torch.allclose(sync_batch_norm(x.double(), of_doubles).float(), results[0], atol=1e-5)
     finally:
         dist.destroy_process_group()
     assert torch.allclose(*results, atol=1e-5)

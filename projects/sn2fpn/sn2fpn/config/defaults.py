@@ -1,7 +1,7 @@
 """Detectron2's configuration keys for training R-CNNs, with their names and defaults.
 
 The keys exist under both engines. The native engine refuses values that only Detectron2 can serve, such as other
-meta-architectures, deformable trunks, keypoints and test-time augmentation. The study's own keys are in `study.py`.
+meta-architectures, deformable trunks and keypoints. The study's own keys are in `study.py`.
 """
 
 from __future__ import annotations

@@ -103,7 +103,8 @@ class FrozenBatchNorm2d(nn.Module):
 class BatchNorm2d(nn.BatchNorm2d):
     """PyTorch's batch norm, with exact statistics in training where PyTorch's are not.
 
-    For channels-last maps on a CPU it takes `sn2fpn.layers.cpu.channels_last_norm`; elsewhere nothing differs.
+    For channels-last maps on a CPU it takes `sn2fpn.layers.cpu.channels_last_norm`, whose gradients cannot be
+    differentiated again; elsewhere nothing differs.
 
     Example:
         >>> import torch
@@ -121,7 +122,8 @@ class BatchNorm2d(nn.BatchNorm2d):
 class GroupNorm(nn.GroupNorm):
     """PyTorch's group norm, with exact statistics where PyTorch's are not.
 
-    For channels-last maps on a CPU it takes `sn2fpn.layers.cpu.channels_last_norm`; elsewhere nothing differs.
+    For channels-last maps on a CPU it takes `sn2fpn.layers.cpu.channels_last_norm`, whose gradients cannot be
+    differentiated again; elsewhere nothing differs.
 
     Example:
         >>> import torch

@@ -74,8 +74,8 @@ class PAFPN(FPN):
         levels = zip(self.per_level("pafpn_down"), self.per_level("pafpn_output"))
         for i, (down, output) in list(enumerate(levels))[1:]:
             if self.variant == "paper":
-                # The ReLUs may work in place, because no other module reads the new maps.
-                maps[i] = passed_up = F.relu_(output(F.relu_(down(passed_up)) + maps[i]))
+                # A module of `make_down` may need its own output for its gradient, so that only sums change in place.
+                maps[i] = passed_up = F.relu_(output(F.relu(down(passed_up)) + maps[i]))
             else:
                 passed_up = down(passed_up) + maps[i]
                 maps[i] = output(passed_up)

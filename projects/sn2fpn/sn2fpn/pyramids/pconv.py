@@ -71,7 +71,8 @@ class PConvFPN(FPN):
         deformable = check_choice("deform", deform, ("none", "all")) == "all"
         self.row_levels = tuple(levels)
         # Between two levels no deformable tap reads from a coarser one, and its offsets would learn nothing.
-        self._check_row([*self.out_features, f"p{self.out_levels[-1] + 1}"], at_least=3 if deformable else 2)
+        self._least = 3 if deformable else 2
+        self._check_row([*self.out_features, f"p{self.out_levels[-1] + 1}"])  # `add_p6_p7` may add a level
         width, norm = self.out_channels, ibn_norm if ibn else ""
         with argument_names({"norm": "ibn_norm"}):
             row = [PConv(width, norm=norm, deform=deformable, upsample=upsample) for _ in range(num)]
@@ -81,8 +82,8 @@ class PConvFPN(FPN):
     def refine(self, maps: list[Tensor]) -> list[Tensor]:
         """Run the row over the chosen levels; the other maps are returned unchanged."""
         first, stop = 0, len(maps)
+        self._check_row(self.out_features)
         if self.row_levels:
-            self._check_row(self.out_features)
             first = self.out_features.index(self.row_levels[0])
             stop = first + len(self.row_levels)
         row = maps[first:stop]
@@ -92,12 +93,12 @@ class PConvFPN(FPN):
             row = self.pconv_extra(row)
         return [*maps[:first], *row, *maps[stop:]]
 
-    def _check_row(self, names: Sequence[str], at_least: int = 2) -> None:
-        found = self.row_levels
-        first = list(names).index(found[0]) if found and found[0] in names else 0
-        if found and (len(found) < at_least or found != tuple(names[first : first + len(found)])):
+    def _check_row(self, names: Sequence[str]) -> None:
+        row = self.row_levels or tuple(names)
+        first = list(names).index(row[0]) if row[0] in names else 0
+        if len(row) < self._least or row != tuple(names[first : first + len(row)]):
             raise ArgumentError(
                 "levels",
-                f"expected at least {at_least} consecutive outputs of {tuple(self.out_features)}, from fine to coarse,"
-                f" or none for all; found {found}",
+                f"expected at least {self._least} consecutive outputs of {tuple(self.out_features)}, from fine to "
+                f"coarse, or none for all; found {row}",
             )

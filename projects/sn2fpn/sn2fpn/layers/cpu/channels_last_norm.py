@@ -17,14 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..recording import needs_plain_operators
+
 __all__ = ["batch_norm", "group_norm", "suits", "update_running_statistics"]
 
 
 def suits(x: Tensor) -> bool:
     """Return whether this kernel should normalise the map (Tensor[N, C, H, W])."""
     innermost = x.dim() == 4 and x.stride(1) == 1 and not x.is_contiguous()
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return innermost and x.is_cpu and x.dtype == torch.float32 and x.numel() > 0 and not traced
+    return innermost and x.is_cpu and x.dtype == torch.float32 and x.numel() > 0 and not needs_plain_operators()
 
 
 def batch_norm(x: Tensor, norm: nn.modules.batchnorm._BatchNorm) -> Tensor:

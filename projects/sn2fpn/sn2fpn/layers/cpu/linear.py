@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..recording import needs_plain_operators
+
 __all__ = ["linear_of_maps"]
 
 _AVX512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
@@ -19,7 +21,6 @@ _AVX512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 def linear_of_maps(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return `F.linear(x.flatten(1), weight, bias)` (Tensor[K, D]) for maps x (Tensor[K, C, P, P])."""
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if _AVX512 and not recorded:
+    if _AVX512 and not needs_plain_operators():
         return F.conv2d(x, weight.view(-1, *x.shape[1:]), bias).flatten(1)
     return F.linear(x.flatten(1), weight, bias)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...precision import is_float32_inside
+from ..recording import needs_plain_operators
 
 __all__ = ["pointwise_conv"]
 
@@ -36,11 +37,7 @@ def pointwise_conv(
 
 def _for_onednn(x: Tensor, groups: int) -> bool:
     """Return whether PyTorch leaves dilated convolutions of a map to oneDNN, and does not record operators."""
-    if (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or not x.is_contiguous(memory_format=torch.channels_last)
-    ):
+    if needs_plain_operators() or not x.is_contiguous(memory_format=torch.channels_last):
         return False
     large = len(x) > 1 or groups > 1 or x.numel() > _SMALL
     return large and is_float32_inside(x) and _HAS_ONEDNN

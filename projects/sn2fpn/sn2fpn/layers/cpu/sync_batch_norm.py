@@ -17,15 +17,17 @@ __all__ = ["sync_batch_norm"]
 def sync_batch_norm(x: Tensor, norm: nn.SyncBatchNorm) -> Tensor:
     """Return the normalised map (Tensor[N, C, H, W]) and update the running statistics of `norm`.
 
-    Mean and variance are those of all pixels of all processes, whatever the sizes of their batches are.
+    Mean and variance are those of all pixels of all processes, whatever the sizes of their batches are. If no process
+    has a pixel, the running statistics stay.
     """
-    x32 = x.float()
-    pixels = x32.new_tensor([x.numel() / x.shape[1]])
-    total, n = _SumOverProcesses.apply(torch.cat([x32.sum((0, 2, 3)), pixels])).split([x.shape[1], 1])
-    mean = total / n
-    deviation = x32 - mean.view(1, -1, 1, 1)
-    var = _SumOverProcesses.apply(deviation.square().sum((0, 2, 3))) / n
-    update_running_statistics(norm, mean, var, n)
+    values = x.to(torch.promote_types(x.dtype, torch.float32))
+    pixels = values.new_tensor([x.numel() / x.shape[1]])
+    total, n = _SumOverProcesses.apply(torch.cat([values.sum((0, 2, 3)), pixels])).split([x.shape[1], 1])
+    mean = total / n.clamp(min=1)
+    deviation = values - mean.view(1, -1, 1, 1)
+    var = _SumOverProcesses.apply(deviation.square().sum((0, 2, 3))) / n.clamp(min=1)
+    if n > 0:
+        update_running_statistics(norm, mean, var, n)
     scale = norm.weight * (var + norm.eps).rsqrt()
     return (deviation * scale.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)).to(x.dtype)
 

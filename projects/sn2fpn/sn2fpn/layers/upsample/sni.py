@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ...errors import ArgumentError, check_choice, did_you_mean
 from ...ranges import check_count, check_number
 from ..cpu.fused_add import add_doubled_by_columns
+from ..recording import needs_plain_operators
 from .base import Upsample, resize
 
 __all__ = ["SNI", "soft_nearest", "soft_nearest_add"]
@@ -117,7 +118,8 @@ def soft_nearest_add(fine: Tensor, coarse: Tensor, alpha: float | str = "area", 
     Where the fine map has twice the size of the coarse one (2n or 2n - 1 pixels, as in every step of a pyramid), and
     with nearest interpolation, the upsampled map is never made: each coarse pixel is added to the fine pixels that it
     covers, and the backward pass sums over them. A compiler fuses interpolation, product and sum by itself, so
-    compiling and tracing see the plain form. So do tensors of the "meta" device, on which operators are counted.
+    compiling and tracing see the plain form. So do the transforms of `torch.func`, and tensors of the "meta" device, on
+    which operators are counted.
 
     Args:
         fine (Tensor[N, C, H, W]): the map that receives the coarse one.
@@ -146,8 +148,7 @@ def soft_nearest_add(fine: Tensor, coarse: Tensor, alpha: float | str = "area", 
         )
     (h, w), size = coarse.shape[2:], tuple(fine.shape[2:])
     doubles = (size[0] + 1) // 2 == h and (size[1] + 1) // 2 == w
-    described = torch.compiler.is_compiling() or torch.jit.is_tracing() or fine.is_meta
-    if interp != "nearest" or not doubles or described:
+    if interp != "nearest" or not doubles or fine.is_meta or needs_plain_operators():
         return fine + soft_nearest(coarse, size, alpha, interp)
     dtype = torch.promote_types(fine.dtype, coarse.dtype)
     return _DoubleAndAdd.apply(fine.to(dtype), coarse.to(dtype), _factor(coarse, size, alpha))

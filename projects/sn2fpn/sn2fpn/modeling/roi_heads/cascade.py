@@ -112,6 +112,9 @@ class CascadeROIHeads(StandardROIHeads):
                 )
             kept = Boxes(boxes)[Boxes(boxes).nonempty()]
             index, classes = self.match(kept, target, stage + 1)
+            if -1 in self.stages[stage + 1].matcher.labels:  # otherwise there are no boxes to ignore to wait for
+                used = (classes >= 0).nonzero().squeeze(1)
+                kept, index, classes = kept[used], index[used], classes[used]
             gt_boxes = target.gt_boxes[index] if len(target.gt_boxes) else kept
             out.append(Instances(proposal.image_size, proposal_boxes=kept, gt_classes=classes, gt_boxes=gt_boxes))
         foreground = sum(int((s.gt_classes != self.num_classes).sum()) for s in out)

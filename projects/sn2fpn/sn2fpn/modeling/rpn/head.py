@@ -83,8 +83,7 @@ class RPNHead(nn.Module):
         """
         hidden = [self._hidden(x) for x in features]
         logits = [self._logits(h) for h in hidden]
-        deltas = [self.anchor_deltas(h).permute(0, 2, 3, 1).reshape(len(h), -1, 4) for h in hidden]
-        return logits, deltas
+        return logits, [self._deltas(h) for h in hidden]
 
     def best(self, features: Sequence[Tensor], topk: int) -> TopAnchors:
         """Return the predictions for the `topk` anchors of each level with the highest logits of each image.
@@ -95,26 +94,30 @@ class RPNHead(nn.Module):
             features (Tensor[N, C, H, W] per level): the map of each level.
             topk: the number of anchors of a level; of a level with fewer, all are returned.
         """
-        anchors, levels, logits, vectors, start = [], [], [], [], 0
+        anchors, levels, logits, picked, start = [], [], [], [], 0
+        plain = _is_plain(self.anchor_deltas, 1)
         image = torch.arange(len(features[0]), device=features[0].device)[:, None]
         for level, x in enumerate(features):
             hidden = self._hidden(x)
             of_all = self._logits(hidden).float()
             of_best, anchor = of_all.topk(min(topk, of_all.shape[1]), dim=1)
             logits.append(of_best)
-            vectors.append(hidden.flatten(2).transpose(1, 2)[image, anchor // self.num_anchors])
+            if plain:
+                picked.append(hidden.flatten(2).transpose(1, 2)[image, anchor // self.num_anchors])
+            else:
+                picked.append(self._deltas(hidden)[image, anchor])
             anchors.append(anchor + start)
             levels.append(torch.full_like(anchor[0], level))
             start += of_all.shape[1]
-        anchor = torch.cat(anchors, dim=1)
-        deltas = self._deltas_of(torch.cat(vectors, dim=1), anchor)
+        anchor, deltas = torch.cat(anchors, dim=1), torch.cat(picked, dim=1)
+        deltas = self._deltas_of(deltas, anchor) if plain else deltas
         return TopAnchors(anchor, torch.cat(levels), torch.cat(logits, dim=1), deltas)
 
     def at(self, features: Sequence[Tensor], image: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
         """Return the predictions for S anchors, from which the losses are computed.
 
         S is usually small. The 3x3 convolution is then a matrix product with S patches of the input, so that neither
-        it nor its backward pass has to go over whole maps.
+        it nor its backward pass has to go over whole maps. Layers that were put in place of the head's own are called.
 
         Args:
             features (Tensor[N, C, H, W] per level): the map of each level.
@@ -124,7 +127,8 @@ class RPNHead(nn.Module):
         Returns:
             The logits (Tensor[S]) and the offsets (Tensor[S, 4]).
         """
-        if isinstance(self.conv, nn.Sequential) or len(anchor) > sum(x[:, 0].numel() for x in features):
+        plain = _is_plain(self.conv, 3) and _is_plain(self.objectness_logits, 1) and _is_plain(self.anchor_deltas, 1)
+        if not plain or len(anchor) > sum(x[:, 0].numel() for x in features):
             logits, deltas = (torch.cat(x, dim=1) for x in self(features))
             return logits[image, anchor], deltas[image, anchor]
         patches, rows = _patches_3x3(features, image, anchor // self.num_anchors)
@@ -142,11 +146,23 @@ class RPNHead(nn.Module):
     def _logits(self, hidden: Tensor) -> Tensor:
         return self.objectness_logits(hidden).permute(0, 2, 3, 1).flatten(1)
 
+    def _deltas(self, hidden: Tensor) -> Tensor:
+        return self.anchor_deltas(hidden).permute(0, 2, 3, 1).reshape(len(hidden), -1, 4)
+
     def _deltas_of(self, vectors: Tensor, anchor: Tensor) -> Tensor:
         """Return the offsets (..., 4) of anchors (...) from the hidden vectors (..., C) at their positions."""
         deltas = F.linear(vectors, self.anchor_deltas.weight.flatten(1), self.anchor_deltas.bias)
         cell = (anchor % self.num_anchors)[..., None, None].expand(*anchor.shape, 1, 4)
         return deltas.unflatten(-1, (self.num_anchors, 4)).gather(-2, cell).squeeze(-2)
+
+
+def _is_plain(layer: nn.Module, side: int) -> bool:
+    """Return whether a layer is a convolution of one step and without hooks, for which a matrix product can stand."""
+    hooked = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+    if type(layer) is not nn.Conv2d or hooked:
+        return False
+    form = layer.kernel_size, layer.padding, layer.stride, layer.dilation, layer.groups, layer.padding_mode
+    return form == ((side, side), (side // 2, side // 2), (1, 1), (1, 1), 1, "zeros")
 
 
 def _patches_3x3(features: Sequence[Tensor], image: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
