@@ -122,6 +122,16 @@ def test_the_learning_rates_of_the_unfinished_study_are_on_the_page() -> None:
     assert study.tuned == {variant.name: {"SOLVER.BASE_LR": 0.0002} for variant in study.variants}
 
 
+def test_the_cells_of_the_unfinished_study_are_on_the_page() -> None:
+    head = f"| variant | seeds | {' | '.join(METRICS)} | AP − fpn |"
+    before, text = (STUDIES / "README.md").read_text(encoding="utf-8").split(head)
+    with opened(STUDIES / f"unfinished/photos_upsampling{ENDING}") as folder:
+        study = load_results(folder)
+        expected = {name: _row(study, name)[: 2 + len(METRICS)] for name in study.variants if study.of(name)}
+    assert _rows(text) == expected
+    assert f"[{len(study.finished)} of {len(study.cells)} trainings]" in before
+
+
 def test_every_archive_has_its_report_and_its_table() -> None:
     assert set(ARCHIVES) == {path.parent.name for path in STUDIES.glob("*/report.md")}
     assert set(ARCHIVES) == set(PAGES["docs/studies/README.md"])
