@@ -163,6 +163,43 @@ def test_a_part_with_another_name_is_said(voc_root: Path, tmp_path: Path, capsys
     )
 
 
+@pytest.mark.parametrize(
+    ("lists", "split", "written", "said"),
+    [
+        ({"trainval": "abc", "test": "b"}, [], ["test", "trainval"], ""),
+        ({"train": "a", "val": "b", "trainval": "ab"}, [], ["train", "val"], ""),
+        ({"train": "a", "val": "b", "tiny": "b"}, [], ["train", "val"], "lists are not converted: tiny; name the"),
+        ({"trainval": "ab", "small_trainval": "a"}, ["small_trainval"], ["small_trainval"], ""),
+    ],
+)
+def test_lists_of_voc(
+    voc_root: Path, lists: dict[str, str], split: list[str], written: list[str], said: str, tmp_path: Path, caplog: Any
+) -> None:
+    """No image is left out in silence, and none is taken twice."""
+    folder = voc_root / "ImageSets/Main"
+    (folder / "all.txt").unlink()
+    for name, ids in lists.items():
+        (folder / f"{name}.txt").write_text("\n".join(ids))
+    assert convert(voc_root, "--to", "coco", tmp_path / "out", *(["--split", *split] if split else [])) == 0
+    assert sorted(path.stem for path in (tmp_path / "out/annotations").iterdir()) == written
+    assert [r.getMessage() for r in caplog.records] == [] if not said else said in caplog.text
+
+
+def test_several_files_in_a_folder(coco_set: Any, cvat_file: Path, tmp_path: Path, capsys: Any) -> None:
+    coco_set.json.rename(coco_set.images / "instances_val.json")
+    (coco_set.images / "train.json").write_text((coco_set.images / "instances_val.json").read_text())
+    assert convert(coco_set.images, "--to", "coco", tmp_path / "both") == 0
+    assert sorted(path.name for path in (tmp_path / "both/annotations").iterdir()) == ["train.json", "val.json"]
+    (coco_set.images / "train.json").rename(coco_set.images / "val.json")
+    assert convert(coco_set.images, "--to", "coco", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert re.search(r"/instances_val\.json and .*/val\.json are both the part 'val'; rename one of them", error), error
+    cvat_file.with_name("more.xml").write_text(cvat_file.read_text())
+    assert convert(cvat_file.parent, "--to", "coco", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert re.search(r"expected one data set, found .*annotations\.xml, .*more\.xml; name one of them", error), error
+
+
 @pytest.mark.parametrize("fixture", ["labelme_root", "cvat_file", "lvis_file", "voc_root"])
 @pytest.mark.parametrize("target", ["coco", "voc", "yolo"])
 def test_every_format_converts_to_every_other(

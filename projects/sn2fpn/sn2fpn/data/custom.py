@@ -22,6 +22,7 @@ __all__ = ["register_custom"]
 logger = logging.getLogger(__name__)
 
 _AUTO = "auto"
+_LISTED = 8  # number of files that a message names
 _TYPES: dict[str, type] = {
     **dict.fromkeys(("NAME", "FORMAT", "ANNOTATIONS", "IMAGES", "SPLIT"), str),
     **{"CLASSES": list, "YEAR": int, "ALLOW_OUTSIDE": bool},
@@ -181,9 +182,10 @@ def _recognised(entry: Mapping[str, Any], where: str) -> Place:
         raise UserError(f"{where}: {e}") from None
     formats = sorted({place.format for place in places})
     if len(places) > 1:
-        found = ", ".join(f"{FORMATS[p.format].title} ({p.annotations})" for p in places)
+        found = [f"{FORMATS[p.format].title} ({p.annotations})" for p in places]
+        shown = ", ".join(found[:_LISTED]) + (f", … ({len(found)} in all)" if len(found) > _LISTED else "")
         advice = f"set FORMAT to {' or '.join(formats)}" if len(formats) > 1 else "name one of the files as ANNOTATIONS"
-        raise UserError(f"{where}: {path} can be {found}; {advice}")
+        raise UserError(f"{where}: {path} can be {shown}; {advice}")
     place = places[0]
     known = (*_ALWAYS, *FORMATS[place.format].keys, *(["SPLIT"] if place.split else []))
     unknown = next((name for name in entry if name not in known), None)

@@ -16,6 +16,7 @@ __all__ = [
     "PictureFolder",
     "check_files_exist",
     "explain_missing",
+    "files_ending_in",
     "find_missing",
     "path_inside",
     "walk",
@@ -75,6 +76,11 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
         folders.sort(key=lambda name: ((here / name).is_symlink(), name))
         depends_on(here)
         yield here, sorted(names)
+
+
+def files_ending_in(folder: Path, *endings: str) -> list[Path]:
+    """Return the sorted paths in a folder, if there is one, with one of the endings in small or capital letters."""
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in endings)
 
 
 class PictureFolder:

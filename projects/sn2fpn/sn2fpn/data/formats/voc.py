@@ -21,6 +21,7 @@ from .voc_xml import count_ignored, parse_xml, read_objects, read_size, text_of
 
 __all__ = [
     "VOC_CLASSES",
+    "find_lists",
     "find_splits",
     "find_voc_classes",
     "load_voc_instances",
@@ -200,8 +201,13 @@ def _is_plain(root: Path) -> bool:
 
 def find_splits(root: Path) -> list[str]:
     """Return the names of the lists in `ImageSets/Main` of a VOC folder, without the lists of single classes."""
-    names = sorted(path.stem for path in (root / "ImageSets" / "Main").glob("*.txt"))
+    names = find_lists(root)
     return [name for name in names if not any(name.endswith(f"_{other}") for other in names)]
+
+
+def find_lists(root: Path) -> list[str]:
+    """Return the names of all lists in `ImageSets/Main` of a VOC folder."""
+    return sorted(path.stem for path in (root / "ImageSets" / "Main").glob("*.txt"))
 
 
 def find_voc_classes(dirname: str | Path) -> list[str]:
