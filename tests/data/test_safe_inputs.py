@@ -26,7 +26,7 @@ from sn2fpn.data import (
     register_pascal_voc,
 )
 from sn2fpn.data.files import check_files_exist, path_inside
-from sn2fpn.data.formats.voc import find_voc_classes
+from sn2fpn.data.formats.voc_files import find_voc_classes
 from sn2fpn.data.masks import check_segmentation
 from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.structures import polygons_to_bitmask

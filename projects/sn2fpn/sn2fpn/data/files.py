@@ -63,19 +63,28 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yield a folder and the folders in it, sorted, each with the sorted names of its files.
 
     Symbolic links to folders are followed, after the folders beside them. Each folder is entered once, so that a link
-    to a folder above it has an end.
+    to a folder above it has an end. Hidden folders are left out, because programs keep copies of files in them.
+
+    Raises:
+        UserError: a folder may not be read.
     """
     entered: set[tuple[int, int]] = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
+    for root, folders, names in os.walk(folder, onerror=_refuse_folder, followlinks=True):
         here = Path(root)
         place = here.stat()
         if (place.st_dev, place.st_ino) in entered:
             folders.clear()
             continue
         entered.add((place.st_dev, place.st_ino))
-        folders.sort(key=lambda name: ((here / name).is_symlink(), name))
+        shown = (name for name in folders if not name.startswith("."))
+        folders[:] = sorted(shown, key=lambda name: ((here / name).is_symlink(), name))
         depends_on(here)
         yield here, sorted(names)
+
+
+def _refuse_folder(error: OSError) -> None:
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        raise UserError(f"{error.filename}: the folder cannot be read: {error}") from None
 
 
 def files_ending_in(folder: Path, *endings: str) -> list[Path]:

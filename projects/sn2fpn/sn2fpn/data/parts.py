@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from ..errors import UserError, did_you_mean
 from .formats import FORMATS, Place, Source, recognise
-from .formats.voc import find_lists
+from .formats.voc_files import find_lists
 
 __all__ = ["parts_to_convert"]
 
