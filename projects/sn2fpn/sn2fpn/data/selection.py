@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import ArgumentError, UserError, argument_names, counted, counted_of
 from .catalog import DatasetCatalog, as_names, class_names
+from .masks import has_mask
 from .plausible import find_doubts
 from .problems import count_left_out
 from .records import DatasetDicts, Records
@@ -160,7 +161,7 @@ def keep_masked(dataset_dicts: DatasetDicts | Records, mask_format: str, what: s
         for annotation in record["annotations"]:
             segmentation, crowd = annotation.get("segmentation"), annotation.get("iscrowd", 0)
             total += not crowd
-            if not crowd and not segmentation:
+            if not crowd and not has_mask(annotation):
                 left_out += 1
                 example = example or record["file_name"]
                 continue

@@ -10,7 +10,7 @@ import torch
 
 from ..errors import argument_names
 from ..structures import BitMasks, Boxes, Instances, PolygonMasks, box_of
-from .masks import check_segmentation, draw_segmentation, move_polygons
+from .masks import check_segmentation, draw_segmentation, has_mask, move_polygons
 from .transforms import TransformList
 
 __all__ = ["SHARE_TOLERANCE", "annotations_to_instances", "with_checked_mask"]
@@ -21,7 +21,7 @@ SHARE_TOLERANCE = 1e-6
 
 def with_checked_mask(annotation: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
     """Return the annotation with a valid mask. Our readers check masks, but a user's own data set may not."""
-    if not annotation.get("segmentation"):
+    if not has_mask(annotation):
         return annotation
     return {**annotation, "segmentation": check_segmentation(annotation["segmentation"], *size)}
 
