@@ -154,6 +154,19 @@ def test_parts_and_links(yolo_root: Path, tmp_path: Path, capsys: Any) -> None:
     assert "my_train" in said and "is written as" not in said
 
 
+@pytest.mark.parametrize("target", ["coco", "voc", "yolo"])
+def test_names_that_files_cannot_hold(yolo_root: Path, target: str, tmp_path: Path, capsys: Any) -> None:
+    for folder, ending in (("images", "jpg"), ("labels", "txt")):
+        (yolo_root / folder / f"train/a.{ending}").rename(yolo_root / folder / f"train/a\udce9\n.{ending}")
+    assert convert(yolo_root, "--to", target, tmp_path / "out", "--split", "train") == 0, capsys.readouterr().err
+    records, _ = read(tmp_path / "out", target, "train")
+    assert [Path(r["file_name"]).name for r in records] == ["a__.jpg", "b.jpg"]
+    assert all(len(r["annotations"]) == 2 for r in records)
+    assert "does not keep 1 names of images (control characters and what is not UTF-8 become _)" in (
+        capsys.readouterr().out
+    )
+
+
 def test_a_part_with_another_name_is_said(voc_root: Path, tmp_path: Path, capsys: Any) -> None:
     for target in ("yolo", "coco"):
         assert convert(voc_root, "--to", target, tmp_path / target, "--split", "all") == 0

@@ -84,6 +84,16 @@ def test_a_broken_file_is_refused(labelme_root: Path, read: Read, changes: dict[
         read(labelme_root)
 
 
+def test_images_beside_the_folder_of_the_files(labelme_root: Path, read: Read) -> None:
+    (labelme_root / "json/part").mkdir(parents=True)
+    (labelme_root / "b.json").rename(labelme_root / "json/part/b.json")
+    change(labelme_root / "json/part", _imagePath="..\\..\\b.jpg")
+    assert [r["file_name"] for r in read(labelme_root)] == [str(labelme_root / name) for name in ("a.jpg", "b.jpg")]
+    change(labelme_root / "json/part", _imagePath="../../../b.jpg")
+    with pytest.raises(UserError, match=r"b\.json: the name 'json/part/\.\./\.\./\.\./b\.jpg' leads outside"):
+        read(labelme_root)
+
+
 def test_images_in_another_folder(labelme_root: Path, read: Read, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()

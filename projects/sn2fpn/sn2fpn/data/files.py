@@ -40,9 +40,11 @@ def path_inside(root: Path, name: str, allow_outside: bool = False) -> str:
         allow_outside: accept names that lead outside of the folder.
 
     Raises:
-        ValueError: the name leads outside of the folder, has control characters or is too long for a file.
+        ValueError: the name leads outside of the folder, is not UTF-8, has control characters or is too long.
     """
-    if any(ord(c) < 32 or "\ud800" <= c <= "\udfff" for c in name):
+    if any("\ud800" <= c <= "\udfff" for c in name):
+        raise ValueError(f"the name {name!r} is not UTF-8; rename the file")
+    if any(ord(c) < 32 for c in name):
         raise ValueError(f"the name {name!r} has control characters")
     path = root / name
     if len(name.encode()) > _LONGEST_PATH or any(len(part.encode()) > _LONGEST_NAME for part in path.parts):

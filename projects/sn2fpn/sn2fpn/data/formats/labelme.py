@@ -27,9 +27,9 @@ def read_labelme(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
     one object. Other shapes are left out with a warning. The flags `difficult` and `iscrowd` of a shape are kept.
 
     Args:
-        source: its `annotations` are the folder of the JSON files, which may have folders. An image lies where its
-            `imagePath` says, or in `images` under the last part of this path. Without `classes`, the classes are the
-            lines of the file `classes.txt` in the folder, or else all labels that occur, sorted.
+        source: its `annotations` are the folder of the JSON files, which may have folders. An image lies in this
+            folder where its `imagePath` says, or in `images` under the last part of this path. Without `classes`, the
+            classes are the lines of the file `classes.txt` in the folder, or else all labels that occur, sorted.
 
     Raises:
         UserError: a file is missing or broken, there is none, or a path leads outside of the folder.
@@ -82,7 +82,8 @@ def _read_file(file: Path, source: Source) -> tuple[dict[str, Any], list[Found]]
         file_name = path_inside(source.images, image_path.rpartition("/")[2], source.allow_outside)
     else:
         try:
-            file_name = path_inside(file.parent, image_path, source.allow_outside)
+            name = str(file.parent.relative_to(source.annotations) / image_path)
+            file_name = path_inside(source.annotations, name, source.allow_outside)
         except ValueError as e:
             raise ValueError(f"{e}; or name the folder of the images with IMAGES") from None
     height, width = (read_whole(content.get(key)) or 0 for key in ("imageHeight", "imageWidth"))
