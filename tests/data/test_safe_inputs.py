@@ -289,6 +289,7 @@ def test_training_says_in_one_line_what_is_left_out(coco_set: Any, coco_name: st
     with caplog.at_level(logging.INFO):
         get_dataset_dicts(coco_name, filter_empty=True, mask_format=None)
         get_dataset_dicts(coco_name, filter_empty=True, mask_format=None)
+        get_dataset_dicts(f"{coco_name}[2:]", filter_empty=True, mask_format=None)  # nothing is left out of this part
     lines = [r.getMessage() for r in caplog.records if "not trained on" in r.getMessage()]
     kinds = "2 crowd regions, 1 without area, 1 of an unknown category"
     assert lines == [f"data set 'tiny_coco': 4 of 6 objects are not trained on ({kinds})"] * 2

@@ -12,10 +12,10 @@ from ..errors import UserError, argument_names, did_you_mean, shortened
 from ..signatures import type_words
 from .catalog import DatasetCatalog, MetadataCatalog
 from .formats import FORMATS, Place, Source, recognise
+from .formats.source import clean_names
 from .problems import log_once
 from .readings import read_once
 from .records import Records
-from .values import clean_name
 
 __all__ = ["register_custom"]
 
@@ -113,15 +113,9 @@ def _checked(given: Any, where: str) -> dict[str, Any]:
     for name, meaning in _NEEDED.items():
         if name not in entry:
             raise UserError(f"{where}: expected {name}, {meaning}; found the keys {', '.join(given)}")
-    return entry | _clean_classes(entry, where)
-
-
-def _clean_classes(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
-    classes = entry.get("CLASSES", [])
-    cleaned = [clean_name(c) if isinstance(c, str) else "" for c in classes]
-    if not all(cleaned) or len(set(cleaned)) != len(cleaned):
-        raise UserError(f"{where}: CLASSES: expected different names, found {classes}")
-    return {"CLASSES": cleaned} if cleaned else {}
+    if "CLASSES" in entry:
+        entry["CLASSES"] = clean_names(entry["CLASSES"], f"{where}: CLASSES")
+    return entry
 
 
 def _register(entry: dict[str, Any], where: str) -> None:

@@ -17,9 +17,9 @@ from ..images import read_image_size
 from ..problems import Problems, Unusable
 from ..readings import depends_on
 from ..records import DatasetDicts
-from ..values import clean_name, read_whole
+from ..values import read_whole
 from .found import Found, FoundObject, add_objects, check_size, finish
-from .source import CLASS_LIST, Source, choose_split, read_text
+from .source import CLASS_LIST, Source, choose_split, clean_names, read_text
 
 __all__ = ["find_yaml", "read_yolo", "yolo_splits"]
 
@@ -175,14 +175,7 @@ def _class_names(content: dict[str, Any], file: Path) -> list[str]:
         raise UserError(
             f"{file}: names: expected a list of classes, or a mapping from 0, 1, … to them, found {names!r}"
         )
-    wrong = next(
-        (i for i, name in enumerate(names) if isinstance(name, bool) or not isinstance(name, (str, int))), None
-    )
-    if wrong is not None:
-        raise UserError(f"{file}: names: class {wrong} is {names[wrong]!r}, expected a text; put it in quotes")
-    cleaned = [clean_name(str(name)) for name in names]
-    if not all(cleaned) or len(set(cleaned)) < len(cleaned):
-        raise UserError(f"{file}: names: expected different names, found {names}")
+    cleaned = clean_names(names, f"{file}: names")
     if content.get("nc") is not None and read_whole(content["nc"]) != len(cleaned):
         raise UserError(f"{file}: nc is {content['nc']!r}, but names has {counted(len(cleaned), 'class', 'classes')}")
     return cleaned
