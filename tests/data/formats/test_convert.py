@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -143,6 +144,11 @@ def test_polygons_of_yolo(rich_coco: Path, tmp_path: Path, capsys: Any) -> None:
 
 def test_parts_and_links(yolo_root: Path, tmp_path: Path, capsys: Any) -> None:
     assert convert(yolo_root, "--to", "coco", tmp_path / "coco", "--link") == 0
+    odd = tmp_path / "a, b: #c}"
+    capsys.readouterr()
+    assert convert(yolo_root, "--to", "yolo", odd) == 0
+    entries = yaml.safe_load(capsys.readouterr().out.partition("use it with\n")[2])["DATASETS"]["CUSTOM"]
+    assert entries == {f"my_{part}": {"ANNOTATIONS": str(odd), "SPLIT": part} for part in ("train", "val")}
     assert (tmp_path / "coco/images/val/c.jpg").is_symlink()
     assert convert(tmp_path / "coco", "--to", "voc", tmp_path / "voc", "--split", "val") == 0
     (image,) = (tmp_path / "voc/JPEGImages").iterdir()

@@ -17,8 +17,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import indent
 from typing import Any, NamedTuple
 
+import yaml
 from tabulate import tabulate
 
 from ..atomic import storage_errors
@@ -197,10 +199,11 @@ def _print_entries(target: Path, data_format: str, names: Sequence[str]) -> None
     """Print what the configuration says to use the data set."""
     print(f"written to {target}; use it with\nDATASETS:\n  CUSTOM:")
     for name in names:
-        place = f"ANNOTATIONS: {target}, SPLIT: {name}"
+        place = {"ANNOTATIONS": str(target), "SPLIT": name}
         if data_format == "coco":
-            place = f"ANNOTATIONS: {target}/annotations/{name}.json, IMAGES: {target}/images/{name}"
-        print(f"    my_{name}: {{{place}}}")
+            place = {"ANNOTATIONS": f"{target}/annotations/{name}.json", "IMAGES": f"{target}/images/{name}"}
+        entry, style = {f"my_{name}": place}, {"default_flow_style": None, "width": sys.maxsize}  # on one line
+        print(indent(yaml.safe_dump(entry, sort_keys=False, allow_unicode=True, **style).rstrip(), "    "))
 
 
 if __name__ == "__main__":

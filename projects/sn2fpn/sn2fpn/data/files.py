@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,10 @@ def _candidates(path: Path) -> Iterator[tuple[Path, str]]:
     parts = [part for part in re.split(r"[\\/]", str(path.absolute())) if part]
     slashes = ["with slashes instead of backslashes"] if "\\" in str(path) else []
     folders = [i for i in range(len(parts) - 1, -1, -1) if Path("/", *parts[:i]).is_dir()]
+    for form in ("NFC", "NFD"):
+        for other in (path.with_name(unicodedata.normalize(form, path.name)), unicodedata.normalize(form, str(path))):
+            if other != path:
+                yield Path(other), f"in the Unicode form {form}"
     for i in folders:
         folder = Path("/", *parts[:i])
         for j in range(i, len(parts)):
