@@ -49,6 +49,10 @@ def test_wrong_slices_are_explained(coco_name: str) -> None:
             r"both a\.png and b\.png have the image_id 1; expected an id of its own",
         ),
         ([_RECORD | {"image_id": [1]}], r"\[0\]: image_id: expected a number or a text, found \[1\]"),
+        ([_RECORD | {"height": "2.5"}], r"\[0\]: height: expected a whole number of pixels, found '2\.5'"),
+        ([_RECORD | {"width": 0}], r"\[0\]: width: expected a whole number of pixels, found 0"),
+        ([_RECORD | {"file_name": None}], r"\[0\]: file_name: expected the path of an image, found None"),
+        ([_RECORD | {"annotations": None}], r"\[0\]: annotations: expected a list .* found None; leave the key out"),
         ([_RECORD | {"annotations": [[1, 2]]}], r"a\.png: annotations\[0\]: expected a dict .* found \[1, 2\]"),
     ],
 )
@@ -66,7 +70,7 @@ def test_numbers_of_numpy_and_paths_become_plain() -> None:
     box = {"bbox": [0.0, 0.0, 2.0, 1.0], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, "iscrowd": 0}
     plain = _RECORD | {"annotations": [box]}
     odd_box = box | {"category_id": np.int64(0), "iscrowd": np.uint8(0), "bbox_mode": np.int64(0)}
-    odd = {"file_name": Path("a.png"), "height": np.int32(2), "width": np.int64(3), "image_id": np.int64(1)}
+    odd = {"file_name": Path("a.png"), "height": np.int32(2), "width": "3", "image_id": np.int64(1)}
     DatasetCatalog.register("odd", lambda: [odd | {"annotations": [odd_box]}])
     try:
         found = DatasetCatalog.get("odd")

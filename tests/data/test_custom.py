@@ -76,6 +76,10 @@ def test_missing_keys_and_other_content_under_the_same_name(coco_set: Any) -> No
         register_custom(["mine"])
     with pytest.raises(UserError, match="CLASSES: expected different names"):
         register_custom([{"NAME": "v", "FORMAT": "voc", "ROOT": "r", "SPLIT": "s", "CLASSES": ["a", "a"]}])
+    with pytest.raises(UserError, match=r"\(v\): CLASSES: class 1 is False, expected a text; put it in quotes"):
+        register_custom([{"NAME": "v", "FORMAT": "voc", "ROOT": "r", "SPLIT": "s", "CLASSES": ["yes", False]}])
+    register_custom([{"NAME": "numbers", "FORMAT": "voc", "ROOT": "r", "SPLIT": "s", "CLASSES": [0, 1, "b"]}])
+    assert MetadataCatalog.get("numbers").thing_classes == ["0", "1", "b"]
     register_custom([coco_entry(coco_set)])
     with pytest.raises(UserError, match="'mine' is taken"):
         register_custom([coco_entry(coco_set, IMAGES="elsewhere")])

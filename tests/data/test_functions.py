@@ -47,6 +47,10 @@ def register() -> Iterator[Callable[..., str]]:
         ({"bbox_mode": None}, "bbox_mode: there is no box mode None"),
         ({"category_id": 2}, "category_id: expected 0 to 1, found 2"),
         ({"category_id": -1}, "category_id: expected 0 to 1, found -1"),
+        ({"category_id": 0.5}, "category_id: expected 0 to 1, found 0.5"),
+        ({"iscrowd": "maybe"}, "iscrowd: expected 0 or 1, found 'maybe'"),
+        ({"segmentation": np.ones((50, 50))}, "segmentation is an array of the shape (50, 50), expected"),
+        ({"segmentation": 7}, "segmentation is int, expected polygons or RLE"),
     ],
 )
 def test_wrong_objects_are_one_message_when_the_data_set_is_loaded(
@@ -76,3 +80,10 @@ def test_wrong_objects_are_one_message_when_the_data_set_is_loaded(
 def test_all_forms_of_boxes_in_pixels_pass(changes: dict[str, Any], register: Callable[..., str]) -> None:
     (record,) = get_dataset_dicts(register(changes), filter_empty=True)
     assert len(record["annotations"]) == 2
+
+
+def test_whole_numbers_and_flags_in_other_forms_become_plain(register: Callable[..., str]) -> None:
+    changes = {"category_id": 1.0, "iscrowd": "0", "difficult": 1.0}
+    (record,) = get_dataset_dicts(register(changes), filter_empty=True)
+    found = record["annotations"][1]
+    assert [(found[key], type(found[key])) for key in changes] == [(1, int), (0, int), (1, int)]

@@ -14,8 +14,17 @@ import torch
 from pycocotools import mask as coco_mask
 
 from sn2fpn.config import get_cfg
-from sn2fpn.data import DatasetMapper, build_test_loader, build_train_loader, get_dataset_dicts, load_coco_json
+from sn2fpn.data import (
+    DatasetCatalog,
+    DatasetMapper,
+    MetadataCatalog,
+    build_test_loader,
+    build_train_loader,
+    get_dataset_dicts,
+    load_coco_json,
+)
 from sn2fpn.data.mapper import build_mapper
+from sn2fpn.data.masks import as_lists
 from sn2fpn.data.targets import annotations_to_instances
 from sn2fpn.data.transforms import Crop, Flip, Pad, Resize, TransformList
 from sn2fpn.errors import ArgumentError, UserError
@@ -211,6 +220,8 @@ def test_run_lengths_need_bitmaps(coco_set: Any, coco_name: str, shapes_cfg: Cal
         ({"size": [60, 80], "counts": b"zz"}, "RLE counts string"),
         ([[1.0, 2.0, 3.0]], "no polygon with at least 3 points"),
         (7, "segmentation is int"),
+        (np.ones(SIZE, np.uint8), r"segmentation is an array of the shape \(60, 80\), .*pycocotools\.mask\.encode"),
+        ([((1, 2), (3,))], "a polygon that is not a list of finite numbers"),
     ],
 )
 def test_masks_from_a_function_of_the_users_own(coco_set: Any, segmentation: Any, words: str) -> None:
@@ -219,6 +230,29 @@ def test_masks_from_a_function_of_the_users_own(coco_set: Any, segmentation: Any
     record["annotations"][0]["segmentation"] = segmentation
     with pytest.raises(UserError, match=rf"1\.jpg: .*{words}"):
         DatasetMapper([], mask_format="bitmask")(record, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        [np.array(HEXAGON)],
+        [np.reshape(HEXAGON, (-1, 1, 2))],  # as OpenCV's contours
+        (tuple(HEXAGON),),
+        {**rle(HEXAGON), "size": SIZE},
+        {"size": np.array(SIZE), "counts": np.array(uncompressed(coco_mask.decode(rle(HEXAGON)))["counts"])},
+    ],
+)
+def test_arrays_and_tuples_are_masks(coco_set: Any, segmentation: Any, registered: None) -> None:
+    """Detectron2 takes them, too."""
+    record = load_coco_json(coco_set.json, coco_set.images)[0]
+    record["annotations"][0]["segmentation"] = segmentation
+    DatasetCatalog.register("mine", lambda: [record])
+    MetadataCatalog.get("mine").set(thing_classes=["cat", "dog"])
+    (checked,) = get_dataset_dicts("mine", mask_format="bitmask")
+    assert checked["annotations"][0]["segmentation"] == as_lists(segmentation)
+    for given in (record, checked):
+        found = DatasetMapper([], mask_format="bitmask")(given, np.random.default_rng(0))["instances"]
+        assert np.array_equal(found.gt_masks.tensor[0], coco_mask.decode(rle(HEXAGON)))
 
 
 @pytest.mark.parametrize("name", ["rle_malformed", "polygon_too_short"])

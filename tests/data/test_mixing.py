@@ -196,6 +196,8 @@ def test_pasted_objects_cover_others() -> None:
     strict = CopyPaste(1, 1.0).paste(image, below, other, above, rng, min_visible=0.6)[1]
     assert strict.gt_classes.tolist() == [2, 5]  # half of the first one is left, and a fifth of the cut one
     assert CopyPaste(1, 0.0).paste(image, below, other, above, rng)[1] is below
+    small, beside = _objects((0, 0, 5, 5), size=(20, 30)), _objects((3, 0, 9, 9), size=(40, 25))
+    assert len(CopyPaste(1, 1.0).paste(image, small, other, beside, rng, min_visible=0.6)[1]) == 2  # 15 of 25 pixels
 
 
 def test_objects_without_masks_are_pasted_as_boxes() -> None:
@@ -223,6 +225,9 @@ def test_objects_that_are_hardly_visible_are_dropped(min_visible: float, kept: l
     for share, boxes in ((0.25, [[45, 30, 60, 40]]), (0.26, [])):
         found = annotations_to_instances(annotations, transforms, (60, 90), window=window, min_visible=share)
         assert found.gt_boxes.tensor.tolist() == boxes
+    whole = {"bbox": [0, 0, 41, 60], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
+    resize = TransformList([Resize((60, 41), (60, 46))])  # whose right border is 46 up to a rounding error
+    assert len(annotations_to_instances([whole], resize, (60, 46), min_visible=1.0)) == 1
 
 
 def test_an_image_without_objects_is_legal(pictures: dict[bool, list[dict]]) -> None:

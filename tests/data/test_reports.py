@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from PIL import Image
 
 from sn2fpn.data import DatasetCatalog, get_dataset_dicts, load_coco_json, load_voc_instances
 from sn2fpn.data.check import main
+from sn2fpn.data.files import explain_missing
 from sn2fpn.errors import ArgumentError
 from sn2fpn.structures import BoxMode, box_of
 
@@ -242,6 +244,14 @@ def test_another_ending_of_the_names_is_explained(tmp_path: Path, capsys: Any) -
         image.rename(image.with_suffix(".PNG"))
     _, (line,) = check(file, capsys)
     assert "3 of 3 that were looked for are found with the ending .PNG" in line
+
+
+@pytest.mark.parametrize(("written", "on_disk"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_another_unicode_form_of_the_names_is_explained(tmp_path: Path, written: str, on_disk: str) -> None:
+    """Files that have passed through macOS have another form of é than most annotation files."""
+    (tmp_path / unicodedata.normalize(on_disk, "é.jpg")).touch()
+    line = explain_missing([tmp_path / unicodedata.normalize(written, "é.jpg")], 1)
+    assert f"1 of 1 that were looked for are found in the Unicode form {on_disk}, such as" in line
 
 
 @pytest.mark.parametrize("value", ["0", "False", "false", " NULL ", "0.0", None, False, 0, 0.0])

@@ -26,7 +26,7 @@ from sn2fpn.data import (
     register_pascal_voc,
 )
 from sn2fpn.data.files import check_files_exist, path_inside
-from sn2fpn.data.formats.voc import find_voc_classes
+from sn2fpn.data.formats.voc_files import find_voc_classes
 from sn2fpn.data.masks import check_segmentation
 from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.structures import polygons_to_bitmask
@@ -46,7 +46,7 @@ def load(coco_set: Any, **options: Any) -> list[dict[str, Any]]:
 )
 def test_names_that_leave_their_folder_or_name_no_file(coco_set: Any, name: str) -> None:
     coco_set.content["images"][1]["file_name"] = name
-    with pytest.raises(UserError, match=r"instances\.json: image 2: the name .*(outside|control|too long)"):
+    with pytest.raises(UserError, match=r"instances\.json: image 2: the name .*(outside|control|UTF-8|too long)"):
         load(coco_set)
 
 
@@ -289,6 +289,7 @@ def test_training_says_in_one_line_what_is_left_out(coco_set: Any, coco_name: st
     with caplog.at_level(logging.INFO):
         get_dataset_dicts(coco_name, filter_empty=True, mask_format=None)
         get_dataset_dicts(coco_name, filter_empty=True, mask_format=None)
+        get_dataset_dicts(f"{coco_name}[2:]", filter_empty=True, mask_format=None)  # nothing is left out of this part
     lines = [r.getMessage() for r in caplog.records if "not trained on" in r.getMessage()]
     kinds = "2 crowd regions, 1 without area, 1 of an unknown category"
     assert lines == [f"data set 'tiny_coco': 4 of 6 objects are not trained on ({kinds})"] * 2

@@ -129,6 +129,17 @@ def test_pipelines_with_a_generator_of_their_own_are_seeded(record: dict) -> Non
         ({"indices": [0]}, r"expected \(N, 4\) bboxes and N indices in return, found the shapes \(3, 4\) and \(1,\)"),
         ({"indices": [0, 1, 3]}, r"expected indices below 3 in return, found \[0, 1, 3\]"),
         ({"bboxes": [[0, 0, np.nan, 1]] * 3}, "expected finite bboxes"),
+        ({"bboxes": [[1, 2, 3, 4], [1, 2]], "indices": [0, 1]}, r"expected an array as bboxes in return, found \[\["),
+        ({"bboxes": [["a", "b", "c", "d"]], "indices": [0]}, r"expected an array as bboxes in return, found \[\['a'"),
+        ({"bboxes": None}, r"expected \(N, 4\) bboxes and N indices in return, found the shapes \(\) and \(3,\)"),
+        ({"bboxes": [[]] * 3}, r"expected \(N, 4\) bboxes .* found the shapes \(3, 0\) and \(3,\)"),
+        ({"indices": [[0], [1], [2]]}, r"expected \(N, 4\) .* found the shapes \(3, 4\) and \(3, 1\)"),
+        ({"image": [[[1, 2, 3]], [[1]]]}, r"expected an array as image in return, found \[\[\[1"),
+        ({"masks": 3}, r"expected 3 masks of the new image's size \(40, 60\) in return, found int \("),
+        ({"masks": None}, r"expected 3 masks .* in return, found \[\]"),
+        ({"masks": [[[1], [1, 2]]] * 3}, r"expected 3 masks .* in return, found list \("),
+        ({"masks": np.zeros((3, 5, 5))}, r"expected 3 masks .* in return, found \[\(5, 5\), \(5, 5\), \(5, 5\)\]"),
+        ({"masks": np.full((3, 40, 60), "a")}, "expected masks uint8 in return, found <U1"),
         (None, r"expected a dict with image, bboxes and indices in return, found \['image'\]"),
     ],
 )
@@ -137,7 +148,7 @@ def test_what_a_function_returns_is_checked(record: dict, changes: dict | None, 
         return {"image": given["image"]} if changes is None else given | changes
 
     with pytest.raises(UserError, match=f"^broken: {pattern}"):
-        _apply(record, broken)
+        _apply(record, broken, "bitmask")
 
 
 def test_a_function_that_fails_is_named_with_its_line(record: dict) -> None:

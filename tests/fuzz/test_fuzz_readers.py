@@ -20,7 +20,7 @@ from pycocotools import mask as coco_mask
 
 from sn2fpn.data import MetadataCatalog, class_histogram, load_coco_json, load_voc_instances
 from sn2fpn.data.formats import FORMATS, Source
-from sn2fpn.data.formats.voc import find_voc_classes
+from sn2fpn.data.formats.voc_files import find_voc_classes
 from sn2fpn.data.plausible import find_notes
 from sn2fpn.data.problems import collect_problems
 from sn2fpn.data.values import clean_name

@@ -156,12 +156,13 @@ def test_refused_files(coco_set: Any) -> None:
     ("part", "index", "change", "pattern"),
     [
         ("images", 2, {"id": 2}, r"image id 2.*2\.jpg.*3\.jpg"),
-        ("images", 1, {"id": 1.5}, "images.1. needs 'id'.*1.5"),
+        ("images", 1, {"id": 1.5}, "images.1. needs an 'id', which .* 64 bits or a text, .*1.5"),
         ("images", 1, {"id": "two"}, "the id 'two', but the first id is 1"),
         ("images", 1, {"width": 10**6, "height": 10**6}, "image 2 has 1000000x1000000 pixels"),
         ("images", 1, {"file_name": None}, "file_name"),
         ("categories", 1, {"id": 7}, "category id 7.*'dog'.*'cat'"),
         ("categories", 1, {"name": None}, r"categories\[1\]"),
+        ("categories", 1, {"id": 2**64}, r"categories\[1\] needs an 'id', which is a whole number of at most 64 bits"),
     ],
 )
 def test_ambiguous_files_are_refused(coco_set: Any, part: str, index: int, change: dict, pattern: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -143,6 +144,11 @@ def test_polygons_of_yolo(rich_coco: Path, tmp_path: Path, capsys: Any) -> None:
 
 def test_parts_and_links(yolo_root: Path, tmp_path: Path, capsys: Any) -> None:
     assert convert(yolo_root, "--to", "coco", tmp_path / "coco", "--link") == 0
+    odd = tmp_path / "a, b: #c}"
+    capsys.readouterr()
+    assert convert(yolo_root, "--to", "yolo", odd) == 0
+    entries = yaml.safe_load(capsys.readouterr().out.partition("use it with\n")[2])["DATASETS"]["CUSTOM"]
+    assert entries == {f"my_{part}": {"ANNOTATIONS": str(odd), "SPLIT": part} for part in ("train", "val")}
     assert (tmp_path / "coco/images/val/c.jpg").is_symlink()
     assert convert(tmp_path / "coco", "--to", "voc", tmp_path / "voc", "--split", "val") == 0
     (image,) = (tmp_path / "voc/JPEGImages").iterdir()
@@ -154,6 +160,19 @@ def test_parts_and_links(yolo_root: Path, tmp_path: Path, capsys: Any) -> None:
     assert "my_train" in said and "is written as" not in said
 
 
+@pytest.mark.parametrize("target", ["coco", "voc", "yolo"])
+def test_names_that_files_cannot_hold(yolo_root: Path, target: str, tmp_path: Path, capsys: Any) -> None:
+    for folder, ending in (("images", "jpg"), ("labels", "txt")):
+        (yolo_root / folder / f"train/a.{ending}").rename(yolo_root / folder / f"train/a\udce9\n.{ending}")
+    assert convert(yolo_root, "--to", target, tmp_path / "out", "--split", "train") == 0, capsys.readouterr().err
+    records, _ = read(tmp_path / "out", target, "train")
+    assert [Path(r["file_name"]).name for r in records] == ["a__.jpg", "b.jpg"]
+    assert all(len(r["annotations"]) == 2 for r in records)
+    assert "does not keep 1 names of images (control characters and what is not UTF-8 become _)" in (
+        capsys.readouterr().out
+    )
+
+
 def test_a_part_with_another_name_is_said(voc_root: Path, tmp_path: Path, capsys: Any) -> None:
     for target in ("yolo", "coco"):
         assert convert(voc_root, "--to", target, tmp_path / target, "--split", "all") == 0
@@ -161,6 +180,43 @@ def test_a_part_with_another_name_is_said(voc_root: Path, tmp_path: Path, capsys
     assert (
         said.count("YOLO has no part 'all', which is written as the part 'train'") == 1 == said.count("is written as")
     )
+
+
+@pytest.mark.parametrize(
+    ("lists", "split", "written", "said"),
+    [
+        ({"trainval": "abc", "test": "b"}, [], ["test", "trainval"], ""),
+        ({"train": "a", "val": "b", "trainval": "ab"}, [], ["train", "val"], ""),
+        ({"train": "a", "val": "b", "tiny": "b"}, [], ["train", "val"], "lists are not converted: tiny; name the"),
+        ({"trainval": "ab", "small_trainval": "a"}, ["small_trainval"], ["small_trainval"], ""),
+    ],
+)
+def test_lists_of_voc(
+    voc_root: Path, lists: dict[str, str], split: list[str], written: list[str], said: str, tmp_path: Path, caplog: Any
+) -> None:
+    """No image is left out in silence, and none is taken twice."""
+    folder = voc_root / "ImageSets/Main"
+    (folder / "all.txt").unlink()
+    for name, ids in lists.items():
+        (folder / f"{name}.txt").write_text("\n".join(ids))
+    assert convert(voc_root, "--to", "coco", tmp_path / "out", *(["--split", *split] if split else [])) == 0
+    assert sorted(path.stem for path in (tmp_path / "out/annotations").iterdir()) == written
+    assert [r.getMessage() for r in caplog.records] == [] if not said else said in caplog.text
+
+
+def test_several_files_in_a_folder(coco_set: Any, cvat_file: Path, tmp_path: Path, capsys: Any) -> None:
+    coco_set.json.rename(coco_set.images / "instances_val.json")
+    (coco_set.images / "train.json").write_text((coco_set.images / "instances_val.json").read_text())
+    assert convert(coco_set.images, "--to", "coco", tmp_path / "both") == 0
+    assert sorted(path.name for path in (tmp_path / "both/annotations").iterdir()) == ["train.json", "val.json"]
+    (coco_set.images / "train.json").rename(coco_set.images / "val.json")
+    assert convert(coco_set.images, "--to", "coco", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert re.search(r"/instances_val\.json and .*/val\.json are both the part 'val'; rename one of them", error), error
+    cvat_file.with_name("more.xml").write_text(cvat_file.read_text())
+    assert convert(cvat_file.parent, "--to", "coco", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert re.search(r"expected one data set, found .*annotations\.xml, .*more\.xml; name one of them", error), error
 
 
 @pytest.mark.parametrize("fixture", ["labelme_root", "cvat_file", "lvis_file", "voc_root"])

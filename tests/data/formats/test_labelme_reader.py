@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,16 @@ def test_a_broken_file_is_refused(labelme_root: Path, read: Read, changes: dict[
         read(labelme_root)
 
 
+def test_images_beside_the_folder_of_the_files(labelme_root: Path, read: Read) -> None:
+    (labelme_root / "json/part").mkdir(parents=True)
+    (labelme_root / "b.json").rename(labelme_root / "json/part/b.json")
+    change(labelme_root / "json/part", _imagePath="..\\..\\b.jpg")
+    assert [r["file_name"] for r in read(labelme_root)] == [str(labelme_root / name) for name in ("a.jpg", "b.jpg")]
+    change(labelme_root / "json/part", _imagePath="../../../b.jpg")
+    with pytest.raises(UserError, match=r"b\.json: the name 'json/part/\.\./\.\./\.\./b\.jpg' leads outside"):
+        read(labelme_root)
+
+
 def test_images_in_another_folder(labelme_root: Path, read: Read, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
@@ -102,6 +114,32 @@ def test_what_is_no_labelme_folder(labelme_root: Path, read: Read) -> None:
         read(labelme_root, FORMAT="labelme")
     with pytest.raises(UserError, match=r"a\.jpg: expected the folder of LabelMe's JSON files, found no folder"):
         read(labelme_root / "a.jpg", FORMAT="labelme")
+
+
+def test_capital_endings_and_hidden_folders(labelme_root: Path, read: Read) -> None:
+    (labelme_root / ".thumbnails").mkdir()
+    (labelme_root / ".thumbnails/a.json").write_text((labelme_root / "a.json").read_text())
+    (labelme_root / "b.json").rename(labelme_root / "b.JSON")
+    assert [r["image_id"] for r in read(labelme_root)] == ["a", "b"]
+    (labelme_root / "b.json").write_text((labelme_root / "b.JSON").read_text())
+    with pytest.raises(UserError, match=r"b\.json: .*b\.JSON has the same name; expected one file for each image"):
+        read(labelme_root)
+
+
+def test_a_folder_that_may_not_be_read_is_named(
+    labelme_root: Path, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (labelme_root / "part").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path).name == "part":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"labelme/part: the folder cannot be read: .*Permission denied"):
+        read(labelme_root)
 
 
 def test_linked_folders_are_entered(labelme_root: Path, read: Read, tmp_path: Path) -> None:

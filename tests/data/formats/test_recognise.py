@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,13 @@ def test_folders_of_coco_and_voc(coco_set: Any, voc_root: Path, read: Read, tmp_
     assert f"{root}/images/val/1.jpg" == read(root, SPLIT="val")[0]["file_name"]
     with pytest.raises(UserError, match=r"can be COCO \(.*train\.json\), COCO \(.*val\.json\); name one of the files"):
         read(root)
+    for file in sorted((root / "annotations").iterdir()):  # the same beside the images, one file with another ending
+        file.rename(root / file.name if "val" in file.name else root / f"{file.stem}.JSON")
+    assert f"{root}/images/val/1.jpg" == read(root, SPLIT="val", IMAGES=f"{root}/images/val")[0]["file_name"]
+    with pytest.raises(UserError, match=r"can be COCO \(.*train\.JSON\), COCO \(.*val\.json\); name one of the files"):
+        read(root)
+    with pytest.raises(UserError, match=r"own.*set: there is no part 'vla'; did you mean 'val'"):
+        read(root, SPLIT="vla")
     assert len(read(voc_root)) == 3 and MetadataCatalog.get("own").evaluator_type == "pascal_voc"
     assert MetadataCatalog.get("own").split == "all"  # the only list
     (voc_root / "ImageSets/Main/all.txt").unlink()
@@ -103,6 +112,28 @@ def test_several_formats_and_none(yolo_root: Path, voc_root: Path, read: Read, t
     (tmp_path / "list.json").write_text("[1]")
     with pytest.raises(UserError, match=r"list\.json: the format is not recognised"):
         read(tmp_path / "list.json")
+
+
+def test_several_files_of_cvat_and_many_of_labelme(
+    cvat_file: Path, labelme_root: Path, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(cvat_file, cvat_file.with_name("more.XML"))
+    with pytest.raises(UserError, match=r"CVAT .*annotations\.xml\), CVAT .*more\.XML\); name one of the files"):
+        read(cvat_file.parent)
+    opened: list[Path] = []
+    module = sys.modules["sn2fpn.data.formats.recognise"]  # the package has a function of this name
+    peek = module._peek
+    monkeypatch.setattr(module, "_peek", lambda path: opened.append(path) or peek(path))
+    assert len(read(labelme_root)) == 2 and opened == [labelme_root / "a.json"]
+
+
+def test_long_labelme_files(labelme_root: Path, read: Read) -> None:
+    """The path of the image lies between long polygons and the data of the image."""
+    for file in labelme_root.glob("*.json"):
+        content = json.loads(file.read_text())
+        content["shapes"].insert(0, {"label": "x" * 70000, "shape_type": "point", "points": [[1, 1]]})
+        file.write_text(json.dumps({**content, "imageData": "A" * 70000, "imageHeight": content.pop("imageHeight")}))
+    assert [len(r["annotations"]) for r in read(labelme_root)] == [2, 2]
 
 
 def test_a_key_that_the_recognised_format_does_not_have(lvis_file: Path, read: Read) -> None:

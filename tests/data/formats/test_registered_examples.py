@@ -120,6 +120,13 @@ def test_box_formats_and_forms_of_objects(tmp_path: Path, box_format: str, box: 
         assert [(a["category_id"], a.get("iscrowd", 0)) for a in record["annotations"]] == [(1, 1), (0, 0)]
 
 
+def test_classes_as_decimals(tmp_path: Path) -> None:
+    """Tables of pandas turn whole numbers into decimals where a value is missing."""
+    objects = {**OBJECTS, "category": np.array([0.0, 1.0])}
+    (record,) = read([{"image": {"bytes": png()}, "objects": objects}], tmp_path, class_names=["dog", "cat"])
+    assert [a["category_id"] for a in record["annotations"]] == [0, 1]
+
+
 def test_class_names_from_features_of_both_forms(tmp_path: Path) -> None:
     label = SimpleNamespace(names=["cup", "pen"])
     for objects in (
@@ -138,6 +145,7 @@ def test_class_names_from_features_of_both_forms(tmp_path: Path) -> None:
         ({"bbox": [[8, 6, 24]], "category": [0]}, "bbox: expected four finite numbers, found [8, 6, 24]"),
         ({"bbox": [[8, 6, 24, None]], "category": [0]}, "bbox: expected four finite numbers, found [8, 6, 24, None]"),
         ({"bbox": [[8, 6, 24, 3]], "category": [2]}, "unknown class 2, expected 0 to 1"),
+        ({"bbox": [[8, 6, 24, 3]], "category": [0.5]}, "category: expected a number or a name, found 0.5"),
         ({"bbox": [[8, 6, 24, 3]], "category": [None]}, "category: expected a number or a name, found None"),
         ({"bbox": [[8, 6, 24, 3]], "category": [0], "iscrowd": ["?"]}, "iscrowd is '?', expected 0, 1"),
     ],

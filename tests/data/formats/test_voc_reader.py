@@ -9,7 +9,8 @@ import pytest
 
 from sn2fpn.data import DatasetCatalog, register_custom
 from sn2fpn.data.convert import main
-from sn2fpn.data.formats.voc import find_voc_classes, load_voc_instances
+from sn2fpn.data.formats.voc import load_voc_instances
+from sn2fpn.data.formats.voc_files import find_voc_classes
 from sn2fpn.errors import UserError
 from sn2fpn.structures import BoxMode
 
@@ -114,6 +115,12 @@ def test_missing_parts(voc_root: Path) -> None:
 def test_classes_of_a_tree(voc_root: Path) -> None:
     change(voc_root, "<name>cat</name>", "<name>ant</name>")
     assert find_voc_classes(voc_root) == ["ant", "cat", "dog"]
+    (voc_root / "Annotations/s").mkdir()
+    (voc_root / "Annotations/b.xml").rename(voc_root / "Annotations/s/b.XML")
+    assert find_voc_classes(voc_root) == ["ant", "cat", "dog"]
+    (voc_root / "ImageSets/Main/all.txt").write_text("a\ns/b\n")
+    records = load_voc_instances(voc_root, "all", CLASSES)
+    assert [len(r["annotations"]) for r in records] == [2, 1]
 
 
 def test_a_plain_folder_has_no_split(voc_root: Path, registered: None) -> None:
@@ -125,6 +132,20 @@ def test_a_plain_folder_has_no_split(voc_root: Path, registered: None) -> None:
         DatasetCatalog.get("part")
     with pytest.raises(UserError, match=r"ImageSets/Main/train\.txt"):
         load_voc_instances(voc_root / "Annotations", "train", CLASSES)
+
+
+def test_a_plain_folder_with_other_endings_and_with_folders(voc_root: Path, read: Any, caplog: Any) -> None:
+    folder, images = voc_root / "Annotations", str(voc_root / "JPEGImages")
+    (folder / "a.xml").rename(folder / "a.XML")
+    assert [r["image_id"] for r in read(folder, IMAGES=images)] == ["a", "b", "c"]
+    assert "in folders below" not in caplog.text
+    (folder / "s").mkdir()
+    (folder / "b.xml").rename(folder / "s/b.Xml")
+    assert [r["image_id"] for r in read(folder, IMAGES=images)] == ["a", "c"]
+    assert "1 XML file lies in folders below, such as" in caplog.text and "s/b.Xml; only those in" in caplog.text
+    (folder / "a.xml").write_text((folder / "c.xml").read_text())
+    with pytest.raises(UserError, match="Annotations: 1 id occurs more than once, such as 'a'"):
+        read(folder, IMAGES=images)
 
 
 def test_images_of_a_tree_in_another_folder(voc_root: Path, registered: None, tmp_path: Path) -> None:

@@ -55,6 +55,20 @@ def test_labels_beside_the_folder_that_path_names(yolo_root: Path, read: Read) -
     assert [len(r["annotations"]) for r in DatasetCatalog.get("own")] == [2, 2]
 
 
+def test_labels_beside_images_below_a_folder_of_that_name(
+    yolo_root: Path, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "images" / "set"
+    root.parent.mkdir()
+    yolo_root.rename(root)
+    (root / "images/train").rename(root / "train")
+    for file in (root / "labels/train").iterdir():
+        file.rename(root / "train" / file.name)
+    (root / "data.yaml").write_text(f"train: {root}/train\nnames: [dog, cat]\n")
+    monkeypatch.chdir(root.parent)
+    assert [len(r["annotations"]) for r in read(Path("set/data.yaml"), SPLIT="train")] == [2, 2]
+
+
 def test_linked_folders_are_entered_once(yolo_root: Path, read: Read, tmp_path: Path) -> None:
     (yolo_root / "images/train").rename(tmp_path / "elsewhere")
     (yolo_root / "images/train").symlink_to(tmp_path / "elsewhere")
@@ -84,6 +98,9 @@ def test_label_files_without_images_are_remarked(yolo_root: Path, read: Read, ca
     (yolo_root / "images/train/b.jpg").unlink()
     assert len(read(yolo_root, SPLIT="train")) == 1
     assert "1 label file has no image, such as" in caplog.text and "b.txt; the objects in" in caplog.text
+    (yolo_root / "labels/val/c.txt").rename(yolo_root / "labels/val/c.TXT")
+    read(yolo_root, SPLIT="val")
+    assert "c.TXT; the objects in" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -117,6 +134,12 @@ def test_lines_of_a_tracker_are_remarked_once_because_they_can_be_polygons(
     remark = "3 lines have 6 numbers after the class, such as in "
     assert caplog.text.count("6 numbers") == 1 and remark in caplog.text
     assert "polygon of three points; if they are a box, a score and a track number, remove the last two" in caplog.text
+
+
+def test_a_triangle_may_reach_beyond_the_image_by_a_rounding_error(yolo_root: Path, read: Read) -> None:
+    (yolo_root / "labels/val/c.txt").write_text("0 .1 .1 .5 .1 .5 1.01\n")
+    (record,) = read(yolo_root, SPLIT="val")
+    assert record["annotations"][0]["segmentation"] == [pytest.approx([8, 6, 40, 6, 40, 60.6])]
 
 
 def test_a_box_beyond_the_image_is_clipped(yolo_root: Path, read: Read, boxes_of: Any, caplog: Any) -> None:

@@ -17,21 +17,23 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import indent
 from typing import Any, NamedTuple
 
+import yaml
 from tabulate import tabulate
 
 from ..atomic import storage_errors
 from ..command_line import CommandLineParser
-from ..errors import UserError, argument_names, did_you_mean
+from ..errors import UserError, argument_names
 from ..program import run_program
 from .files import check_files_exist
-from .formats import FORMATS, Place, Source, recognise
+from .formats import FORMATS, Place, Source
 from .formats.writers import WRITERS, Output, Part, yolo_names
+from .parts import parts_to_convert
 
 __all__ = ["main", "parser"]
 
-_DEFAULT_PARTS = ("train", "val", "test")
 _FLAGS = {"SPLIT": "--split", "IMAGES": "--images", "CLASSES": "--classes"}
 
 
@@ -91,7 +93,7 @@ def _convert(args: argparse.Namespace) -> None:
 
 def _read_all(args: argparse.Namespace) -> _Set:
     """Read all parts of the data set to convert."""
-    places = _places(args)
+    places = parts_to_convert(args)
     parts = []
     for place, split in places:
         if args.classes and "CLASSES" not in FORMATS[place.format].keys:
@@ -129,40 +131,10 @@ def _joined(parts: list[tuple[str, list[dict[str, Any]], dict[str, Any]]]) -> _S
     return _Set([Part(name, records) for name, records, _ in parts], classes, ids)
 
 
-def _places(args: argparse.Namespace) -> list[tuple[Place, str | None]]:
-    """Return the files or folders to read, each with the part that its reader selects."""
-    places = recognise(args.source) if args.format == "auto" else [Place(args.format, args.source)]
-    formats = sorted({place.format for place in places})
-    if len(formats) > 1:
-        raise UserError(f"{args.source} can be {' or '.join(formats)}; choose one with --format")
-    if any(place.split for place in places):  # one file for each part
-        names = {place.split: place for place in places if place.split}
-        return [(names[name], None) for name in _chosen(args, list(names), list(names))]
-    (place,) = places
-    splits = FORMATS[place.format].splits
-    found = splits(Source("", place.annotations, args.images, allow_outside=args.allow_outside)) if splits else []
-    if not found:
-        if args.split and len(args.split) > 1:
-            raise UserError(f"--split: {args.source} has one part, found {len(args.split)} names")
-        return [(place, None)]
-    usual = [name for name in _DEFAULT_PARTS if name in found] if place.format == "voc" else found
-    return [(place, name) for name in _chosen(args, found, usual or found[:1] * (len(found) == 1))]
-
-
-def _chosen(args: argparse.Namespace, found: list[str], usual: list[str]) -> list[str]:
-    """Return the parts that the command line names, or else the usual ones."""
-    for name in args.split or ():
-        if name not in found:
-            raise UserError(f"--split: {args.source} has no part {name!r}{did_you_mean(name, found)}")
-    if not args.split and not usual:
-        raise UserError(f"--split: name the parts of {args.source} to convert{did_you_mean('', found)}")
-    return list(dict.fromkeys(args.split or usual))
-
-
 def _part_name(place: Place) -> str:
     """Return the name of a data set without parts, which is that of its file."""
     is_file = place.format in ("coco", "lvis")
-    return place.annotations.stem.removeprefix("instances_").removeprefix("lvis_v1_") if is_file else _DEFAULT_PARTS[0]
+    return place.annotations.stem.removeprefix("instances_").removeprefix("lvis_v1_") if is_file else "train"
 
 
 @contextmanager
@@ -227,10 +199,11 @@ def _print_entries(target: Path, data_format: str, names: Sequence[str]) -> None
     """Print what the configuration says to use the data set."""
     print(f"written to {target}; use it with\nDATASETS:\n  CUSTOM:")
     for name in names:
-        place = f"ANNOTATIONS: {target}, SPLIT: {name}"
+        place = {"ANNOTATIONS": str(target), "SPLIT": name}
         if data_format == "coco":
-            place = f"ANNOTATIONS: {target}/annotations/{name}.json, IMAGES: {target}/images/{name}"
-        print(f"    my_{name}: {{{place}}}")
+            place = {"ANNOTATIONS": f"{target}/annotations/{name}.json", "IMAGES": f"{target}/images/{name}"}
+        entry, style = {f"my_{name}": place}, {"default_flow_style": None, "width": sys.maxsize}  # on one line
+        print(indent(yaml.safe_dump(entry, sort_keys=False, allow_unicode=True, **style).rstrip(), "    "))
 
 
 if __name__ == "__main__":

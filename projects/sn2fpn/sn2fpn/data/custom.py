@@ -12,16 +12,17 @@ from ..errors import UserError, argument_names, did_you_mean, shortened
 from ..signatures import type_words
 from .catalog import DatasetCatalog, MetadataCatalog
 from .formats import FORMATS, Place, Source, recognise
+from .formats.source import clean_names
 from .problems import log_once
 from .readings import read_once
 from .records import Records
-from .values import clean_name
 
 __all__ = ["register_custom"]
 
 logger = logging.getLogger(__name__)
 
 _AUTO = "auto"
+_LISTED = 8  # number of files that a message names
 _TYPES: dict[str, type] = {
     **dict.fromkeys(("NAME", "FORMAT", "ANNOTATIONS", "IMAGES", "SPLIT"), str),
     **{"CLASSES": list, "YEAR": int, "ALLOW_OUTSIDE": bool},
@@ -112,15 +113,9 @@ def _checked(given: Any, where: str) -> dict[str, Any]:
     for name, meaning in _NEEDED.items():
         if name not in entry:
             raise UserError(f"{where}: expected {name}, {meaning}; found the keys {', '.join(given)}")
-    return entry | _clean_classes(entry, where)
-
-
-def _clean_classes(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
-    classes = entry.get("CLASSES", [])
-    cleaned = [clean_name(c) if isinstance(c, str) else "" for c in classes]
-    if not all(cleaned) or len(set(cleaned)) != len(cleaned):
-        raise UserError(f"{where}: CLASSES: expected different names, found {classes}")
-    return {"CLASSES": cleaned} if cleaned else {}
+    if "CLASSES" in entry:
+        entry["CLASSES"] = clean_names(entry["CLASSES"], f"{where}: CLASSES")
+    return entry
 
 
 def _register(entry: dict[str, Any], where: str) -> None:
@@ -181,9 +176,10 @@ def _recognised(entry: Mapping[str, Any], where: str) -> Place:
         raise UserError(f"{where}: {e}") from None
     formats = sorted({place.format for place in places})
     if len(places) > 1:
-        found = ", ".join(f"{FORMATS[p.format].title} ({p.annotations})" for p in places)
+        found = [f"{FORMATS[p.format].title} ({p.annotations})" for p in places]
+        shown = ", ".join(found[:_LISTED]) + (f", … ({len(found)} in all)" if len(found) > _LISTED else "")
         advice = f"set FORMAT to {' or '.join(formats)}" if len(formats) > 1 else "name one of the files as ANNOTATIONS"
-        raise UserError(f"{where}: {path} can be {found}; {advice}")
+        raise UserError(f"{where}: {path} can be {shown}; {advice}")
     place = places[0]
     known = (*_ALWAYS, *FORMATS[place.format].keys, *(["SPLIT"] if place.split else []))
     unknown = next((name for name in entry if name not in known), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ __all__ = [
     "PictureFolder",
     "check_files_exist",
     "explain_missing",
+    "files_ending_in",
     "find_missing",
     "path_inside",
     "walk",
@@ -39,9 +41,11 @@ def path_inside(root: Path, name: str, allow_outside: bool = False) -> str:
         allow_outside: accept names that lead outside of the folder.
 
     Raises:
-        ValueError: the name leads outside of the folder, has control characters or is too long for a file.
+        ValueError: the name leads outside of the folder, is not UTF-8, has control characters or is too long.
     """
-    if any(ord(c) < 32 or "\ud800" <= c <= "\udfff" for c in name):
+    if any("\ud800" <= c <= "\udfff" for c in name):
+        raise ValueError(f"the name {name!r} is not UTF-8; rename the file")
+    if any(ord(c) < 32 for c in name):
         raise ValueError(f"the name {name!r} has control characters")
     path = root / name
     if len(name.encode()) > _LONGEST_PATH or any(len(part.encode()) > _LONGEST_NAME for part in path.parts):
@@ -62,19 +66,33 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yield a folder and the folders in it, sorted, each with the sorted names of its files.
 
     Symbolic links to folders are followed, after the folders beside them. Each folder is entered once, so that a link
-    to a folder above it has an end.
+    to a folder above it has an end. Hidden folders are left out, because programs keep copies of files in them.
+
+    Raises:
+        UserError: a folder may not be read.
     """
     entered: set[tuple[int, int]] = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
+    for root, folders, names in os.walk(folder, onerror=_refuse_folder, followlinks=True):
         here = Path(root)
         place = here.stat()
         if (place.st_dev, place.st_ino) in entered:
             folders.clear()
             continue
         entered.add((place.st_dev, place.st_ino))
-        folders.sort(key=lambda name: ((here / name).is_symlink(), name))
+        shown = (name for name in folders if not name.startswith("."))
+        folders[:] = sorted(shown, key=lambda name: ((here / name).is_symlink(), name))
         depends_on(here)
         yield here, sorted(names)
+
+
+def _refuse_folder(error: OSError) -> None:
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        raise UserError(f"{error.filename}: the folder cannot be read: {error}") from None
+
+
+def files_ending_in(folder: Path, *endings: str) -> list[Path]:
+    """Return the sorted paths in a folder, if there is one, with one of the endings in small or capital letters."""
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in endings)
 
 
 class PictureFolder:
@@ -188,6 +206,10 @@ def _candidates(path: Path) -> Iterator[tuple[Path, str]]:
     parts = [part for part in re.split(r"[\\/]", str(path.absolute())) if part]
     slashes = ["with slashes instead of backslashes"] if "\\" in str(path) else []
     folders = [i for i in range(len(parts) - 1, -1, -1) if Path("/", *parts[:i]).is_dir()]
+    for form in ("NFC", "NFD"):
+        for other in (path.with_name(unicodedata.normalize(form, path.name)), unicodedata.normalize(form, str(path))):
+            if other != path:
+                yield Path(other), f"in the Unicode form {form}"
     for i in folders:
         folder = Path("/", *parts[:i])
         for j in range(i, len(parts)):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import ArgumentError, UserError, did_you_mean, failing_line, nearby_files
+from ..errors import ArgumentError, UserError, did_you_mean, failing_line, nearby_files, shortened
 from ..structures import BitMasks, Boxes, Instances
 from .seeding import seeded
 
@@ -63,9 +63,11 @@ class UserFunction:
         if instances.has("gt_masks"):
             given["masks"] = list(instances.gt_masks.tensor.numpy().astype(np.uint8))
         found = self._call(given, rng)
-        pixels = self._checked(found, len(image), len(instances))
+        pixels, boxes, indices = self._checked(found, len(image), len(instances))
         image = np.array(pixels.transpose(2, 0, 1)[turn], order="C")
-        return image, self._picked(instances, found, image.shape[1:])
+        size = image.shape[1:]
+        masks = self._masks(found, len(instances), size) if instances.has("gt_masks") else None
+        return image, _picked(instances, boxes, indices, masks, size)
 
     def _call(self, given: dict[str, Any], rng: np.random.Generator) -> Mapping[str, Any]:
         with seeded(rng) as seed:
@@ -79,39 +81,62 @@ class UserFunction:
                 place = f"{file}, line {line}: " if line else ""
                 raise UserError(f"{self.name}: {place}{type(e).__name__}: {e}") from e
 
-    def _checked(self, found: Any, channels: int, objects: int) -> np.ndarray:
-        """Return the image of what the function has returned, after a check of all of it."""
+    def _checked(self, found: Any, channels: int, objects: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the image, the boxes and the indices that the function has returned, after a check of all of them."""
         if not isinstance(found, Mapping) or not {"image", "bboxes", "indices"} <= found.keys():
             what = sorted(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
             raise UserError(f"{self.name}: expected a dict with image, bboxes and indices in return, found {what}")
-        image, boxes, indices = (np.asarray(found[key]) for key in ("image", "bboxes", "indices"))
+        image = self._array(found, "image")
+        boxes, indices = (self._array(found, key, np.float64) for key in ("bboxes", "indices"))
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels or not image.size:
             expected = f"expected an image uint8 (height, width, {channels}) in return"
             raise UserError(f"{self.name}: {expected}, found {image.dtype} {image.shape}")
-        if len(boxes) != len(indices) or (boxes.size and boxes.shape[1:] != (4,)):
+        is_empty = boxes.size == indices.size == 0
+        if indices.ndim != 1 or (boxes.shape != (len(indices), 4) and not is_empty):
             expected = "expected (N, 4) bboxes and N indices in return"
             raise UserError(f"{self.name}: {expected}, found the shapes {boxes.shape} and {indices.shape}")
         if not np.isin(indices, np.arange(objects)).all():
-            raise UserError(f"{self.name}: expected indices below {objects} in return, found {indices.tolist()}")
-        if not np.isfinite(boxes.astype(np.float64)).all():
-            raise UserError(f"{self.name}: expected finite bboxes in return, found {boxes.tolist()}")
-        return image
+            shown = shortened(str(np.asarray(found["indices"]).tolist()))
+            raise UserError(f"{self.name}: expected indices below {objects} in return, found {shown}")
+        if not np.isfinite(boxes).all():
+            raise UserError(f"{self.name}: expected finite bboxes in return, found {shortened(str(boxes.tolist()))}")
+        return image, boxes.reshape(-1, 4), indices.astype(np.int64)
 
-    def _picked(self, instances: Instances, found: Mapping[str, Any], size: tuple[int, int]) -> Instances:
-        """Return the objects that the function has left, with their new boxes and masks."""
-        index = torch.as_tensor(np.asarray(found["indices"]).astype(np.int64))
-        boxes = Boxes(np.asarray(found["bboxes"], dtype=np.float64).reshape(-1, 4))
-        boxes.clip(size)
-        fields = instances[index].get_fields() | {"gt_boxes": boxes}
-        if not instances.has("gt_masks"):
-            return Instances(size, **fields)[boxes.nonempty(1e-5)]
+    def _array(self, found: Mapping[str, Any], key: str, dtype: type | None = None) -> np.ndarray:
+        try:
+            return np.asarray(found[key], dtype)
+        except Exception as e:  # NumPy and other libraries raise errors of several types for lists of unequal lengths
+            shown = shortened(repr(found[key]))
+            raise UserError(f"{self.name}: expected an array as {key} in return, found {shown} ({e})") from None
+
+    def _masks(self, found: Mapping[str, Any], count: int, size: tuple[int, ...]) -> list[np.ndarray]:
+        """Return the masks of all objects, after a check of their number and form."""
         masks = found.get("masks")
-        if masks is None or len(masks) != len(instances) or any(np.shape(m) != size for m in masks):
-            expected = f"expected {len(instances)} masks of the new image's size {size} in return"
-            raise UserError(f"{self.name}: {expected}, found {[np.shape(m) for m in masks or ()]}")
-        kept = [np.asarray(masks[i]) > 0 for i in index.tolist()]
-        fields["gt_masks"] = BitMasks(np.stack(kept) if kept else np.empty((0, *size), bool))
-        return Instances(size, **fields)[boxes.nonempty(1e-5) & fields["gt_masks"].nonempty()]
+        try:
+            masks = [np.asarray(mask) for mask in (() if masks is None else masks)]
+            what = shortened(str([mask.shape for mask in masks]))
+        except Exception as e:  # see `_array`
+            masks, what = None, f"{type(masks).__name__} ({e})"
+        if masks is None or [mask.shape for mask in masks] != [size] * count:
+            expected = f"expected {count} masks of the new image's size {size} in return"
+            raise UserError(f"{self.name}: {expected}, found {what}")
+        if wrong := [mask for mask in masks if mask.dtype.kind not in "biuf"]:
+            raise UserError(f"{self.name}: expected masks uint8 in return, found {wrong[0].dtype}")
+        return masks
+
+
+def _picked(
+    instances: Instances, boxes: np.ndarray, indices: np.ndarray, masks: list[np.ndarray] | None, size: tuple[int, ...]
+) -> Instances:
+    """Return the objects that a function has left, with their new boxes and masks."""
+    clipped = Boxes(boxes)
+    clipped.clip(size)
+    fields = instances[torch.as_tensor(indices)].get_fields() | {"gt_boxes": clipped}
+    if masks is None:
+        return Instances(size, **fields)[clipped.nonempty(1e-5)]
+    kept = [masks[i] > 0 for i in indices.tolist()]
+    fields["gt_masks"] = BitMasks(np.stack(kept) if kept else np.empty((0, *size), bool))
+    return Instances(size, **fields)[clipped.nonempty(1e-5) & fields["gt_masks"].nonempty()]
 
 
 def find_function(name: str) -> Callable[..., Any]:

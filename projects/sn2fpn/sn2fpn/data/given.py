@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import UserError, shortened
 from ..structures import BoxMode, box_of
+from .masks import as_lists
+from .values import read_flag, read_whole
 
 __all__ = ["check_given"]
 
@@ -21,8 +23,8 @@ _REQUIRED = ("file_name", "height", "width", "image_id")
 def check_given(records: Any, classes: range | None, source: str) -> Any:
     """Return what a function has returned, if it is a list of dicts with objects that can be trained on.
 
-    Numbers of NumPy and paths become Python's numbers and texts, which files of results can hold. Without any, the
-    result is the list itself.
+    Numbers of NumPy, numbers as text and paths become Python's numbers and texts, which files of results can hold, and
+    polygons that are arrays become lists. Without any, the result is the list itself.
 
     Args:
         records: what the function has returned; it is not changed.
@@ -53,13 +55,17 @@ def _check_record(record: Any, classes: range | None, place: str, source: str) -
     if lacking := [key for key in _REQUIRED if key not in record]:
         raise UserError(f"{place}: expected {', '.join(_REQUIRED)}, found no {' and no '.join(lacking)}")
     record = _plain(record)
-    if not isinstance(record["image_id"], Hashable):
-        raise UserError(f"{place}: image_id: expected a number or a text, found {shortened(repr(record['image_id']))}")
+    try:
+        record = _with(record, _image_values(record))
+    except ValueError as e:
+        raise UserError(f"{place}: {e}") from None
     annotations = record.get("annotations", ())
+    plain = []
     for j, annotation in enumerate(annotations):
-        if problem := _problem(annotation, classes):
-            raise UserError(f"{source}: {record['file_name']}: annotations[{j}]{problem}")
-    plain = [_plain(annotation) for annotation in annotations]
+        try:
+            plain.append(_check_object(annotation, classes))
+        except ValueError as e:
+            raise UserError(f"{source}: {record['file_name']}: annotations[{j}]{e}") from None
     return record if all(p is a for p, a in zip(plain, annotations)) else {**record, "annotations": plain}
 
 
@@ -71,14 +77,61 @@ def _plain(values: Any) -> Any:
     return {**values, **changed} if changed else values
 
 
-def _problem(annotation: Any, classes: range | None) -> str:
-    """Return why an object cannot be used, or "" if it can."""
+def _with(values: Any, checked: Mapping[str, Any]) -> Any:
+    """Return a mapping with the checked values, which is itself if they are its own."""
+    return values if all(values[key] is value for key, value in checked.items()) else {**values, **checked}
+
+
+def _image_values(record: Mapping[str, Any]) -> dict[str, int]:
+    """Return the height and the width of an image. A ValueError says what is wrong with its values."""
+    if not isinstance(record["image_id"], Hashable):
+        raise ValueError(f"image_id: expected a number or a text, found {shortened(repr(record['image_id']))}")
+    if not isinstance(record["file_name"], str):
+        raise ValueError(f"file_name: expected the path of an image, found {shortened(repr(record['file_name']))}")
+    annotations = record.get("annotations", ())
+    if not isinstance(annotations, Sequence | np.ndarray) or isinstance(annotations, str):
+        found = f"found {shortened(repr(annotations))}; leave the key out if the objects are not known"
+        raise ValueError(f"annotations: expected a list of dicts, which may be empty, {found}")
+    sizes = {}
+    for key in ("height", "width"):
+        sizes[key] = number = read_whole(record[key])
+        if number is None or number < 1:
+            raise ValueError(f"{key}: expected a whole number of pixels, found {shortened(repr(record[key]))}")
+    return sizes
+
+
+def _check_object(annotation: Any, classes: range | None) -> Any:
+    """Return an object with Python's values. A ValueError says why it cannot be used."""
     if not isinstance(annotation, Mapping):
-        return f": expected a dict that describes an object, found {shortened(repr(annotation))}"
-    if classes is not None and annotation.get("category_id") not in classes:
-        return f".category_id: expected 0 to {len(classes) - 1}, found {annotation.get('category_id')!r}"
-    problem = "" if _is_usual(annotation) else _box_problem(annotation)
-    return f".{problem}" if problem else ""
+        raise ValueError(f": expected a dict that describes an object, found {shortened(repr(annotation))}")
+    annotation = _plain(annotation)
+    number = read_whole(annotation.get("category_id"))
+    if number is None or (classes is not None and number not in classes):
+        expected = "a whole number" if classes is None else f"0 to {len(classes) - 1}"
+        raise ValueError(f".category_id: expected {expected}, found {annotation.get('category_id')!r}")
+    checked = {"category_id": number}
+    for key in ("iscrowd", "difficult"):
+        if key in annotation:
+            checked[key] = _flag(annotation[key], key)
+    if annotation.get("segmentation") is not None:
+        checked["segmentation"] = _segmentation(annotation["segmentation"])
+    if problem := "" if _is_usual(annotation) else _box_problem(annotation):
+        raise ValueError(f".{problem}")
+    return _with(annotation, checked)
+
+
+def _flag(value: Any, key: str) -> int:
+    try:
+        return int(read_flag(value, key))
+    except ValueError:
+        raise ValueError(f".{key}: expected 0 or 1, found {shortened(repr(value))}") from None
+
+
+def _segmentation(value: Any) -> Any:
+    try:
+        return as_lists(value)
+    except ValueError as e:
+        raise ValueError(f".{e}") from None  # it says what the segmentation is
 
 
 def _is_usual(annotation: Mapping[str, Any]) -> bool:

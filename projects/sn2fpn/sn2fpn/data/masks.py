@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ from .transforms import TransformList
 __all__ = [
     "BORDER_TOLERANCE_PX",
     "MASK_FORMATS",
+    "as_lists",
     "check_and_clip",
     "check_segmentation",
     "draw_segmentation",
+    "has_mask",
     "move_polygons",
 ]
 
@@ -27,6 +30,7 @@ MASK_FORMATS = ("polygon", "bitmask")
 BORDER_TOLERANCE_PX = 1.0
 _FAR = 1e9
 _NUMBERS = {int, float}
+_NO_POLYGON = "segmentation has a polygon that is not a list of finite numbers; expected [[x0, y0, x1, y1, …], …]"
 MAX_PIXELS = 2**31 - 1  # pycocotools counts the pixels of a mask in 32 bits
 
 
@@ -39,7 +43,8 @@ def check_and_clip(segmentation: Any, height: int, width: int) -> tuple[Any, boo
     """Check a segmentation, and clip polygons that reach further beyond the image than by a rounding error.
 
     Args:
-        segmentation: a list of polygons `[x0, y0, x1, y1, …]`, a single polygon, or COCO's RLE dict, compressed or not.
+        segmentation: a list of polygons `[x0, y0, x1, y1, …]` or of arrays, a single polygon, or COCO's RLE dict,
+            compressed or not.
         height: height of the image.
         width: width of the image; run lengths must fill the image exactly.
 
@@ -52,9 +57,8 @@ def check_and_clip(segmentation: Any, height: int, width: int) -> tuple[Any, boo
     if not 0 < height * width <= MAX_PIXELS:
         raise ValueError(f"an image of {width}x{height} pixels cannot have masks")
     if isinstance(segmentation, dict):
-        return _check_rle(segmentation, height, width), False
-    if not isinstance(segmentation, list):
-        raise ValueError(f"segmentation is {type(segmentation).__name__}, expected polygons or RLE")
+        return _check_rle(as_lists(segmentation), height, width), False
+    segmentation = as_lists(segmentation)
     if segmentation and all(_is_usual(polygon, height, width) for polygon in segmentation):
         return segmentation, False
     if segmentation and all(isinstance(v, (int, float)) for v in segmentation):
@@ -69,6 +73,44 @@ def check_and_clip(segmentation: Any, height: int, width: int) -> tuple[Any, boo
     if not inside:
         raise ValueError(f"segmentation lies outside the {width}x{height} image")
     return inside, any(parts is not None for parts in clipped)
+
+
+def has_mask(annotation: Mapping[str, Any]) -> bool:
+    """Return whether an object has a segmentation, which need not be valid."""
+    segmentation = annotation.get("segmentation")
+    return isinstance(segmentation, np.ndarray) or bool(segmentation)  # the truth value of an array is not defined
+
+
+def as_lists(segmentation: Any) -> Any:
+    """Return a segmentation whose arrays and tuples are lists. Polygons may be arrays of points, as OpenCV's contours.
+
+    Raises:
+        ValueError: the segmentation is neither a list nor an RLE dict.
+    """
+    if isinstance(segmentation, dict):
+        changed = {key: np.asarray(value).tolist() for key, value in segmentation.items() if _is_array(value)}
+        return {**segmentation, **changed} if changed else segmentation
+    if isinstance(segmentation, np.ndarray):
+        found = f"segmentation is an array of the shape {segmentation.shape}"
+        raise ValueError(f"{found}, expected polygons or RLE; pycocotools.mask.encode makes RLE of a bitmap")
+    if not isinstance(segmentation, (list, tuple)):
+        raise ValueError(f"segmentation is {type(segmentation).__name__}, expected polygons or RLE")
+    if type(segmentation) is list and not any(map(_is_array, segmentation)):
+        return segmentation
+    return [_flat(part) if _is_array(part) else part for part in segmentation]
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, (tuple, np.ndarray))
+
+
+def _flat(part: tuple | np.ndarray) -> list[Any]:
+    """Return points (…, 2) as one list of their numbers, and any other array with its own form."""
+    try:
+        points = np.asarray(part)
+    except ValueError:  # tuples of different lengths
+        raise ValueError(_NO_POLYGON) from None
+    return (points.reshape(-1) if points.shape[-1:] == (2,) else points).tolist()
 
 
 def _is_usual(polygon: Any, height: int, width: int) -> bool:
@@ -90,9 +132,7 @@ def _is_usual(polygon: Any, height: int, width: int) -> bool:
 def _as_array(polygon: Any) -> np.ndarray:
     numbers = np.array(polygon if isinstance(polygon, list) else "")  # ragged lists raise ValueError by themselves
     if numbers.ndim != 1 or numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
-        raise ValueError(
-            "segmentation has a polygon that is not a list of finite numbers; expected [[x0, y0, x1, y1, …], …]"
-        )
+        raise ValueError(_NO_POLYGON)
     return numbers
 
 

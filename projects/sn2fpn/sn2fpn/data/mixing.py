@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import argument_names, keys_of
 from ..ranges import check_count, check_each, check_number
 from ..structures import BitMasks, Instances
+from .targets import SHARE_TOLERANCE
 from .transforms import Crop, Pad, Resize, Size, TransformList
 
 __all__ = ["CopyPaste", "Mosaic", "Window", "build_copy_paste", "build_mosaic"]
@@ -151,7 +152,7 @@ def _kept(found: tuple[Instances, Tensor], min_visible: float) -> Instances:
     boxes.tensor[cut] = BitMasks(left[cut]).get_bounding_boxes().tensor
     boxes.clip(instances.image_size)
     fields = instances.get_fields() | {"gt_masks": BitMasks(left), "gt_boxes": boxes}
-    kept = (after > 0) & (after >= min_visible * before) & boxes.nonempty(1e-5)
+    kept = (after > 0) & (after >= (min_visible - SHARE_TOLERANCE) * before) & boxes.nonempty(1e-5)
     return Instances(instances.image_size, **fields)[kept]
 
 

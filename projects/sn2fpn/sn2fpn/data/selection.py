@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..errors import ArgumentError, UserError, argument_names, counted, counted_of
-from .catalog import DatasetCatalog, as_names, class_names
+from .catalog import DatasetCatalog, as_names, class_names, is_slice
+from .masks import has_mask
 from .plausible import find_doubts
 from .problems import count_left_out
 from .records import DatasetDicts, Records
@@ -87,6 +88,8 @@ def _read_for_training(name: str, where: str, mask_format: str | None) -> Record
     what = f"data set {name!r}"
     with count_left_out() as left_out:
         records = Records.of(DatasetCatalog.read(name, where))
+    if is_slice(name):
+        left_out.clear()  # the reader counts what the whole data set lacks
     require_annotations(records.without_masks(), what)
     objects, crowds = _count_objects(records)
     kept = records if mask_format is None else keep_masked(records, mask_format, what)
@@ -160,7 +163,7 @@ def keep_masked(dataset_dicts: DatasetDicts | Records, mask_format: str, what: s
         for annotation in record["annotations"]:
             segmentation, crowd = annotation.get("segmentation"), annotation.get("iscrowd", 0)
             total += not crowd
-            if not crowd and not segmentation:
+            if not crowd and not has_mask(annotation):
                 left_out += 1
                 example = example or record["file_name"]
                 continue

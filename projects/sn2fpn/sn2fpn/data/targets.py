@@ -10,15 +10,18 @@ import torch
 
 from ..errors import argument_names
 from ..structures import BitMasks, Boxes, Instances, PolygonMasks, box_of
-from .masks import check_segmentation, draw_segmentation, move_polygons
+from .masks import check_segmentation, draw_segmentation, has_mask, move_polygons
 from .transforms import TransformList
 
-__all__ = ["annotations_to_instances", "with_checked_mask"]
+__all__ = ["SHARE_TOLERANCE", "annotations_to_instances", "with_checked_mask"]
+
+SHARE_TOLERANCE = 1e-6
+"""What an object may lack of the share that it must keep, because transforms move borders by rounding errors."""
 
 
 def with_checked_mask(annotation: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
     """Return the annotation with a valid mask. Our readers check masks, but a user's own data set may not."""
-    if not annotation.get("segmentation"):
+    if not has_mask(annotation):
         return annotation
     return {**annotation, "segmentation": check_segmentation(annotation["segmentation"], *size)}
 
@@ -66,7 +69,7 @@ def annotations_to_instances(
         instances.gt_masks = _masks([a.get("segmentation") for a in objects], transforms, (h, w), mask_format)
         if boxes_from_masks:
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
-    visible = torch.from_numpy(_areas(clipped) >= min_visible * _areas(boxes))
+    visible = torch.from_numpy(_areas(clipped) >= (min_visible - SHARE_TOLERANCE) * _areas(boxes))
     return instances[instances.gt_boxes.nonempty(1e-5) & visible]  # Detectron2's threshold, in pixels
 
 

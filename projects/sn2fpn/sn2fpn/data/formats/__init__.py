@@ -10,7 +10,8 @@ from .cvat import cvat_splits, read_cvat
 from .labelme import read_labelme
 from .recognise import Place, recognise
 from .source import Reader, Source
-from .voc import find_splits, read_voc
+from .voc import read_voc
+from .voc_files import find_splits
 from .yolo import read_yolo, yolo_splits
 
 __all__ = ["FORMATS", "Format", "Place", "Source", "recognise"]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...errors import ArgumentError, UserError, counted
+from ...errors import ArgumentError, UserError, counted, shortened
 from ..catalog import DatasetCatalog, DatasetDicts, MetadataCatalog
 from ..plausible import find_doubts
 from ..problems import Problems, Unusable, log_once
@@ -185,7 +185,8 @@ def _categories(categories: list[dict[str, Any]], path: Path) -> tuple[dict[int,
         cid, name = read_whole(category.get("id")), category.get("name")
         name = clean_name(name) if isinstance(name, str) else ""
         if cid is None or not name:
-            raise UserError(f"{path}: categories[{i}] needs an integer 'id' and a 'name', found {category}")
+            expected = "an 'id', which is a whole number of at most 64 bits, and a 'name'"
+            raise UserError(f"{path}: categories[{i}] needs {expected}, found {shortened(str(category))}")
         if cid in names:
             raise UserError(f"{path}: category id {cid} is given to both {names[cid]!r} and {name!r}")
         names[cid] = name

@@ -84,7 +84,8 @@ class CocoImages:
         file_name = file_name_of(image)
         if image_id is None or file_name is None:
             found = f"id {image.get('id')!r}, file_name {image.get('file_name')!r}"
-            raise ValueError(f"{label} needs 'id' and 'file_name', found {found}")
+            expected = "an 'id', which is a whole number of at most 64 bits or a text, and a 'file_name'"
+            raise ValueError(f"{label} needs {expected}, found {found}")
         if image_id in self._records:
             other = self._records[image_id] or {"file_name": "an image that is refused"}
             names = f"{other['file_name']} and {self._root / file_name}"

@@ -18,7 +18,7 @@ from ..images import is_unchanged, read_image_size
 from ..problems import Problems, Unusable
 from ..readings import read_once
 from ..records import DatasetDicts
-from ..values import clean_name, is_number, read_flag
+from ..values import clean_name, is_number, read_flag, read_whole
 from .found import Found, FoundObject, add_objects, check_size, finish, names_in_use
 from .source import Source
 
@@ -167,7 +167,10 @@ def _digest(data: bytes) -> str:
 def _objects(example: Mapping[str, Any], index: int, box_format: str) -> Iterator[Found]:
     for i, item in enumerate(_as_rows(example["objects"])):
         category = _plain(item["category"])
-        category = clean_name(category) if isinstance(category, str) else category
+        if isinstance(category, str):
+            category = clean_name(category)
+        elif isinstance(category, float) and (number := read_whole(category)) is not None:
+            category = number
         try:
             found: FoundObject | Unusable = _object(item, category, box_format)
         except Unusable as e:

@@ -27,20 +27,15 @@ def read_labelme(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
     one object. Other shapes are left out with a warning. The flags `difficult` and `iscrowd` of a shape are kept.
 
     Args:
-        source: its `annotations` are the folder of the JSON files, which may have folders. An image lies where its
-            `imagePath` says, or in `images` under the last part of this path. Without `classes`, the classes are the
-            lines of the file `classes.txt` in the folder, or else all labels that occur, sorted.
+        source: its `annotations` are the folder of the JSON files, which may have folders. An image lies in this
+            folder where its `imagePath` says, or in `images` under the last part of this path. Without `classes`, the
+            classes are the lines of the file `classes.txt` in the folder, or else all labels that occur, sorted.
 
     Raises:
         UserError: a file is missing or broken, there is none, or a path leads outside of the folder.
     """
-    found: list[tuple[Path, dict[str, Any], list[Found]]] = []
     with Problems(f"data set {source.name!r}") as problems:
-        for file in _find_files(source.annotations):
-            try:
-                found.append((file, *_read_file(file, source)))
-            except ValueError as e:
-                problems.refuse(file, str(e).removeprefix(f"{file}: "))
+        found = _read_files(source, problems)
         listed = source.classes or read_class_list(source.annotations / CLASS_LIST)
         classes = list(listed or sorted(names_in_use(item for _, _, objects in found for item in objects)))
         if not classes:
@@ -53,10 +48,23 @@ def read_labelme(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
     return records, {"thing_classes": classes}
 
 
+def _read_files(source: Source, problems: Problems) -> list[tuple[Path, dict[str, Any], list[Found]]]:
+    """Return the files, each with the data set dict of its image without the annotations, and with its objects."""
+    found: dict[Path, tuple[Path, dict[str, Any], list[Found]]] = {}
+    for file in _find_files(source.annotations):
+        try:
+            if (stem := file.with_suffix("")) in found:
+                raise ValueError(f"{found[stem][0]} has the same name; expected one file for each image")
+            found[stem] = (file, *_read_file(file, source))
+        except ValueError as e:
+            problems.refuse(file, str(e).removeprefix(f"{file}: "))
+    return list(found.values())
+
+
 def _find_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: expected the folder of LabelMe's JSON files, found no folder")
-    files = [root / name for root, names in walk(folder) for name in names if name.endswith(".json")]
+    files = [root / name for root, names in walk(folder) for name in names if name.lower().endswith(".json")]
     if not files:
         raise UserError(f"{folder}: expected LabelMe's JSON files, found none in this folder")
     return files
@@ -74,7 +82,8 @@ def _read_file(file: Path, source: Source) -> tuple[dict[str, Any], list[Found]]
         file_name = path_inside(source.images, image_path.rpartition("/")[2], source.allow_outside)
     else:
         try:
-            file_name = path_inside(file.parent, image_path, source.allow_outside)
+            name = str(file.parent.relative_to(source.annotations) / image_path)
+            file_name = path_inside(source.annotations, name, source.allow_outside)
         except ValueError as e:
             raise ValueError(f"{e}; or name the folder of the images with IMAGES") from None
     height, width = (read_whole(content.get(key)) or 0 for key in ("imageHeight", "imageWidth"))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from ...errors import UserError, nearby_files
+from ...errors import UserError, did_you_mean, nearby_files
+from ..files import files_ending_in
 
 __all__ = ["Place", "recognise"]
 
 _PEEKED = 1 << 16  # bytes at the beginning and at the end of a file
+_WHOLE_FILES = ("coco", "lvis")  # the formats whose parts are files
 _EXPECTED = (
     "expected a COCO or LVIS file (.json) or a folder `annotations` with such files, YOLO's data.yaml or its folder, "
     "a VOC folder (Annotations, ImageSets/Main) or a folder of its XML files, a folder of LabelMe's JSON files, or "
@@ -36,21 +39,24 @@ def recognise(path: Path, split: str | None = None) -> list[Place]:
         split: the part of a COCO data set, such as "val2017", where a folder has a file for each.
 
     Raises:
-        UserError: there is no such file or folder, or it looks like no format.
+        UserError: there is no such file, folder or part, or it looks like no format.
     """
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder{nearby_files(path, '*.*')}")
-    places = list(dict.fromkeys(_in_folder(path, split) if path.is_dir() else _in_file(path)))
+    places = list(dict.fromkeys(_in_folder(path) if path.is_dir() else _in_file(path)))
     if not places:
         raise UserError(f"{path}: the format is not recognised; {_EXPECTED}; found {_contents(path)}")
-    return places
+    chosen = [p for p in places if split is None or p.split in (None, split) or p.annotations.stem == split]
+    if not chosen:
+        raise UserError(f"{path}: there is no part {split!r}{did_you_mean(str(split), (str(p.split) for p in places))}")
+    return chosen
 
 
 def _in_file(path: Path) -> Iterator[Place]:
     text = _peek(path)
     match path.suffix.lower():
         case ".json":
-            if b'"shapes"' in text and b'"imagePath"' in text:
+            if b'"shapes"' in text and (b'"imagePath"' in text or b'"imageHeight"' in text):
                 yield Place("labelme", path.parent)
             elif any(key in text for key in (b'"neg_category_ids"', b'"not_exhaustive_category_ids"', b'"synset"')):
                 yield Place("lvis", path)
@@ -66,22 +72,31 @@ def _in_file(path: Path) -> Iterator[Place]:
                 yield Place("yolo", path)
 
 
-def _in_folder(path: Path, split: str | None) -> Iterator[Place]:
-    for file in sorted([*path.glob("*.yaml"), *path.glob("*.yml")]):
+def _in_folder(path: Path) -> Iterator[Place]:
+    for file in files_ending_in(path, ".yaml", ".yml"):
         yield from (place._replace(annotations=path) for place in _in_file(file))
     if (path / "Annotations").is_dir() or (path / "ImageSets").is_dir():
         yield Place("voc", path)
-    if (first := next(iter(sorted(path.glob("*.xml"))), None)) is not None:
-        yield from _in_file(first)
-    for file in sorted(path.glob("*.json"))[:1]:
-        yield from _in_file(file)
-    for file in sorted((path / "annotations").glob("*.json")):
-        name = file.stem.removeprefix("instances_")
-        if split is None or split in (file.stem, name):
-            yield from (place._replace(split=name) for place in _in_file(file) if place.format in ("coco", "lvis"))
-    if not any(path.glob("*.json")) and next(path.glob("*/*.json"), None) is not None:
-        nested = sorted(path.glob("*/*.json"))[0]
-        yield from (Place("labelme", path) for place in _in_file(nested) if place.format == "labelme")
+    yield from _in_files(files_ending_in(path, ".xml"))
+    files = files_ending_in(path, ".json")
+    beside = list(_in_files(files))
+    below = [p for p in _in_files(files_ending_in(path / "annotations", ".json")) if p.format in _WHOLE_FILES]
+    has_parts = below or sum(place.format in _WHOLE_FILES for place in beside) > 1
+    for place in [*beside, *below]:
+        is_part = has_parts and place.format in _WHOLE_FILES
+        yield place._replace(split=place.annotations.stem.removeprefix("instances_")) if is_part else place
+    if not files:
+        nested = (f for folder in sorted(path.glob("[!.]*")) for f in files_ending_in(folder, ".json"))
+        yield from (Place("labelme", path) for p in _in_files(islice(nested, 1)) if p.format == "labelme")
+
+
+def _in_files(files: Iterable[Path]) -> Iterator[Place]:
+    """Yield what the files of a folder can be, up to the first one that stands for the whole folder."""
+    for file in files:
+        for place in _in_file(file):
+            yield place
+            if place.annotations != file:  # the others are of the same format, and there may be thousands
+                return
 
 
 def _peek(path: Path) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from ..readings import depends_on
 from ..records import DatasetDicts
 from ..values import clean_name
 
-__all__ = ["CLASS_LIST", "Reader", "Source", "choose_split", "read_class_list", "read_text"]
+__all__ = ["CLASS_LIST", "Reader", "Source", "choose_split", "clean_names", "read_class_list", "read_text"]
 
 CLASS_LIST = "classes.txt"
 """The file that lists the classes of a folder whose format has no place for them, one on each line, in order."""
@@ -52,6 +52,25 @@ def choose_split(source: Source, splits: list[str]) -> str:
         found = ", ".join(splits[:8]) + (f", … ({len(splits)} in all)" if len(splits) > 8 else "")
         raise ArgumentError("SPLIT", f"expected one of the parts of {source.annotations} ({found or 'it has none'})")
     return source.split if source.split is not None else splits[0]
+
+
+def clean_names(values: Sequence[Any], place: str) -> list[str]:
+    """Return class names on one line each. Whole numbers are names, too, because YAML takes a name such as 7 for one.
+
+    Args:
+        values: the names.
+        place: where they stand, for messages.
+
+    Raises:
+        UserError: a name is something else or empty, or two are equal.
+    """
+    for i, value in enumerate(values):
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise UserError(f"{place}: class {i} is {value!r}, expected a text; put it in quotes")
+    cleaned = [clean_name(str(value)) for value in values]
+    if not all(cleaned) or len(set(cleaned)) < len(cleaned):
+        raise UserError(f"{place}: expected different names, found {values}")
+    return cleaned
 
 
 def read_class_list(path: Path) -> list[str]:

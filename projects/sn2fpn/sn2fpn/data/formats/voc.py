@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from ...errors import ArgumentError, UserError, counted, did_you_mean
+from ...errors import ArgumentError
 from ..catalog import DatasetCatalog, MetadataCatalog
 from ..files import PictureFolder, path_inside
-from ..problems import BUILT_IN_HINT, Problems
-from ..readings import depends_on, read_once
+from ..problems import Problems
+from ..readings import read_once
 from ..records import DatasetDicts, Records
 from .found import add_objects, check_size, finish
-from .source import CLASS_LIST, Source, choose_split, read_class_list, read_text
+from .source import CLASS_LIST, Source, choose_split, read_class_list
+from .voc_files import find_ids, find_splits, find_voc_classes, is_plain, remark_nested, xml_of
 from .voc_xml import count_ignored, parse_xml, read_objects, read_size, text_of
 
-__all__ = [
-    "VOC_CLASSES",
-    "find_splits",
-    "find_voc_classes",
-    "load_voc_instances",
-    "read_voc",
-    "read_voc_once",
-    "register_pascal_voc",
-]
+__all__ = ["VOC_CLASSES", "load_voc_instances", "read_voc", "read_voc_once", "register_pascal_voc"]
 
 VOC_CLASSES = (
     "aeroplane",
@@ -142,10 +134,10 @@ def read_voc(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
             or else all names in the folder, sorted.
     """
     root = source.annotations
-    if source.split is not None and _is_plain(root):
+    if source.split is not None and is_plain(root):
         advice = "leave it out, or set ANNOTATIONS to the folder that has ImageSets/Main"
         raise ArgumentError("SPLIT", f"{root} is a folder of XML files without parts, found {source.split!r}; {advice}")
-    if source.split is None and not _is_plain(root) and (root / "Annotations").is_dir():
+    if source.split is None and not is_plain(root) and (root / "Annotations").is_dir():
         splits = find_splits(root)
         if not splits:
             expected = f"a list in {root}/ImageSets/Main; or set ANNOTATIONS to {root}/Annotations and IMAGES"
@@ -158,13 +150,16 @@ def read_voc(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
 
 def _read_files(source: Source, class_names: Sequence[str]) -> DatasetDicts:
     """Return data set dicts with the classes of `class_names`."""
-    annotations, pictures, ids = _layout(source)
+    root = source.annotations
+    plain = source.split is None and is_plain(root)
+    annotations, images = (root, root) if plain else (root / "Annotations", root / "JPEGImages")
+    pictures = PictureFolder(source.images or images, source.allow_outside)
     class_ids = {c: i for i, c in enumerate(class_names)}
     records: DatasetDicts = []
     ignored = Counter[str]()
     with Problems(f"data set {source.name!r}") as problems:
-        for file_id in ids:
-            xml_file = annotations / f"{file_id}.xml"
+        for file_id in find_ids(source):
+            xml_file = xml_of(annotations, file_id)
             try:
                 path_inside(annotations, f"{file_id}.xml", source.allow_outside)
                 tree = parse_xml(xml_file)
@@ -175,85 +170,13 @@ def _read_files(source: Source, class_names: Sequence[str]) -> DatasetDicts:
             add_objects(record, read_objects(tree), class_ids, xml_file, problems)
             ignored += count_ignored(tree)
             records.append(record)
+        if plain:
+            remark_nested(root, problems)
         if ignored:
             shown = ", ".join(f"{tag!r} ({count})" for tag, count in ignored.most_common(5))
             problems.remark(annotations, f"XML elements that are not read: {shown}", is_note=True)
         finish(records, problems, source, class_names)
     return records
-
-
-def _layout(source: Source) -> tuple[Path, PictureFolder, list[str]]:
-    """Return the folder of the XML files, the images, and the ids of the files to read."""
-    root = source.annotations
-    if source.split is None and _is_plain(root):
-        depends_on(root)
-        ids = sorted(path.stem for path in root.glob("*.xml"))
-        return root, PictureFolder(source.images or root, source.allow_outside), ids
-    ids = _read_split(root, source.split or "")
-    return root / "Annotations", PictureFolder(source.images or root / "JPEGImages", source.allow_outside), ids
-
-
-def _is_plain(root: Path) -> bool:
-    """Return whether a folder holds XML files instead of VOC's folders."""
-    return not (root / "ImageSets").is_dir() and next(root.glob("*.xml"), None) is not None
-
-
-def find_splits(root: Path) -> list[str]:
-    """Return the names of the lists in `ImageSets/Main` of a VOC folder, without the lists of single classes."""
-    names = sorted(path.stem for path in (root / "ImageSets" / "Main").glob("*.txt"))
-    return [name for name in names if not any(name.endswith(f"_{other}") for other in names)]
-
-
-def find_voc_classes(dirname: str | Path) -> list[str]:
-    """Return the sorted class names of all objects in a VOC folder, so that all splits share one list of classes.
-
-    Raises:
-        UserError: there is no folder `Annotations` and no XML file, a file is broken, or there is no object.
-    """
-    folder = Path(dirname) if _is_plain(Path(dirname)) else Path(dirname) / "Annotations"
-    if not folder.is_dir():
-        raise UserError(f"{folder}: folder of the VOC annotations does not exist")
-    found: set[str] = set()
-    depends_on(folder)
-    with Problems(f"classes of {dirname}") as problems:
-        for xml_file in sorted(folder.glob("*.xml")):
-            try:
-                found.update(text_of(obj, "name") or "" for obj in parse_xml(xml_file).iter("object"))
-            except UserError as e:
-                problems.refuse(xml_file, str(e).removeprefix(f"{xml_file}: "))
-    found.discard("")
-    if not found:
-        raise UserError(f"{folder}: no object with a name in any XML file")
-    return sorted(found)
-
-
-def _read_split(root: Path, split: str) -> list[str]:
-    path = root / "ImageSets" / "Main" / f"{split}.txt"
-    depends_on(path)
-    if not path.is_file():
-        splits = [p.stem for p in path.parent.glob("*.txt")]
-        hint = did_you_mean(split, splits) if splits else BUILT_IN_HINT
-        raise UserError(f"{path}: list of the VOC split does not exist{hint}")
-    lines = read_text(path).splitlines()
-    ids = [_split_id(line.strip(), root / "Annotations") for line in lines if line.strip()]
-    if not ids:
-        raise UserError(f"{path}: the list is empty")
-    repeated = [file_id for file_id, times in Counter(ids).items() if times > 1]
-    if repeated:
-        raise UserError(
-            f"{path}: {counted(len(repeated), 'id occurs', 'ids occur')} more than once, such as {repeated[0]!r}; "
-            "a split contains each image once"
-        )
-    return ids
-
-
-def _split_id(line: str, annotations: Path) -> str:
-    """Return the id of a line, which is "<id>", or "<id> <-1|0|1>" in the lists of single classes.
-
-    An id may contain spaces, so that a last number is only removed if no file has the whole line as its name.
-    """
-    with_flag = re.fullmatch(r"(.*\S)\s+(-1|0|1)", line)
-    return with_flag[1] if with_flag and not (annotations / f"{line}.xml").is_file() else line
 
 
 def _image(tree: Element, file_name: str, file_id: str) -> dict[str, Any]:

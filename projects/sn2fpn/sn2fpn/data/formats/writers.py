@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -70,7 +71,9 @@ class Output:
         """Copy or link an image into a folder under a name that no other image has, even without its ending."""
         source = Path(record["file_name"])
         suffix = source.suffix if source.suffix.lower() in IMAGE_SUFFIXES else ".jpg"  # the content decides
-        stem = plain = source.stem.strip() or "image"
+        writable = _writable(source.stem)
+        self.lost["names of images (control characters and what is not UTF-8 become _)"] += writable != source.stem
+        stem = plain = writable.strip() or "image"
         number = 1
         while stem.lower() in self._stems:
             number += 1
@@ -89,6 +92,11 @@ class Output:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+
+
+def _writable(name: str) -> str:
+    """Return a name without what lists of names, XML files or the readers cannot hold."""
+    return "".join("_" if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in name)
 
 
 def write_coco(parts: Sequence[Part], output: Output) -> None:

@@ -12,14 +12,14 @@ import yaml
 
 from ...config.yaml_limits import LimitedLoader
 from ...errors import ArgumentError, UserError, counted, counted_of, did_you_mean
-from ..files import IMAGE_SUFFIXES, path_inside, walk
+from ..files import IMAGE_SUFFIXES, files_ending_in, path_inside, walk
 from ..images import read_image_size
 from ..problems import Problems, Unusable
 from ..readings import depends_on
 from ..records import DatasetDicts
-from ..values import clean_name, read_whole
+from ..values import read_whole
 from .found import Found, FoundObject, add_objects, check_size, finish
-from .source import CLASS_LIST, Source, choose_split, read_text
+from .source import CLASS_LIST, Source, choose_split, clean_names, read_text
 
 __all__ = ["find_yaml", "read_yolo", "yolo_splits"]
 
@@ -112,7 +112,7 @@ def _is_triangle(item: FoundObject | Unusable) -> bool:
 
 def _remark_unread(read: set[Path], file: Path, problems: Problems) -> None:
     """Remark the label files beside those that were read, whose images are missing or have other names."""
-    beside = (path for folder in {path.parent for path in read} for path in folder.glob("*.txt"))
+    beside = (path for folder in {path.parent for path in read} for path in files_ending_in(folder, ".txt"))
     unread = sorted(path for path in beside if path not in read and path.name != CLASS_LIST)
     if unread:
         files = counted(len(unread), "label file has", "label files have")
@@ -175,14 +175,7 @@ def _class_names(content: dict[str, Any], file: Path) -> list[str]:
         raise UserError(
             f"{file}: names: expected a list of classes, or a mapping from 0, 1, … to them, found {names!r}"
         )
-    wrong = next(
-        (i for i, name in enumerate(names) if isinstance(name, bool) or not isinstance(name, (str, int))), None
-    )
-    if wrong is not None:
-        raise UserError(f"{file}: names: class {wrong} is {names[wrong]!r}, expected a text; put it in quotes")
-    cleaned = [clean_name(str(name)) for name in names]
-    if not all(cleaned) or len(set(cleaned)) < len(cleaned):
-        raise UserError(f"{file}: names: expected different names, found {names}")
+    cleaned = clean_names(names, f"{file}: names")
     if content.get("nc") is not None and read_whole(content["nc"]) != len(cleaned):
         raise UserError(f"{file}: nc is {content['nc']!r}, but names has {counted(len(cleaned), 'class', 'classes')}")
     return cleaned
@@ -250,7 +243,8 @@ def _label_file(image: Path, root: Path) -> Path:
     A folder `images` that the root lies in counts if it has labels beside it, because the root may be that folder.
     """
     parts = image.parts
-    known = len(root.parts) if image.is_relative_to(root) else 0
+    whole, base = (Path(os.path.normpath(path.absolute())) for path in (image, root))  # one of them may be relative
+    known = len(parts) - len(whole.relative_to(base).parts) if whole.is_relative_to(base) else 0
     named = [i for i in range(len(parts) - 2, -1, -1) if parts[i] == "images"]
     files = [Path(*parts[:i], "labels", *parts[i + 1 :]).with_suffix(".txt") for i in named]
     if files and named[0] >= known:
@@ -291,7 +285,7 @@ def _read_line(line: str, height: int, width: int, has_keypoints: bool) -> Found
         expected = "expected 4 (a box) or an even number from 6 on (a polygon)"
         score = "; a fifth number is the score of a prediction" if len(values) == 5 else ""
         raise Unusable("without a valid line", f"{len(values)} numbers follow the class, {expected}{score}")
-    if len(values) == 6 and max(map(abs, values[:5])) <= 1 < values[5]:
+    if len(values) == 6 and max(map(abs, values[:5])) <= 1 < values[5] and values[5].is_integer():
         reason = f"the last of 6 numbers after the class is {values[5]:g}, expected a fraction of the image; {_TRACKED}"
         raise Unusable("without a valid line", reason)
     if max(map(abs, values)) > _LARGEST:
