@@ -146,6 +146,7 @@ def _totals(folder: Path) -> dict[int, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.pictures
 def test_twins_train_alike(
     tiny_cfg: Callable[..., CfgNode], tiny_overrides: Callable[..., list[str]], tmp_path: Path
 ) -> None:

@@ -95,6 +95,7 @@ def test_a_second_run_of_several_processes_is_refused_with_one_message(
     assert said.count("is in use by another run") == 1 and "Traceback" not in said
 
 
+@pytest.mark.pictures
 def test_a_new_run_moves_an_earlier_one_and_loses_nothing(
     tmp_path: Path, tiny_keys: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -369,6 +370,7 @@ def test_evaluating_another_models_checkpoint_is_refused_unless_it_is_allowed(
     assert (tmp_path / "mine/log.txt").is_file()  # a folder that was there before is not removed
 
 
+@pytest.mark.pictures
 def test_evaluating_another_pyramid_with_the_same_names_is_refused_and_leaves_the_training_as_it_was(
     tiny_cfg: MakeCfg, tiny_keys: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
