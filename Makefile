@@ -37,7 +37,7 @@ test: lint
 	$(PYTEST) -m 'not slow'
 
 test-slow: install
-	$(PYTEST) -m slow
+	$(PYTEST) --no-loadscope-reorder -m slow  # in the order of tests/conftest.py
 
 test-all: lint
 	$(PYTEST)

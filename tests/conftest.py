@@ -12,6 +12,18 @@ import torch
 from hypothesis import HealthCheck, settings
 
 _TESTS = Path(__file__).resolve().parent
+# The longest files of slow tests, the longest one first. A worker takes whole files, so that the other workers would be
+# idle while a long file that starts last is still running.
+_LONGEST = (
+    "tools/test_gpu_report.py",
+    "export/test_exported_files.py",
+    "engine/test_signals_and_kills.py",
+    "engine/test_parallel.py",
+    "study/run/test_interrupted.py",
+    "engine/test_command_line.py",
+    "engine/test_compiling.py",
+    "pyramids/test_contract.py",
+)
 
 if _workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):  # the workers of pytest-xdist share the cores
     _threads = max(1, (os.cpu_count() or 1) // _workers)
@@ -34,11 +46,19 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.load_profile("short")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Ignore warnings in the tests that run Detectron2, whose own code causes many of them."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Ignore warnings where Detectron2 runs, whose own code causes many, and put long files of slow tests first."""
     for item in items:
         if item.get_closest_marker("detectron2"):
             item.add_marker(pytest.mark.filterwarnings("ignore"))
+    if config.option.markexpr == "slow":
+        items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    """Return the place of a test's file among the longest ones; all others come after them, in their own order."""
+    name = item.path.relative_to(_TESTS).as_posix() if item.path.is_relative_to(_TESTS) else ""
+    return _LONGEST.index(name) if name in _LONGEST else len(_LONGEST)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 from small_runs import small_run
 from sn2fpn.config import CfgNode, get_cfg
+from sn2fpn.engine import native
 
 _ROOT = Path(__file__).parents[2]
 _VOLATILE = {"time", "data_time", "eta_seconds", "peak_memory_mib"}
@@ -19,6 +20,15 @@ _VOLATILE = {"time", "data_time", "eta_seconds", "peak_memory_mib"}
 @pytest.fixture(autouse=True)
 def _runs_leave_no_trace(leave_no_trace: None) -> None:
     """Restore logging and determinism after each test, since any of them may run a trainer."""
+
+
+@pytest.fixture(autouse=True)
+def _pictures_where_they_are_looked_at(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Draw no pictures at the end of a run, since they take longer than a small run, but in tests marked `pictures`."""
+    with pytest.MonkeyPatch.context() as patch:  # of its own, because tests undo what they have patched
+        if request.node.get_closest_marker("pictures") is None:
+            patch.setattr(native, "_draw", lambda *_: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from sn2fpn.config import CfgNode
-from sn2fpn.engine import Trainer, run
+from sn2fpn.engine import Trainer, main, run
 
 _ROOT = Path(__file__).parents[2]
 _ALL = {
@@ -56,24 +56,26 @@ def test_a_training_with_all_augmentations_resumes_bitwise(tiny_cfg: Callable[..
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
-def _train(tmp_path: Path, keys: dict[str, Any], *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(_ROOT / "train_net.py"), "--engine", "native", *flags]
-    command += ["--config-file", str(_ROOT / "configs/quick/Base-Shapes.yaml")]
+def _arguments(tmp_path: Path, keys: dict[str, Any], *flags: str) -> list[str]:
     keys = keys | {"SOLVER.MAX_ITER": 1, "DATASETS.TEST": "()", "OUTPUT_DIR": tmp_path / "out"}
     pairs = [str(x) for pair in keys.items() for x in pair]
-    return subprocess.run([*command, *pairs], capture_output=True, text=True, timeout=300, check=False)
+    return ["--engine", "native", *flags, "--config-file", str(_ROOT / "configs/quick/Base-Shapes.yaml"), *pairs]
 
 
 @pytest.mark.slow
-def test_a_function_of_the_users_own_runs_in_all_processes(tmp_path: Path, tiny_keys: dict) -> None:
+def test_a_function_of_the_users_own_runs_in_all_processes(
+    tmp_path: Path, tiny_keys: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     file, log = tmp_path / "my_augmentation.py", tmp_path / "log.txt"
     file.write_text(
         f"import os\n\n\ndef note(**given):\n    with open({str(log)!r}, 'a') as log:\n"
         "        print(os.getppid(), file=log)\n    return given\n"
     )
     keys = tiny_keys | {"INPUT.FUNCTION": f"{file}:note", "DATALOADER.NUM_WORKERS": 1}
-    refused = _train(tmp_path, keys)
-    assert refused.returncode == 2 and f"add --import {file}" in refused.stderr and not log.exists()
-    done = _train(tmp_path, keys, "--import", str(file), "--num-gpus", "2")
+    assert main(_arguments(tmp_path, keys)) == 2
+    assert f"add --import {file}" in capsys.readouterr().err and not log.exists()
+    arguments = _arguments(tmp_path, keys, "--import", str(file), "--num-gpus", "2")
+    command = [sys.executable, str(_ROOT / "train_net.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(set(log.read_text().split())) == 2  # a worker of each process

@@ -27,6 +27,7 @@ _CONFIGS = Path(__file__).parents[2] / "configs"
 _STUDIED = "Base-Photos.yaml"  # cells of studies are evaluated once
 _OTHER = "detectron2_mask_rcnn_sni.py"  # belongs to Detectron2's own program
 MakeCfg = Callable[..., CfgNode]
+_PICTURES = pytest.mark.pictures  # with and without an evaluation, which gives pictures too
 
 
 @pytest.mark.parametrize("path", sorted(_CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
@@ -61,7 +62,9 @@ def test_a_metric_that_only_other_runs_give_is_no_mistake() -> None:
 @pytest.mark.parametrize(
     ("keys", "info", "warning"),
     [
-        ({}, "evaluated every 2 iterations and at the end; model_best.pth is kept by bbox/AP$", ""),
+        pytest.param(
+            {}, "evaluated every 2 iterations and at the end; model_best.pth is kept by bbox/AP$", "", marks=_PICTURES
+        ),
         ({"TEST.EVAL_PERIOD": 0}, "evaluated at the end; model_best.pth is kept by bbox/AP$", ""),
         ({"TEST.BEST_METRIC": ""}, "evaluated every 2 iterations and at the end$", ""),
         (
@@ -69,7 +72,12 @@ def test_a_metric_that_only_other_runs_give_is_no_mistake() -> None:
             "evaluated every 2 iterations and at the end$",
             "TEST.BEST_METRIC bbox/AP: the evaluations of this run do not give it.*did you mean 'tiny_val/bbox/AP'",
         ),
-        ({"DATASETS.TEST": []}, "", "DATASETS.TEST is empty: nothing is evaluated, and model_best.pth is not kept"),
+        pytest.param(
+            {"DATASETS.TEST": []},
+            "",
+            "DATASETS.TEST is empty: nothing is evaluated, and model_best.pth is not kept",
+            marks=_PICTURES,
+        ),
         ({"TEST.BEST_METRIC": "segm/AP"}, "", "TEST.BEST_METRIC segm/AP: the evaluations of this run do not give it"),
     ],
 )

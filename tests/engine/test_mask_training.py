@@ -26,6 +26,7 @@ def _lines(cfg: CfgNode) -> list[dict[str, float]]:
 
 
 @pytest.mark.slow
+@pytest.mark.pictures
 def test_a_run_learns_masks(tiny_cfg: Callable[..., CfgNode]) -> None:
     keys = MASKS | {
         "INPUT.MASK_FORMAT": "bitmask",

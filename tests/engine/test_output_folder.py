@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from sn2fpn.config import CfgNode
+from sn2fpn.config import CfgNode, get_cfg
 from sn2fpn.data import register_custom
 from sn2fpn.engine import Trainer, default_argument_parser, main, native
 from sn2fpn.engine.folder import run_folder
@@ -95,6 +95,7 @@ def test_a_second_run_of_several_processes_is_refused_with_one_message(
     assert said.count("is in use by another run") == 1 and "Traceback" not in said
 
 
+@pytest.mark.pictures
 def test_a_new_run_moves_an_earlier_one_and_loses_nothing(
     tmp_path: Path, tiny_keys: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,6 +203,27 @@ def _kill_in(trainer: Trainer, kind: type, method: str, iteration: int, monkeypa
     monkeypatch.undo()
 
 
+_RESUMED = {
+    "SEED": 3,
+    "SOLVER.MAX_ITER": 8,
+    "SOLVER.CHECKPOINT_PERIOD": 4,
+    "TEST.EVAL_PERIOD": 4,
+    "TEST.BEST_METRIC": "bbox/AP",
+}
+
+
+@pytest.fixture(scope="module")
+def straight(tiny_keys: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing has interrupted."""
+    folder = tmp_path_factory.mktemp("straight")
+    cfg = get_cfg()
+    cfg.merge_from_file(_CONFIG)
+    keys = tiny_keys | _RESUMED | {"OUTPUT_DIR": str(folder)}
+    cfg.merge_from_list([x for pair in keys.items() for x in pair])
+    _trainer(cfg).train()
+    return folder
+
+
 @pytest.mark.parametrize(
     ("where", "iteration"),
     [
@@ -216,21 +238,14 @@ def _kill_in(trainer: Trainer, kind: type, method: str, iteration: int, monkeypa
 def test_no_row_is_lost_or_doubled_wherever_a_run_is_killed(
     where: tuple[type, str],
     iteration: int,
+    straight: Path,
     tiny_cfg: MakeCfg,
     lasting_rows: ReadRows,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    keys = {
-        "SEED": 3,
-        "SOLVER.MAX_ITER": 8,
-        "SOLVER.CHECKPOINT_PERIOD": 4,
-        "TEST.EVAL_PERIOD": 4,
-        "TEST.BEST_METRIC": "bbox/AP",
-    }
-    straight, cut = tmp_path / "straight", tmp_path / "cut"
-    _trainer(tiny_cfg(keys | {"OUTPUT_DIR": str(straight)})).train()
-    cfg = tiny_cfg(keys | {"OUTPUT_DIR": str(cut)})
+    cut = tmp_path / "cut"
+    cfg = tiny_cfg(_RESUMED | {"OUTPUT_DIR": str(cut)})
     _kill_in(_trainer(cfg), *where, iteration, monkeypatch)
     with (cut / "metrics.json").open("a") as file:
         file.write('{"iteration": 5, "total_lo')  # the half of a row
@@ -369,6 +384,7 @@ def test_evaluating_another_models_checkpoint_is_refused_unless_it_is_allowed(
     assert (tmp_path / "mine/log.txt").is_file()  # a folder that was there before is not removed
 
 
+@pytest.mark.pictures
 def test_evaluating_another_pyramid_with_the_same_names_is_refused_and_leaves_the_training_as_it_was(
     tiny_cfg: MakeCfg, tiny_keys: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,6 +34,7 @@ def counted_opens() -> Iterator[Counter[str]]:
         active.clear()
 
 
+@pytest.mark.pictures
 def test_a_run_with_evaluations_parses_each_annotation_file_once(
     tiny_cfg: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,6 +51,7 @@ def test_a_run_with_evaluations_parses_each_annotation_file_once(
     assert [opened[str(file)] for file in files] == [1, 1]
 
 
+@pytest.mark.pictures
 def test_a_run_on_a_recognised_folder_reads_each_label_file_once(
     tiny_cfg: Callable[..., Any], tmp_path: Path, capsys: Any
 ) -> None:

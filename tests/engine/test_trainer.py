@@ -52,6 +52,7 @@ def _average(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
+@pytest.mark.pictures
 def test_a_run_learns_and_leaves_everything_behind(tiny_cfg: MakeCfg) -> None:
     cfg = tiny_cfg(
         {

@@ -19,7 +19,7 @@ from export_models import CONFIG, KEYS, as_list, filled, picture, small_config
 from PIL import Image
 
 from sn2fpn.checkpoint import Checkpointer
-from sn2fpn.data import DatasetCatalog, class_names, read_image, register_coco_instances
+from sn2fpn.data import DatasetCatalog, class_names, read_image, register_coco_instances, shapes
 from sn2fpn.engine.lazy import LazyRecipe
 from sn2fpn.errors import UserError
 from sn2fpn.export.__main__ import main
@@ -64,16 +64,30 @@ def example() -> Any:
     return module
 
 
+@pytest.fixture
+def few_shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the data set shapes, which is drawn at its first use, have few pictures."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    for split, (_, seed) in list(shapes.SPLITS.items()):
+        monkeypatch.setitem(shapes.SPLITS, split, (6, seed))
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.usefixtures("few_shapes")
 def test_an_export_and_its_use_without_this_package(
     command: Command, weights: Path, example: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The example's detections and masks are the predictor's, in the pixels of a picture that has to be resized."""
+    """The example's detections and masks are the predictor's, in the pixels of a picture that has to be resized.
+
+    The AP of the file and of the model are equal, in boxes and in masks.
+    """
     file = tmp_path / "picture.png"
     Image.fromarray(picture(1, 141, 187).permute(1, 2, 0).numpy()).save(file)
-    assert command("--check", file) == 0
+    assert command("--check", file, "--evaluate", "shapes_val[:6]") == 0
     said = capsys.readouterr().out
+    scores = [line for line in said.splitlines() if "AP on shapes_val[:6]" in line]
+    assert len(scores) == 2 and all(line.endswith("(+0.00)") for line in scores)
     assert "input image: uint8 (3, height, width)" in said and "output masks: float32 (detections, 28, 28)" in said
     assert "detections as the model" in said and "on 1 CPU thread: model 0." in said and "MiB" in said
 
@@ -288,21 +302,10 @@ def test_a_python_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert metadata["max_size"] == 320 and "max_iter: 780" in metadata["configuration"]
 
 
-@pytest.mark.slow
-def test_evaluation_of_the_file(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The AP of the file and of the model are equal, in boxes and in masks."""
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    assert command("--evaluate", "shapes_val[:6]") == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if "AP on shapes_val[:6]" in line]
-    assert len(lines) == 2 and all(line.endswith("(+0.00)") for line in lines)
-
-
+@pytest.mark.usefixtures("few_shapes")
 def test_evaluation_on_classes_in_another_order(
-    command: Command, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: Command, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     saved = torch.load(weights, weights_only=True)
     names = class_names("shapes_val[:2]")
     torch.save(saved | {"class_names": names[::-1]}, tmp_path / "other.pth")

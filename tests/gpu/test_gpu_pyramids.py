@@ -26,7 +26,8 @@ def pyramid(setting: str) -> nn.Module:
     torch.manual_seed(0)
     name, overrides = SETTINGS[setting]
     cfg = get_cfg()
-    cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 32, "MODEL.FPN.IN_FEATURES", list(SHAPES), *overrides])
+    small = ["MODEL.FPN.OUT_CHANNELS", 32, "MODEL.GFPN.INNER_CHANNELS", 32, "MODEL.FPN.IN_FEATURES", list(SHAPES)]
+    cfg.merge_from_list([*small, *overrides])
     built = pyramid_from_backbone_name(f"build_sn2_{name}_backbone")(cfg, SHAPES)
     for key, p in built.named_parameters():
         if "offset" in key:

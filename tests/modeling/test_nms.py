@@ -10,10 +10,10 @@ from sn2fpn.modeling.nms import grouped_nms
 
 
 def greedy(boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, threshold: float) -> list[int]:
-    iou = box_iou(boxes, boxes)
+    iou, numbers = box_iou(boxes, boxes).tolist(), groups.tolist()  # lists, as tensors are slow to read by number
     kept: list[int] = []
     for i in scores.argsort(descending=True).tolist():
-        if all(groups[i] != groups[j] or iou[i, j] <= threshold for j in kept):
+        if all(numbers[i] != numbers[j] or iou[i][j] <= threshold for j in kept):
             kept.append(i)
     return kept
 

@@ -87,7 +87,8 @@ def over(cases: list[tuple[str, list]]) -> pytest.MarkDecorator:
 def build(name: str, overrides: list) -> Pyramid:
     torch.manual_seed(0)
     cfg = get_cfg()
-    cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 16, "MODEL.FPN.IN_FEATURES", list(TRUNK), *overrides])
+    small = ["MODEL.FPN.OUT_CHANNELS", 16, "MODEL.GFPN.INNER_CHANNELS", 32, "MODEL.FPN.IN_FEATURES", list(TRUNK)]
+    cfg.merge_from_list([*small, *overrides])
     return pyramid_from_backbone_name(f"build_sn2_{name}_backbone")(cfg, TRUNK)
 
 

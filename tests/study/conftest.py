@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from sn2fpn.data.shapes import write_shapes
+from sn2fpn.study.report import charts, curve_charts, error_section
 
 _ROOT = Path(__file__).parents[2]
 
@@ -54,6 +55,13 @@ def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "BASELINE": {"pyramid": "fpn"},
         "ENGINE": "native",
     }
+
+
+@pytest.fixture
+def plain_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let reports make their charts but not draw them, for tests that read texts, because drawing takes seconds."""
+    for module in (charts, curve_charts, error_section):
+        monkeypatch.setattr(module, "to_svg", lambda figure: '<svg viewBox="0 0 9 9"></svg>')
 
 
 @pytest.fixture

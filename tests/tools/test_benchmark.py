@@ -54,6 +54,9 @@ def measure(tmp_path: Path, part: str, *flags: str) -> tuple[dict[str, Any], str
 # A small detector that torchvision has too.
 SMALL = ["MODEL.RESNETS.NORM", "FrozenBN", "MODEL.FPN.NORM", "", "MODEL.FPN.OUT_CHANNELS", "256"]
 SMALL += ["MODEL.ROI_BOX_HEAD.FC_DIM", "1024"]
+# Few regions, whose heads take most of the time on a small image.
+FEW = ["MODEL.RPN.POST_NMS_TOPK_TEST", "20", "MODEL.RPN.POST_NMS_TOPK_TRAIN", "40"]
+FEW += ["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "16"]
 
 
 @torch.no_grad()
@@ -73,10 +76,11 @@ def test_torchvision_and_the_native_engine_have_equal_weights() -> None:
     torch.testing.assert_close(ours.roi_heads.mask_head(pooled), logits[:, 1:], rtol=1e-3, atol=1e-3)
 
 
-def test_the_detector_by_stage_and_precision(tmp_path: Path) -> None:
+def test_the_detector_by_stage_and_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detector, "read_size", lambda text: (64, 64))
     flags = ["--repeats", "1", "--no-memory", "--engines", "native", "torchvision", "--batch", "1"]
     flags += ["--config-file", CONFIG, "--precision", "float32", "bfloat16", "--device", "cpu"]
-    results, text = measure(tmp_path, "detector", *flags, *SMALL)
+    results, text = measure(tmp_path, "detector", *flags, *SMALL, *FEW)
     found = {(row["engine"], row["precision"], row["mode"]): row for row in results["rows"]}
     contenders = {(e, p) for e in ("native", "torchvision") for p in ("float32", "bfloat16")}
     assert set(found) == {(*c, mode) for c in contenders for mode in detector.MODES}

@@ -12,6 +12,7 @@ import torch
 
 import gpu_report
 from gpu_report import read_benchmark, read_steps, read_training
+from sn2fpn.data.shapes import write_shapes
 from sn2fpn.errors import UserError
 from step_report import Step, run_steps
 
@@ -143,6 +144,7 @@ def test_training_without_results_is_an_error(tmp_path: Path) -> None:
 def test_a_rehearsal_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests of the GPU run on the CPU, with the branches of a GPU; the benchmark's own tests see to its numbers."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "data"))
+    write_shapes(tmp_path / "data/shapes", {"train": (8, 1), "val": (4, 2)})  # a folder that exists is taken as it is
     code = gpu_report.main(["--device", "cpu", "--quick", "--output-dir", str(tmp_path / "out")])
     found = json.loads((tmp_path / "out/report.json").read_text())
     steps = {step["name"]: step for step in found["steps"]}

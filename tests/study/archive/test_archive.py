@@ -134,6 +134,7 @@ def test_run_lengths_and_arrays_are_stored(study: Path, tmp_path: Path) -> None:
         save_test_set("with arrays", tmp_path / "stored")
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_the_report_of_an_archive_is_that_of_the_folder(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

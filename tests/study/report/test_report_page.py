@@ -132,6 +132,7 @@ def test_names_cannot_harm(tmp_path: Path) -> None:
     assert "<script" not in (folder / "report" / "report.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_a_single_cell(tmp_path: Path) -> None:
     folder = fabricate(tmp_path / "single", {"fpn": 0.1, "sni": 0.1}, seeds=(7,), without=["sni/seed7"])
     for name in ("costs.json", "speed.json"):
@@ -143,6 +144,7 @@ def test_a_single_cell(tmp_path: Path) -> None:
     assert "Accuracy against cost" not in page.text
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_one_seed_claims_nothing(tmp_path: Path) -> None:
     folder = fabricate(tmp_path / "oneseed", {"fpn": 0.3, "sni": 0.01}, seeds=(1,))
     page = _Page(write_report(folder).read_text(encoding="utf-8"))
@@ -150,6 +152,7 @@ def test_one_seed_claims_nothing(tmp_path: Path) -> None:
     assert page.count("strong") == 0 and "±" not in " ".join(map(" ".join, page.rows))
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_no_cell_and_missing_data(tmp_path: Path) -> None:
     folder = fabricate(tmp_path / "none", {"fpn": 0.1}, seeds=(1,), without=["fpn/seed1"])
     assert "No cell has finished yet" in _Page(write_report(folder).read_text(encoding="utf-8")).text
@@ -160,6 +163,7 @@ def test_no_cell_and_missing_data(tmp_path: Path) -> None:
     assert "Test images could not be resampled where" in page.text and "over resampled" not in page.text
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_predictions_of_a_later_seed_may_be_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = fabricate(tmp_path / "gap", {"fpn": 0.25, "sni": 0.02}, seeds=(1, 2))
     (missing,) = folder.glob("cells/sni/seed2/inference/*/coco_instances_results.json")
@@ -169,6 +173,7 @@ def test_predictions_of_a_later_seed_may_be_missing(tmp_path: Path, caplog: pyte
     assert f"no pictures of where sni and fpn differ most: {missing}: file of predictions does not exist" in caplog.text
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_masks_and_voc(tmp_path: Path) -> None:
     folder = fabricate(
         tmp_path / "masks", {"fpn": 0.1, "sni": 0.1}, seeds=(1, 2), masks=True, metrics=["segm/AP", "bbox/AP"]
@@ -183,6 +188,7 @@ def test_masks_and_voc(tmp_path: Path) -> None:
     assert "The results do not have these metrics: APs." in page.text and "Object sizes" not in page.text
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_the_report_on_somebody_elses_study_runs_none_of_their_code(tmp_path: Path) -> None:
     folder = fabricate(tmp_path / "theirs", {"fpn": 0.25, "sni": 0.02})
     mark = tmp_path / "executed"

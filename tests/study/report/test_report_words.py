@@ -34,6 +34,8 @@ from sn2fpn.study.spec.questions import Question
 from sn2fpn.study.spec.study import Study
 from sn2fpn.study.spec.tuning import choose
 
+pytestmark = pytest.mark.usefixtures("plain_charts")
+
 
 def _paragraphs(page: str) -> list[str]:
     """Return the texts of the page that are sentences."""

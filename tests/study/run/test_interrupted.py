@@ -75,8 +75,15 @@ def test_an_interrupted_study_goes_on(
     at = _saved_at(cell)
     assert not (cell / "failure.txt").exists()
     assert "Interrupted after iteration" in (cell / "log.txt").read_text()
+    if how in ("kill -9", signal.SIGINT):  # after the other signals, the folder is as after SIGINT
+        _assert_goes_on(cell, at, write_study, tiny_study)
 
-    # Shorten the rest of the study. The folder must hold the same configuration, so shorten that as well.
+
+def _assert_goes_on(cell: Path, at: int, write_study: WriteStudy, tiny_study: dict[str, Any]) -> None:
+    """Shorten the rest of the study, let it end, and look at the cell, which was saved after iteration `at`.
+
+    The folder must hold the same configuration, so that is shortened as well.
+    """
     path = _study(write_study, tiny_study, at + 4)
     config = cell / "config.yaml"
     config.write_text(config.read_text().replace(f"MAX_ITER: {_LONG}", f"MAX_ITER: {at + 4}"))

@@ -13,6 +13,7 @@ from sn2fpn.study.run.steps import STEPS, run_steps
 from sn2fpn.study.spec.study import Study
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_a_step_is_repeated_when_a_cell_is_newer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
