@@ -74,7 +74,7 @@ class PAFPN(FPN):
         levels = zip(self.per_level("pafpn_down"), self.per_level("pafpn_output"))
         for i, (down, output) in list(enumerate(levels))[1:]:
             if self.variant == "paper":
-                # A module of `make_down` may need its own output for its gradient, so that only sums change in place.
+                # Not in place: the gradient of a module that `make_down` made may need the output of that module.
                 maps[i] = passed_up = F.relu_(output(F.relu(down(passed_up)) + maps[i]))
             else:
                 passed_up = down(passed_up) + maps[i]
