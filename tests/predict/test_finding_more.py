@@ -80,9 +80,10 @@ def test_mistakes_in_flags(
 
 @pytest.fixture
 def nested(tmp_path: Path, pictures: Path) -> Path:
-    """A folder with sub-folders, some of which have odd names, and a link to a folder outside."""
+    """A folder with sub-folders, some of which have odd names or are hidden, and a link to a folder outside."""
     root = tmp_path / "nested"
-    for name in ("a.png", "one/a.png", "one/two/b.png", "predictions.json/c.png", "a.png.d/a.png", "odd\n/a.png"):
+    usual = ("a.png", "one/a.png", "one/two/b.png", "predictions.json/c.png", "a.png.d/a.png", "odd\n/a.png")
+    for name in (*usual, "._a.png", ".thumbnails/a.png"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(pictures / "tiny.png", root / name)
     (root / "one/notes.txt").write_text("no picture")

@@ -14,6 +14,7 @@ import pytest
 
 from sn2fpn.data import DatasetCatalog, MetadataCatalog, class_histogram, dataset_fingerprint, register_custom
 from sn2fpn.data.check import main as check
+from sn2fpn.data.convert import main as convert
 from sn2fpn.errors import UserError
 from sn2fpn.structures import BoxMode
 
@@ -57,6 +58,21 @@ def test_all_formats_give_the_same_objects(
     assert dataset_fingerprint(plain) == dataset_fingerprint(same)
 
 
+@pytest.mark.parametrize("fixture", ["yolo_root", "labelme_root", "cvat_file", "lvis_file", "voc_root"])
+def test_hidden_files_change_nothing(fixture: str, request: Any, read: Read) -> None:
+    """macOS writes a hidden file beside each file into archives and onto disks of other systems."""
+    path = request.getfixturevalue(fixture)
+    root = path if path.is_dir() else path.parent
+    keys = {"yolo_root": {"SPLIT": "train"}, "voc_root": {"SPLIT": "all"}}.get(fixture, {})
+    records = read(root, **keys)
+    for file in [file for file in root.rglob("*") if file.is_file()]:
+        file.with_name(f"._{file.name}").write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X")
+    assert read(root, **keys) == records and records
+    with pytest.raises(UserError) as wrong:
+        read(root, SPLIT="tra")
+    assert "._" not in str(wrong.value)
+
+
 def _in_corners(annotation: dict[str, Any]) -> dict[str, Any]:
     box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
     return annotation | {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS}
@@ -94,6 +110,32 @@ def test_folders_of_coco_and_voc(coco_set: Any, voc_root: Path, read: Read, tmp_
     assert MetadataCatalog.get("own").thing_classes == ["cat", "dog"]
     (plain / "classes.txt").write_text("dog\ncat\n")
     assert read(plain) and MetadataCatalog.get("own").thing_classes == ["dog", "cat"]
+
+
+def test_a_folder_with_the_files_of_a_format(
+    coco_set: Any, cvat_file: Path, lvis_file: Path, voc_root: Path, read: Read, tmp_path: Path, capsys: Any
+) -> None:
+    assert [r["image_id"] for r in read(cvat_file.parent, FORMAT="cvat", SPLIT="val")] == ["b.jpg"]
+    assert len(read(lvis_file.parent, FORMAT="lvis")) == 2
+    assert len(read(lvis_file.parent, FORMAT="coco", IMAGES=f"{lvis_file.parent}/val2017")) == 2
+    (voc_root / "annotations").mkdir()  # COCO's folder of annotations in a VOC folder
+    for split in ("train", "val"):
+        shutil.copy(coco_set.json, voc_root / f"annotations/instances_{split}.json")
+    with pytest.raises(UserError, match=r"Pascal VOC .*, COCO .*; set FORMAT to coco or voc"):
+        read(voc_root)
+    keys = {"FORMAT": "coco", "IMAGES": str(coco_set.images)}
+    with pytest.raises(UserError, match=r"can be COCO \(.*_train\.json\), COCO .*; name one of the files"):
+        read(voc_root, **keys)
+    assert len(read(voc_root, **keys, SPLIT="val")) == 3
+    assert MetadataCatalog.get("own").json_file == str(voc_root / "annotations/instances_val.json")
+    with pytest.raises(UserError, match=r"train\.json is read as COCO, which has no SPLIT"):
+        read(voc_root / "annotations/instances_train.json", **keys, SPLIT="val")
+    with pytest.raises(UserError, match=r"VOCtest: expected a file in the format cvat, found 4 folders"):
+        read(voc_root, FORMAT="cvat")
+    to = tmp_path / "converted"
+    arguments = [str(voc_root), "--to", "yolo", str(to), "--images", str(coco_set.images)]
+    assert convert([*arguments, "--format", "coco", "--split", "val"]) == 0, capsys.readouterr().err
+    assert len(list((to / "images/val").iterdir())) == 3
 
 
 def test_several_formats_and_none(yolo_root: Path, voc_root: Path, read: Read, tmp_path: Path) -> None:

@@ -127,6 +127,19 @@ def test_classes_as_decimals(tmp_path: Path) -> None:
     assert [a["category_id"] for a in record["annotations"]] == [0, 1]
 
 
+def test_class_names_that_are_given(tmp_path: Path) -> None:
+    example = {"image": {"bytes": png()}, "objects": OBJECTS}
+    assert len(read([example], tmp_path, class_names=[7, "cat"])[0]["annotations"]) == 2
+    assert MetadataCatalog.get("own").thing_classes == ["7", "cat"]
+    for names, message in (
+        ("dog", "class_names: expected a list of names, found 'dog'"),
+        (["dog", "dog"], "class_names: expected different names"),
+        (["dog", None], "class_names: class 1 is None, expected a text"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read([example], tmp_path, class_names=names)
+
+
 def test_class_names_from_features_of_both_forms(tmp_path: Path) -> None:
     label = SimpleNamespace(names=["cup", "pen"])
     for objects in (

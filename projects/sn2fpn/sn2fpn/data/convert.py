@@ -28,7 +28,7 @@ from ..command_line import CommandLineParser
 from ..errors import UserError, argument_names
 from ..program import run_program
 from .files import check_files_exist
-from .formats import FORMATS, Place, Source
+from .formats import AUTO, FORMATS, Place, Source
 from .formats.writers import WRITERS, Output, Part, yolo_names
 from .parts import parts_to_convert
 
@@ -63,7 +63,7 @@ def parser() -> CommandLineParser:
     parser.add_argument("--to", required=True, choices=sorted(WRITERS), help="the format to write")
     parser.add_argument("target", metavar="OUT", type=Path, help="the new folder to write to")
     parser.add_argument(
-        "--format", choices=["auto", *FORMATS], default="auto", help="the format to read (default: %(default)s)"
+        "--format", choices=[AUTO, *FORMATS], default=AUTO, help="the format to read (default: %(default)s)"
     )
     parser.add_argument("--images", metavar="FOLDER", type=Path, help="the folder of the images, if it is not found")
     parser.add_argument(

@@ -11,7 +11,7 @@ from ..config.own_sets import named_entries
 from ..errors import UserError, argument_names, did_you_mean, shortened
 from ..signatures import type_words
 from .catalog import DatasetCatalog, MetadataCatalog
-from .formats import FORMATS, Place, Source, recognise
+from .formats import AUTO, FORMATS, Place, Source, find_places
 from .formats.source import clean_names
 from .problems import log_once
 from .readings import read_once
@@ -21,7 +21,6 @@ __all__ = ["register_custom"]
 
 logger = logging.getLogger(__name__)
 
-_AUTO = "auto"
 _LISTED = 8  # number of files that a message names
 _TYPES: dict[str, type] = {
     **dict.fromkeys(("NAME", "FORMAT", "ANNOTATIONS", "IMAGES", "SPLIT"), str),
@@ -89,17 +88,19 @@ def _checked(given: Any, where: str) -> dict[str, Any]:
     """Return the entry as a plain dict whose keys are all known and have the right type."""
     if not isinstance(given, Mapping):
         raise UserError(f"{where}: expected a mapping with NAME and ANNOTATIONS, found {given!r}")
-    entry = {"FORMAT": _AUTO, **given}
+    entry = {"FORMAT": AUTO, **given}
     data_format = entry["FORMAT"]
-    if data_format not in (_AUTO, *FORMATS):
-        raise UserError(f"{where}: unknown FORMAT {data_format!r}{did_you_mean(str(data_format), (_AUTO, *FORMATS))}")
-    if data_format == _AUTO:  # a key that belongs to one format says which one it is
-        data_format = next((f for f, names in (("coco", "JSON"), ("voc", "ROOT")) if names in entry), _AUTO)
+    if data_format not in (AUTO, *FORMATS):
+        raise UserError(f"{where}: unknown FORMAT {data_format!r}{did_you_mean(str(data_format), (AUTO, *FORMATS))}")
+    if data_format == AUTO:  # a key that belongs to one format says which one it is
+        data_format = next((f for f, names in (("coco", "JSON"), ("voc", "ROOT")) if names in entry), AUTO)
     other = _OTHER_NAMES.get(data_format, {})
     known = (*_ALWAYS, *(FORMATS[data_format].keys if data_format in FORMATS else _TYPES), *other)
+    if entry["FORMAT"] in ("coco", "lvis"):
+        known += ("SPLIT",)  # for a folder of such files; `_found` refuses it for a file
     for name, value in entry.items():
         if name not in known:
-            of_format = "" if data_format == _AUTO else f" for format {data_format!r}"
+            of_format = "" if data_format == AUTO else f" for format {data_format!r}"
             raise UserError(f"{where}: unknown key {name!r}{of_format}{did_you_mean(name, known)}")
         if isinstance(value, tuple):
             value = entry[name] = list(value)
@@ -119,14 +120,13 @@ def _checked(given: Any, where: str) -> dict[str, Any]:
 
 
 def _register(entry: dict[str, Any], where: str) -> None:
-    """Register a checked entry, whose format may have to be recognised."""
+    """Register a checked entry, whose format and file may have to be found."""
     name, path = entry["NAME"], Path(entry["ANNOTATIONS"])
-    place = Place(entry["FORMAT"], path)
-    if place.format == _AUTO and path.exists():
-        place = _recognised(entry, where)
+    place = _found(entry, where) if path.exists() else None
     DatasetCatalog.register(name, lambda: _read(entry, place, where))
-    if place.format != _AUTO:
-        _describe(entry, place)
+    known = place or (Place(entry["FORMAT"], path) if entry["FORMAT"] != AUTO else None)
+    if known:
+        _describe(entry, known)
 
 
 def _describe(entry: Mapping[str, Any], place: Place) -> None:
@@ -143,11 +143,11 @@ def _describe(entry: Mapping[str, Any], place: Place) -> None:
         metadata.set(thing_classes=list(entry["CLASSES"]))
 
 
-def _read(entry: dict[str, Any], place: Place, where: str) -> Records:
-    if place.format == _AUTO:  # when it was registered, there was no such file
-        place = _recognised(entry, where)
+def _read(entry: dict[str, Any], place: Place | None, where: str) -> Records:
+    if place is None:  # when it was registered, there was no such file
+        place = _found(entry, where)
         _describe(entry, place)
-    if entry["FORMAT"] == _AUTO:  # not when it is registered, which a program does before it sets up its log
+    if entry["FORMAT"] == AUTO:  # not when it is registered, which a program does before it sets up its log
         title = f"{FORMATS[place.format].title} (FORMAT {place.format})"
         log_once(logger, f"{entry['NAME']}: {entry['ANNOTATIONS']} is recognised as {title}")
     source = Source(
@@ -163,15 +163,15 @@ def _read(entry: dict[str, Any], place: Place, where: str) -> Records:
         return read_once(entry["NAME"], FORMATS[place.format].read, source)
 
 
-def _recognised(entry: Mapping[str, Any], where: str) -> Place:
-    """Return the format that the annotations of an entry look like.
+def _found(entry: Mapping[str, Any], where: str) -> Place:
+    """Return the format and the file that the annotations of an entry stand for.
 
     Raises:
-        UserError: they look like none or several, or the entry has keys that are not for this format.
+        UserError: they stand for none or several, or the entry has keys that are not for this format.
     """
     path, split = Path(entry["ANNOTATIONS"]), entry.get("SPLIT")
     try:
-        places = recognise(path, split)
+        places = find_places(path, entry["FORMAT"], split)
     except UserError as e:
         raise UserError(f"{where}: {e}") from None
     formats = sorted({place.format for place in places})
@@ -184,6 +184,7 @@ def _recognised(entry: Mapping[str, Any], where: str) -> Place:
     known = (*_ALWAYS, *FORMATS[place.format].keys, *(["SPLIT"] if place.split else []))
     unknown = next((name for name in entry if name not in known), None)
     if unknown is not None:
-        title = f"{path} is recognised as {FORMATS[place.format].title}"
+        how = "is recognised" if entry["FORMAT"] == AUTO else "is read"
+        title = f"{path} {how} as {FORMATS[place.format].title}"
         raise UserError(f"{where}: {title}, which has no {unknown}{did_you_mean(unknown, known)}")
     return place

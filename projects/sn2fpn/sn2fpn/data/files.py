@@ -19,6 +19,7 @@ __all__ = [
     "explain_missing",
     "files_ending_in",
     "find_missing",
+    "is_hidden",
     "path_inside",
     "walk",
 ]
@@ -62,11 +63,20 @@ def path_inside(root: Path, name: str, allow_outside: bool = False) -> str:
     return plain if ".." in path.parts else str(path)
 
 
+def is_hidden(name: str) -> bool:
+    """Return whether the name of a file or folder begins with a dot.
+
+    Programs keep small copies of pictures in such folders, and macOS writes a file `._a.jpg` beside `a.jpg` on other
+    systems' disks and into archives, whose content is no picture.
+    """
+    return name.startswith(".")
+
+
 def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yield a folder and the folders in it, sorted, each with the sorted names of its files.
 
     Symbolic links to folders are followed, after the folders beside them. Each folder is entered once, so that a link
-    to a folder above it has an end. Hidden folders are left out, because programs keep copies of files in them.
+    to a folder above it has an end. Hidden folders and files are left out; see `is_hidden`.
 
     Raises:
         UserError: a folder may not be read.
@@ -79,10 +89,10 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
             folders.clear()
             continue
         entered.add((place.st_dev, place.st_ino))
-        shown = (name for name in folders if not name.startswith("."))
+        shown = (name for name in folders if not is_hidden(name))
         folders[:] = sorted(shown, key=lambda name: ((here / name).is_symlink(), name))
         depends_on(here)
-        yield here, sorted(names)
+        yield here, sorted(name for name in names if not is_hidden(name))
 
 
 def _refuse_folder(error: OSError) -> None:
@@ -91,8 +101,11 @@ def _refuse_folder(error: OSError) -> None:
 
 
 def files_ending_in(folder: Path, *endings: str) -> list[Path]:
-    """Return the sorted paths in a folder, if there is one, with one of the endings in small or capital letters."""
-    return sorted(path for path in folder.glob("*") if path.suffix.lower() in endings)
+    """Return the sorted paths in a folder, if there is one, with one of the endings in small or capital letters.
+
+    Hidden files are left out; see `is_hidden`.
+    """
+    return sorted(p for p in folder.glob("*") if p.suffix.lower() in endings and not is_hidden(p.name))
 
 
 class PictureFolder:

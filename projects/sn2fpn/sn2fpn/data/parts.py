@@ -7,7 +7,7 @@ import logging
 from collections.abc import Collection
 
 from ..errors import UserError, did_you_mean
-from .formats import FORMATS, Place, Source, recognise
+from .formats import FORMATS, Place, Source, find_places
 from .formats.voc_files import find_lists
 
 __all__ = ["parts_to_convert"]
@@ -24,7 +24,7 @@ def parts_to_convert(args: argparse.Namespace) -> list[tuple[Place, str | None]]
     Raises:
         UserError: the source is not recognised, is not one data set, or lacks a part that the command line names.
     """
-    places = recognise(args.source) if args.format == "auto" else [Place(args.format, args.source)]
+    places = find_places(args.source, args.format)
     formats = sorted({place.format for place in places})
     if len(formats) > 1:
         raise UserError(f"{args.source} can be {' or '.join(formats)}; choose one with --format")

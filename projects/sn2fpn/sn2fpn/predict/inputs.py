@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from ..data import read_image
+from ..data.files import is_hidden
 from ..errors import UserError, nearby_files
 from .names import shown
 from .streams import StreamAddress, Unreadable, stream_address
@@ -54,8 +55,9 @@ def find_sources(
     """Return the files and streams that `--input` stands for, in order and each once.
 
     Args:
-        inputs: files; folders, which stand for their pictures and videos; patterns such as `images/*.jpg` or
-            `**/*.png`; cameras and addresses of streams; or "-", which stands for such names in `names`, one per line.
+        inputs: files; folders, which stand for their pictures and videos except hidden ones; patterns such as
+            `images/*.jpg` or `**/*.png`; cameras and addresses of streams; or "-", which stands for such names in
+            `names`, one per line.
         names: the standard input.
         recursive: whether folders also stand for what is in their sub-folders. Links to folders are not followed.
         leave_out: a folder that is not looked into.
@@ -137,7 +139,7 @@ class _Look:
             yield from ((file, Path()) for file in sorted(p for p in found if not p.is_dir()))
 
     def _inside(self, folder: Path) -> Iterator[tuple[Path, Path]]:
-        """Yield the pictures and videos in a folder, those of sub-folders last."""
+        """Yield the pictures and videos in a folder, those of sub-folders last, without hidden files and folders."""
 
         def note(error: OSError) -> None:
             if error.filename == str(folder):
@@ -146,10 +148,13 @@ class _Look:
 
         for root, folders, files in os.walk(folder, onerror=note):
             here = Path(root)
-            folders[:] = sorted(f for f in folders if self.recursive and not _same(here / f, self.leave_out))
+            folders[:] = sorted(f for f in folders if self.recursive and not self._left_out(here / f))
             for name in sorted(files):
-                if Path(name).suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
+                if Path(name).suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES and not is_hidden(name):
                     yield here / name, here.relative_to(folder)
+
+    def _left_out(self, folder: Path) -> bool:
+        return is_hidden(folder.name) or (self.leave_out is not None and _same(folder, self.leave_out))
 
     def why_nothing(self, path: Path) -> str:
         """Return what is special about an input that stands for nothing, or what its name may have been meant to be."""
@@ -161,8 +166,8 @@ class _Look:
         return f"the folder holds no pictures and no videos{hint}"
 
 
-def _same(folder: Path, other: Path | None) -> bool:
-    return other is not None and os.path.realpath(folder) == os.path.realpath(other)
+def _same(folder: Path, other: Path) -> bool:
+    return os.path.realpath(folder) == os.path.realpath(other)
 
 
 def is_video(source: Source) -> bool:

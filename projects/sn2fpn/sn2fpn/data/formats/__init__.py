@@ -8,13 +8,13 @@ from typing import NamedTuple
 from .coco import read_coco, read_lvis
 from .cvat import cvat_splits, read_cvat
 from .labelme import read_labelme
-from .recognise import Place, recognise
+from .recognise import AUTO, Place, find_places
 from .source import Reader, Source
 from .voc import read_voc
 from .voc_files import find_splits
 from .yolo import read_yolo, yolo_splits
 
-__all__ = ["FORMATS", "Format", "Place", "Source", "recognise"]
+__all__ = ["AUTO", "FORMATS", "Format", "Place", "Source", "find_places"]
 
 
 class Format(NamedTuple):
@@ -23,7 +23,8 @@ class Format(NamedTuple):
     Args:
         title: its name in messages.
         read: its reader.
-        keys: what an entry of `DATASETS.CUSTOM` may have besides ANNOTATIONS, as a `Source` has it.
+        keys: what an entry of `DATASETS.CUSTOM` may have besides ANNOTATIONS, as a `Source` has it. SPLIT may also name
+            one of the files in a folder; see `find_places`.
         splits: returns the parts that a data set in this format has; without it, a file or folder is one part.
     """
 

@@ -20,7 +20,7 @@ from ..readings import read_once
 from ..records import DatasetDicts
 from ..values import clean_name, is_number, read_flag, read_whole
 from .found import Found, FoundObject, add_objects, check_size, finish, names_in_use
-from .source import Source
+from .source import Source, clean_names
 
 __all__ = ["BOX_FORMATS", "register_examples"]
 
@@ -59,6 +59,7 @@ def register_examples(
 
     Raises:
         ArgumentError: the name is not usable as the name of a folder, or `box_format` is unknown.
+        UserError: `class_names` are no different texts or whole numbers.
         KeyError: the name is taken.
 
     Example:
@@ -67,7 +68,7 @@ def register_examples(
         >>> DatasetCatalog.remove("cups")
     """
     check_choice("box_format", box_format, BOX_FORMATS)
-    names = None if class_names is None else tuple(map(clean_name, class_names))
+    names = None if class_names is None else tuple(clean_names(class_names, "class_names"))
 
     def read(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
         return _read(source, examples, box_format)

@@ -12,10 +12,14 @@ from typing import NamedTuple
 from ...errors import UserError, did_you_mean, nearby_files
 from ..files import files_ending_in
 
-__all__ = ["Place", "recognise"]
+__all__ = ["AUTO", "Place", "find_places"]
+
+AUTO = "auto"
+"""The value of `FORMAT` for the format that a file or folder looks like."""
 
 _PEEKED = 1 << 16  # bytes at the beginning and at the end of a file
 _WHOLE_FILES = ("coco", "lvis")  # the formats whose parts are files
+_OF_FILES = (*_WHOLE_FILES, "cvat")  # the formats whose readers take a file, which may be looked for in a folder
 _EXPECTED = (
     "expected a COCO or LVIS file (.json) or a folder `annotations` with such files, YOLO's data.yaml or its folder, "
     "a VOC folder (Annotations, ImageSets/Main) or a folder of its XML files, a folder of LabelMe's JSON files, or "
@@ -31,19 +35,27 @@ class Place(NamedTuple):
     split: str | None = None  # the part that the file is, where the parts of a data set are files
 
 
-def recognise(path: Path, split: str | None = None) -> list[Place]:
+def find_places(path: Path, data_format: str = AUTO, split: str | None = None) -> list[Place]:
     """Return what a file or folder can be, once for each format and file. Files are not parsed.
 
     Args:
         path: the file or folder.
+        data_format: the format, by which a file is taken as it is, and the files of a folder are chosen.
         split: the part of a COCO data set, such as "val2017", where a folder has a file for each.
 
     Raises:
-        UserError: there is no such file, folder or part, or it looks like no format.
+        UserError: there is no such file, folder or part, or it does not look like the format or like any.
     """
+    if data_format != AUTO and not (data_format in _OF_FILES and path.is_dir()):
+        return [Place(data_format, path)]
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder{nearby_files(path, '*.*')}")
     places = list(dict.fromkeys(_in_folder(path) if path.is_dir() else _in_file(path)))
+    if data_format != AUTO:
+        alike = _WHOLE_FILES if data_format in _WHOLE_FILES else (data_format,)
+        places = list(dict.fromkeys(p._replace(format=data_format) for p in places if p.format in alike))
+        if not places:
+            raise UserError(f"{path}: expected a file in the format {data_format}, found {_contents(path)}")
     if not places:
         raise UserError(f"{path}: the format is not recognised; {_EXPECTED}; found {_contents(path)}")
     chosen = [p for p in places if split is None or p.split in (None, split) or p.annotations.stem == split]

@@ -64,6 +64,8 @@ def clean_names(values: Sequence[Any], place: str) -> list[str]:
     Raises:
         UserError: a name is something else or empty, or two are equal.
     """
+    if isinstance(values, str):
+        raise UserError(f"{place}: expected a list of names, found {values!r}")
     for i, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, (str, int)):
             raise UserError(f"{place}: class {i} is {value!r}, expected a text; put it in quotes")

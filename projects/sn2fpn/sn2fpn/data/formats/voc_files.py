@@ -53,7 +53,7 @@ def remark_nested(root: Path, problems: Problems) -> None:
 
 def find_lists(root: Path) -> list[str]:
     """Return the names of all lists in `ImageSets/Main` of a VOC folder."""
-    return sorted(path.stem for path in (root / "ImageSets" / "Main").glob("*.txt"))
+    return sorted(path.stem for path in files_ending_in(root / "ImageSets" / "Main", ".txt"))
 
 
 def find_splits(root: Path) -> list[str]:
@@ -96,7 +96,7 @@ def _read_split(root: Path, split: str) -> list[str]:
     path = root / "ImageSets" / "Main" / f"{split}.txt"
     depends_on(path)
     if not path.is_file():
-        splits = [p.stem for p in path.parent.glob("*.txt")]
+        splits = [p.stem for p in files_ending_in(path.parent, ".txt")]
         hint = did_you_mean(split, splits) if splits else BUILT_IN_HINT
         raise UserError(f"{path}: list of the VOC split does not exist{hint}")
     lines = read_text(path).splitlines()

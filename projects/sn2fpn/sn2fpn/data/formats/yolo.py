@@ -133,7 +133,7 @@ def find_yaml(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
-    files = sorted(p for ending in ("yaml", "yml") for p in path.glob(f"*.{ending}"))
+    files = files_ending_in(path, ".yaml", ".yml")
     usual = [p for p in files if p.stem == "data"] or files
     if len(usual) != 1:
         found = ", ".join(p.name for p in usual) or "none"
