@@ -53,6 +53,7 @@ class TestSet:
     resampled: dict[tuple[str, tuple[int, ...], int], np.ndarray] = field(default_factory=dict)
     """Scores by the variant, its seeds and the number of resamples."""
     evaluators: dict[tuple[str, int], DetectionEvaluator] = field(default_factory=dict)
+    evaluator_of: dict[Cell, DetectionEvaluator] = field(default_factory=dict)
 
     def areas(self) -> list[float]:
         """Return the area in square pixels of every object that is not a crowd."""
@@ -68,13 +69,15 @@ class TestSet:
 
     def evaluator(self, cell: CellResult) -> DetectionEvaluator:
         """Return the evaluator that a cell was scored with."""
-        given, cfg = cell.folder.configuration().get("TEST", {}), get_cfg()
-        for key in ("EVALUATOR", "DETECTIONS_PER_IMAGE"):  # evaluators read only these; others may be another engine's
-            cfg.TEST[key] = given.get(key, cfg.TEST[key])
-        key = cfg.TEST.EVALUATOR, cfg.TEST.DETECTIONS_PER_IMAGE
-        if key not in self.evaluators:
-            self.evaluators[key] = build_evaluator(cfg, self.registered)
-        return self.evaluators[key]
+        if cell.cell not in self.evaluator_of:
+            given, cfg = cell.folder.configuration().get("TEST", {}), get_cfg()
+            for key in ("EVALUATOR", "DETECTIONS_PER_IMAGE"):  # evaluators read only these; others may be of an engine
+                cfg.TEST[key] = given.get(key, cfg.TEST[key])
+            key = cfg.TEST.EVALUATOR, cfg.TEST.DETECTIONS_PER_IMAGE
+            if key not in self.evaluators:
+                self.evaluators[key] = build_evaluator(cfg, self.registered)
+            self.evaluator_of[cell.cell] = self.evaluators[key]
+        return self.evaluator_of[cell.cell]
 
     def predictions(self, cell: CellResult) -> list[ImageDetections]:
         """Return what a cell has detected in each image; raise a UserError if the file is missing or does not fit."""
