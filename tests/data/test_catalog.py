@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sn2fpn.data import DatasetCatalog, MetadataCatalog, class_names, get_dataset_dicts
+from sn2fpn.data.catalog import share_images
 from sn2fpn.data.fingerprint import dataset_fingerprint
 from sn2fpn.errors import UserError
 from sn2fpn.evaluation import COCOEvaluator
@@ -90,3 +91,19 @@ def test_an_image_may_be_given_several_times_for_training_but_not_for_evaluation
             COCOEvaluator("repeated_mine").judge([])
     finally:
         DatasetCatalog.remove("repeated_mine")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("a", "a", True),
+        ("a", "b", False),
+        ("a[:5]", "a", True),
+        ("a[:5]", "a[5:]", False),
+        ("a[:5]", "a[4:9]", True),
+        ("a[2:3]", "b[2:3]", False),
+        ("a[7:]", "a[100:]", True),
+    ],
+)
+def test_names_that_share_images(one: str, other: str, shared: bool) -> None:
+    assert share_images(one, other) is share_images(other, one) is shared

@@ -176,7 +176,8 @@ def test_tuning_comes_first_and_decides(
     assert command.main(_args(path)) == 1
     assert trained[-1] == "fpn/seed1"  # sni waits for its tuning
     assert "fpn: BASE_LR=0.02 is the best of 2 (11.00 with BASE_LR=0.01, 12.00" in (said := capsys.readouterr().out)
-    assert "FAILED sni-BASE_LR=0.02/seed0" in said
+    assert "FAILED sni-BASE_LR=0.02/seed0" in said and "left to others" not in said
+    assert "Not trained, because a training that tries values has failed: the cells of sni" in said
     trained.broken = frozenset()
     assert command.main(_args(path)) == 0
     assert trained[5:] == ["sni-BASE_LR=0.02/seed0", "sni/seed1"]
@@ -283,6 +284,39 @@ def test_a_cell_that_has_just_been_started_counts_as_the_past(trained: Any, writ
     place.save_identity({"overrides": study.overrides(study.cells[0].variant, 1)})
     with pytest.raises(UserError, match=r"fpn/seed1: SOLVER.MAX_ITER was 6, now 9"):
         command.main(_args(write_study(SEEDS=[1], SET=study.settings | {"SOLVER.MAX_ITER": 9})))
+
+
+def test_a_cell_that_has_just_been_started_goes_on(trained: Any, write_study: WriteStudy) -> None:
+    """YAML takes these values for texts, which are numbers and lists in a configuration."""
+    odd = {"SOLVER.BASE_LR": "1e-2", "SOLVER.STEPS": "(2, 4)", "DATASETS.TEST": "('tiny_study_val',)"}
+    path = write_study(SEEDS=[1])
+    path = write_study(SEEDS=[1], SET=Study.load(path).settings | odd)
+    study = Study.load(path)
+    place = CellFolder(path.parent / "out/tiny", study.cells[0])
+    place.save_identity({"overrides": study.overrides(study.cells[0].variant, 1), "commit": "", "versions": {}})
+    assert command.main(_args(path)) == 0 and "fpn/seed1" in trained
+
+
+def test_the_reason_of_a_failure_ends_with_the_next_try(
+    trained: Any, write_study: WriteStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study.load(write_study(SEEDS=[1]))
+    cell, trained.broken = study.cells[0], frozenset({"fpn/seed1"})
+    place = CellFolder(tmp_path / "out", cell)
+    assert training.run_cell(study, cell, tmp_path / "out") is State.FAILED
+    assert place.status().state is State.FAILED
+    monkeypatch.setattr(training, "main", lambda _: 130)  # the exit code after Ctrl-C
+    assert training.run_cell(study, cell, tmp_path / "out") is State.INTERRUPTED
+    assert place.status().state is State.INTERRUPTED
+
+
+def test_a_study_can_be_reported_while_values_are_tried(
+    trained: Any, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_study(**{"TUNE": {"SOLVER.BASE_LR": [0.01, 0.02]}, "TUNE_SETS": ["tiny_study_train"], "SEEDS": [1]})
+    monkeypatch.setattr(command, "Runner", lambda *_: SimpleNamespace(run=lambda *_: {}, interrupted=2))
+    assert command.main(_args(path)) == 130
+    assert [cell.cell.name for cell in load_results(path.parent / "out/tiny").absent] == ["fpn/seed1", "sni/seed1"]
 
 
 def test_finished_cells_may_have_had_their_files_elsewhere(trained: Any, write_study: WriteStudy) -> None:

@@ -94,7 +94,13 @@ def test_a_cell_is_trained_with_the_configuration_that_was_checked(write_study: 
         ({"METRICS": ["AP"]}, ["METRICS", "bbox/AP", "'AP'"]),
         ({"METRICS": ["segm/AP"]}, ["segm/AP", "MODEL.MASK_ON"]),
         ({"METRICS": ["bbox/AP", "bbox/APP50"]}, ["METRICS: unknown value 'bbox/APP50'", "did you mean 'bbox/AP50'"]),
-        ({"METRICS": ["bbox/mAP-circle"]}, ["METRICS: unknown value 'bbox/mAP'", "did you mean 'bbox/AP'"]),
+        (
+            {"METRICS": ["bbox/mAP-circle"]},
+            ["METRICS: unknown value 'bbox/mAP-circle'", "did you mean 'bbox/AP-circle'"],
+        ),
+        ({"METRICS": ["bbox/AP-circel"]}, ["METRICS: unknown value 'bbox/AP-circel'", "did you mean 'bbox/AP-circle'"]),
+        ({"METRICS": ["bbox/AP50-circle"]}, ["METRICS: unknown value 'bbox/AP50-circle'"]),
+        ({"METRICS": ["bbox/AP-traffic light"]}, ["METRICS: unknown value 'bbox/AP-traffic light'"]),
         ({"METRICS": ["bbox/APs"], "SET": {"TEST.EVALUATOR": "voc"}}, ["METRICS: unknown value 'bbox/APs'"]),
         ({"BASELINE": {"pyramid": "ihp"}}, ["BASELINE", "'pyramid' has no value 'ihp'"]),
         ({"BASELINE": {"piramid": "fpn"}}, ["BASELINE", "did you mean 'pyramid'"]),
@@ -143,6 +149,17 @@ def test_metrics_that_an_evaluator_gives_pass(
     voc = tiny_study["SET"] | {"TEST.EVALUATOR": "voc"}
     check_study(Study.load(write_study(SET=voc)), tmp_path)  # those that are not named may be missing
     check_study(Study.load(write_study(SET=voc, METRICS=["bbox/AP50-circle"])), tmp_path)
+
+
+def test_a_link_to_the_folder_of_a_study_file(write_study: WriteStudy, tmp_path: Path) -> None:
+    """Below a link, ".." is the folder above the one that it leads to."""
+    study = Study.load(write_study())
+    (real := tmp_path / "real/studies").mkdir(parents=True)
+    (tmp_path / "studies").symlink_to(real)
+    (tmp_path / "real/base.yaml").write_text(f"_BASE_: {study.base}\n")
+    (real / "linked.yaml").write_bytes(write_study(BASE="../base.yaml").read_bytes())
+    linked = Study.load(tmp_path / "studies/linked.yaml")
+    assert linked.base.is_file() and linked.config(linked.variants[0]) == study.config(study.variants[0])
 
 
 def test_keys_are_flattened_and_nested() -> None:

@@ -51,6 +51,23 @@ def test_the_best_value_of_each_variant_is_chosen(write_study: WriteStudy, tmp_p
     assert replace(Study.load(tmp_path / "study.yaml"), path=tuned.path) == tuned
 
 
+def test_numbers_that_yaml_takes_for_texts(write_study: WriteStudy) -> None:
+    study = Study.load(write_study(**TUNE | {"TUNE": {"SOLVER.BASE_LR": ["1e-3", "2E-3"]}}))
+    assert study.tune == {"SOLVER.BASE_LR": [0.001, 0.002]}
+    (fpn,) = choose(study, {"fpn-BASE_LR=0.001": 1.0, "fpn-BASE_LR=0.002": 2.0})
+    assert fpn.at_the_end
+    with pytest.raises(UserError, match="two or more different values"):
+        Study.load(write_study(**TUNE | {"TUNE": {"SOLVER.BASE_LR": ["1e-3", 0.001]}}))
+
+
+def test_equal_scores_are_said_to_decide_nothing(write_study: WriteStudy) -> None:
+    study = Study.load(write_study(**TUNE))
+    (fpn,) = choose(study, {f"fpn-BASE_LR={rate}": 0.0 for rate in ("0.01", "0.02", "0.04")})
+    assert fpn.best == "BASE_LR=0.01" and fpn.sentence.endswith(
+        "all values have the same score, so the first one is taken"
+    )
+
+
 def test_several_tuning_sets_decide_together(write_study: WriteStudy, tmp_path: Path) -> None:
     tuning = tuning_study(Study.load(write_study(**TUNE)))
     for name, scores in (("fpn-BASE_LR=0.01", (30.0, 10.0)), ("fpn-BASE_LR=0.02", (29.9, 40.0))):
@@ -87,6 +104,11 @@ def test_the_trainings_that_try_values_may_be_shorter(write_study: WriteStudy, t
         ({"TUNE": {"SOLVER.BASE_LR": [0.1, 0.1]}}, "two or more different values"),
         ({"TUNE_SETS": None}, "TUNE is given without TUNE_SETS"),
         ({"TUNE_SETS": ["tiny_study_val"]}, "TUNE_SETS: tiny_study_val is also in DATASETS.TEST"),
+        ({"TUNE_SETS": ["tiny_study_val[:1]"]}, r"tiny_study_val\[:1\] shares images with tiny_study_val in DATASETS"),
+        (
+            {"AXES": {"lr": {"low": {"SOLVER.BASE_LR": 0.1}, "high": None}}, "BASELINE": {"lr": "high"}},
+            "TUNE: SOLVER.BASE_LR is set by AXES.lr, too",
+        ),
         ({"TUNE": {"SOLVER.BASE_LRR": [1.0, 2.0]}}, "BASE_LRR.*did you mean.*BASE_LR"),
         ({"TUNE": {"SOLVER.STEPS": [[1], [2]]}}, "cannot be the name of a folder"),
         ({"TUNE_SET": {"SOLVER.BASE_LR": 1}}, "TUNE_SET: SOLVER.BASE_LR is set by TUNE, too"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ __all__ = [
     "class_names",
     "data_root",
     "is_slice",
+    "share_images",
 ]
 
 _SLICE = re.compile(r"(?P<name>.+)\[(?P<start>\d{0,18}):(?P<stop>\d{0,18})\]")
@@ -187,6 +189,20 @@ def _checked(records: Any, name: str, where: str) -> DatasetDicts:
 def is_slice(name: str) -> bool:
     """Return whether a name means a part of a data set, such as "coco_2017_train[:16]"."""
     return _SLICE.fullmatch(name) is not None
+
+
+def share_images(one: str, other: str) -> bool:
+    """Return whether two names of data sets or slices mean some of the same images of one data set."""
+    (name, start, stop), (other_name, other_start, other_stop) = _part(one), _part(other)
+    return name == other_name and max(start, other_start) < min(stop, other_stop)
+
+
+def _part(name: str) -> tuple[str, int, float]:
+    """Return the data set that a name means, and the indices of the first of its images and of the one after them."""
+    part = _SLICE.fullmatch(name)
+    if part is None:
+        return name, 0, math.inf
+    return part["name"], int(part["start"] or 0), int(part["stop"]) if part["stop"] else math.inf
 
 
 def check_registered(name: str, where: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..config import CfgNode
@@ -39,8 +40,8 @@ def check_evaluator(cfg: CfgNode) -> None:
     check_choice("TEST.EVALUATOR", cfg.TEST.EVALUATOR, ("auto", "coco", *_VOC_METRIC))
 
 
-def score_names(cfg: CfgNode, dataset_name: str) -> list[str]:
-    """Return the names of the scores that `build_evaluator(cfg, dataset_name)` gives, without those of single classes.
+def score_names(cfg: CfgNode, dataset_name: str, classes: Sequence[str] = ()) -> list[str]:
+    """Return the names of the scores that `build_evaluator(cfg, dataset_name)` gives, with those of some classes.
 
     The scores of masks are among them if the model predicts masks and the evaluator takes them.
 
@@ -50,10 +51,11 @@ def score_names(cfg: CfgNode, dataset_name: str) -> list[str]:
         >>> score_names(get_cfg(), "coco_2017_val")[:6]
         ['bbox/AP', 'bbox/AP50', 'bbox/AP75', 'bbox/APs', 'bbox/APm', 'bbox/APl']
     """
-    if _kind(cfg, dataset_name) in _VOC_METRIC:
-        return [f"bbox/{name}" for name in PascalVOCEvaluator.SCORES]
-    tasks = TASKS if cfg.MODEL.MASK_ON else TASKS[:1]
-    return [f"{task}/{name}" for task in tasks for name in COCOEvaluator.SCORES]
+    of_voc = _kind(cfg, dataset_name) in _VOC_METRIC
+    evaluator: type[DetectionEvaluator] = PascalVOCEvaluator if of_voc else COCOEvaluator
+    names = [*evaluator.SCORES, *(f"{score}-{name}" for name in classes for score in evaluator.CLASS_SCORES)]
+    tasks = TASKS if cfg.MODEL.MASK_ON and not of_voc else TASKS[:1]
+    return [f"{task}/{name}" for task in tasks for name in names]
 
 
 def _kind(cfg: CfgNode, dataset_name: str) -> str:

@@ -54,9 +54,11 @@ class COCOEvaluator(DetectionEvaluator):
 
     Attributes:
         SCORES: the names of each task's scores, without those of single classes.
+        CLASS_SCORES: the names of the scores of a class, which are called "<score>-<class>".
     """
 
     SCORES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR", "ARs", "ARm", "ARl")
+    CLASS_SCORES = ("AP",)
 
     def __init__(
         self,
@@ -92,7 +94,7 @@ class COCOEvaluator(DetectionEvaluator):
         if not any(len(d.scores) for d in detections):  # Detectron2 gives no number then
             return {task: dict.fromkeys(self.SCORES, math.nan) for task in self._tasks_for(detections)}
         scores = {task: judged.scores() for task, judged in self._judge(detections).items()}
-        names = [*self.SCORES, *(f"AP-{name}" for name in self.class_names)]
+        names = [*self.SCORES, *(f"{score}-{name}" for name in self.class_names for score in self.CLASS_SCORES)]
         return {task: {name: float(of_task[name][0]) for name in names} for task, of_task in scores.items()}
 
     def _judge(self, detections: list[ImageDetections]) -> dict[str, JudgedDetections]:

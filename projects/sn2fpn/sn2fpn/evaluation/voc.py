@@ -54,9 +54,11 @@ class PascalVOCEvaluator(DetectionEvaluator):
 
     Attributes:
         SCORES: the names of the scores, without those of single classes.
+        CLASS_SCORES: the names of the scores of a class, which are called "<score>-<class>".
     """
 
     SCORES = ("AP", "AP50", "AP75")
+    CLASS_SCORES = ("AP", "AP50")
 
     def __init__(
         self,

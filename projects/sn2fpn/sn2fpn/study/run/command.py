@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -47,10 +48,10 @@ def main(args: argparse.Namespace) -> int:
         _dry_run(study, chosen, _tuning_cells(study, args.only) if study.tune else [])
         return 0
     try:
-        failed = False
+        untuned: list[str] = []
         if study.tune:
-            study, failed = _tune(args, study, folder)
-        return max(_run(args, study, folder), int(failed))
+            study, untuned = _tune(args, study, folder)
+        return max(_run(args, study, folder, untuned), int(bool(untuned)))
     except Interrupted as e:
         print("Interrupted; the same command continues from here")
         return e.exit_code
@@ -66,22 +67,27 @@ def _name_other_folder(given: Path, folder: Path) -> None:
         )
 
 
-def _tune(args: argparse.Namespace, study: Study, folder: Path) -> tuple[Study, bool]:
-    """Run the tuning study, and return the study with the values that were best, and whether a tuning cell failed.
+def _tune(args: argparse.Namespace, study: Study, folder: Path) -> tuple[Study, list[str]]:
+    """Run the tuning study, and return the study with the best values, and the variants of which a tuning cell failed.
 
     Variants that have values in TUNED keep them. Variants whose tuning cells have not all finished are left without.
     """
     from ..measure.results import tuning_scores  # imports statistics and drawings, which takes a while
 
     if not tuning_cells(study):
-        return study, False
+        return study, []
+    if not (folder / "study.yaml").is_file():  # so that a report can be written and packed from now on
+        study.save(folder / "study.yaml")
     tuning, place, chosen = tuning_study(study), folder / TUNING_FOLDER, _tuning_cells(study, args.only)
     statuses, _ = _train(args, tuning, place, chosen)
-    failed = _print_failures(place, statuses)
+    _print_failures(place, statuses)
     choices = [c for c in choose(study, tuning_scores(tuning, place)) if c.variant not in study.tuned]
     for choice in choices:
         print(f"{choice.variant}: {choice.sentence}")
-    return replace(study, tuned=study.tuned | {choice.variant: choice.keys for choice in choices}), failed
+    study = replace(study, tuned=study.tuned | {choice.variant: choice.keys for choice in choices})
+    failed = [cell.variant.axes for cell, status in statuses.items() if status.state is State.FAILED]
+    waiting = [variant for variant in study.variants if variant.name not in study.tuned]
+    return study, [v.name for v in waiting if any(v.axes.items() <= axes.items() for axes in failed)]
 
 
 def _train(
@@ -102,12 +108,16 @@ def _train(
     return statuses, executor
 
 
-def _run(args: argparse.Namespace, study: Study, folder: Path) -> int:
+def _run(args: argparse.Namespace, study: Study, folder: Path, untuned: Sequence[str]) -> int:
+    """Train the cells, and measure and report once nobody trains any more; cells of `untuned` variants must wait."""
     cells = [c for c in _selected(study, args.only) if not study.tune or c.variant.name in study.tuned]
     statuses, executor = _train(args, study, folder, cells)
     _print_fairness(study, folder)
     failed = _print_failures(folder, statuses)
-    remaining = [cell.name for cell, s in statuses.items() if s.state not in (State.FINISHED, State.FAILED)]
+    if untuned:
+        print(f"Not trained, because a training that tries values has failed: the cells of {', '.join(untuned)}")
+    started = {cell: status for cell, status in statuses.items() if cell.variant.name not in untuned}
+    remaining = [cell.name for cell, s in started.items() if s.state not in (State.FINISHED, State.FAILED)]
     if remaining and not args.again:
         print(
             f"{len(remaining)} cells are left to others ({', '.join(remaining[:4])}…); the measurements and the report "

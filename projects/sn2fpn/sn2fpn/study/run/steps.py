@@ -6,7 +6,7 @@ Each step is done once, and again when a cell has finished since or when its fil
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,15 +54,16 @@ modules are imported when they run, since drawings and statistics take seconds t
 def run_steps(study: Study, folder: Path, again: Collection[str] = ()) -> list[str]:
     """Do every step that is missing, out of date or named in `again`, and return those that failed.
 
-    The report is also written again after any other step and after a change of the study file. A step that fails does
-    not stop the others.
+    The report is also written again after any other step, after a change of the study file, and after a cell has failed
+    or its folder was removed. A step that fails does not stop the others.
     """
-    results = [place.result_file for cell in study.cells if (place := CellFolder(folder, cell)).is_finished]
-    newest = max((path.stat().st_mtime for path in results), default=0.0)
+    places = [CellFolder(folder, cell) for cell in study.cells]
+    newest = _newest([place.result_file for place in places])
+    changed = _newest([folder / "study.yaml", *(p for place in places for p in (place.failure, place.path.parent))])
     failed, done = [], False
     for name, (file, step) in STEPS.items():
         path = folder / file
-        after = max(newest, (folder / "study.yaml").stat().st_mtime) if name == "report" else newest
+        after = max(newest, changed) if name == "report" else newest
         fresh = path.is_file() and path.stat().st_mtime >= after and _has_all_variants(name, path, study, folder)
         if fresh and name not in again and not (name == "report" and done):
             print(f"{name}: {path} is up to date")
@@ -77,6 +78,11 @@ def run_steps(study: Study, folder: Path, again: Collection[str] = ()) -> list[s
             cause = str(e) if isinstance(e, UserError) else traceback.format_exc()
             print(f"error: the step {name} failed, the others go on; --again {name} repeats it: {cause}", flush=True)
     return failed
+
+
+def _newest(paths: Iterable[Path]) -> float:
+    """Return the time of the last change of those files and folders that exist, 0 without any."""
+    return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
 
 
 def _has_all_variants(step: str, path: Path, study: Study, folder: Path) -> bool:

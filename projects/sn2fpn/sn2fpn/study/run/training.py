@@ -51,6 +51,7 @@ def run_cell(study: Study, cell: Cell, folder: Path, num_gpus: int = 1) -> State
 
 
 def _train(study: Study, place: CellFolder, num_gpus: int) -> None:
+    place.failure.unlink(missing_ok=True)  # of an earlier try
     study.import_files()
     arguments = study.training_arguments(place.cell, place.path, num_gpus)
     _save_identity(study, place, arguments)

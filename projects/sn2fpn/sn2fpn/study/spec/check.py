@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ...config import CfgNode
-from ...data import register_custom
+from ...config import CfgNode, get_cfg
+from ...data import class_names, register_custom
+from ...data.catalog import share_images
 from ...engine import default_argument_parser, prepare
 from ...errors import UserError, check_choice, did_you_mean
 from ...evaluation import score_names
@@ -46,15 +49,27 @@ def check_study(study: Study, folder: Path, num_gpus: int = 1) -> None:
 def _check_tuning(study: Study, folder: Path, num_gpus: int) -> None:
     """Check the variants that are trained for tuning, and that no test set takes part in the choice."""
     for variant in study.variants:
-        tested = set(study.config(variant).DATASETS.TEST)
-        if shared := tested.intersection(study.tune_sets):
-            raise UserError(
-                f"{study.path}: TUNE_SETS: {', '.join(sorted(shared))} is also in DATASETS.TEST; values that are "
-                "chosen on the test set would make its scores too good, so name another data set"
-            )
+        tested = study.config(variant).DATASETS.TEST
+        for tuned, test_set in itertools.product(study.tune_sets, tested):
+            if share_images(tuned, test_set):
+                also = "is also" if tuned == test_set else f"shares images with {test_set}"
+                raise UserError(
+                    f"{study.path}: TUNE_SETS: {tuned} {also} in DATASETS.TEST; values that are chosen on the test "
+                    "set would make its scores too good, so name another data set"
+                )
+    _check_axes(study)
     tuning = tuning_study(study)
     for variant in tuning.variants:
         _check_variant(tuning, variant, folder / TUNING_FOLDER, num_gpus)
+
+
+def _check_axes(study: Study) -> None:
+    """Refuse axes that set a key which TUNE tries, because the tuned value would take the place of theirs."""
+    for axis, values in study.axes.items():
+        for variant in study.variants:
+            key = next((key for key in values[variant.axes[axis]] if key in study.tune), None)
+            if key and variant.name not in study.tuned:
+                raise UserError(f"{study.path}: TUNE: {key} is set by AXES.{axis}, too; leave it out in one of them")
 
 
 def _check_variant(study: Study, variant: Variant, folder: Path, num_gpus: int) -> None:
@@ -86,12 +101,22 @@ def _check_metrics(study: Study, cfg: CfgNode) -> None:
     Detectron2 gives no AR.
     """
     register_custom(cfg.DATASETS.CUSTOM)  # tells the metric of a data set
-    given = [name for test_set in cfg.DATASETS.TEST for name in score_names(cfg, test_set)]
+    of_classes = any("-" in metric for metric in study.metrics)
+    classes = {test_set: _known_classes(test_set) if of_classes else () for test_set in cfg.DATASETS.TEST}
+    given = [name for test_set in classes for name in score_names(cfg, test_set, classes[test_set] or ())]
     if study.engine == "detectron2":
         given = [name for name in given if "/AR" not in name]
     for i, metric in enumerate(study.metrics if given else ()):
-        score = metric.partition("-")[0]  # the name of a class may follow
+        score = metric.partition("-")[0] if None in classes.values() else metric
         check_choice(f"{study.path}: METRICS", score, given if i == 0 else dict.fromkeys([*given, *DEFAULT_METRICS]))
+
+
+def _known_classes(test_set: str) -> list[str] | None:
+    """Return the classes of a data set, or None if they are not known on this machine."""
+    try:
+        return class_names(test_set)
+    except UserError:
+        return None
 
 
 def check_folders(study: Study, folder: Path) -> None:
@@ -120,8 +145,16 @@ def _differing_keys(study: Study, cell: Cell, folder: Path) -> dict[str, tuple[A
     A cell that has just been started has no configuration in its folder yet, but what it sets on top of BASE.
     """
     place = CellFolder(folder, cell)
-    stored = flatten(place.configuration() or nest(place.identity().get("overrides", {})))
+    stored = flatten(place.configuration()) or _as_configured(place.identity().get("overrides", {}))
     wanted = flatten(yaml.safe_load(study.config(cell.variant, cell.seed).dump()))
     ignored = (*_WITHOUT_EFFECT, *(_PLACES if place.is_finished else ()))
     keys = [key for key in wanted if key in stored and key not in ignored]
     return {key: (stored[key], wanted[key]) for key in keys if stored[key] != wanted[key]}
+
+
+def _as_configured(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return overrides with the values that a configuration has for them, such as a number for the text "1e-2"."""
+    cfg = get_cfg()
+    cfg.merge_from_other_cfg(nest(overrides))
+    values = flatten(yaml.safe_load(cfg.dump()))
+    return {key: values[key] for key in overrides}

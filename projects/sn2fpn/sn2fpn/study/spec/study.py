@@ -22,7 +22,7 @@ from .variants import Axes, Cell, Variant, choose_baseline, expand, folder_name_
 
 __all__ = ["Cell", "Study", "Variant", "seeds_entry"]
 
-_METRIC = re.compile(r"(bbox|segm)/\S+")
+_METRIC = re.compile(r"(bbox|segm)/\S(.*\S)?")
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,9 @@ def seeds_entry(seeds: Mapping[str, Sequence[int]]) -> list[int] | dict[str, lis
 
 
 def _normal(path: Path) -> Path:
-    return Path(os.path.normpath(path))
+    """Return a path without "..", which is that of the same file also where a folder in it is a link."""
+    plain = Path(os.path.normpath(path))
+    return plain if not path.exists() or (plain.exists() and plain.samefile(path)) else path.resolve()
 
 
 def _refuse_own_keys(keys: Mapping[str, Any], where: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from ...config.files import UniqueKeyLoader
+from ...config.values import decoded
 from ...engine import ENGINES
 from ...errors import UserError, did_you_mean
 from ...shipped import nearby_names
@@ -86,9 +87,11 @@ def _check_values(values: dict[str, Any], path: Path) -> None:
 
 
 def _check_tuning(values: dict[str, Any], path: Path) -> None:
-    for key, tried in values["TUNE"].items():
-        if not isinstance(tried, list) or len(tried) < 2 or any(tried.count(v) > 1 for v in tried):
-            raise UserError(f"{path}: TUNE.{key}: expected a list of two or more different values, found {tried!r}")
+    for key, given in values["TUNE"].items():
+        tried = [_number(value) for value in given] if isinstance(given, list) else []
+        if len(tried) < 2 or any(tried.count(v) > 1 for v in tried):
+            raise UserError(f"{path}: TUNE.{key}: expected a list of two or more different values, found {given!r}")
+        values["TUNE"][key] = tried
     if bool(values["TUNE"]) != bool(values["TUNE_SETS"]):
         given, absent = ("TUNE", "TUNE_SETS") if values["TUNE"] else ("TUNE_SETS", "TUNE")
         raise UserError(
@@ -101,6 +104,12 @@ def _check_tuning(values: dict[str, Any], path: Path) -> None:
     for variant, keys in values["TUNED"].items():
         if not isinstance(keys, dict):
             raise UserError(f"{path}: TUNED.{variant}: expected {{config key: value}}, found {keys!r}")
+
+
+def _number(value: Any) -> Any:
+    """Return the number that a text such as "1e-3" means, which YAML does not read as one, or else the value itself."""
+    number = decoded(value)
+    return number if type(number) in (int, float) else value
 
 
 def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

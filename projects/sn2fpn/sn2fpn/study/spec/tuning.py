@@ -48,6 +48,8 @@ class Choice:
         warning = (
             "; the best value lies at the end of the range, so a wider one may be better" if self.at_the_end else ""
         )
+        if len(self.scores) > 1 and len(set(self.scores.values())) == 1:
+            warning = "; all values have the same score, so the first one is taken"
         return f"{self.best} is the best of {len(self.scores)} ({tried}){warning}"
 
 
