@@ -45,7 +45,7 @@ def curve_plots(results: StudyResults, style: Looks) -> list[Plot]:
 
 
 def _differences(results: StudyResults, recorded: Mapping[Cell, Series]) -> dict[str, list[Curve]]:
-    """Return each variant's loss minus the baseline's by seed, which saw the same images in the same order."""
+    """Return each variant's loss minus the baseline's by seed."""
     base = {
         cell.seed: curve for cell in results.of(results.baseline) if (curve := recorded[cell.cell].get("total_loss"))
     }

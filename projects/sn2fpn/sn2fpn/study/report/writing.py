@@ -157,7 +157,7 @@ def _number_sections(
         ),
         Section("sizes", "Object sizes", size_plots(results, style), notes=notes.sizes(test_set)),
         error_section(results, test_set, style),
-        Section("curves", "Training curves", curve_plots(results, style), notes=[notes.CURVES]),
+        Section("curves", "Training curves", curve_plots(results, style), notes=notes.curves(results)),
         Section(
             "classes",
             "Classes",
