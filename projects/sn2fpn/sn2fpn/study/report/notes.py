@@ -172,6 +172,9 @@ def tuning(study: StudyResults) -> list[str]:
     ]
     if given := [name for name in study.variants if study.study.tuned.get(name) and name not in tuned]:
         notes.append(f"The study file gave the values of {joined(given)}, for which no other values were tried.")
+    if untuned := [name for name in study.variants if name not in {*tuned, *given}]:
+        verb = "was" if len(untuned) == 1 else "were"
+        notes.append(f"{listed(untuned)} {verb} not tuned: no values were tried, and the study file gives none.")
     if settings := study.study.tune_set:
         changed = joined(f"{key} {value}" for key, value in settings.items())
         notes.append(f"These trainings differed from those of the cells in {changed}.")
