@@ -186,7 +186,7 @@ def feature_table(results: StudyResults) -> Table | None:
 
 
 def tuning_table(results: StudyResults) -> Table | None:
-    """Return the headline on the tuning data by variant and value, the used value in bold; None without TUNE."""
+    """Return the scores on the tuning data by variant and value, the used value in bold; None without TUNE."""
     if not results.tuning:
         return None
     values = list(dict.fromkeys(value for choice in results.tuning for value in choice.scores))
@@ -197,7 +197,7 @@ def tuning_table(results: StudyResults) -> Table | None:
         ]
         for choice in results.tuning
     ]
-    return Table(f"{results.label(results.headline)} on the tuning data", ["variant", *values], rows)
+    return Table(f"{results.label(results.tuning_metric)} on the tuning data", ["variant", *values], rows)
 
 
 def _name(text: str) -> Entry:
