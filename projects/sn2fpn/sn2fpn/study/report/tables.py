@@ -174,6 +174,7 @@ def feature_table(results: StudyResults) -> Table | None:
     rows: list[tuple[str, str, dict[str, Any]]] = [
         (name, level, values)
         for name, levels in results.features.get("variants", {}).items()
+        if name in results.variants  # an earlier study file may have had others
         for level, values in levels.items()
         if isinstance(values, dict)
     ]
