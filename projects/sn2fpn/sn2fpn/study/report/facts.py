@@ -34,12 +34,12 @@ class Rerun(NamedTuple):
 
 
 def heading_facts(results: StudyResults) -> list[tuple[str, str]]:
-    """Return (label, text) of the facts at the head of the report."""
+    """Return (label, text) of the facts at the head of the report; axes come first."""
     study, finished = results.study, results.finished
     iterations = [cell.result.get("iterations") for cell in finished]
     started = sorted(str(c.identity["started"]) for c in results.cells if c.identity.get("started"))
     ended = sorted(str(c.result["finished"]) for c in finished if c.result.get("finished"))
-    facts = {axis: joined(variant.axes[axis] for variant in study.variants) for axis in study.axes} | {
+    facts = {
         "baseline": results.baseline,
         "base config": study.base.name,
         "settings for all": joined(f"{key} {value}" for key, value in study.settings.items()),
@@ -53,7 +53,11 @@ def heading_facts(results: StudyResults) -> list[tuple[str, str]]:
         "dates": " to ".join(dict.fromkeys(t[:16].replace("T", " ") for t in [*started[:1], *ended[-1:]])),
         "cells": f"{len(finished)} of {counted(len(results.cells), 'cell')} finished",
     }
-    return [(label, text) for label, text in facts.items() if text not in ("", ABSENT)]
+    axes = [
+        (f"axis {axis}" if axis in facts else axis, joined(variant.axes[axis] for variant in study.variants))
+        for axis in study.axes
+    ]
+    return [(label, text) for label, text in (*axes, *facts.items()) if text not in ("", ABSENT)]
 
 
 def fingerprint_lines(results: StudyResults) -> list[tuple[str, list[str]]]:
