@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -96,7 +97,8 @@ def rerun(results: StudyResults, source: Path) -> list[Rerun]:
     if source.is_dir():
         name, parent = results.study.name, source.resolve().parent
         line = ["run", source / "study.yaml"]
-        line += [] if parent == Path(_OUTPUT).resolve() else ["--output", source.parent]
+        if parent != Path(_OUTPUT).resolve():  # source.parent would be wrong for "."
+            line += ["--output", parent if source.is_absolute() else os.path.relpath(parent)]
         kept = " It keeps finished cells; delete the folder of a cell to train it again."
         return [
             Rerun(f"This command runs the whole study.{kept * (source.resolve().name == name)}", [_line(*line)]),
