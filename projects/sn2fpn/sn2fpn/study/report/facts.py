@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import counted
-from ..archive import ENDING
+from ..archive import archive_name
 from ..measure.results import CellResult, StudyResults
 from ..spec.fingerprint import differences_by_seed
 from .content import ABSENT, joined, listed
@@ -105,7 +105,7 @@ def rerun(results: StudyResults, source: Path) -> list[Rerun]:
             report,
         ]
     kept = bool(results.absent)  # an unfinished study goes on from its archive
-    folder = f"{_OUTPUT}/{results.study.name}" if kept else f"{source.name.removesuffix(ENDING)}-study"
+    folder = f"{_OUTPUT}/{results.study.name}" if kept else f"{archive_name(source)}-study"
     imports = listed([file.name for file in results.study.imports], "file")
     code = f" Before the second one, copy {imports} into the folder of study.yaml." if results.study.imports else ""
     tuned = " with the settings that were tuned" if results.study.tuned else ""

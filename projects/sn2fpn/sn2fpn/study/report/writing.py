@@ -11,7 +11,7 @@ from pathlib import Path
 from ... import __version__
 from ...atomic import atomic_write
 from ...errors import ArgumentError, UserError, argument_names
-from ..archive import ENDING
+from ..archive import archive_name
 from ..archive.pack import opened
 from ..measure.results import StudyResults, load_results
 from ..measure.tidy_table import write_tables
@@ -65,16 +65,28 @@ def write_report(
 
     Raises:
         UserError: `source` is neither a study's folder nor an archive, or a file in it is broken.
-        ArgumentError: `output` is a file.
+        ArgumentError: `output`, or the folder named after the archive, is a file.
     """
     source = Path(source)
     if output is not None and Path(output).is_file():
         raise ArgumentError("output", f"expected a folder, found the file {output}")
+        out, tables = _places(source, output)
     with opened(source) as folder:
         results = load_results(folder, trust)
         if output is not None or folder != source:
             out = tables = Path(output or source.name.removesuffix(ENDING))
         else:
+def _places(source: Path, output: str | Path | None) -> tuple[Path, Path]:
+    """Return the folder of the report and that of the tables."""
+    if output is None and source.is_dir():
+        return source / "report", source
+    out = Path(archive_name(source) if output is None else output)
+    if out.is_file():
+        usual = ", whose name the report's folder would have by default" if output is None else ""
+        raise ArgumentError("output", f"expected a folder, found the file {out}{usual}")
+    return out, out
+
+
             out, tables = folder / "report", folder
         write_tables(results, tables)
         return _write(results, out, source, pictures)
