@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -68,14 +69,13 @@ def write_report(
         ArgumentError: `output`, or the folder named after the archive, is a file.
     """
     source = Path(source)
-    if output is not None and Path(output).is_file():
-        raise ArgumentError("output", f"expected a folder, found the file {output}")
-        out, tables = _places(source, output)
     with opened(source) as folder:
+        out, tables = _places(source, output)
         results = load_results(folder, trust)
-        if output is not None or folder != source:
-            out = tables = Path(output or source.name.removesuffix(ENDING))
-        else:
+        write_tables(results, tables)
+        return _write(results, out, source, pictures)
+
+
 def _places(source: Path, output: str | Path | None) -> tuple[Path, Path]:
     """Return the folder of the report and that of the tables."""
     if output is None and source.is_dir():
@@ -87,15 +87,11 @@ def _places(source: Path, output: str | Path | None) -> tuple[Path, Path]:
     return out, out
 
 
-            out, tables = folder / "report", folder
-        write_tables(results, tables)
-        return _write(results, out, source, pictures)
-
-
 def _write(results: StudyResults, out: Path, source: Path, pictures: bool) -> Path:
     test_set, samples, trouble = _samples(results, pictures)
     contrasts = _contrasts(results, test_set) if samples and test_set else {}
-    report = _build(results, source, test_set, samples, trouble, contrasts, pictures)
+    features = _feature_sections(results, out, pictures)
+    report = _build(results, source, test_set, samples, trouble, contrasts, features)
     texts = {"report.md": render_markdown(report), "report.html": render_html(report)}
     texts |= {f"figures/{plot.name}.svg": plot.svg for section in report.sections for plot in section.plots}
     for name, text in texts.items():
@@ -114,7 +110,7 @@ def _build(
     samples: list[SampleRow],
     trouble: str,
     contrasts: Mapping[str, list[SampleRow]],
-    pictures: bool,
+    features: list[Section],
 ) -> Report:
     style = looks(results.variants, results.baseline)
     comparisons = compare(results, test_set)
@@ -134,7 +130,7 @@ def _build(
             *_number_sections(results, comparisons, style, test_set),
             sample_section,
             *_contrast_sections(contrasts),
-            *_feature_sections(results, pictures),
+            *features,
         ],
         fairness_note=notes.fairness(results),
         fingerprints=facts.fingerprint_lines(results),
@@ -228,7 +224,7 @@ def _contrast_sections(contrasts: Mapping[str, list[SampleRow]]) -> list[Section
     return [section] if section.has_content else []
 
 
-def _feature_sections(results: StudyResults, with_pictures: bool) -> list[Section]:
+def _feature_sections(results: StudyResults, out: Path, with_pictures: bool) -> list[Section]:
     pictures = sorted((results.folder / "features").glob("*.png")) if with_pictures else []
     section = Section(
         "features",
@@ -236,7 +232,7 @@ def _feature_sections(results: StudyResults, with_pictures: bool) -> list[Sectio
         table=feature_table(results),
         notes=notes.features(results),
         strips=[Strip(path.name, [embed(path, path.name)]) for path in pictures],
-        links=[(path.name, f"../features/{path.name}") for path in pictures],
+        links=[(path.name, os.path.relpath(path, out)) for path in pictures],
     )
     return [section] if section.has_content else []
 
