@@ -61,6 +61,15 @@ def test_pairs_take_the_noise_that_both_share_out() -> None:
     assert paired_difference([2, 3, 4], [1, 2, 3]).p == 0.25 and np.isnan(paired_difference([2], [1]).p)
 
 
+def test_differences_that_rounding_alone_tells_apart_have_the_sign_test() -> None:
+    assert 0.3 - 0.1 != 0.5 - 0.3
+    found = paired_difference([0.3, 0.5], [0.1, 0.3])
+    assert found.p == 0.5 and found.low == found.mean == found.high == pytest.approx(0.2)
+    assert paired_difference([45.3, 41.1, 44.7], [44.1, 39.9, 43.5]).p == 0.25
+    assert 0.1 + 0.2 != 0.3 and paired_difference([0.1 + 0.2, 4], [0.3, 4]) == Interval(0, 0, 0, 2, 1.0)
+    assert paired_difference([2e-6, 3e-6], [0, 0]).p == pytest.approx(stats.ttest_1samp([2, 3], 0).pvalue)
+
+
 def test_intervals_and_p_values_follow_from_the_formulas() -> None:
     rng = np.random.default_rng(3)
     for n in (2, 3, 5, 10):

@@ -14,8 +14,10 @@ from fabricated_study import fabricate
 
 from sn2fpn.errors import UserError
 from sn2fpn.study.measure.results import load_results
+from sn2fpn.study.measure.statistics import Bootstrap, Interval, distinguishable
+from sn2fpn.study.report import answers
 from sn2fpn.study.report.answers import answer_questions
-from sn2fpn.study.report.comparison import compare
+from sn2fpn.study.report.comparison import Comparison, compare
 from sn2fpn.study.report.samples import open_test_set
 from sn2fpn.study.report.writing import write_report
 from sn2fpn.study.spec.study import Study
@@ -76,6 +78,21 @@ def test_answers(study: Path) -> None:
     page, text = write_report(study), study / "report/report.md"
     assert "Where two variants differ most" in page.read_text() and (study / "report/figures/sni_and_fpn.jpg").is_file()
     assert "Does SNI help?" in page.read_text() and "sni is better than fpn" in text.read_text()
+
+
+def test_a_variant_that_could_not_be_resampled_counts_among_the_comparisons(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Holm's correction doubles the p-value 0.04 of sni, since that of ihp over test images is not known."""
+    found = {
+        "sni": (Interval(1, -1, 3, 3, 0.3), Bootstrap(1, 0, 2, 0.04)),
+        "ihp": (Interval(2, 1, 3, 3, 0.01), Bootstrap()),
+    }
+    verdicts = distinguishable(found, "fpn")
+    compared = [Comparison(name, *bounds, verdicts[name]) for name, bounds in found.items()]
+    monkeypatch.setattr(answers, "compare", lambda *_: compared)
+    helps, *_ = answer_questions(load_results(study), None)
+    assert "its p-value over them alone is 0.04, and 0.08 after Holm's correction." in " ".join(helps.details)
 
 
 @pytest.mark.parametrize(

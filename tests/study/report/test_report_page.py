@@ -8,9 +8,11 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 from statistics import mean, stdev
+from urllib.parse import unquote
 
 import pytest
 from fabricated_study import CLASSES, fabricate
+from PIL import Image
 
 from sn2fpn.study.report.writing import write_report
 
@@ -118,6 +120,33 @@ def test_files_of_the_report(study: Path, page: _Page) -> None:
     assert len(links) >= 7 and all((study / "report" / link).is_file() for link in links)
     again = (study / "report" / "report.html").read_bytes()
     assert write_report(study).read_bytes() == again  # the same data give the same page
+
+
+@pytest.mark.usefixtures("plain_charts")
+@pytest.mark.parametrize("output", [None, "some/where", "."])
+def test_drawings_of_features_are_found_from_the_reports_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str | None
+) -> None:
+    folder = fabricate(tmp_path / "drawn", {"fpn": 0.2}, seeds=(1,))
+    (folder / "features").mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "features/a street.png")
+    monkeypatch.chdir(tmp_path)
+    report = write_report("drawn", output).parent
+    links = re.findall(r"\]\(([^)]+)\)", (report / "report.md").read_text(encoding="utf-8"))
+    assert sum(link.endswith("features/a%20street.png") for link in links) == 1
+    assert all((report / unquote(link)).is_file() for link in links)
+
+
+def test_a_headline_with_the_name_of_a_class_may_have_any_characters(tmp_path: Path) -> None:
+    name = r"""\d"><i>'"""
+    folder = fabricate(tmp_path / "class", {"fpn": 0.1, "sni": 0.2}, seeds=(1,), metrics=[f"bbox/AP-{name}"])
+    for path in folder.glob("cells/*/*/result.json"):
+        path.write_text(path.read_text().replace(f"AP-{CLASSES[0]}", f"AP-{json.dumps(name)[1:-1]}"))
+    page = _Page(write_report(folder, pictures=False).read_text(encoding="utf-8"))
+    assert f"AP-{name} against parameters" in page.text and page.count("i") == 0
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert all(re.fullmatch(r"[\w.-]+", found) for found in ids) and len(ids) == len(set(ids))
+    assert {attributes["for"] for tag, attributes in page.elements if tag == "label"} <= set(ids)
 
 
 def test_names_cannot_harm(tmp_path: Path) -> None:

@@ -18,21 +18,24 @@ from fabricated_study import fabricate
 
 from sn2fpn.study.__main__ import main
 from sn2fpn.study.archive.pack import pack
-from sn2fpn.study.folder import State
+from sn2fpn.study.folder import CellFolder, State
 from sn2fpn.study.measure.power import resamples_for
 from sn2fpn.study.measure.results import load_results
 from sn2fpn.study.measure.statistics import Bootstrap, Interval, distinguishable, holm
-from sn2fpn.study.report import notes
+from sn2fpn.study.report import cost_notes, notes
 from sn2fpn.study.report.answers import answer_questions
 from sn2fpn.study.report.comparison import Comparison, compare
 from sn2fpn.study.report.conclusion import summary
 from sn2fpn.study.report.content import listed
+from sn2fpn.study.report.curve_charts import tuning_plots
+from sn2fpn.study.report.facts import heading_facts
 from sn2fpn.study.report.samples import open_test_set
-from sn2fpn.study.report.tables import tuning_table
+from sn2fpn.study.report.style import looks
+from sn2fpn.study.report.tables import feature_table, tuning_table
 from sn2fpn.study.report.writing import write_report
 from sn2fpn.study.spec.questions import Question
 from sn2fpn.study.spec.study import Study
-from sn2fpn.study.spec.tuning import choose
+from sn2fpn.study.spec.tuning import choose, tuning_study
 
 pytestmark = pytest.mark.usefixtures("plain_charts")
 
@@ -167,21 +170,94 @@ def test_many_comparisons_have_resamples_enough_to_find_a_difference(tmp_path: P
 
 
 def test_the_section_on_tuning_tells_what_the_cells_use(tmp_path: Path) -> None:
-    """The study file gives the value of fpn, which was not tuned, and for ihp another value than the best."""
-    results = load_results(fabricate(tmp_path / "tuned", {"fpn": 0.2, "sni": 0.1, "ihp": 0.1}, seeds=(1,)))
+    """The study file gives the value of fpn, which was not tuned, and for ihp another value than the best.
+
+    It gives no value of pafpn, as that of merged studies does for a variant without tuning, and does not name esd.
+    """
+    variants = dict.fromkeys(("fpn", "sni", "ihp", "pafpn", "esd"), 0.1)
+    results = load_results(fabricate(tmp_path / "tuned", variants, seeds=(1,)))
     rates = {name: {"SOLVER.BASE_LR": rate} for name, rate in (("fpn", 0.1), ("sni", 0.2), ("ihp", 0.1))}
+    rates["pafpn"] = {}
     study = replace(results.study, tune={"SOLVER.BASE_LR": [0.1, 0.2]}, tune_sets=("other",), tuned=rates)
     scores = {f"{name}-BASE_LR={rate}": rate for name in ("sni", "ihp") for rate in (0.1, 0.2)}
     results = replace(results, study=study, tuning=tuple(choose(study, scores)))
-    first, given, _ = notes.tuning(results)
+    first, given, untuned, _ = notes.tuning(results)
     assert first.startswith("Each of sni and ihp was trained once") and "The value that its cells use is bold." in first
     assert given == "The study file gave the values of fpn, for which no other values were tried."
+    assert untuned == "pafpn and esd were not tuned: no values were tried, and the study file gives none."
     bold = {row[0].text: [entry.bold for entry in row[1:]] for row in tuning_table(results).rows}
     assert bold == {"sni": [False, True], "ihp": [True, False]}
     (warning,) = notes.tuning_warnings(results)
     assert warning == (
         "The cells of ihp do not use its best value, BASE_LR=0.2, because TUNED in the study file has BASE_LR=0.1."
     )
+
+
+def test_the_scores_of_the_tuning_have_the_name_of_its_metric(tmp_path: Path) -> None:
+    """VOC's metric has no APs, so that the headline of the study is its second metric."""
+    metrics = ["bbox/APs", "bbox/AP"]
+    folder = fabricate(tmp_path / "voc", {"fpn": 0.1, "sni": 0.1}, seeds=(1,), voc=True, metrics=metrics)
+    content = yaml.safe_load((folder / "study.yaml").read_text())
+    content |= {"TUNE": {"SOLVER.BASE_LR": [0.1, 0.2]}, "TUNE_SETS": ["other"]}
+    (folder / "study.yaml").write_text(yaml.safe_dump(content))
+    tuning = tuning_study(Study.load(folder / "study.yaml"))
+    tuning.save(folder / "tuning/study.yaml")
+    for cell in tuning.cells:
+        CellFolder(folder / "tuning", cell).save_result({"results": {"other": {"bbox": {"APs": 10.0, "AP": 50.0}}}})
+    results = load_results(folder)
+    assert results.headline == "bbox/AP" and {*results.tuning[0].scores.values()} == {10.0}
+    assert tuning_table(results).title == "APs on the tuning data"
+    (plot,) = tuning_plots(results, looks(results.variants, results.baseline))
+    assert plot.title == "APs on the tuning data against SOLVER.BASE_LR"
+
+
+@pytest.mark.parametrize(
+    ("order", "words"),
+    [
+        ("d1", "of the same seed, which see the same images in the same order, so that most of the noise cancels."),
+        ("other", "By their fingerprints, these did not all see the same images in the same order, so noise remains."),
+        (None, "Not all of them have fingerprints, so it is not known whether they saw the same images in the same"),
+    ],
+)
+def test_the_noise_of_losses_cancels_where_the_fingerprints_say_so(
+    tmp_path: Path, order: str | None, words: str
+) -> None:
+    folder = fabricate(tmp_path / "orders", {"fpn": 0.2, "sni": 0.1}, seeds=(1,))
+    path = folder / "cells/sni/seed1/cell.json"
+    identity = json.loads(path.read_text())
+    identity["fingerprint"] = {"data order": order} if order else {}
+    path.write_text(json.dumps(identity))
+    (note,) = notes.curves(load_results(folder))
+    assert words in note and ("cancels" in note) == (order == "d1")
+
+
+def test_variants_that_the_study_file_no_longer_has_are_left_out(tmp_path: Path) -> None:
+    folder = fabricate(tmp_path / "fewer", {"fpn": 0.2, "sni": 0.1, "ihp": 0.1}, seeds=(1,))
+    levels = {name: {"p2": {"coarse_share": 0.5}} for name in ("fpn", "sni", "ihp")}
+    (folder / "features.json").write_text(json.dumps({"variants": levels}))
+    costs, speed = (json.loads((folder / f"{name}.json").read_text()) for name in ("costs", "speed"))
+    costs["ihp"]["size"] = [7, 9]
+    (folder / "costs.json").write_text(json.dumps(costs))
+    speed["variants"]["ihp"]["weights"] = "made up"
+    (folder / "speed.json").write_text(json.dumps(speed))
+    content = yaml.safe_load((folder / "study.yaml").read_text())
+    del content["AXES"]["pyramid"]["ihp"]
+    (folder / "study.yaml").write_text(yaml.safe_dump(content))
+    results = load_results(folder)
+    assert [row[0].text for row in feature_table(results).rows] == ["fpn", "sni"]
+    words = " ".join(cost_notes.costs(results))
+    assert "for one image of 192×320 pixels" in words and "Made-up weights" not in words
+
+
+@pytest.mark.parametrize("axis", ["seeds", "baseline", "engine", "iterations", "machine"])
+def test_an_axis_may_have_the_name_of_another_fact(tmp_path: Path, axis: str) -> None:
+    folder = fabricate(tmp_path / "axis", {"fpn": 0.2, "sni": 0.1}, seeds=(1,))
+    usual = heading_facts(load_results(folder))
+    content = yaml.safe_load((folder / "study.yaml").read_text())
+    content["AXES"] = {axis: content["AXES"]["pyramid"]}
+    (folder / "study.yaml").write_text(yaml.safe_dump(content))
+    assert usual[0] == ("pyramid", "fpn, sni")
+    assert heading_facts(load_results(folder)) == [(f"axis {axis}", "fpn, sni"), *usual[1:]]
 
 
 def test_names_are_listed_or_counted() -> None:
@@ -242,6 +318,21 @@ def test_an_output_that_is_a_file_is_named(tmp_path: Path, capsys: pytest.Captur
     assert f"--output: expected a folder, found the file {tmp_path / 'file'}" in capsys.readouterr().err
 
 
+def test_a_renamed_archive_has_a_folder_or_asks_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "base.yaml").touch()
+    folder = fabricate(tmp_path / "one", {"fpn": 0.2}, seeds=(1,))
+    pack(folder, tmp_path / "one.study (1).zip")
+    monkeypatch.chdir(tmp_path)
+    page = write_report("one.study (1).zip", pictures=False)
+    assert page == Path("one.study (1)/report.html") and page.is_file()
+    Path("one.study (1).zip").rename("renamed")
+    assert main(["report", "renamed"]) == 2
+    found = "--output: expected a folder, found the file renamed, whose name the report's folder would have by default"
+    assert found in capsys.readouterr().err
+
+
 def test_the_commands_of_a_folder_continue_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     fabricate(tmp_path / "output/studies/usual", {"fpn": 0.2}, seeds=(1,))
@@ -251,3 +342,8 @@ def test_the_commands_of_a_folder_continue_it(tmp_path: Path, monkeypatch: pytes
     run, report = _commands(write_report("elsewhere/other"))
     assert run[4:] == ["elsewhere/other/study.yaml", "--output", "elsewhere"]
     assert report[3:] == ["report", "elsewhere/other"]
+    run, _ = _commands(write_report(tmp_path / "elsewhere/other"))
+    assert run[4:] == [f"{tmp_path}/elsewhere/other/study.yaml", "--output", f"{tmp_path}/elsewhere"]
+    monkeypatch.chdir("elsewhere/other")
+    run, report = _commands(write_report("."))
+    assert run[4:] == ["study.yaml", "--output", ".."] and report[3:] == ["report", "."]

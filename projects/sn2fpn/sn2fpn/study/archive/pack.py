@@ -34,7 +34,7 @@ __all__ = ["main", "opened", "pack"]
 
 logger = logging.getLogger(__name__)
 
-_OF_STUDY = ("costs.json", "speed.json", "features.json", "features_by_cell.json", "data/*.json")
+_OF_STUDY = ("costs.json", "speed.json", "features.json", "data/*.json")
 _OF_CELL = ("cell.json", "config.yaml", "metrics.json", "result.json", "failure.txt", "inference/*/results.json")
 _DETECTIONS = "inference/*/coco_instances_results.json"
 _BASE = "base.yaml"

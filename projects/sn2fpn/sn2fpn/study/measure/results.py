@@ -117,6 +117,7 @@ class StudyResults:
     speed: dict[str, Any]  # written by `measure_speed`
     features: dict[str, Any]  # written by the features' `measure_study`
     tuning: tuple[Choice, ...] = ()  # what TUNE tried for each variant
+    tuning_metric: str = ""  # the metric of their scores
 
     @property
     def variants(self) -> list[str]:
@@ -215,7 +216,7 @@ def load_results(folder: str | Path, trust: bool = False) -> StudyResults:
     measured["features"] = with_nested_variants(measured["features"])
     check_form(measured["features"], _FORM_OF_FEATURES, folder / "features.json")
     cells = tuple(load_cell(CellFolder(folder, cell)) for cell in study.cells)
-    return StudyResults(folder, study, cells, **measured, tuning=tuple(_load_tuning(study, folder / TUNING_FOLDER)))
+    return StudyResults(folder, study, cells, **measured, **_load_tuning(study, folder / TUNING_FOLDER))
 
 
 def with_nested_variants(features: dict[str, Any]) -> dict[str, Any]:
@@ -227,7 +228,7 @@ def with_nested_variants(features: dict[str, Any]) -> dict[str, Any]:
 
 
 def tuning_scores(tuning: Study, folder: Path) -> dict[str, float]:
-    """Return the headline metric of each variant of a tuning study that has finished, as the mean over its test sets.
+    """Return the first metric of each variant of a tuning study that has finished, as the mean over its test sets.
 
     No score counts as 0.
     """
@@ -235,10 +236,13 @@ def tuning_scores(tuning: Study, folder: Path) -> dict[str, float]:
     return {c.variant: c.mean_over_sets(tuning.metrics[0]) for c in cells if c.status.state is State.FINISHED}
 
 
-def _load_tuning(study: Study, folder: Path) -> list[Choice]:
+def _load_tuning(study: Study, folder: Path) -> dict[str, Any]:
+    """Return the fields of `StudyResults` on the tuning, {} if nothing is tuned."""
     if not study.tune or not (folder / "study.yaml").is_file():
-        return []
-    return choose(study, tuning_scores(Study.load(folder / "study.yaml"), folder), complete=False)
+        return {}
+    tuning = Study.load(folder / "study.yaml")
+    choices = choose(study, tuning_scores(tuning, folder), complete=False)
+    return {"tuning": tuple(choices), "tuning_metric": tuning.metrics[0]}
 
 
 def load_cell(folder: CellFolder) -> CellResult:

@@ -30,6 +30,7 @@ __all__ = [
     "compare_resampled",
     "distinguishable",
     "holm",
+    "larger_p",
     "mean_interval",
     "paired_difference",
     "rank_correlation",
@@ -38,6 +39,7 @@ __all__ = [
 
 ALPHA = 0.05
 RESAMPLES = 1000  # of the test images, for few comparisons
+_ROUNDING = 1e-9  # values that differ by no more than this part of the largest, or of 1, are equal
 _NAN = float("nan")
 
 
@@ -50,7 +52,7 @@ class Interval:
     high: float
     n: int  # number of values
     p: float  # of the t-test against 0, which is the paired test for paired differences; NaN like the interval
-    """Of several equal values, whose spread a t-test cannot estimate, it is the p-value of the sign test."""
+    """Of several values that are equal up to rounding, whose spread no t-test can estimate, it is the sign test's."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,10 @@ def mean_interval(values: Sequence[float | None], confidence: float = 0.95) -> I
     mean = float(found.mean()) if n else _NAN
     if n < 2:
         return Interval(mean, _NAN, _NAN, n, _NAN)
-    if np.ptp(found) == 0:  # the statistic of the t-test would be 0 / 0 or infinite
-        return Interval(mean, mean, mean, n, 1.0 if mean == 0 else 2.0 ** (1 - n))
+    rounding = _ROUNDING * max(1.0, float(np.abs(found).max()))
+    if np.ptp(found) <= rounding:  # the statistic of the t-test would be 0 / 0 or infinite, or that of rounding errors
+        mean = mean if abs(mean) > rounding else 0.0
+        return Interval(mean, mean, mean, n, 2.0 ** (1 - n) if mean else 1.0)
     test = stats.ttest_1samp(found, 0)
     low, high = test.confidence_interval(confidence)
     return Interval(mean, float(low), float(high), n, float(test.pvalue))
@@ -181,7 +185,7 @@ def distinguishable(
         metric: Name of the metric in the sentences.
         alpha: Level of significance.
     """
-    worst = [float(np.max((seeds.p, images.p))) for seeds, images in comparisons.values()]  # NaN if one of them is
+    worst = [larger_p(seeds, images) for seeds, images in comparisons.values()]
     verdicts = {}
     for (variant, (seeds, images)), p in zip(comparisons.items(), holm(worst)):
         found = _measured(variant, baseline, metric, seeds.mean)
@@ -194,6 +198,11 @@ def distinguishable(
         text = f"{found}, {reason}." if differs else f"{found}."
         verdicts[variant] = Verdict(p < alpha, p, text)
     return verdicts
+
+
+def larger_p(seeds: Interval, images: Bootstrap) -> float:
+    """Return the larger p-value of a difference, NaN if one of them is not known."""
+    return float(np.max((seeds.p, images.p)))
 
 
 def _measured(variant: str, baseline: str, metric: str, difference: float) -> str:
@@ -215,7 +224,7 @@ def _reason(seeds: Interval, images: Bootstrap, alpha: float, corrected: str) ->
     noisy = [f"over {name} is {chance(p)}" for name, p in (("seeds", seeds.p), ("test images", images.p)) if p >= alpha]
     if noisy:
         return f"its p-value {' and that '.join(noisy)}"
-    return f"its p-value is {chance(max(seeds.p, images.p))}, and {corrected}"
+    return f"its p-value is {chance(larger_p(seeds, images))}, and {corrected}"
 
 
 def chance(p: float) -> str:

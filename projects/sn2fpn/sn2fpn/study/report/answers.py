@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import counted
 from ..measure.power import MOST_SEEDS, seeds_to_tell, spread_interval
 from ..measure.results import StudyResults
-from ..measure.statistics import ALPHA, RankCorrelation, chance, holm, rank_correlation
+from ..measure.statistics import ALPHA, RankCorrelation, chance, holm, larger_p, rank_correlation
 from ..spec.questions import Question
 from .comparison import Comparison, compare, cost_ratio, difference
 from .conclusion import without_shared_seed
@@ -123,7 +123,8 @@ def _what_would_tell(results: StudyResults, c: Comparison, against: str, compare
     if not c.verdict.distinguishable and c.seeds.mean:
         size = abs(c.seeds.mean)
         needed[f"the measured {number(size, 2)} points"] = seeds_to_tell(size, spread, ALPHA / comparisons)
-        corrected = holm([x.images.p if x is c else max(x.seeds.p, x.images.p) for x in compared])[compared.index(c)]
+        p_values = [x.images.p if x is c else larger_p(x.seeds, x.images) for x in compared]
+        corrected = holm(p_values)[compared.index(c)]
         if corrected >= ALPHA:
             after = f", and {chance(corrected)} after Holm's correction" if comparisons > 1 else ""
             too_few = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,9 +76,14 @@ class Plot:
     svg: str
 
     @property
+    def id(self) -> str:
+        """The name as a part of ids in an HTML page; it may have the name of a class, with any characters."""
+        return re.sub(r"\W", "_", self.name)
+
+    @property
     def inline(self) -> Markup:
         """The plot as an element of an HTML page."""
-        return inlined(self.svg, self.name, self.title)
+        return inlined(self.svg, self.id, self.title)
 
 
 class Picture(NamedTuple):

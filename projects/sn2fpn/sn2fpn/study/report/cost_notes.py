@@ -11,14 +11,15 @@ from .content import joined, listed
 
 
 def costs(study: StudyResults) -> list[str]:
-    sizes = joined("×".join(map(str, c["size"])) for c in study.costs.values() if "size" in c)
+    measured = [study.costs[name] for name in study.variants if name in study.costs]
+    sizes = joined("×".join(map(str, c["size"])) for c in measured if "size" in c)
     of_model = (
         "Parameters and GFLOPs (multiply-adds) are those of the whole detector, for one image of "
         f"{sizes} pixels (height × width)."
     )
     speed = _speed(study) if study.speed else ["The speed has not been measured yet."]
     left_out = "There is no chart for a cost that differs by less than 5 % between the variants."
-    return [of_model, *speed, left_out] if study.costs else speed
+    return [of_model, *speed, left_out] if measured else speed
 
 
 def cost_warnings(study: StudyResults) -> list[str]:
@@ -51,7 +52,8 @@ def _speed(study: StudyResults) -> list[str]:
     ]
     if "cores_used_by_others" in speed and speed.get("reliable", True):
         notes.append(f"While they were measured, {_load(speed)}.")
-    made_up = [name for name, v in speed.get("variants", {}).items() if v.get("weights") == "made up"]
+    timed = speed.get("variants", {})
+    made_up = [name for name in study.variants if timed.get(name, {}).get("weights") == "made up"]
     if made_up:
         notes.append(f"Made-up weights were timed for {listed(made_up)}, because there were no trained ones.")
     return notes

@@ -45,7 +45,7 @@ def curve_plots(results: StudyResults, style: Looks) -> list[Plot]:
 
 
 def _differences(results: StudyResults, recorded: Mapping[Cell, Series]) -> dict[str, list[Curve]]:
-    """Return each variant's loss minus the baseline's by seed, which saw the same images in the same order."""
+    """Return each variant's loss minus the baseline's by seed."""
     base = {
         cell.seed: curve for cell in results.of(results.baseline) if (curve := recorded[cell.cell].get("total_loss"))
     }
@@ -76,8 +76,8 @@ def _difference_plot(results: StudyResults, differences: Mapping[str, Sequence[C
 
 @styled
 def tuning_plots(results: StudyResults, style: Looks) -> list[Plot]:
-    """Plot the headline on the tuning sets against the values that were tried, if one key with numbers was tuned."""
-    tune, label = results.study.tune, results.label(results.headline)
+    """Plot the scores on the tuning sets against the values that were tried, if one key with numbers was tuned."""
+    tune, label = results.study.tune, results.label(results.tuning_metric)
     if len(tune) != 1 or not all(isinstance(v, (int, float)) and v > 0 for v in next(iter(tune.values()))):
         return []
     ((key, tried),) = tune.items()

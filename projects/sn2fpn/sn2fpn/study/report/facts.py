@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import counted
-from ..archive import ENDING
+from ..archive import archive_name
 from ..measure.results import CellResult, StudyResults
 from ..spec.fingerprint import differences_by_seed
 from .content import ABSENT, joined, listed
@@ -34,12 +35,12 @@ class Rerun(NamedTuple):
 
 
 def heading_facts(results: StudyResults) -> list[tuple[str, str]]:
-    """Return (label, text) of the facts at the head of the report."""
+    """Return (label, text) of the facts at the head of the report; axes come first."""
     study, finished = results.study, results.finished
     iterations = [cell.result.get("iterations") for cell in finished]
     started = sorted(str(c.identity["started"]) for c in results.cells if c.identity.get("started"))
     ended = sorted(str(c.result["finished"]) for c in finished if c.result.get("finished"))
-    facts = {axis: joined(variant.axes[axis] for variant in study.variants) for axis in study.axes} | {
+    facts = {
         "baseline": results.baseline,
         "base config": study.base.name,
         "settings for all": joined(f"{key} {value}" for key, value in study.settings.items()),
@@ -53,7 +54,11 @@ def heading_facts(results: StudyResults) -> list[tuple[str, str]]:
         "dates": " to ".join(dict.fromkeys(t[:16].replace("T", " ") for t in [*started[:1], *ended[-1:]])),
         "cells": f"{len(finished)} of {counted(len(results.cells), 'cell')} finished",
     }
-    return [(label, text) for label, text in facts.items() if text not in ("", ABSENT)]
+    axes = [
+        (f"axis {axis}" if axis in facts else axis, joined(variant.axes[axis] for variant in study.variants))
+        for axis in study.axes
+    ]
+    return [(label, text) for label, text in (*axes, *facts.items()) if text not in ("", ABSENT)]
 
 
 def fingerprint_lines(results: StudyResults) -> list[tuple[str, list[str]]]:
@@ -92,14 +97,15 @@ def rerun(results: StudyResults, source: Path) -> list[Rerun]:
     if source.is_dir():
         name, parent = results.study.name, source.resolve().parent
         line = ["run", source / "study.yaml"]
-        line += [] if parent == Path(_OUTPUT).resolve() else ["--output", source.parent]
+        if parent != Path(_OUTPUT).resolve():  # source.parent would be wrong for "."
+            line += ["--output", parent if source.is_absolute() else os.path.relpath(parent)]
         kept = " It keeps finished cells; delete the folder of a cell to train it again."
         return [
             Rerun(f"This command runs the whole study.{kept * (source.resolve().name == name)}", [_line(*line)]),
             report,
         ]
     kept = bool(results.absent)  # an unfinished study goes on from its archive
-    folder = f"{_OUTPUT}/{results.study.name}" if kept else f"{source.name.removesuffix(ENDING)}-study"
+    folder = f"{_OUTPUT}/{results.study.name}" if kept else f"{archive_name(source)}-study"
     imports = listed([file.name for file in results.study.imports], "file")
     code = f" Before the second one, copy {imports} into the folder of study.yaml." if results.study.imports else ""
     tuned = " with the settings that were tuned" if results.study.tuned else ""

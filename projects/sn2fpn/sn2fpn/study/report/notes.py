@@ -114,11 +114,25 @@ def sizes(test_set: TestSet | None) -> list[str]:
     return [f"{note} The test set has {', '.join(parts[:2])} and {parts[2]} objects."]
 
 
-CURVES = (
-    "Lines are means over seeds. Bands reach from the lowest to the highest seed. Losses are smoothed. Differences of "
-    "losses are taken between variants of the same seed, which see the same images in the same order, so that most of "
-    "the noise cancels."
-)
+def curves(study: StudyResults) -> list[str]:
+    """Return how to read the curves, and by the fingerprints, whether noise cancels in the differences of losses."""
+    note = "Lines are means over seeds. Bands reach from the lowest to the highest seed. Losses are smoothed."
+    orders: dict[int, list[str | None]] = {}
+    for cell in study.finished:
+        orders.setdefault(cell.seed, []).append(cell.identity.get("fingerprint", {}).get("data order"))
+    shared = [of_seed for of_seed in orders.values() if len(of_seed) > 1]
+    if not shared:
+        return [note]
+    if any(len({*of_seed} - {None}) > 1 for of_seed in shared):
+        noise = ". By their fingerprints, these did not all see the same images in the same order, so noise remains."
+    elif any(None in of_seed for of_seed in shared):
+        noise = (
+            ". Not all of them have fingerprints, so it is not known whether they saw the same images in the same "
+            "order, as they must for the noise to cancel."
+        )
+    else:
+        noise = ", which see the same images in the same order, so that most of the noise cancels."
+    return [f"{note} Differences of losses are taken between variants of the same seed{noise}"]
 
 
 def classes(study: StudyResults, metric: str) -> list[str]:
@@ -158,6 +172,9 @@ def tuning(study: StudyResults) -> list[str]:
     ]
     if given := [name for name in study.variants if study.study.tuned.get(name) and name not in tuned]:
         notes.append(f"The study file gave the values of {joined(given)}, for which no other values were tried.")
+    if untuned := [name for name in study.variants if name not in {*tuned, *given}]:
+        verb = "was" if len(untuned) == 1 else "were"
+        notes.append(f"{listed(untuned)} {verb} not tuned: no values were tried, and the study file gives none.")
     if settings := study.study.tune_set:
         changed = joined(f"{key} {value}" for key, value in settings.items())
         notes.append(f"These trainings differed from those of the cells in {changed}.")

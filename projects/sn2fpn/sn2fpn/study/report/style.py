@@ -162,14 +162,14 @@ def to_svg(figure: Figure) -> str:
     return svg[svg.index("<svg") :]
 
 
-def inlined(svg: str, name: str, title: str) -> Markup:
+def inlined(svg: str, prefix: str, title: str) -> Markup:
     """Return an SVG of `to_svg` as an element of a page: transparent, in the page's text colour, with ids of its own.
 
-    No other figure of the page may have the same name. The title is for screen readers.
+    The ids begin with the prefix, which no other figure of the page may have. The title is for screen readers.
     """
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
-    svg = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', svg)
-    svg = svg.replace("url(#", f"url(#{name}-")
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', svg)
+    svg = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', svg)
+    svg = svg.replace("url(#", f"url(#{prefix}-")
     svg = re.sub(r'(<g id="[^"]*patch_1">\s*<path [^>]*style=")fill: #ffffff', r"\1fill: none", svg, count=1)
     svg = re.sub(r"<defs>\s*<style.*?</defs>\s*", "", svg, count=1, flags=re.DOTALL)  # it would style the whole page
     svg = svg.replace(_INK, "currentColor")

@@ -174,6 +174,7 @@ def feature_table(results: StudyResults) -> Table | None:
     rows: list[tuple[str, str, dict[str, Any]]] = [
         (name, level, values)
         for name, levels in results.features.get("variants", {}).items()
+        if name in results.variants  # an earlier study file may have had others
         for level, values in levels.items()
         if isinstance(values, dict)
     ]
@@ -186,7 +187,7 @@ def feature_table(results: StudyResults) -> Table | None:
 
 
 def tuning_table(results: StudyResults) -> Table | None:
-    """Return the headline on the tuning data by variant and value, the used value in bold; None without TUNE."""
+    """Return the scores on the tuning data by variant and value, the used value in bold; None without TUNE."""
     if not results.tuning:
         return None
     values = list(dict.fromkeys(value for choice in results.tuning for value in choice.scores))
@@ -197,7 +198,7 @@ def tuning_table(results: StudyResults) -> Table | None:
         ]
         for choice in results.tuning
     ]
-    return Table(f"{results.label(results.headline)} on the tuning data", ["variant", *values], rows)
+    return Table(f"{results.label(results.tuning_metric)} on the tuning data", ["variant", *values], rows)
 
 
 def _name(text: str) -> Entry:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from ... import __version__
 from ...atomic import atomic_write
 from ...errors import ArgumentError, UserError, argument_names
-from ..archive import ENDING
+from ..archive import archive_name
 from ..archive.pack import opened
 from ..measure.results import StudyResults, load_results
 from ..measure.tidy_table import write_tables
@@ -65,25 +66,32 @@ def write_report(
 
     Raises:
         UserError: `source` is neither a study's folder nor an archive, or a file in it is broken.
-        ArgumentError: `output` is a file.
+        ArgumentError: `output`, or the folder named after the archive, is a file.
     """
     source = Path(source)
-    if output is not None and Path(output).is_file():
-        raise ArgumentError("output", f"expected a folder, found the file {output}")
     with opened(source) as folder:
+        out, tables = _places(source, output)
         results = load_results(folder, trust)
-        if output is not None or folder != source:
-            out = tables = Path(output or source.name.removesuffix(ENDING))
-        else:
-            out, tables = folder / "report", folder
         write_tables(results, tables)
         return _write(results, out, source, pictures)
+
+
+def _places(source: Path, output: str | Path | None) -> tuple[Path, Path]:
+    """Return the folder of the report and that of the tables."""
+    if output is None and source.is_dir():
+        return source / "report", source
+    out = Path(archive_name(source) if output is None else output)
+    if out.is_file():
+        usual = ", whose name the report's folder would have by default" if output is None else ""
+        raise ArgumentError("output", f"expected a folder, found the file {out}{usual}")
+    return out, out
 
 
 def _write(results: StudyResults, out: Path, source: Path, pictures: bool) -> Path:
     test_set, samples, trouble = _samples(results, pictures)
     contrasts = _contrasts(results, test_set) if samples and test_set else {}
-    report = _build(results, source, test_set, samples, trouble, contrasts, pictures)
+    features = _feature_sections(results, out, pictures)
+    report = _build(results, source, test_set, samples, trouble, contrasts, features)
     texts = {"report.md": render_markdown(report), "report.html": render_html(report)}
     texts |= {f"figures/{plot.name}.svg": plot.svg for section in report.sections for plot in section.plots}
     for name, text in texts.items():
@@ -102,7 +110,7 @@ def _build(
     samples: list[SampleRow],
     trouble: str,
     contrasts: Mapping[str, list[SampleRow]],
-    pictures: bool,
+    features: list[Section],
 ) -> Report:
     style = looks(results.variants, results.baseline)
     comparisons = compare(results, test_set)
@@ -122,7 +130,7 @@ def _build(
             *_number_sections(results, comparisons, style, test_set),
             sample_section,
             *_contrast_sections(contrasts),
-            *_feature_sections(results, pictures),
+            *features,
         ],
         fairness_note=notes.fairness(results),
         fingerprints=facts.fingerprint_lines(results),
@@ -157,7 +165,7 @@ def _number_sections(
         ),
         Section("sizes", "Object sizes", size_plots(results, style), notes=notes.sizes(test_set)),
         error_section(results, test_set, style),
-        Section("curves", "Training curves", curve_plots(results, style), notes=[notes.CURVES]),
+        Section("curves", "Training curves", curve_plots(results, style), notes=notes.curves(results)),
         Section(
             "classes",
             "Classes",
@@ -216,7 +224,7 @@ def _contrast_sections(contrasts: Mapping[str, list[SampleRow]]) -> list[Section
     return [section] if section.has_content else []
 
 
-def _feature_sections(results: StudyResults, with_pictures: bool) -> list[Section]:
+def _feature_sections(results: StudyResults, out: Path, with_pictures: bool) -> list[Section]:
     pictures = sorted((results.folder / "features").glob("*.png")) if with_pictures else []
     section = Section(
         "features",
@@ -224,7 +232,7 @@ def _feature_sections(results: StudyResults, with_pictures: bool) -> list[Sectio
         table=feature_table(results),
         notes=notes.features(results),
         strips=[Strip(path.name, [embed(path, path.name)]) for path in pictures],
-        links=[(path.name, f"../features/{path.name}") for path in pictures],
+        links=[(path.name, os.path.relpath(path, out)) for path in pictures],
     )
     return [section] if section.has_content else []
 
