@@ -26,6 +26,8 @@ from sn2fpn.study.measure.results import load_results
 from sn2fpn.study.measure.tidy_table import tidy_rows
 from sn2fpn.study.report.samples import open_test_set
 from sn2fpn.study.spec.fingerprint import records_fingerprint
+from sn2fpn.study.spec.study import Study
+from sn2fpn.study.spec.tuning import tuning_study
 
 
 @pytest.fixture
@@ -247,6 +249,28 @@ def test_tuning_is_packed_and_merged(study: Path, tmp_path: Path) -> None:
     assert {choice.variant: choice.best for choice in results.tuning} == {"fpn": "BASE_LR=0.01", "sni": "BASE_LR=0.01"}
     assert results.study.tune_sets == ("photos1_tune",)
     assert results.study.tuned == {"fpn": {}, "ihp": {}}  # these were not tuned, and never will be
+
+
+def _tune(folder: Path, scores: dict[float, float], **changes: Any) -> None:
+    """Let a study have tried learning rates, each of which has the same score for every variant."""
+    _rewrite(folder / "study.yaml", TUNE={"SOLVER.BASE_LR": list(scores)}, TUNE_SETS=["photos1_tune"], **changes)
+    tuning = tuning_study(Study.load(folder / "study.yaml"))
+    (folder / "tuning").mkdir()
+    tuning.save(folder / "tuning/study.yaml")
+    for cell in tuning.cells:
+        score = scores[tuning.config(cell.variant).SOLVER.BASE_LR]
+        CellFolder(folder / "tuning", cell).save_result({"results": {"photos1_tune": {"bbox": {"AP": score}}}})
+
+
+def test_the_tuning_of_studies_with_one_variant_is_merged(study: Path, tmp_path: Path) -> None:
+    test_set = load_results(study).finished[0].test_sets[0]
+    others = [_fabricate(tmp_path / name, {name: 0.3}, test_set=test_set, seeds=(1,)) for name in ("ihp", "bifpn")]
+    for folder in (study, *others):
+        _tune(folder, {0.01: 1.0, 0.02: 3.0, 0.04: 2.0})
+    for sources, variants in ((others, ["ihp", "bifpn"]), ([study, others[0]], ["fpn", "sni", "ihp"])):
+        results = load_results(merge(sources, tmp_path / "-".join(variants)))
+        assert [choice.variant for choice in results.tuning] == variants
+        assert {(choice.best, len(choice.scores)) for choice in results.tuning} == {("BASE_LR=0.02", 3)}
 
 
 def test_a_report_does_not_resample_annotations_that_have_changed(study: Path) -> None:
