@@ -25,6 +25,7 @@ from sn2fpn.study.folder import CellFolder
 from sn2fpn.study.measure.results import load_results
 from sn2fpn.study.measure.tidy_table import tidy_rows
 from sn2fpn.study.report.samples import open_test_set
+from sn2fpn.study.spec.check import check_folders
 from sn2fpn.study.spec.fingerprint import records_fingerprint
 from sn2fpn.study.spec.study import Study
 from sn2fpn.study.spec.tuning import tuning_study
@@ -221,6 +222,30 @@ def test_merge_joins_variants(study: Path, tmp_path: Path) -> None:
         assert set(results.costs) == {"fpn", "sni", "ihp"} and not results.speed
 
 
+def test_merge_keeps_the_weights_that_variants_began_with(study: Path, tmp_path: Path) -> None:
+    test_set = load_results(study).finished[0].test_sets[0]
+    other = _fabricate(tmp_path / "two", {"ihp": 0.3}, test_set=test_set, seeds=(1,))
+    axes = yaml.safe_load((other / "study.yaml").read_text())["AXES"]
+    axes["pyramid"]["ihp"]["MODEL.WEIGHTS"] = "there.pth"
+    _rewrite(other / "study.yaml", AXES=axes)
+    _set(study, "MODEL.WEIGHTS", "here.pth")
+    merged = Study.load(merge([other, study], tmp_path / "both") / "study.yaml")
+    weights = {variant.name: merged.config(variant).MODEL.WEIGHTS for variant in merged.variants}
+    assert weights == {"ihp": "there.pth", "fpn": "here.pth", "sni": "here.pth"}
+
+
+def test_cells_of_several_devices_are_merged(study: Path, tmp_path: Path) -> None:
+    test_set = load_results(study).finished[0].test_sets[0]
+    other = _fabricate(tmp_path / "two", {"fpn": 0.2, "sni": 0.1}, seeds=(3,), test_set=test_set)
+    _set(study, "MODEL.DEVICE", "cpu")
+    _set(other, "MODEL.DEVICE", "cuda")
+    both = merge([study, other], tmp_path / "both")
+    assert len(load_results(merge([both, study], tmp_path / "again")).finished) == 6
+    (both / "cells/sni/seed3/result.json").unlink()
+    with pytest.raises(UserError, match=r"sni/seed3: .*MODEL\.DEVICE was 'cuda', now 'cpu'"):
+        check_folders(Study.load(both / "study.yaml"), both)
+
+
 def test_a_question_that_waited_for_a_merge_must_fit(study: Path, tmp_path: Path) -> None:
     test_set = load_results(study).finished[0].test_sets[0]
     other = _fabricate(tmp_path / "two", {"ihp": 0.3}, test_set=test_set)
@@ -321,6 +346,17 @@ def _rewrite(path: Path, **changes: Any) -> None:
     path.write_text(write(read(path.read_text()) | changes))
 
 
+def _set(folder: Path, key: str, value: Any) -> None:
+    """Give all cells of a study, also those that have finished, another value of a configuration key."""
+    content = yaml.safe_load((folder / "study.yaml").read_text())
+    _rewrite(folder / "study.yaml", SET=content["SET"] | {key: value})
+    section, name = key.split(".")
+    for config in folder.glob("cells/*/*/config.yaml"):
+        content = yaml.safe_load(config.read_text())
+        content[section][name] = value
+        config.write_text(yaml.safe_dump(content))
+
+
 def _other_metrics(folder: Path) -> None:
     _rewrite(folder / "study.yaml", METRICS=["bbox/AP50"])
 
@@ -330,12 +366,17 @@ def _other_engine(folder: Path) -> None:
 
 
 def _other_schedule(folder: Path) -> None:
-    study = yaml.safe_load((folder / "study.yaml").read_text())
-    _rewrite(folder / "study.yaml", SET=study["SET"] | {"SOLVER.MAX_ITER": 5})
-    for config in folder.glob("cells/*/*/config.yaml"):
-        content = yaml.safe_load(config.read_text())
-        content["SOLVER"]["MAX_ITER"] = 5
-        config.write_text(yaml.safe_dump(content))
+    _set(folder, "SOLVER.MAX_ITER", 5)
+
+
+def _other_weights(folder: Path) -> None:
+    _set(folder, "MODEL.WEIGHTS", "trunk.pth")
+
+
+def _other_weights_of_a_variant(folder: Path) -> None:
+    axes = yaml.safe_load((folder / "study.yaml").read_text())["AXES"]
+    axes["pyramid"]["sni"]["MODEL.WEIGHTS"] = "trunk.pth"
+    _rewrite(folder / "study.yaml", AXES=axes)
 
 
 def _other_data(folder: Path) -> None:
@@ -356,6 +397,8 @@ def _other_scores(folder: Path) -> None:
         (_other_metrics, "METRICS is"),
         (_other_engine, "ENGINE is 'native' in the one and 'auto' in the other"),
         (_other_schedule, "SOLVER.MAX_ITER is 77 in the one and 5 in the other"),
+        (_other_weights, "MODEL.WEIGHTS is '' in the one and 'trunk.pth' in the other"),
+        (_other_weights_of_a_variant, "the variant 'sni' has other settings in .* than in .*: MODEL.WEIGHTS"),
         (_other_data, r"the test data differ by their fingerprints: \w+ in .* another in"),
         (_other_scores, "results of the same cell sni/seed1 and differ"),
     ],

@@ -16,11 +16,11 @@ from ...errors import UserError
 from ..files import read_json, write_json
 from ..folder import CellFolder
 from ..measure.results import with_nested_variants
-from ..spec.check import LOCAL_KEYS, check_folders
+from ..spec.check import check_folders
 from ..spec.study import Study
 from ..spec.tuning import TUNING_FOLDER
 from . import ENDING
-from .merged_study import Source, write_study
+from .merged_study import Source, differ, write_study
 from .pack import opened, pack
 
 __all__ = ["main", "merge"]
@@ -82,7 +82,7 @@ def _check_together(sources: Sequence[Source]) -> None:
                 raise UserError(f"{both}: {what.upper()} is {a!r} in the one and {b!r} in the other")
         theirs = other.common()
         for key in settings.keys() | theirs.keys():
-            if key not in varied and key not in LOCAL_KEYS and settings.get(key) != theirs.get(key):
+            if key not in varied and differ(key, settings.get(key), theirs.get(key)):
                 raise UserError(
                     f"{both}: {key} is {settings.get(key)!r} in the one and {theirs.get(key)!r} in the other"
                 )

@@ -16,7 +16,7 @@ from ..spec.check import LOCAL_KEYS
 from ..spec.study import Study, seeds_entry
 from ..spec.syntax import flatten, nest
 
-__all__ = ["Source", "write_study"]
+__all__ = ["Source", "differ", "write_study"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,16 @@ class Source:
 
     def places(self) -> list[CellFolder]:
         return [CellFolder(self.folder, cell) for cell in self.study.cells]
+
+
+def differ(key: str, one: Any, other: Any) -> bool:
+    """Return whether two values of a configuration key keep studies from being merged.
+
+    Machines may have other devices, and the files of data and weights in other places, but weights on all or on none.
+    """
+    if key == "MODEL.WEIGHTS":
+        return bool(one) != bool(other)
+    return key not in LOCAL_KEYS and one != other
 
 
 def write_study(sources: Sequence[Source], folder: Path, name: str) -> None:
@@ -133,10 +143,13 @@ def _variants(sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
     for source in sources:
         for variant in source.study.variants:
             values = flatten(source.study.config(variant, common["SEED"]))
-            keys = {k: v for k, v in values.items() if k not in LOCAL_KEYS and v != common.get(k)}
-            known, where = found.setdefault(variant.name, (keys, source.name))
-            if known != keys:
-                raise UserError(f"the variant {variant.name!r} has other settings in {where} than in {source.name}")
-            local = {k: values[k] for k in LOCAL_KEYS if k in variant.overrides}
-            settings.setdefault(variant.name, keys | local)
+            known, where = found.setdefault(variant.name, (values, source.name))
+            if other := [key for key in known | values if differ(key, known.get(key), values.get(key))]:
+                raise UserError(
+                    f"the variant {variant.name!r} has other settings in {where} than in {source.name}: "
+                    + ", ".join(other)
+                )
+            own = {k for k in LOCAL_KEYS if k in variant.overrides}
+            changed = {k: v for k, v in values.items() if k in own or differ(k, common.get(k), v)}
+            settings.setdefault(variant.name, changed)
     return settings
