@@ -379,6 +379,10 @@ def _other_weights_of_a_variant(folder: Path) -> None:
     _rewrite(folder / "study.yaml", AXES=axes)
 
 
+def _other_engine_of_a_cell(folder: Path) -> None:
+    _rewrite(folder / "cells/sni/seed2/result.json", engine="detectron2")
+
+
 def _other_data(folder: Path) -> None:
     for path in folder.glob("cells/*/*/cell.json"):
         _rewrite(path, fingerprint={"test data": "another"})
@@ -400,6 +404,7 @@ def _other_scores(folder: Path) -> None:
         (_other_weights, "MODEL.WEIGHTS is '' in the one and 'trunk.pth' in the other"),
         (_other_weights_of_a_variant, "the variant 'sni' has other settings in .* than in .*: MODEL.WEIGHTS"),
         (_other_data, r"the test data differ by their fingerprints: \w+ in .* another in"),
+        (_other_engine_of_a_cell, r"engines of finished cells differ: native in .*fpn/seed1 \| detectron2 in .*seed2"),
         (_other_scores, "results of the same cell sni/seed1 and differ"),
     ],
 )
