@@ -246,6 +246,47 @@ def test_cells_of_several_devices_are_merged(study: Path, tmp_path: Path) -> Non
         check_folders(Study.load(both / "study.yaml"), both)
 
 
+@pytest.mark.usefixtures("plain_charts")
+def test_questions_with_the_same_text_stay_unless_they_are_equal(study: Path, tmp_path: Path) -> None:
+    test_set = load_results(study).finished[0].test_sets[0]
+    other = _fabricate(tmp_path / "two", {"ihp": 0.3, "bifpn": 0.4}, test_set=test_set, seeds=(1,))
+    shared = {"ASK": "Is IHP better?", "COMPARE": ["ihp"], "AGAINST": "fpn"}
+    for folder, name, against in ((study, "sni", "fpn"), (other, "bifpn", "ihp")):
+        own = {"ASK": "Does it help?", "COMPARE": [name], "AGAINST": against}
+        waiting = shared | {"MERGED_WITH": "two" if folder == study else "one"}
+        _rewrite(folder / "study.yaml", QUESTIONS=[own, waiting])
+    both = merge([study, other], tmp_path / "both")
+    asked = [(q.text, q.compare, q.merged_with) for q in load_results(both).study.questions]
+    expected = [("Does it help?", ("sni",), ""), ("Is IHP better?", ("ihp",), ""), ("Does it help?", ("bifpn",), "")]
+    assert asked == expected
+    assert main(["report", str(both), "--no-pictures"]) == 0
+    assert (both / "report/report.md").read_text().count("Does it help?") == 2
+
+
+def test_a_merged_folder_imports_the_files_of_its_studies(study: Path, tmp_path: Path) -> None:
+    entry, file = write_images(tmp_path / "images"), tmp_path / "sets.py"
+    file.write_text(
+        "from sn2fpn.data import register_coco_instances\n"
+        f"register_coco_instances({entry['NAME']!r}, {{}}, {entry['JSON']!r}, {entry['IMAGES']!r})\n"
+    )
+    import_files([file])
+    folders = [_fabricate(tmp_path / name, {name: 0.2}, test_set=entry["NAME"], seeds=(1,)) for name in ("fpn", "ihp")]
+    for folder in folders:
+        _rewrite(folder / "study.yaml", IMPORTS=["../sets.py"])
+    DatasetCatalog.remove(entry["NAME"])
+    del sys.modules["sets"]  # as in another process
+    (tmp_path / "merged").mkdir()
+    both = merge(folders, tmp_path / "merged/both")
+    assert Study.load(both / "study.yaml").imports == (file,)
+    archive = merge(folders, tmp_path / "merged/both.study.zip")  # imports the file to find the test set
+    with opened(archive) as there:
+        assert annotations_file(there, entry["NAME"]).is_file()
+        assert Study.load(there / "study.yaml").imports == (there / "sets.py",) and not list(there.rglob("*.py"))
+    assert Study.load(merge([archive, folders[0]], tmp_path / "again") / "study.yaml").imports == (file,)
+    absent = merge([archive, archive], tmp_path / "twice")
+    assert Study.load(absent / "study.yaml").imports == (absent / "sets.py",)
+
+
 def test_a_question_that_waited_for_a_merge_must_fit(study: Path, tmp_path: Path) -> None:
     test_set = load_results(study).finished[0].test_sets[0]
     other = _fabricate(tmp_path / "two", {"ihp": 0.3}, test_set=test_set)
@@ -296,6 +337,18 @@ def test_the_tuning_of_studies_with_one_variant_is_merged(study: Path, tmp_path:
         results = load_results(merge(sources, tmp_path / "-".join(variants)))
         assert [choice.variant for choice in results.tuning] == variants
         assert {(choice.best, len(choice.scores)) for choice in results.tuning} == {("BASE_LR=0.02", 3)}
+
+
+def test_studies_that_were_tuned_with_other_seeds_or_settings_are_not_merged(study: Path, tmp_path: Path) -> None:
+    test_set = load_results(study).finished[0].test_sets[0]
+    other = _fabricate(tmp_path / "two", {"ihp": 0.3}, test_set=test_set, seeds=(1,))
+    _rewrite(study / "study.yaml", TUNE={"SOLVER.BASE_LR": [0.01, 0.02]}, TUNE_SETS=["photos1_tune"])
+    _rewrite(other / "study.yaml", TUNE={"SOLVER.BASE_LR": [0.01, 0.02]}, TUNE_SETS=["photos1_tune"], TUNE_SEED=7)
+    with pytest.raises(UserError, match=r"two: TUNE_SEED is 7, and 0 in .*one"):
+        merge([study, other], tmp_path / "both")
+    _rewrite(other / "study.yaml", TUNE_SEED=0, TUNE_SET={"SOLVER.MAX_ITER": 5})
+    with pytest.raises(UserError, match=r"two: TUNE_SET is \{'SOLVER.MAX_ITER': 5\}, and \{\} in .*one"):
+        merge([study, other], tmp_path / "both")
 
 
 def test_a_report_does_not_resample_annotations_that_have_changed(study: Path) -> None:
