@@ -264,7 +264,7 @@ def test_questions_with_the_same_text_stay_unless_they_are_equal(study: Path, tm
 
 
 def test_a_merged_folder_imports_the_files_of_its_studies(study: Path, tmp_path: Path) -> None:
-    entry, file = write_images(tmp_path / "images"), tmp_path / "sets.py"
+    entry, file = write_images(tmp_path / "images"), tmp_path / "registers.py"
     file.write_text(
         "from sn2fpn.data import register_coco_instances\n"
         f"register_coco_instances({entry['NAME']!r}, {{}}, {entry['JSON']!r}, {entry['IMAGES']!r})\n"
@@ -272,19 +272,19 @@ def test_a_merged_folder_imports_the_files_of_its_studies(study: Path, tmp_path:
     import_files([file])
     folders = [_fabricate(tmp_path / name, {name: 0.2}, test_set=entry["NAME"], seeds=(1,)) for name in ("fpn", "ihp")]
     for folder in folders:
-        _rewrite(folder / "study.yaml", IMPORTS=["../sets.py"])
+        _rewrite(folder / "study.yaml", IMPORTS=["../registers.py"])
     DatasetCatalog.remove(entry["NAME"])
-    del sys.modules["sets"]  # as in another process
+    del sys.modules["registers"]  # as in another process
     (tmp_path / "merged").mkdir()
     both = merge(folders, tmp_path / "merged/both")
     assert Study.load(both / "study.yaml").imports == (file,)
     archive = merge(folders, tmp_path / "merged/both.study.zip")  # imports the file to find the test set
     with opened(archive) as there:
         assert annotations_file(there, entry["NAME"]).is_file()
-        assert Study.load(there / "study.yaml").imports == (there / "sets.py",) and not list(there.rglob("*.py"))
+        assert Study.load(there / "study.yaml").imports == (there / "registers.py",) and not list(there.rglob("*.py"))
     assert Study.load(merge([archive, folders[0]], tmp_path / "again") / "study.yaml").imports == (file,)
     absent = merge([archive, archive], tmp_path / "twice")
-    assert Study.load(absent / "study.yaml").imports == (absent / "sets.py",)
+    assert Study.load(absent / "study.yaml").imports == (absent / "registers.py",)
 
 
 def test_a_question_that_waited_for_a_merge_must_fit(study: Path, tmp_path: Path) -> None:
