@@ -25,7 +25,10 @@ from sn2fpn.study.folder import CellFolder
 from sn2fpn.study.measure.results import load_results
 from sn2fpn.study.measure.tidy_table import tidy_rows
 from sn2fpn.study.report.samples import open_test_set
+from sn2fpn.study.spec.check import check_folders
 from sn2fpn.study.spec.fingerprint import records_fingerprint
+from sn2fpn.study.spec.study import Study
+from sn2fpn.study.spec.tuning import tuning_study
 
 
 @pytest.fixture
@@ -219,6 +222,71 @@ def test_merge_joins_variants(study: Path, tmp_path: Path) -> None:
         assert set(results.costs) == {"fpn", "sni", "ihp"} and not results.speed
 
 
+def test_merge_keeps_the_weights_that_variants_began_with(study: Path, tmp_path: Path) -> None:
+    test_set = load_results(study).finished[0].test_sets[0]
+    other = _fabricate(tmp_path / "two", {"ihp": 0.3}, test_set=test_set, seeds=(1,))
+    axes = yaml.safe_load((other / "study.yaml").read_text())["AXES"]
+    axes["pyramid"]["ihp"]["MODEL.WEIGHTS"] = "there.pth"
+    _rewrite(other / "study.yaml", AXES=axes)
+    _set(study, "MODEL.WEIGHTS", "here.pth")
+    merged = Study.load(merge([other, study], tmp_path / "both") / "study.yaml")
+    weights = {variant.name: merged.config(variant).MODEL.WEIGHTS for variant in merged.variants}
+    assert weights == {"ihp": "there.pth", "fpn": "here.pth", "sni": "here.pth"}
+
+
+def test_cells_of_several_devices_are_merged(study: Path, tmp_path: Path) -> None:
+    test_set = load_results(study).finished[0].test_sets[0]
+    other = _fabricate(tmp_path / "two", {"fpn": 0.2, "sni": 0.1}, seeds=(3,), test_set=test_set)
+    _set(study, "MODEL.DEVICE", "cpu")
+    _set(other, "MODEL.DEVICE", "cuda")
+    both = merge([study, other], tmp_path / "both")
+    assert len(load_results(merge([both, study], tmp_path / "again")).finished) == 6
+    (both / "cells/sni/seed3/result.json").unlink()
+    with pytest.raises(UserError, match=r"sni/seed3: .*MODEL\.DEVICE was 'cuda', now 'cpu'"):
+        check_folders(Study.load(both / "study.yaml"), both)
+
+
+@pytest.mark.usefixtures("plain_charts")
+def test_questions_with_the_same_text_stay_unless_they_are_equal(study: Path, tmp_path: Path) -> None:
+    test_set = load_results(study).finished[0].test_sets[0]
+    other = _fabricate(tmp_path / "two", {"ihp": 0.3, "bifpn": 0.4}, test_set=test_set, seeds=(1,))
+    shared = {"ASK": "Is IHP better?", "COMPARE": ["ihp"], "AGAINST": "fpn"}
+    for folder, name, against in ((study, "sni", "fpn"), (other, "bifpn", "ihp")):
+        own = {"ASK": "Does it help?", "COMPARE": [name], "AGAINST": against}
+        waiting = shared | {"MERGED_WITH": "two" if folder == study else "one"}
+        _rewrite(folder / "study.yaml", QUESTIONS=[own, waiting])
+    both = merge([study, other], tmp_path / "both")
+    asked = [(q.text, q.compare, q.merged_with) for q in load_results(both).study.questions]
+    expected = [("Does it help?", ("sni",), ""), ("Is IHP better?", ("ihp",), ""), ("Does it help?", ("bifpn",), "")]
+    assert asked == expected
+    assert main(["report", str(both), "--no-pictures"]) == 0
+    assert (both / "report/report.md").read_text().count("Does it help?") == 2
+
+
+def test_a_merged_folder_imports_the_files_of_its_studies(study: Path, tmp_path: Path) -> None:
+    entry, file = write_images(tmp_path / "images"), tmp_path / "registers.py"
+    file.write_text(
+        "from sn2fpn.data import register_coco_instances\n"
+        f"register_coco_instances({entry['NAME']!r}, {{}}, {entry['JSON']!r}, {entry['IMAGES']!r})\n"
+    )
+    import_files([file])
+    folders = [_fabricate(tmp_path / name, {name: 0.2}, test_set=entry["NAME"], seeds=(1,)) for name in ("fpn", "ihp")]
+    for folder in folders:
+        _rewrite(folder / "study.yaml", IMPORTS=["../registers.py"])
+    DatasetCatalog.remove(entry["NAME"])
+    del sys.modules["registers"]  # as in another process
+    (tmp_path / "merged").mkdir()
+    both = merge(folders, tmp_path / "merged/both")
+    assert Study.load(both / "study.yaml").imports == (file,)
+    archive = merge(folders, tmp_path / "merged/both.study.zip")  # imports the file to find the test set
+    with opened(archive) as there:
+        assert annotations_file(there, entry["NAME"]).is_file()
+        assert Study.load(there / "study.yaml").imports == (there / "registers.py",) and not list(there.rglob("*.py"))
+    assert Study.load(merge([archive, folders[0]], tmp_path / "again") / "study.yaml").imports == (file,)
+    absent = merge([archive, archive], tmp_path / "twice")
+    assert Study.load(absent / "study.yaml").imports == (absent / "registers.py",)
+
+
 def test_a_question_that_waited_for_a_merge_must_fit(study: Path, tmp_path: Path) -> None:
     test_set = load_results(study).finished[0].test_sets[0]
     other = _fabricate(tmp_path / "two", {"ihp": 0.3}, test_set=test_set)
@@ -247,6 +315,40 @@ def test_tuning_is_packed_and_merged(study: Path, tmp_path: Path) -> None:
     assert {choice.variant: choice.best for choice in results.tuning} == {"fpn": "BASE_LR=0.01", "sni": "BASE_LR=0.01"}
     assert results.study.tune_sets == ("photos1_tune",)
     assert results.study.tuned == {"fpn": {}, "ihp": {}}  # these were not tuned, and never will be
+
+
+def _tune(folder: Path, scores: dict[float, float], **changes: Any) -> None:
+    """Let a study have tried learning rates, each of which has the same score for every variant."""
+    _rewrite(folder / "study.yaml", TUNE={"SOLVER.BASE_LR": list(scores)}, TUNE_SETS=["photos1_tune"], **changes)
+    tuning = tuning_study(Study.load(folder / "study.yaml"))
+    (folder / "tuning").mkdir()
+    tuning.save(folder / "tuning/study.yaml")
+    for cell in tuning.cells:
+        score = scores[tuning.config(cell.variant).SOLVER.BASE_LR]
+        CellFolder(folder / "tuning", cell).save_result({"results": {"photos1_tune": {"bbox": {"AP": score}}}})
+
+
+def test_the_tuning_of_studies_with_one_variant_is_merged(study: Path, tmp_path: Path) -> None:
+    test_set = load_results(study).finished[0].test_sets[0]
+    others = [_fabricate(tmp_path / name, {name: 0.3}, test_set=test_set, seeds=(1,)) for name in ("ihp", "bifpn")]
+    for folder in (study, *others):
+        _tune(folder, {0.01: 1.0, 0.02: 3.0, 0.04: 2.0})
+    for sources, variants in ((others, ["ihp", "bifpn"]), ([study, others[0]], ["fpn", "sni", "ihp"])):
+        results = load_results(merge(sources, tmp_path / "-".join(variants)))
+        assert [choice.variant for choice in results.tuning] == variants
+        assert {(choice.best, len(choice.scores)) for choice in results.tuning} == {("BASE_LR=0.02", 3)}
+
+
+def test_studies_that_were_tuned_with_other_seeds_or_settings_are_not_merged(study: Path, tmp_path: Path) -> None:
+    test_set = load_results(study).finished[0].test_sets[0]
+    other = _fabricate(tmp_path / "two", {"ihp": 0.3}, test_set=test_set, seeds=(1,))
+    _rewrite(study / "study.yaml", TUNE={"SOLVER.BASE_LR": [0.01, 0.02]}, TUNE_SETS=["photos1_tune"])
+    _rewrite(other / "study.yaml", TUNE={"SOLVER.BASE_LR": [0.01, 0.02]}, TUNE_SETS=["photos1_tune"], TUNE_SEED=7)
+    with pytest.raises(UserError, match=r"two: TUNE_SEED is 7, and 0 in .*one"):
+        merge([study, other], tmp_path / "both")
+    _rewrite(other / "study.yaml", TUNE_SEED=0, TUNE_SET={"SOLVER.MAX_ITER": 5})
+    with pytest.raises(UserError, match=r"two: TUNE_SET is \{'SOLVER.MAX_ITER': 5\}, and \{\} in .*one"):
+        merge([study, other], tmp_path / "both")
 
 
 def test_a_report_does_not_resample_annotations_that_have_changed(study: Path) -> None:
@@ -297,6 +399,17 @@ def _rewrite(path: Path, **changes: Any) -> None:
     path.write_text(write(read(path.read_text()) | changes))
 
 
+def _set(folder: Path, key: str, value: Any) -> None:
+    """Give all cells of a study, also those that have finished, another value of a configuration key."""
+    content = yaml.safe_load((folder / "study.yaml").read_text())
+    _rewrite(folder / "study.yaml", SET=content["SET"] | {key: value})
+    section, name = key.split(".")
+    for config in folder.glob("cells/*/*/config.yaml"):
+        content = yaml.safe_load(config.read_text())
+        content[section][name] = value
+        config.write_text(yaml.safe_dump(content))
+
+
 def _other_metrics(folder: Path) -> None:
     _rewrite(folder / "study.yaml", METRICS=["bbox/AP50"])
 
@@ -306,12 +419,21 @@ def _other_engine(folder: Path) -> None:
 
 
 def _other_schedule(folder: Path) -> None:
-    study = yaml.safe_load((folder / "study.yaml").read_text())
-    _rewrite(folder / "study.yaml", SET=study["SET"] | {"SOLVER.MAX_ITER": 5})
-    for config in folder.glob("cells/*/*/config.yaml"):
-        content = yaml.safe_load(config.read_text())
-        content["SOLVER"]["MAX_ITER"] = 5
-        config.write_text(yaml.safe_dump(content))
+    _set(folder, "SOLVER.MAX_ITER", 5)
+
+
+def _other_weights(folder: Path) -> None:
+    _set(folder, "MODEL.WEIGHTS", "trunk.pth")
+
+
+def _other_weights_of_a_variant(folder: Path) -> None:
+    axes = yaml.safe_load((folder / "study.yaml").read_text())["AXES"]
+    axes["pyramid"]["sni"]["MODEL.WEIGHTS"] = "trunk.pth"
+    _rewrite(folder / "study.yaml", AXES=axes)
+
+
+def _other_engine_of_a_cell(folder: Path) -> None:
+    _rewrite(folder / "cells/sni/seed2/result.json", engine="detectron2")
 
 
 def _other_data(folder: Path) -> None:
@@ -332,7 +454,10 @@ def _other_scores(folder: Path) -> None:
         (_other_metrics, "METRICS is"),
         (_other_engine, "ENGINE is 'native' in the one and 'auto' in the other"),
         (_other_schedule, "SOLVER.MAX_ITER is 77 in the one and 5 in the other"),
+        (_other_weights, "MODEL.WEIGHTS is '' in the one and 'trunk.pth' in the other"),
+        (_other_weights_of_a_variant, "the variant 'sni' has other settings in .* than in .*: MODEL.WEIGHTS"),
         (_other_data, r"the test data differ by their fingerprints: \w+ in .* another in"),
+        (_other_engine_of_a_cell, r"engines of finished cells differ: native in .*fpn/seed1 \| detectron2 in .*seed2"),
         (_other_scores, "results of the same cell sni/seed1 and differ"),
     ],
 )

@@ -80,10 +80,13 @@ def test_several_tuning_sets_decide_together(write_study: WriteStudy, tmp_path: 
     assert found == pytest.approx({"fpn-BASE_LR=0.01": 20.0, "fpn-BASE_LR=0.02": 34.95})
 
 
-def test_a_study_of_one_variant_is_tuned(write_study: WriteStudy) -> None:
+def test_a_study_of_one_variant_is_tuned(write_study: WriteStudy, tmp_path: Path) -> None:
     study = Study.load(write_study(**TUNE, AXES={"pyramid": ["sni"]}, BASELINE=None))
-    assert [v.name for v in tuning_study(study).variants] == ["BASE_LR=0.01", "BASE_LR=0.02", "BASE_LR=0.04"]
-    assert choose(study, {"BASE_LR=0.01": 1.0, "BASE_LR=0.02": 2.0, "BASE_LR=0.04": 1.0})[0].best == "BASE_LR=0.02"
+    tuning_study(study).save(tmp_path / "tuning.yaml")
+    for tuning in (tuning_study(study), Study.load(tmp_path / "tuning.yaml")):
+        assert [v.name for v in tuning.variants] == [f"sni-BASE_LR={rate}" for rate in ("0.01", "0.02", "0.04")]
+    (choice,) = choose(study, {"sni-BASE_LR=0.01": 1.0, "sni-BASE_LR=0.02": 2.0, "sni-BASE_LR=0.04": 1.0})
+    assert (choice.best, list(choice.scores)) == ("BASE_LR=0.02", ["BASE_LR=0.01", "BASE_LR=0.02", "BASE_LR=0.04"])
 
 
 def test_the_trainings_that_try_values_may_be_shorter(write_study: WriteStudy, tmp_path: Path) -> None:

@@ -16,17 +16,21 @@ from ...errors import UserError
 from ..files import read_json, write_json
 from ..folder import CellFolder
 from ..measure.results import with_nested_variants
-from ..spec.check import LOCAL_KEYS, check_folders
+from ..spec.check import check_folders
 from ..spec.study import Study
 from ..spec.tuning import TUNING_FOLDER
 from . import ENDING
-from .merged_study import Source, write_study
+from .merged_study import Source, differ, write_study
 from .pack import opened, pack
 
 __all__ = ["main", "merge"]
 
 logger = logging.getLogger(__name__)
-_DATA = ("training data", "test data")
+_DIFFER = {
+    "training data": "the training data differ by their fingerprints",
+    "test data": "the test data differ by their fingerprints",
+    "engine": "the engines of finished cells differ",
+}
 _MEASURES = ("costs.json", "features.json")
 _LEFT_OUT = ("*.pth", ".lock", "last_checkpoint", "events.out.*")  # of a cell's files; the final weights are linked
 
@@ -44,8 +48,8 @@ def merge(sources: Sequence[Path], output: Path) -> Path:
         output: the folder to make, or a file that ends in ".study.zip".
 
     Raises:
-        UserError: the output exists; or the studies have other base configurations, engines, data or metrics; or a
-            variant or a finished cell differs between them.
+        UserError: the output exists; or the studies have other base configurations, engines, data, metrics or settings
+            of their tuning, or one alone has initial weights; or a variant or a finished cell differs between them.
     """
     if output.exists():
         raise UserError(f"--output {output}: it exists already; name a new folder or file")
@@ -82,24 +86,26 @@ def _check_together(sources: Sequence[Source]) -> None:
                 raise UserError(f"{both}: {what.upper()} is {a!r} in the one and {b!r} in the other")
         theirs = other.common()
         for key in settings.keys() | theirs.keys():
-            if key not in varied and key not in LOCAL_KEYS and settings.get(key) != theirs.get(key):
+            if key not in varied and differ(key, settings.get(key), theirs.get(key)):
                 raise UserError(
                     f"{both}: {key} is {settings.get(key)!r} in the one and {theirs.get(key)!r} in the other"
                 )
-    _check_data(sources)
+    _check_cells(sources)
 
 
-def _check_data(sources: Sequence[Source]) -> None:
-    for what in _DATA:
-        seen: dict[str, str] = {}
-        for source in sources:
-            for place in source.places():
-                found = place.identity().get("fingerprint", {}).get(what)
-                if found is not None:
-                    seen.setdefault(found, f"{source.name}: {place.cell.name}")
-        if len(seen) > 1:
-            cells = " | ".join(f"{found} in {where}" for found, where in seen.items())
-            raise UserError(f"the studies do not belong together: the {what} differ by their fingerprints: {cells}")
+def _check_cells(sources: Sequence[Source]) -> None:
+    """Raise a UserError unless cells have the same data, by their fingerprints, and finished cells the same engine."""
+    seen: dict[str, dict[str, str]] = {what: {} for what in _DIFFER}
+    for source in sources:
+        for place in source.places():
+            stored = place.identity().get("fingerprint", {}) | {"engine": place.result().get("engine")}
+            for what in seen:
+                if stored.get(what) is not None:
+                    seen[what].setdefault(str(stored[what]), f"{source.name}: {place.cell.name}")
+    for what, cells in seen.items():
+        if len(cells) > 1:
+            found = " | ".join(f"{value} in {where}" for value, where in cells.items())
+            raise UserError(f"the studies do not belong together: {_DIFFER[what]}: {found}")
 
 
 def _write(sources: Sequence[Source], folder: Path, name: str, with_weights: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from ..spec.check import LOCAL_KEYS
 from ..spec.study import Study, seeds_entry
 from ..spec.syntax import flatten, nest
 
-__all__ = ["Source", "write_study"]
+__all__ = ["Source", "differ", "write_study"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,16 @@ class Source:
         return [CellFolder(self.folder, cell) for cell in self.study.cells]
 
 
+def differ(key: str, one: Any, other: Any) -> bool:
+    """Return whether two values of a configuration key keep studies from being merged.
+
+    Machines may have other devices, and the files of data and weights in other places, but weights on all or on none.
+    """
+    if key == "MODEL.WEIGHTS":
+        return bool(one) != bool(other)
+    return key not in LOCAL_KEYS and one != other
+
+
 def write_study(sources: Sequence[Source], folder: Path, name: str) -> None:
     """Write the merged study file and its base configuration, which holds the settings of the first study."""
     first = sources[0].study
@@ -47,7 +58,7 @@ def write_study(sources: Sequence[Source], folder: Path, name: str) -> None:
     (folder / "base.yaml").write_text(base.dump(), encoding="utf-8")
     same = all(source.study.axes == first.axes and source.study.exclude == first.exclude for source in sources)
     variants = _variants(sources)
-    tuned = [source.study for source in sources if source.study.tune]
+    tuned = [source for source in sources if source.study.tune]
     content = {
         "NAME": name,
         "BASE": "base.yaml",
@@ -59,11 +70,11 @@ def write_study(sources: Sequence[Source], folder: Path, name: str) -> None:
         "ENGINE": first.engine,
         "QUESTIONS": _questions(sources),
         "TUNE": _joined_values(tuned),
-        "TUNE_SETS": list(dict.fromkeys(name for study in tuned for name in study.tune_sets)),
-        "TUNE_SEED": tuned[0].tune_seed if tuned else first.tune_seed,
-        "TUNE_SET": _tuning_settings(tuned),
+        "TUNE_SETS": list(dict.fromkeys(name for source in tuned for name in source.study.tune_sets)),
+        "TUNE_SEED": _same_in_all(tuned or sources[:1], "TUNE_SEED"),
+        "TUNE_SET": _same_in_all(tuned or sources[:1], "TUNE_SET"),
         "TUNED": _joined_choices(sources) if tuned else {},
-        "IMPORTS": sorted({file.name for source in sources for file in source.study.imports}),
+        "IMPORTS": _imports(sources, folder),
     }
     with (folder / "study.yaml").open("w", encoding="utf-8") as file:
         yaml.safe_dump(content, file, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
@@ -71,13 +82,30 @@ def write_study(sources: Sequence[Source], folder: Path, name: str) -> None:
 
 
 def _questions(sources: Sequence[Source]) -> list[dict[str, Any]]:
-    """Return the questions of all studies, each once; those that waited for one of these studies wait no longer."""
+    """Return the questions of all studies, equal ones once; those that waited for one of these studies wait no longer.
+
+    Two studies may ask for different variants with the same words; then both questions stay.
+    """
     merged = {source.study.name for source in sources}
-    asked = {question.text: question for source in sources for question in source.study.questions}
-    return [
-        (replace(question, merged_with="") if question.merged_with in merged else question).entry()
-        for question in asked.values()
-    ]
+    asked = [question for source in sources for question in source.study.questions]
+    asked = [replace(question, merged_with="") if question.merged_with in merged else question for question in asked]
+    return [question.entry() for question in dict.fromkeys(asked)]
+
+
+def _imports(sources: Sequence[Source], folder: Path) -> list[str]:
+    """Return the Python files that the studies import, relative to the merged folder; equal files count once.
+
+    They stay where they are, so that a folder or archive never brings code. An archive names files without their
+    folders; where no other study has such a file, the user must put it beside the merged study file.
+    """
+    found = {
+        (file.name, file.read_bytes()): os.path.relpath(file, folder)
+        for source in sources
+        for file in source.study.imports
+        if source.name.is_dir() and file.is_file()
+    }
+    absent = {file.name for source in sources for file in source.study.imports} - {name for name, _ in found}
+    return sorted([*found.values(), *absent])
 
 
 def _joined_seeds(sources: Sequence[Source]) -> dict[str, list[int]]:
@@ -89,22 +117,22 @@ def _joined_seeds(sources: Sequence[Source]) -> dict[str, list[int]]:
     return {variant: sorted(seeds) for variant, seeds in joined.items()}
 
 
-def _joined_values(tuned: Sequence[Study]) -> dict[str, list[Any]]:
+def _joined_values(tuned: Sequence[Source]) -> dict[str, list[Any]]:
     """Return all values that were tried for each key, numbers in their order."""
     joined: dict[str, list[Any]] = {}
-    for study in tuned:
-        for key, values in study.tune.items():
+    for source in tuned:
+        for key, values in source.study.tune.items():
             joined[key] = list(dict.fromkeys([*joined.get(key, []), *values]))
     return {key: sorted(v) if all(isinstance(x, (int, float)) for x in v) else v for key, v in joined.items()}
 
 
-def _tuning_settings(tuned: Sequence[Study]) -> dict[str, Any]:
-    """Return TUNE_SET of the studies that tune; a UserError says that it is not the same in all of them."""
-    first = tuned[0].tune_set if tuned else {}
-    for study in tuned:
-        if study.tune_set != first:
-            raise UserError(f"{study.path}: TUNE_SET is {study.tune_set}, and {first} in {tuned[0].path}")
-    return first
+def _same_in_all(sources: Sequence[Source], key: str) -> Any:
+    """Return a value of the study files; a UserError says that it is not the same in all of them."""
+    first, *others = [(getattr(source.study, key.lower()), source.name) for source in sources]
+    for value, name in others:
+        if value != first[0]:
+            raise UserError(f"{name}: {key} is {value}, and {first[0]} in {first[1]}")
+    return first[0]
 
 
 def _joined_choices(sources: Sequence[Source]) -> dict[str, Any]:
@@ -133,10 +161,13 @@ def _variants(sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
     for source in sources:
         for variant in source.study.variants:
             values = flatten(source.study.config(variant, common["SEED"]))
-            keys = {k: v for k, v in values.items() if k not in LOCAL_KEYS and v != common.get(k)}
-            known, where = found.setdefault(variant.name, (keys, source.name))
-            if known != keys:
-                raise UserError(f"the variant {variant.name!r} has other settings in {where} than in {source.name}")
-            local = {k: values[k] for k in LOCAL_KEYS if k in variant.overrides}
-            settings.setdefault(variant.name, keys | local)
+            known, where = found.setdefault(variant.name, (values, source.name))
+            if other := [key for key in known | values if differ(key, known.get(key), values.get(key))]:
+                raise UserError(
+                    f"the variant {variant.name!r} has other settings in {where} than in {source.name}: "
+                    + ", ".join(other)
+                )
+            own = {k for k in LOCAL_KEYS if k in variant.overrides}
+            changed = {k: v for k, v in values.items() if k in own or differ(k, common.get(k), v)}
+            settings.setdefault(variant.name, changed)
     return settings

@@ -28,11 +28,11 @@ LOCAL_KEYS = (
     *("MODEL.WEIGHTS", "MODEL.DEVICE", "MODEL.CUDA_GRAPHS", "DATASETS.CUSTOM", "DATALOADER.NUM_WORKERS"),
     "OUTPUT_DIR",
 )
-"""Keys that may differ between machines; what the weights and the data are is compared by their fingerprints."""
+"""Keys that may differ between machines; data are compared by their fingerprints, and all or none have weights."""
 
 _SHOWN = 6  # keys and cells in a message
 _WITHOUT_EFFECT = ("OUTPUT_DIR", "MODEL.CUDA_GRAPHS", "DATALOADER.NUM_WORKERS")  # on what a cell learns
-_PLACES = ("MODEL.WEIGHTS", "DATASETS.CUSTOM")  # where files lie, which finished cells need no more
+_PLACES = ("MODEL.WEIGHTS", "DATASETS.CUSTOM", "MODEL.DEVICE")  # which finished cells need no more
 
 
 def check_study(study: Study, folder: Path, num_gpus: int = 1) -> None:

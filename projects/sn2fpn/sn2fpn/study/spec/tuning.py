@@ -57,7 +57,8 @@ def tuning_study(study: Study) -> Study:
     """Return the study that trains every variant once with each combination of the values of TUNE.
 
     Its cells are evaluated on TUNE_SETS alone, use the seed TUNE_SEED, and set what TUNE_SET says, for example a
-    shorter schedule. Every variant gets the same values, so that no variant is tuned longer than another.
+    shorter schedule. Every variant gets the same values, so that no variant is tuned longer than another. The names of
+    all cells begin with the variant, such as "sni-BASE_LR=0.01/seed0", also where the study has one variant only.
 
     Raises:
         UserError: a value cannot be part of a folder's name, the study has an axis with the name of the tuned one, or
@@ -70,7 +71,9 @@ def tuning_study(study: Study) -> Study:
             raise UserError(f"{study.path}: TUNE_SET: {key} is set by {varied[key]}, too; leave it out")
     if AXIS in study.axes:
         raise UserError(f"{study.path}: AXES.{AXIS}: this name is taken by the values of TUNE; choose another one")
-    axes = study.axes | {AXIS: {_name(keys): study.tune_set | keys for keys in _combinations(study)}}
+    alone = all(len(named) == 1 for named in study.axes.values())  # then the values of TUNE alone make names
+    prefix = f"{study.variants[0].name}-" if alone else ""
+    axes = study.axes | {AXIS: {prefix + _name(keys): study.tune_set | keys for keys in _combinations(study)}}
     variants = expand(axes, study.exclude, f"{study.path}: TUNE")
     first = choose_baseline(study.baseline.axes, axes, variants, f"{study.path}: TUNE")
     return replace(
@@ -113,11 +116,9 @@ def choose(study: Study, scores: Mapping[str, float], complete: bool = True) -> 
         complete: leave out variants of which a combination has no score yet.
     """
     values, choices = {_name(keys): keys for keys in _combinations(study)}, []
-    alone = all(len(named) == 1 for named in study.axes.values())  # then only the tuned values make names
     for variant in study.variants:
-        tried = {value: value if alone else f"{variant.name}-{value}" for value in values}
-        known = {value: scores[name] for value, name in tried.items() if name in scores}
-        if known and (len(known) == len(tried) or not complete):
+        known = {value: scores[name] for value in values if (name := f"{variant.name}-{value}") in scores}
+        if known and (len(known) == len(values) or not complete):
             best = max(known, key=known.__getitem__)
             at_the_end = _at_the_end(values[best], [values[value] for value in known])
             given = study.tuned.get(variant.name, values[best])
