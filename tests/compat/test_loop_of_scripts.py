@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from sn2fpn.compat.engine import HookBase, hooks
@@ -56,3 +57,12 @@ def test_values_that_are_read_together_keep_their_iterations() -> None:
         log.add(i, ["image"], {"loss": torch.tensor(float(i))}, {}, 0.0)
     log.read()  # on a GPU, once for many steps
     assert storage.history("loss").values() == [(0.0, 0), (1.0, 1), (2.0, 2)]
+
+
+def test_gradients_are_clipped_once(small_cfg: Any, tiny_trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clipped: list[int] = []
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_value_", lambda params, value: clipped.append(len(params)))
+    cfg = small_cfg(SOLVER__MAX_ITER=2, DATASETS__TEST=())
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED, cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = True, "value"
+    _train(tiny_trainer(cfg))
+    assert clipped == [1, 1]

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from ... import distributed as comm
 from ...config import CfgNode
-from ...data import MetadataCatalog, build_test_loader
+from ...data import MetadataCatalog
 from ...engine import Hook, Trainer
 from ...engine.config import validate
 from ...engine.folder import make_output_dir
 from ...engine.hooks import Evaluation, Progress
 from ...engine.options import YAML_KEYS, read_options
 from ...engine.preflight import check_recipe
-from ...engine.recipe import CfgRecipe
 from ...engine.setup import default_setup as _default_setup
-from ...engine.solver import LRMultiplier, build_lr_scheduler, build_optimizer
-from ...engine.testing import TestSet
+from ...engine.solver import LRMultiplier
 from ...errors import ArgumentError, argument_names
 from ...evaluation import DatasetEvaluator, build_evaluator, copypaste_lines, inference_on_dataset
 from ...modeling import build_model
 from ...predict import Predictor
 from ..data import build_detection_test_loader, build_detection_train_loader
+from ..solver import build_lr_scheduler, build_optimizer
+from ..utils.env import seed_all_rng
 from ..utils.events import EventStorage
 from ..utils.logger import setup_logger
 from .hooks import EvalHook
+from .recipe import ScriptRecipe
 
 __all__ = ["DefaultPredictor", "DefaultTrainer", "default_setup"]
 
@@ -39,13 +41,17 @@ logger = logging.getLogger(__name__)
 
 
 def default_setup(cfg: CfgNode, args: Any) -> None:
-    """Open the log, write the environment to it, and write the configuration to `cfg.OUTPUT_DIR`.
+    """Open the log, write the environment and `cfg.OUTPUT_DIR/config.yaml`, and seed all random generators.
+
+    The seed is `cfg.SEED` plus the rank of the process; a negative one is replaced by a random one.
 
     Args:
         cfg: the configuration.
-        args: the command line, from `default_argument_parser`.
+        args: the command line, of which `eval_only` is read if it is there; it may be None.
     """
+    args = argparse.Namespace(eval_only=getattr(args, "eval_only", False))
     _default_setup(read_options(cfg, YAML_KEYS), cfg.dump(), args)
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
 
 
 class DefaultPredictor(Predictor):
@@ -83,47 +89,11 @@ class DefaultPredictor(Predictor):
             self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
 
 
-class _Recipe(CfgRecipe):
-    """The recipe of a configuration, whose parts the class of a trainer makes."""
-
-    def __init__(self, cfg: CfgNode, trainer: type[DefaultTrainer]) -> None:
-        super().__init__(cfg)
-        self._trainer = trainer
-
-    def metrics(self) -> list[str] | None:
-        own = _overrides(self._trainer, "build_evaluator") or _overrides(self._trainer, "test")
-        return None if own else super().metrics()
-
-    def build_model(self) -> nn.Module:
-        return self._trainer.build_model(self.cfg)
-
-    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        return self._trainer.build_optimizer(self.cfg, model)
-
-    def build_scheduler(self, optimizer: torch.optim.Optimizer) -> LRMultiplier:
-        return self._trainer.build_lr_scheduler(self.cfg, optimizer)
-
-    def build_train_loader(self, start_iter: int, seed: int) -> Iterable[list[dict[str, Any]]]:
-        if _overrides(self._trainer, "build_train_loader"):
-            return self._trainer.build_train_loader(self.cfg)
-        return super().build_train_loader(start_iter, seed)
-
-    def test_sets(self) -> list[TestSet]:
-        return [TestSet(name, self._test_loader(name), self._evaluator(name)) for name in self.cfg.DATASETS.TEST]
-
-    def _test_loader(self, name: str) -> Any:
-        if _overrides(self._trainer, "build_test_loader"):
-            return lambda **_: self._trainer.build_test_loader(self.cfg, name)
-        return partial(build_test_loader, self.cfg, name)
-
-    def _evaluator(self, name: str) -> Any:
-        if _overrides(self._trainer, "build_evaluator"):
-            return lambda _: self._trainer.build_evaluator(self.cfg, name)
-        return partial(build_evaluator, self.cfg, name)
-
-
-def _overrides(trainer: type[DefaultTrainer], method: str) -> bool:
-    return getattr(trainer, method).__func__ is not getattr(DefaultTrainer, method).__func__
+_METHODS = (
+    *("build_model", "build_optimizer", "build_lr_scheduler", "build_train_loader"),
+    *("build_test_loader", "build_evaluator", "test"),
+)
+"""The methods of a trainer that make or do a part of the run, if a subclass overrides them."""
 
 
 class DefaultTrainer(Trainer):
@@ -157,8 +127,9 @@ class DefaultTrainer(Trainer):
         if not logging.getLogger("sn2fpn").isEnabledFor(logging.INFO):
             setup_logger()
         validate(cfg)
-        recipe = _Recipe(cfg, type(self))
-        if _overrides(type(self), "build_model"):  # such a model may need more than a configuration can tell
+        self._own = _own_methods(type(self))
+        recipe = ScriptRecipe(cfg, type(self), self._own)
+        if "build_model" in self._own:  # such a model may need more than a configuration can tell
             recipe.check_settings(eval_only=False)
         else:
             check_recipe(recipe)
@@ -174,7 +145,7 @@ class DefaultTrainer(Trainer):
 
     def build_hooks(self) -> list[Hook]:
         """Return the hooks; by default checkpoints, evaluation and progress, which is the last one."""
-        if not _overrides(type(self), "test"):
+        if "test" not in self._own:
             return list(self._default_hooks)
         own = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._run_test)
         return [own if isinstance(hook, Evaluation) else hook for hook in self._default_hooks]
@@ -279,6 +250,17 @@ class DefaultTrainer(Trainer):
             for line in copypaste_lines(results[name]):
                 logger.info("%s", line)
         return _single(results)
+
+
+def _own_methods(trainer: type[DefaultTrainer]) -> set[str]:
+    """Return the names of the methods that a subclass has in place of those of `DefaultTrainer`."""
+    return {name for name in _METHODS if _function(trainer, name) is not _function(DefaultTrainer, name)}
+
+
+def _function(cls: type, name: str) -> Any:
+    """Return the function of a classmethod, a staticmethod or another method."""
+    method = getattr(cls, name)
+    return getattr(method, "__func__", method)
 
 
 def _single(results: dict[str, Any]) -> dict[str, Any]:
