@@ -112,6 +112,7 @@ _FROM = {  # where Detectron2 has what stands elsewhere here
     "CLASS_NAMES": "detectron2.data.datasets.pascal_voc",
     "load_voc_instances": "detectron2.data.datasets.pascal_voc",
     "HookBase": "detectron2.engine",
+    "DefaultPredictor": "detectron2.engine",
     **dict.fromkeys(("DatasetCatalog", "Metadata", "MetadataCatalog"), "detectron2.data.catalog"),
     "apply_augmentations": "detectron2.data.transforms",
     "RandomApply": "detectron2.data.transforms",

@@ -14,7 +14,6 @@ from torch import nn
 
 from ... import distributed as comm
 from ...config import CfgNode
-from ...data import MetadataCatalog
 from ...engine import Hook, Trainer
 from ...engine.config import validate
 from ...engine.folder import make_output_dir
@@ -26,13 +25,14 @@ from ...engine.solver import LRMultiplier
 from ...errors import ArgumentError, argument_names
 from ...evaluation import DatasetEvaluator, build_evaluator, copypaste_lines, inference_on_dataset
 from ...modeling import build_model
-from ...predict import Predictor
+from ..absent import WRITERS
 from ..data import build_detection_test_loader, build_detection_train_loader
 from ..solver import build_lr_scheduler, build_optimizer
 from ..utils.env import seed_all_rng
 from ..utils.events import EventStorage
 from ..utils.logger import setup_logger
-from .hooks import EvalHook
+from .hooks import EvaluationByMethod, HookBase, HookState
+from .predictor import DefaultPredictor
 from .recipe import ScriptRecipe
 
 __all__ = ["DefaultPredictor", "DefaultTrainer", "default_setup"]
@@ -52,41 +52,6 @@ def default_setup(cfg: CfgNode, args: Any) -> None:
     args = argparse.Namespace(eval_only=getattr(args, "eval_only", False))
     _default_setup(read_options(cfg, YAML_KEYS), cfg.dump(), args)
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
-
-
-class DefaultPredictor(Predictor):
-    """The detector of a configuration, which is called on one picture at a time.
-
-    It computes in single precision and without test-time augmentation, as Detectron2's class does whatever the
-    configuration says.
-
-    Args:
-        cfg: the configuration; `MODEL.WEIGHTS` names the weights, which must be those of the whole model.
-
-    Attributes:
-        cfg: a copy of the configuration.
-        model: the detector, in evaluation mode.
-        metadata: the metadata of the first data set of `DATASETS.TEST`, if there is one.
-
-    Example:
-        >>> import numpy as np
-        >>> from sn2fpn.compat import model_zoo
-        >>> from sn2fpn.compat.engine import DefaultPredictor
-        >>> cfg = model_zoo.get_config("quick/faster_rcnn_R18_fpn_shapes.yaml")
-        >>> predictor = DefaultPredictor(cfg)  # MODEL.WEIGHTS is empty, so the weights are random.
-        >>> predictor(np.zeros((48, 64, 3), np.uint8))["instances"].image_size
-        (48, 64)
-    """
-
-    def __init__(self, cfg: CfgNode) -> None:
-        self.cfg = cfg.clone()
-        super().__init__(self.cfg)
-        self.model.eval()
-        self._precision = None
-        self.augmented = None
-        self.input_format = cfg.INPUT.FORMAT
-        if cfg.DATASETS.TEST:
-            self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
 
 
 _METHODS = (
@@ -133,6 +98,8 @@ class DefaultTrainer(Trainer):
             recipe.check_settings(eval_only=False)
         else:
             check_recipe(recipe)
+        if hasattr(self, "build_writers"):
+            logger.warning("%s.build_writers is not called: %s", type(self).__name__, WRITERS)
         with argument_names({"output_dir": "OUTPUT_DIR"}):
             make_output_dir(cfg.OUTPUT_DIR)
         super().__init__(recipe)
@@ -147,13 +114,7 @@ class DefaultTrainer(Trainer):
         """Return the hooks; by default checkpoints, evaluation and progress, which is the last one."""
         if "test" not in self._own:
             return list(self._default_hooks)
-        own = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._run_test)
-        return [own if isinstance(hook, Evaluation) else hook for hook in self._default_hooks]
-
-    def _run_test(self) -> dict[str, Any]:
-        results = self.test(self.cfg, self.model)
-        self.results = {"": results}
-        return results
+        return [_by_method(hook) if isinstance(hook, Evaluation) else hook for hook in self._default_hooks]
 
     def register_hooks(self, hooks: Sequence[Hook | None]) -> None:
         """Add hooks in front of the one that writes the metrics, so that it also writes theirs. None is left out."""
@@ -174,6 +135,7 @@ class DefaultTrainer(Trainer):
         """Train up to `max_iter` and return the results of the last evaluation; those of one data set by task."""
         self.recipe.announce()
         self.recipe.check_data(eval_only=False)
+        self.storage.iter = self.start_iter
         with self.storage:
             return _single(super().train())
 
@@ -185,6 +147,19 @@ class DefaultTrainer(Trainer):
     def _step_optimizer(self) -> None:
         self._call_hooks("after_backward")
         super()._step_optimizer()
+
+    def _call_outside_steps(self, hook: Hook, method: str) -> None:
+        passed = isinstance(hook, HookBase)  # these count as in Detectron2, where the next iteration is the present one
+        self.iter += passed
+        super()._call_outside_steps(hook, method)
+        self.iter -= passed
+
+    def _hooks_with_states(self) -> dict[str, Any]:
+        found = super()._hooks_with_states()
+        for hook in self.hooks:
+            if isinstance(hook, HookBase) and not hook.checkpoint_key:
+                found.setdefault(type(hook).__qualname__, HookState(hook))
+        return found
 
     def _call_hooks(self, method: str) -> None:
         for hook in self.hooks:
@@ -250,6 +225,10 @@ class DefaultTrainer(Trainer):
             for line in copypaste_lines(results[name]):
                 logger.info("%s", line)
         return _single(results)
+
+
+def _by_method(hook: Evaluation) -> EvaluationByMethod:
+    return EvaluationByMethod(hook.options, hook.test_sets, hook.model, hook.ema)
 
 
 def _own_methods(trainer: type[DefaultTrainer]) -> set[str]:
