@@ -175,7 +175,7 @@ def test_a_model_may_return_its_loss_alone(small_cfg: Any, tiny_trainer: Any) ->
     assert _rows(cfg)[0]["total_loss"] == 1
 
 
-def test_a_static_method_overrides_too_and_writers_do_not(
+def test_a_static_method_overrides_too_and_what_has_no_effect_is_named(
     small_cfg: Any, tiny_trainer: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Mine(tiny_trainer):
@@ -190,3 +190,6 @@ def test_a_static_method_overrides_too_and_writers_do_not(
     logging.getLogger("sn2fpn").setLevel(logging.INFO)
     assert Mine(small_cfg()).recipe.metrics() is None  # those of an evaluator of one's own are not known
     assert "Mine.build_writers is not called: DefaultTrainer writes metrics.json" in caplog.text
+    Mine.test = classmethod(lambda *_: {})
+    Mine(small_cfg(TEST__AUG__ENABLED=True))
+    assert "TEST.AUG has no effect, because Mine has a method test of its own" in caplog.text
