@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from sn2fpn.compat import model_zoo
 from sn2fpn.compat.data import DatasetCatalog, MetadataCatalog
+from sn2fpn.compat.engine import DefaultTrainer
 from sn2fpn.compat.structures import BoxMode
 from sn2fpn.config import CfgNode
 
@@ -93,3 +96,31 @@ def small_cfg(tmp_path: Path, rectangles: str) -> Callable[..., CfgNode]:
         return cfg
 
     return make
+
+
+class TinyModel(nn.Module):
+    """A model of one number, whose loss is its square."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return {"loss": self.weight.square().sum()}
+
+
+@pytest.fixture
+def tiny_trainer() -> type[DefaultTrainer]:
+    """A class of trainers of a model of one number, whose steps take no time."""
+
+    class TinyTrainer(DefaultTrainer):
+        @classmethod
+        def build_model(cls, cfg: CfgNode) -> nn.Module:
+            return TinyModel()
+
+        @classmethod
+        def build_train_loader(cls, cfg: CfgNode) -> Iterator[list[dict[str, Any]]]:
+            while True:
+                yield [{"image_id": i} for i in range(cfg.SOLVER.IMS_PER_BATCH)]
+
+    return TinyTrainer

@@ -93,7 +93,7 @@ def test_catalogs_can_be_listed_and_emptied(monkeypatch: pytest.MonkeyPatch) -> 
         assert catalog.list() == []
 
 
-_OWN = {"History", "PerImageSeed", "BILINEAR", "check_interp", "absent"}
+_OWN = {"History", "PerImageSeed", "BILINEAR", "check_interp", "absent", "ScriptRecipe"}
 """Names that only this package has; scripts of Detectron2 cannot ask for them."""
 _FROM = {  # where Detectron2 has what stands elsewhere here
     "Checkpointer": "fvcore.common.checkpoint",
@@ -112,6 +112,7 @@ _FROM = {  # where Detectron2 has what stands elsewhere here
     "CLASS_NAMES": "detectron2.data.datasets.pascal_voc",
     "load_voc_instances": "detectron2.data.datasets.pascal_voc",
     "HookBase": "detectron2.engine",
+    "DefaultPredictor": "detectron2.engine",
     **dict.fromkeys(("DatasetCatalog", "Metadata", "MetadataCatalog"), "detectron2.data.catalog"),
     "apply_augmentations": "detectron2.data.transforms",
     "RandomApply": "detectron2.data.transforms",

@@ -110,6 +110,29 @@ def test_a_warm_up_rises_to_its_schedule() -> None:
         solver.WarmupParamScheduler(multi_step([50], 100), 0.1, 0.2, "lineer")
 
 
+def _step(scale: float = 0.0, **changes: Any) -> float:
+    """Return the weight of 0 after a step with a gradient of 100 and a learning rate of 1."""
+    cfg = get_cfg()
+    for key, value in {"ENABLED": True, "CLIP_VALUE": 0.25, **changes}.items():
+        cfg.SOLVER.CLIP_GRADIENTS[key] = value
+    cfg.SOLVER.BASE_LR, cfg.SOLVER.WEIGHT_DECAY = 1.0, 0.0
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    optimizer = solver.build_optimizer(cfg, model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=bool(scale))
+    scaler.scale(model(torch.full((1, 1), 100.0)).sum()).backward()
+    scaler.step(optimizer)
+    return model.weight.item()
+
+
+def test_the_optimizer_of_a_loop_of_ones_own_clips() -> None:
+    assert _step(ENABLED=False) == -100
+    assert _step() == _step(CLIP_TYPE="norm") == -0.25
+    assert _step(scale=1024.0) == -0.25  # the gradients that are clipped are those without the scale
+    with pytest.raises(ValueError, match=r"SOLVER\.CLIP_GRADIENTS\.CLIP_VALUE: expected a number above 0, found 0"):
+        _step(CLIP_VALUE=0.0)
+
+
 def test_the_detector_is_built_from_parts_of_a_configuration() -> None:
     from sn2fpn.compat import model_zoo
 

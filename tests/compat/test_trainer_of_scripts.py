@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 from sn2fpn.compat.checkpoint import DetectionCheckpointer
+from sn2fpn.compat.config import get_cfg
 from sn2fpn.compat.data import DatasetMapper, build_detection_test_loader, build_detection_train_loader
 from sn2fpn.compat.engine import (
     DefaultPredictor,
@@ -107,7 +110,7 @@ def test_hooks_are_called_and_their_metrics_are_written(small_cfg: Any) -> None:
     assert not has_event_storage()
     assert trainer.storage.history("total_loss").global_avg() > 0
     row = _rows(cfg)[-1]
-    assert (row["mine"], row["scope/a"], row["scope/b"], row["bbox/AP"], row["n"]) == (10, 1.5, 2.5, 12.5, 3)
+    assert (row["mine"], row["scope/a"], row["scope/b"], row["bbox/AP"], row["n"]) == (5, 1.5, 2.5, 12.5, 3)
     with pytest.raises(ArgumentError, match="hooks: expected instances of HookBase, found function"):
         trainer.register_hooks([lambda: None])
 
@@ -262,6 +265,18 @@ def test_the_log_is_set_up_once(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert (tmp_path / "other.log.rank1").exists()
     for handler in logging.getLogger("another").handlers:
         handler.close()
+
+
+@pytest.mark.parametrize("args", [None, {}, argparse.Namespace()])
+def test_the_setup_seeds_all_generators(tmp_path: Path, args: Any) -> None:
+    def draw(seed: int) -> tuple[float, ...]:
+        cfg = get_cfg()
+        cfg.SEED, cfg.OUTPUT_DIR = seed, str(tmp_path)
+        default_setup(cfg, args)
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    assert draw(7) == draw(7) != draw(8)
+    assert not set(draw(-1)) & set(draw(-1))
 
 
 def test_a_training_program_of_detectron2s_form_runs(

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import ArgumentError, did_you_mean, shortened
 
-__all__ = ["absent", "refuse"]
+__all__ = ["WRITERS", "absent", "refuse"]
 
 _ROTATED = "rotated boxes are not served; install Detectron2 and train with --engine detectron2"
 _KEYPOINTS = "keypoints are not served; install Detectron2 and train with --engine detectron2"
@@ -15,7 +15,7 @@ _OTHER_MODELS = "this model is not served; install Detectron2 and train with --e
 _PANOPTIC = "semantic and panoptic segmentation are not served; install Detectron2 for them"
 _LOOP = "the loop is that of DefaultTrainer in sn2fpn.compat.engine; override its methods or register hooks"
 _HAS_HOOK = "DefaultTrainer does this itself; override build_hooks to change the list of hooks"
-_WRITERS = "DefaultTrainer writes metrics.json and TensorBoard's files itself; read trainer.storage for the metrics"
+WRITERS = "DefaultTrainer writes metrics.json and TensorBoard's files itself; read trainer.storage for the metrics"
 _REGISTRY = "the parts of a model are chosen in sn2fpn.modeling; a pyramid of your own is registered by sn2fpn.pyramids"
 _WORKERS = "build_detection_train_loader(dataset=…, mapper=…, total_batch_size=…) makes the whole loader"
 _SAMPLER = "give an iterable of indices as `sampler`, or use TrainingSampler or RepeatFactorTrainingSampler"
@@ -41,8 +41,8 @@ _ADVICE: dict[str, str] = {
     "PreciseBN": "precise batch norm is not served; SyncBN or GN in MODEL.RESNETS.NORM are",
     "TorchProfiler": "use torch.profiler around DefaultTrainer.run_step",
     "AutogradProfiler": "use torch.profiler around DefaultTrainer.run_step",
-    **dict.fromkeys(("JSONWriter", "TensorboardXWriter", "CommonMetricPrinter", "EventWriter"), _WRITERS),
-    "default_writers": _WRITERS,
+    **dict.fromkeys(("JSONWriter", "TensorboardXWriter", "CommonMetricPrinter", "EventWriter"), WRITERS),
+    "default_writers": WRITERS,
     **dict.fromkeys(("META_ARCH_REGISTRY", "BACKBONE_REGISTRY", "PROPOSAL_GENERATOR_REGISTRY"), _REGISTRY),
     **dict.fromkeys(("ROI_HEADS_REGISTRY", "ROI_BOX_HEAD_REGISTRY", "ROI_MASK_HEAD_REGISTRY"), _REGISTRY),
     **dict.fromkeys(("ANCHOR_GENERATOR_REGISTRY", "RPN_HEAD_REGISTRY"), _REGISTRY),

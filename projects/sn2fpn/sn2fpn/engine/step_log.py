@@ -99,7 +99,7 @@ class StepLog:
             values["total_loss"] = sum(values.values())
             metrics = {k: next(scalars)[0] if isinstance(v, Tensor) else v for k, v in step.metrics.items()}
             values |= {k: v for k, v in metrics.items() if not math.isnan(v)}
-            self._storage.put(values | step.numbers | {"time": seconds})
+            self._storage.put(values | step.numbers | {"time": seconds}, step.iteration)
 
 
 def _read(tensors: Sequence[Tensor]) -> list[list[float]]:

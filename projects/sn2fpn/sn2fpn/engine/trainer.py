@@ -93,11 +93,11 @@ class Trainer:
         parts |= {"optimizer": self.optimizer, "scheduler": self.scheduler, "run": self._randomness}
         parts |= {"metrics": self.storage, "class_names": ClassNames(recipe.class_names)}
         parts |= {"grad_scaler": self._scaler} if self._scaler.is_enabled() else {}
-        parts |= {hook.checkpoint_key: hook for hook in self.hooks if hook.checkpoint_key}
         self.checkpointer = Checkpointer(self.model, o.output_dir, **parts)
         self.interrupts = Interrupts()
         self._stop_reason = ""
         self._last_saved = ""
+        self._unclaimed: dict[str, Any] = {}  # what no object of this run has taken from the checkpoint
 
     def resume_or_load(self, resume: bool = False) -> None:
         """Continue from the last checkpoint of the output folder, or load the weights to start from.
@@ -106,8 +106,10 @@ class Trainer:
             resume: whether to continue; without a checkpoint, the run starts afresh.
         """
         o = self.options
+        self._adopt_hooks()
         with argument_names({"path": o.key("weights")}):
             state = self.checkpointer.resume_or_load(o.weights, resume=resume)
+        self._unclaimed = state
         if "iteration" in state:
             self.start_iter = state["iteration"] + 1
             self._last_saved = self.checkpointer.get_checkpoint_file()
@@ -131,14 +133,15 @@ class Trainer:
         loader = self.recipe.build_train_loader(self.start_iter, self._randomness.seed)
         self.epoch_images = getattr(loader, "num_images", 0)
         self.iter = self.start_iter - 1
+        self._adopt_hooks()
         with self.interrupts:
             try:
                 for hook in self.hooks:
                     hook.trainer = self
-                    hook.before_train()
+                    self._call_outside_steps(hook, "before_train")
                 self._run_steps(self.interrupts.batches(prefetched(loader, self.device)))
                 for hook in self.hooks:
-                    hook.after_train()
+                    self._call_outside_steps(hook, "after_train")
             finally:
                 for hook in self.hooks:
                     hook.close()
@@ -146,6 +149,21 @@ class Trainer:
                 what = f"{self._last_saved} is complete. Add --resume to the same command to repeat its evaluation"
                 raise self.interrupts.stopped.reason("during the last evaluation", what)
         return self.results
+
+    def _adopt_hooks(self) -> None:
+        """Let checkpoints hold the states of the present hooks; one that is added after resuming gets its state now."""
+        for key, hook in self._hooks_with_states().items():
+            self.checkpointer.checkpointables[key] = hook
+            if key in self._unclaimed:
+                hook.load_state_dict(self._unclaimed.pop(key))
+
+    def _hooks_with_states(self) -> dict[str, Any]:
+        """Return what has the states of hooks, by the names in checkpoints."""
+        return {hook.checkpoint_key: hook for hook in self.hooks if hook.checkpoint_key}
+
+    def _call_outside_steps(self, hook: Hook, method: str) -> None:
+        """Call `before_train` or `after_train` of a hook."""
+        getattr(hook, method)()
 
     def _run_steps(self, batches: Iterator[list[dict[str, Any]]]) -> None:
         self.model.train()
@@ -252,6 +270,7 @@ class Trainer:
         """
         self.read_metrics()
         self._check_weights()
+        self._adopt_hooks()
         self._randomness.record()
         if isinstance(self.optimizer, ShardedOptimizer):
             self.optimizer.gather_state()

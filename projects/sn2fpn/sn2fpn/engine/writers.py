@@ -23,6 +23,7 @@ from ..atomic import atomic_write, storage_errors
 
 __all__ = [
     "METRICS",
+    "WINDOW",
     "ConsoleWriter",
     "JSONWriter",
     "MetricStorage",
@@ -38,7 +39,9 @@ logger = logging.getLogger(__name__)
 METRICS = "metrics.json"
 """The name of the file with the metrics of a run, in its output folder."""
 
-_WINDOW = 20
+WINDOW = 20
+"""The number of iterations over which metrics are smoothed."""
+
 _numbers = itertools.count()
 
 
@@ -49,11 +52,11 @@ class MetricStorage:
     """
 
     def __init__(self) -> None:
-        self._windows: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_WINDOW))
+        self._windows: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
         self._rare: dict[str, float] = {}
 
-    def put(self, values: dict[str, float]) -> None:
-        """Add the metrics of an iteration."""
+    def put(self, values: dict[str, float], iteration: int) -> None:
+        """Add the metrics of an iteration, which may be an earlier one than the present."""
         for name, value in values.items():
             self._windows[name].append(value)
 
@@ -70,6 +73,10 @@ class MetricStorage:
         rare, self._rare = self._rare, {}
         return rare
 
+    def take_added(self) -> dict[str, float]:
+        """Return what a script has added for the next row of `metrics.json`; a storage for scripts overrides this."""
+        return {}
+
     def mean(self, name: str) -> float:
         """Return the mean of a metric over the last 20 iterations."""
         return fmean(self._windows[name]) if self._windows[name] else 0.0
@@ -80,7 +87,7 @@ class MetricStorage:
 
     def load_state_dict(self, state: dict[str, list[float]]) -> None:
         for name, values in state.items():
-            self._windows[name] = deque(values, maxlen=_WINDOW)
+            self._windows[name] = deque(values, maxlen=WINDOW)
 
 
 class JSONWriter:

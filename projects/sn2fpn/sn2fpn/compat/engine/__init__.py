@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from ...engine import default_argument_parser, launch
+from ...engine import default_argument_parser
 from ..absent import absent
 from . import hooks
 from .defaults import DefaultPredictor, DefaultTrainer, default_setup
 from .hooks import HookBase
+from .launch import launch
 
 __all__ = [
     "DefaultPredictor",

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from ... import distributed as comm
 from ...config import CfgNode
-from ...data import MetadataCatalog, build_test_loader
 from ...engine import Hook, Trainer
 from ...engine.config import validate
 from ...engine.folder import make_output_dir
 from ...engine.hooks import Evaluation, Progress
 from ...engine.options import YAML_KEYS, read_options
 from ...engine.preflight import check_recipe
-from ...engine.recipe import CfgRecipe
 from ...engine.setup import default_setup as _default_setup
-from ...engine.solver import LRMultiplier, build_lr_scheduler, build_optimizer
-from ...engine.testing import TestSet
+from ...engine.solver import LRMultiplier
 from ...errors import ArgumentError, argument_names
 from ...evaluation import DatasetEvaluator, build_evaluator, copypaste_lines, inference_on_dataset
 from ...modeling import build_model
-from ...predict import Predictor
+from ..absent import WRITERS
 from ..data import build_detection_test_loader, build_detection_train_loader
+from ..solver import build_lr_scheduler, build_optimizer
+from ..utils.env import seed_all_rng
 from ..utils.events import EventStorage
 from ..utils.logger import setup_logger
-from .hooks import EvalHook
+from .hooks import EvaluationByMethod, HookBase, HookState
+from .predictor import DefaultPredictor
+from .recipe import ScriptRecipe
 
 __all__ = ["DefaultPredictor", "DefaultTrainer", "default_setup"]
 
@@ -39,91 +41,24 @@ logger = logging.getLogger(__name__)
 
 
 def default_setup(cfg: CfgNode, args: Any) -> None:
-    """Open the log, write the environment to it, and write the configuration to `cfg.OUTPUT_DIR`.
+    """Open the log, write the environment and `cfg.OUTPUT_DIR/config.yaml`, and seed all random generators.
+
+    The seed is `cfg.SEED` plus the rank of the process; a negative one is replaced by a random one.
 
     Args:
         cfg: the configuration.
-        args: the command line, from `default_argument_parser`.
+        args: the command line, of which `eval_only` is read if it is there; it may be None.
     """
+    args = argparse.Namespace(eval_only=getattr(args, "eval_only", False))
     _default_setup(read_options(cfg, YAML_KEYS), cfg.dump(), args)
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
 
 
-class DefaultPredictor(Predictor):
-    """The detector of a configuration, which is called on one picture at a time.
-
-    It computes in single precision and without test-time augmentation, as Detectron2's class does whatever the
-    configuration says.
-
-    Args:
-        cfg: the configuration; `MODEL.WEIGHTS` names the weights, which must be those of the whole model.
-
-    Attributes:
-        cfg: a copy of the configuration.
-        model: the detector, in evaluation mode.
-        metadata: the metadata of the first data set of `DATASETS.TEST`, if there is one.
-
-    Example:
-        >>> import numpy as np
-        >>> from sn2fpn.compat import model_zoo
-        >>> from sn2fpn.compat.engine import DefaultPredictor
-        >>> cfg = model_zoo.get_config("quick/faster_rcnn_R18_fpn_shapes.yaml")
-        >>> predictor = DefaultPredictor(cfg)  # MODEL.WEIGHTS is empty, so the weights are random.
-        >>> predictor(np.zeros((48, 64, 3), np.uint8))["instances"].image_size
-        (48, 64)
-    """
-
-    def __init__(self, cfg: CfgNode) -> None:
-        self.cfg = cfg.clone()
-        super().__init__(self.cfg)
-        self.model.eval()
-        self._precision = None
-        self.augmented = None
-        self.input_format = cfg.INPUT.FORMAT
-        if cfg.DATASETS.TEST:
-            self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
-
-
-class _Recipe(CfgRecipe):
-    """The recipe of a configuration, whose parts the class of a trainer makes."""
-
-    def __init__(self, cfg: CfgNode, trainer: type[DefaultTrainer]) -> None:
-        super().__init__(cfg)
-        self._trainer = trainer
-
-    def metrics(self) -> list[str] | None:
-        own = _overrides(self._trainer, "build_evaluator") or _overrides(self._trainer, "test")
-        return None if own else super().metrics()
-
-    def build_model(self) -> nn.Module:
-        return self._trainer.build_model(self.cfg)
-
-    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        return self._trainer.build_optimizer(self.cfg, model)
-
-    def build_scheduler(self, optimizer: torch.optim.Optimizer) -> LRMultiplier:
-        return self._trainer.build_lr_scheduler(self.cfg, optimizer)
-
-    def build_train_loader(self, start_iter: int, seed: int) -> Iterable[list[dict[str, Any]]]:
-        if _overrides(self._trainer, "build_train_loader"):
-            return self._trainer.build_train_loader(self.cfg)
-        return super().build_train_loader(start_iter, seed)
-
-    def test_sets(self) -> list[TestSet]:
-        return [TestSet(name, self._test_loader(name), self._evaluator(name)) for name in self.cfg.DATASETS.TEST]
-
-    def _test_loader(self, name: str) -> Any:
-        if _overrides(self._trainer, "build_test_loader"):
-            return lambda **_: self._trainer.build_test_loader(self.cfg, name)
-        return partial(build_test_loader, self.cfg, name)
-
-    def _evaluator(self, name: str) -> Any:
-        if _overrides(self._trainer, "build_evaluator"):
-            return lambda _: self._trainer.build_evaluator(self.cfg, name)
-        return partial(build_evaluator, self.cfg, name)
-
-
-def _overrides(trainer: type[DefaultTrainer], method: str) -> bool:
-    return getattr(trainer, method).__func__ is not getattr(DefaultTrainer, method).__func__
+_METHODS = (
+    *("build_model", "build_optimizer", "build_lr_scheduler", "build_train_loader"),
+    *("build_test_loader", "build_evaluator", "test"),
+)
+"""The methods of a trainer that make or do a part of the run, if a subclass overrides them."""
 
 
 class DefaultTrainer(Trainer):
@@ -157,11 +92,14 @@ class DefaultTrainer(Trainer):
         if not logging.getLogger("sn2fpn").isEnabledFor(logging.INFO):
             setup_logger()
         validate(cfg)
-        recipe = _Recipe(cfg, type(self))
-        if _overrides(type(self), "build_model"):  # such a model may need more than a configuration can tell
+        self._own = _own_methods(type(self))
+        recipe = ScriptRecipe(cfg, type(self), self._own)
+        if "build_model" in self._own:  # such a model may need more than a configuration can tell
             recipe.check_settings(eval_only=False)
         else:
             check_recipe(recipe)
+        if hasattr(self, "build_writers"):
+            logger.warning("%s.build_writers is not called: %s", type(self).__name__, WRITERS)
         with argument_names({"output_dir": "OUTPUT_DIR"}):
             make_output_dir(cfg.OUTPUT_DIR)
         super().__init__(recipe)
@@ -174,15 +112,9 @@ class DefaultTrainer(Trainer):
 
     def build_hooks(self) -> list[Hook]:
         """Return the hooks; by default checkpoints, evaluation and progress, which is the last one."""
-        if not _overrides(type(self), "test"):
+        if "test" not in self._own:
             return list(self._default_hooks)
-        own = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._run_test)
-        return [own if isinstance(hook, Evaluation) else hook for hook in self._default_hooks]
-
-    def _run_test(self) -> dict[str, Any]:
-        results = self.test(self.cfg, self.model)
-        self.results = {"": results}
-        return results
+        return [_by_method(hook) if isinstance(hook, Evaluation) else hook for hook in self._default_hooks]
 
     def register_hooks(self, hooks: Sequence[Hook | None]) -> None:
         """Add hooks in front of the one that writes the metrics, so that it also writes theirs. None is left out."""
@@ -203,6 +135,7 @@ class DefaultTrainer(Trainer):
         """Train up to `max_iter` and return the results of the last evaluation; those of one data set by task."""
         self.recipe.announce()
         self.recipe.check_data(eval_only=False)
+        self.storage.iter = self.start_iter
         with self.storage:
             return _single(super().train())
 
@@ -214,6 +147,19 @@ class DefaultTrainer(Trainer):
     def _step_optimizer(self) -> None:
         self._call_hooks("after_backward")
         super()._step_optimizer()
+
+    def _call_outside_steps(self, hook: Hook, method: str) -> None:
+        passed = isinstance(hook, HookBase)  # these count as in Detectron2, where the next iteration is the present one
+        self.iter += passed
+        super()._call_outside_steps(hook, method)
+        self.iter -= passed
+
+    def _hooks_with_states(self) -> dict[str, Any]:
+        found = super()._hooks_with_states()
+        for hook in self.hooks:
+            if isinstance(hook, HookBase) and not hook.checkpoint_key:
+                found.setdefault(type(hook).__qualname__, HookState(hook))
+        return found
 
     def _call_hooks(self, method: str) -> None:
         for hook in self.hooks:
@@ -279,6 +225,21 @@ class DefaultTrainer(Trainer):
             for line in copypaste_lines(results[name]):
                 logger.info("%s", line)
         return _single(results)
+
+
+def _by_method(hook: Evaluation) -> EvaluationByMethod:
+    return EvaluationByMethod(hook.options, hook.test_sets, hook.model, hook.ema)
+
+
+def _own_methods(trainer: type[DefaultTrainer]) -> set[str]:
+    """Return the names of the methods that a subclass has in place of those of `DefaultTrainer`."""
+    return {name for name in _METHODS if _function(trainer, name) is not _function(DefaultTrainer, name)}
+
+
+def _function(cls: type, name: str) -> Any:
+    """Return the function of a classmethod, a staticmethod or another method."""
+    method = getattr(cls, name)
+    return getattr(method, "__func__", method)
 
 
 def _single(results: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...engine import Hook
+from ...engine.hooks import Evaluation
 from ..absent import absent
 
 __all__ = ["CallbackHook", "EvalHook", "HookBase"]
@@ -16,7 +17,9 @@ __getattr__ = absent(__name__, __all__)
 class HookBase(Hook):
     """A hook with Detectron2's methods: those of `sn2fpn.engine.Hook`, and two inside of a step.
 
-    `self.trainer` is the `DefaultTrainer`, with `iter`, `max_iter`, `model`, `optimizer`, `storage` and `cfg`.
+    `self.trainer` is the `DefaultTrainer`, with `iter`, `max_iter`, `model`, `optimizer`, `storage` and `cfg`. In
+    `before_train`, `trainer.iter` is the first iteration, and in `after_train` it is one more than the last one, so
+    that it equals `trainer.max_iter` unless the training was stopped early.
     """
 
     def before_step(self) -> None:
@@ -24,6 +27,40 @@ class HookBase(Hook):
 
     def after_backward(self) -> None:
         """Called after the gradients were computed, before they are clipped and the optimizer makes its step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain values and tensors that checkpoints hold; nothing by default.
+
+        A checkpoint has them under `checkpoint_key`, or else under the name of the class, for one hook of each class.
+        """
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what `state_dict` has returned before the run was resumed."""
+
+
+class HookState:
+    """The state of a hook in a checkpoint, which has no place for an empty one."""
+
+    def __init__(self, hook: HookBase) -> None:
+        self._hook = hook
+        self.load_state_dict = hook.load_state_dict
+
+    def state_dict(self) -> dict[str, Any] | None:
+        return self._hook.state_dict() or None
+
+
+class EvaluationByMethod(Evaluation):
+    """The evaluation of a trainer whose class has its own method `test`, which is called also without data sets."""
+
+    def _has_data(self) -> bool:
+        return True
+
+    def _evaluate(self) -> dict[str, float]:
+        trainer = self.trainer
+        results = trainer.test(trainer.cfg, self.model)
+        trainer.results = {"": results}
+        return _flat(results or {})
 
 
 class CallbackHook(HookBase):

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from torch import Tensor
 
-from ...engine.writers import MetricStorage
+from ...engine.writers import WINDOW, MetricStorage
 from ..absent import absent
 
 __all__ = ["EventStorage", "History", "get_event_storage", "has_event_storage"]
@@ -36,6 +36,11 @@ class History:
     def latest(self) -> float:
         """Return the last value."""
         return self._values[-1][0]
+
+    def smoothed(self, window_size: int) -> float:
+        """Return the median of the values of the last iterations up to that of the last value."""
+        newest = self._values[-1][1]
+        return median(v for v, iteration in self._values[-window_size:] if iteration > newest - window_size)
 
     def median(self, window_size: int) -> float:
         """Return the median of the last values."""
@@ -64,13 +69,14 @@ class EventStorage(MetricStorage):
         super().__init__()
         self.iter = start_iter
         self._histories: dict[str, History] = {}
+        self._added: dict[str, bool] = {}  # by the metrics of the next row: whether they are smoothed
         self._prefix = ""
 
     iteration = property(lambda self: self.iter)
 
-    def put(self, values: dict[str, float]) -> None:
-        super().put(values)
-        self._remember(values, self.iter)
+    def put(self, values: dict[str, float], iteration: int) -> None:
+        super().put(values, iteration)
+        self._remember(values, iteration)
 
     def put_rare(self, values: dict[str, float]) -> None:
         super().put_rare(values)
@@ -79,17 +85,23 @@ class EventStorage(MetricStorage):
     def put_scalar(
         self, name: str, value: float | Tensor, smoothing_hint: bool = True, cur_iter: int | None = None
     ) -> None:
-        """Add a value of a metric, which is written once.
+        """Add a value of a metric, which the next row of `metrics.json` has, by default that of 20 iterations.
 
         Args:
             name: the name of the metric.
             value: the value.
-            smoothing_hint: has no effect: the values of the training are smoothed, those that are put here are not.
+            smoothing_hint: whether the row has the median over the last 20 iterations, or the last value.
             cur_iter: the iteration of the value, by default the present one.
         """
-        values = {f"{self._prefix}{name}": float(value)}
-        super().put_rare(values)
-        self._remember(values, self.iter if cur_iter is None else cur_iter)
+        name = f"{self._prefix}{name}"
+        self._added[name] = smoothing_hint
+        self._remember({name: float(value)}, self.iter if cur_iter is None else cur_iter)
+
+    def take_added(self) -> dict[str, float]:
+        """Return the metrics that were added by `put_scalar` and have not been written yet, as they are written."""
+        added, self._added = self._added, {}
+        found = {name: self._histories[name] for name in added}
+        return {name: h.smoothed(WINDOW) if added[name] else h.latest() for name, h in found.items()}
 
     def put_scalars(
         self, *, smoothing_hint: bool = True, cur_iter: int | None = None, **values: float | Tensor

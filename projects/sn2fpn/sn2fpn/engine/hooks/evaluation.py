@@ -59,7 +59,7 @@ class Evaluation(Hook):
         self._evaluated_at = -1
 
     def before_train(self) -> None:
-        self.best = follow_best(self.options, self.metrics, bool(self.test_sets), self.trainer.start_iter)
+        self.best = follow_best(self.options, self.metrics, self._has_data(), self.trainer.start_iter)
         if 0 < self.trainer.start_iter < self.trainer.max_iter and self._is_due() and self._is_missing():
             logger.info("The evaluation after iteration %d is made up for", self.trainer.start_iter)
             self._run()
@@ -108,15 +108,14 @@ class Evaluation(Hook):
         trainer.storage.put_rare(flatten_results(results))
 
     def _run(self) -> None:
-        if not self.test_sets:
+        if not self._has_data():
             return
         trainer, o = self.trainer, self.options
         trainer.read_metrics()  # no model is evaluated whose losses are not finite
         try:
             with self.ema.swapped_in() if self.ema else nullcontext():
-                trainer.results = evaluate(self.test_sets, self.model, o, trainer.interrupts)
-                scalars = flatten_results(trainer.results)
-                if o.val_loss:
+                scalars = self._evaluate()
+                if o.val_loss and self.test_sets:
                     scalars |= validation_losses(self.test_sets, self.model, o, trainer.interrupts)
         except Stopped:  # the trainer saves before the next step
             return
@@ -129,6 +128,14 @@ class Evaluation(Hook):
             logger.info("The best model so far: %s %.4g after iteration %d", o.best_metric, value, trainer.iter + 1)
             trainer.save("model_best", remember=False, **{o.best_metric: value})
         self._stop_after(since)
+
+    def _has_data(self) -> bool:
+        return bool(self.test_sets)
+
+    def _evaluate(self) -> dict[str, float]:
+        """Evaluate the model as it is, keep the results, and return the metrics."""
+        self.trainer.results = evaluate(self.test_sets, self.model, self.options, self.trainer.interrupts)
+        return flatten_results(self.trainer.results)
 
     def _stop_after(self, evaluations: int) -> None:
         """Stop the training if this number of evaluations since the best one is what the user's patience allows."""

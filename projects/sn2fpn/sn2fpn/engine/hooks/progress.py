@@ -58,16 +58,15 @@ class Progress(Hook):
             self._write(self._smoothed() if self._is_due() else {})
 
     def after_step(self) -> None:
-        t = self.trainer
-        smoothed = self._smoothed()
-        self._console.tick(t.iter, smoothed.get("total_loss", 0.0))
-        due = self._is_due()
+        t, due = self.trainer, self._is_due()
+        scalars = self._smoothed() | (t.storage.take_added() if due else {})
+        self._console.tick(t.iter, scalars.get("total_loss", 0.0))
         if due or t.iter == t.start_iter:
-            self._console.write(t.iter, smoothed)
-        self._write(smoothed if due else {})
+            self._console.write(t.iter, scalars)
+        self._write(scalars if due else {})
 
     def after_train(self) -> None:
-        self._write({})
+        self._write(self.trainer.storage.take_added())
         self._complete = not self.trainer.interrupts.stopped
 
     def _is_due(self) -> bool:
