@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import nn
 
 from small_runs import WHOLE_BATCH
+from sn2fpn.engine import entry
 from sn2fpn.engine.options import RunOptions, world_size
 from sn2fpn.engine.parallel import averaging, shard, traffic
 from sn2fpn.engine.processes import launch
@@ -171,6 +172,16 @@ def test_torchrun_restarts_from_the_last_checkpoint(tiny_keys: dict[str, Any], t
     assert (out / "model_final.pth").is_file() and not list(out.glob("earlier_*"))
     rows = [json.loads(line)["iteration"] for line in (out / "metrics.json").read_text().splitlines()]
     assert rows == sorted(set(rows)) and rows[-1] == 59
+
+
+@pytest.mark.parametrize(("flags", "resumes"), [([], True), (["--eval-only"], False)])
+def test_torchrun_restarts_an_evaluation_with_the_same_weights(
+    flags: list[str], resumes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    monkeypatch.setattr(entry, "_launch", lambda args: found.append(args.resume))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert entry.main([*flags, str(_CONFIG)]) == 0 and found == [resumes]
 
 
 def test_the_variables_of_torchrun_count_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def evaluation_main(argv: list[str] | None = None) -> int:
 
 def _main(parser: CommandLineParser, argv: list[str] | None) -> int:
     args = parser.parse_args(argv)
-    args.resume |= _was_restarted()
+    args.resume |= _was_restarted() and not args.eval_only
     return run_program(partial(_launch, args), debug=args.debug)
 
 
