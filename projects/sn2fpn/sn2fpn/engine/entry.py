@@ -8,8 +8,9 @@ from typing import Any
 
 from ..atomic import storage_errors
 from ..command_line import CommandLineParser
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 from ..program import import_quickly, run_program
+from ..shipped import shipped_files
 from .arguments import default_argument_parser, evaluation_argument_parser
 from .choice import Engine, choose_engine
 from .imports import import_files
@@ -88,6 +89,10 @@ def _module(engine: Engine) -> Any:
 
 
 def _check_flags(args: Any) -> None:
+    first = args.opts[0] if args.opts else ""
+    if not args.config_file and first and "=" not in first and not first.partition(".")[0].isupper():
+        near = did_you_mean(first, shipped_files("configs"))
+        raise UserError(f"{first}: expected a configuration, whose name ends in .yaml, .yml or .py{near}")
     if not args.config_file:
         raise UserError("--config-file is missing; for example --config-file configs/faster_rcnn_R50_sni.yaml")
     if args.num_gpus < 1:
