@@ -78,7 +78,10 @@ def prepare(args: Any) -> tuple[Engine, Any]:
 
 
 def _run(engine: Engine, cfg: Any, args: Any) -> None:
+    from .. import distributed as comm  # which imports torch
+
     import_files(args.imports)  # this may be a spawned process
+    args.resume = any(comm.all_gather(args.resume))  # under torchrun, each machine counts its own restarts
     with storage_errors():
         _module(engine).run(cfg, args, engine)
 
