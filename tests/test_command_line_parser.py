@@ -28,6 +28,7 @@ def test_flags_and_keys_are_told_apart() -> None:
     )
     assert args.num_gpus == 2 and not args.eval_only
     assert args.opts == ["MODEL.RPN.BOUNDARY_THRESH", "-1", "SOLVER.BASE_LR", "-1e-3", "a=-.5"]
+    assert _parser().parse_args(["--num-gpus", "2", "--", "SEED", "1"]).opts == ["SEED", "1"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import subprocess
@@ -27,6 +28,25 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_program(lambda: _raise(UserError("--num-gpus 0: at least 1"))) == 2
     assert capsys.readouterr().err == "error: --num-gpus 0: at least 1\n"
     assert run_program(lambda: _raise(KeyboardInterrupt())) == 130
+
+
+class _LogFile(logging.FileHandler):
+    """As that of a process of a run."""
+
+
+def test_a_mistake_reaches_the_console_once_whatever_handlers_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], leave_no_trace: None
+) -> None:
+    """Processes other than the first one log to files alone; Detectron2's handlers for files are plain ones."""
+    logger = logging.getLogger("sn2fpn")
+    with (tmp_path / "theirs.txt").open("w") as file:
+        logger.propagate, logger.handlers = False, [_LogFile(tmp_path / "ours.txt"), logging.StreamHandler(file)]
+        assert run_program(lambda: _raise(UserError("a mistake"))) == 2
+        assert capsys.readouterr() == ("", "error: a mistake\n")
+        logger.addHandler(logging.StreamHandler(sys.stdout))
+        assert run_program(lambda: _raise(UserError("a mistake"))) == 2
+    assert capsys.readouterr() == ("a mistake\n", "")
+    assert all((tmp_path / name).read_text() == "a mistake\n" * 2 for name in ("ours.txt", "theirs.txt"))
 
 
 def test_debug_shows_the_traceback_and_bugs_always_do() -> None:

@@ -6,6 +6,7 @@ import errno
 import logging
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def test_files_are_plain_and_in_detectron2s_layout(tmp_path: Path) -> None:
     data = torch.load(tmp_path / "model_final.pth", weights_only=True)
     assert set(data) == {"model", "trainer", "iteration"}
     assert set(data["trainer"]) == {"iteration", "_trainer"}
-    assert set(data["trainer"]["_trainer"]) == {"iteration", "optimizer"}
+    assert set(data["trainer"]["_trainer"]) == {"iteration", "optimizer", "parameter_names"}
     assert data["model"].keys() == model.state_dict().keys()
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
     with pytest.raises(TypeError, match=r"Path at rest\[1\]\.file"):
@@ -140,6 +141,23 @@ def test_old_periodic_files_of_the_run_are_deleted_and_no_others(tmp_path: Path)
     assert (tmp_path / "model_0000029.pth").exists()  # It is the last checkpoint, which is resumed.
 
 
+@pytest.mark.parametrize("listed", [["../precious.txt", "precious.txt", 5, None], 5, {"a": 1}])
+def test_a_checkpoint_of_somebody_else_deletes_nothing(listed: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for folder in (tmp_path, out):
+        (folder / "precious.txt").write_text("a file of the user")
+    names = [str(tmp_path / "precious.txt"), *listed] if isinstance(listed, list) else listed
+    model = _Detector()
+    atomic_save({"model": model.state_dict(), "iteration": 9, "periodic_checkpoints": names}, out / "model_0000009.pth")
+    checkpointer = Checkpointer(model, out)
+    assert checkpointer.resume_or_load("") == {"iteration": 9}
+    for iteration in (19, 29):
+        checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
+        checkpointer.delete_old(1)
+    assert (tmp_path / "precious.txt").exists() and (out / "precious.txt").exists()
+
+
 @pytest.mark.parametrize("failure", ["torch.save", "fsync"])
 def test_a_failing_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: str) -> None:
     file = tmp_path / "model.pth"
@@ -193,6 +211,57 @@ def test_momentum_goes_by_name(tmp_path: Path) -> None:
     Checkpointer(model, tmp_path, optimizer=backwards).resume_or_load("")
     for param in model.parameters():
         assert torch.equal(backwards.state[param]["momentum_buffer"], optimizer.state[param]["momentum_buffer"])
+
+
+@pytest.mark.parametrize("backwards", [False, True], ids=["same", "backwards"])
+def test_parameters_in_any_order_and_from_outside_of_the_model_keep_their_momentum(
+    backwards: bool, tmp_path: Path
+) -> None:
+    """The two biases of one shape would take each other's place if positions were those of the model's state."""
+    model, scale = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([*model[1].parameters(), *model[0].parameters(), scale], lr=0.1, momentum=0.9)
+    for i, param in enumerate(optimizer.param_groups[0]["params"]):
+        param.grad = torch.full_like(param, float(i))
+    optimizer.step()
+    Checkpointer(model, tmp_path, optimizer=optimizer).save("model_0000001", iteration=1)
+    params = optimizer.param_groups[0]["params"]
+    again = torch.optim.SGD([*params[-2::-1], scale] if backwards else params, lr=0.1, momentum=0.9)
+    Checkpointer(model, tmp_path, optimizer=again).resume_or_load("")
+    for param in params:
+        assert torch.equal(again.state[param]["momentum_buffer"], optimizer.state[param]["momentum_buffer"])
+
+
+def test_a_group_with_other_parameters_is_an_error(tmp_path: Path) -> None:
+    model = _Detector()
+    optimizer = _sgd(model)
+    _train(model, optimizer, 1)
+    Checkpointer(model, tmp_path, optimizer=optimizer).save("model_0000001", iteration=1)
+    fewer = torch.optim.SGD(list(model.parameters())[2:], lr=0.1, momentum=0.9)
+    with pytest.raises(
+        UserError, match=r"optimizer does not fit.*groups have \[10\] tensors in the file and \[8\] here"
+    ):
+        Checkpointer(model, tmp_path, optimizer=fewer).resume_or_load("")
+
+
+@pytest.mark.parametrize("kind", ["Adafactor", "LBFGS", "AdamW", "RMSprop"])
+def test_optimizers_with_states_of_any_shape_are_resumed(kind: str, tmp_path: Path) -> None:
+    model = nn.Linear(4, 3)
+    optimizer = getattr(torch.optim, kind)(model.parameters())
+    optimizer.step(lambda: _backward(model))
+    Checkpointer(model, tmp_path, optimizer=optimizer).save("model_0000001", iteration=1)
+    copy = nn.Linear(4, 3)
+    again = getattr(torch.optim, kind)(copy.parameters())
+    Checkpointer(copy, tmp_path, optimizer=again).resume_or_load("")
+    for program in ((model, optimizer), (copy, again)):
+        program[1].step(lambda model=program[0]: _backward(model))
+    assert _equal(model, copy)
+
+
+def _backward(model: nn.Module) -> torch.Tensor:
+    model.zero_grad()
+    loss = sum((p - 1).square().sum() for p in model.parameters())
+    loss.backward()
+    return loss
 
 
 def _two_checkpoints(folder: Path) -> Checkpointer:

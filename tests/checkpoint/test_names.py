@@ -143,6 +143,17 @@ def test_caffe2_detector_names_and_class_order(tmp_path: Path) -> None:
         assert checkpoint.model[name].tolist() == expected.tolist()
 
 
+def test_a_part_of_a_backbone_may_be_called_fpn(tmp_path: Path) -> None:
+    """The names are Detectron2's although torchvision's pyramid is `backbone.fpn`, too, so no class is moved."""
+    names = ("backbone.fpn.fpn_lateral2.weight", "backbone.bottom_up.layer1.0.conv1.weight")
+    model = {name: torch.zeros(2) for name in (*names, "proposal_generator.rpn_head.conv.weight")}
+    model["roi_heads.box_predictor.cls_score.weight"] = torch.arange(4.0)
+    torch.save({"model": model, "iteration": 3}, tmp_path / "model_0000003.pth")
+    found = load_file(tmp_path / "model_0000003.pth")
+    assert found.format == "detectron2" and found.rest == {"iteration": 3} and found.model.keys() == model.keys()
+    assert found.model["roi_heads.box_predictor.cls_score.weight"].tolist() == [0, 1, 2, 3]
+
+
 def test_two_names_for_one_place(tmp_path: Path) -> None:
     one = np.zeros(1, np.float32)
     (tmp_path / "m.pkl").write_bytes(pickle.dumps({"conv1_w": one, "res_conv1_bn_s": one, "res_conv1_bn_gamma": one}))

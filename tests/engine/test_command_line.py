@@ -105,6 +105,15 @@ def test_missing_config_suggests_the_nearest(capsys: pytest.CaptureFixture[str])
     assert "--config-file" in done.stderr
 
 
+def test_a_config_without_its_ending_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quick/faster_rcnn_R18_sni_shapes", "SEED", "1"]) == 2
+    assert capsys.readouterr().err == (
+        "error: quick/faster_rcnn_R18_sni_shapes: expected a configuration, whose name ends in .yaml, .yml or .py; "
+        "did you mean 'quick/faster_rcnn_R18_sni_shapes.yaml'?\n"
+    )
+    assert main(["SEED", "1"]) == 2 and "--config-file is missing" in capsys.readouterr().err
+
+
 def test_debug_raises_the_error() -> None:
     with pytest.raises(UserError, match="SEEED"):
         main(_command(["--debug"], {"SEEED": 1})[2:])

@@ -33,11 +33,13 @@ pytestmark = pytest.mark.detectron2
 
 from detectron2 import model_zoo  # noqa: E402
 from detectron2.data import DatasetCatalog, MetadataCatalog  # noqa: E402
+from detectron2.engine import AMPTrainer  # noqa: E402
 from detectron2.solver import build_lr_scheduler  # noqa: E402
 from detectron2.utils import comm  # noqa: E402
 
 from engine_comparison import compute_exactly, to_detectron2  # noqa: E402
 from sn2fpn.engine import detectron2 as engine  # noqa: E402
+from sn2fpn.engine.detectron2.checkpoints import choose_last  # noqa: E402
 
 QUICK = Path(__file__).parents[2] / "configs" / "quick"
 Command = Callable[..., Any]
@@ -407,6 +409,44 @@ def test_a_resumed_run_of_detectron2_doubles_no_row_and_outlives_a_damaged_file(
     args = command("sni", SOLVER__MAX_ITER=1, **keys)
     engine.run(engine.load_config(args), args)
     assert (out / "earlier_1" / "model_0000019.pth").is_file() and not (out / "model_0000019.pth").exists()
+
+
+def test_metrics_of_a_run_without_a_checkpoint_are_kept_aside(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text('{"iteration": 19}\n')
+    choose_last(str(tmp_path), train=False)
+    assert not (tmp_path / "metrics.json.1").exists()
+    choose_last(str(tmp_path), train=True)
+    assert (tmp_path / "metrics.json").read_text() == ""
+    assert (tmp_path / "metrics.json.1").read_text() == '{"iteration": 19}\n'
+
+
+def test_mixed_precision_may_begin_at_a_resume() -> None:
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = object.__new__(engine.Trainer)
+    trainer._hooks = []
+    trainer._trainer = AMPTrainer(model, [], optimizer, grad_scaler=torch.amp.GradScaler("cpu"))
+    trainer.load_state_dict({"iteration": 3, "_trainer": {"iteration": 3, "optimizer": optimizer.state_dict()}})
+    assert trainer._trainer.iter == 3
+
+
+def test_a_checkpoint_that_does_not_fit_is_one_message(command: Command, tmp_path: Path) -> None:
+    keys = dict(DATASETS__TEST=(), SOLVER__MAX_ITER=1)
+    args = command("sni", **keys)
+    engine.run(engine.load_config(args), args)
+    args = command("sni", "--resume", SOLVER__BIAS_LR_FACTOR=2.0, **keys)
+    with pytest.raises(UserError, match="Detectron2 cannot load this checkpoint into this configuration: ValueError"):
+        engine.run(engine.load_config(args), args)
+    assert "SOLVER.BIAS_LR_FACTOR: 1.0 -> 2.0" in (tmp_path / "out/log.txt").read_text()
+
+
+def test_gradients_of_zero_are_clipped_by_their_norm(command: Command) -> None:
+    keys = dict(SOLVER__CLIP_GRADIENTS__ENABLED=True, SOLVER__CLIP_GRADIENTS__CLIP_TYPE="full_norm")
+    model = torch.nn.Linear(1, 1)
+    optimizer = engine.Trainer.build_optimizer(engine.load_config(command("sni", **keys)), model)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
 
 
 def test_detectron2_keeps_the_newest_checkpoints(command: Command, tmp_path: Path) -> None:

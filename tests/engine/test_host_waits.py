@@ -13,12 +13,13 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sn2fpn import distributed as comm
 from sn2fpn.config import CfgNode
 from sn2fpn.data import register_custom
 from sn2fpn.engine import Trainer
 from sn2fpn.engine.hooks import EMA
 from sn2fpn.engine.prefetch import one_ahead, prefetched
-from sn2fpn.engine.step_log import StepLog
+from sn2fpn.engine.step_log import NotFinite, StepLog
 from sn2fpn.engine.writers import MetricStorage
 from sn2fpn.errors import UserError
 
@@ -209,6 +210,21 @@ def test_steps_without_a_value_and_metrics_of_other_types() -> None:
         "x": [3.0, 0.5],
         "lr": [0.1] * 4,
     }
+
+
+@pytest.mark.parametrize("here", [False, True])
+def test_the_first_step_that_diverged_in_any_process_is_named(here: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Step 3 diverges in this process; step 1 in the other one or, with `here`, in both."""
+    spoilt = torch.tensor([0.0, math.nan, 0.0, 0.0])
+    monkeypatch.setattr(comm, "reduce_mean", lambda losses: {k: v + spoilt for k, v in losses.items()})
+    monkeypatch.setattr(comm, "all_gather", lambda mine: [mine, "{'loss': nan} on images theirs"])
+    log = StepLog(MetricStorage())
+    for i in range(4):
+        loss = math.nan if i == 3 or (here and i == 1) else 1.0
+        log.add(i, [f"mine{i}"], {"loss": torch.tensor(loss)}, {}, started=0.0)
+    with pytest.raises(NotFinite, match="on images theirs") as error:
+        log.read()
+    assert error.value.iteration == 1 and ("mine1" in str(error.value)) == here
 
 
 def test_batches_are_copied_one_ahead() -> None:

@@ -380,6 +380,22 @@ def test_a_config_without_its_parts_says_what_it_has(tmp_path: Path) -> None:
         LazyRecipe(str(tmp_path / "part.py"))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "flags", "words"),
+    [
+        (["model=null"], {}, r"quick_shapes\.py: model: expected a node with arguments, found None"),
+        (["dataloader.evaluator=null", "train.init_checkpoint=m.pth"], {"eval_only": True}, "^dataloader.evaluator: "),
+    ],
+)
+def test_parts_that_are_null_are_named(overrides: list[str], flags: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        _recipe(overrides, **flags)
+
+
+def test_no_clipping_may_be_null() -> None:
+    assert _recipe(["train.clip_gradients=null"]).build_gradient_clipper() is None
+
+
 @pytest.mark.slow
 def test_the_program_runs_a_python_config(
     tiny_overrides: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from sn2fpn.checkpoint import Checkpointer
 from sn2fpn.config import CfgNode, get_cfg
 from sn2fpn.data import register_custom
 from sn2fpn.engine import Trainer, default_argument_parser, main, native
@@ -409,6 +411,25 @@ def test_evaluating_another_pyramid_with_the_same_names_is_refused_and_leaves_th
     assert all((out / name).read_text() == "of the training" for name in ("config.yaml", "predictions.png"))
     assert (out / "inference/predictions.png").stat().st_size > 1000
     assert "SCORE_THRESH_TEST: 0.1" in (out / "inference/config.yaml").read_text()
+
+
+def test_an_evaluation_with_resume_is_that_of_the_last_checkpoint(
+    tiny_keys: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, loaded = tmp_path / "out", []
+
+    def load(_: nn.Module, path: str, *__: Any, **___: Any) -> None:
+        loaded.append(Path(path).name)
+        raise UserError("it was loaded")
+
+    monkeypatch.setattr(native, "load_trained", load)
+    keys = tiny_keys | {"OUTPUT_DIR": out, "MODEL.WEIGHTS": "other.pth"}
+    assert main(_arguments(["--eval-only", "--resume"], keys)) == 2  # there is no checkpoint yet
+    out.mkdir(exist_ok=True)
+    Checkpointer(nn.Linear(1, 1), out).save("model_0000004", iteration=4)
+    for flags, weights in ((["--eval-only"], "other.pth"), (["--eval-only", "--resume"], "")):
+        assert main(_arguments(flags, keys | {"MODEL.WEIGHTS": weights or "''"})) == 2
+    assert loaded == ["other.pth", "other.pth", "model_0000004.pth"]
 
 
 def test_another_pyramid_with_the_same_names_is_not_resumed(

@@ -6,10 +6,13 @@ import argparse
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ import torch.distributed as dist
 from torch import nn
 
 from small_runs import WHOLE_BATCH
+from sn2fpn.engine import entry
+from sn2fpn.engine.meeting import fresh_part
 from sn2fpn.engine.options import RunOptions, world_size
 from sn2fpn.engine.parallel import averaging, shard, traffic
 from sn2fpn.engine.processes import launch
@@ -171,6 +176,75 @@ def test_torchrun_restarts_from_the_last_checkpoint(tiny_keys: dict[str, Any], t
     assert (out / "model_final.pth").is_file() and not list(out.glob("earlier_*"))
     rows = [json.loads(line)["iteration"] for line in (out / "metrics.json").read_text().splitlines()]
     assert rows == sorted(set(rows)) and rows[-1] == 59
+
+
+def test_a_store_with_the_traces_of_earlier_starts_brings_the_processes_together() -> None:
+    """In the second start, the last process reads the token of the first start before there is a new one."""
+    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+    def join(rank: int, start: int) -> str:
+        store = dist.TCPStore("127.0.0.1", server.port, is_master=False, wait_for_workers=False)
+        time.sleep(0.3 if start and rank == 0 else 0)
+        part = fresh_part(store, rank, 3, timedelta(seconds=60))
+        part.set(f"rank{rank}", f"start {start}")
+        return " ".join(part.get(f"rank{other}").decode() for other in range(3))
+
+    for start in range(2):
+        with ThreadPoolExecutor(3) as threads:
+            assert set(threads.map(join, range(3), [start] * 3)) == {" ".join([f"start {start}"] * 3)}
+
+
+_TWO_MACHINES = """
+import os, sys
+from pathlib import Path
+from sn2fpn import distributed as comm
+from sn2fpn.engine.processes import launch
+from sn2fpn.program import run_program
+
+def work(out):
+    count = os.environ["TORCHELASTIC_RESTART_COUNT"]
+    first = comm.call_on_main(lambda: not (out / "started").exists())
+    comm.call_on_main((out / "started").touch)
+    if first and comm.get_rank() == 1:
+        os._exit(7)
+    counts = comm.all_gather(count)
+    (out / f"rank{comm.get_rank()}").write_text(" ".join(counts))
+
+if __name__ == "__main__":
+    sys.exit(run_program(lambda: launch(work, 1, args=(Path(sys.argv[1]),), device="cpu")))
+"""
+
+
+@pytest.mark.slow
+def test_machines_that_count_their_own_restarts_meet_again(tmp_path: Path) -> None:
+    (tmp_path / "work.py").write_text(_TWO_MACHINES)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    torchrun += ["--max-restarts", "3", "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint]
+    agents = []
+    try:
+        for _ in range(2):
+            command = [*torchrun, str(tmp_path / "work.py"), str(tmp_path)]
+            agents.append(subprocess.Popen(command, start_new_session=True))
+        assert [agent.wait(500) for agent in agents] == [0, 0]
+    finally:
+        for agent in agents:
+            if agent.poll() is None:
+                os.killpg(agent.pid, signal.SIGTERM)
+    found = {(tmp_path / f"rank{rank}").read_text() for rank in range(2)}
+    assert len(found) == 1 and sorted(found.pop().split()) == ["0", "1"]  # only one machine counts the restart
+
+
+@pytest.mark.parametrize(("flags", "resumes"), [([], True), (["--eval-only"], False)])
+def test_torchrun_restarts_an_evaluation_with_the_same_weights(
+    flags: list[str], resumes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    monkeypatch.setattr(entry, "_launch", lambda args: found.append(args.resume))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert entry.main([*flags, str(_CONFIG)]) == 0 and found == [resumes]
 
 
 def test_the_variables_of_torchrun_count_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import random
 import re
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,32 @@ def test_python_configurations_are_checked_first(key: str, value: Any, words: st
     assert key in str(e.value) and words in str(e.value)
 
 
+def _changed(file: Path, changes: dict[str, Any]) -> Path:
+    """Write a Python configuration in which nodes have values of any kind."""
+    base = str(_ROOT / "configs/lazy/faster_rcnn_R50_fpn.py")
+    file.write_text(
+        "from omegaconf import OmegaConf\nfrom sn2fpn.config import LazyConfig\n"
+        + f"c = LazyConfig.load({base!r})\n"
+        + "".join(f"OmegaConf.update(c, {key!r}, {value!r}, merge=False)\n" for key, value in changes.items())
+        + "".join(f"{name} = c.{name}\n" for name in ("model", "dataloader", "optimizer", "lr_multiplier", "train"))
+    )
+    return file
+
+
+def _images_alone(record: dict[str, Any]) -> dict[str, Any]:
+    return record
+
+
+@pytest.mark.parametrize("flags", [[], ["--eval-only"]])
+def test_validation_losses_need_a_mapper_that_gives_the_truth(flags: list[str], tmp_path: Path) -> None:
+    mapper = {"_target_": f"{__name__}._images_alone"}
+    changes = {"dataloader.test.mapper": mapper, "train.val_loss": True, "train.init_checkpoint": "m.pth"}
+    args = default_argument_parser().parse_args([*flags, "--config-file", str(_changed(tmp_path / "c.py", changes))])
+    words = r"train\.val_loss: expected dataloader.test.mapper to take .*with_targets"
+    with nullcontext() if flags else pytest.raises(UserError, match=words):
+        prepare(args)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
@@ -154,13 +181,7 @@ def test_python_configurations_are_checked_first(key: str, value: Any, words: st
     ],
 )
 def test_null_and_text_in_a_python_configuration_are_refused(key: str, value: Any, words: str, tmp_path: Path) -> None:
-    file = tmp_path / "c.py"
-    base = str(_ROOT / "configs/lazy/faster_rcnn_R50_fpn.py")
-    file.write_text(
-        "from omegaconf import OmegaConf\nfrom sn2fpn.config import LazyConfig\n"
-        f"c = LazyConfig.load({base!r})\nOmegaConf.update(c, {key!r}, {value!r})\n"
-        + "".join(f"{name} = c.{name}\n" for name in ("model", "dataloader", "optimizer", "lr_multiplier", "train"))
-    )
+    file = _changed(tmp_path / "c.py", {key: value})
     with pytest.raises(UserError, match=re.escape(words)):
         prepare(default_argument_parser().parse_args(["--config-file", str(file)]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from sn2fpn.engine.solver import (
     multi_step,
     with_warmup,
 )
+from sn2fpn.engine.solver.optimizer import main_group
 from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.modeling import build_model
 
@@ -95,6 +97,20 @@ def _with_gradients() -> list[nn.Parameter]:
     params = [nn.Parameter(torch.zeros(3)) for _ in range(2)]
     params[0].grad, params[1].grad = torch.tensor([3.0, 4.0, 0.0]), torch.tensor([0.1, -0.2, 0.2])
     return params
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rates", "main"),
+    [((2, 5, 5), (0.4, 0.1, 0.2), 1), ((1, 1, 1), (0.3, 0.1, 0.1), 1), ((1, 1), (0.1, 0.3), 0), ((3,), (0.1,), 0)],
+)
+def test_the_group_whose_learning_rate_is_shown(sizes: tuple[int, ...], rates: tuple[float, ...], main: int) -> None:
+    params = [[nn.Parameter(torch.zeros(1)) for _ in range(size)] for size in sizes]
+    optimizer = torch.optim.SGD([{"params": group, "lr": lr} for group, lr in zip(params, rates)], lr=0.1)
+    assert main_group(optimizer) == main
+    if find_spec("detectron2"):
+        from detectron2.engine.hooks import LRScheduler
+
+        assert LRScheduler.get_best_param_group_id(optimizer) == main
 
 
 def test_adamw_takes_the_first_step_by_hand() -> None:

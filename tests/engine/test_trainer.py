@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,10 +15,11 @@ from torch import nn
 
 from sn2fpn.config import CfgNode
 from sn2fpn.data import register_custom
-from sn2fpn.engine import Trainer, run
+from sn2fpn.engine import Trainer, native, run
 from sn2fpn.engine.best_model import BestModel
 from sn2fpn.engine.config import scale_to_world_size
 from sn2fpn.engine.hooks import EMA, Hook
+from sn2fpn.engine.options import RunOptions
 from sn2fpn.engine.testing import validation_losses
 from sn2fpn.errors import UserError
 from sn2fpn.pyramids import PYRAMIDS
@@ -159,18 +161,42 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tiny_cfg: MakeCfg, t
         "SOLVER.WARMUP_ITERS": 0,
     }
     batch = []
-    for i in range(2):
+    for i in range(3):  # the parts have one image and two
         target = Instances((96, 128), gt_boxes=Boxes([[8, 8, 60 + i, 70]]), gt_classes=torch.tensor([i]))
         image = torch.randint(0, 256, (3, 96, 128), generator=torch.Generator().manual_seed(i), dtype=torch.uint8)
         batch.append({"image": image, "height": 96, "width": 128, "instances": target})
-    states = []
+    states, losses = [], []
     for parts in (1, 2):
         out = str(tmp_path / f"parts{parts}")
         trainer = _trainer(tiny_cfg(keys | {"SOLVER.ACCUMULATE_STEPS": parts, "OUTPUT_DIR": out}))
         trainer.run_step(iter([batch]))
+        losses.append(trainer.storage.smoothed()["total_loss"])
         states.append(trainer.model.state_dict())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     for name, value in states[0].items():
         torch.testing.assert_close(value, states[1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_pictures_of_a_run_show_its_moving_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    ema = EMA(model, 0.5)
+    ema.average["weight"].fill_(7.0)
+    before = model.weight.item()
+    run = SimpleNamespace(model=model, hooks=[ema], resume_or_load=lambda resume: None, train=dict)
+    recipe = SimpleNamespace(options=RunOptions(ema=True), dump=str, announce=list, check_data=lambda eval_only: None)
+    drawn = []
+    monkeypatch.setattr(native, "default_setup", lambda *_: None)
+    monkeypatch.setattr(native, "Trainer", lambda recipe: run)
+    monkeypatch.setattr(native, "_draw", lambda recipe, model, *_: drawn.append(model.weight.item()))
+    native._run(recipe, _args(), "", [])
+    assert drawn == [7.0] and model.weight.item() == before
+
+
+def test_the_learning_rate_in_the_metrics_is_that_of_most_parameters(tiny_cfg: MakeCfg) -> None:
+    trainer = _trainer(tiny_cfg({"SOLVER.BIAS_LR_FACTOR": 3.0, "SOLVER.WARMUP_ITERS": 0, "SOLVER.BASE_LR": 0.01}))
+    trainer._accumulate_gradients = lambda batch: {"loss_a": torch.zeros(())}
+    trainer.run_step(iter([[]]))
+    assert trainer.storage.smoothed()["lr"] == pytest.approx(0.01)
 
 
 def test_divergence_stops_with_the_facts_and_keeps_the_last_checkpoint(tiny_cfg: MakeCfg) -> None:

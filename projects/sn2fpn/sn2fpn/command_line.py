@@ -117,6 +117,8 @@ class CommandLineParser(argparse.ArgumentParser):
             self._refuse(word)
         for action in self._actions:
             keys = getattr(found, action.dest, None) if action.nargs == argparse.REMAINDER else None
+            if keys and keys[0] == "--":  # the usual mark of the end of all flags
+                del keys[0]
             for word in filter(_is_flag, keys or ()):
                 self.error(f"{word}: flags come before the configuration keys, found it after {keys[0]}")
         return found, rest

@@ -195,5 +195,5 @@ def report(error: UserError | Interrupted) -> None:
         return
     if root.handlers:
         root.log(logging.ERROR if mistake else logging.WARNING, "%s", text)
-    if not any(type(h) is not logging.FileHandler for h in root.handlers):  # no handler writes to the console
+    if not any(getattr(h, "stream", None) in (sys.stdout, sys.stderr) for h in root.handlers):  # files alone heard it
         print(f"error: {text}" if mistake else text, file=sys.stderr)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,13 @@ from .last import LAST, check_sums, good_checkpoint, read_last, write_last
 from .matching import MatchReport, load_weights
 from .preprocessing import preprocessing_warning
 from .reading import find_file, load_file
-from .trainer_state import check_optimizer, from_detectron2, reordered, to_detectron2
+from .trainer_state import check_optimizer, from_detectron2, parameter_names, reordered, to_detectron2
 from .writing import atomic_save
 
 __all__ = ["Checkpointer"]
 
 logger = logging.getLogger(__name__)
-_PERIODIC = re.compile(r"model_\d+")
+_PERIODIC = re.compile(r"model_\d+\.pth")
 _OTHER_MODEL = "Resume with the run's own configuration, or start a new run with this file as its initial weights"
 _LIST = "periodic_checkpoints"
 
@@ -79,10 +81,11 @@ class Checkpointer:
             return
         states = {k: s for k, obj in self.checkpointables.items() if (s := obj.state_dict()) is not None}
         if "optimizer" in states and "iteration" in extra:
+            states["parameter_names"] = parameter_names(self.checkpointables["optimizer"], self.model)
             states = to_detectron2(states, extra["iteration"])
         data = {"model": dict(self.model.state_dict())} | states
         file = Path(self.save_dir) / f"{name}.pth"
-        if _PERIODIC.fullmatch(name):
+        if _PERIODIC.fullmatch(file.name):
             self._periodic = [other for other in self._periodic if other != file.name] + [file.name]
         if self._periodic:
             extra[_LIST] = self._periodic
@@ -142,12 +145,15 @@ class Checkpointer:
         if warning := preprocessing_warning(self.model, checkpoint):
             logger.warning("%s", warning)
         rest = dict(checkpoint.rest)
+        wanted = list(self.checkpointables) if checkpointables is None else checkpointables
         if "trainer" in rest and "optimizer" not in rest:
             rest = from_detectron2(rest)
-            if rest.get("optimizer") and "optimizer" in self.checkpointables:
-                optimizer = self.checkpointables["optimizer"]
-                rest["optimizer"] = reordered(rest["optimizer"], optimizer, self.model, list(checkpoint.model))
-        for key in self.checkpointables if checkpointables is None else checkpointables:
+            theirs = rest.pop("parameter_names", None)
+            if "optimizer" in wanted and rest.get("optimizer"):
+                mine = parameter_names(self.checkpointables["optimizer"], self.model)
+                with _fitting("optimizer", checkpoint.path):
+                    rest["optimizer"] = reordered(rest["optimizer"], mine, theirs, list(checkpoint.model))
+        for key in wanted:
             if key in rest:
                 _restore(key, self.checkpointables[key], rest.pop(key), checkpoint.path)
         return rest
@@ -175,7 +181,7 @@ class Checkpointer:
             return {}
         with argument_names({"path": f"--resume ({Path(self.save_dir) / LAST})"}):
             rest = self.load(last, complete=True, advice=_OTHER_MODEL)
-        self._periodic = list(rest.pop(_LIST, []))
+        self._periodic = _periodic_names(rest.pop(_LIST, None))
         return rest
 
     def has_checkpoint(self) -> bool:
@@ -188,11 +194,24 @@ class Checkpointer:
         return str(Path(self.save_dir) / name) if name else ""
 
 
+def _periodic_names(found: Any) -> list[str]:
+    """Return the names of periodic checkpoints in a list of a file, which may come from anybody and hold anything."""
+    names = found if isinstance(found, list) else []
+    return [n for n in names if isinstance(n, str) and _PERIODIC.fullmatch(n)]
+
+
 def _restore(key: str, obj: Any, state: Any, path: Path) -> None:
     logger.info("Restoring the state of the %s", key)
-    try:
+    with _fitting(key, path):
         if isinstance(obj, torch.optim.Optimizer):
             check_optimizer(obj, state)
         obj.load_state_dict(state)
+
+
+@contextmanager
+def _fitting(key: str, path: Path) -> Iterator[None]:
+    """Turn the error of a state that does not fit into one message."""
+    try:
+        yield
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path}: the state of the {key} does not fit this configuration: {error}") from error

@@ -104,6 +104,7 @@ _MMDETECTION_RULES: Rules = (
 _RULES = {"caffe2": _CAFFE2_RULES, "torchvision": _TORCHVISION_RULES, "mmdetection": _MMDETECTION_RULES}
 _BACKGROUND_FIRST = ("caffe2", "torchvision")
 
+_ONLY_DETECTRON2 = ("proposal_generator.", "backbone.bottom_up.")
 _RESNET = r"layer\d\.\d+\.(conv|bn|downsample)"
 _UNUSED_COCO_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 
@@ -111,6 +112,8 @@ _UNUSED_COCO_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 def detect_format(names: Iterable[str], author: str = "") -> str:
     """Return whose names these are: "caffe2", "torchvision", "mmdetection" or "detectron2"."""
     names = list(names)
+    if any(n.startswith(_ONLY_DETECTRON2) for n in names):  # a part of a backbone may have any name, such as "fpn"
+        return "detectron2"
     if author == "Caffe2" or any(re.search(r"_branch\d[a-c]?_|^conv1_w$", n) for n in names):
         return "caffe2"
     if any(re.match(rf"(backbone\.body\.)?{_RESNET}|backbone\.fpn\.", n) for n in names):

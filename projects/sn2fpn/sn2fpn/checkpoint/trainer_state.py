@@ -10,16 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["check_optimizer", "from_detectron2", "reordered", "to_detectron2"]
+__all__ = ["check_optimizer", "from_detectron2", "parameter_names", "reordered", "to_detectron2"]
+
+_OF_OPTIMIZER = ("optimizer", "parameter_names", "grad_scaler")
+_PER_ELEMENT = ("momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+"""States that have the shape of their parameter. Others may have shapes of their own, such as those of Adafactor."""
 
 
 def to_detectron2(states: dict[str, Any], iteration: int) -> dict[str, Any]:
     """Return `states` with those that Detectron2's trainer knows moved to where it looks for them."""
-    inner = {"iteration": iteration} | {k: states[k] for k in ("optimizer", "grad_scaler") if k in states}
+    inner = {"iteration": iteration} | {k: states[k] for k in _OF_OPTIMIZER if k in states}
     trainer: dict[str, Any] = {"iteration": iteration, "_trainer": inner}
     if "scheduler" in states:
         trainer["hooks"] = {"LRScheduler": states["scheduler"]}
-    others = {k: v for k, v in states.items() if k not in ("optimizer", "grad_scaler", "scheduler")}
+    others = {k: v for k, v in states.items() if k not in (*_OF_OPTIMIZER, "scheduler")}
     return {"trainer": trainer} | others
 
 
@@ -27,9 +31,7 @@ def from_detectron2(states: dict[str, Any]) -> dict[str, Any]:
     """Return `states` with those of Detectron2's trainer moved to the top; the inverse of `to_detectron2`."""
     trainer = states["trainer"]
     inner = trainer.get("_trainer", trainer)
-    found = {
-        "optimizer": inner.get("optimizer"),
-        "grad_scaler": inner.get("grad_scaler"),
+    found = {name: inner.get(name) for name in _OF_OPTIMIZER} | {
         "scheduler": trainer.get("hooks", {}).get("LRScheduler"),
         "iteration": trainer.get("iteration"),
     }
@@ -37,29 +39,35 @@ def from_detectron2(states: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in found.items() if v is not None} | others
 
 
+def parameter_names(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[list[str]]:
+    """Return the name of each parameter of each group; those that are not the model's are known by their position."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return [[names.get(p, f"[{i}]") for i, p in enumerate(group["params"])] for group in optimizer.param_groups]
+
+
 def reordered(
-    state: dict[str, Any], optimizer: torch.optim.Optimizer, model: nn.Module, names_in_file: list[str]
+    state: dict[str, Any], mine: list[list[str]], theirs: list[list[str]] | None, names_in_file: list[str]
 ) -> dict[str, Any]:
-    """Return an optimizer's state with the entries of each group in the order of `optimizer`.
+    """Return an optimizer's state with the entries of each group in the order of the optimizer that will load it.
 
     An optimizer's state refers to parameters by position, and two programs may list the same parameters in different
-    orders.
+    orders. A group of another size stays as it is.
 
     Args:
-        state: the state from a file, in which each group follows the order of `names_in_file`.
-        optimizer: the optimizer that will load the state.
-        model: the model whose parameters are optimized.
+        state: the state from a file.
+        mine: the `parameter_names` of the optimizer that will load the state.
+        theirs: the `parameter_names` that the file holds. None stands for groups in the order of `names_in_file`, which
+            are those of Detectron2.
         names_in_file: the names of the model's tensors in the order of the file.
     """
-    rank = {name: i for i, name in enumerate(names_in_file)}
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    groups = []
-    for mine, theirs in zip(optimizer.param_groups, state["param_groups"]):
-        my_names = [names[parameter] for parameter in mine["params"]]
-        as_in_file = sorted(my_names, key=lambda name: rank.get(name, len(rank)))
-        entry = dict(zip(as_in_file, theirs["params"]))
-        groups.append(theirs | {"params": [entry[name] for name in my_names if name in entry]})
-    groups += state["param_groups"][len(groups) :]
+    if theirs is None:
+        rank = {name: i for i, name in enumerate(names_in_file)}
+        theirs = [sorted(names, key=lambda name: rank.get(name, len(rank))) for names in mine]
+    groups = list(state["param_groups"])
+    for i, (group, my_names, their_names) in enumerate(zip(groups, mine, theirs)):
+        entries = dict(zip(their_names, group["params"]))
+        if len(group["params"]) == len(my_names):
+            groups[i] = group | {"params": [entries[name] for name in my_names if name in entries]}
     return state | {"param_groups": groups}
 
 
@@ -73,5 +81,5 @@ def check_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> 
     params = [p for group in mine for p in group["params"]]
     for i, param in zip(ids, params):
         for name, value in state["state"].get(i, {}).items():
-            if isinstance(value, Tensor) and value.dim() > 0 and value.shape != param.shape:
+            if name in _PER_ELEMENT and isinstance(value, Tensor) and value.shape != param.shape:
                 raise ValueError(f"{name} has the shape {tuple(value.shape)}, its parameter {tuple(param.shape)}")

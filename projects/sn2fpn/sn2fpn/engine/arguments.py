@@ -78,7 +78,9 @@ def _parser(description: str, epilog: str, evaluates: bool = False) -> CommandLi
     parser.add_argument(
         "--resume",
         action="store_true",
-        help=hidden or "continue from the last checkpoint in OUTPUT_DIR, or start if there is none",
+        help=hidden
+        or "continue from the last checkpoint in OUTPUT_DIR, or start if there is none; with --eval-only, "
+        "evaluate this checkpoint in place of MODEL.WEIGHTS",
     )
     parser.add_argument(
         "--eval-only", action="store_true", default=evaluates, help=hidden or "evaluate MODEL.WEIGHTS and do not train"

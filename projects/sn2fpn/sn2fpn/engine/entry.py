@@ -8,8 +8,9 @@ from typing import Any
 
 from ..atomic import storage_errors
 from ..command_line import CommandLineParser
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 from ..program import import_quickly, run_program
+from ..shipped import shipped_files
 from .arguments import default_argument_parser, evaluation_argument_parser
 from .choice import Engine, choose_engine
 from .imports import import_files
@@ -36,7 +37,7 @@ def evaluation_main(argv: list[str] | None = None) -> int:
 
 def _main(parser: CommandLineParser, argv: list[str] | None) -> int:
     args = parser.parse_args(argv)
-    args.resume |= _was_restarted()
+    args.resume |= _was_restarted() and not args.eval_only
     return run_program(partial(_launch, args), debug=args.debug)
 
 
@@ -77,7 +78,10 @@ def prepare(args: Any) -> tuple[Engine, Any]:
 
 
 def _run(engine: Engine, cfg: Any, args: Any) -> None:
+    from .. import distributed as comm  # which imports torch
+
     import_files(args.imports)  # this may be a spawned process
+    args.resume = any(comm.all_gather(args.resume))  # under torchrun, each machine counts its own restarts
     with storage_errors():
         _module(engine).run(cfg, args, engine)
 
@@ -88,6 +92,10 @@ def _module(engine: Engine) -> Any:
 
 
 def _check_flags(args: Any) -> None:
+    first = args.opts[0] if args.opts else ""
+    if not args.config_file and first and "=" not in first and not first.partition(".")[0].isupper():
+        near = did_you_mean(first, shipped_files("configs"))
+        raise UserError(f"{first}: expected a configuration, whose name ends in .yaml, .yml or .py{near}")
     if not args.config_file:
         raise UserError("--config-file is missing; for example --config-file configs/faster_rcnn_R50_sni.yaml")
     if args.num_gpus < 1:

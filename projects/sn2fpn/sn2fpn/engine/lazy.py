@@ -36,7 +36,7 @@ from ..modeling import loss_names
 from ..modeling.backbone import own_random_stream
 from ..modeling.build import check_device
 from ..signatures import keyword_parameters
-from .lazy_checks import check_ddp, check_nodes, misspelt
+from .lazy_checks import check_ddp, check_evaluated, check_nodes, check_targets, misspelt
 from .options import LAZY_KEYS, LAZY_RANGES, check_options, read_options
 from .recipe import Recipe
 from .solver import GradientClipper, LRMultiplier, gradient_clipper
@@ -62,6 +62,8 @@ def load_recipe(args: Any) -> LazyRecipe:
                 f"{args.config_file}: its model is Detectron2's own ({name}), which only Detectron2 can train: "
                 "use its tools/lazyconfig_train_net.py"
             )
+        if args.eval_only:
+            check_evaluated(recipe.cfg.dataloader)
         has_train = train is not None and set_names(train) != []
         check_options(recipe.options, args, has_train=has_train, has_test=bool(recipe.test_sets()))
     return recipe
@@ -86,7 +88,9 @@ class LazyRecipe(Recipe):
         self._made_of = filename, list(overrides)
         self.cfg = LazyConfig.apply_overrides(LazyConfig.load(filename), overrides)
         for part in ("model", "dataloader", "optimizer", "lr_multiplier", "train"):
-            if not isinstance(self.cfg.get(part), DictConfig):
+            if part in self.cfg and not isinstance(self.cfg.get(part), DictConfig):
+                raise UserError(f"{filename}: {part}: expected a node with arguments, found {self.cfg.get(part)!r}")
+            if part not in self.cfg:
                 raise UserError(f"{filename}: has no {part!r} to train with{did_you_mean(part, map(str, self.cfg))}")
         self.options = read_options(self.cfg, LAZY_KEYS)
         with omegaconf_errors(filename):
@@ -109,6 +113,8 @@ class LazyRecipe(Recipe):
         with omegaconf_errors("config"):
             check_nodes(self.cfg)
             check_ddp(self.options)
+            if self.options.val_loss and not eval_only:
+                check_targets(loader.test, self.options.key("val_loss"))
         self._register_custom()
         for key, name in self._data_sets(eval_only):
             check_registered(name, key)
@@ -164,7 +170,7 @@ class LazyRecipe(Recipe):
         return LRMultiplier(optimizer, instantiate(self.cfg.lr_multiplier), self.options.max_iter)
 
     def build_gradient_clipper(self) -> GradientClipper | None:
-        clip = dict(self.cfg.train.get("clip_gradients", {}))
+        clip = dict(self.cfg.train.get("clip_gradients") or {})
         with argument_names("train.clip_gradients.{}".format):
             return gradient_clipper(**clip) if clip.pop("enabled", False) else None
 

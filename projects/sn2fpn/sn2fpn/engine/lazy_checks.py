@@ -15,7 +15,7 @@ from ..errors import ArgumentError, UserError, did_you_mean
 from ..signatures import fits, keyword_parameters, type_words
 from .options import LAZY_KEYS, RunOptions
 
-__all__ = ["check_ddp", "check_nodes", "misspelt"]
+__all__ = ["check_ddp", "check_evaluated", "check_nodes", "check_targets", "misspelt"]
 
 _OF_DDP = (keyword_parameters(DistributedDataParallel).keys() - {"module", "device_ids"}) | {"fp16_compression"}
 """What `train.ddp` may hold; the last one is Detectron2's."""
@@ -37,6 +37,28 @@ def check_ddp(options: RunOptions) -> None:
         if name not in _OF_DDP:
             near = did_you_mean(str(name), _OF_DDP)
             raise UserError(f"{options.key('ddp')}: DistributedDataParallel takes no argument {name!r}{near}")
+
+
+def check_evaluated(dataloader: DictConfig) -> None:
+    """Raise a UserError if one of the nodes that an evaluation needs is missing."""
+    for name in ("test", "evaluator"):
+        if dataloader.get(name) is None:
+            raise UserError(f"dataloader.{name}: an evaluation needs this node, found {dataloader.get(name)}")
+
+
+def check_targets(loader: DictConfig, key: str) -> None:
+    """Raise a UserError if the mapper of a test loader cannot give the ground truth, which validation losses need.
+
+    Args:
+        loader: the node of the loader.
+        key: the key that asks for validation losses.
+    """
+    mapper = loader.get("mapper")
+    if not isinstance(mapper, DictConfig) or "with_targets" not in keyword_parameters(target_of(mapper)):
+        raise UserError(
+            f"{key}: expected dataloader.test.mapper to take the argument with_targets, as DatasetMapper does, so that "
+            f"its images come with their ground truth; found {mapper}. Set {key} to false, or change the mapper"
+        )
 
 
 def misspelt(node: DictConfig, place: str) -> Iterator[tuple[str, str]]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from .. import distributed as comm
 from ..checkpoint import MatchReport, load_trained
+from ..checkpoint.last import good_checkpoint
 from ..data import MetadataCatalog
 from ..errors import argument_names
 from ..evaluation.analysis import PREDICTIONS, write_analysis
@@ -16,6 +20,7 @@ from ..precision import autocast
 from ..visualization import plot_curves
 from .compiling import compile_backbone
 from .folder import run_folder
+from .hooks import EMA
 from .preflight import check_recipe, checked_recipe
 from .recipe import Recipe
 from .record import check_class_order, check_same_model
@@ -73,14 +78,9 @@ def _run(recipe: Recipe, args: Any, engine: Any, notes: list[str]) -> dict[str, 
     default_setup(options, recipe.dump(), args, engine, notes)
     recipe.announce()
     recipe.check_data(args.eval_only)  # now, since it may take hours until the test set is read
+    averaged: AbstractContextManager[None] = nullcontext()
     if args.eval_only:
-        model = recipe.build_model()
-        compile_backbone(model, options)
-        with argument_names({"path": options.key("weights"), "average": options.key("ema")}):
-            partial = getattr(args, "allow_partial", False)
-            report = load_trained(model, options.weights, options.ema, complete=not partial)
-            if report is not None and not partial:
-                _check_trained(report, recipe)
+        model = _load_model(recipe, args)
         results = evaluate(recipe.test_sets(), model, options)
         if (augmented := recipe.with_augmentation(model)) is not None:
             for name, found in evaluate(recipe.test_sets(), augmented, options, suffix=AUGMENTED).items():
@@ -90,14 +90,30 @@ def _run(recipe: Recipe, args: Any, engine: Any, notes: list[str]) -> dict[str, 
         trainer.resume_or_load(resume=args.resume)
         results = trainer.train()
         model = trainer.model
+        averaged = next((hook.swapped_in() for hook in trainer.hooks if isinstance(hook, EMA)), averaged)
     if comm.is_main_process():
-        _draw(recipe, model, results, args.eval_only)
+        with averaged:  # the pictures show the model that was evaluated
+            _draw(recipe, model, results, args.eval_only)
     return results
 
 
-def _check_trained(report: MatchReport, recipe: Recipe) -> None:
+def _load_model(recipe: Recipe, args: Any) -> nn.Module:
+    """Return the model to evaluate; with `--resume`, it is that of the last checkpoint if there is one."""
+    options = recipe.options
+    model = recipe.build_model()
+    compile_backbone(model, options)
+    last = comm.call_on_main(lambda: good_checkpoint(options.output_dir)) if args.resume else ""
+    file, partial = last or options.weights, getattr(args, "allow_partial", False)
+    with argument_names({"path": "--resume" if last else options.key("weights"), "average": options.key("ema")}):
+        report = load_trained(model, file, options.ema, complete=not partial)
+        if report is not None and not partial:
+            _check_trained(report, recipe, file)
+    return model
+
+
+def _check_trained(report: MatchReport, recipe: Recipe, file: str) -> None:
     """Refuse the checkpoint of another model, and one whose classes have other numbers than those of the test data."""
-    file, advice = recipe.options.weights, ", or add --allow-partial"
+    advice = ", or add --allow-partial"
     check_same_model(report.config, recipe.dump(), file, advice)
     for name in (test_set.name for test_set in recipe.test_sets()):
         classes = MetadataCatalog.get(name).get("thing_classes", [])  # which the check of the data has read

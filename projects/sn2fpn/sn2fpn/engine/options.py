@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from .. import distributed as comm
+from ..checkpoint.last import read_last
 from ..config.ranges import RANGES
 from ..errors import UserError, argument_names
 from ..signatures import fits, type_words
@@ -199,7 +200,7 @@ def check_options(o: RunOptions, args: Any, *, has_train: bool, has_test: bool) 
     if (o.patience or o.val_loss) and not has_test:
         raise UserError(f"{o.key('patience')} and {o.key('val_loss')} need a data set in {o.key('test_sets')}")
     if args is not None and args.eval_only:
-        if not o.weights:
+        if not (o.weights or (args.resume and read_last(o.output_dir))):
             usual = Path(o.output_dir) / "model_final.pth"
             raise UserError(f"{o.key('weights')} is empty; an evaluation needs a checkpoint, for example {usual}")
         if not has_test:

@@ -25,6 +25,7 @@ import torch.multiprocessing as mp
 from .. import distributed as comm
 from ..errors import UserError
 from ..program import STOP_SIGNALS, Interrupted, StopSignals, default_signals, run_program
+from .meeting import fresh_part
 
 __all__ = ["launch"]
 
@@ -206,8 +207,7 @@ def _join(rank: int, world_size: int, local_rank: int, dist_url: str, device: st
     try:
         with default_signals():  # Python could not act on them while torch waits
             store, *_ = next(dist.rendezvous(dist_url, rank, world_size, timeout=_TIMEOUT))
-            # After a restart by torchrun, the store still holds the addresses of the processes before.
-            store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+            store = fresh_part(store, rank, world_size, _TIMEOUT)
             backend = "nccl" if on_gpu else "gloo"
             gpu = torch.device("cuda", local_rank) if on_gpu else None
             dist.init_process_group(

@@ -79,7 +79,7 @@ class StepLog:
         The time of each step is the mean over these steps, because a GPU still works on one while others are prepared.
 
         Raises:
-            NotFinite: a loss of this process is not finite. The storage then holds the steps before.
+            NotFinite: a loss of some process is not finite. The storage then holds the steps before.
         """
         steps, self._steps = self._steps, []
         if not steps:
@@ -92,14 +92,21 @@ class StepLog:
         scalars = iter(others)
         seconds = (time.perf_counter() - steps[0].started) / len(steps)
         for i, step in enumerate(steps):
-            own = {name: row[i] for name, row in zip(losses, own_rows)}
-            if not all(map(math.isfinite, own.values())):
-                raise NotFinite(step.iteration, f"{own} on images {', '.join(step.images)}")
             values = {name: row[i] for name, row in zip(means, mean_rows)}
+            if not all(map(math.isfinite, values.values())):  # all processes find this at the same step
+                own = {name: row[i] for name, row in zip(losses, own_rows)}
+                raise NotFinite(step.iteration, _account(own, values, step.images))
             values["total_loss"] = sum(values.values())
             metrics = {k: next(scalars)[0] if isinstance(v, Tensor) else v for k, v in step.metrics.items()}
             values |= {k: v for k, v in metrics.items() if not math.isnan(v)}
             self._storage.put(values | step.numbers | {"time": seconds}, step.iteration)
+
+
+def _account(own: Mapping[str, float], means: Mapping[str, float], images: Sequence[str]) -> str:
+    """Return the losses and images of all processes whose losses are not finite."""
+    finite = all(map(math.isfinite, own.values()))
+    found = comm.all_gather("" if finite else f"{own} on images {', '.join(images)}")
+    return "; ".join(filter(None, found)) or f"{means} as the mean over the processes"
 
 
 def _read(tensors: Sequence[Tensor]) -> list[list[float]]:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import torch
@@ -28,7 +29,7 @@ from .preflight import checked_recipe
 from .randomness import Randomness, seed_everything
 from .recipe import Recipe
 from .record import ClassNames, Configuration, Processes
-from .solver.optimizer import gradient_scaler
+from .solver.optimizer import gradient_scaler, main_group
 from .step_log import NotFinite, StepLog
 from .writers import MetricStorage
 
@@ -75,6 +76,7 @@ class Trainer:
         optimizer = recipe.build_optimizer(self.model)
         self.optimizer = shard(optimizer) if o.zero else optimizer
         self.scheduler = recipe.build_scheduler(self.optimizer)
+        self._main_group = main_group(self.optimizer)
         self._clip = recipe.build_gradient_clipper()
         self._scaler = gradient_scaler(self.optimizer, torch.device(o.device).type, o.precision)
         augmented = recipe.with_augmentation(self.model)
@@ -185,7 +187,7 @@ class Trainer:
         started = time.perf_counter()
         batch = next(batches)
         data_time = time.perf_counter() - started
-        lr = max(group["lr"] for group in self.optimizer.param_groups)
+        lr = self.optimizer.param_groups[self._main_group]["lr"]
         with collect_metrics() as metrics:
             losses = self._accumulate_gradients(batch)
         self._step_optimizer()
@@ -211,15 +213,17 @@ class Trainer:
             self._fail_diverged(str(e), e.iteration)
 
     def _accumulate_gradients(self, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Add up the gradients of the parts of a batch, and return the mean losses."""
-        parts = self.options.accumulate_steps
-        size = len(batch) // parts
+        """Add up the gradients of the parts of a batch, and return the mean losses over its images.
+
+        A loader of the user's own may give batches whose parts differ in size.
+        """
+        size, parts = len(batch), min(self.options.accumulate_steps, len(batch))
         sums: dict[str, torch.Tensor] = {}
-        for i in range(parts):
-            last = i == parts - 1
-            with nullcontext() if last or self._wrapped is self.model else self._wrapped.no_sync():
-                for name, loss in self._forward_backward(batch[i * size : (i + 1) * size], 1 / parts).items():
-                    sums[name] = sums.get(name, 0) + loss.detach() / parts
+        for start, end in pairwise(size * i // parts for i in range(parts + 1)):
+            weight = (end - start) / size
+            with nullcontext() if end == size or self._wrapped is self.model else self._wrapped.no_sync():
+                for name, loss in self._forward_backward(batch[start:end], weight).items():
+                    sums[name] = sums.get(name, 0) + loss.detach() * weight
         return sums
 
     def _forward_backward(self, part: list[dict[str, Any]], weight: float) -> dict[str, torch.Tensor]:

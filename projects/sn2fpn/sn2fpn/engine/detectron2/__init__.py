@@ -94,9 +94,10 @@ def _run(cfg: CfgNode, args: Any, engine: Any, notes: list[str]) -> dict[str, An
         choose_last(cfg.OUTPUT_DIR, train=not args.eval_only)
     if args.eval_only:
         return _evaluate(cfg, resume=args.resume, complete=not args.allow_partial)
-    with _refusals():
+    with _refusals("build this configuration"):
         trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
+    with _refusals("load this checkpoint into this configuration"):
+        trainer.resume_or_load(resume=args.resume)
     if cfg.TEST.AUG.ENABLED:
         trainer.register_hooks([hooks.EvalHook(0, trainer.test_augmented_at_the_end)])
     try:
@@ -139,8 +140,8 @@ def _away_from_training(cfg: CfgNode) -> CfgNode:
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
-    """Turn what Detectron2 raises for a configuration that it cannot build into one message."""
+def _refusals(task: str) -> Iterator[None]:
+    """Turn what Detectron2 raises because it cannot do a task into one message."""
     try:
         yield
     except UserError:
@@ -148,13 +149,13 @@ def _refusals() -> Iterator[None]:
     except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as e:
         at = traceback.extract_tb(e.__traceback__)[-1]
         raise UserError(
-            f"Detectron2 cannot build this configuration: {type(e).__name__} {e} "
+            f"Detectron2 cannot {task}: {type(e).__name__} {e} "
             f"({Path(at.filename).name}, line {at.lineno}; --debug shows more)"
         ) from e
 
 
 def _evaluate(cfg: CfgNode, resume: bool, complete: bool) -> dict[str, Any]:
-    with _refusals():
+    with _refusals("build this configuration"):
         model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, complete=complete)
     with argument_names({"path": "MODEL.WEIGHTS"}):

@@ -89,12 +89,15 @@ def records(cfg: Any) -> dict[str, Any]:
 
 
 def choose_last(output_dir: str, train: bool) -> None:
-    """Let `last_checkpoint` name a good checkpoint; before a training, remove later rows from metrics.json."""
+    """Let `last_checkpoint` name a good checkpoint; before a training, remove later rows from metrics.json.
+
+    Without a checkpoint, all rows are of an earlier run, whose file is kept as `metrics.json.1`.
+    """
 
     def choose() -> None:
         last = good_checkpoint(output_dir)
         metrics = Path(output_dir) / "metrics.json"
-        if train and last and metrics.is_file():
-            cut_rows(metrics, load_file(last).rest["iteration"] + 1)
+        if train and metrics.is_file():
+            cut_rows(metrics, load_file(last).rest["iteration"] + 1 if last else 0)
 
     comm.call_on_main(choose)

@@ -53,7 +53,8 @@ class Trainer(DefaultTrainer):
         written by this project's class, and the newest ones are kept, and the best one by TEST.BEST_METRIC.
         """
         clock = Clock()
-        parts = {"trainer": weakref.proxy(self), **records(self.cfg), "clock": clock}
+        # What explains why the states of the trainer do not fit comes first.
+        parts = {**records(self.cfg), "trainer": weakref.proxy(self), "clock": clock}
         self.checkpointer = Checkpointer(self.checkpointer.model, self.cfg.OUTPUT_DIR, **parts)
         built = super().build_hooks()
         for hook in built:
@@ -67,6 +68,14 @@ class Trainer(DefaultTrainer):
             images = getattr(self._trainer.data_loader, "num_images", 0)
             built.insert(evaluation + 1, Evaluations(self.cfg, self.checkpointer, clock, images))
         return built
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the states of a checkpoint. The scaler of gradients starts anew where the run had none before."""
+        scaler = getattr(self._trainer, "grad_scaler", None)
+        if scaler is not None:
+            inner = {"grad_scaler": scaler.state_dict(), **state_dict["_trainer"]}
+            state_dict = {**state_dict, "_trainer": inner}
+        super().load_state_dict(state_dict)
 
     def build_writers(self) -> list[EventWriter]:
         """Return Detectron2's writers and those of the services that LOGGING names."""
@@ -129,9 +138,11 @@ class Trainer(DefaultTrainer):
         cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False
         optimizer = build_optimizer(cfg, model)
         params = [p for group in optimizer.param_groups for p in group["params"]]
-        optimizer.register_step_pre_hook(
-            lambda *_: torch.nn.utils.clip_grad_norm_(params, clip.CLIP_VALUE, clip.NORM_TYPE) and None
-        )
+
+        def clip_all(*_: Any) -> None:
+            torch.nn.utils.clip_grad_norm_(params, clip.CLIP_VALUE, clip.NORM_TYPE)
+
+        optimizer.register_step_pre_hook(clip_all)
         return optimizer
 
     @classmethod

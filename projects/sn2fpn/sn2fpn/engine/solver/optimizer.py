@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = [
     "build_optimizer",
     "gradient_clipper",
     "gradient_scaler",
+    "main_group",
     "parameter_groups",
 ]
 
@@ -163,3 +164,15 @@ def _clip_each_norm(gradients: list[torch.Tensor], largest: float, norm_type: fl
     """Do what `torch.nn.utils.clip_grad_norm_` does for each gradient alone, with fewer kernels."""
     norms = torch.stack(torch._foreach_norm(gradients, norm_type))
     torch._foreach_mul_(gradients, list((largest / (norms + 1e-6)).clamp(max=1.0).unbind()))
+
+
+def main_group(optimizer: torch.optim.Optimizer) -> int:
+    """Return the position of the parameter group whose learning rate the metrics show, which is Detectron2's choice.
+
+    It is the first one with the most parameters or, if each group has a single parameter, with the most common rate.
+    """
+    sizes = [len(group["params"]) for group in optimizer.param_groups]
+    if max(sizes) > 1:
+        return sizes.index(max(sizes))
+    rates = [group["lr"] for group in optimizer.param_groups]
+    return rates.index(Counter(rates).most_common(1)[0][0])
