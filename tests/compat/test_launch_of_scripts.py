@@ -39,6 +39,7 @@ def _write_timeout(folder: Path) -> None:
     (folder / str(dist.get_rank())).write_text(f"{dist.get_backend()} {backend.options._timeout}")
 
 
+@pytest.mark.slow
 def test_processes_on_cpus_wait_as_long_as_they_are_told(tmp_path: Path) -> None:
     launch(_write_timeout, 2, args=(tmp_path,), timeout=timedelta(seconds=90))
     assert [(tmp_path / rank).read_text() for rank in "01"] == ["gloo 0:01:30"] * 2

@@ -44,6 +44,7 @@ def launch(
     args: tuple[Any, ...] = (),
     device: str = "cuda",
     debug: bool = False,
+    timeout: timedelta = _TIMEOUT,
 ) -> None:
     """Call `main_func(*args)` in every process of the job; the arguments are those of Detectron2's `launch`.
 
@@ -59,6 +60,7 @@ def launch(
         args: arguments of `main_func`; they can be pickled.
         device: the device of the model.
         debug: whether a mistake in a process is shown with its traceback, and not as one message.
+        timeout: how long a process waits for the others, once they have met.
 
     Raises:
         UserError: more GPUs were requested than there are, or a process of the run has died.
@@ -69,7 +71,7 @@ def launch(
         mp._prctl_pr_set_pdeathsig(signal.SIGTERM)  # torchrun may be killed
         _check_devices(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), device)
         rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
-        _work(main_func, args, rank, int(os.environ["WORLD_SIZE"]), local_rank, "env://", device)
+        _work(main_func, args, rank, int(os.environ["WORLD_SIZE"]), local_rank, "env://", device, timeout)
         return
     _check_devices(num_gpus_per_machine, device)
     world_size = num_machines * num_gpus_per_machine
@@ -80,7 +82,7 @@ def launch(
         return
     if dist_url in (None, "auto"):
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    spawned = (main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, device, args, debug)
+    spawned = (main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, device, args, debug, timeout)
     with StopSignals(patient=True) as signals:
         processes = mp.spawn(_child, nprocs=num_gpus_per_machine, args=spawned, join=False).processes
         try:
@@ -144,6 +146,7 @@ def _child(
     device: str,
     args: tuple[Any, ...],
     debug: bool,
+    timeout: timedelta,
 ) -> None:
     if not parent_process().is_alive():  # it was killed while this process started
         sys.exit(1)
@@ -151,7 +154,7 @@ def _child(
     if device == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // per_machine))
     rank = machine_rank * per_machine + local_rank
-    work = partial(_work, main_func, args, rank, world_size, local_rank, dist_url, device)
+    work = partial(_work, main_func, args, rank, world_size, local_rank, dist_url, device, timeout)
     try:
         code = run_program(work, debug=debug)
     except Exception:
@@ -178,10 +181,11 @@ def _work(
     local_rank: int,
     dist_url: str,
     device: str,
+    timeout: timedelta,
 ) -> None:
     """Join the other processes and do the work. All usually meet the same error, which one of them reports."""
     try:
-        _join(rank, world_size, local_rank, dist_url, device)
+        _join(rank, world_size, local_rank, dist_url, device, timeout)
         main_func(*args)
         _leave()
     except UserError:
@@ -200,7 +204,7 @@ def _work(
         ) from e
 
 
-def _join(rank: int, world_size: int, local_rank: int, dist_url: str, device: str) -> None:
+def _join(rank: int, world_size: int, local_rank: int, dist_url: str, device: str, timeout: timedelta) -> None:
     on_gpu = device.startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(local_rank)
@@ -211,7 +215,7 @@ def _join(rank: int, world_size: int, local_rank: int, dist_url: str, device: st
             backend = "nccl" if on_gpu else "gloo"
             gpu = torch.device("cuda", local_rank) if on_gpu else None
             dist.init_process_group(
-                backend, store=store, world_size=world_size, rank=rank, timeout=_TIMEOUT, device_id=gpu
+                backend, store=store, world_size=world_size, rank=rank, timeout=timeout, device_id=gpu
             )
             dist.barrier()
     except (dist.DistNetworkError, dist.DistStoreError, ValueError) as e:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from ... import distributed as comm
 from ...engine import launch as _launch
@@ -52,12 +50,5 @@ def launch(
     if num_machines > 1 and dist_url in (None, "auto") and not comm.is_launched():
         raise ArgumentError("dist_url", f"expected tcp://HOST:PORT for {num_machines} machines, found {dist_url!r}")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    work = partial(_work, main_func, timeout)
-    _launch(work, max(1, num_gpus_per_machine), num_machines, machine_rank, dist_url, args, device)
-
-
-def _work(main_func: Callable[..., Any], timeout: timedelta, *args: Any) -> None:
-    """Call a function in a process that has met the others."""
-    if dist.is_initialized() and timeout != DEFAULT_TIMEOUT:
-        dist.distributed_c10d._set_pg_timeout(timeout)
-    main_func(*args)
+    processes = max(1, num_gpus_per_machine)
+    _launch(main_func, processes, num_machines, machine_rank, dist_url, args, device, timeout=timeout)
