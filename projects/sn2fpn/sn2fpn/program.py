@@ -195,5 +195,6 @@ def report(error: UserError | Interrupted) -> None:
         return
     if root.handlers:
         root.log(logging.ERROR if mistake else logging.WARNING, "%s", text)
-    if not any(getattr(h, "stream", None) in (sys.stdout, sys.stderr) for h in root.handlers):  # files alone heard it
+    consoles = (sys.stdout, sys.stderr)  # a handler without a stream is that of a program with a progress bar
+    if not any(getattr(handler, "stream", sys.stderr) in consoles for handler in root.handlers):
         print(f"error: {text}" if mistake else text, file=sys.stderr)
