@@ -159,7 +159,22 @@ def test_an_own_test_evaluates_the_average_and_chooses_the_best_model(small_cfg:
     assert weights == pytest.approx([1, 1], abs=1e-3) and trainer.model.weight < 0.99  # those of a slow average
     assert [row["mine/score"] for row in _rows(cfg)] == [3.0, 2.0]
     assert [row["val/loss"] for row in _rows(cfg)] == pytest.approx([1, 1], abs=1e-3)
-    assert torch.load(Path(cfg.OUTPUT_DIR) / "model_best.pth")["iteration"] == 0
+    assert torch.load(Path(cfg.OUTPUT_DIR) / "model_best.pth", weights_only=True)["iteration"] == 0
+
+
+def test_a_checkpoint_of_a_hook_outside_of_steps_loses_no_step(small_cfg: Any, tiny_trainer: Any) -> None:
+    class Saves(HookBase):
+        def before_train(self) -> None:
+            self.trainer.save("before")
+
+        def after_train(self) -> None:
+            self.trainer.save("after")
+
+    trainer = tiny_trainer(small_cfg(SOLVER__MAX_ITER=2, DATASETS__TEST=()))
+    trainer.register_hooks([Saves()])
+    _train(trainer)
+    files = [Path(trainer.cfg.OUTPUT_DIR) / f"{name}.pth" for name in ("before", "after")]
+    assert [torch.load(file, weights_only=True)["iteration"] for file in files] == [-1, 1]
 
 
 def test_a_model_may_return_its_loss_alone(small_cfg: Any, tiny_trainer: Any) -> None:

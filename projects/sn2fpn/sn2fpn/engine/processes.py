@@ -27,9 +27,11 @@ from ..errors import UserError
 from ..program import STOP_SIGNALS, Interrupted, StopSignals, default_signals, run_program
 from .meeting import fresh_part
 
-__all__ = ["launch"]
+__all__ = ["TIMEOUT", "launch"]
 
-_TIMEOUT = timedelta(minutes=30)
+TIMEOUT = timedelta(minutes=30)
+"""How long the processes of a job wait for each other by default."""
+
 _GRACE_S = 3
 _LEAVE_S = 5
 _POLL_S = 0.2
@@ -44,7 +46,7 @@ def launch(
     args: tuple[Any, ...] = (),
     device: str = "cuda",
     debug: bool = False,
-    timeout: timedelta = _TIMEOUT,
+    timeout: timedelta = TIMEOUT,
 ) -> None:
     """Call `main_func(*args)` in every process of the job; the arguments are those of Detectron2's `launch`.
 
@@ -210,8 +212,8 @@ def _join(rank: int, world_size: int, local_rank: int, dist_url: str, device: st
         torch.cuda.set_device(local_rank)
     try:
         with default_signals():  # Python could not act on them while torch waits
-            store, *_ = next(dist.rendezvous(dist_url, rank, world_size, timeout=_TIMEOUT))
-            store = fresh_part(store, rank, world_size, _TIMEOUT)
+            store, *_ = next(dist.rendezvous(dist_url, rank, world_size, timeout=TIMEOUT))
+            store = fresh_part(store, rank, world_size, TIMEOUT)
             backend = "nccl" if on_gpu else "gloo"
             gpu = torch.device("cuda", local_rank) if on_gpu else None
             dist.init_process_group(

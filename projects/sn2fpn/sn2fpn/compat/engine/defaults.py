@@ -93,6 +93,7 @@ class DefaultTrainer(Trainer):
             setup_logger()
         validate(cfg)
         self._own = _own_methods(type(self))
+        self._ahead = 0  # by how much a hook sees a later iteration than the last one
         recipe = ScriptRecipe(cfg, type(self), self._own)
         if "build_model" in self._own:  # such a model may need more than a configuration can tell
             recipe.check_settings(eval_only=False)
@@ -149,10 +150,19 @@ class DefaultTrainer(Trainer):
         super()._step_optimizer()
 
     def _call_outside_steps(self, hook: Hook, method: str) -> None:
-        passed = isinstance(hook, HookBase)  # these count as in Detectron2, where the next iteration is the present one
-        self.iter += passed
+        if not isinstance(hook, HookBase):
+            return super()._call_outside_steps(hook, method)
+        self._ahead = 1  # these hooks count as in Detectron2, where the next iteration is the present one
+        self.iter += 1
         super()._call_outside_steps(hook, method)
-        self.iter -= passed
+        self.iter -= 1
+        self._ahead = 0
+
+    def save(self, name: str, remember: bool = True, **extra: Any) -> None:
+        """Write the checkpoint `<name>.pth` of the last finished iteration, also in hooks; see `Trainer.save`."""
+        self.iter -= self._ahead
+        super().save(name, remember, **extra)
+        self.iter += self._ahead
 
     def _hooks_with_states(self) -> dict[str, Any]:
         found = super()._hooks_with_states()

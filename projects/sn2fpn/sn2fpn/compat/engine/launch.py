@@ -9,16 +9,14 @@ from typing import Any
 import torch
 
 from ... import distributed as comm
-from ...engine import launch as _launch
+from ...engine.processes import TIMEOUT as DEFAULT_TIMEOUT
+from ...engine.processes import launch as _launch
 from ...errors import ArgumentError
 from ..absent import absent
 
 __all__ = ["DEFAULT_TIMEOUT", "launch"]
 
 __getattr__ = absent(__name__, __all__)
-
-DEFAULT_TIMEOUT = timedelta(minutes=30)
-"""How long the processes of a job wait for each other."""
 
 
 def launch(
