@@ -119,6 +119,16 @@ def test_a_cell_is_trained_with_the_configuration_that_was_checked(write_study: 
             {"AXES": {"pyramid": ["fpn"], "a": {"x": {"SOLVER.MAX_ITER": "many"}}}},
             ["AXES.a.x", "MAX_ITER", "a whole number", "many"],
         ),
+        (
+            {
+                "AXES": {
+                    "pyramid": ["fpn"],
+                    "trunk": {"r18": {"SOLVER": {"BASE_LR": 0.1}}, "r50": None},
+                    "rate": {"high": {"SOLVER.BASE_LR": 0.2}, "low": None},
+                },
+            },
+            ["SOLVER.BASE_LR is set by AXES.trunk.r18 to 0.1 and by AXES.rate.high to 0.2", "leave 'r18-high' out"],
+        ),
         ({"SET": {"SOLVER.MAX_ITER": 0}}, ["variant 'fpn'", "SOLVER.MAX_ITER", "at least 1"]),
         ({"BASE": "nowhere.yaml"}, ["BASE", "nowhere.yaml"]),
         ({"IMPORTS": ["nowhere.py"]}, ["IMPORTS", "nowhere.py"]),
@@ -149,6 +159,14 @@ def test_metrics_that_an_evaluator_gives_pass(
     voc = tiny_study["SET"] | {"TEST.EVALUATOR": "voc"}
     check_study(Study.load(write_study(SET=voc)), tmp_path)  # those that are not named may be missing
     check_study(Study.load(write_study(SET=voc, METRICS=["bbox/AP50-circle"])), tmp_path)
+
+
+def test_axes_may_share_a_key(write_study: WriteStudy, tmp_path: Path) -> None:
+    high, low = {"SOLVER.BASE_LR": 0.2}, {"SOLVER.BASE_LR": 0.1}
+    axes = {"pyramid": ["fpn"], "trunk": {"a": {}, "b": high}, "rate": {"high": high, "low": low}}
+    study = Study.load(write_study(AXES=axes, EXCLUDE=[{"trunk": "b", "rate": "low"}]))
+    check_study(study, tmp_path)
+    assert [study.config(v).SOLVER.BASE_LR for v in study.variants] == [0.2, 0.1, 0.2]
 
 
 def test_a_link_to_the_folder_of_a_study_file(write_study: WriteStudy, tmp_path: Path) -> None:

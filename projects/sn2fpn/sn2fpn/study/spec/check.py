@@ -41,6 +41,7 @@ def check_study(study: Study, folder: Path, num_gpus: int = 1) -> None:
     if not study.base.is_file():
         raise UserError(f"{study.path}: BASE: no such file {study.base}{nearby_names(study.base, 'configs', '*.y*ml')}")
     for variant in study.variants:
+        _check_axes(study, variant)
         _check_variant(study, variant, folder, num_gpus)
     if study.tune:
         _check_tuning(study, folder, num_gpus)
@@ -57,13 +58,27 @@ def _check_tuning(study: Study, folder: Path, num_gpus: int) -> None:
                     f"{study.path}: TUNE_SETS: {tuned} {also} in DATASETS.TEST; values that are chosen on the test "
                     "set would make its scores too good, so name another data set"
                 )
-    _check_axes(study)
+    _check_tuned_keys(study)
     tuning = tuning_study(study)
     for variant in tuning.variants:
         _check_variant(tuning, variant, folder / TUNING_FOLDER, num_gpus)
 
 
-def _check_axes(study: Study) -> None:
+def _check_axes(study: Study, variant: Variant) -> None:
+    """Refuse two axes that give a key different values, because one of the two would have no effect."""
+    pairs = itertools.combinations(variant.axes.items(), 2)
+    for (axis, value), (other_axis, other) in pairs:
+        keys, others = study.axes[axis][value], study.axes[other_axis][other]
+        key = next((key for key in keys if key in others and keys[key] != others[key]), None)
+        if key:
+            raise UserError(
+                f"{study.path}: {key} is set by AXES.{axis}.{value} to {keys[key]!r} and by "
+                f"AXES.{other_axis}.{other} to {others[key]!r}; let one of them set it, make one axis of the two, or "
+                f"leave {variant.name!r} out by EXCLUDE"
+            )
+
+
+def _check_tuned_keys(study: Study) -> None:
     """Refuse axes that set a key which TUNE tries, because the tuned value would take the place of theirs."""
     for axis, values in study.axes.items():
         for variant in study.variants:
