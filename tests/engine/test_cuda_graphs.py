@@ -154,7 +154,7 @@ def test_a_training_runs_its_backbone_in_the_context(tiny_cfg: MakeCfg, tmp_path
         (tmp_path / f"graphs_{on}").mkdir()
         trainer = Trainer(cfg)
         if on:
-            trainer._graphs = Graphs(trainer.model.backbone)
+            trainer._gradients.graphs = Graphs(trainer.model.backbone)
         trainer.resume_or_load(False)
         trainer.train()
         losses.append([x for k, v in trainer.storage.state_dict().items() if "loss" in k for x in v])

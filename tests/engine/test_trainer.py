@@ -23,7 +23,6 @@ from sn2fpn.engine.options import RunOptions
 from sn2fpn.engine.testing import validation_losses
 from sn2fpn.errors import UserError
 from sn2fpn.pyramids import PYRAMIDS
-from sn2fpn.structures import Boxes, Instances
 
 MakeCfg = Callable[..., CfgNode]
 
@@ -146,37 +145,6 @@ def test_resume_without_a_checkpoint_starts_afresh(tiny_cfg: MakeCfg) -> None:
     assert trainer.start_iter == 0
 
 
-def test_accumulated_gradients_are_those_of_the_whole_batch(tiny_cfg: MakeCfg, tmp_path: Path) -> None:
-    # without sampling and batch statistics and with images of one size, the mean over the parts is that of the batch
-    keys = {
-        "MODEL.RESNETS.NORM": "GN",
-        "MODEL.FPN.NORM": "",
-        "SEED": 5,
-        "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 50000,
-        "MODEL.RPN.NMS_THRESH": 1.0,
-        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 60,
-        "MODEL.ROI_HEADS.POSITIVE_FRACTION": 1.0,
-        "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": False,
-        "SOLVER.CLIP_GRADIENTS.ENABLED": False,
-        "SOLVER.WARMUP_ITERS": 0,
-    }
-    batch = []
-    for i in range(3):  # the parts have one image and two
-        target = Instances((96, 128), gt_boxes=Boxes([[8, 8, 60 + i, 70]]), gt_classes=torch.tensor([i]))
-        image = torch.randint(0, 256, (3, 96, 128), generator=torch.Generator().manual_seed(i), dtype=torch.uint8)
-        batch.append({"image": image, "height": 96, "width": 128, "instances": target})
-    states, losses = [], []
-    for parts in (1, 2):
-        out = str(tmp_path / f"parts{parts}")
-        trainer = _trainer(tiny_cfg(keys | {"SOLVER.ACCUMULATE_STEPS": parts, "OUTPUT_DIR": out}))
-        trainer.run_step(iter([batch]))
-        losses.append(trainer.storage.smoothed()["total_loss"])
-        states.append(trainer.model.state_dict())
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    for name, value in states[0].items():
-        torch.testing.assert_close(value, states[1][name], rtol=1e-4, atol=1e-5)
-
-
 def test_the_pictures_of_a_run_show_its_moving_average(monkeypatch: pytest.MonkeyPatch) -> None:
     model = torch.nn.Linear(1, 1, bias=False)
     ema = EMA(model, 0.5)
@@ -194,7 +162,7 @@ def test_the_pictures_of_a_run_show_its_moving_average(monkeypatch: pytest.Monke
 
 def test_the_learning_rate_in_the_metrics_is_that_of_most_parameters(tiny_cfg: MakeCfg) -> None:
     trainer = _trainer(tiny_cfg({"SOLVER.BIAS_LR_FACTOR": 3.0, "SOLVER.WARMUP_ITERS": 0, "SOLVER.BASE_LR": 0.01}))
-    trainer._accumulate_gradients = lambda batch: {"loss_a": torch.zeros(())}
+    trainer._gradients.add = lambda batch, scaler: ({"loss_a": torch.zeros(())}, {})
     trainer.run_step(iter([[]]))
     assert trainer.storage.smoothed()["lr"] == pytest.approx(0.01)
 

@@ -138,13 +138,13 @@ def test_cuda_graphs_change_nothing(
         batch = next(iter(made.recipe.build_train_loader(0, 0)))
         for _ in range(4):  # the second one is recorded
             torch.manual_seed(0)  # the same samples of anchors and proposals
-            losses = made._forward_backward(batch, 1.0)
+            losses, _ = made._gradients.add(batch, made._scaler)
             grads = {f"gradient of {n}": p.grad for n, p in made.model.named_parameters() if p.grad is not None}
             made.model.zero_grad(set_to_none=True)
         statistics = {n: b for n, b in made.model.backbone.named_buffers() if b.is_floating_point()}
         found.append({k: v.detach() for k, v in losses.items()} | grads | statistics)
         if on and device.type == "cuda":
-            assert len(made._graphs._recorded) == 1
+            assert len(made._gradients.graphs._recorded) == 1
     assert_close(found[1], found[0], values=1e-4, gradients=1e-3)
 
 

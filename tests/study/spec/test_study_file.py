@@ -125,7 +125,7 @@ def test_a_cell_is_trained_with_the_configuration_that_was_checked(write_study: 
                     "pyramid": ["fpn"],
                     "trunk": {"r18": {"SOLVER": {"BASE_LR": 0.1}}, "r50": None},
                     "rate": {"high": {"SOLVER.BASE_LR": 0.2}, "low": None},
-                },
+                }
             },
             ["SOLVER.BASE_LR is set by AXES.trunk.r18 to 0.1 and by AXES.rate.high to 0.2", "leave 'r18-high' out"],
         ),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
-from itertools import pairwise
 from typing import Any, NoReturn
 
 import torch
@@ -15,15 +13,13 @@ from .. import distributed as comm
 from ..checkpoint import Checkpointer
 from ..config import CfgNode
 from ..errors import UserError, argument_names, counted
-from ..modeling.metrics import collect_metrics
 from ..modeling.trunk import frozen_norm_warning
-from ..precision import autocast
 from ..program import Interrupted
 from .compiling import compile_backbone
-from .cuda_graphs import graphs_of_backbone
+from .gradients import Gradients, image_names
 from .hooks import Hook, default_hooks
 from .interrupts import Interrupts, Stopped
-from .parallel import ShardedOptimizer, averaging, shard, traffic
+from .parallel import ShardedOptimizer, shard, traffic
 from .prefetch import prefetched
 from .preflight import checked_recipe
 from .randomness import Randomness, seed_everything
@@ -71,8 +67,7 @@ class Trainer:
         self._randomness = Randomness(seed_everything(o.seed))
         self.model = recipe.build_model()
         compile_backbone(self.model, o)
-        self._graphs = graphs_of_backbone(self.model, o)
-        self._wrapped = averaging(self.model, o)
+        self._gradients = Gradients(self.model, o)
         optimizer = recipe.build_optimizer(self.model)
         self.optimizer = shard(optimizer) if o.zero else optimizer
         self.scheduler = recipe.build_scheduler(self.optimizer)
@@ -188,12 +183,14 @@ class Trainer:
         batch = next(batches)
         data_time = time.perf_counter() - started
         lr = self.optimizer.param_groups[self._main_group]["lr"]
-        with collect_metrics() as metrics:
-            losses = self._accumulate_gradients(batch)
+        try:
+            losses, metrics = self._gradients.add(batch, self._scaler)
+        except FloatingPointError as e:
+            self._fail_diverged(str(e), self.iter)
         self._step_optimizer()
         comm.average_statistics(self.model)  # so that all processes evaluate the model that is saved
         # Metrics are of this process alone, because which ones exist depends on the images.
-        self._log.add(self.iter, _names(batch), losses, metrics, started, lr=lr, data_time=data_time)
+        self._log.add(self.iter, image_names(batch), losses, metrics, started, lr=lr, data_time=data_time)
         done = self.iter + 1
         if self.iter == self.start_iter or done % self._read_period == 0 or done == self.max_iter:
             self.read_metrics()
@@ -211,29 +208,6 @@ class Trainer:
             self._log.read()
         except NotFinite as e:
             self._fail_diverged(str(e), e.iteration)
-
-    def _accumulate_gradients(self, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Add up the gradients of the parts of a batch, and return the mean losses over its images.
-
-        A loader of the user's own may give batches whose parts differ in size.
-        """
-        size, parts = len(batch), min(self.options.accumulate_steps, len(batch))
-        sums: dict[str, torch.Tensor] = {}
-        for start, end in pairwise(size * i // parts for i in range(parts + 1)):
-            weight = (end - start) / size
-            with nullcontext() if end == size or self._wrapped is self.model else self._wrapped.no_sync():
-                for name, loss in self._forward_backward(batch[start:end], weight).items():
-                    sums[name] = sums.get(name, 0) + loss.detach() * weight
-        return sums
-
-    def _forward_backward(self, part: list[dict[str, Any]], weight: float) -> dict[str, torch.Tensor]:
-        try:
-            with self._graphs, autocast(self.options.device, self.options.precision):
-                losses = self._wrapped(part)
-        except FloatingPointError as e:
-            self._fail_diverged(f"{e} on images {', '.join(_names(part))}", self.iter)
-        self._scaler.scale(sum(losses.values()) * weight).backward()
-        return losses
 
     def _step_optimizer(self) -> None:
         if self._clip is not None:
@@ -293,8 +267,3 @@ class Trainer:
         self.save(f"model_{self.iter:07d}")
         what = f"{self._last_saved} was saved. Add --resume to the same command to continue"
         return stopped.reason(f"after iteration {self.iter + 1}", what)
-
-
-def _names(batch: list[dict[str, Any]]) -> list[str]:
-    """Return the names of the images of a batch, for messages."""
-    return [str(x.get("image_id", x.get("file_name"))) for x in batch]
