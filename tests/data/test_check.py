@@ -89,6 +89,7 @@ def test_missing_annotation_file_is_a_problem(registered: None, capsys: Any) -> 
         (["shapes_val", "SOLVER.MAXITER", "3"], "SOLVER.MAXITER"),
         (["shapes_val", "SOLVER.MAX_ITER=3"], "write SOLVER.MAX_ITER 3 instead of SOLVER.MAX_ITER=3"),
         (["--config-file", "no/such.yaml"], "no/such.yaml"),
+        (["shapes_val", "--images", "-1"], "--images: expected a whole number of at least 0, found -1"),
     ],
 )
 def test_wrong_usage(arguments: list[str], message: str, capsys: Any) -> None:

@@ -50,6 +50,8 @@ def register() -> Iterator[Callable[..., str]]:
         ({"category_id": 0.5}, "category_id: expected 0 to 1, found 0.5"),
         ({"iscrowd": "maybe"}, "iscrowd: expected 0 or 1, found 'maybe'"),
         ({"segmentation": np.ones((50, 50))}, "segmentation is an array of the shape (50, 50), expected"),
+        ({"area": "large"}, "area: expected a number of square pixels, found 'large'"),
+        ({"area": float("nan")}, "area: expected a number of square pixels, found nan"),
         ({"segmentation": 7}, "segmentation is int, expected polygons or RLE"),
     ],
 )
@@ -87,3 +89,10 @@ def test_whole_numbers_and_flags_in_other_forms_become_plain(register: Callable[
     (record,) = get_dataset_dicts(register(changes), filter_empty=True)
     found = record["annotations"][1]
     assert [(found[key], type(found[key])) for key in changes] == [(1, int), (0, int), (1, int)]
+
+
+def test_an_area_of_none_is_no_area(register: Callable[..., str]) -> None:
+    name = register({"area": None})
+    (record,) = get_dataset_dicts(name, filter_empty=True)
+    assert "area" not in record["annotations"][1]
+    COCOEvaluator(name).judge([])

@@ -64,6 +64,16 @@ def test_broken_annotation_is_skipped_by_name(coco_set: Any, caplog: Any, change
     assert "annotation 2" in caplog.text and message in caplog.text and "instances.json" in caplog.text
 
 
+def test_ignored_objects_are_difficult_ones(coco_set: Any, caplog: Any) -> None:
+    """Files that were made of VOC's have the key `ignore`, which Detectron2 refuses and COCO's metric does not read."""
+    annotations = coco_set.content["annotations"]
+    for annotation, ignore in zip(annotations, (1, 0, None)):
+        annotation["ignore"] = ignore
+    found = [a.get("difficult", 0) for r in load(coco_set) for a in r["annotations"]]
+    assert found == [1] + [0] * (len(annotations) - 1)
+    assert "with 'ignore', which is read as 'difficult'" in caplog.text or "read as VOC's 'difficult'" in caplog.text
+
+
 def test_box_across_the_border_is_clipped_unless_by_a_rounding_error(coco_set: Any, caplog: Any) -> None:
     coco_set.content["annotations"][0]["bbox"] = [70, 50, 40, 40]
     coco_set.content["annotations"][1]["bbox"] = [70, 50, 10.4, 10]

@@ -133,13 +133,22 @@ def test_coco_to_coco_keeps_everything(rich_coco: Path, tmp_path: Path, capsys: 
 
 def test_polygons_of_yolo(rich_coco: Path, tmp_path: Path, capsys: Any) -> None:
     assert convert(rich_coco, "--to", "yolo", tmp_path / "yolo", "--masks") == 0
-    assert "YOLO does not keep 1 masks that are not one polygon (their boxes are written)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "YOLO does not keep 1 masks that are not one polygon (their boxes are written)" in out
+    assert "YOLO does not keep 1 boxes beside polygons (their corners are written, which are read as masks)" in out
+    # YOLO's programs read all lines of a file as points if one has more than six fields, also those of boxes.
+    texts = {file.stem: file.read_text() for file in (tmp_path / "yolo").rglob("*.txt")}
+    files = {stem: [len(line.split()) for line in text.splitlines()] for stem, text in texts.items()}
+    assert files == {"z": [7, 9], "z_2": [5], "m.x": []}
     records, _ = read(tmp_path / "yolo", "yolo", "train")
-    masks = [a.get("segmentation") for r in records for a in r["annotations"]]
-    assert masks.count(None) == 2 and [m for m in masks if m] == [[pytest.approx(POLYGON[0], abs=1e-6)]]
+    polygon, corners, box = (a for r in records for a in r["annotations"])
+    assert polygon["segmentation"] == [pytest.approx(POLYGON[0], abs=1e-6)]
+    assert box_of(corners) == pytest.approx((10.25, 10.125, 30.75, 40.25), abs=1e-6)
+    assert "segmentation" in corners and "segmentation" not in box
     assert convert(tmp_path / "yolo", "--to", "coco", tmp_path / "back") == 0
     content = json.loads((tmp_path / "back/annotations/train.json").read_text())
-    assert [a["area"] for a in content["annotations"] if "segmentation" in a] == [pytest.approx(20.5 * 30.25 / 2)]
+    areas = [a["area"] for a in content["annotations"] if "segmentation" in a]
+    assert areas == pytest.approx([20.5 * 30.25 / 2, 20.5 * 30.125])
 
 
 def test_parts_and_links(yolo_root: Path, tmp_path: Path, capsys: Any) -> None:

@@ -112,6 +112,22 @@ def test_folders_of_coco_and_voc(coco_set: Any, voc_root: Path, read: Read, tmp_
     assert read(plain) and MetadataCatalog.get("own").thing_classes == ["dog", "cat"]
 
 
+def test_the_folder_of_coco_itself(coco_set: Any, read: Read, tmp_path: Path, capsys: Any) -> None:
+    """Beside the objects, COCO's download has captions and the like of the same images."""
+    root = tmp_path / "coco"
+    (root / "annotations").mkdir(parents=True)
+    for split in ("train", "val"):
+        shutil.copytree(coco_set.images, root / f"{split}2017")
+        shutil.copy(coco_set.json, root / f"annotations/instances_{split}2017.json")
+        shutil.copy(coco_set.json, root / f"annotations/person_keypoints_{split}2017.json")
+        captions = {"images": coco_set.content["images"], "annotations": [{"id": 1, "image_id": 1, "caption": "a cat"}]}
+        (root / f"annotations/captions_{split}2017.json").write_text(json.dumps(captions))
+    assert len(read(root, SPLIT="val2017")) == 3
+    assert convert([str(root), "--to", "coco", str(tmp_path / "out")]) == 0, capsys.readouterr().err
+    assert sorted(file.name for file in (tmp_path / "out/annotations").iterdir()) == ["train2017.json", "val2017.json"]
+    assert len(list((tmp_path / "out/images").rglob("*.jpg"))) == 6
+
+
 def test_a_folder_with_the_files_of_a_format(
     coco_set: Any, cvat_file: Path, lvis_file: Path, voc_root: Path, read: Read, tmp_path: Path, capsys: Any
 ) -> None:

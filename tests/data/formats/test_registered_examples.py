@@ -61,6 +61,15 @@ def test_images_of_all_kinds_have_the_same_pixels(tmp_path: Path) -> None:
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()} == written and len(written) == 3
 
 
+def test_bytes_are_the_image_beside_the_name_of_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data sets of Hugging Face give the name that a file had in their archive."""
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (40, 40)).save("0001.png")
+    example = {"image": {"path": "0001.png", "bytes": png()}, "objects": OBJECTS}
+    (record,) = read([example], tmp_path / "out", class_names=["dog", "cat"])
+    assert (read_image(record["file_name"], "RGB") == PIXELS).all()
+
+
 def test_images_with_palettes(tmp_path: Path) -> None:
     """Equal indices with other palettes are other pixels."""
     images = [Image.new("P", (80, 60), 1) for _ in range(2)]

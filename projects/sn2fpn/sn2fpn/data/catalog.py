@@ -20,6 +20,7 @@ __all__ = [
     "Metadata",
     "MetadataCatalog",
     "as_names",
+    "category_ids",
     "check_registered",
     "class_names",
     "data_root",
@@ -223,6 +224,14 @@ def class_names(name: str, where: str = "") -> list[str]:
             f"set them with MetadataCatalog.get({name!r}).set(thing_classes=[…])"
         )
     return [clean_name(n) for n in names]
+
+
+def category_ids(name: str) -> list[int]:
+    """Return a data set's own category ids in the order of the contiguous class ids."""
+    classes, own_ids = class_names(name), MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id")
+    if not own_ids:
+        return list(range(len(classes)))
+    return [own_id for own_id, _ in sorted(own_ids.items(), key=lambda item: item[1])]
 
 
 def as_names(names: str | Sequence[str], where: str = "") -> list[str]:

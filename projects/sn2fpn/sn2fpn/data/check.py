@@ -26,6 +26,7 @@ from ..config import CfgNode, get_cfg
 from ..config.own_sets import OWN_SETS
 from ..errors import UserError, counted, did_you_mean
 from ..program import run_program
+from ..ranges import check_count
 from ..structures import box_of
 from ..visualization import class_color, draw_boxes, fit_image, image_grid, save_png
 from .catalog import DatasetCatalog, DatasetDicts, class_names
@@ -95,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
+    check_count("--images", args.images, at_least=0)
     cfg, names = _configure(args)
     found = 0
     samples: list[tuple[str, dict[str, Any]]] = []

@@ -17,7 +17,7 @@ from .problems import log_once
 from .readings import read_once
 from .records import Records
 
-__all__ = ["register_custom"]
+__all__ = ["is_custom", "register_custom"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +75,11 @@ def register_custom(
             _register(entry, where)
         _registered[name] = entry
     return names
+
+
+def is_custom(name: str) -> bool:
+    """Return whether a data set was registered by `register_custom`."""
+    return name in _registered and name in DatasetCatalog
 
 
 def _place(entry: Any, key: str, index: int) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import UserError, shortened
 from ..structures import BoxMode, box_of
 from .masks import as_lists
-from .values import read_flag, read_whole
+from .values import is_number, read_flag, read_whole
 
 __all__ = ["check_given"]
 
@@ -113,6 +113,10 @@ def _check_object(annotation: Any, classes: range | None) -> Any:
     for key in ("iscrowd", "difficult"):
         if key in annotation:
             checked[key] = _flag(annotation[key], key)
+    if annotation.get("area", 0) is None:
+        annotation = {key: value for key, value in annotation.items() if key != "area"}
+    elif not is_number(annotation.get("area", 0)):
+        raise ValueError(f".area: expected a number of square pixels, found {shortened(repr(annotation['area']))}")
     if annotation.get("segmentation") is not None:
         checked["segmentation"] = _segmentation(annotation["segmentation"])
     if problem := "" if _is_usual(annotation) else _box_problem(annotation):

@@ -19,6 +19,7 @@ __all__ = [
     "as_planes",
     "check_image_size",
     "decode_image",
+    "is_deep_gray",
     "is_unchanged",
     "read_image",
     "read_image_size",
@@ -97,6 +98,15 @@ def read_image_size(file_name: str | Path) -> tuple[int, int]:
         width, height = _stored_size(image)
         turned = 5 <= _orientation(image, path) <= 8
     return (width, height) if turned else (height, width)
+
+
+def is_deep_gray(file_name: str | Path) -> bool:
+    """Return whether an image is gray with more than 8 bits, which PIL converts to white where it is not nearly black.
+
+    Only the header of the file is read. `read_image` scales such images.
+    """
+    with _open(Path(file_name)) as image:
+        return _is_deep_gray(image)
 
 
 def is_unchanged(image: Image.Image, file_name: str | Path) -> bool:
@@ -190,9 +200,13 @@ def _warn_dark(path: Path, brightest: int) -> None:
     )
 
 
+def _is_deep_gray(image: Image.Image) -> bool:
+    return image.mode.startswith("I") or image.mode == "F"
+
+
 def _to_8_bits(image: Image.Image, path: Path) -> Image.Image:
     """Scale 16-bit gray to 8 bits, because PIL's own conversion would clip it to white."""
-    if not (image.mode.startswith("I") or image.mode == "F"):
+    if not _is_deep_gray(image):
         return image
     values = np.asarray(image)
     if image.mode == "F" or values.min(initial=0) < 0 or values.max(initial=0) > 65535:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from ..data.catalog import category_ids
 from ..errors import ArgumentError, check_choice
 from ..ranges import check_limit
 from .detections import DetectionEvaluator, ImageDetections, ImageId
@@ -78,7 +79,7 @@ class COCOEvaluator(DetectionEvaluator):
 
     @cached_property
     def _truth(self) -> dict[str, Any]:
-        return coco_ground_truth(self.records, self._dataset_category_ids(), self.class_names)
+        return coco_ground_truth(self.records, category_ids(self._dataset_name), self.class_names)
 
     @cached_property
     def _order(self) -> dict[ImageId, int]:
@@ -123,7 +124,7 @@ class COCOEvaluator(DetectionEvaluator):
         return self._tasks
 
     def _objects(self, with_masks: bool) -> Objects:
-        truth, classes = self._truth["annotations"], {own: c for c, own in enumerate(self._dataset_category_ids())}
+        truth, classes = self._truth["annotations"], {own: c for c, own in enumerate(category_ids(self._dataset_name))}
         masks = None
         if with_masks:
             if without := sum(not a["segmentation"] for a in truth):

@@ -14,7 +14,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from ..atomic import atomic_write
-from ..data.catalog import DatasetCatalog, MetadataCatalog, class_names
+from ..data.catalog import DatasetCatalog, MetadataCatalog, category_ids, class_names
 from ..data.masks import check_segmentation
 from ..data.selection import require_annotations
 from ..data.values import is_number
@@ -93,7 +93,7 @@ class DetectionEvaluator(DatasetEvaluator):
         detections = self._in_dataset_order([d for share in gathered for d in share])
         path = None if self._output_dir is None else self._output_dir / "coco_instances_results.json"
         if path is not None:
-            results = to_coco_results(detections, self._dataset_category_ids())
+            results = to_coco_results(detections, category_ids(self._dataset_name))
             with atomic_write(path) as file:
                 json.dump(results, file)
             logger.info("%d detections written to %s", len(results), path)
@@ -142,7 +142,7 @@ class DetectionEvaluator(DatasetEvaluator):
                 )
                 raise ValueError(f"found {type(results).__name__}{kept}")
             by_image: dict[ImageId, list[dict[str, Any]]] = {record["image_id"]: [] for record in self.records}
-            class_of = {own: c for c, own in enumerate(self._dataset_category_ids())}
+            class_of = {own: c for c, own in enumerate(category_ids(self._dataset_name))}
             for result in results:
                 for what, known in (("image", by_image), ("category", class_of)):
                     if (found_id := result[f"{what}_id"]) not in known:
@@ -177,13 +177,6 @@ class DetectionEvaluator(DatasetEvaluator):
     def _judge(self, detections: list[ImageDetections]) -> dict[str, JudgedDetections]:
         """Match detections with objects; see `judge` and `_score`."""
         raise NotImplementedError
-
-    def _dataset_category_ids(self) -> list[int]:
-        """Return the data set's own category ids in the order of the contiguous class ids."""
-        own_ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
-        if not own_ids:
-            return list(range(len(self.class_names)))
-        return [own_id for own_id, _ in sorted(own_ids.items(), key=lambda item: item[1])]
 
     def _in_dataset_order(self, detections: list[ImageDetections]) -> list[ImageDetections]:
         """Return one entry per image, so that scores do not depend on the number of processes.

@@ -125,10 +125,10 @@ def _image_file(image: Any, folder: Path) -> str:
         return str(image)
     if isinstance(image, Mapping):
         path, data = image.get("path"), image.get("bytes")
+        if isinstance(data, bytes):  # "path" is then only a name, which another file may have
+            return _written(data, folder)
         if path and os.path.isfile(path):  # noqa: PTH113 - a name that is too long is no error here
             return str(path)
-        if isinstance(data, bytes):
-            return _written(data, folder)
         raise ValueError(f"image: there is no file {path!r}, and no bytes")
     if not isinstance(image, Image.Image):
         expected = "expected a path, a PIL image, or a mapping with 'path' or 'bytes'"

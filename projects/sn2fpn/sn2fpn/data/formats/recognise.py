@@ -20,6 +20,7 @@ AUTO = "auto"
 _PEEKED = 1 << 16  # bytes at the beginning and at the end of a file
 _WHOLE_FILES = ("coco", "lvis")  # the formats whose parts are files
 _OF_FILES = (*_WHOLE_FILES, "cvat")  # the formats whose readers take a file, which may be looked for in a folder
+_OTHER_TASKS = ("captions_", "image_info_", "panoptic_", "person_keypoints_", "stuff_")  # of COCO's files
 _EXPECTED = (
     "expected a COCO or LVIS file (.json) or a folder `annotations` with such files, YOLO's data.yaml or its folder, "
     "a VOC folder (Annotations, ImageSets/Main) or a folder of its XML files, a folder of LabelMe's JSON files, or "
@@ -93,6 +94,7 @@ def _in_folder(path: Path) -> Iterator[Place]:
     files = files_ending_in(path, ".json")
     beside = list(_in_files(files))
     below = [p for p in _in_files(files_ending_in(path / "annotations", ".json")) if p.format in _WHOLE_FILES]
+    beside, below = _instances(beside), _instances(below)
     has_parts = below or sum(place.format in _WHOLE_FILES for place in beside) > 1
     for place in [*beside, *below]:
         is_part = has_parts and place.format in _WHOLE_FILES
@@ -100,6 +102,13 @@ def _in_folder(path: Path) -> Iterator[Place]:
     if not files:
         nested = (f for folder in sorted(path.glob("[!.]*")) for f in files_ending_in(folder, ".json"))
         yield from (Place("labelme", path) for p in _in_files(islice(nested, 1)) if p.format == "labelme")
+
+
+def _instances(places: list[Place]) -> list[Place]:
+    """Return what the files of a folder can be, without those that COCO has beside its `instances_*.json`."""
+    if not any(place.annotations.name.startswith("instances_") for place in places):
+        return places
+    return [place for place in places if not place.annotations.name.startswith(_OTHER_TASKS)]
 
 
 def _in_files(files: Iterable[Path]) -> Iterator[Place]:

@@ -184,7 +184,10 @@ def write_yolo(parts: Sequence[Part], output: Output) -> None:
         for record in part.records:
             image = output.add_image(record, f"images/{split}")
             if "annotations" in record:
-                lines = [_yolo_line(found, record, output) for found in _without_crowds(record, output)]
+                objects = _without_crowds(record, output)
+                # Where a file has one polygon, YOLO's programs read each line as points, and a box as two of them.
+                as_points = output.with_masks and any(map(_is_one_polygon, objects))
+                lines = [_yolo_line(found, record, output, as_points) for found in objects]
                 output.write(f"labels/{split}/{image.stem}.txt", "".join(f"{line}\n" for line in lines))
     content = {split: f"images/{split}" for split in splits} | {"names": dict(enumerate(output.class_names))}
     output.write("data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
@@ -205,17 +208,27 @@ def yolo_names(names: Sequence[str]) -> list[str]:
     return splits
 
 
-def _yolo_line(found: Mapping[str, Any], record: Mapping[str, Any], output: Output) -> str:
-    width, height = record["width"], record["height"]
+def _is_one_polygon(found: Mapping[str, Any]) -> bool:
     segmentation = found.get("segmentation")
+    return isinstance(segmentation, list) and len(segmentation) == 1
+
+
+def _yolo_line(found: Mapping[str, Any], record: Mapping[str, Any], output: Output, as_points: bool) -> str:
+    """Return the class and the numbers of an object: a polygon, or else its box or the box's corners (`as_points`)."""
+    width, height = record["width"], record["height"]
     output.lost["flags 'difficult' (their objects are written without it)"] += found.get("difficult", 0)
-    if output.with_masks and isinstance(segmentation, list) and len(segmentation) == 1:
-        values = [v / (height if i % 2 else width) for i, v in enumerate(segmentation[0])]
+    x1, y1, x2, y2 = box_of(found).tolist()
+    if output.with_masks and _is_one_polygon(found):
+        points = found["segmentation"][0]
     else:
-        x1, y1, x2, y2 = box_of(found).tolist()
-        values = [(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height]
+        points = [x1, y1, x2, y1, x2, y2, x1, y2]
         advice = "that are not one polygon" if output.with_masks else "which --masks writes as polygons"
-        output.lost[f"masks {advice} (their boxes are written)"] += bool(segmentation)
+        output.lost[f"masks {advice} (their boxes are written)"] += bool(found.get("segmentation"))
+        output.lost["boxes beside polygons (their corners are written, which are read as masks)"] += as_points
+    if as_points:
+        values = [v / (height if i % 2 else width) for i, v in enumerate(points)]
+    else:
+        values = [(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height]
     return " ".join([str(found["category_id"]), *(f"{v:.9g}" for v in values)])
 
 

@@ -8,17 +8,15 @@ from typing import Any, ClassVar
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog, build_detection_train_loader, get_detection_dataset_dicts
+from detectron2.data import build_detection_test_loader, build_detection_train_loader, get_detection_dataset_dicts
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.engine import DefaultTrainer, hooks
-from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.solver import LRMultiplier, build_optimizer
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
-from ...data.catalog import is_slice
 from ...data.files import check_files_exist
 from ...data.selection import keep_learnable, require_annotations
 from ...data.workers import GuardedLoader
@@ -30,12 +28,11 @@ from ..options import YAML_KEYS, read_options
 from ..results_file import Clock
 from ..solver import build_multiplier
 from .checkpoints import Checkpointer, records
+from .evaluators import build_evaluator
+from .mapper import Mapper
 from .reporting import Evaluations, RemoteWriter
 
 __all__ = ["Trainer"]
-
-_EVALUATORS = {"coco": "coco", "pascal_voc": "voc"}
-"""The value of `TEST.EVALUATOR` for the `evaluator_type` of a data set."""
 
 
 class Trainer(DefaultTrainer):
@@ -171,7 +168,7 @@ class Trainer(DefaultTrainer):
         records = keep_learnable(cfg, records, f"data set {', '.join(cfg.DATASETS.TRAIN)}")
         if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
             records = filter_images_with_only_crowd_annotations(records)
-        loader = build_detection_train_loader(cfg, dataset=records)
+        loader = build_detection_train_loader(cfg, dataset=records, mapper=Mapper(cfg, True))
         if isinstance(loader, AspectRatioGroupedDataset):
             loader.dataset = GuardedLoader(loader.dataset)
         else:
@@ -182,43 +179,13 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         """Return Detectron2's loader. During a training, it ends early when the training has to stop."""
-        loader = GuardedLoader(super().build_test_loader(cfg, dataset_name))
+        loader = GuardedLoader(build_detection_test_loader(cfg, dataset_name, mapper=Mapper(cfg, False)))
         return cls._interrupts.evaluating(loader) if cls._interrupts else loader
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str, folder: str = "inference") -> Any:
-        """Return the evaluator of `TEST.EVALUATOR`; "auto" takes that of the data set's `evaluator_type`.
-
-        Args:
-            cfg: the configuration.
-            dataset_name: name of the data set.
-            folder: folder in OUTPUT_DIR for what the evaluator writes.
-
-        Raises:
-            UserError: the data set has another type, or Detectron2 cannot evaluate it in this way.
-        """
-        kind = cfg.TEST.EVALUATOR
-        if kind == "auto":
-            found = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
-            if found not in _EVALUATORS:
-                raise UserError(
-                    f"DATASETS.TEST: there is no evaluator for {dataset_name!r}, whose metric is {found!r}; "
-                    "set TEST.EVALUATOR to coco or voc"
-                )
-            kind = _EVALUATORS[found]
-        if kind == "coco":
-            limit = cfg.TEST.DETECTIONS_PER_IMAGE
-            return COCOEvaluator(
-                dataset_name,
-                output_dir=str(Path(cfg.OUTPUT_DIR, folder, dataset_name)),
-                max_dets_per_image=10**6 if limit < 0 else limit,  # -1 would leave out each image's last detection
-            )
-        if is_slice(dataset_name):
-            raise UserError(
-                f"DATASETS.TEST: Detectron2's VOC metric evaluates whole splits, found {dataset_name!r}; "
-                "set TEST.EVALUATOR coco, or add --engine native"
-            )
-        return PascalVOCDetectionEvaluator(dataset_name)
+        """Return the evaluator of a data set, which writes into a folder in OUTPUT_DIR; see `evaluators`."""
+        return build_evaluator(cfg, dataset_name, Path(cfg.OUTPUT_DIR, folder, dataset_name))
 
     @classmethod
     def test_with_augmentation(cls, cfg: CfgNode, model: torch.nn.Module) -> dict[str, Any]:

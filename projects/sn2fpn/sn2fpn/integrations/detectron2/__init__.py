@@ -9,9 +9,17 @@ With two lines, a Detectron2 project has them. Its configurations can then set `
 
 from .backbones import register_backbones
 from .config import add_sn2fpn_config, read_config
-from .datasets import register_custom, share_dataset
+from .datasets import is_shared, register_custom, share_dataset, share_metadata
 
-__all__ = ["add_sn2fpn_config", "read_config", "register_backbones", "register_custom", "share_dataset"]
+__all__ = [
+    "add_sn2fpn_config",
+    "is_shared",
+    "read_config",
+    "register_backbones",
+    "register_custom",
+    "share_dataset",
+    "share_metadata",
+]
 
 register_backbones()
 for _name in ("shapes_train", "shapes_val"):
