@@ -9,19 +9,21 @@ from typing import Any
 from ..config import CfgNode, get_cfg
 from ..config.ranges import check_ranges
 from ..data import build_augmentations
-from ..pyramids import backbone_names, unread_groups
+from ..pyramids import backbone_names, overridden_keys, unread_groups
 from .options import YAML_KEYS, check_options, read_options
 
 __all__ = ["load_config", "remarks", "scale_to_world_size", "validate"]
 
 _SWITCHES = {
-    "CROP": "ENABLED",
-    "PHOTOMETRIC": "ENABLED",
-    "SCALE_JITTER": "ENABLED",
-    "MOSAIC": "PROB",
-    "COPY_PASTE": "PROB",
+    "INPUT.CROP": "ENABLED",
+    "INPUT.PHOTOMETRIC": "ENABLED",
+    "INPUT.SCALE_JITTER": "ENABLED",
+    "INPUT.MOSAIC": "PROB",
+    "INPUT.COPY_PASTE": "PROB",
+    "MODEL.ESD": "ENABLED",
+    "MODEL.ROI_HEADS.SOFT_NMS": "METHOD",
 }
-"""The groups of `INPUT` with an augmentation each, and the key that switches it on."""
+"""The groups that have no effect unless their key with this name is on."""
 _RESIZES = ("MIN_SIZE_TRAIN", "MAX_SIZE_TRAIN", "MIN_SIZE_TRAIN_SAMPLING")
 
 
@@ -58,40 +60,59 @@ def validate(cfg: CfgNode, args: Any = None) -> None:
 
 def remarks(cfg: CfgNode) -> list[str]:
     """Return what a user should know about a configuration that is valid, one sentence each."""
-    lines, name = [], cfg.MODEL.BACKBONE.NAME
-    defaults, groups = get_cfg().MODEL, unread_groups(name)
-    unread = [
-        f"MODEL.{group}.{key}"
-        for group in sorted(groups & defaults.keys() & cfg.MODEL.keys())
-        for key, value in cfg.MODEL[group].items()
-        if value != defaults[group].get(key, value)
-    ]
-    if unread:
-        lines.append(f"MODEL.BACKBONE.NAME {name} does not read {', '.join(unread)}, which therefore have no effect")
+    lines, name = list(_unread_by_backbone(cfg)), cfg.MODEL.BACKBONE.NAME
     if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN" and "retinanet" in name and name in backbone_names():
         usual = name.replace("_retinanet_", "_").replace("build_retinanet_", "build_")
         lines.append(
             f"MODEL.BACKBONE.NAME {name} makes p6 and p7 with RetinaNet's convolutions, which start from fresh "
             f"weights; the usual backbone of a Faster or Mask R-CNN is {usual}"
         )
-    lines += _unused_augmentation(cfg)
+    lines += _switched_off(cfg)
     if 0 in cfg.INPUT.MIN_SIZE_TRAIN:
         lines.append("INPUT.MIN_SIZE_TRAIN 0 keeps the size of training images, without the limit of MAX_SIZE_TRAIN")
     return lines
 
 
-def _unused_augmentation(cfg: CfgNode) -> Iterator[str]:
-    """Yield a sentence for each augmentation that is off although keys of it were changed."""
-    defaults = get_cfg().INPUT
+def _unread_by_backbone(cfg: CfgNode) -> Iterator[str]:
+    """Yield a sentence for the changed keys that the pyramid does not read, and for those that the trunk does not."""
+    name, trunk = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.TRUNK
+    unread = [key for group in sorted(unread_groups(name)) for key in _changed(cfg, f"MODEL.{group}")]
+    if unread:
+        yield f"MODEL.BACKBONE.NAME {name} does not read {', '.join(unread)}, which therefore have no effect"
+    changed = _changed(cfg, "MODEL.FPN")
+    for key, own in overridden_keys(cfg).items():
+        if key in changed and changed[key] != _value(cfg, own):
+            yield f"MODEL.BACKBONE.NAME {name} reads {own} in place of {key}, which therefore has no effect"
+    unread = [key for key in _changed(cfg, "MODEL.RESNETS") if key != "MODEL.RESNETS.OUT_FEATURES"]
+    if trunk != "resnet" and unread:
+        yield f"MODEL.BACKBONE.TRUNK {trunk} does not read {', '.join(unread)}, which therefore have no effect"
+
+
+def _switched_off(cfg: CfgNode) -> Iterator[str]:
+    """Yield a sentence for each group that is off although keys of it were changed."""
     for group, switch in _SWITCHES.items():
-        found = cfg.INPUT[group]
-        changed = [f"INPUT.{group}.{k}" for k, v in found.items() if k != switch and v != defaults[group][k]]
-        if changed and not found[switch]:
-            yield f"INPUT.{group}.{switch} is {found[switch]}, which leaves {', '.join(changed)} without effect"
+        found = _value(cfg, f"{group}.{switch}")
+        changed = [key for key in _changed(cfg, group) if key != f"{group}.{switch}"]
+        if changed and not found:
+            yield f"{group}.{switch} is {found!r}, which leaves {', '.join(changed)} without effect"
     if cfg.INPUT.SCALE_JITTER.ENABLED:
-        changed = [f"INPUT.{k}" for k in _RESIZES if cfg.INPUT[k] != defaults[k]]
+        changed = [key for key in _changed(cfg, "INPUT") if key.removeprefix("INPUT.") in _RESIZES]
         if changed:
             yield f"INPUT.SCALE_JITTER.ENABLED is True, which leaves {', '.join(changed)} without effect"
+
+
+def _changed(cfg: CfgNode, group: str) -> dict[str, Any]:
+    """Return the keys of a group whose values are not the defaults, with these values."""
+    defaults, found = _value(get_cfg(), group, {}), _value(cfg, group, {})
+    return {f"{group}.{key}": value for key, value in found.items() if value != defaults.get(key, value)}
+
+
+def _value(cfg: CfgNode, key: str, default: Any = None) -> Any:
+    """Return the value of a key with dots, or a default if there is no such key."""
+    value: Any = cfg
+    for part in key.split("."):
+        value = value.get(part, default)
+    return value
 
 
 def scale_to_world_size(cfg: CfgNode, world_size: int) -> CfgNode:

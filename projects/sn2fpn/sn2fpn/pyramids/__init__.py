@@ -13,7 +13,14 @@ from .ihp import IHP
 from .levels import Levels
 from .pafpn import PAFPN
 from .pconv import PConvFPN
-from .registry import PYRAMIDS, backbone_names, pyramid_from_backbone_name, register_pyramid, unread_groups
+from .registry import (
+    PYRAMIDS,
+    backbone_names,
+    overridden_keys,
+    pyramid_from_backbone_name,
+    register_pyramid,
+    unread_groups,
+)
 from .sapan import SAPAN
 from .sni import SNIFPN
 
@@ -34,6 +41,7 @@ __all__ = [
     "backbone_names",
     "check_pyramid",
     "gfpn_links",
+    "overridden_keys",
     "pyramid_from_backbone_name",
     "register_pyramid",
     "unread_groups",

@@ -22,6 +22,7 @@ __all__ = [
     "PYRAMIDS",
     "PyramidBuilder",
     "backbone_names",
+    "overridden_keys",
     "pyramid_from_backbone_name",
     "register_pyramid",
     "unread_groups",
@@ -141,12 +142,26 @@ def unread_groups(backbone_name: str) -> set[str]:
 
     There are none for a pyramid that is built by a function, which may read any group.
     """
+    build = _class_builder(backbone_name)
+    return {b.own.name for b in _classes()} - {build.own.name, build.original.name, "FPN"} if build else set()
+
+
+def overridden_keys(cfg: Any) -> dict[str, str]:
+    """Return the keys of `MODEL.FPN` that the pyramid of a configuration does not read, with its own keys for them."""
+    build = _class_builder(cfg.MODEL.BACKBONE.NAME)
+    group = build and build.group(cfg)
+    if not group or group.name == "FPN":
+        return {}
+    own = {group.renames.get(key, key.lower()): f"MODEL.{group.name}.{key}" for key in cfg.MODEL.get(group.name, {})}
+    return {f"MODEL.FPN.{key}": own[key.lower()] for key in cfg.MODEL.FPN if key.lower() in own}
+
+
+def _class_builder(backbone_name: str) -> _FromConfiguration | None:
+    """Return the builder that a `MODEL.BACKBONE.NAME` stands for, if it builds a class from the configuration."""
     build = backbone_names().get(backbone_name)
     if isinstance(build, partial) and build.func is _build_with_p6_p7:
         build = build.args[0]
-    if not isinstance(build, _FromConfiguration):
-        return set()
-    return {b.own.name for b in _classes()} - {build.own.name, build.original.name, "FPN"}
+    return build if isinstance(build, _FromConfiguration) else None
 
 
 @dataclass(frozen=True)
@@ -167,13 +182,17 @@ class _FromConfiguration:
     original: _Group  # of the registered class that `cls` is or extends, for a configuration without the group `own`
     settings: Mapping[str, Any]
 
+    def group(self, cfg: Any) -> _Group:
+        """Return the group of the configuration that the class is built from, beside `MODEL.FPN`."""
+        return self.own if self.own.name in cfg.MODEL else self.original
+
     def __call__(self, cfg: Any, input_shape: Mapping[str, ShapeSpec]) -> Pyramid:
         """Build the pyramid on a trunk whose maps `input_shape` describes.
 
         Raises:
             UserError: a value that the class refuses, under the name of its key, or a key that it would ignore.
         """
-        group = self.own if self.own.name in cfg.MODEL else self.original
+        group = self.group(cfg)
         shared, own = cfg.MODEL.FPN, {} if group.name == "FPN" else cfg.MODEL.get(group.name, {})
         parameters = keyword_parameters(self.cls)
         takes = parameters.keys() - self.settings.keys() - ({"upsample"} if own else set())

@@ -19,9 +19,9 @@ from detectron2.modeling import (
 from ...data import DatasetCatalog, register_custom
 from ...errors import UserError, argument_names, check_choice
 from ...evaluation import score_names
+from ...integrations.detectron2 import origin_of_backbone
 from ...modeling.build import check_device, check_norms
 from ...modeling.roi_heads import check_cascade
-from ...pyramids import backbone_names
 from ..testing import metric_names
 
 __all__ = ["check_served", "given_metrics"]
@@ -47,6 +47,18 @@ _SERVED: dict[str, tuple[Any, ...]] = {
     "TEST.VAL_LOSS": (False,),
 }
 """The values of the native engine's keys that Detectron2 can serve."""
+
+_OF_OUR_TRUNKS: dict[str, tuple[Any, ...]] = {
+    "MODEL.BACKBONE.TRUNK": ("resnet",),
+    "MODEL.ESD.ENABLED": (False,),
+    "MODEL.FPN.UPSAMPLE": ("nearest",),
+}
+"""The values of this project's keys that mean Detectron2's own backbones."""
+_LIKE_THEIRS = {
+    "build_resnet_fpn_backbone": "build_sn2_fpn_backbone",
+    "build_retinanet_resnet_fpn_backbone": "build_sn2_fpn_retinanet_backbone",
+}
+"""This project's backbones that are Detectron2's with the default values."""
 
 _CHOICES: dict[str, Iterable[str]] = {
     "DATALOADER.SAMPLER_TRAIN": (
@@ -102,8 +114,7 @@ def check_served(cfg: Any, args: Any) -> None:
     for key, choices in (_CHOICES | registered).items():
         check_choice(key, _value(cfg, key), choices)
     check_cascade(cfg)
-    if cfg.MODEL.BACKBONE.NAME in backbone_names():
-        check_norms(cfg, skip=("ROI_", "SEM_SEG_HEAD"))
+    _check_backbone(cfg)
     with argument_names({"device": "MODEL.DEVICE"}):
         check_device(cfg.MODEL.DEVICE)
     if cfg.MODEL.DEVICE == "cpu" and not args.eval_only:
@@ -120,6 +131,27 @@ def given_metrics(cfg: Any) -> list[str] | None:
     if cfg.MODEL.KEYPOINT_ON:
         scores = {name: [*known, *_KEYPOINT_SCORES] for name, known in scores.items()}
     return metric_names(scores)
+
+
+def _check_backbone(cfg: Any) -> None:
+    """Refuse what the configuration asks of the trunk and the pyramid, and what their builder does not read."""
+    name = cfg.MODEL.BACKBONE.NAME
+    origin = origin_of_backbone(name)
+    if origin == "sn2fpn":
+        if any(cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE):
+            raise UserError(
+                "MODEL.RESNETS.DEFORM_ON_PER_STAGE: this project's trunk has no deformable stages; set "
+                "MODEL.BACKBONE.NAME to build_resnet_fpn_backbone, which is Detectron2's"
+            )
+        check_norms(cfg, skip=("ROI_", "SEM_SEG_HEAD"))
+    if origin == "detectron2":
+        for key, served in _OF_OUR_TRUNKS.items():
+            if _value(cfg, key) not in served:
+                advice = f"MODEL.BACKBONE.NAME {_LIKE_THEIRS[name]}" if name in _LIKE_THEIRS else "--engine native"
+                raise UserError(
+                    f"{key}: Detectron2's {name} does not read this key, found {_value(cfg, key)!r}; use {advice}, "
+                    f"or leave it at {served[0]!r}"
+                )
 
 
 def _check_cpu_training(cfg: Any, args: Any) -> None:

@@ -7,13 +7,14 @@ With two lines, a Detectron2 project has them. Its configurations can then set `
     add_sn2fpn_config(cfg)  # before files and changes are merged
 """
 
-from .backbones import register_backbones
+from .backbones import origin_of_backbone, register_backbones
 from .config import add_sn2fpn_config, read_config
 from .datasets import is_shared, register_custom, share_dataset, share_metadata
 
 __all__ = [
     "add_sn2fpn_config",
     "is_shared",
+    "origin_of_backbone",
     "read_config",
     "register_backbones",
     "register_custom",

@@ -13,7 +13,7 @@ from ...modeling import build_backbone
 from ...modeling.trunk import ResNet, TimmTrunk, build_trunk
 from ...pyramids import Pyramid, backbone_names
 
-__all__ = ["register_backbones"]
+__all__ = ["origin_of_backbone", "register_backbones"]
 
 
 def register_backbones() -> None:
@@ -25,6 +25,11 @@ def register_backbones() -> None:
     for name in backbone_names():
         _register(name, lambda cfg, name: build_backbone(cfg, name))
     _register("build_sn2_resnet_backbone", lambda cfg, _: build_trunk(cfg))
+
+
+def origin_of_backbone(name: str) -> str:
+    """Return the package that a registered backbone comes from: "sn2fpn", "detectron2", or that of somebody else."""
+    return BACKBONE_REGISTRY.get(name).__module__.partition(".")[0]
 
 
 def _register(name: str, make: Callable[[Any, str], nn.Module]) -> None:

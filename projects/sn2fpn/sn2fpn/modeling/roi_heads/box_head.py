@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...config import CfgNode
@@ -13,6 +12,7 @@ from ...errors import ArgumentError, argument_names, keys_of
 from ...layers import Conv2d, c2_msra_fill, c2_xavier_fill
 from ...layers.cpu.linear import linear_of_maps
 from ...ranges import check_count, check_each
+from ..hooked import has_hooks, relu_of
 
 __all__ = ["BoxHead", "BoxPredictor", "build_box_head"]
 
@@ -60,14 +60,17 @@ class BoxHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map pooled features (Tensor[R, C, P, P]) to vectors (Tensor[R, out_features])."""
-        for layer in self.children():
-            x = F.relu(_fully_connected(layer, x), inplace=True) if isinstance(layer, nn.Linear) else layer(x)
+        for name, layer in self.named_children():
+            x = relu_of(layer, _fully_connected(layer, x)) if name.startswith("fc") else layer(x)
         return x.flatten(1)
 
 
-def _fully_connected(layer: nn.Linear, x: Tensor) -> Tensor:
-    """Return `layer` of vectors (Tensor[R, D]) or of maps (Tensor[R, C, P, P]), which are flattened."""
-    if x.dim() == 4 and x.is_cpu:
+def _fully_connected(layer: nn.Module, x: Tensor) -> Tensor:
+    """Return `layer` of vectors (Tensor[R, D]) or of maps (Tensor[R, C, P, P]), which are flattened.
+
+    A layer that was put in place of the head's own, such as an adapter, is called.
+    """
+    if x.dim() == 4 and x.is_cpu and type(layer) is nn.Linear and not has_hooks(layer):
         return linear_of_maps(x, layer.weight, layer.bias)
     return layer(x.flatten(1))
 

@@ -14,6 +14,7 @@ from ...layers import Conv2d, c2_msra_fill
 from ...layers.cpu.layout import channels_last_on_cpu
 from ...ranges import check_count, check_each
 from ...structures import Instances
+from ..hooked import has_hooks
 from ..metrics import collecting_metrics, log_scalar
 
 __all__ = ["MaskHead", "build_mask_head", "mask_loss", "mask_probabilities", "mask_targets"]
@@ -62,6 +63,7 @@ class MaskHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map pooled features (Tensor[R, C, P, P]) to logits (Tensor[R, K or 1, 2P, 2P])."""
         x = channels_last_on_cpu(x)
+        self.deconv_relu.inplace = not has_hooks(self.deconv)  # a backward hook forbids it
         for layer in self.children():
             x = layer(x)
         return x

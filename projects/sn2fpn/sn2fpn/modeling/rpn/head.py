@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...errors import ArgumentError
 from ...ranges import check_count, check_each
+from ..hooked import has_hooks, relu_of
 from ..transfer import rows_of_groups, tensor_like
 
 __all__ = ["RPNHead", "TopAnchors"]
@@ -140,7 +141,7 @@ class RPNHead(nn.Module):
 
     def _hidden(self, x: Tensor) -> Tensor:
         for conv in self.conv if isinstance(self.conv, nn.Sequential) else (self.conv,):
-            x = F.relu(conv(x), inplace=True)
+            x = relu_of(conv, conv(x))
         return x
 
     def _logits(self, hidden: Tensor) -> Tensor:
@@ -158,8 +159,7 @@ class RPNHead(nn.Module):
 
 def _is_plain(layer: nn.Module, side: int) -> bool:
     """Return whether a layer is a convolution of one step and without hooks, for which a matrix product can stand."""
-    hooked = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
-    if type(layer) is not nn.Conv2d or hooked:
+    if type(layer) is not nn.Conv2d or has_hooks(layer):
         return False
     form = layer.kernel_size, layer.padding, layer.stride, layer.dilation, layer.groups, layer.padding_mode
     return form == ((side, side), (side // 2, side // 2), (1, 1), (1, 1), 1, "zeros")

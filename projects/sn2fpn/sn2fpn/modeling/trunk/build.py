@@ -36,8 +36,8 @@ def build_trunk(cfg: Any) -> ResNet | TimmTrunk:
         return _build_timm(cfg)
     if any(resnets.DEFORM_ON_PER_STAGE):
         raise UserError(
-            f"MODEL.RESNETS.DEFORM_ON_PER_STAGE: found {list(resnets.DEFORM_ON_PER_STAGE)}, but the native engine has "
-            "no deformable stages; set it to [False, False, False, False]"
+            f"MODEL.RESNETS.DEFORM_ON_PER_STAGE: found {list(resnets.DEFORM_ON_PER_STAGE)}, but this project's trunk "
+            "has no deformable stages; set it to [False, False, False, False]"
         )
     names = keys_of(
         "MODEL.RESNETS", freeze_at="MODEL.BACKBONE.FREEZE_AT", esd_stem="MODEL.ESD.STEM", esd_stages="MODEL.ESD.STAGES"
@@ -197,6 +197,8 @@ def _check_esd(esd_stem: str, esd_stages: Sequence[str], res5_dilation: int) -> 
     check_choice("esd_stem", esd_stem, ("pool", "none", "deep"))
     for name in esd_stages:
         check_choice("esd_stages", name, _STAGES[1:])
+    if esd_stem == "none" and not esd_stages:
+        raise ArgumentError("esd_stages", "with the stem 'none', expected a stage for ESD, which changes nothing else")
     if res5_dilation == 2 and "res5" in esd_stages:
         raise ArgumentError(
             "esd_stages",
