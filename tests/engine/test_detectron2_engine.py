@@ -259,6 +259,22 @@ def test_the_same_scores_in_both_engines(masks: bool, command: Command, tmp_path
             "MODEL.ROI_HEADS.NAME: unknown value .* did you mean 'StandardROIHeads'",
         ),
         ({"MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p9"]}, "MODEL.ROI_HEADS.IN_FEATURES: .* no output 'p9'"),
+        (
+            {"MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone", "MODEL.ESD.ENABLED": True},
+            "ESD.ENABLED: Detectron2's build_resnet_fpn_backbone does not .* found True; use .* build_sn2_fpn_backbone",
+        ),
+        (
+            {"MODEL.BACKBONE.NAME": "build_retinanet_resnet_fpn_backbone", "MODEL.FPN.UPSAMPLE": "carafe"},
+            "MODEL.FPN.UPSAMPLE: .* use MODEL.BACKBONE.NAME build_sn2_fpn_retinanet_backbone, or leave it at 'nearest'",
+        ),
+        (
+            {"MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone", "MODEL.BACKBONE.TRUNK": "timm/resnet10t"},
+            "MODEL.BACKBONE.TRUNK: Detectron2's build_resnet_fpn_backbone does not read this key",
+        ),
+        (
+            {"MODEL.RESNETS.DEFORM_ON_PER_STAGE": [False, False, False, True]},
+            "DEFORM_ON_PER_STAGE: this project's trunk has no .* set MODEL.BACKBONE.NAME to build_resnet_fpn_backbone",
+        ),
         ({"INPUT.MASK_FORMAT": "polygn"}, "INPUT.MASK_FORMAT: unknown value 'polygn'; did you mean 'polygon'"),
         ({"MODEL.DEVICE": "cdua"}, "MODEL.DEVICE: there is no device 'cdua'"),
         ({"MODEL.BACKBONE.NAME": "build_sn2_snii_backbone"}, "MODEL.BACKBONE.NAME.*'build_sn2_sni_backbone'"),
@@ -630,6 +646,16 @@ def test_detectron2_refuses_classes_in_another_order(command: Command, tmp_path:
     args = command("sni", "--resume", SOLVER__MAX_ITER=2, DATASETS__TEST=())
     with pytest.raises(UserError, match=r"class 0 is .* in the checkpoint and 'circle' in the training data"):
         engine.run(engine.load_config(args), args)
+
+
+def test_detectron2s_own_backbone_has_its_norms_and_deformable_stages(command: Command) -> None:
+    keys = {"MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone", "MODEL.FPN.NORM": "nnSyncBN"}
+    assert engine.load_config(command("sni", **keys)).MODEL.FPN.NORM == "nnSyncBN"
+    keys = {
+        "MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone",
+        "MODEL.RESNETS.DEFORM_ON_PER_STAGE": [False] * 3 + [True],
+    }
+    assert any(engine.load_config(command("sni", **keys)).MODEL.RESNETS.DEFORM_ON_PER_STAGE)
 
 
 def test_detectron2_takes_a_model_without_a_pyramid_whose_heads_are_the_usual_ones(command: Command) -> None:

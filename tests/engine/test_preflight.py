@@ -377,6 +377,25 @@ def test_remarks_name_what_has_no_effect() -> None:
     assert "p6 and p7" in line and line.endswith("is build_sn2_sni_backbone")
 
 
+def test_remarks_name_keys_of_the_trunk_and_of_the_pyramid_without_effect() -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(["MODEL.ESD.MODE", 2, "MODEL.ROI_HEADS.SOFT_NMS.SIGMA", 0.3])
+    assert remarks(cfg) == [
+        "MODEL.ESD.ENABLED is False, which leaves MODEL.ESD.MODE without effect",
+        "MODEL.ROI_HEADS.SOFT_NMS.METHOD is '', which leaves MODEL.ROI_HEADS.SOFT_NMS.SIGMA without effect",
+    ]
+    cfg = get_cfg()
+    cfg.merge_from_list(["MODEL.BACKBONE.TRUNK", "timm/resnet10t", "MODEL.RESNETS.DEPTH", 18])
+    (line,) = remarks(cfg)
+    assert line.startswith("MODEL.BACKBONE.TRUNK timm/resnet10t does not read MODEL.RESNETS.DEPTH, which")
+    cfg = get_cfg()
+    cfg.merge_from_list(["MODEL.BACKBONE.NAME", "build_sn2_bifpn_backbone", "MODEL.FPN.NORM", "GN"])
+    (line,) = remarks(cfg)
+    assert line.endswith("reads MODEL.BIFPN.NORM in place of MODEL.FPN.NORM, which therefore has no effect")
+    cfg.MODEL.FPN.NORM = cfg.MODEL.BIFPN.NORM
+    assert remarks(cfg) == []
+
+
 def test_remarks_name_the_keys_of_an_augmentation_that_is_off() -> None:
     cfg = get_cfg()
     assert remarks(cfg) == []

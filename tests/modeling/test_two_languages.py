@@ -41,6 +41,13 @@ MISTAKES: list[tuple[Callable[..., Any], dict[str, Any], str, dict[str, Any], st
     (make_resnet, {"freeze_at": 6}, "freeze_at", {}, "MODEL.BACKBONE.FREEZE_AT"),
     (make_resnet, {"esd": ESDOptions(2), "esd_stem": "pol"}, "esd_stem", ESD, "MODEL.ESD.STEM"),
     (make_resnet, {"esd": ESDOptions(2), "esd_stages": ["res2"]}, "esd_stages", ESD, "MODEL.ESD.STAGES"),
+    (
+        make_resnet,
+        {"esd": ESDOptions(2), "esd_stem": "none", "esd_stages": []},
+        "esd_stages",
+        ESD | {"MODEL.ESD.STEM": "none"},
+        "MODEL.ESD.STAGES",
+    ),
     (ESDOptions, {"mode": 2, "shortcut": "max"}, "shortcut", ESD, "MODEL.ESD.SHORTCUT"),
     (check_device, {"device": "cudda"}, "device", {}, "MODEL.DEVICE"),
 ]

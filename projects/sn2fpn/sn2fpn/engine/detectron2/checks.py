@@ -55,6 +55,7 @@ _OF_OUR_TRUNKS: dict[str, tuple[Any, ...]] = {
 }
 """The values of this project's keys that mean Detectron2's own backbones."""
 _LIKE_THEIRS = {
+    "build_resnet_backbone": "build_sn2_resnet_backbone",
     "build_resnet_fpn_backbone": "build_sn2_fpn_backbone",
     "build_retinanet_resnet_fpn_backbone": "build_sn2_fpn_retinanet_backbone",
 }
