@@ -21,6 +21,7 @@ from tabulate import tabulate
 
 from sn2fpn.command_line import CommandLineParser
 from sn2fpn.config import LazyConfig, get_cfg, instantiate
+from sn2fpn.engine import import_files
 from sn2fpn.errors import UserError
 from sn2fpn.modeling import build_model
 from sn2fpn.modeling.analysis import PARTS, Analysis, analyze
@@ -50,6 +51,7 @@ def table(analyses: dict[str, Analysis]) -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", nargs="+", required=True, metavar="FILE", help="one or several configs")
+    parser.add_import()
     parser.add_argument(
         "--size",
         metavar="HxW",
@@ -72,6 +74,7 @@ def _analyze(args: argparse.Namespace) -> None:
     if not files:
         raise UserError(f"--config-file: expected a name that ends with {' or '.join(SUFFIXES)}, found {opts[0]!r}")
     size = _size(args.size)
+    import_files(args.imports)
     analyses = {name: _analyze_config(file, opts, size) for name, file in zip(_short_names(files), files)}
     print(table(analyses))
     print(

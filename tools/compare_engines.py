@@ -21,6 +21,7 @@ import warnings
 from tabulate import tabulate
 
 from sn2fpn.command_line import CommandLineParser
+from sn2fpn.engine import import_files
 from sn2fpn.engine.choice import choose_engine
 from sn2fpn.program import run_program
 
@@ -28,6 +29,7 @@ from sn2fpn.program import run_program
 def main(argv: list[str] | None = None) -> int:
     parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="YAML config")
+    parser.add_import()
     parser.add_argument("--weights", default="", metavar="FILE", help="checkpoint for both (default: random weights)")
     parser.add_argument("--images", type=int, default=2, metavar="N", help="number of images (default: %(default)s)")
     parser.add_argument(
@@ -41,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _compare(args: argparse.Namespace) -> None:
+    import_files(args.imports)
     choose_engine("detectron2", args.config_file)
     from engine_comparison import compare_engines  # needs Detectron2
 

@@ -149,14 +149,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "name", nargs="?", help=f"the pyramid to draw, one of {', '.join(PYRAMIDS)} (default: update docs/pyramids)"
     )
-    parser.add_argument(
-        "--import",
-        action="append",
-        default=[],
-        dest="imports",
-        metavar="FILE",
-        help="a Python file with a pyramid of your own",
-    )
+    parser.add_import()
     parser.add_argument(
         "--output", default=".", metavar="FOLDER", help="folder of <name>.svg (default: the current one)"
     )

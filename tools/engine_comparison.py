@@ -23,7 +23,7 @@ from sn2fpn.config import CfgNode, get_cfg
 from sn2fpn.data import build_mapper, load_coco_json
 from sn2fpn.data.shapes import write_shapes
 from sn2fpn.errors import UserError, argument_names
-from sn2fpn.integrations.detectron2.config import read_config
+from sn2fpn.integrations.detectron2 import read_config, register_backbones
 from sn2fpn.layers import Conv2d
 from sn2fpn.modeling import build_model
 from sn2fpn.modeling.rpn import RPNHead
@@ -102,6 +102,7 @@ def read_both(config_file: str, overrides: Sequence[Any] = ()) -> tuple[CfgNode,
     Raises:
         UserError: see `sn2fpn.config.CfgNode.merge_from_file`.
     """
+    register_backbones()  # again, since a pyramid may have been registered after the first time
     reduced = [x for pair in _REDUCED.items() for x in pair]
     cfg = get_cfg()
     cfg.merge_from_file(config_file)

@@ -107,9 +107,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--output-dir", default="./visualized", metavar="FOLDER", help="folder to write to (default: %(default)s)"
     )
-    parser.add_argument(
-        "--import", dest="imports", action="append", default=[], metavar="FILE", help="Python file to import before"
-    )
+    parser.add_import()
     parser.add_argument("--show", action="store_true", help="show the images in windows instead of writing them")
     parser.add_argument("--num", type=int, default=20, metavar="N", help="number of images (default: %(default)s)")
     parser.add_argument(

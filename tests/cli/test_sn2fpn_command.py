@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import sn2fpn
 from sn2fpn import __version__
@@ -163,6 +164,21 @@ def test_only_a_file_in_its_place_is_a_configuration() -> None:
     assert (args.config_file, args.input) == ("model.py", ["a.yaml", "b.jpg"])
     args = study_parser().parse_args(["features", "a.yaml", "b.py", "--input", "x.jpg"])
     assert args.config_file == ["a.yaml", "b.py"]
+
+
+def test_programs_import_before_they_read_the_configuration(said: Callable[..., str], tmp_path: Path) -> None:
+    file, picture, out = tmp_path / "mine.py", tmp_path / "x.png", str(tmp_path / "out.pt2")
+    file.write_text("raise RuntimeError('no luck')")
+    Image.new("RGB", (32, 32)).save(picture)
+    for words in (
+        ["train"],
+        ["eval"],
+        ["predict", "--input", str(picture), "--output", str(tmp_path / "out")],
+        ["features", "--input", str(picture), "--output", str(tmp_path / "out")],
+        ["export", "--format", "torch_export", "--output", out],
+    ):
+        found = said(words[0], "--import", str(file), "quick/nothing_shapes.yaml", *words[1:])
+        assert found == f"error: --import {file}: line 1: RuntimeError: no luck"
 
 
 def test_the_configuration_reaches_the_programs(said: Callable[..., str], tmp_path: Path) -> None:

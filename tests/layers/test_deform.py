@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 from torchvision.ops import deform_conv2d
 
 from sn2fpn.errors import UserError
@@ -57,6 +58,17 @@ def test_traced_as_tools_that_count_operations_do() -> None:
         warnings.simplefilter("ignore")  # sizes become constants, and `torch.jit.trace` is deprecated
         traced = torch.jit.trace(layer, x)
     assert torch.allclose(traced(x), layer(x), atol=1e-6)
+
+
+def test_compiled_for_all_sizes_at_once() -> None:
+    """The first graph is that of one size, and the second one serves all others."""
+    layer, counter = DeformConv2d(4, 6, modulated=True), CompileCounter()
+    torch.compiler.reset()
+    compiled = torch.compile(layer, backend=counter, fullgraph=True)
+    for size in ((9, 12), (17, 23), (20, 33), (41, 19), (64, 70)):
+        x = torch.randn(1, 4, *size)
+        assert torch.allclose(compiled(x), layer(x), atol=1e-5)
+    assert counter.frame_count == 2
 
 
 def test_groups_that_do_not_divide() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from sn2fpn.errors import UserError
 from sn2fpn.pyramids import FPN, SNIFPN, Pyramid
-from sn2fpn.pyramids.checks import TRUNK, check_pyramid
+from sn2fpn.pyramids.checks import TRUNK, check_gradients, check_pyramid
 
 
 class _Base(Pyramid):
@@ -80,6 +80,47 @@ class _Drops(_Base):
 
     def fuse(self, features):  # type: ignore[no-untyped-def]
         return [self.dropout(x) for x in self.laterals(features)]
+
+
+class _Hides(_Base):
+    """A pyramid whose gates are hidden in an attribute, as `make` makes them."""
+
+    def __init__(self, shape, make) -> None:  # type: ignore[no-untyped-def]
+        super().__init__(shape)
+        self.inner = torch.nn.Module()
+        self.inner.g = make()
+
+
+class _Scalars(_Base):
+    def __init__(self, shape) -> None:  # type: ignore[no-untyped-def]
+        super().__init__(shape)
+        self.add_per_level(gate=lambda i: torch.nn.Parameter(torch.ones(())) if i else None)
+
+    def fuse(self, features):  # type: ignore[no-untyped-def]
+        maps, gates = self.laterals(features), self.per_level("gate")
+        return [maps[0], *(gate * x for gate, x in zip(gates[1:], maps[1:]))]
+
+
+def test_numbers_that_are_learned_are_named_by_level() -> None:
+    check_pyramid(_Scalars, compiled=False)
+    assert [name for name in _Scalars(TRUNK).state_dict() if name.startswith("gate")] == ["gate3", "gate4", "gate5"]
+    with pytest.raises(UserError, match=r"^gate2: expected a module, an nn.Parameter or None, found a Tensor"):
+        _Base(TRUNK).add_per_level(gate=lambda i: torch.ones(1))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.ones(3, requires_grad=True),
+        lambda: [torch.nn.Parameter(torch.ones(3))],
+        lambda: {"res2": (torch.ones(3, requires_grad=True),)},
+        lambda: [torch.nn.Linear(1, 1)],
+    ],
+)
+def test_what_is_learned_must_be_registered(make: Any) -> None:
+    with pytest.raises(UserError, match=r"^_Hides keeps a \w+ in `inner.g` that is no parameter of it, .*nn.Parameter"):
+        check_gradients(_Hides(TRUNK, make))
+    check_gradients(_Hides(TRUNK, lambda: [torch.ones(3), 1.0, torch.nn.ReLU()]))  # nothing to learn
 
 
 def test_sound_pyramids_pass() -> None:

@@ -212,8 +212,9 @@ def test_backbone_names() -> None:
     assert pyramid_from_backbone_name("build_resnet_fpn_backbone") is PYRAMIDS.get("fpn")
     for found, words in [
         ("build_sn2_sna_backbone", "did you mean 'build_sn2_sni_backbone'"),
-        ("sni", "did you mean 'build_sn2_sni_backbone'"),
-        ("vit", "choose from"),
+        ("build_sn2_snu_backbone", r".*\? \(--import names the file of a pyramid of your own\)$"),
+        ("sni", r"did you mean 'build_sn2_sni_backbone'\?$"),
+        ("vit", r"choose from.* in all\) \(--import names the file of a pyramid of your own\)$"),
     ]:
         with pytest.raises(UserError, match=f"MODEL.BACKBONE.NAME: unknown backbone '{found}'; {words}"):
             pyramid_from_backbone_name(found)

@@ -94,6 +94,24 @@ def test_imports_of_others_are_run_only_with_trust(
     assert (tmp_path / "executed").exists()
 
 
+def test_all_files_of_an_imported_package_must_be_ones_own(
+    write_study: Callable[..., Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    package = tmp_path / "pack_of_study"
+    package.mkdir()
+    (package / "__init__.py").write_text("from . import other\n")
+    (package / "other.py").write_text(_LEAVES_A_MARK)
+    (package / "other.py").chmod(0o666)
+    study = write_study(IMPORTS=["pack_of_study"], AXES={"pyramid": ["fpn"]})
+    command = ["run", str(study), "--dry-run", "--output", str(tmp_path / "out")]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert f"IMPORTS would run {package}, but {package / 'other.py'} may be changed by every user" in said
+    assert not (package / "executed").exists()
+    assert main([*command, "--trust"]) == 0
+    assert (package / "executed").exists()
+
+
 def test_a_dry_run_shows_the_chosen_cells(
     write_study: Callable[..., Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -223,6 +223,7 @@ def test_help_needs_no_torch() -> None:
     [
         (["upsampling", "--kinds", "nearest", "carfae"], "--kinds: unknown value 'carfae'; did you mean 'carafe'?"),
         (["detector", "--size", "800"], "--size 800: expected HEIGHTxWIDTH"),
+        (["detector", "--import", "nowhere.py"], "--import nowhere.py: there is no such file"),
         (["--config-file", "MODEL.MASK_ON", "True"], "--config-file: expected a name that ends with .yaml"),
         (["--config-file", "configs/nowhere.yaml"], "config file not found"),
         (["show", "nowhere.json"], "nowhere.json: file does not exist"),

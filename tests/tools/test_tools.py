@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import visualize_data
 from sn2fpn.config import get_cfg
 from sn2fpn.data.shapes import write_shapes
 from sn2fpn.modeling import build_model
+from sn2fpn.pyramids import PYRAMIDS
 
 ROOT = Path(__file__).parents[2]
 FPN, SNI, IHP = (str(ROOT / f"configs/quick/faster_rcnn_R18_{name}_shapes.yaml") for name in ("fpn", "sni", "ihp"))
@@ -45,6 +47,26 @@ def test_parts_of_several_configs_side_by_side(capsys: pytest.CaptureFixture[str
         assert fpn == sni and ihp[1] > fpn[1] and ihp[0] == fpn[0]
         assert sum(fpn[:-1]) == pytest.approx(fpn[-1], abs=0.03)
     assert "mask head" in said and "max_pool2d x2" in said and "RoI pooling" in said
+
+
+def test_a_pyramid_of_ones_own_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    file = tmp_path / "counted_pyramid.py"
+    file.write_text(
+        "from sn2fpn.pyramids import SNIFPN, register_pyramid\n\n"
+        '@register_pyramid("counted")\nclass Counted(SNIFPN):\n    pass\n'
+    )
+    keys = ["MODEL.BACKBONE.NAME", "build_sn2_counted_backbone"]
+    try:
+        assert analyze_model.main(["--import", str(file), "--size", "64x64", "--config-file", FPN, *keys]) == 0
+    finally:
+        PYRAMIDS.remove("counted")
+        sys.modules.pop("counted_pyramid")
+    own = _rows(capsys.readouterr().out)
+    assert analyze_model.main(["--size", "64x64", "--config-file", SNI]) == 0
+    assert own == _rows(capsys.readouterr().out)
 
 
 def test_a_python_config_counts_as_its_yaml_twin(capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,6 +134,8 @@ def test_mistakes_in_compare_engines(capsys: pytest.CaptureFixture[str]) -> None
     assert compare_engines.main(["--config-file", "configs/nowhere.yaml"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and ("detectron2" in said.lower() or "configs/nowhere.yaml" in said)
+    assert compare_engines.main(["--import", "nowhere.py", "--config-file", "configs/nowhere.yaml"]) == 2
+    assert "--import nowhere.py: there is no such file" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from sn2fpn.command_line import CommandLineParser
+from sn2fpn.engine import import_files
 from sn2fpn.errors import UserError
 from sn2fpn.study.measure.timing import resident_mib, take_turns
 from sn2fpn.study.measure.workload import make_images
@@ -49,7 +51,7 @@ class Setting(NamedTuple):
     precision: str
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: CommandLineParser) -> None:
     """Add the flags of this part."""
     add_threads(parser)
     add_repeats(parser, 5)
@@ -61,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="YAML configs (default: Faster and Mask R-CNN R50-FPN)",
     )
+    parser.add_import()
     parser.add_argument("--engines", nargs="+", choices=list(ENGINES), help="default: all that are installed")
     parser.add_argument(
         "--precision",
@@ -92,6 +95,7 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
     if not args.config_file:
         raise UserError(f"--config-file: expected a name that ends with .yaml, found {args.opts[0]!r}")
     check_device(args.device)
+    import_files(args.imports)
     if args.memory_of:
         return _memory_of_this_process(args)
     size = read_size("96x128" if args.quick else args.size)
@@ -214,6 +218,7 @@ def _peak_memory(
     """Return the peak memory in MiB of a process that does nothing else, or None if it fails."""
     command = [sys.executable, str(ROOT / "tools" / "benchmark.py"), "detector", "--memory-of", setting.engine]
     command += ["--config-file", file, "--precision", setting.precision, "--size", "x".join(map(str, size))]
+    command += [word for name in args.imports for word in ("--import", name)]
     command += ["--modes", mode, "--threads", str(args.threads[-1])]
     command += ["--batch", str(args.batch)] if args.batch else []
     command += ["--device", args.device]  # A flag with one value comes last, because configuration keys follow.

@@ -87,6 +87,18 @@ class CommandLineParser(argparse.ArgumentParser):
         words += "; a file or a name from `sn2fpn configs list`, before which the flag may be left out"
         self.add_argument(_CONFIG, metavar="FILE", help=words, **options)
 
+    def add_import(self) -> None:
+        """Add the flag `--import`; `sn2fpn.engine.import_files` imports its files before a configuration is read."""
+        self.add_argument(
+            "--import",
+            action="append",
+            default=[],
+            dest="imports",
+            metavar="FILE",
+            help="a Python file, or the folder of a Python package, that is imported before the configuration is read, "
+            "for example with a pyramid of your own; may be given several times",
+        )
+
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:

@@ -5,7 +5,8 @@ it is the user's own, or if the user says so with `--trust`. A file is the user'
 root, who needs no file to act as the user, and if not everybody may change it. Members of the file's group count as
 trusted by its owner, since many systems let each user's files belong to a group of that user alone.
 
-What a user names as a program on the command line of train_net.py (`--import`, a Python configuration) is run as it is.
+What a user names as a program on a command line is run as it is: the files of `--import`, and a Python configuration of
+train_net.py.
 """
 
 from __future__ import annotations

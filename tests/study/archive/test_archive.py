@@ -6,6 +6,7 @@ import json
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from sn2fpn.engine import import_files
 from sn2fpn.errors import UserError
 from sn2fpn.study.__main__ import main
 from sn2fpn.study.archive.merge import _join_measures, merge
+from sn2fpn.study.archive.merged_study import _imports
 from sn2fpn.study.archive.pack import opened, pack
 from sn2fpn.study.archive.test_sets import annotations_file, save_test_set, use_stored_test_set
 from sn2fpn.study.folder import CellFolder
@@ -285,6 +287,13 @@ def test_a_merged_folder_imports_the_files_of_its_studies(study: Path, tmp_path:
     assert Study.load(merge([archive, folders[0]], tmp_path / "again") / "study.yaml").imports == (file,)
     absent = merge([archive, archive], tmp_path / "twice")
     assert Study.load(absent / "study.yaml").imports == (absent / "registers.py",)
+
+
+def test_a_merged_folder_imports_the_packages_of_its_studies(tmp_path: Path) -> None:
+    package = tmp_path / "pack"
+    package.mkdir()
+    source = SimpleNamespace(name=tmp_path, study=SimpleNamespace(imports=(package,)))
+    assert _imports([source, source], tmp_path / "merged") == ["../pack"]
 
 
 def test_a_question_that_waited_for_a_merge_must_fit(study: Path, tmp_path: Path) -> None:

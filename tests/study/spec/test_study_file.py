@@ -106,7 +106,10 @@ def test_a_cell_is_trained_with_the_configuration_that_was_checked(write_study: 
         ({"BASELINE": {"piramid": "fpn"}}, ["BASELINE", "did you mean 'pyramid'"]),
         ({"EXCLUDE": [{"pyramid": "snni"}]}, ["EXCLUDE", "snni", "did you mean 'sni'"]),
         ({"EXCLUDE": [{"pyramid": "fpn"}]}, ["BASELINE", "EXCLUDE removes"]),
-        ({"AXES": {"pyramid": ["fpn", "snni"]}}, ["'snni'", "unknown pyramid", "did you mean 'sni'"]),
+        (
+            {"AXES": {"pyramid": ["fpn", "snni"]}},
+            ["'snni'", "unknown pyramid", "did you mean 'sni'?", "(IMPORTS names"],
+        ),
         ({"AXES": {"pyramid": ["fpn", "fpn"]}}, ["AXES.pyramid", "'fpn' is named twice"]),
         ({"AXES": {"pyramid": ["fpn"], "amp": {True: {}}}}, ["AXES.amp", "on/yes", "quote"]),
         ({"AXES": {"pyramid": ["fpn"], "a": {"x/y": {}, "z": {}}}}, ["'x/y'", "folder"]),

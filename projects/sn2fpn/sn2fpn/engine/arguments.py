@@ -66,15 +66,7 @@ def _parser(description: str, epilog: str, evaluates: bool = False) -> CommandLi
         help=f"the engine that {'evaluates' if evaluates else 'trains'}: native (this package), detectron2 (if it is "
         "installed), or auto (default), which takes Detectron2 if it can be imported",
     )
-    parser.add_argument(
-        "--import",
-        action="append",
-        default=[],
-        dest="imports",
-        metavar="FILE",
-        help="a Python file that is imported before the configuration is read, for example with a pyramid of your own; "
-        "may be given several times",
-    )
+    parser.add_import()
     parser.add_argument(
         "--resume",
         action="store_true",

@@ -39,6 +39,7 @@ def parser() -> CommandLineParser:
     )
     add = parser.add_argument
     parser.add_config_file("the configuration of the training, .yaml or .py", required=True)
+    parser.add_import()
     add("--weights", default="", metavar="FILE", help="the checkpoint (default: the one that the configuration names)")
     add("--format", required=True, choices=("onnx", "torch_export", "torchscript"), help="the format of the file")
     add("--output", required=True, metavar="FILE", help="the file to write, ending in .onnx, .pt2 or .pt")

@@ -18,6 +18,7 @@ from ..atomic import storage_errors
 from ..config import get_cfg
 from ..data import class_names
 from ..data.augmentation import plan_transforms
+from ..engine import import_files
 from ..engine.lazy import LazyRecipe
 from ..engine.recipe import CfgRecipe, Recipe
 from ..engine.record import check_class_order
@@ -47,6 +48,7 @@ def run(args: Any) -> int:
     """
     path = Path(args.output)
     _check(args, path)
+    import_files(args.imports)
     predictor, recipe = _load(args)
     model = PlainDetector(predictor.model)
     with argument_names({"opset": "--opset"}):

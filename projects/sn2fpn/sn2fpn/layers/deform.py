@@ -96,8 +96,8 @@ class DeformConv2d(nn.Conv2d):
 
 
 def _is_traced() -> bool:
-    """Return whether `torch.jit.trace` or `torch.export` runs, which keep the operator; torch 2.6 cannot tell."""
-    return torch.jit.is_tracing() or getattr(torch.compiler, "is_exporting", bool)()
+    """Return whether `torch.jit.trace`, `torch.export` or `torch.compile` runs, which keep the operator."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
 
 
 def _layout(x: Tensor) -> torch.memory_format:

@@ -41,6 +41,7 @@ def parser() -> CommandLineParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_config_file("the configuration of the training, .yaml or .py", required=True)
+    parser.add_import()
     parser.add_argument(
         "--weights", default="", metavar="FILE", help="the checkpoint (default: the one that the configuration names)"
     )

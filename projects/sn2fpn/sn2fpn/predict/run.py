@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..atomic import DAY_S, remove_leftovers
+from ..engine import import_files
 from ..errors import UserError
 from ..program import Interrupted
 from ..visualization import Shown, shown_detections
@@ -74,6 +75,7 @@ def run(args: Any) -> int:
             raise UserError(f"--output {shown(folder)}: a folder has the place of the file {PREDICTIONS}")
     for name in missing:
         logger.warning("--input: no file matches %s", name)
+    import_files(args.imports)
     predictor, categories = load_predictor(args.config_file, args.weights, args.opts, args.trust)
     with _writing_to(folder), coco_writer(folder / PREDICTIONS, categories) as coco, progress:
         found_by = with_flags(predictor, args, partial(_track_tiles, progress))

@@ -184,18 +184,24 @@ class Pyramid(nn.Module):
         """Further wishes on image padding in Detectron2's form; a `square_size` of 0 stands for none."""
         return {"square_size": 0}
 
-    def add_parts(self, **parts: nn.Module | None) -> None:
-        """Add modules by name, before the trunk.
+    def add_parts(self, **parts: nn.Module | nn.Parameter | None) -> None:
+        """Add modules and parameters by name, before the trunk.
 
         The trunk stays the last module, as in Detectron2, because an optimizer's state follows the order.
+
+        Raises:
+            ArgumentError: a part is neither, for instance a plain tensor, which would not be trained.
         """
         for name, part in parts.items():
-            self.add_module(name, part)
+            if part is not None and not isinstance(part, (nn.Module, nn.Parameter)):
+                raise ArgumentError(name, f"expected a module, an nn.Parameter or None, found a {type(part).__name__}")
+            add = self.register_parameter if isinstance(part, nn.Parameter) else self.add_module
+            add(name, part)
         if self.bottom_up is not None:
             self._modules["bottom_up"] = self._modules.pop("bottom_up")
 
-    def add_per_level(self, **parts: Callable[[int], nn.Module | None]) -> None:
-        """Add the module `make(i)` as `<prefix><l>` for the i-th level l and each `prefix=make`.
+    def add_per_level(self, **parts: Callable[[int], nn.Module | nn.Parameter | None]) -> None:
+        """Add the module or parameter `make(i)` as `<prefix><l>` for the i-th level l and each `prefix=make`.
 
         All parts of one level are added before those of the next, as in Detectron2. `make` returns None for a level
         that does not have the part.
@@ -203,11 +209,11 @@ class Pyramid(nn.Module):
         for i, level in enumerate(self.levels):
             self.add_parts(**{f"{prefix}{level}": make(i) for prefix, make in parts.items()})
 
-    def per_level(self, prefix: str) -> list[nn.Module]:
-        """Return the modules `<prefix><l>`, from fine to coarse."""
+    def per_level(self, prefix: str) -> list[Any]:
+        """Return the modules or parameters `<prefix><l>`, from fine to coarse."""
         return [getattr(self, f"{prefix}{level}") for level in self.levels]
 
-    def add_laterals(self, norm: Norm = "", **parts: Callable[[int], nn.Module | None]) -> None:
+    def add_laterals(self, norm: Norm = "", **parts: Callable[[int], nn.Module | nn.Parameter | None]) -> None:
         """Add the 1x1 convolution `fpn_lateral<l>` (C_l -> W channels) to each level, followed by `parts`."""
         self.add_per_level(fpn_lateral=lambda i: self.conv(self.in_channels[i], 1, norm), **parts)
 

@@ -28,7 +28,8 @@ def check_pyramid(build: Callable[[Mapping[str, ShapeSpec]], Pyramid], *, compil
     - Outputs have the names, widths and sizes of `output_shape` for even and odd images, and the trunk's maps are
       left as they are.
     - The gradient reaches every parameter and every map that is used, and is finite and not all zero. Otherwise
-      training in several processes stops.
+      training in several processes stops. What is learned is a registered parameter, and not a tensor or a module in
+      an attribute or a list, which would neither be trained nor saved.
     - Outputs under autocast to bfloat16 and to float16 stay close, and their gradients are finite.
     - Outputs in the memory format "channels last" are equal, and have that format.
     - Nothing is copied between the CPU and another device, for which a GPU would wait, and which no CUDA graph can
@@ -101,6 +102,7 @@ def check_shapes(pyramid: Pyramid) -> None:
 def check_gradients(pyramid: Pyramid) -> None:
     """Check that every parameter and every map that is used receives a gradient."""
     name = type(pyramid).__name__
+    _check_registration(pyramid)
     for parameter in pyramid.parameters():
         if not parameter.any():  # What starts at zero, such as offsets, would hide what lies before it.
             nn.init.normal_(parameter, std=0.1)
@@ -112,6 +114,22 @@ def check_gradients(pyramid: Pyramid) -> None:
             raise UserError(f"{name}: no gradient reaches {key}; leave out what takes no part")
         if tensor.grad is not None and not tensor.grad.isfinite().all():
             raise UserError(f"{name}: the gradient of {key} is not finite")
+
+
+def _check_registration(pyramid: Pyramid) -> None:
+    """Check that no module keeps a tensor to be learned that `parameters()` does not give to the optimizer."""
+    known = set(map(id, pyramid.parameters()))
+    for prefix, module in pyramid.named_modules():
+        for attribute, value in {**module._buffers, **vars(module)}.items():
+            for kept in tree_leaves(value):
+                tensors = kept.parameters() if isinstance(kept, nn.Module) else [kept]
+                if any(isinstance(t, Tensor) and t.requires_grad and t.is_leaf and id(t) not in known for t in tensors):
+                    where = f"{prefix}.{attribute}".lstrip(".")
+                    raise UserError(
+                        f"{type(pyramid).__name__} keeps a {type(kept).__name__} in `{where}` that is no parameter of "
+                        "it, so that it is neither trained nor saved; wrap a tensor in nn.Parameter, and a list in "
+                        "nn.ParameterList or nn.ModuleList"
+                    )
 
 
 def check_mixed_precision(pyramid: Pyramid) -> None:

@@ -126,7 +126,7 @@ def pyramid_from_backbone_name(backbone_name: str) -> PyramidBuilder:
     """
     known = backbone_names()
     if backbone_name not in known:
-        hint = did_you_mean(backbone_name, known)
+        hint = f"{did_you_mean(backbone_name, known)} (--import names the file of a pyramid of your own)"
         short = re.fullmatch(r"\w+", backbone_name) and f"build_sn2_{backbone_name.lower()}_backbone"
         if short in known:
             hint = f"; did you mean {short!r}?"

@@ -111,6 +111,7 @@ def add_features(parser: CommandLineParser) -> None:
     """Add the arguments of `study features`."""
     add = parser.add_argument
     parser.add_config_file("configurations (.yaml or .py) of the models to compare", required=True, nargs="+")
+    parser.add_import()
     weights = "a checkpoint for each configuration (default: those that the configurations name)"
     add("--weights", default=[], nargs="+", metavar="FILE", help=weights)
     images = "images, folders or patterns; - reads such names from standard input, one per line"

@@ -17,7 +17,7 @@ from detectron2.modeling import (
 )
 
 from ...data import DatasetCatalog, register_custom
-from ...errors import UserError, argument_names, check_choice
+from ...errors import UserError, argument_names, check_choice, did_you_mean
 from ...evaluation import score_names
 from ...integrations.detectron2 import origin_of_backbone
 from ...modeling.build import check_device, check_norms
@@ -112,6 +112,10 @@ def check_served(cfg: Any, args: Any) -> None:
             "'bbox/AP', or add --engine native"
         )
     registered = {key: [name for name, _ in registry] for key, registry in _REGISTRIES.items()}
+    key, name = "MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME
+    if name not in registered[key]:
+        own = "(--import, or IMPORTS of a study, names the file of a pyramid of your own)"
+        raise UserError(f"{key}: unknown value {name!r}{did_you_mean(name, registered[key])} {own}")
     for key, choices in (_CHOICES | registered).items():
         check_choice(key, _value(cfg, key), choices)
     check_cascade(cfg)

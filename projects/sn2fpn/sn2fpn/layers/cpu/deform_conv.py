@@ -1,8 +1,8 @@
 """Deformable convolution by `grid_sample` and a 1x1 convolution.
 
 `DeformConv2d` takes this kernel on a CPU, where torchvision's operator is several times slower because it reads one
-value after the other on one core. Under `torch.jit.trace` and `torch.export` the module keeps the operator, which
-traces for any size and which tools can count.
+value after the other on one core. Under `torch.jit.trace`, `torch.export` and `torch.compile` the module keeps the
+operator, which is recorded once for any size and which tools can count.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def deform_conv2d_by_grid(
     centre of pixel i of n, are exact for whole pixels. With offsets of zero the values are then those of the
     plain convolution, and the gradients of the offsets are the slopes to the right and down.
     """
-    n, channels, rows, columns = map(int, offset.shape)  # plain numbers, also where a compiler has symbols
+    n, channels, rows, columns = offset.shape
     kernel_h, kernel_w = weight.shape[2:]
     groups = channels // (2 * kernel_h * kernel_w)
     height, width = (1 << (int(side) - 1).bit_length() for side in x.shape[2:])

@@ -93,16 +93,16 @@ def _questions(sources: Sequence[Source]) -> list[dict[str, Any]]:
 
 
 def _imports(sources: Sequence[Source], folder: Path) -> list[str]:
-    """Return the Python files that the studies import, relative to the merged folder; equal files count once.
+    """Return the Python files that the studies import, relative to the merged folder; equal ones count once.
 
     They stay where they are, so that a folder or archive never brings code. An archive names files without their
     folders; where no other study has such a file, the user must put it beside the merged study file.
     """
     found = {
-        (file.name, file.read_bytes()): os.path.relpath(file, folder)
+        (file.name, file.read_bytes() if file.is_file() else file): os.path.relpath(file, folder)
         for source in sources
         for file in source.study.imports
-        if source.name.is_dir() and file.is_file()
+        if source.name.is_dir() and file.exists()  # a folder is a package
     }
     absent = {file.name for source in sources for file in source.study.imports} - {name for name, _ in found}
     return sorted([*found.values(), *absent])

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...data import evenly_spread, load_coco_json, read_image
 from ...data.images import check_image_size
+from ...engine import import_files
 from ...errors import UserError, argument_names, counted, did_you_mean
 from ...predict.inputs import find_files, is_video
 from ...predict.loading import load_predictor
@@ -43,6 +44,7 @@ def main(args: argparse.Namespace) -> int:
     outputs = list(free_names(files, Path(args.output), lambda _: ".png"))
     check_inputs_stay(dict(zip(files, outputs)))
     drawings = {i: outputs[i] for i in evenly_spread(range(len(files)), args.drawings)}
+    import_files(args.imports)
     models = zip(name_models(args.config_file, args.weights), args.config_file, args.weights or repeat(""))
     with argument_names({"predictors": "--config-file"}):
         predictors = (

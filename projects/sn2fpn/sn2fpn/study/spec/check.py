@@ -94,7 +94,8 @@ def _check_variant(study: Study, variant: Variant, folder: Path, num_gpus: int) 
     if backbone not in backbone_names() and study.engine != "detectron2":
         from_axis = f"build_sn2_{value}_backbone" == backbone
         named, choices = (value, PYRAMIDS) if from_axis else (backbone, backbone_names())
-        raise UserError(f"{where}: unknown pyramid {named!r}{did_you_mean(named, choices)}")
+        own = "(IMPORTS names the file of a pyramid of your own)"
+        raise UserError(f"{where}: unknown pyramid {named!r}{did_you_mean(named, choices)} {own}")
     for metric in study.metrics:
         if metric.startswith("segm/") and not cfg.MODEL.MASK_ON:
             raise UserError(

@@ -144,11 +144,12 @@ class Study:
 
         A UserError says that a file fails, or that the study file or one of these is not the user's own, see `trust`.
         """
-        from ...engine import import_files
+        from ...engine.imports import files_to_run, import_files
 
         if self.imports and not self.trust:
             names = ", ".join(map(str, self.imports))
-            check_own([self.path, *self.imports], f"{self.path}: IMPORTS would run {names}")
+            files = [run for file in self.imports for run in files_to_run(file)]
+            check_own([self.path, *files], f"{self.path}: IMPORTS would run {names}")
         import_files(self.imports, f"{self.path}: IMPORTS:")
 
     def save(self, path: str | Path) -> None:
