@@ -104,6 +104,24 @@ def test_copies_hold_what_the_shipped_files_hold(capsys: pytest.CaptureFixture[s
         assert base.is_relative_to(tmp_path) and base.read_text() == Study.load(name).base.read_text()
 
 
+def test_files_that_are_there_already_stay(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In a clone, the shipped files are those in ./configs."""
+    shipped = next(iter(shipped_files("configs").values()))
+    root = next(parent for parent in shipped.parents if parent.name == "configs")
+    Path("configs").symlink_to(root.resolve())
+    before = (root / _QUICK).stat().st_mtime_ns
+    assert main(["copy", _QUICK]) == 0
+    assert f"configs/{_QUICK}" in capsys.readouterr().out and (root / _QUICK).stat().st_mtime_ns == before
+
+
+def test_a_file_that_is_no_text_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("model.pth").write_bytes(b"PK\x03\x04\xff\xfe\x80")
+    assert main(["show", "./model.pth"]) == 2
+    assert "model.pth: expected a configuration or a study, found a file that is no text" in capsys.readouterr().err
+
+
 def test_a_copy_is_used_instead_of_the_shipped_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["copy", _QUICK]) == 0
     copy, *bases = (Path(line) for line in capsys.readouterr().out.splitlines())

@@ -29,6 +29,12 @@ CASCADE: dict[str, Any] = {
     "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
     "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.4,  # means over stages are lower
 }
+_CONVOLUTIONS: dict[str, Any] = {"MODEL.ROI_BOX_HEAD.NUM_CONV": 1, "MODEL.ROI_BOX_HEAD.CONV_DIM": 32}
+_CONVOLUTIONS["MODEL.ROI_MASK_HEAD.CONV_DIM"] = 32
+NORMED_HEADS = {
+    norm: _CONVOLUTIONS | {"MODEL.ROI_BOX_HEAD.NORM": norm, "MODEL.ROI_MASK_HEAD.NORM": norm}
+    for norm in ("BN", "GN", "FrozenBN")
+}
 SPREAD = {"objectness_logits": 1.0, "anchor_deltas": 0.2, "cls_score": 1.5, "bbox_pred": 1.0, "predictor": 2.0}
 """The standard deviations that the last layers' outputs get on `picture(0)`."""
 

@@ -234,6 +234,25 @@ def test_what_the_file_leaves_out_is_said(command: Command, caplog: pytest.LogCa
     assert "TEST.AUG.ENABLED True has no effect on the file" in caplog.text
 
 
+def test_an_evaluation_on_strips_is_refused_before_the_export(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file of torch.export takes no side below 65 pixels."""
+    Image.new("RGB", (900, 90)).save(tmp_path / "a.png")
+    box = {"id": 1, "image_id": 1, "category_id": 0, "bbox": [1, 1, 50, 50], "area": 2500, "iscrowd": 0}
+    content = {"images": [{"id": 1, "file_name": "a.png", "height": 90, "width": 900}], "annotations": [box]}
+    content["categories"] = [{"id": i, "name": name} for i, name in enumerate("abcdef")]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    register_coco_instances("strips", {}, tmp_path / "a.json", tmp_path)
+    try:
+        assert command("--evaluate", "strips", format="torch_export", output=tmp_path / "a.pt2") == 2
+    finally:
+        DatasetCatalog.remove("strips")
+    said = capsys.readouterr().err
+    assert f"--evaluate strips: {tmp_path / 'a.png'}: after resizing by INPUT.MIN_SIZE_TEST" in said
+    assert "found 16 x 160" in said and not (tmp_path / "a.pt2").exists()
+
+
 def test_evaluation_without_annotations_is_refused(
     command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from export_models import CASCADE, picture
+from export_models import CASCADE, NORMED_HEADS, picture
 from torch import Tensor
 
 from golden_detectron2 import CASES, inputs
@@ -106,6 +106,14 @@ def test_faster_rcnn_at_a_fixed_size(detector: Detector, tmp_path: Path) -> None
     assert [output.name for output in graph.graph.output] == ["boxes", "scores", "classes"]
     with pytest.raises(Exception, match="Got invalid dimensions"):
         run(SIZES[1].float())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["BN", "GN"])
+def test_norms_in_the_heads(detector: Detector, tmp_path: Path, norm: str) -> None:
+    """PyTorch's operators for them ask for the number of detections, which no graph knows."""
+    model = detector(NORMED_HEADS[norm])
+    check(export(model, tmp_path / "model.onnx"), model, SIZES)
 
 
 @pytest.mark.slow

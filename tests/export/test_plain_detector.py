@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from export_models import CASCADE, picture
+from export_models import CASCADE, NORMED_HEADS, picture
 
 from sn2fpn.export.comparison import Difference, compare, detections_of
 from sn2fpn.export.inference import PlainDetector
@@ -17,6 +17,7 @@ from sn2fpn.pyramids import PYRAMIDS
 Detector = Callable[..., GeneralizedRCNN]
 
 OPTIONS: dict[str, dict[str, Any]] = {
+    **{f"{norm} in the heads": keys for norm, keys in NORMED_HEADS.items()},
     "frozen norms in the trunk": {"MODEL.RESNETS.NORM": "FrozenBN", "MODEL.BACKBONE.FREEZE_AT": 2},
     "one box for all classes": {"MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True},
     "one mask for all classes": {"MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": True},

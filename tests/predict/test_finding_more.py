@@ -62,6 +62,20 @@ def test_flags_change_how_objects_are_found(
     np.testing.assert_allclose(_found(tmp_path / "out"), expected, atol=1e-4)
 
 
+def test_scales_keep_the_limit_of_the_configuration(
+    predict: Predict, small_cfg: Callable[..., CfgNode], pictures: Path, tmp_path: Path
+) -> None:
+    keys = {"TEST.DETECTIONS_PER_IMAGE": 100, "TEST.AUG.MAX_SIZE": 90}
+    predictor = Predictor(small_cfg(keys))
+    expected = []
+    for limit in (90, 4000):
+        predictor.augmented = MultiViewDetector(predictor.model, (120,), limit, False)
+        expected.append(_expected(predictor, pictures / "color.jpg"))
+    assert expected[0].shape != expected[1].shape or not np.allclose(*expected)
+    assert predict([pictures / "color.jpg"], keys, scales=[120]) == 0
+    np.testing.assert_allclose(_found(tmp_path / "out"), expected[0], atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -331,6 +331,13 @@ def test_a_model_of_other_pictures_is_refused(
     assert "expected a model of pictures with 3 channels, as files have, found 1 in MODEL.PIXEL_MEAN" in said
 
 
+def test_a_video_whose_name_has_a_colon(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg would take what stands before the colon for a protocol."""
+    monkeypatch.chdir(tmp_path)
+    video.rename("2024-05-01T12:30:00.avi")
+    assert len(list(Video(Path("2024-05-01T12:30:00.avi")))) == 6
+
+
 def test_a_video(predict: Predict, small_cfg: Callable[..., CfgNode], video: Path, tmp_path: Path) -> None:
     assert predict([video], score_threshold=0) == 0
     coco = COCO(str(tmp_path / "out/predictions.json"))

@@ -84,7 +84,10 @@ def _first_sentence(path: Path) -> str:
 
 def _show(args: argparse.Namespace) -> None:
     path = _find(args.name)
-    print((_resolved(path, args.trust) if args.resolved else path.read_text(encoding="utf-8")).rstrip())
+    try:
+        print((_resolved(path, args.trust) if args.resolved else path.read_text(encoding="utf-8")).rstrip())
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: expected a configuration or a study, found a file that is no text") from None
 
 
 def _resolved(path: Path, trust: bool) -> str:
@@ -119,7 +122,8 @@ def _copy(args: argparse.Namespace) -> None:
             raise UserError(f"{copy}: there is another file of this name already; name another folder")
     for file, copy in copies.items():
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, copy)
+        if not copy.exists():  # it is equal otherwise, and in a clone even the same file
+            shutil.copyfile(file, copy)
         print(copy)
 
 

@@ -37,9 +37,11 @@ class PlainDetector(nn.Module):
     def __init__(self, detector: GeneralizedRCNN) -> None:
         super().__init__()
         self.backbone = copy.deepcopy(detector.backbone)
-        _fold_frozen_norms(self.backbone.bottom_up)
+        _fold_norms(self.backbone.bottom_up, FrozenBatchNorm2d)
         self.proposal_generator = detector.proposal_generator
-        self.roi_heads = detector.roi_heads
+        self.roi_heads = copy.deepcopy(detector.roi_heads)
+        _fold_norms(self.roi_heads, FrozenBatchNorm2d, nn.modules.batchnorm._BatchNorm)
+        _spell_out_group_norms(self.roi_heads)
         self.register_buffer("pixel_mean", detector.pixel_mean)
         self.register_buffer("pixel_std", detector.pixel_std)
         self.eval()
@@ -143,14 +145,49 @@ class PlainDetector(nn.Module):
 
 
 @torch.no_grad()
-def _fold_frozen_norms(trunk: nn.Module) -> None:
-    """Put the frozen norms of a trunk into the weights of its convolutions, which are then constants of the graph."""
-    for conv in trunk.modules():
-        if isinstance(conv, Conv2d) and isinstance(conv.norm, FrozenBatchNorm2d):
-            scale, shift = conv.norm.scale_and_shift()
+def _fold_norms(part: nn.Module, *kinds: type[nn.Module]) -> None:
+    """Put norms with fixed statistics into the weights of their convolutions, which are then constants of the graph."""
+    for conv in part.modules():
+        if isinstance(conv, Conv2d) and isinstance(conv.norm, kinds) and conv.norm.running_mean is not None:
+            scale, shift = _scale_and_shift(conv.norm)
             bias = shift if conv.bias is None else shift + conv.bias * scale
             conv.weight.mul_(scale.view(-1, 1, 1, 1))
             conv.bias, conv.norm = nn.Parameter(bias), None
+
+
+def _scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return what a norm with fixed statistics multiplies each channel with, and what it then adds (Tensor[C])."""
+    if isinstance(norm, FrozenBatchNorm2d):
+        return norm.scale_and_shift()
+    scale = (norm.running_var + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else shift + norm.bias
+
+
+def _spell_out_group_norms(heads: nn.Module) -> None:
+    """Replace the group norms of heads, because PyTorch's operator asks whether there is any detection."""
+    for conv in heads.modules():
+        if isinstance(conv, Conv2d) and isinstance(conv.norm, nn.GroupNorm):
+            conv.norm = _GroupNorm(conv.norm)
+
+
+class _GroupNorm(nn.Module):
+    """A group norm that is made of simple operators, for any number of maps."""
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise maps (Tensor[K, C, P, P])."""
+        groups = x.unflatten(1, (self.norm.num_groups, -1))
+        groups = groups - groups.mean((2, 3, 4), keepdim=True)
+        variance = groups.square().mean((2, 3, 4), keepdim=True)
+        y = (groups * (variance + self.norm.eps).rsqrt()).flatten(1, 2)
+        if self.norm.weight is None:
+            return y
+        return y * self.norm.weight.view(-1, 1, 1) + self.norm.bias.view(-1, 1, 1)
 
 
 def _clip(boxes: Tensor, height: int, width: int) -> Tensor:
@@ -188,6 +225,6 @@ def _pool(pooler: ROIPooler, maps: list[Tensor], boxes: Tensor) -> Tensor:
 
 def _box_features(head: BoxHead, x: Tensor) -> Tensor:
     """Return what the box head returns, with its linear layers as matrix products instead of convolutions."""
-    for layer in head.children():
-        x = F.relu(layer(x.flatten(1))) if isinstance(layer, nn.Linear) else layer(x)
+    for name, layer in head.named_children():
+        x = F.relu(layer(x.flatten(1))) if name.startswith("fc") else layer(x)
     return x.flatten(1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import __version__
 from ..atomic import storage_errors
 from ..config import get_cfg
-from ..data import class_names
+from ..data import DatasetCatalog, class_names
 from ..data.augmentation import plan_transforms
 from ..engine import import_files
 from ..engine.lazy import LazyRecipe
@@ -132,7 +132,24 @@ def _evaluated(args: Any, predictor: Predictor, recipe: Recipe) -> CfgRecipe:
     file, data = args.weights or recipe.options.weights, f"data set {args.evaluate!r}"
     with argument_names({"path": "--evaluate"}):
         check_class_order(predictor.trained_names, class_names(args.evaluate), file, data)
+    if args.format == "torch_export":
+        _check_sizes(predictor, args.evaluate)
     return evaluated
+
+
+def _check_sizes(predictor: Predictor, data_set: str) -> None:
+    """Raise UserError for an image of a data set that is resized to sides which a file of torch.export refuses."""
+    for record in DatasetCatalog.read(data_set):
+        size = (record["height"], record["width"])
+        if predictor.resize is not None:
+            size = plan_transforms([predictor.resize], size, np.random.default_rng(0)).output_size(size)
+        _check_sides(size, f"--evaluate {data_set}: {record['file_name']}: after resizing by ")
+
+
+def _check_sides(size: tuple[int, int], whose: str) -> None:
+    if not SMALLEST_SIDE <= min(size) <= max(size) <= LARGEST_SIDE:
+        expected = f"expected pictures with sides from {SMALLEST_SIDE} to {LARGEST_SIDE} pixels"
+        raise UserError(f"{whose}INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST: {expected}, found {size[0]} x {size[1]}")
 
 
 def _metadata(predictor: Predictor, recipe: Recipe) -> dict[str, Any]:
@@ -197,10 +214,7 @@ class _Reader:
         elif self._predictor.resize is not None:
             transforms = plan_transforms([self._predictor.resize], image.shape[:2], np.random.default_rng(0))
             image = transforms.apply_image(image)
-        height, width = image.shape[:2]
-        if not SMALLEST_SIDE <= min(height, width) <= max(height, width) <= LARGEST_SIDE:
-            expected = f"expected pictures with sides from {SMALLEST_SIDE} to {LARGEST_SIDE} pixels"
-            raise UserError(f"{whose}INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST: {expected}, found {height} x {width}")
+        _check_sides(image.shape[:2], whose)
         return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C")).to(self._dtype)
 
 

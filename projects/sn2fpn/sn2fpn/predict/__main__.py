@@ -104,7 +104,7 @@ def _add_detection(parser: CommandLineParser) -> None:
         nargs="+",
         default=[],
         metavar="PX",
-        help="detect with these lengths of the short edge",
+        help="detect with these lengths of the short edge; TEST.AUG.MAX_SIZE limits the long one",
     )
     soft = "lower the scores of overlapping boxes in place of removing them"
     add("--soft-nms", default="", choices=("gaussian", "linear"), help=soft)

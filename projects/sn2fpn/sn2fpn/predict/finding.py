@@ -15,8 +15,6 @@ __all__ = ["with_flags"]
 
 logger = logging.getLogger(__name__)
 _OVERLAP, _SIGMA = 0.2, 0.5  # the values of flags that are left out
-_MAX_SIZE = 4000
-"""The limit of the long edge of pictures that --scales enlarges; it is the default of `TEST.AUG.MAX_SIZE`."""
 
 
 def with_flags(
@@ -42,7 +40,7 @@ def with_flags(
         if args.soft_nms:
             predictor.model.roi_heads.soft_nms = SoftNMS(args.soft_nms, sigma)
         if args.flip or args.scales:
-            predictor.augmented = MultiViewDetector(predictor.model, args.scales, _MAX_SIZE, args.flip)
+            predictor.augmented = MultiViewDetector(predictor.model, args.scales, predictor.longest_view, args.flip)
         if not args.tile:
             return predictor
         return TiledPredictor(predictor, args.tile, overlap, not args.no_whole, track)

@@ -221,7 +221,7 @@ class Video:
         if not path.is_file() or path.stat().st_size == 0:
             raise Unreadable(f"{name}: the video file is {'empty (0 bytes)' if path.is_file() else 'missing'}")
         check_utf8(path)
-        self._capture = cv2.VideoCapture(str(path))
+        self._capture = cv2.VideoCapture(str(path.absolute()))  # a name with a colon would be an address
         fps, count = (self._capture.get(p) for p in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
         self.fps = fps if math.isfinite(fps) and 0 < fps <= _MOST_FPS else 25.0
         self.frames_read = 0

@@ -19,7 +19,7 @@ from ..errors import UserError, argument_names
 from ..modeling import MultiViewDetector, build_multi_view
 from ..modeling.build import build_model
 from ..trust import check_own
-from .predictor import Predictor, load_whole
+from .predictor import LONGEST_VIEW, Predictor, load_whole
 
 __all__ = ["load_predictor", "evaluation_resize"]
 
@@ -55,6 +55,7 @@ def load_predictor(
     categories = known_categories(loaded.sets, loaded.model.roi_heads.num_classes, loaded.class_names)
     predictor = Predictor(loaded.model, loaded.resize, categories, loaded.precision, loaded.augmented)
     predictor.trained_names = loaded.class_names
+    predictor.longest_view = loaded.longest_view
     return predictor, categories
 
 
@@ -68,6 +69,7 @@ class _Loaded(NamedTuple):
     sets: list[str]  # names of the data sets that the model was trained and tested on
     precision: torch.dtype | None  # of mixed precision
     augmented: MultiViewDetector | None = None  # the model with test-time augmentation
+    longest_view: int = LONGEST_VIEW
 
 
 def _from_yaml(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
@@ -76,13 +78,13 @@ def _from_yaml(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
     cfg.merge_from_list(list(opts))
     check_ranges(cfg)
     _check_given(weights or cfg.MODEL.WEIGHTS, config_file)
-    model = build_model(cfg)
+    model = build_model(cfg).eval()
     with argument_names({"path": "--weights" if weights else "MODEL.WEIGHTS", "average": "SOLVER.EMA.ENABLED"}):
         names = load_whole(model, weights or cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED, cfg.dump())
     (resize,) = build_augmentations(cfg, is_train=False)
     sets, precision = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN], read_options(cfg, YAML_KEYS).precision
     augmented = build_multi_view(cfg, model) if cfg.TEST.AUG.ENABLED else None
-    return _Loaded(model, resize, names, cfg.DATASETS.CUSTOM, sets, precision, augmented)
+    return _Loaded(model, resize, names, cfg.DATASETS.CUSTOM, sets, precision, augmented, cfg.TEST.AUG.MAX_SIZE)
 
 
 def _from_python(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
@@ -91,7 +93,7 @@ def _from_python(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded
     recipe = LazyRecipe(config_file, opts)
     options, loaders = recipe.options, recipe.cfg.dataloader
     _check_given(weights or options.weights, config_file)
-    model = recipe.build_model()
+    model = recipe.build_model().eval()
     with argument_names({"path": "--weights" if weights else options.key("weights"), "average": options.key("ema")}):
         names = load_whole(model, weights or options.weights, options.ema, recipe.dump())
     sets = [(loaders.get(kind) or {}).get("dataset", {}) for kind in ("test", "train")]

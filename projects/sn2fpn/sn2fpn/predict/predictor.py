@@ -29,7 +29,10 @@ from ..precision import autocast
 from ..structures import Boxes, Instances
 from .pixels import as_pixels
 
-__all__ = ["Predictor", "load_whole"]
+__all__ = ["LONGEST_VIEW", "Predictor", "load_whole"]
+
+LONGEST_VIEW = 4000
+"""The limit of the long edge of a picture that test-time augmentation resizes, where no configuration says it."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +46,8 @@ class Predictor:
 
     Args:
         model: a configuration, from which the detector is built on `MODEL.DEVICE` with the weights of
-            `MODEL.WEIGHTS`; or a detector that is ready. The detector keeps its mode (training or evaluation).
+            `MODEL.WEIGHTS`; or a detector that is ready. The detector keeps its mode (training or evaluation), which
+            must be evaluation for calls from several threads.
         resize: with a detector, how pictures are resized; None keeps their size. A configuration has its own resizing.
         categories: with a detector, its classes by contiguous id, as dicts with "id" and "name". By default they are
             called "class 0", "class 1" and so on.
@@ -58,6 +62,7 @@ class Predictor:
         categories: the classes by contiguous id, see `known_categories`. Those of a configuration have the names that
             the checkpoint carries, or else those of its data sets.
         trained_names: the class names by contiguous id that the checkpoint carries, or [].
+        longest_view: the limit of the long edge of pictures that test-time augmentation resizes, `TEST.AUG.MAX_SIZE`.
 
     Raises:
         UserError: see `build_model` and `load_trained`; or the file lacks weights of the model.
@@ -86,6 +91,7 @@ class Predictor:
         self._precision = precision
         self._sets: tuple[Sequence[Any], list[str]] = (), []
         self.trained_names: list[str] = []
+        self.longest_view = LONGEST_VIEW
         if isinstance(model, nn.Module):
             self.model, self.resize, self.augmented = model, resize, augmented
             if categories is not None:
@@ -93,12 +99,13 @@ class Predictor:
         else:
             cfg = model
             check_ranges(cfg)
-            self.model = build_model(cfg)
+            self.model = build_model(cfg).eval()  # calls from several threads then never change its mode
             self._precision = read_options(cfg, YAML_KEYS).precision
             (self.resize,) = build_augmentations(cfg, is_train=False)
             with argument_names({"path": "MODEL.WEIGHTS", "average": "SOLVER.EMA.ENABLED"}):
                 self.trained_names = load_whole(self.model, cfg.MODEL.WEIGHTS, cfg.SOLVER.EMA.ENABLED, cfg.dump())
             self.augmented = build_multi_view(cfg, self.model) if cfg.TEST.AUG.ENABLED else None
+            self.longest_view = cfg.TEST.AUG.MAX_SIZE
             self._sets = cfg.DATASETS.CUSTOM, [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
 
     @cached_property
