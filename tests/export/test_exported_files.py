@@ -182,7 +182,8 @@ def test_the_file_says_what_it_is(sni: tuple[GeneralizedRCNN, Path]) -> None:
 def test_int8(sni: tuple[GeneralizedRCNN, Path], tmp_path: Path) -> None:
     """Quantised weights are integers, those of the last layers are floats, and strong detections are found again."""
     model, path = sni
-    quantise(path, tmp_path / "int8.onnx", [picture(seed) for seed in range(4)])
+    share = quantise(path, tmp_path / "int8.onnx", [picture(seed) for seed in range(4)])
+    assert 0.9 < share < 1
     assert (tmp_path / "int8.onnx").stat().st_size < 0.4 * path.stat().st_size
     kinds = {t.name: t.data_type for t in onnx.load(str(tmp_path / "int8.onnx")).graph.initializer}
     int8 = {name.removesuffix("_quantized") for name, kind in kinds.items() if kind == onnx.TensorProto.INT8}

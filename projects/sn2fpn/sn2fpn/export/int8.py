@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ __all__ = ["quantise"]
 
 _QUANTISED = ("backbone.", "proposal_generator.rpn_head.conv", "roi_heads.box_head.")
 """The beginnings of the names of the weights that are quantised."""
+_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-def quantise(source: Path, path: Path, images: Iterable[Tensor]) -> None:
+def quantise(source: Path, path: Path, images: Iterable[Tensor]) -> float:
     """Write the quantised form of an ONNX file.
 
     Weights have a scale per output channel; activations have one scale each, from their range on the given images.
@@ -37,23 +39,38 @@ def quantise(source: Path, path: Path, images: Iterable[Tensor]) -> None:
         path: the file to write, which is complete or not there.
         images (Tensor[C, H, W]): images to calibrate with, as the graph takes them.
 
+    Returns:
+        The share of the weights of all convolutions and matrix products that are quantised. It is small for
+        transformers, whose weights the exporter transposes and renames, so that they are not recognised.
+
     Raises:
         UserError: a library is missing, or the file cannot be written.
     """
     onnx = require("onnx", "--int8")
     quantization = require("onnxruntime.quantization", "--int8")
-    nodes = [node.name for node in onnx.load(str(source)).graph.node if any(map(_is_quantised, node.input))]
+    graph = onnx.load(str(source)).graph
+    nodes = [node for node in graph.node if any(map(_is_quantised, node.input))]
+    sizes = {weight.name: math.prod(weight.dims) for weight in graph.initializer}
+    all_products = [node for node in graph.node if node.op_type in _PRODUCTS]
     with atomic_path(path, ".part.onnx") as temporary, _quiet():
         quantization.quantize_static(
             str(source),
             str(temporary),
             _Reader(images),
             quant_format=quantization.QuantFormat.QDQ,
-            nodes_to_quantize=nodes,
+            nodes_to_quantize=[node.name for node in nodes],
             per_channel=True,
             activation_type=quantization.QuantType.QInt8,
             weight_type=quantization.QuantType.QInt8,
         )
+    quantised, total = (_weights(some, sizes) for some in (nodes, all_products))
+    return quantised / total
+
+
+def _weights(nodes: Iterable[Any], sizes: Mapping[str, int]) -> int:
+    """Return the number of weights of some nodes, of which a matrix of weights is the second input."""
+    names = {node.input[1] for node in nodes}
+    return sum(sizes.get(name, 0) for name in names)
 
 
 def _is_quantised(name: str) -> bool:

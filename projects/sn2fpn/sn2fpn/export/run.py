@@ -63,7 +63,8 @@ def run(args: Any) -> int:
         about = _metadata(predictor, recipe)
         write_exported(model, image, first, args.format, about, dynamic=_is_dynamic(args), opset=opset)
         if args.int8:
-            quantise(first, path, calibration)
+            share = quantise(first, path, calibration)
+            print(f"quantised: {share:.0%} of the weights of convolutions and matrix products")
     return _report(args, path, predictor, evaluated, [image, *images])
 
 
