@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -476,6 +478,23 @@ def test_merge_refuses_what_does_not_belong_together(study: Path, tmp_path: Path
         with pytest.raises(UserError, match=message):
             merge([study, copy], tmp_path / "both")
     assert not (tmp_path / "both").exists()
+
+
+def test_merge_refuses_other_code_of_shared_cells_and_names_that_of_others(
+    study: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = _fabricate(tmp_path / "other", {"fpn": 0.2, "ihp": 0.1}, load_results(study).finished[0].test_sets[0])
+    for version, folder in (("1a", study), ("2b", other)):
+        for path in folder.glob("cells/*/*/cell.json"):
+            _rewrite(path, imports={"own.py": version})
+    found = r"the code of own.py, a file that IMPORTS loads, differs: 1a in .*fpn/seed1 \| 2b in .*"
+    with opened(pack(study, tmp_path / "copy.study.zip", exact=True)) as copy:
+        _rewrite(copy / "cells/sni/seed2/cell.json", imports={"own.py": "2b"})
+        with pytest.raises(UserError, match=rf"the studies do not belong together: {found}sni/seed2"):
+            merge([study, copy], tmp_path / "both")
+    shutil.rmtree(other / "cells/fpn")
+    merge([study, other], tmp_path / "both")
+    assert re.search(rf"{found}ihp/seed1", caplog.text)
 
 
 def load_archive(path: Path) -> None:

@@ -28,6 +28,16 @@ def test_seeds_to_tell_at_the_limits() -> None:
     assert seeds_to_tell(0.01, 1.0) is None
 
 
+@pytest.mark.parametrize("spread", [0.3, 0.9, 3.0, 9.0, 11.2, 11.3])
+def test_seeds_to_tell_is_the_least_number(spread: float) -> None:
+    def power(n: int) -> float:
+        return float(stats.nct.sf(stats.t.ppf(0.975, n - 1), n - 1, n**0.5 / spread))
+
+    found = seeds_to_tell(1.0, spread)
+    assert power(found or 1000) >= 0.8 if found else power(1000) < 0.8
+    assert found in (None, 2) or power(found - 1) < 0.8
+
+
 def test_the_interval_of_a_spread_holds_the_true_one() -> None:
     draws = np.random.default_rng(0).normal(0, 2.0, (4000, 5))
     intervals = [spread_interval(float(np.std(row, ddof=1)), 5) for row in draws]

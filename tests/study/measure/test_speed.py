@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +97,22 @@ def test_variants_are_measured_back_to_back(
         assert len(variant["inference_s"]) == len(variant["train_step_s"]) == 2
         assert all(0 < a < b for a, b in zip(variant["inference_s"], variant["train_step_s"]))
         assert 5 < variant["peak_memory_mib"]["inference"] < variant["peak_memory_mib"]["training"] < 2000
+
+
+def test_a_measuring_process_does_not_hear_ctrl_c() -> None:
+    blocked = speed._in_new_process(signal.pthread_sigmask, signal.SIG_BLOCK, ())
+    assert signal.SIGINT in blocked and signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_measuring_process_ends_with_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: Future) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Future, "result", interrupted)
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        speed._in_new_process(time.sleep, 10_000)
+    assert time.monotonic() - start < 1000
 
 
 def test_a_variants_own_files_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ def test_answers(study: Path) -> None:
     assert any(s.startswith("By object size: small +") for s in helps.details)
     conclusions = {c.variant: c.verdict.text for c in compare(results, open_test_set(results))}
     assert conclusions["sni"] in helps.details[0]  # with the same correction
-    assert any("latency 1.10×" in s for s in helps.details)  # 0.055 s and 0.050 s
+    cost = next(s for s in helps.details if "latency 1.10×" in s)  # 0.055 s and 0.050 s
+    assert cost.endswith("not reliable, because other processes used 1.5 of 4 cores while they were measured.")
     assert worse.short == "The study cannot tell whether ihp is better or worse than sni."
     assert both.short == (
         f"The variant fpn is worse than sni by {gain:.2f} AP. "
@@ -65,6 +67,8 @@ def test_answers(study: Path) -> None:
     passing = "would pass the test over seeds for a difference of 1 point with"
     assert any(f"four of five studies {passing}" in s for s in worse.details)
     assert any(f"four of five studies with 2 comparisons {passing}" in s for s in helps.details)
+    few = r"With a spread in this interval, .* of 1 point with .* seeds.*; 3 seeds are too few to tell the spread"
+    assert any(re.search(few, s) for s in worse.details)
     p = compare(results, open_test_set(results), "sni", ["ihp"])[0].images.p
     few = "The test images are too few for the measured difference: its p-value over them alone is"
     assert f"{few} {p:.2g}." in worse.details and p >= 0.05
@@ -93,6 +97,26 @@ def test_a_variant_that_could_not_be_resampled_counts_among_the_comparisons(
     monkeypatch.setattr(answers, "compare", lambda *_: compared)
     helps, *_ = answer_questions(load_results(study), None)
     assert "its p-value over them alone is 0.04, and 0.08 after Holm's correction." in " ".join(helps.details)
+
+
+def test_few_seeds_give_a_range_of_numbers() -> None:
+    four = answers._seeds_that_tell([0.1, 0.5, 0.9, 0.5], {"1 point": 1.0}, 1)
+    assert four.endswith(
+        "With this spread, four of five studies would pass the test over seeds for a difference of "
+        "1 point with 4 seeds."
+    )
+    two = answers._seeds_that_tell([0.0, 0.54], {"1 point": 1.0, "the measured 0.27 points": 0.27}, 1)
+    assert two.endswith(
+        "(standard deviation; 95 % interval 0.17 … 12.18). With a spread in this interval, four of five studies would "
+        "pass the test over seeds for a difference of 1 point with 3 to more than 1000 seeds and for one of the "
+        "measured 0.27 points with 6 to more than 1000 seeds; 2 seeds are too few to tell the spread more exactly."
+    )
+
+
+def test_times_that_are_reliable_have_no_doubt(study: Path) -> None:
+    results = load_results(study)
+    results.speed["reliable"] = True
+    assert "not reliable" not in answers._cost(results, "sni", "fpn")[0]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from sn2fpn.study.report.comparison import Comparison, compare
 from sn2fpn.study.report.conclusion import summary
 from sn2fpn.study.report.content import listed
 from sn2fpn.study.report.curve_charts import tuning_plots
-from sn2fpn.study.report.facts import heading_facts
+from sn2fpn.study.report.facts import fingerprint_lines, heading_facts, run_checks
 from sn2fpn.study.report.samples import open_test_set
 from sn2fpn.study.report.style import looks
 from sn2fpn.study.report.tables import feature_table, tuning_table
@@ -274,6 +274,19 @@ def test_many_variants_are_counted_and_those_without_fingerprints_too(tmp_path: 
     assert "pyramid differs: 8 different values in 8 variants" in page
     sentences = re.findall(r"<(?:p|li)[ >].*?</(?:p|li)>", page, re.DOTALL)
     assert all(sum(name in sentence for name in variants) <= 2 for sentence in sentences)
+
+
+def test_the_report_names_code_that_was_not_the_same(tmp_path: Path) -> None:
+    folder = fabricate(tmp_path / "mixed", {"fpn": 0.1, "sni": 0.1}, seeds=(1, 2))
+    assert "code of IMPORTS" not in [check.what for check in run_checks(load_results(folder))]
+    places = [cell.folder for cell in load_results(folder).cells]
+    for place in places[1:]:  # the first one is that of an earlier version
+        place.save_identity(place.identity() | {"imports": {"own.py": "1a", "mine/gate.py": "2b"}})
+    assert run_checks(load_results(folder))[-1] == ("code of IMPORTS", True, "own.py and mine/gate.py")
+    places[3].save_identity(places[3].identity() | {"imports": {"own.py": "1a", "mine/gate.py": "3c"}})
+    differing = "mine/gate.py 2b: sni/seed1 and fpn/seed2; mine/gate.py 3c: sni/seed2"
+    assert run_checks(load_results(folder))[-1] == ("code of IMPORTS", False, differing)
+    assert "code of mine/gate.py differs: fpn | sni" in fingerprint_lines(load_results(folder))[1][1]
 
 
 def _commands(page: Path) -> list[list[str]]:

@@ -276,6 +276,66 @@ def test_an_edited_study_is_not_mixed_with_its_past(trained: list[str], write_st
         assert words in str(e.value)
 
 
+def test_a_study_does_not_go_on_with_other_code(
+    trained: Any, write_study: WriteStudy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_study(SEEDS=[1], IMPORTS=["registers_it.py"])
+    gate = path.parent / "gated_pyramid/gate.py"
+    gate.parent.mkdir()
+    gate.write_text("FACTOR = 1")
+    (gate.parent / "__init__.py").write_text("from .gate import FACTOR")
+    (path.parent / "registers_it.py").write_text("import gated_pyramid")
+    assert command.main(_args(path)) == 0
+    file = path.parent / "out/tiny/cells/fpn/seed1/cell.json"
+    names = ["gated_pyramid/__init__.py", "gated_pyramid/gate.py", "registers_it.py"]
+    assert list(json.loads(file.read_text())["imports"]) == names
+    assert f"equal in all 2 variants: trunk, data order, code of {names[0]}" in capsys.readouterr().out
+
+    gate.write_text("FACTOR = 2")
+    path = write_study(SEEDS=[1, 2], IMPORTS=["registers_it.py"])
+    for dry_run in (True, False):
+        with pytest.raises(UserError, match=r"gated_pyramid/gate.py has changed: fpn/seed1, sni/seed1\n"):
+            command.main(_args(path, dry_run=dry_run))
+    assert len(trained) == 2
+    gate.write_text("FACTOR = 1")
+    assert command.main(_args(path)) == 0 and len(trained) == 4
+
+
+def test_a_cell_does_not_start_with_code_that_has_changed_during_the_run(
+    trained: Any, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_study(SEEDS=[1], IMPORTS=["edited.py"])
+    (path.parent / "edited.py").write_text("x = 1")
+    train = training.main
+    monkeypatch.setattr(training, "main", lambda argv: (path.parent / "edited.py").write_text("x = 2") * train(argv))
+    assert command.main(_args(path)) == 1
+    failure = path.parent / "out/tiny/cells/sni/seed1/failure.txt"
+    assert trained == ["fpn/seed1"] and "edited.py has changed: fpn/seed1" in failure.read_text()
+
+
+def test_a_dry_run_says_what_a_run_would_do(
+    trained: Any, write_study: WriteStudy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tune = {"TUNE": {"SOLVER.BASE_LR": [0.01, 0.02]}, "TUNE_SETS": ["tiny_study_train"]}
+    path = write_study(SEEDS=[1], AXES={"pyramid": ["fpn"]}, **tune)
+    command.main(_args(path))
+    study = Study.load(path.parent / "out/tiny/study.yaml")
+    place = CellFolder(path.parent / "out/tiny", study.cells[0])
+    place.config.write_text(study.config(study.variants[0], 1).dump())  # as the engine does, with the tuned value
+    capsys.readouterr()
+
+    more = {"SEEDS": [1, 2], **tune}
+    assert command.main(_args(write_study(**more), dry_run=True)) == 0
+    said = "4 cells (1 finished, 3 to train) after 4 cells for tuning (2 finished, 2 to train); nothing was trained"
+    assert said in capsys.readouterr().out
+    more["SET"] = study.settings | {"SOLVER.MAX_ITER": 9}
+    with pytest.raises(UserError, match=r"fpn-BASE_LR=0.01/seed0: SOLVER.MAX_ITER was 6, now 9"):
+        command.main(_args(write_study(**more), dry_run=True))
+    with pytest.raises(UserError, match=r"fpn/seed1: SOLVER.MAX_ITER was 6, now 9"):
+        command.main(_args(write_study(TUNE_SET={"SOLVER.MAX_ITER": 6}, **more), dry_run=True))
+    assert len(trained) == 3
+
+
 def test_a_cell_that_has_just_been_started_counts_as_the_past(trained: Any, write_study: WriteStudy) -> None:
     """It writes its configuration only after its fingerprint."""
     path = write_study(SEEDS=[1])
@@ -458,13 +518,18 @@ def test_fairness_is_told_by_seed(write_study: WriteStudy, tmp_path: Path, capsy
     for cell in study.cells:
         order = "b" if cell.name == "ihp/seed2" else "a"
         prints = {"trunk": "t", "data order": order}
-        CellFolder(tmp_path, cell).save_identity({"commit": order, "versions": {}, "fingerprint": prints})
+        code = {"imports": {"own.py": order}} if cell.variant.name != "fpn" else {}  # of an earlier version
+        place = CellFolder(tmp_path, cell)
+        place.save_identity({"commit": order, "versions": {}, "fingerprint": prints} | code)
+        place.save_result({"results": {}})
     command._print_fairness(study, tmp_path)
     assert capsys.readouterr().out.splitlines() == [
         "Seed 1:",
-        "  equal in all 3 variants: trunk, data order, configuration except for the pyramid",
+        "  equal in all 3 variants: trunk, data order, code of own.py, configuration except for the pyramid",
         "Seed 2:",
         "  equal in all 3 variants: trunk, configuration except for the pyramid",
         "  data order differs: fpn, sni | ihp",
+        "  code of own.py differs: sni | ihp",
         "Cells were trained by different versions (commits a, b); their folders name them",
+        "Cells were trained with different code of own.py (the first ones are sni/seed1, ihp/seed2)",
     ]

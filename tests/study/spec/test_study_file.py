@@ -14,7 +14,7 @@ from sn2fpn.engine import default_argument_parser, prepare
 from sn2fpn.errors import UserError
 from sn2fpn.pyramids import PYRAMIDS
 from sn2fpn.study.folder import CellFolder
-from sn2fpn.study.run.command import _dry_run
+from sn2fpn.study.run.beforehand import dry_run
 from sn2fpn.study.spec.check import check_study
 from sn2fpn.study.spec.study import Cell, Study
 from sn2fpn.study.spec.syntax import flatten, nest
@@ -225,7 +225,7 @@ def test_the_studies_of_the_project_are_sound(path: Path, tmp_path: Path, capsys
     study = replace(study, settings=study.settings | tiny, variants=known)
     check_study(study, tmp_path)
     study = replace(study, variants=(known[0], known[-1]))
-    _dry_run(study, study.cells, [])
+    dry_run(study, tmp_path, study.cells, [])
     said = capsys.readouterr().out
     cfg = study.config(known[0])
     for word in ("GFLOPs", "iterations", str(cfg.SOLVER.MAX_ITER), f"{len(study.cells)} cells", known[-1].name):

@@ -2,7 +2,7 @@
 
 cells/<variant>/seed<k>/
   config.yaml, log.txt, metrics.json, inference/, model_final.pth, …   written by the engine
-  cell.json      the cell's identity: what is trained, from what it starts, where, and how to train it again
+  cell.json      the cell's identity: what is trained, from which weights and code, where, and how to do it again
   result.json    what a finished cell has measured; a cell is finished if and only if this file exists
   failure.txt    why the last try failed
   .lock          held by the process that trains the cell
@@ -33,7 +33,7 @@ __all__ = ["CellFolder", "State", "Status", "started_cells"]
 
 logger = logging.getLogger(__name__)
 _IDENTITY = "cell.json"
-_FORM_OF_IDENTITY = {"fingerprint": {...: str}}
+_FORM_OF_IDENTITY = {"fingerprint": {...: str}, "imports": {...: str}}
 _FORM_OF_RESULT = {
     "results": {...: {...: {...: float | None}}},  # test set, task, metric
     "iterations": int | None,

@@ -17,10 +17,11 @@ from ..files import read_json, write_json
 from ..folder import CellFolder
 from ..measure.results import with_nested_variants
 from ..spec.check import check_folders
+from ..spec.own_code import code_of, code_versions
 from ..spec.study import Study
 from ..spec.tuning import TUNING_FOLDER
 from . import ENDING
-from .merged_study import Source, differ, write_study
+from .merged_study import Source, differ, same_axes, write_study
 from .pack import opened, pack
 
 __all__ = ["main", "merge"]
@@ -49,7 +50,8 @@ def merge(sources: Sequence[Path], output: Path) -> Path:
 
     Raises:
         UserError: the output exists; or the studies have other base configurations, engines, data, metrics or settings
-            of their tuning, or one alone has initial weights; or a variant or a finished cell differs between them.
+            of their tuning, or one alone has initial weights; or a variant or a finished cell differs between them; or
+            they have the same axes, and their cells were trained with other code of IMPORTS.
     """
     if output.exists():
         raise UserError(f"--output {output}: it exists already; name a new folder or file")
@@ -106,6 +108,19 @@ def _check_cells(sources: Sequence[Source]) -> None:
         if len(cells) > 1:
             found = " | ".join(f"{value} in {where}" for value, where in cells.items())
             raise UserError(f"the studies do not belong together: {_DIFFER[what]}: {found}")
+    _check_code(sources)
+
+
+def _check_code(sources: Sequence[Source]) -> None:
+    """Refuse other code of IMPORTS in studies that share their cells; two others may have files with one name."""
+    cells = {f"{source.name}: {place.cell.name}": code_of(place) for source in sources for place in source.places()}
+    for file, versions in code_versions(cells).items():
+        if len(versions) > 1:
+            found = " | ".join(f"{version} in {names[0]}" for version, names in versions.items())
+            problem = f"the code of {file}, a file that IMPORTS loads, differs: {found}"
+            if same_axes(sources):
+                raise UserError(f"the studies do not belong together: {problem}")
+            logger.warning("%s", problem)
 
 
 def _write(sources: Sequence[Source], folder: Path, name: str, with_weights: bool) -> None:

@@ -17,7 +17,7 @@ from ..spec.check import LOCAL_KEYS
 from ..spec.study import Study, seeds_entry
 from ..spec.syntax import flatten, nest
 
-__all__ = ["Source", "differ", "write_study"]
+__all__ = ["Source", "differ", "same_axes", "write_study"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,12 @@ def differ(key: str, one: Any, other: Any) -> bool:
     return key not in LOCAL_KEYS and one != other
 
 
+def same_axes(sources: Sequence[Source]) -> bool:
+    """Return whether the studies share their cells."""
+    first = sources[0].study
+    return all(source.study.axes == first.axes and source.study.exclude == first.exclude for source in sources)
+
+
 def write_study(sources: Sequence[Source], folder: Path, name: str) -> None:
     """Write the merged study file and its base configuration, which holds the settings of the first study."""
     first = sources[0].study
@@ -56,8 +62,7 @@ def write_study(sources: Sequence[Source], folder: Path, name: str) -> None:
     base.merge_from_file(str(first.base))
     base.merge_from_other_cfg(CfgNode(nest(first.settings)))
     (folder / "base.yaml").write_text(base.dump(), encoding="utf-8")
-    same = all(source.study.axes == first.axes and source.study.exclude == first.exclude for source in sources)
-    variants = _variants(sources)
+    same, variants = same_axes(sources), _variants(sources)
     tuned = [source for source in sources if source.study.tune]
     content = {
         "NAME": name,

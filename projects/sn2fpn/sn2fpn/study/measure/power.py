@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 
 from scipy import stats
 
@@ -41,8 +42,14 @@ def seeds_to_tell(difference: float, spread: float, alpha: float = ALPHA) -> int
     """
     if spread < 1e-6 * difference:  # where the noncentral t law is no longer computed
         return 2
-    for n in range(2, MOST_SEEDS + 1):
+
+    def suffice(n: int) -> bool:
         limit = stats.t.ppf(1 - alpha / 2, n - 1)
-        if stats.nct.sf(limit, n - 1, difference / spread * math.sqrt(n)) >= _POWER:
-            return n
-    return None
+        return bool(stats.nct.sf(limit, n - 1, difference / spread * math.sqrt(n)) >= _POWER)
+
+    most = 2
+    while not suffice(most):
+        if most == MOST_SEEDS:
+            return None
+        most = min(2 * most, MOST_SEEDS)
+    return bisect_left(range(most), True, lo=most // 2 if most > 2 else 2, key=suffice)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import platform
+import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, resource_tracker
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from ...config import CfgNode
 from ...engine import Trainer, import_files
 from ...errors import argument_names
 from ...precision import autocast
+from ...program import STOP_SIGNALS
 from ..files import write_json
 from ..folder import CellFolder
 from ..spec.study import Study, Variant
@@ -63,7 +65,10 @@ def measure_speed(study: Study, folder: str | Path, rounds: int = 7) -> dict[str
     device, size = base.MODEL.DEVICE, evaluation_size(base)
     setups = {v.name: _Setup.of(study, v, Path(folder), device, size) for v in study.variants}
     with _without_determinism():
-        memory = {name: _in_new_process(_peak_memory, setup, study.imports) for name, setup in setups.items()}
+        memory = {
+            name: _in_new_process(_peak_memory, setup, study.imports, torch.get_num_threads())
+            for name, setup in setups.items()
+        }
         runs = {name: _Run(setup) for name, setup in setups.items()}
         logger.info("timing %d variants in %d rounds", len(runs), rounds)
         neighbours = Neighbours()
@@ -143,13 +148,37 @@ class _Run:
 
 
 def _in_new_process(function: Callable[..., Any], *args: Any) -> Any:
-    """Return `function(*args, threads)` of a new process, or None when that process dies."""
+    """Return `function(*args)` of a new process, or None when that process dies.
+
+    `STOP_SIGNALS` reach this process alone, which then ends the other one.
+    """
+    others = set(active_children())
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
-            return pool.submit(function, *args, torch.get_num_threads()).result()
+            with _blocked_signals():
+                result = pool.submit(function, *args)
+            return result.result()
         except BrokenProcessPool:
             logger.warning("the process that measures memory died, perhaps because it ran out of memory")
             return None
+        except KeyboardInterrupt:
+            for process in set(active_children()) - others:
+                process.kill()
+            raise
+
+
+@contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """Block `STOP_SIGNALS` while a process is started, which inherits this; they are heard afterwards.
+
+    Ctrl-C reaches all processes of a terminal, and one that is being started would print a traceback.
+    """
+    resource_tracker.ensure_running()  # its start, which comes before that of the first process, unblocks signals
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _peak_memory(setup: _Setup, imports: tuple[Path, ...], threads: int) -> dict[str, float]:

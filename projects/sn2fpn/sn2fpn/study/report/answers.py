@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
 
-from ...errors import counted
 from ..measure.power import MOST_SEEDS, seeds_to_tell, spread_interval
 from ..measure.results import StudyResults
 from ..measure.statistics import ALPHA, RankCorrelation, chance, holm, larger_p, rank_correlation
@@ -17,6 +16,7 @@ from ..spec.questions import Question
 from .comparison import Comparison, compare, cost_ratio, difference
 from .conclusion import without_shared_seed
 from .content import listed, number
+from .cost_notes import doubt_of_times
 from .samples import TestSet
 
 __all__ = ["Answer", "answer_questions"]
@@ -28,6 +28,10 @@ _COSTS = {
     "latency_ms": "latency",
     "train_images_per_s": "training speed",
 }
+_TIMES = {"latency_ms", "train_images_per_s"}
+
+
+_SEEDS_FOR_SPREAD = 4  # with three, the upper end of the spread's 95 % interval is six times the estimate, with two 32
 
 
 @dataclass(frozen=True)
@@ -116,38 +120,51 @@ def _what_would_tell(results: StudyResults, c: Comparison, against: str, compare
     differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
     if len(differences) < 2:
         return []
-    spread, comparisons = float(np.std(differences, ddof=1)), len(compared)
-    low, high = spread_interval(spread, len(differences))
-    needed = {"1 point": seeds_to_tell(1.0, spread, ALPHA / comparisons)}
-    too_few = []
+    sizes, too_few = {"1 point": 1.0}, []
     if not c.verdict.distinguishable and c.seeds.mean:
         size = abs(c.seeds.mean)
-        needed[f"the measured {number(size, 2)} points"] = seeds_to_tell(size, spread, ALPHA / comparisons)
+        sizes[f"the measured {number(size, 2)} points"] = size
         p_values = [x.images.p if x is c else larger_p(x.seeds, x.images) for x in compared]
         corrected = holm(p_values)[compared.index(c)]
         if corrected >= ALPHA:
-            after = f", and {chance(corrected)} after Holm's correction" if comparisons > 1 else ""
+            after = f", and {chance(corrected)} after Holm's correction" if len(compared) > 1 else ""
             too_few = [
                 "The test images are too few for the measured difference: its p-value over them alone is "
                 f"{chance(c.images.p)}{after}."
             ]
-    parts = [
-        f"{size} with {counted(n, 'seed') if n else f'more than {MOST_SEEDS} seeds'}" for size, n in needed.items()
-    ]
+    return [_seeds_that_tell(differences, sizes, len(compared)), *too_few]
+
+
+def _seeds_that_tell(differences: Sequence[float], sizes: Mapping[str, float], comparisons: int) -> str:
+    """Return how many seeds would show differences of some sizes, from the differences of the seeds that there are.
+
+    Few seeds hardly show the spread, so that a range of numbers is given, from its interval.
+    """
+    n, spread = len(differences), float(np.std(differences, ddof=1))
+    low, high = spread_interval(spread, n)
+    known = n >= _SEEDS_FOR_SPREAD
+    parts = []
+    for words, size in sizes.items():
+        needed = [seeds_to_tell(size, s, ALPHA / comparisons) for s in ([spread] if known else [low, high])]
+        numbers = dict.fromkeys(str(found) if found else f"more than {MOST_SEEDS}" for found in needed)
+        parts.append(f"{words} with {' to '.join(numbers)} seeds")
     several = f" with {comparisons} comparisons" if comparisons > 1 else ""
-    return [
+    return (
         f"From seed to seed the difference varies by {number(spread, 2)} points (standard deviation; 95 % interval "
-        f"{number(low, 2)} … {number(high, 2)}). With this spread, four of five studies{several} would pass "
-        f"the test over seeds for a difference of {' and for one of '.join(parts)}.",
-        *too_few,
-    ]
+        f"{number(low, 2)} … {number(high, 2)}). With {'this spread' if known else 'a spread in this interval'}, four "
+        f"of five studies{several} would pass the test over seeds for a difference of {' and for one of '.join(parts)}"
+        + ("." if known else f"; {n} seeds are too few to tell the spread more exactly.")
+    )
 
 
 def _cost(results: StudyResults, variant: str, against: str) -> list[str]:
-    """Return what a variant costs compared with another one, as far as it was measured."""
-    ratios = {words: cost_ratio(results, variant, against, name) for name, words in _COSTS.items()}
-    known = [f"{words} {ratio}" for words, ratio in ratios.items() if math.isfinite(ratio.value)]
-    return [f"Cost of {variant} compared with {against}: {', '.join(known)}."] if known else []
+    """Return what a variant costs compared with another one, as far as it was measured, and doubts of the times."""
+    ratios = {name: cost_ratio(results, variant, against, name) for name in _COSTS}
+    known = {name: f"{_COSTS[name]} {ratio}" for name, ratio in ratios.items() if math.isfinite(ratio.value)}
+    if not known:
+        return []
+    doubt = f" {doubt_of_times(results)}".rstrip() if known.keys() & _TIMES else ""
+    return [f"Cost of {variant} compared with {against}: {', '.join(known.values())}.{doubt}"]
 
 
 def _about_measures(results: StudyResults, question: Question) -> Answer:

@@ -24,11 +24,16 @@ def costs(study: StudyResults) -> list[str]:
 
 def cost_warnings(study: StudyResults) -> list[str]:
     """Return what a reader must know before looking at the times."""
+    advice = 'To measure them again on an idle machine, add --again speed to the command under "Run it again".'
+    return [f"{doubt} {advice}"] if (doubt := doubt_of_times(study)) else []
+
+
+def doubt_of_times(study: StudyResults) -> str:
+    """Return a sentence that says why the times are not reliable, "" if they are."""
     speed = study.speed
     if not speed or speed.get("reliable", True):
-        return []
-    advice = 'To measure them again on an idle machine, add --again speed to the command under "Run it again".'
-    return [f"The times are not reliable, because {_load(speed)} while they were measured. {advice}"]
+        return ""
+    return f"The times are not reliable, because {_load(speed)} while they were measured."
 
 
 def _load(speed: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from ...errors import counted
 from ..archive import archive_name
 from ..measure.results import CellResult, StudyResults
 from ..spec.fingerprint import differences_by_seed
+from ..spec.own_code import code_versions
 from .content import ABSENT, joined, listed
 
 __all__ = ["Check", "Rerun", "cell_commands", "fingerprint_lines", "heading_facts", "rerun", "run_checks"]
@@ -68,7 +69,7 @@ def fingerprint_lines(results: StudyResults) -> list[tuple[str, list[str]]]:
 
 
 def run_checks(results: StudyResults) -> list[Check]:
-    """Check that software, commit, machine, engine and iterations are the same in all finished cells."""
+    """Check that software, commit, machine, engine, iterations and own code are the same in all finished cells."""
     checks = []
     for what, read in _SHARED.items():
         groups: dict[str, list[str]] = {}
@@ -77,7 +78,19 @@ def run_checks(results: StudyResults) -> list[Check]:
         if groups and list(groups) != ["unknown"]:
             detail = "; ".join(f"{value}: {listed(names, 'cell')}" for value, names in groups.items())
             checks.append(Check(what, len(groups) == 1, detail if len(groups) > 1 else next(iter(groups))))
-    return checks
+    return checks + _check_own_code(results)
+
+
+def _check_own_code(results: StudyResults) -> list[Check]:
+    """Check that each file of IMPORTS is the same in all finished cells that have it; [] if no cell has any."""
+    versions = code_versions({cell.cell.name: cell.identity.get("imports", {}) for cell in results.finished})
+    mixed = [
+        f"{file} {version}: {listed(names, 'cell')}"
+        for file, found in versions.items()
+        for version, names in found.items()
+        if len(found) > 1
+    ]
+    return [Check("code of IMPORTS", not mixed, "; ".join(mixed) or listed(list(versions), "file"))] if versions else []
 
 
 def cell_commands(results: StudyResults) -> list[tuple[str, str]]:

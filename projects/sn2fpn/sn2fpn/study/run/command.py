@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-from tabulate import tabulate
-
 from ...atomic import DAY_S, remove_leftovers
-from ...errors import UserError, counted, did_you_mean
+from ...errors import UserError, did_you_mean
 from ...locks import locked
 from ...program import Interrupted
 from ..arguments import SLURM
-from ..folder import CellFolder, State, Status, started_cells
-from ..measure.cost import costs_table
-from ..spec.check import check_folders, check_study
+from ..folder import CellFolder, State, Status
+from ..spec.check import check_study
 from ..spec.fingerprint import differences_by_seed
+from ..spec.own_code import code_of, code_versions
 from ..spec.study import Cell, Study
-from ..spec.tuning import TUNING_FOLDER, choose, tuning_cells, tuning_study
+from ..spec.tuning import TUNING_FOLDER, tuning_cells, tuning_study
+from .beforehand import check_cells, dry_run, with_best_values
 from .executor import Executor, Local, Slurm, minutes
 from .runner import Runner
 from .steps import StepsJob, run_steps
@@ -45,7 +43,7 @@ def main(args: argparse.Namespace) -> int:
     check_study(study, folder, args.num_gpus)
     chosen = _selected(study, args.only)
     if args.dry_run:
-        _dry_run(study, chosen, _tuning_cells(study, args.only) if study.tune else [])
+        dry_run(study, folder, chosen, _tuning_cells(study, args.only) if study.tune else [])
         return 0
     try:
         untuned: list[str] = []
@@ -72,8 +70,6 @@ def _tune(args: argparse.Namespace, study: Study, folder: Path) -> tuple[Study, 
 
     Variants that have values in TUNED keep them. Variants whose tuning cells have not all finished are left without.
     """
-    from ..measure.results import tuning_scores  # imports statistics and drawings, which takes a while
-
     if not tuning_cells(study):
         return study, []
     if not (folder / "study.yaml").is_file():  # so that a report can be written and packed from now on
@@ -81,10 +77,9 @@ def _tune(args: argparse.Namespace, study: Study, folder: Path) -> tuple[Study, 
     tuning, place, chosen = tuning_study(study), folder / TUNING_FOLDER, _tuning_cells(study, args.only)
     statuses, _ = _train(args, tuning, place, chosen)
     _print_failures(place, statuses)
-    choices = [c for c in choose(study, tuning_scores(tuning, place)) if c.variant not in study.tuned]
+    study, choices = with_best_values(study, folder)
     for choice in choices:
         print(f"{choice.variant}: {choice.sentence}")
-    study = replace(study, tuned=study.tuned | {choice.variant: choice.keys for choice in choices})
     failed = [cell.variant.axes for cell, status in statuses.items() if status.state is State.FAILED]
     waiting = [variant for variant in study.variants if variant.name not in study.tuned]
     return study, [v.name for v in waiting if any(v.axes.items() <= axes.items() for axes in failed)]
@@ -94,8 +89,7 @@ def _train(
     args: argparse.Namespace, study: Study, folder: Path, cells: list[Cell]
 ) -> tuple[dict[Cell, Status], Executor]:
     """Train the cells that are not finished; `Interrupted` says that a signal has stopped the run."""
-    check_folders(study, folder)
-    _name_strangers(study, folder)
+    check_cells(study, folder)
     for place in (folder, *folder.glob("cells/*/*")):
         remove_leftovers(place, DAY_S)
     study.save(folder / "study.yaml")
@@ -141,15 +135,6 @@ def _follow_up(study: Study, folder: Path, executor: Executor, again: list[str])
     return failed
 
 
-def _dry_run(study: Study, chosen: list[Cell], needed: list[Cell]) -> None:
-    cells = Counter(cell.variant.name for cell in chosen)
-    rows = [row | {"cells": cells[row["variant"]]} for row in costs_table(study)]
-    print(tabulate([row for row in rows if row["cells"]], headers="keys", floatfmt=".2f"))
-    of = "" if len(chosen) == len(study.cells) else f" of {len(study.cells)}"
-    tuning = f" after {counted(len(needed), 'cell')} for tuning" if needed else ""
-    print(f"{len(chosen)}{of} cells{tuning}; nothing was trained")
-
-
 def _selected(study: Study, patterns: list[str]) -> list[Cell]:
     """Return the cells that --only names; a UserError says that a pattern names no cell, not even one for tuning."""
     known = [*study.cells, *(tuning_study(study).cells if study.tune else ())]
@@ -171,14 +156,6 @@ def _tuning_cells(study: Study, patterns: list[str]) -> list[Cell]:
 
 def _is_wanted(cell: Cell, patterns: list[str]) -> bool:
     return any(fnmatch(cell.name, pattern) or cell.variant.name == pattern for pattern in patterns)
-
-
-def _name_strangers(study: Study, folder: Path) -> None:
-    """Print the cells in the folder that are no longer in the study; they are kept, but the report ignores them."""
-    known = {cell.name for cell in study.cells}
-    strangers = [name for name in started_cells(folder) if name not in known]
-    if strangers:
-        print(f"No longer in {study.path}, kept but ignored: {', '.join(strangers)}")
 
 
 def _executor(args: argparse.Namespace, study: Study, folder: Path) -> Executor:
@@ -225,6 +202,10 @@ def _print_fairness(study: Study, folder: Path) -> None:
     if any((i["commit"], i["versions"]) != (started[0]["commit"], started[0]["versions"]) for i in started):
         commits = sorted({identity["commit"] or "unknown" for identity in started})
         print(f"Cells were trained by different versions (commits {', '.join(commits)}); their folders name them")
+    for file, versions in code_versions({c.name: code_of(CellFolder(folder, c)) for c in study.cells}).items():
+        if len(versions) > 1:
+            first = ", ".join(names[0] for names in versions.values())
+            print(f"Cells were trained with different code of {file} (the first ones are {first})")
 
 
 def _print_failures(folder: Path, statuses: dict[Cell, Status]) -> bool:

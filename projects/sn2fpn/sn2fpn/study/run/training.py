@@ -22,6 +22,7 @@ from ...visualization.curves import read_metrics
 from ..files import read_json
 from ..folder import CellFolder, State
 from ..spec.fingerprint import data_fingerprint, fingerprint
+from ..spec.own_code import check_code, own_code
 from ..spec.study import Cell, Study
 
 __all__ = ["run_cell"]
@@ -39,7 +40,7 @@ def run_cell(study: Study, cell: Cell, folder: Path, num_gpus: int = 1) -> State
     try:
         with locked(place.lock):
             if not place.is_finished:
-                _train(study, place, num_gpus)
+                _train(study, place, folder, num_gpus)
     except KeyboardInterrupt:
         return State.INTERRUPTED
     except Exception as e:
@@ -50,11 +51,11 @@ def run_cell(study: Study, cell: Cell, folder: Path, num_gpus: int = 1) -> State
     return State.FINISHED
 
 
-def _train(study: Study, place: CellFolder, num_gpus: int) -> None:
+def _train(study: Study, place: CellFolder, folder: Path, num_gpus: int) -> None:
     place.failure.unlink(missing_ok=True)  # of an earlier try
     study.import_files()
     arguments = study.training_arguments(place.cell, place.path, num_gpus)
-    _save_identity(study, place, arguments)
+    _save_identity(study, place, folder, arguments)
     try:
         code = main(["--debug", *arguments])  # with --debug, mistakes are raised instead of printed
     except SystemExit as e:  # a process that the training started has failed and logged the reason
@@ -71,9 +72,13 @@ def _last_error(log: Path) -> str:
     return next((line.split("ERROR: ", 1)[1] for line in reversed(lines) if "ERROR: " in line), "")
 
 
-def _save_identity(study: Study, place: CellFolder, arguments: list[str]) -> None:
-    """Write down what is needed to train the cell again, and what its training starts from."""
+def _save_identity(study: Study, place: CellFolder, folder: Path, arguments: list[str]) -> None:
+    """Write down what is needed to train the cell again, and what its training starts from.
+
+    A UserError says that the data of the cell, or the code of it or of others, are not those of now.
+    """
     cell, before, found, now = place.cell, place.identity(), environment(), _now()
+    kept = before if read_last(place.path) else {"imports": own_code(study.imports)}  # without one it starts anew
     identity = _about(cell) | {
         "overrides": study.overrides(cell.variant, cell.seed),
         "command": [*train_command(), *arguments],
@@ -83,8 +88,9 @@ def _save_identity(study: Study, place: CellFolder, arguments: list[str]) -> Non
         "pid": os.getpid(),
         "started": before.get("started", now),
         "tries": [*before.get("tries", []), now],
-        "fingerprint": before.get("fingerprint", {}) if read_last(place.path) else {},  # without one it starts anew
+        "fingerprint": kept.get("fingerprint", {}),
     }
+    identity |= {"imports": code} if (code := kept.get("imports")) else {}
     for key in ("commit", "versions"):
         if before and before[key] != identity[key]:
             change = (cell.name, key, before[key], identity[key])
@@ -92,6 +98,7 @@ def _save_identity(study: Study, place: CellFolder, arguments: list[str]) -> Non
     if identity["fingerprint"]:
         _check_data(study, place, identity["fingerprint"])
     place.save_identity(identity)  # before the fingerprint, which takes a while, so that others see who trains the cell
+    check_code(study, folder)  # again, because the runner may have started long ago
     if not identity["fingerprint"]:
         place.save_identity(identity | {"fingerprint": fingerprint(study.config(cell.variant, cell.seed))})
 

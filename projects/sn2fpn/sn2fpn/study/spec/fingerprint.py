@@ -25,6 +25,7 @@ from .variants import Cell
 __all__ = ["data_fingerprint", "differences", "differences_by_seed", "fingerprint", "records_fingerprint"]
 
 _BATCHES = 2
+_CODE = "code of "  # a file of IMPORTS
 _MOST = 6  # of more variants, not all are named
 
 
@@ -119,11 +120,13 @@ def differences(fingerprints: Mapping[str, Mapping[str, str]], variants: int | N
         fingerprints: those of the cells of one seed (see `fingerprint`) by the variants' names.
         variants: the number of variants of the study, if some of them may have no fingerprint.
     """
-    equal, lines, values_differ, sections = [], [], False, get_cfg()
+    equal, code, lines, values_differ, sections = [], [], [], False, get_cfg()
     for key in dict.fromkeys(itertools.chain.from_iterable(fingerprints.values())):
         is_value = key.partition(".")[0] in sections  # a configuration key; all others are hashes
         groups: dict[str, list[str]] = {}
         for variant, values in fingerprints.items():
+            if key.startswith(_CODE) and key not in values:  # the file came later, or an earlier version kept no hashes
+                continue
             groups.setdefault(values.get(key, "default" if is_value else "none"), []).append(variant)
         if len(groups) > 1:
             values_differ |= is_value
@@ -133,7 +136,8 @@ def differences(fingerprints: Mapping[str, Mapping[str, str]], variants: int | N
             many = f"{len(groups)} different values in {len(fingerprints)} variants"
             lines.append(f"{key} differs: {' | '.join(named) if len(groups) <= _MOST else many}")
         elif not is_value:
-            equal.append(key)
+            (code if key.startswith(_CODE) else equal).append(key)
+    equal += code if len(code) <= _MOST else [f"{_CODE}{len(code)} files"]
     if not values_differ:
         equal.append("configuration except for the pyramid")
     found = len(fingerprints)
@@ -156,7 +160,8 @@ def differences_by_seed(identities: Mapping[Cell, Mapping[str, Any]]) -> list[tu
     by_seed: dict[int, dict[str, Mapping[str, str]]] = {}
     for cell, identity in identities.items():
         if identity.get("fingerprint"):
-            by_seed.setdefault(cell.seed, {})[cell.variant.name] = identity["fingerprint"]
+            code = {f"{_CODE}{file}": version for file, version in identity.get("imports", {}).items()}
+            by_seed.setdefault(cell.seed, {})[cell.variant.name] = identity["fingerprint"] | code
     merged: dict[tuple[str, ...], list[int]] = {}
     variants = Counter(cell.seed for cell in identities)
     for seed, fingerprints in by_seed.items():
