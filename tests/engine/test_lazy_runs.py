@@ -282,7 +282,7 @@ def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., lis
             ["model.backbone.bottom_up", "(sn2fpn.modeling.trunk.make_resnet): ", "20", "18"],
         ),
         ({"model.backbone.out_channels": -3}, {}, ["model.backbone.out_channels", "at least 1", "-3"]),
-        ({"model.input_format": "BRG"}, {}, ["model.input_format (", "'BRG'", "did you mean 'RGB'"]),
+        ({"model.input_format": "BRG"}, {}, ["model.input_format (", "'BRG'", "did you mean 'BGR'"]),
         (
             {"model.roi_heads.in_features": ["p2", "p3", "p4", "p9"]},
             {},
