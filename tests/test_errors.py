@@ -83,5 +83,11 @@ def test_of_choices_that_are_equally_close_the_one_with_the_same_beginning_is_su
         assert did_you_mean(found, ["AP", "AP50", "AP75", "APs"]) == f"; did you mean {near!r}?"
 
 
+def test_a_gpu_is_called_cuda() -> None:
+    for found in ("gpu", "GPU:0", "cudda"):
+        assert did_you_mean(found, ("cpu", "cuda")) == "; did you mean 'cuda'?"
+    assert did_you_mean("gpu", ("cpu", "gpus")) == "; did you mean 'gpus'?"
+
+
 def test_files_of_the_whole_machine_are_no_suggestions() -> None:
     assert nearby_files(Path("/no/such/folder/x.json"), "*.json") == ""

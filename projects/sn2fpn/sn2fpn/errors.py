@@ -167,6 +167,8 @@ def did_you_mean(found: str, choices: Iterable[str], limit: int = 8, prefix: str
     choices = sorted(map(str, choices), key=lambda c: (int(c) if c.isdecimal() else 0, c))
     lowered = {c.lower(): c for c in choices}
     word = str(found).lower()
+    if "cuda" in lowered:  # "gpu" looks like "cpu" and means "cuda"
+        word = word.replace("gpu", "cuda")
     close = difflib.get_close_matches(word, lowered, n=8, cutoff=0.6)
     if close:
         return f"; did you mean {prefix + lowered[max(close, key=lambda c: _nearness(c, word))]!r}?"

@@ -114,7 +114,7 @@ def check_device(device: str) -> torch.device:
     try:
         found = torch.device(device)
     except RuntimeError:
-        hint = did_you_mean(device.lower().replace("gpu", "cuda"), ("cpu", "cuda"))  # "gpu" looks like "cpu"
+        hint = did_you_mean(device, ("cpu", "cuda"))
         raise ArgumentError("device", f"there is no device {device!r}{hint}") from None
     if found.type not in ("cpu", "cuda", "meta"):  # others lack operators and numbers of 64 bits
         raise ArgumentError("device", f"expected 'cpu' or 'cuda', found {device!r}")
