@@ -78,5 +78,16 @@ def test_did_you_mean_lists_a_few_choices_when_none_is_close() -> None:
     assert did_you_mean("x", []) == ""
 
 
+def test_of_choices_that_are_equally_close_the_one_with_the_same_beginning_is_suggested() -> None:
+    for found, near in (("AP51", "AP50"), ("AP74", "AP75"), ("ap5", "AP50")):
+        assert did_you_mean(found, ["AP", "AP50", "AP75", "APs"]) == f"; did you mean {near!r}?"
+
+
+def test_a_gpu_is_called_cuda() -> None:
+    for found in ("gpu", "GPU:0", "cudda"):
+        assert did_you_mean(found, ("cpu", "cuda")) == "; did you mean 'cuda'?"
+    assert did_you_mean("gpu", ("cpu", "gpus")) == "; did you mean 'gpus'?"
+
+
 def test_files_of_the_whole_machine_are_no_suggestions() -> None:
     assert nearby_files(Path("/no/such/folder/x.json"), "*.json") == ""

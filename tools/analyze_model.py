@@ -22,6 +22,7 @@ from tabulate import tabulate
 from sn2fpn.command_line import CommandLineParser
 from sn2fpn.config import LazyConfig, get_cfg, instantiate
 from sn2fpn.engine import import_files
+from sn2fpn.engine.lazy_checks import COUNTERPARTS
 from sn2fpn.errors import UserError
 from sn2fpn.modeling import build_model
 from sn2fpn.modeling.analysis import PARTS, Analysis, analyze
@@ -87,7 +88,7 @@ def _analyze(args: argparse.Namespace) -> None:
 
 def _analyze_config(file: str, opts: list[str], size: tuple[int, int] | None) -> Analysis:
     if file.endswith(".py"):
-        config = LazyConfig.apply_overrides(LazyConfig.load(file), opts)
+        config = LazyConfig.apply_overrides(LazyConfig.load(file), opts, COUNTERPARTS)
         resize = evaluation_resize(config)
         size = size or ((resize.short_edges[0], resize.max_size) if resize else None)
         return analyze(instantiate(config.model), _given(size, file))

@@ -46,7 +46,9 @@ model = L(modeling.GeneralizedRCNN)(
         in_features=["p2", "p3", "p4", "p5"],
         box_pooler=L(modeling.ROIPooler)(output_size=7, strides=[4, 8, 16, 32]),
         box_head=L(modeling.BoxHead)(
-            in_channels=_width, resolution="${..box_pooler.output_size}", fc_dims=[1024, 1024]
+            in_channels=_width,
+            resolution="${..box_pooler.output_size}",
+            fc_dims=[1024, 1024],  # with another number of layers, set box_predictor.in_features to the last width
         ),
         box_predictor=L(modeling.BoxPredictor)(in_features="${..box_head.fc_dims.1}", num_classes="${..num_classes}"),
         box_coder=L(modeling.BoxCoder)(weights=[10.0, 10.0, 5.0, 5.0]),
@@ -76,7 +78,7 @@ def cascade_heads(heads):
             L(modeling.BoxHead)(
                 in_channels="${model.backbone.out_channels}",
                 resolution="${model.roi_heads.box_pooler.output_size}",
-                fc_dims=[1024, 1024],
+                fc_dims=[1024, 1024],  # with another number of layers, set in_features of the predictors, too
             )
             for _ in weights
         ],

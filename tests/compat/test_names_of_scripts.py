@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 import sn2fpn.compat
-from sn2fpn.compat.absent import _ADVICE
+from sn2fpn.compat.advice import ADVICE
+from sn2fpn.compat.advice import MODULES as ABSENT_MODULES
 from sn2fpn.data import DatasetCatalog, MetadataCatalog
 
 _FOLDER = Path(sn2fpn.compat.__file__).parent
@@ -29,7 +30,7 @@ def _module(name: str, root: str = "sn2fpn.compat") -> Any:
 
 def _names() -> Iterator[tuple[str, str]]:
     for module in MODULES:
-        if module != "absent":
+        if module not in ("absent", "advice"):
             yield from ((module, name) for name in _module(module).__all__)
 
 
@@ -60,11 +61,68 @@ def test_what_is_not_offered_says_what_to_use(module: str) -> None:
 
 def test_no_advice_is_given_for_a_name_that_is_offered() -> None:
     offered = {name for _, name in _names()}
-    assert not offered & _ADVICE.keys()
-    for sentence in set(_ADVICE.values()):  # what it names exists
+    assert not offered & ADVICE.keys()
+    for sentence in set(ADVICE.values()):  # what it names exists
         for dotted in re.findall(r"sn2fpn(?:\.\w+)+", sentence):
             *parent, last = dotted.split(".")
             assert hasattr(importlib.import_module(".".join(parent)), last) or importlib.import_module(dotted)
+
+
+def _refusal(statement: str) -> ModuleNotFoundError:
+    """Return the error of an import of a module that is not offered."""
+    with pytest.raises(ModuleNotFoundError) as e:
+        exec(statement)
+    return e.value
+
+
+@pytest.mark.parametrize("module", ABSENT_MODULES)
+def test_modules_that_are_not_offered_say_where_their_names_are(module: str) -> None:
+    parent, _, leaf = f"sn2fpn.compat.{module}".rpartition(".")
+    start = f"{parent} does not offer the module {leaf}: "
+    for statement in (f"import sn2fpn.compat.{module}", f"from sn2fpn.compat.{module} import something"):
+        error = _refusal(statement)
+        assert str(error).startswith(start) and error.name == f"sn2fpn.compat.{module}"
+    offered = importlib.import_module(parent).__all__
+    if leaf not in offered:  # as `nms` is, which is a module and a function
+        assert str(_refusal(f"from {parent} import {leaf}")) == str(error)
+    for name in ABSENT_MODULES[module].split():
+        assert re.search(rf"\b{name}\b", str(error)) and (name in offered or ADVICE[name] in str(error))
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("utils.file_io", "PathHandler, PathManager: paths are plain ones"),
+        (
+            "solver.build",
+            "sn2fpn.compat.solver has build_lr_scheduler, build_optimizer; get_default_optimizer_params: ",
+        ),
+        ("modeling.backbone.fpn", "sn2fpn.compat.modeling has FPN, build_backbone; BACKBONE_REGISTRY: "),
+        ("tracking", "sn2fpn.compat does not offer the module tracking: this model is not served"),
+        ("modelling", "sn2fpn.compat does not offer the module modelling; did you mean 'modeling'?"),
+        ("utils.develop", "utils does not offer the module develop; docs/from_detectron2.md lists what is offered"),
+        ("solver.nothing", "solver does not offer the module nothing; docs/from_detectron2.md lists"),
+    ],
+)
+def test_other_modules_are_answered_with_the_nearest_one_or_the_page(module: str, words: str) -> None:
+    assert words in str(_refusal(f"import sn2fpn.compat.{module}"))
+
+
+def test_what_python_and_its_tools_look_for_by_themselves_is_just_not_there() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'sn2fpn\.compat\.__main__'$"):
+        importlib.import_module("sn2fpn.compat.__main__")
+    with pytest.raises(ImportError, match="cannot import name '_private'"):
+        exec("from sn2fpn.compat.solver import _private")
+    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'sn2fpn\.compatible'$"):
+        importlib.import_module("sn2fpn.compatible")
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("module", ABSENT_MODULES)
+def test_detectron2_has_the_modules_that_are_not_offered(module: str) -> None:
+    pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+    theirs = importlib.import_module(f"detectron2.{module}")
+    assert [name for name in ABSENT_MODULES[module].split() if not hasattr(theirs, name)] == []
 
 
 def test_the_package_can_stand_for_detectron2() -> None:

@@ -17,6 +17,7 @@ import torch
 from sn2fpn.compat.checkpoint import DetectionCheckpointer
 from sn2fpn.compat.config import get_cfg
 from sn2fpn.compat.data import DatasetMapper, build_detection_test_loader, build_detection_train_loader
+from sn2fpn.compat.data import transforms as T
 from sn2fpn.compat.engine import (
     DefaultPredictor,
     DefaultTrainer,
@@ -25,7 +26,7 @@ from sn2fpn.compat.engine import (
     default_setup,
     hooks,
 )
-from sn2fpn.compat.evaluation import COCOEvaluator, inference_on_dataset, print_csv_format
+from sn2fpn.compat.evaluation import COCOEvaluator, inference_on_dataset, print_csv_format, verify_results
 from sn2fpn.compat.modeling import build_model
 from sn2fpn.compat.utils.events import EventStorage, get_event_storage, has_event_storage
 from sn2fpn.compat.utils.logger import setup_logger
@@ -215,6 +216,13 @@ def test_the_predictor_gives_what_the_model_gives(small_cfg: Any, records: Any, 
         (expected,) = predictor.model(batch)  # in single precision and without augmentation
     assert len(found) and torch.equal(found.scores, expected["instances"].scores)
     assert torch.equal(found.pred_boxes.tensor, expected["instances"].pred_boxes.tensor)
+    picture = cv2.imread(records[0]["file_name"])
+    assert predictor.aug.get_transform(picture).apply_image(picture).shape == (64, 85, 3)
+    shapes = []
+    predictor.aug = T.Resize((32, 40))
+    predictor.model.backbone.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape[-2:]))
+    assert predictor(picture)["instances"].image_size == (48, 64)
+    assert shapes == [(32, 64)]  # padded to the stride
     results = inference_on_dataset(
         predictor.model, build_detection_test_loader(cfg, rectangles), COCOEvaluator(rectangles, use_fast_impl=False)
     )
@@ -294,3 +302,16 @@ def test_a_training_program_of_detectron2s_form_runs(
     capsys.readouterr()
     print_csv_format(results)
     assert "AP,AP50,AP75" in capsys.readouterr().out
+
+
+def test_results_are_compared_with_those_that_are_expected(caplog: pytest.LogCaptureFixture) -> None:
+    cfg = get_cfg()
+    assert verify_results(cfg, {})
+    cfg.TEST.EXPECTED_RESULTS = [["bbox", "AP", 38.5, 0.2], ["bbox", "AP50", 60.0, 0.5]]
+    assert verify_results(cfg, {"bbox": {"AP": 38.6, "AP50": 59.6}})
+    with pytest.raises(SystemExit):
+        verify_results(cfg, {"bbox": {"AP": 38.8, "AP50": float("nan")}})
+    words = "bbox/AP: expected 38.5 within 0.2, found 38.8; bbox/AP50: expected 60.0 within 0.5, found nan"
+    assert words in caplog.text
+    with pytest.raises(SystemExit):
+        verify_results(cfg, {"segm": {}})

@@ -186,7 +186,9 @@ def test_python_configurations_and_their_records_are_known(tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"quick_shapes\.py: expected a YAML configuration, found a Python"):
         get_cfg().merge_from_file(str(lazy))
     LazyConfig.save(LazyConfig.load(str(lazy)), str(tmp_path / "config.yaml"))
-    with pytest.raises(UserError, match=r"config\.yaml: .* the record of a Python .*; give the Python file"):
+    with pytest.raises(
+        UserError, match=r"config\.yaml: .* the record of a Python .*; give the Python file .* same key=value"
+    ):
         get_cfg().merge_from_file(str(tmp_path / "config.yaml"))
 
 

@@ -151,6 +151,8 @@ def test_instantiate_builds_arguments_first_and_leaves_the_rest_alone() -> None:
         (Size, {"widht": 3}, ["a.b", "Size", "takes no argument 'widht'", "did you mean 'width'"]),
         (Size, {}, ["a.b", "missing", "'width'"]),
         ("fractions.Fracton", {}, ["a.b._target_", "did you mean 'Fraction'"]),
+        ("sn2fpn.pyramids.PAFNP", {}, ["a.b._target_", "did you mean 'PAFPN'"]),  # and not the module 'pafpn'
+        ("sn2fpn.pyramid.PAFPN", {}, ["a.b._target_", "did you mean 'pyramids'"]),
         ("no_such_module.f", {}, ["a.b._target_", "cannot import 'no_such_module.f'"]),
         ("not a name", {}, ["a.b._target_: expected a dotted name", "'not a name'"]),
         ("math.pi", {}, ["expected something that can be called", "3.14"]),

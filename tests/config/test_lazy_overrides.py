@@ -74,6 +74,23 @@ def test_pairs_are_answered_with_the_right_form(cfg: DictConfig) -> None:
 
 
 @pytest.mark.parametrize(
+    "changes", [["SOLVER.MAX_ITER=5"], ["SOLVER.MAX_ITER", "5"], ["train.lr=1", "SOLVER.MAX_ITER", "5"]]
+)
+def test_keys_of_yaml_are_answered_with_their_counterparts(cfg: DictConfig, changes: list[str]) -> None:
+    with pytest.raises(UserError, match=r"SOLVER\.MAX_ITER is a key of YAML .*, write train\.max_iter=5$"):
+        LazyConfig.apply_overrides(cfg, changes, {"SOLVER.MAX_ITER": "train.max_iter"})
+    with pytest.raises(
+        UserError, match=r"SOLVER\.MAX_ITER is a key of YAML .*, the groups of this one are model, steps"
+    ):
+        LazyConfig.apply_overrides(cfg, changes)
+
+
+def test_a_group_may_have_a_name_in_capitals(cfg: DictConfig) -> None:
+    cfg.GROUP = {"SIZE": 3}
+    assert LazyConfig.apply_overrides(cfg, ["GROUP.SIZE=4", "+OTHER=1"]).GROUP.SIZE == 4
+
+
+@pytest.mark.parametrize(
     ("override", "words"),
     [
         ("train.max_iters=5", ["unknown config key 'train.max_iters'", "did you mean 'train.max_iter'"]),
@@ -99,7 +116,7 @@ def test_pairs_are_answered_with_the_right_form(cfg: DictConfig) -> None:
         ("train.sizes.2=1", ["train.sizes is a list of 2 items", "no item '2'"]),
         ("model.mode=c", ["model.mode expects 'a' or 'b'", "'c'"]),
         ("train.max_iter", ["key=value", "'train.max_iter'"]),
-        ("SOLVER.MAX_ITER", ["key=value", "train.max_iter=50"]),
+        ("SOLVER.MAX_ITER", ["key=value", "the groups of this one are model, steps, train"]),
         ("~train.lr", ["changed by key=value", "'~train.lr'"]),
         ("train.name=a: [", ["not readable as YAML"]),
         ("train.name=!!python/name:os.system", ["not readable as YAML"]),

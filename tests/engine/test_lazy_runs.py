@@ -20,12 +20,15 @@ import torch
 from omegaconf import OmegaConf
 
 from sn2fpn.config import CfgNode, LazyConfig, get_cfg
+from sn2fpn.config.calls import target_of
 from sn2fpn.engine import main, run
 from sn2fpn.engine.lazy import LazyRecipe, load_recipe
+from sn2fpn.engine.lazy_checks import COUNTERPARTS
 from sn2fpn.engine.recipe import CfgRecipe, Recipe
 from sn2fpn.engine.testing import validation_losses
 from sn2fpn.errors import UserError
 from sn2fpn.pyramids import PYRAMIDS
+from sn2fpn.signatures import keyword_parameters
 from sn2fpn.structures import BitMasks, Boxes, Instances
 
 _ROOT = Path(__file__).parents[2]
@@ -279,7 +282,7 @@ def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., lis
             ["model.backbone.bottom_up", "(sn2fpn.modeling.trunk.make_resnet): ", "20", "18"],
         ),
         ({"model.backbone.out_channels": -3}, {}, ["model.backbone.out_channels", "at least 1", "-3"]),
-        ({"model.input_format": "BRG"}, {}, ["model.input_format (", "'BRG'", "did you mean 'RGB'"]),
+        ({"model.input_format": "BRG"}, {}, ["model.input_format (", "'BRG'", "did you mean 'BGR'"]),
         (
             {"model.roi_heads.in_features": ["p2", "p3", "p4", "p9"]},
             {},
@@ -320,6 +323,7 @@ def test_several_test_sets_and_other_processes(tiny_overrides: Callable[..., lis
         ({"train.patience": 2, "train.best_metric": ""}, {}, ["train.patience", "train.best_metric"]),
         ({"train.ema.decay": 1.5}, {}, ["train.ema.decay: expected a number of at least 0 and below 1, found 1.5"]),
         ({"train.max_iter": "${train.max_itre}"}, {}, ["train.max_it", "max_itre"]),
+        ({"model.roi_heads.box_head.fc_dims": [16]}, {}, ["model.roi_heads.box_predictor.in_features: ", "fc_dims.1"]),
         (
             {"dataloader.train.total_batch_size": 3},
             {"num_gpus": 2},
@@ -336,6 +340,22 @@ def test_mistakes_are_named_in_the_words_of_the_config(
         run(_recipe(tiny_overrides(changes), **flags), _args(**flags))
     for word in words:
         assert word in str(e.value)
+
+
+def test_keys_of_yaml_are_answered_with_keys_that_exist() -> None:
+    cfg = LazyConfig.load(str(_LAZY / "quick_shapes.py"))
+    for yaml_key, key in COUNTERPARTS.items():
+        group: Any = get_cfg()
+        for part in yaml_key.split("."):
+            group = group[part]
+        parent, _, name = key.rpartition(".")
+        node = OmegaConf.select(cfg, parent)
+        assert name in node or name in keyword_parameters(target_of(node)), key
+    for change in (["MODEL.WEIGHTS=x.pth"], ["MODEL.WEIGHTS", "x.pth"]):
+        with pytest.raises(
+            UserError, match=r"^command line: MODEL\.WEIGHTS is .*, write train\.init_checkpoint=x\.pth$"
+        ):
+            _recipe(change, eval_only=True)
 
 
 def test_misspelt_options_are_named_and_other_keys_are_the_users_own(

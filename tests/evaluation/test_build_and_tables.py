@@ -82,3 +82,11 @@ def test_table() -> None:
         "copypaste: AP,AP50",
         "copypaste: 12.3450,50.0000",
     ]
+
+
+def test_only_scores_of_this_package_are_called_percent() -> None:
+    results = {"count": {"per_image": 15.375, "AP": 2.0, "per_image-cat": 1.0}, "bbox_TTA": {"AP50": 50.0, "mine": 3.0}}
+    lines = results_table(results).splitlines()
+    titles = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert titles[1] == ["per_image", "AP"] and titles[6] == ["class", "per_image"] and "15.38" in lines[3]
+    assert titles[-3] == ["AP50 (%)", "mine"]

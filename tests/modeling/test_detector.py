@@ -427,6 +427,7 @@ def test_divergence_is_named() -> None:
         ),
         ("MODEL.ROI_MASK_HEAD.POOLER_TYPE", "ROIPool", "serves 'ROIAlignV2' or 'ROIAlign', found 'ROIPool'"),
         ("MODEL.DEVICE", "cudda", "there is no device 'cudda'; did you mean 'cuda'?"),
+        ("MODEL.DEVICE", "GPU:0", "there is no device 'GPU:0'; did you mean 'cuda'?"),
         ("MODEL.DEVICE", "mps", "expected 'cpu' or 'cuda', found 'mps'"),
         ("MODEL.DEVICE", "cuda:99", "found 'cuda:99', but"),
         ("MODEL.PIXEL_STD", [1.0], "expected 3 numbers, one for each mean, found 1"),

@@ -7,6 +7,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import TypeVar
 
@@ -165,13 +166,22 @@ def did_you_mean(found: str, choices: Iterable[str], limit: int = 8, prefix: str
     """
     choices = sorted(map(str, choices), key=lambda c: (int(c) if c.isdecimal() else 0, c))
     lowered = {c.lower(): c for c in choices}
-    close = difflib.get_close_matches(str(found).lower(), lowered, n=1, cutoff=0.6)
+    word = str(found).lower()
+    if "cuda" in lowered:  # "gpu" looks like "cpu" and means "cuda"
+        word = word.replace("gpu", "cuda")
+    close = difflib.get_close_matches(word, lowered, n=8, cutoff=0.6)
     if close:
-        return f"; did you mean {prefix + lowered[close[0]]!r}?"
+        return f"; did you mean {prefix + lowered[max(close, key=lambda c: _nearness(c, word))]!r}?"
     if not choices:
         return ""
     more = f", … ({len(choices)} in all)" if len(choices) > limit else ""
     return "; choose from: " + ", ".join(prefix + c or "''" for c in choices[:limit]) + more
+
+
+def _nearness(choice: str, word: str) -> tuple[float, int]:
+    """Return how alike two words are, and how many first letters they share: AP51 is as much like AP75 as AP50."""
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(choice, word))
+    return difflib.SequenceMatcher(None, choice, word).ratio(), sum(1 for _ in shared)
 
 
 def nearby_files(path: Path, pattern: str, others: Iterable[str] = ()) -> str:

@@ -2,8 +2,8 @@
 
 Every module here mirrors the one of Detectron2 that has its name: `from detectron2.engine import DefaultTrainer`
 becomes `from sn2fpn.compat.engine import DefaultTrainer`. The classes are thin: they take Detectron2's arguments and
-call this package. An import of what is not offered says what to use instead, see `absent.py`. The guide is
-docs/from_detectron2.md.
+call this package. The import of a name or a module that is not offered says what to use instead, see `absent.py`. The
+guide is docs/from_detectron2.md.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from .absent import absent
+from .absent import absent, answer_imports
 
 __all__ = [
     "checkpoint",
@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _absent = absent(__name__, __all__)
+answer_imports()
 
 
 def __getattr__(name: str) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..config import CfgNode
 from ..evaluation import COCOEvaluator as _COCOEvaluator
 from ..evaluation import DatasetEvaluator, DatasetEvaluators, PascalVOCEvaluator, copypaste_lines
 from ..evaluation import inference_on_dataset as _inference_on_dataset
@@ -17,9 +19,12 @@ __all__ = [
     "PascalVOCDetectionEvaluator",
     "inference_on_dataset",
     "print_csv_format",
+    "verify_results",
 ]
 
 __getattr__ = absent(__name__, __all__)
+
+logger = logging.getLogger(__name__)
 
 PascalVOCDetectionEvaluator = PascalVOCEvaluator
 
@@ -75,3 +80,25 @@ def print_csv_format(results: dict[str, dict[str, float]]) -> None:
     """Print the scores of each task in lines that spreadsheets take."""
     for line in copypaste_lines(results):
         print(line)
+
+
+def verify_results(cfg: CfgNode, results: Mapping[str, Mapping[str, float]]) -> bool:
+    """Compare results with `TEST.EXPECTED_RESULTS`, whose entries are (task, metric, expected score, tolerance).
+
+    Returns:
+        True, also if nothing is expected.
+
+    Raises:
+        SystemExit: a score is missing, is NaN or differs by more than its tolerance. The log says which ones.
+    """
+    wrong = []
+    for task, metric, expected, tolerance in cfg.TEST.EXPECTED_RESULTS:
+        found = results.get(task, {}).get(metric)
+        if found is None or not abs(found - expected) <= tolerance:  # a comparison with NaN is False
+            wrong.append(f"{task}/{metric}: expected {expected} within {tolerance}, found {found}")
+    if wrong:
+        logger.error("TEST.EXPECTED_RESULTS: %s", "; ".join(wrong))
+        raise SystemExit(1)
+    if cfg.TEST.EXPECTED_RESULTS:
+        logger.info("The results are those of TEST.EXPECTED_RESULTS")
+    return True

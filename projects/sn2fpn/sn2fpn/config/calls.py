@@ -112,11 +112,16 @@ def full_key(config: Any, key: str | int | None = None) -> str:
 
 @contextmanager
 def omegaconf_errors(where: str) -> Iterator[None]:
-    """Turn omegaconf's errors, e.g. for a reference to a missing key, into a UserError that begins with `where`."""
+    """Turn omegaconf's errors, e.g. for a reference to a missing key, into a UserError that begins with `where`.
+
+    The message names the key that holds the value, unless it is `where`.
+    """
     try:
         yield
     except (OmegaConfBaseException, RecursionError) as e:  # omegaconf follows nested references by recursion
-        raise UserError(f"{where}: {str(e).splitlines()[0]}") from e
+        key = getattr(e, "full_key", None) or where
+        place = where if key == where else f"{where}: {key}".removeprefix(": ")
+        raise UserError(f"{place}: {str(e).splitlines()[0]}") from e
 
 
 def instantiate(config: Any) -> Any:
@@ -187,7 +192,10 @@ def locate(name: str, where: str = "") -> Any:
     except ImportError as e:
         raise UserError(f"{where}cannot import {name!r}: {e}") from e
     except AttributeError as e:
-        raise UserError(f"{where}{name!r} does not exist: {e}{did_you_mean(str(e.name), dir(e.obj))}") from e
+        choices = dir(e.obj)
+        if attribute == e.name:  # what is called, while modules may be on the way to it
+            choices = [choice for choice in choices if callable(getattr(e.obj, choice, None))]
+        raise UserError(f"{where}{name!r} does not exist: {e}{did_you_mean(str(e.name), choices)}") from e
 
 
 def _locate_building_block(name: str, where: str = "") -> Any:

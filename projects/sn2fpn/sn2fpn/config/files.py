@@ -56,8 +56,8 @@ def read_with_base(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
     content = read_file(path)
     if isinstance(content.get("model"), dict) and "_target_" in content["model"]:
         raise UserError(
-            f"{path}: expected configuration keys, found the record of a Python configuration, which cannot be read "
-            "back; give the Python file that it was made from"
+            f"{path}: expected configuration keys, found the record of a Python configuration, which only "
+            "LazyConfig.load reads; give the Python file that it was made from, with the same key=value changes"
         )
     bases = content.pop(_BASE, [])
     bases = [bases] if isinstance(bases, str) else bases

@@ -31,20 +31,30 @@ _DEEPEST = 50  # parts of a key
 _OWN_SETS = ["dataloader", "custom"]  # the key of a user's own data sets, which is DATASETS.CUSTOM in YAML
 
 
-def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> DictConfig:
+def apply_overrides(
+    cfg: DictConfig, overrides: Iterable[str], counterparts: Mapping[str, str] | None = None
+) -> DictConfig:
     """Apply changes in order and in place, and return `cfg`; the module's text shows their forms.
 
     A mapping is merged key by key. A value must suit the annotation of the argument that it is for; without an
     annotation it must be of the type of the present value, and an integer may replace a float.
 
+    Args:
+        cfg: the configuration.
+        overrides: the changes.
+        counterparts: the keys of this configuration that stand for keys of YAML configurations, for messages.
+
     Raises:
-        UserError: a text without `=`, an unknown key, for which the nearest one is named, or a value of a wrong type.
+        UserError: a text without `=`, an unknown key, for which the nearest one is named, a key of YAML configurations,
+            for which its counterpart is named, or a value of a wrong type.
     """
     texts = list(overrides)
     for text, following in zip(texts, [*texts[1:], ""]):
         key, equals, value = text.partition("=")
         path = re.findall(r"[^.\[\]]+", key.lstrip("+"))
         try:
+            if path and path[0].isupper() and path[0] not in cfg and not key.startswith("+"):
+                raise _of_yaml(cfg, key, value if equals else following, counterparts or {})
             if not equals or not 0 < len(path) <= _DEEPEST:
                 example = f"e.g. train.max_iter=50; found {text!r}"
                 if following and "=" not in text + following:
@@ -57,6 +67,15 @@ def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> DictConfig:
         except UserError as e:
             raise UserError(f"command line: {e}") from e
     return cfg
+
+
+def _of_yaml(cfg: DictConfig, key: str, value: str, counterparts: Mapping[str, str]) -> UserError:
+    """Return the error for a key of YAML configurations, whose groups have names in capitals."""
+    own = counterparts.get(key)
+    advice = f"write {own}={value}" if own else f"the groups of this one are {', '.join(sorted(map(str, cfg)))}"
+    return UserError(
+        f"{key} is a key of YAML configurations; a .py config is changed by key=value with keys of its own, {advice}"
+    )
 
 
 def _parse(text: str, value: str) -> Any:

@@ -36,7 +36,7 @@ from ..modeling import loss_names
 from ..modeling.backbone import own_random_stream
 from ..modeling.build import check_device
 from ..signatures import keyword_parameters
-from .lazy_checks import check_ddp, check_evaluated, check_nodes, check_targets, misspelt
+from .lazy_checks import COUNTERPARTS, check_ddp, check_evaluated, check_nodes, check_targets, misspelt
 from .options import LAZY_KEYS, LAZY_RANGES, check_options, read_options
 from .recipe import Recipe
 from .solver import GradientClipper, LRMultiplier, gradient_clipper
@@ -86,7 +86,7 @@ class LazyRecipe(Recipe):
 
     def __init__(self, filename: str, overrides: Sequence[str] = ()) -> None:
         self._made_of = filename, list(overrides)
-        self.cfg = LazyConfig.apply_overrides(LazyConfig.load(filename), overrides)
+        self.cfg = LazyConfig.apply_overrides(LazyConfig.load(filename), overrides, COUNTERPARTS)
         for part in ("model", "dataloader", "optimizer", "lr_multiplier", "train"):
             if part in self.cfg and not isinstance(self.cfg.get(part), DictConfig):
                 raise UserError(f"{filename}: {part}: expected a node with arguments, found {self.cfg.get(part)!r}")

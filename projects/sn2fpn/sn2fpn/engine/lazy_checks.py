@@ -13,9 +13,28 @@ from torch.nn.parallel import DistributedDataParallel
 from ..config.calls import TARGET, dotted_name, full_key, target_of
 from ..errors import ArgumentError, UserError, did_you_mean
 from ..signatures import fits, keyword_parameters, type_words
-from .options import LAZY_KEYS, RunOptions
+from .options import LAZY_KEYS, LAZY_RANGES, YAML_KEYS, RunOptions
 
-__all__ = ["check_ddp", "check_evaluated", "check_nodes", "check_targets", "misspelt"]
+__all__ = ["COUNTERPARTS", "check_ddp", "check_evaluated", "check_nodes", "check_targets", "misspelt"]
+
+COUNTERPARTS = (
+    {yaml: LAZY_KEYS[name] for name, yaml in YAML_KEYS.items() if name in LAZY_KEYS}
+    | LAZY_RANGES
+    | {
+        "DATASETS.CUSTOM": "dataloader.custom",
+        "INPUT.MAX_SIZE_TEST": "dataloader.test.mapper.augmentations.0.max_size",
+        "INPUT.MIN_SIZE_TEST": "dataloader.test.mapper.augmentations.0.short_edges",
+        "MODEL.BACKBONE.FREEZE_AT": "model.backbone.bottom_up.freeze_at",
+        "MODEL.FPN.OUT_CHANNELS": "model.backbone.out_channels",
+        "MODEL.RESNETS.DEPTH": "model.backbone.bottom_up.depth",
+        "MODEL.ROI_HEADS.NUM_CLASSES": "model.roi_heads.num_classes",
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST": "model.roi_heads.score_thresh",
+        "MODEL.SNI.ALPHA": "model.backbone.alpha",
+        "SOLVER.STEPS": "lr_multiplier.scheduler.steps",
+        "TEST.DETECTIONS_PER_IMAGE": "model.roi_heads.max_detections",  # to which that of the evaluator refers
+    }
+)
+"""For the keys of YAML configurations that are changed most often, the keys of Python configurations."""
 
 _OF_DDP = (keyword_parameters(DistributedDataParallel).keys() - {"module", "device_ids"}) | {"fp16_compression"}
 """What `train.ddp` may hold; the last one is Detectron2's."""

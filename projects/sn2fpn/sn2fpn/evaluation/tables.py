@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from tabulate import tabulate
 
+from .coco import TASKS, COCOEvaluator
 from .evaluator import Results
+from .voc import PascalVOCEvaluator
 
 __all__ = ["results_table", "copypaste_lines"]
+
+_IN_PERCENT = {*COCOEvaluator.SCORES, *PascalVOCEvaluator.SCORES}
 
 
 def results_table(results: Results, class_columns: int = 3) -> str:
@@ -18,7 +23,8 @@ def results_table(results: Results, class_columns: int = 3) -> str:
     computed, and "n/a" is printed.
 
     Args:
-        results: scores in percent, `{task: {metric: score}}`; the metrics of a class are called `AP-<class>`.
+        results: scores, `{task: {metric: score}}`; the metrics of a class are called `AP-<class>`. Those of this
+            package's evaluators are in percent. What an evaluator of one's own returns has no unit.
         class_columns: number of classes per row.
     """
     blocks = []
@@ -26,7 +32,7 @@ def results_table(results: Results, class_columns: int = 3) -> str:
         absent = "n/a" if math.isnan(scores.get("AP", 0.0)) else "no gt"
         overall = {name: score for name, score in scores.items() if "-" not in name}
         row = [_cell(score, absent) for score in overall.values()]
-        blocks.append(f"{task}, all classes:\n" + _pipe([row], [f"{name} (%)" for name in overall]))
+        blocks.append(f"{task}, all classes:\n" + _pipe([row], _titles(task, overall)))
         if per_class := _per_class(scores):
             metrics = list(dict.fromkeys(metric for row in per_class.values() for metric in row))
             cells = [[name, *(_cell(row[m], absent) for m in metrics)] for name, row in per_class.items()]
@@ -34,7 +40,7 @@ def results_table(results: Results, class_columns: int = 3) -> str:
             columns = math.ceil(len(cells) / height)
             cells += [[""] * len(cells[0])] * (height * columns - len(cells))
             rows = [[text for cell in cells[r::height] for text in cell] for r in range(height)]
-            header = ["class", *(f"{m} (%)" for m in metrics)] * columns
+            header = ["class", *_titles(task, metrics)] * columns
             blocks.append(f"{task}, per class:\n" + _pipe(rows, header))
     return "\n\n".join(blocks)
 
@@ -50,6 +56,12 @@ def copypaste_lines(results: Results) -> list[str]:
             "copypaste: " + ",".join(f"{score:.4f}" for score in overall.values()),
         ]
     return lines
+
+
+def _titles(task: str, metrics: Iterable[str]) -> list[str]:
+    """Return the names of metrics with their unit; a task with test-time augmentation is called "bbox_TTA"."""
+    known = _IN_PERCENT if task.partition("_")[0] in TASKS else ()
+    return [f"{metric} (%)" if metric in known else metric for metric in metrics]
 
 
 def _per_class(scores: dict[str, float]) -> dict[str, dict[str, float]]:

@@ -175,11 +175,13 @@ class Predictor:
         height, width = image.shape[:2]
         if self.model.input_format == "RGB" and image.shape[2] == 3:
             image = image[:, :, ::-1]
-        if self.resize is not None:
-            transforms = plan_transforms([self.resize], (height, width), np.random.default_rng(0))
-            image = transforms.apply_image(image)
-        pixels = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
+        pixels = torch.from_numpy(np.array(self._resized(image).transpose(2, 0, 1), order="C"))
         return {"image": pixels, "height": height, "width": width}
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        if self.resize is None:
+            return image
+        return plan_transforms([self.resize], image.shape[:2], np.random.default_rng(0)).apply_image(image)
 
 
 def load_whole(model: nn.Module, path: str, average: bool, config: str) -> list[str]:

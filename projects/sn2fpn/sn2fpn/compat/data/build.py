@@ -21,10 +21,12 @@ from ...data.loader import resolve_seed
 from ...data.samplers import BatchStream
 from ...data.selection import check_classes, keep_learnable, mask_format_of
 from ...errors import ArgumentError
-from ..absent import refuse
+from ..absent import absent, refuse
 from .dataset_mapper import PerImageSeed
 
 __all__ = ["build_detection_test_loader", "build_detection_train_loader", "get_detection_dataset_dicts"]
+
+__getattr__ = absent(__name__, __all__)
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 

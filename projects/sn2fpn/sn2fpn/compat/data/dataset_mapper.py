@@ -13,12 +13,14 @@ from ...config import CfgNode
 from ...data.seeding import seeded
 from ...data.targets import annotations_to_instances, with_checked_mask
 from ...errors import UserError
-from ..absent import refuse
+from ..absent import absent, refuse
 from ..config import configurable
 from . import detection_utils as utils
 from . import transforms as T
 
 __all__ = ["DatasetMapper", "PerImageSeed"]
+
+__getattr__ = absent(__name__, __all__)
 
 
 class DatasetMapper:

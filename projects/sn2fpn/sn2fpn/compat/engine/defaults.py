@@ -25,7 +25,8 @@ from ...engine.solver import LRMultiplier
 from ...errors import ArgumentError, argument_names
 from ...evaluation import DatasetEvaluator, build_evaluator, copypaste_lines, inference_on_dataset
 from ...modeling import build_model
-from ..absent import WRITERS
+from ..absent import absent
+from ..advice import WRITERS
 from ..data import build_detection_test_loader, build_detection_train_loader
 from ..solver import build_lr_scheduler, build_optimizer
 from ..utils.env import seed_all_rng
@@ -36,6 +37,8 @@ from .predictor import DefaultPredictor
 from .recipe import ScriptRecipe
 
 __all__ = ["DefaultPredictor", "DefaultTrainer", "default_setup"]
+
+__getattr__ = absent(__name__, __all__)
 
 logger = logging.getLogger(__name__)
 

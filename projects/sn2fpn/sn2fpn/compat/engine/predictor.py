@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ...config import CfgNode
 from ...data import MetadataCatalog
 from ...predict import Predictor
+from ..data.transforms import ResizeShortestEdge
 
 __all__ = ["DefaultPredictor"]
 
@@ -22,6 +25,7 @@ class DefaultPredictor(Predictor):
         cfg: a copy of the configuration.
         model: the detector, in evaluation mode.
         metadata: the metadata of the first data set of `DATASETS.TEST`, if there is one.
+        aug: the augmentation that resizes pictures, in whose place a script can put another one.
 
     Example:
         >>> import numpy as np
@@ -40,5 +44,9 @@ class DefaultPredictor(Predictor):
         self._precision = None
         self.augmented = None
         self.input_format = cfg.INPUT.FORMAT
+        self.aug = ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST, "choice")
         if cfg.DATASETS.TEST:
             self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        return self.aug.get_transform(image).apply_image(image)

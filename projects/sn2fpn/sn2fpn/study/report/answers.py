@@ -29,8 +29,6 @@ _COSTS = {
     "train_images_per_s": "training speed",
 }
 _TIMES = {"latency_ms", "train_images_per_s"}
-
-
 _SEEDS_FOR_SPREAD = 4  # with three, the upper end of the spread's 95 % interval is six times the estimate, with two 32
 
 

@@ -10,9 +10,12 @@ import numpy as np
 
 from ....errors import ArgumentError
 from ....ranges import check_number
+from ...absent import absent
 from .transform import NoOpTransform, Transform, TransformList
 
 __all__ = ["AugInput", "Augmentation", "AugmentationList", "RandomApply", "apply_augmentations"]
+
+__getattr__ = absent(__name__, __all__)
 
 
 class Augmentation:

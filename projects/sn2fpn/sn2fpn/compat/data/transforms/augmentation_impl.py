@@ -10,6 +10,7 @@ import numpy as np
 from ....data import augmentation as own
 from ....errors import ArgumentError
 from ....ranges import check_number
+from ...absent import absent
 from .augmentation import Augmentation
 from .transform import (
     BILINEAR,
@@ -32,6 +33,8 @@ __all__ = [
     "Resize",
     "ResizeShortestEdge",
 ]
+
+__getattr__ = absent(__name__, __all__)
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601)
 

@@ -11,6 +11,7 @@ from PIL import Image
 from ....data.transforms import Crop, Flip
 from ....data.transforms import Resize as _Resized
 from ....errors import ArgumentError
+from ...absent import absent
 
 __all__ = [
     "BILINEAR",
@@ -26,6 +27,8 @@ __all__ = [
     "VFlipTransform",
     "check_interp",
 ]
+
+__getattr__ = absent(__name__, __all__)
 
 BILINEAR = Image.Resampling.BILINEAR
 
