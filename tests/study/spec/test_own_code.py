@@ -48,6 +48,21 @@ def test_files_that_are_imported_count(tmp_path: Path) -> None:
     assert own_code([]) == {}
 
 
+@pytest.mark.parametrize("named", ["", "gate.py", "__init__.py"])
+def test_packages_count_with_their_modules(named: str, tmp_path: Path) -> None:
+    """IMPORTS may name the folder of a package or a file in it, whose imports may be relative."""
+    name = f"packed_{named.strip('_').partition('.')[0] or 'folder'}"
+    _write(tmp_path, {f"{name}/__init__.py": "from . import gate", f"{name}/gate.py": "from .parts import x"})
+    _write(tmp_path, {f"{name}/parts.py": "x = 1", f"{name}/other.py": ""})
+    files = [tmp_path / name / named]
+    import_files(files)
+    before = own_code(files)
+    assert list(before) == [f"{name}/{part}.py" for part in ("__init__", "gate", "parts")]
+    _write(tmp_path, {f"{name}/parts.py": "x = 2"})
+    now = own_code(files)
+    assert [file for file in now if now[file] != before[file]] == [f"{name}/parts.py"]
+
+
 def test_files_with_one_name_have_two_hashes(tmp_path: Path) -> None:
     _write(tmp_path, {"a/same_name.py": "x = 1", "b/same_name.py": "x = 2", "c/same_name.py": "x = 3"})
     one, two, both = (own_code([tmp_path / f"{name}/same_name.py" for name in names]) for names in ("a", "b", "ab"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import UserError, failing_line, nearby_files
 
-__all__ = ["files_to_run", "import_files"]
+__all__ = ["files_to_run", "import_files", "module_of"]
 
 _INIT = "__init__.py"
 
@@ -36,6 +36,12 @@ def files_to_run(file: str | Path) -> list[Path]:
     """Return the files that the import of a path may run: itself and, in a package, all files of the package."""
     root, parts = _place(_resolved(file))
     return [Path(file), *(sorted((root / parts[0]).rglob("*.py")) if parts else ())]
+
+
+def module_of(file: str | Path) -> tuple[Path, list[str]]:
+    """Return the file that the import of a path runs, and the parts of the name of its module."""
+    path = _resolved(file)
+    return path, _place(path)[1] or [path.stem]
 
 
 def _resolved(file: str | Path) -> Path:

@@ -12,6 +12,7 @@ from importlib.util import find_spec, resolve_name
 from pathlib import Path
 
 from ...checkpoint.last import read_last
+from ...engine.imports import module_of
 from ...errors import UserError
 from ...locks import is_locked
 from ..folder import CellFolder
@@ -34,7 +35,7 @@ def own_code(files: Iterable[Path]) -> dict[str, str]:
     on all machines. Where two files have one name, both hashes are given, with a space between them.
 
     Args:
-        files: Python files that have been imported.
+        files: Python files, or folders of Python packages, that have been imported.
     """
     return _hashes(_own_files(files))
 
@@ -48,7 +49,7 @@ def _hashes(names: Mapping[Path, str]) -> dict[str, str]:
 
 def _own_files(files: Iterable[Path]) -> dict[Path, str]:
     found: dict[Path, str] = {}
-    waiting = [(file.resolve(), file.name, "") for file in files]
+    waiting = [start for file in files for start in _starts(file)]
     while waiting:
         path, name, package = waiting.pop(0)
         if path not in found:
@@ -57,12 +58,24 @@ def _own_files(files: Iterable[Path]) -> dict[Path, str]:
     return found
 
 
+def _starts(file: Path) -> Iterator[tuple[Path, str, str]]:
+    """Yield a file as `_described` does and, of a file in a package, the modules of the package."""
+    path, parts = module_of(file)
+    yield _named(path, parts, path.name == "__init__.py")
+    if len(parts) > 1 or path.name == "__init__.py":
+        yield from (_described(spec) for spec in _find(".".join(parts)) if _is_own(spec))
+
+
 def _described(spec: ModuleSpec) -> tuple[Path, str, str]:
     """Return a module's file, its name as a path, and the package that its relative imports start from."""
-    path, parts = Path(spec.origin or "").resolve(), spec.name.split(".")
-    if spec.submodule_search_locations is not None:
-        return path, "/".join([*parts, path.name]), spec.name
-    return path, "/".join(parts) + path.suffix, spec.name.rpartition(".")[0]
+    path = Path(spec.origin or "").resolve()
+    return _named(path, spec.name.split("."), spec.submodule_search_locations is not None)
+
+
+def _named(path: Path, parts: list[str], is_package: bool) -> tuple[Path, str, str]:
+    if is_package:
+        return path, "/".join([*parts, path.name]), ".".join(parts)
+    return path, "/".join(parts) + path.suffix, ".".join(parts[:-1])
 
 
 def _imported(path: Path, package: str) -> Iterator[ModuleSpec]:
