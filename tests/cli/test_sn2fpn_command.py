@@ -178,7 +178,8 @@ def test_programs_import_before_they_read_the_configuration(said: Callable[..., 
         ["export", "--format", "torch_export", "--output", out],
     ):
         found = said(words[0], "--import", str(file), "quick/nothing_shapes.yaml", *words[1:])
-        assert found == f"error: --import {file}: line 1: RuntimeError: no luck"
+        assert found.lower().startswith("error: ")
+        assert found.endswith(f"--import {file}: line 1: RuntimeError: no luck")
 
 
 def test_the_configuration_reaches_the_programs(said: Callable[..., str], tmp_path: Path) -> None:
