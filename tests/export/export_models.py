@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from golden_detectron2 import filler
 from sn2fpn.config import CfgNode, get_cfg
-from sn2fpn.export.inference import PlainDetector
+from sn2fpn.export.comparison import detections_of
 from sn2fpn.modeling import GeneralizedRCNN, build_model
 
 CONFIG = Path(__file__).parents[2] / "configs/quick/mask_rcnn_R18_sni_shapes.yaml"
@@ -73,7 +73,7 @@ def filled(cfg: CfgNode) -> GeneralizedRCNN:
     model.eval()
     named = {name: m for name, m in model.named_modules() if name.rpartition(".")[2] in SPREAD}
     hooks = [m.register_forward_hook(_standardise(SPREAD[n.rpartition(".")[2]])) for n, m in named.items()]
-    PlainDetector(model)(picture(0))
+    detections_of(model, picture(0))
     for hook in hooks:
         hook.remove()
     return model

@@ -13,7 +13,7 @@ from .advice import ADVICE, MODULES
 
 __all__ = ["absent", "answer_imports", "refuse"]
 
-_PAGE = "docs/from_detectron2.md lists what is offered"
+_PAGE = "the page 'Scripts of Detectron2 users' lists what is offered"
 
 
 def absent(module: str, offered: Iterable[str]) -> Callable[[str], Any]:

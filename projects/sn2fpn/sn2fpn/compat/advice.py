@@ -48,7 +48,7 @@ ADVICE: dict[str, str] = {
     **dict.fromkeys(("ResNet", "build_resnet_backbone"), "sn2fpn.modeling.trunk.make_resnet makes a ResNet"),
     **dict.fromkeys(("GeneralizedRCNNWithTTA", "DatasetMapperTTA"), _VIEWS),
     **dict.fromkeys(("WarmupMultiStepLR", "WarmupCosineLR"), _SCHEDULE),
-    "FlopCountAnalysis": "tools/analyze_model.py counts the operations and the parameters of a model",
+    "FlopCountAnalysis": "sn2fpn.modeling.analysis.analyze counts the operations and the parameters of a model",
     **dict.fromkeys(("DatasetFromList", "MapDataset", "ToIterableDataset", "AspectRatioGroupedDataset"), _WORKERS),
     **dict.fromkeys(("build_batch_data_loader", "GroupedBatchSampler", "worker_init_reset_seed"), _WORKERS),
     **dict.fromkeys(("RandomSubsetTrainingSampler", "WeightedTrainingSampler"), _SAMPLER),
