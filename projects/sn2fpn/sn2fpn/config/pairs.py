@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import UserError, shortened
 from .own_sets import check_quotes
-from .values import COMMAND_LINE, decoded, list_of
+from .values import COMMAND_LINE, decoded, list_of, value_at
 
 __all__ = ["pairs_of"]
 
@@ -50,8 +50,8 @@ def _check_form(key: str, rest: Sequence[Any]) -> None:
 
 def _check_one_value(key: str, rest: Sequence[Any], tree: Mapping[str, Any]) -> None:
     """Check that one word follows a key, and not several that are a list or a text without quotes."""
-    old = _value_at(tree, key)
-    words = list(takewhile(lambda w: isinstance(w, str) and _value_at(tree, w) is None and not _KEY.fullmatch(w), rest))
+    old = value_at(tree, key)
+    words = list(takewhile(lambda w: isinstance(w, str) and value_at(tree, w) is None and not _KEY.fullmatch(w), rest))
     if len(words) < 2 or not isinstance(old, (list, tuple, str)):
         return
     text = " ".join(words)
@@ -63,14 +63,6 @@ def _check_one_value(key: str, rest: Sequence[Any], tree: Mapping[str, Any]) -> 
         f"{COMMAND_LINE}: {key} takes one value, found the words {shortened(' '.join(words))}; with quotes they are "
         f"one: {key} {shortened(shlex.quote(text))}"
     )
-
-
-def _value_at(tree: Mapping[str, Any], key: str) -> Any:
-    """Return what a configuration holds at a full key, or None."""
-    node: Any = tree
-    for part in key.split("."):
-        node = node.get(part) if isinstance(node, Mapping) else None
-    return node
 
 
 def _is_closed(text: str) -> bool:

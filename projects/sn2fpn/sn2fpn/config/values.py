@@ -7,13 +7,14 @@ import json
 import re
 import shlex
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from ..errors import UserError, shortened
 from ..signatures import fits, type_words
 from .own_sets import OWN_SETS, named_entries
 
-__all__ = ["COMMAND_LINE", "checked", "checked_leaf", "decoded", "list_of"]
+__all__ = ["COMMAND_LINE", "checked", "checked_leaf", "decoded", "list_of", "value_at"]
 
 COMMAND_LINE = "command line"
 """The source of values that are from no file, for messages."""
@@ -26,6 +27,23 @@ EITHER_TYPE: dict[str, Any] = {
 """The keys whose values may have several types; all others keep the type of their default."""
 
 _LEAVES = (bool, int, float, str, list, tuple, type(None))
+
+
+def value_at(tree: Mapping[str, Any], key: str, default: Any = None) -> Any:
+    """Return what a configuration holds at a key with dots, or a default where it has no such key.
+
+    Example:
+        >>> from sn2fpn.config import get_cfg
+        >>> from sn2fpn.config.values import value_at
+        >>> value_at(get_cfg(), "MODEL.FPN.OUT_CHANNELS"), value_at(get_cfg(), "MODEL.FPM.OUT_CHANNELS")
+        (256, None)
+    """
+    node: Any = tree
+    for part in key.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return default
+        node = node[part]
+    return node
 
 
 def decoded(value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..config import CfgNode, get_cfg
 from ..config.ranges import check_ranges
+from ..config.values import value_at
 from ..data import build_augmentations
 from ..pyramids import backbone_names, overridden_keys, unread_groups
 from .options import YAML_KEYS, check_options, read_options
@@ -81,7 +82,7 @@ def _unread_by_backbone(cfg: CfgNode) -> Iterator[str]:
         yield f"MODEL.BACKBONE.NAME {name} does not read {', '.join(unread)}, which therefore have no effect"
     changed = _changed(cfg, "MODEL.FPN")
     for key, own in overridden_keys(cfg).items():
-        if key in changed and changed[key] != _value(cfg, own):
+        if key in changed and changed[key] != value_at(cfg, own):
             yield f"MODEL.BACKBONE.NAME {name} reads {own} in place of {key}, which therefore has no effect"
     unread = [key for key in _changed(cfg, "MODEL.RESNETS") if key != "MODEL.RESNETS.OUT_FEATURES"]
     if trunk != "resnet" and unread:
@@ -91,7 +92,7 @@ def _unread_by_backbone(cfg: CfgNode) -> Iterator[str]:
 def _switched_off(cfg: CfgNode) -> Iterator[str]:
     """Yield a sentence for each group that is off although keys of it were changed."""
     for group, switch in _SWITCHES.items():
-        found = _value(cfg, f"{group}.{switch}")
+        found = value_at(cfg, f"{group}.{switch}")
         changed = [key for key in _changed(cfg, group) if key != f"{group}.{switch}"]
         if changed and not found:
             yield f"{group}.{switch} is {found!r}, which leaves {', '.join(changed)} without effect"
@@ -103,16 +104,8 @@ def _switched_off(cfg: CfgNode) -> Iterator[str]:
 
 def _changed(cfg: CfgNode, group: str) -> dict[str, Any]:
     """Return the keys of a group whose values are not the defaults, with these values."""
-    defaults, found = _value(get_cfg(), group, {}), _value(cfg, group, {})
+    defaults, found = value_at(get_cfg(), group, {}), value_at(cfg, group, {})
     return {f"{group}.{key}": value for key, value in found.items() if value != defaults.get(key, value)}
-
-
-def _value(cfg: CfgNode, key: str, default: Any = None) -> Any:
-    """Return the value of a key with dots, or a default if there is no such key."""
-    value: Any = cfg
-    for part in key.split("."):
-        value = value.get(part, default)
-    return value
 
 
 def scale_to_world_size(cfg: CfgNode, world_size: int) -> CfgNode:

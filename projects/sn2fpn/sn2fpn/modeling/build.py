@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..config import CfgNode
+from ..config.values import value_at
 from ..errors import ArgumentError, UserError, argument_names, did_you_mean, keys_of
 from ..layers import get_norm
 from .backbone import build_backbone
@@ -58,9 +59,7 @@ def check_trainable(cfg: CfgNode) -> None:
 
 def _check(cfg: CfgNode, choices: dict[str, tuple[Any, ...]]) -> None:
     for key, served in choices.items():
-        value: Any = cfg
-        for part in key.split("."):
-            value = value[part]
+        value = value_at(cfg, key)
         if value not in served:
             expected = " or ".join(map(repr, served))
             hint = did_you_mean(value, served) if isinstance(value, str) and len(served) > 1 else ""

@@ -171,7 +171,7 @@ class FeatureAlignment(nn.Module):
 
     def forward(self, lateral: Tensor, coarse: Tensor) -> Tensor:
         """Warp the upsampled coarse map U onto the lateral map L; all are Tensor[N, W, h, w]."""
-        # This computes mix(cat(L, 2 U)) without making the concatenated map.
+        # This computes conv1x1(cat(L, 2 U)) without making the concatenated map.
         of_lateral, of_coarse = self.mix.weight.chunk(2, dim=1)
         guide = pointwise_conv(lateral, of_lateral) + pointwise_conv(coarse, 2 * of_coarse)
         if self.mix.norm is not None:

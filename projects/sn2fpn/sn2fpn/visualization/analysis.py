@@ -68,11 +68,10 @@ def _draw_matrix(axes: Axes, confusion: np.ndarray, names: Sequence[str], thresh
     totals = confusion[shown].sum(axis=1, keepdims=True)
     shares = np.divide(100 * part, totals, out=np.zeros(part.shape), where=totals > 0)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    labels = [names[i].replace("$", r"\$") for i in shown]  # Matplotlib reads what stands between two as a formula
-    axes.set_xticks(
-        range(len(shown)), labels, rotation=45 if len(shown) > 4 else 0, ha="right" if len(shown) > 4 else "center"
-    )
-    axes.set_yticks(range(len(shown)), labels)
+    labels = [names[i] for i in shown]
+    tilted = {"rotation": 45, "ha": "right"} if len(shown) > 4 else {}
+    axes.set_xticks(range(len(shown)), labels, parse_math=False, **tilted)  # "$" in a name begins no formula
+    axes.set_yticks(range(len(shown)), labels, parse_math=False)
     if len(shown) <= 12:
         for (r, c), share in np.ndenumerate(shares):
             if r == c == len(shown) - 1:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +14,7 @@ from detectron2.modeling import (
     RPN_HEAD_REGISTRY,
 )
 
+from ...config.values import value_at
 from ...data import DatasetCatalog, register_custom
 from ...errors import UserError, argument_names, check_choice, did_you_mean
 from ...evaluation import score_names
@@ -100,7 +99,7 @@ def check_served(cfg: Any, args: Any) -> None:
         UserError: a value that does not exist, or that only the native engine can serve.
     """
     for key, served in _SERVED.items():
-        value = _value(cfg, key)
+        value = value_at(cfg, key)
         if value not in served:
             raise UserError(
                 f"{key}: Detectron2 serves {' or '.join(map(repr, served))}, found {value!r}; "
@@ -117,7 +116,7 @@ def check_served(cfg: Any, args: Any) -> None:
         own = "(--import, or IMPORTS of a study, names the file of a pyramid of your own)"
         raise UserError(f"{key}: unknown value {name!r}{did_you_mean(name, registered[key])} {own}")
     for key, choices in (_CHOICES | registered).items():
-        check_choice(key, _value(cfg, key), choices)
+        check_choice(key, value_at(cfg, key), choices)
     check_cascade(cfg)
     _check_backbone(cfg)
     with argument_names({"device": "MODEL.DEVICE"}):
@@ -151,10 +150,10 @@ def _check_backbone(cfg: Any) -> None:
         check_norms(cfg, skip=("ROI_", "SEM_SEG_HEAD"))
     if origin == "detectron2":
         for key, served in _OF_OUR_TRUNKS.items():
-            if _value(cfg, key) not in served:
+            if value_at(cfg, key) not in served:
                 advice = f"MODEL.BACKBONE.NAME {_LIKE_THEIRS[name]}" if name in _LIKE_THEIRS else "--engine native"
                 raise UserError(
-                    f"{key}: Detectron2's {name} does not read this key, found {_value(cfg, key)!r}; use {advice}, "
+                    f"{key}: Detectron2's {name} does not read this key, found {value_at(cfg, key)!r}; use {advice}, "
                     f"or leave it at {served[0]!r}"
                 )
 
@@ -169,7 +168,3 @@ def _check_cpu_training(cfg: Any, args: Any) -> None:
         raise UserError(
             "SOLVER.AMP.ENABLED: Detectron2 has mixed precision on GPUs only; set it to False, or add --engine native"
         )
-
-
-def _value(cfg: Any, key: str) -> Any:
-    return functools.reduce(operator.getitem, key.split("."), cfg)
