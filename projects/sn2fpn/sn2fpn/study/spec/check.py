@@ -73,7 +73,7 @@ def _check_axes(study: Study, variant: Variant) -> None:
         if key:
             raise UserError(
                 f"{study.path}: {key} is set by AXES.{axis}.{value} to {keys[key]!r} and by "
-                f"AXES.{other_axis}.{other} to {others[key]!r}; let one of them set it, make one axis of the two, or "
+                f"AXES.{other_axis}.{other} to {others[key]!r}; let one of them set it, join the two axes into one, or "
                 f"leave {variant.name!r} out by EXCLUDE"
             )
 
