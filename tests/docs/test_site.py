@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -33,18 +34,20 @@ def test_every_page_is_in_the_navigation() -> None:
 
 
 class _Page(HTMLParser):
-    """Collects the links, the files that are loaded, and the anchors of a page."""
+    """Collects the links, the files that are loaded, the anchors and the number of tags of each kind."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.links: list[str] = []
         self.loaded: list[str] = []
         self.anchors: set[str] = set()
+        self.tags: Counter[str] = Counter()
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {k: v or "" for k, v in attrs}
         self.anchors |= {values[k] for k in ("id", "name") if k in values}
+        self.tags[tag] += 1
         if tag == "a" and "href" in values:
             self.links.append(values["href"])
         elif tag in ("img", "script", "iframe") and "src" in values:
@@ -83,6 +86,20 @@ def test_every_link_and_anchor_leads_somewhere(site: dict[Path, _Page]) -> None:
             followed += 1
     assert not broken
     assert followed > 1000
+
+
+@pytest.mark.slow
+def test_every_section_and_fenced_block_of_a_page_is_one_of_the_site(site: dict[Path, _Page]) -> None:
+    """A fenced block that the site does not recognise is shown as text and may swallow the sections after it."""
+    root = min(p.parent for p in site)
+    for page in DOCS.rglob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        rest, blocks = re.subn(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL)
+        html = page.relative_to(DOCS).with_suffix(".html").as_posix().replace("README.html", "index.html")
+        shown = site[root / html].tags
+        assert shown["h2"] >= len(re.findall(r"^## ", rest, re.MULTILINE)), page.name
+        indented = len(re.findall(r"^\S.*\n\n    \S", rest, re.MULTILINE))
+        assert shown["pre"] >= blocks + indented, page.name
 
 
 @pytest.mark.slow
