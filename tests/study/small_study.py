@@ -48,8 +48,9 @@ class SmallStudy:
     def baseline(self) -> SmallVariant:
         return self.variants[0]
 
-    def first_cell(self, variant: SmallVariant) -> Cell:
-        return Cell(variant, 3)
+    @property
+    def cells(self) -> list[Cell]:
+        return [Cell(variant, 3) for variant in self.variants]
 
     def config(self, variant: SmallVariant, seed: int = 3) -> CfgNode:
         cfg = get_cfg()

@@ -159,12 +159,13 @@ class FakeStudy:
     def baseline(self) -> SimpleNamespace:
         return self.variants[0]
 
-    def first_cell(self, variant: SimpleNamespace) -> Cell:
-        return Cell(variant, 7)
+    @property
+    def cells(self) -> list[Cell]:
+        return [Cell(variant, 7) for variant in self.variants]
 
-    def config(self, variant: SimpleNamespace) -> CfgNode:
+    def config(self, variant: SimpleNamespace, seed: int = 7) -> CfgNode:
         cfg = config(variant.name)
-        cfg.merge_from_list(["SEED", 7, "DATASETS.TEST", ["features_shapes"]])
+        cfg.merge_from_list(["SEED", seed, "DATASETS.TEST", ["features_shapes"]])
         cfg.DATASETS.CUSTOM = [
             {
                 "NAME": "features_shapes",
@@ -199,7 +200,7 @@ def test_a_study(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     path.write_text(json.dumps(results | {"variants": {"ihp": {"p2": {"coarse_share": 0.0}}, "x": {}}}))
     again = measure_study(study, folder / "study", images=2, drawn=1)["variants"]  # as after merging with an archive
     assert list(again) == ["fpn", "sni", "ihp"] and again["ihp"] == {"p2": {"coarse_share": 0.0}}
-    with pytest.raises(UserError, match="no variant has trained weights of its first seed"):
+    with pytest.raises(UserError, match="no variant has trained weights; run"):
         measure_study(FakeStudy(folder / "shapes", ("ihp",)), folder / "study")
 
 

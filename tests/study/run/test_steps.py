@@ -9,7 +9,7 @@ import pytest
 from fabricated_study import fabricate
 
 from sn2fpn.study.files import read_json, write_json
-from sn2fpn.study.folder import CellFolder
+from sn2fpn.study.folder import CellFolder, trained_cells
 from sn2fpn.study.run.steps import STEPS, run_steps
 from sn2fpn.study.spec.study import Study
 
@@ -56,3 +56,22 @@ def test_a_step_is_repeated_when_a_variant_is_missing(tmp_path: Path, monkeypatc
     write_json(folder / "costs.json", {"fpn": costs["fpn"]})
     (folder / "speed.json").write_text("{")
     assert run_steps(study, folder) == [] and done == list(names)
+
+
+def test_one_seed_stands_for_all_variants_where_it_can(tmp_path: Path) -> None:
+    """A study that goes on from an archive lacks the weights of the cells that were trained elsewhere."""
+    study = Study.load(fabricate(tmp_path / "pair", {"fpn": 0.1, "sni": 0.1}, seeds=(1, 2, 3)) / "study.yaml")
+    places = [CellFolder(tmp_path / "pair", cell) for cell in study.cells]
+
+    def chosen(*trained: str) -> dict[str, int]:
+        for place in places:
+            place.weights.unlink(missing_ok=True)
+            if place.cell.name in trained:
+                place.weights.touch()
+        return {name: place.cell.seed for name, place in trained_cells(study, tmp_path / "pair").items()}
+
+    assert chosen() == {}
+    assert chosen("sni/seed2") == {"sni": 2}
+    assert chosen("fpn/seed3", "sni/seed2") == {"fpn": 3, "sni": 2}
+    assert chosen("fpn/seed1", "fpn/seed3", "sni/seed2", "sni/seed3") == {"fpn": 3, "sni": 3}
+    assert chosen(*(place.cell.name for place in places)) == {"fpn": 1, "sni": 1}

@@ -27,9 +27,9 @@ from ..locks import is_locked
 from .files import check_form, read_json, write_json
 
 if TYPE_CHECKING:
-    from .spec.study import Cell
+    from .spec.study import Cell, Study
 
-__all__ = ["CellFolder", "State", "Status", "started_cells"]
+__all__ = ["CellFolder", "State", "Status", "started_cells", "trained_cells"]
 
 logger = logging.getLogger(__name__)
 _IDENTITY = "cell.json"
@@ -183,3 +183,20 @@ def _last_training_line(path: Path) -> dict[str, Any]:
         if isinstance(record, dict) and "total_loss" in record and isinstance(record.get("iteration"), int):
             return record
     return {}
+
+
+def trained_cells(study: Study, folder: str | Path) -> dict[str, CellFolder]:
+    """Return for each variant the cell whose weights stand for it where one model is enough, by the variant's name.
+
+    They are those of the first seed with which every variant has weights. Where there is none, each variant has its own
+    first seed with weights, since a study that goes on from an archive lacks the weights of earlier seeds. A variant
+    without any weights is left out.
+    """
+    by_seed: dict[int, dict[str, CellFolder]] = {}
+    first: dict[str, CellFolder] = {}
+    for cell in study.cells:
+        place = CellFolder(folder, cell)
+        if place.weights.is_file():
+            by_seed.setdefault(cell.seed, {})[cell.variant.name] = place
+            first.setdefault(cell.variant.name, place)
+    return next((found for found in by_seed.values() if len(found) == len(study.variants)), first)

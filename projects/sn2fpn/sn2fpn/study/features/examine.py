@@ -15,7 +15,7 @@ from ...data import DatasetMapper, evenly_spread, get_dataset_dicts, images_with
 from ...errors import ArgumentError, UserError, argument_names
 from ...predict.predictor import Predictor
 from ..files import read_json, write_json
-from ..folder import CellFolder
+from ..folder import CellFolder, trained_cells
 from ..spec.study import Study, Variant
 from .maps import Measures, look, measure
 from .sheet import draw_views
@@ -148,11 +148,11 @@ def _drawings(records: Sequence[dict[str, Any]], drawn: int, folder: Path) -> di
 def measure_study(study: Study, folder: str | Path, images: int = 64, drawn: int = 2) -> dict[str, Any]:
     """Measure each variant's feature maps and draw a few images; write features.json and features/*.png.
 
-    The weights are those of each variant's first seed. The images are evenly spread over those of the baseline's test
-    set that have objects, and are the same for all variants. A variant without trained weights is left out with a
-    warning, and keeps measures of the same images that features.json has, for example after merging with an archive; a
-    UserError says that no variant has weights. At most `images` images are measured and `drawn` images are drawn. The
-    content of features.json is returned.
+    The weights are those of `trained_cells`. The images are evenly spread over those of the baseline's test set that
+    have objects, and are the same for all variants. A variant without trained weights is left out with a warning, and
+    keeps measures of the same images that features.json has, for example after merging with an archive; a UserError
+    says that no variant has weights. At most `images` images are measured and `drawn` images are drawn. The content of
+    features.json is returned.
     """
     folder = Path(folder)
     base = study.config(study.baseline)
@@ -160,21 +160,21 @@ def measure_study(study: Study, folder: str | Path, images: int = 64, drawn: int
     set_name = base.DATASETS.TEST[0]
     records = images_with_objects(get_dataset_dicts(set_name, where="DATASETS.TEST"), images)
     drawings = _drawings(records, drawn, folder / "features")
-    weights = [(variant, CellFolder(folder, study.first_cell(variant)).weights) for variant in study.variants]
-    for variant, file in weights:
-        if not file.is_file():
-            logger.warning("features: %s is left out because %s does not exist", variant.name, file)
-    trained = [(variant, file) for variant, file in weights if file.is_file()]
+    cells = trained_cells(study, folder)
+    trained = [(variant, cells[variant.name]) for variant in study.variants if variant.name in cells]
+    for variant in study.variants:
+        if variant.name not in cells:
+            logger.warning("features: %s is left out because no cell of it in %s has weights", variant.name, folder)
     if not trained:
-        raise UserError(f"{folder}: no variant has trained weights of its first seed; run the study first")
+        raise UserError(f"{folder}: no variant has trained weights; run the study first")
 
-    def predictor(variant: Variant, file: Path) -> Predictor:
-        cfg = study.config(variant)
-        cfg.MODEL.WEIGHTS = str(file)
+    def predictor(variant: Variant, place: CellFolder) -> Predictor:
+        cfg = study.config(variant, place.cell.seed)
+        cfg.MODEL.WEIGHTS = str(place.weights)
         return Predictor(cfg)
 
     with argument_names({"predictors": "AXES"}):
-        predictors = ((variant.name, predictor(variant, file)) for variant, file in trained)
+        predictors = ((variant.name, predictor(variant, place)) for variant, place in trained)
         before = read_json(folder / "features.json")
         found = compare_models(predictors, records, drawings, set_name, folder / "features.json")
     if (before.get("set"), before.get("images")) != (found["set"], found["images"]):

@@ -23,8 +23,8 @@ from ...errors import argument_names
 from ...precision import autocast
 from ...program import STOP_SIGNALS
 from ..files import write_json
-from ..folder import CellFolder
-from ..spec.study import Study, Variant
+from ..folder import CellFolder, trained_cells
+from ..spec.study import Study
 from .cost import evaluation_size
 from .timing import Neighbours, forget_peak, resident_mib, take_turns
 from .workload import fill_weights, fix_work, make_images, model_inputs
@@ -51,9 +51,9 @@ def measure_speed(study: Study, folder: str | Path, rounds: int = 7) -> dict[str
     """Time inference (one image) and training steps (two images) of all variants and write `speed.json`.
 
     The variants take turns on the native engine and on the baseline's MODEL.DEVICE. All do the same work (`fix_work`)
-    on the same images of the test size. Their weights are those of the first seed, or made up where there are none. The
-    peak memory is that of a process that runs one variant alone: what it allocates on a GPU, or by how much it grows on
-    a CPU.
+    on the same images of the test size. Their weights are those of `trained_cells`, or made up where there are none.
+    The peak memory is that of a process that runs one variant alone: what it allocates on a GPU, or by how much it
+    grows on a CPU.
 
     Returns:
         The content of the file, `{"device", "threads", "rounds", "image_size": [height, width], "batch", "proposals",
@@ -63,7 +63,8 @@ def measure_speed(study: Study, folder: str | Path, rounds: int = 7) -> dict[str
     """
     base = study.config(study.baseline)
     device, size = base.MODEL.DEVICE, evaluation_size(base)
-    setups = {v.name: _Setup.of(study, v, Path(folder), device, size) for v in study.variants}
+    cells = trained_cells(study, folder)
+    setups = {v.name: _Setup.of(study.config(v), cells.get(v.name), device, size) for v in study.variants}
     with _without_determinism():
         memory = {
             name: _in_new_process(_peak_memory, setup, study.imports, torch.get_num_threads())
@@ -106,11 +107,9 @@ class _Setup(NamedTuple):
     size: tuple[int, int]
 
     @classmethod
-    def of(cls, study: Study, variant: Variant, folder: Path, device: str, size: tuple[int, int]) -> _Setup:
-        cfg = study.config(variant)
+    def of(cls, cfg: CfgNode, trained: CellFolder | None, device: str, size: tuple[int, int]) -> _Setup:
         cfg.merge_from_list([item for pair in (_STILL | {"MODEL.DEVICE": device}).items() for item in pair])
-        weights = CellFolder(folder, study.first_cell(variant)).weights
-        return cls(cfg, weights if weights.is_file() else None, size)
+        return cls(cfg, trained and trained.weights, size)
 
 
 class _Run:

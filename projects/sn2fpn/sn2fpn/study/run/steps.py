@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ...errors import UserError
 from ..files import read_json
-from ..folder import CellFolder
+from ..folder import CellFolder, trained_cells
 from ..spec.study import Study
 from . import STEP_NAMES
 
@@ -96,7 +96,7 @@ def _has_all_variants(step: str, path: Path, study: Study, folder: Path) -> bool
     measured = content if step == "costs" else content.get("variants", {})
     missing = [variant for variant in study.variants if variant.name not in measured]
     if step == "features":  # which cannot be measured without trained weights
-        missing = [v for v in missing if CellFolder(folder, study.first_cell(v)).weights.is_file()]
+        missing = [v for v in missing if v.name in trained_cells(study, folder)]
     return not missing
 
 

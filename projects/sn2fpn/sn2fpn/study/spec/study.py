@@ -104,7 +104,7 @@ class Study:
         return list(dict.fromkeys(seed for seeds in self.seeds.values() for seed in seeds))
 
     def first_cell(self, variant: Variant) -> Cell:
-        """Return the cell of a variant's first seed, whose weights stand for the variant where one model is enough."""
+        """Return the cell of a variant's first seed, whose configuration stands for the variant."""
         return Cell(variant, self.seeds[variant.name][0])
 
     def overrides(self, variant: Variant, seed: int) -> dict[str, Any]:
