@@ -94,7 +94,8 @@ def _analyze_config(file: str, opts: list[str], size: tuple[int, int] | None) ->
         return analyze(instantiate(config.model), _given(size, file))
     cfg = get_cfg()
     cfg.merge_from_file(file)
-    cfg.merge_from_list([*opts, "MODEL.DEVICE", "cpu"])
+    cfg.merge_from_list(opts)
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu"])
     return analyze(build_model(cfg), _given(size or (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST), file))
 
 

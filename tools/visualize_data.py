@@ -50,7 +50,8 @@ class TrainingData(NamedTuple):
 def from_yaml(config_file: str, opts: Sequence[str]) -> TrainingData:
     cfg = get_cfg()
     cfg.merge_from_file(config_file)
-    cfg.merge_from_list([*opts, "DATALOADER.NUM_WORKERS", 0, "DATASETS.TEST", ()])
+    cfg.merge_from_list(list(opts))
+    cfg.merge_from_list(["DATALOADER.NUM_WORKERS", 0, "DATASETS.TEST", ()])
     return _checked(CfgRecipe(cfg), cfg.DATASETS.TRAIN, cfg.INPUT.FORMAT)
 
 

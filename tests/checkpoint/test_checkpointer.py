@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from sn2fpn.checkpoint import Checkpointer, atomic_save
+from sn2fpn.checkpoint.last import good_checkpoint
 from sn2fpn.checkpoint.matching import compact_names
 from sn2fpn.errors import UserError
 
@@ -305,6 +306,29 @@ def test_a_damaged_checkpoint_gives_way_to_the_newest_whole_one(
     assert f"continues from {tmp_path / 'model_0000004.pth'}" in caplog.text and str(newest) in caplog.text
     assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000004.pth")
     assert (newest.read_bytes() if newest.exists() else None) == before  # Nothing of the user's is deleted.
+
+
+def test_any_damaged_bit_of_the_archives_own_parts_gives_way_or_changes_nothing(tmp_path: Path) -> None:
+    """Python's zipfile answers damages of headers and of the table of contents with errors of many kinds."""
+    checkpointer = _two_checkpoints(tmp_path)
+    newest = tmp_path / "model_final.pth"
+    content, tag = newest.read_bytes(), tmp_path / "last_checkpoint"
+    table = content.index(b"PK\x01\x02")
+    found = set()
+    for at in [*range(0, 80), *range(table, len(content), 3)]:
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << at % 8
+        newest.write_bytes(damaged)
+        tag.write_text(newest.name)
+        found.add(Path(good_checkpoint(checkpointer.save_dir)).name)
+    assert found == {"model_final.pth", "model_0000004.pth"}
+
+
+@pytest.mark.parametrize("trainer", ["me", {"_trainer": 3, "hooks": [1]}])
+def test_a_trainer_of_another_kind_in_a_file_is_left_alone(trainer: Any, tmp_path: Path) -> None:
+    model = _Detector()
+    torch.save({"model": model.state_dict(), "trainer": trainer, "iteration": 3}, tmp_path / "m.pth")
+    assert Checkpointer(model).load(tmp_path / "m.pth", [])["iteration"] == 3
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"\x00", b"gone.pth", b"a" * 300, None])

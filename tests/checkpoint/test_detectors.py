@@ -18,6 +18,8 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from golden_detectron2 import NOTHING, filler, pairs
 from sn2fpn.checkpoint import Checkpointer, load_file
 from sn2fpn.checkpoint.names import to_detectron2_names, without_unused_coco_ids
+from sn2fpn.checkpoint.preprocessing import preprocessing_warning
+from sn2fpn.checkpoint.reading import Checkpoint
 from sn2fpn.config import get_cfg
 from sn2fpn.modeling import GeneralizedRCNN, build_model
 
@@ -211,6 +213,26 @@ def test_other_preprocessing_is_a_warning_with_the_keys(tmp_path: Path, caplog: 
         with caplog.at_level(logging.WARNING, "sn2fpn"):
             Checkpointer(ours(depth, False, tiny | given)).load(tmp_path / file)
         assert not [r for r in caplog.records if " Set " in r.getMessage()]
+
+
+def test_detectors_and_trunks_of_ones_own_have_no_preprocessing_to_check(tmp_path: Path) -> None:
+    """A dense detector has no RoI heads, and the stages of a trunk need not be sequences of blocks."""
+
+    class Detector(nn.Module):
+        def __init__(self, stage: nn.Module) -> None:
+            super().__init__()
+            self.pixel_mean, self.pixel_std, self.input_format = torch.zeros(3), torch.ones(3), "BGR"
+            self.backbone = nn.ModuleDict({"bottom_up": nn.ModuleDict({"res2": stage, "res3": stage})})
+
+    for stage in (nn.Conv2d(3, 4, 1), nn.Sequential(), nn.Sequential(nn.ModuleDict({"conv1": nn.Sequential()}))):
+        model = Detector(stage)
+        for style in ("detectron2", "torchvision"):
+            found = Checkpoint(tmp_path / "m.pth", style, {}, {})
+            warning = preprocessing_warning(model, found)
+            assert (warning is None) == (style == "detectron2")
+    plain = nn.Linear(2, 2)
+    plain.pixel_mean, plain.pixel_std, plain.input_format = torch.zeros(3), torch.ones(3), "BGR"
+    assert preprocessing_warning(plain, Checkpoint(tmp_path / "m.pth", "detectron2", {}, {})) is None
 
 
 def test_a_trunk_that_is_narrower_than_torchvisions_is_not_theirs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,29 @@ def test_a_transform_of_ones_own_moves_boxes_and_polygons_by_their_points() -> N
     assert moves.apply_box(np.array([[10, 5, 30, 25]])).tolist() == [[15, 30, 35, 50]]
     assert moves.apply_polygons([np.array([[10, 5], [30, 5], [30, 25]])])[0].tolist() == [[35, 50], [35, 30], [15, 30]]
     assert moves.apply_segmentation(IMAGE[:, :, 0]).tolist() == moves.apply_image(IMAGE)[:, :, 0].tolist()
+
+
+def test_transforms_of_ones_own_keep_their_arguments_and_lists_are_added() -> None:
+    class Shift(T.Transform):
+        def __init__(self, dx: float, dy: float = 0.0) -> None:
+            super().__init__()
+            self._set_attributes(locals())
+
+        def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+            return np.add(coords, (self.dx, self.dy))
+
+    flip = T.HFlipTransform(60)
+    for moves in (
+        T.TransformList([Shift(3)]) + T.TransformList([flip]),
+        T.TransformList([Shift(3)]) + flip,
+        Shift(3) + T.TransformList([flip]),
+        operator.add([Shift(3)], T.TransformList([flip])),
+    ):
+        assert isinstance(moves, T.TransformList) and len(moves) == 2
+        assert moves.apply_coords(np.array([[10.0, 5.0]])).tolist() == [[47, 5]]
+    moves = T.TransformList([Shift(3)])
+    moves += flip
+    assert moves.apply_coords(np.array([[10.0, 5.0]])).tolist() == [[47, 5]]
 
 
 @pytest.mark.parametrize("name", ["resize", "flip", "vertical", "nothing"])
@@ -242,6 +266,10 @@ def test_loaders_take_lists_and_samplers(small_cfg: Any, records: Any, rectangle
         (lambda: build_detection_test_loader(small_cfg()), "dataset_name: expected a value"),
         (lambda: build_detection_test_loader(small_cfg(), rectangles, batch_size=2), "batch_size: expected 1"),
         (lambda: build_detection_train_loader(records, mapper=len), "total_batch_size: expected a value"),
+        (
+            lambda: build_detection_train_loader(records, mapper=len, sampler=TrainingSampler(6), total_batch_size=0),
+            "total_batch_size: expected a multiple of the number of processes",
+        ),
     ):
         with pytest.raises(ArgumentError, match=words):
             call()

@@ -79,6 +79,18 @@ def test_parts_take_detectron2s_arguments() -> None:
         modeling.ROIPooler(7, (1.0,), 0, "ROIAlignRotated")
 
 
+def test_convolutions_have_a_bias_beside_a_norm_and_any_padding() -> None:
+    conv = layers.Conv2d(3, 4, 3, padding=1, padding_mode="reflect", norm=layers.get_norm("BN", 4))
+    assert conv.bias is not None and conv.padding_mode == "reflect"
+    expected = torch.nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect")
+    expected.load_state_dict({"weight": conv.weight, "bias": conv.bias})
+    x = torch.randn(2, 3, 5, 6)
+    torch.testing.assert_close(conv.eval()(x), expected(x) / (1 + conv.norm.eps) ** 0.5)
+    assert layers.Conv2d(3, 4, 1, bias=False).bias is None and layers.Conv2d(3, 4, 1, 1, 0, 1, 1, False).bias is None
+    with pytest.raises(ValueError, match="threshold: expected a number of at least 0, found -1"):
+        layers.paste_masks_in_image(torch.rand(1, 28, 28), torch.tensor([[0.0, 0, 5, 5]]), (9, 9), threshold=-1)
+
+
 @pytest.mark.detectron2
 def test_parts_give_detectron2s_numbers() -> None:
     pytest.importorskip("detectron2", reason="Detectron2 is not installed")

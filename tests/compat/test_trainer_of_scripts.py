@@ -244,6 +244,10 @@ def test_a_checkpointer_has_detectron2s_arguments(tmp_path: Path) -> None:
     third = torch.nn.Linear(2, 3)
     DetectionCheckpointer(third).load(f"{tmp_path}/model_0000004.pth?matching_heuristics=True")
     assert torch.equal(third.weight, model.weight)
+    checkpointer.save("model_final")  # without an iteration, as a script may
+    last = DetectionCheckpointer(torch.nn.Linear(2, 3), tmp_path)
+    assert "iteration" not in last.resume_or_load("", resume=True)
+    assert last.get_checkpoint_file() == str(tmp_path / "model_final.pth")
 
 
 def test_a_storage_keeps_all_values() -> None:

@@ -49,6 +49,14 @@ def write(tmp_path: Path) -> Write:
     return make
 
 
+@pytest.mark.parametrize("text", ["a: '???'", "a: '${nope}'", "a: {b: '${a}'}", "a: [1, '${nope}', {b: null}]"])
+def test_yaml_with_open_values_is_read_as_it_is(text: str, write: Write) -> None:
+    """What a reference leads to is looked up when it is used."""
+    file = write("open.yaml", text)
+    for trust in (False, True):
+        assert OmegaConf.to_container(LazyConfig.load(file, trust=trust), resolve=False) == yaml.safe_load(text)
+
+
 def test_files_import_each_other_relatively_and_share_nothing(write: Write) -> None:
     write("common/train.py", "train = dict(max_iter=90, nested=dict(a=[1, 2]))")
     write(

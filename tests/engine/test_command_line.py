@@ -16,6 +16,7 @@ import torch
 
 from small_runs import WHOLE_BATCH
 from sn2fpn.engine import main
+from sn2fpn.engine.processes import launch
 from sn2fpn.errors import UserError
 
 _ROOT = Path(__file__).parents[2]
@@ -76,6 +77,7 @@ def test_a_training_starts_without_the_libraries_of_charts() -> None:
         (["--num-gpus", "3"], {}, ["SOLVER.IMS_PER_BATCH", "multiple of 3"]),
         (["--eval-only"], {}, ["MODEL.WEIGHTS is empty", "an evaluation needs a checkpoint"]),
         (["--num-machines", "2"], {}, ["--dist-url"]),
+        (["--dist-url", "localhost:29500"], {}, ["--dist-url: expected tcp://HOST:PORT, found 'localhost:29500'"]),
         ([], {"TEST.PATIENCE": 3, "TEST.BEST_METRIC": "''"}, ["TEST.PATIENCE", "TEST.BEST_METRIC"]),
         ([], {"MODEL.FPN.OUT_CHANNELS": 0}, ["MODEL.FPN.OUT_CHANNELS: expected a whole number of at least 1, found 0"]),
         ([], {"SEED": "x"}, ["SEED expects a whole number"]),
@@ -95,6 +97,13 @@ def test_mistakes_end_with_one_message_and_code_2(
     assert "Traceback" not in said
     for word in words:
         assert word in said
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match=r"MODEL\.DEVICE .*expected cuda:0 to cuda:1, the GPUs present; found 'cuda:7'"):
+        launch(print, 1, device="cuda:7")
 
 
 def test_missing_config_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,8 +109,8 @@ def test_a_size_for_which_there_is_no_memory_is_not_recorded(
     with Graphs(module, "MODEL.CUDA_GRAPHS"):
         for _ in range(3):
             assert torch.equal(module(x), nn.functional.conv2d(x, module.weight, module.bias))
-    said = "MODEL.CUDA_GRAPHS: images of (1, 1, 4, 4) are not recorded, for want of memory: CUDA out of memory"
-    assert caplog.messages == [said]
+    why = "because the GPU has too little free memory: CUDA out of memory"
+    assert caplog.messages == [f"MODEL.CUDA_GRAPHS: images of (1, 1, 4, 4) are not recorded, {why}"]
 
 
 def test_only_a_training_on_a_gpu_has_graphs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ import torch
 from sn2fpn.config import CfgNode
 from sn2fpn.data import BatchLoader, register_custom
 from sn2fpn.engine import Trainer
+from sn2fpn.engine import trainer as trainer_module
 from sn2fpn.engine.hooks import Hook, Progress
 from sn2fpn.errors import UserError
 from sn2fpn.program import Interrupted
@@ -132,6 +134,16 @@ def test_a_broken_image_ends_the_run_after_saving(
         _train(cfg, at=iteration, do=break_images)
     if iteration:
         assert (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == f"model_{iteration:07d}.pth"
+
+
+def test_a_loader_that_ends_ends_the_run_after_saving(tiny_cfg: MakeCfg, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain loader of torch has the batches of one epoch."""
+    cfg = tiny_cfg({"SOLVER.MAX_ITER": 9, "DATASETS.TEST": []})
+    real = trainer_module.prefetched
+    monkeypatch.setattr(trainer_module, "prefetched", lambda *args: itertools.islice(real(*args), 3))
+    with pytest.raises(UserError, match=r"has no more batches.*\. The run has ended after iteration 3; .*0000002"):
+        _train(cfg)
+    assert (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == "model_0000002.pth"
 
 
 def test_a_signal_in_the_last_step_lets_the_run_finish(tiny_cfg: MakeCfg) -> None:

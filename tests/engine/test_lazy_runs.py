@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 
 from sn2fpn.config import CfgNode, LazyConfig, get_cfg
 from sn2fpn.config.calls import target_of
-from sn2fpn.engine import main, run
+from sn2fpn.engine import default_argument_parser, main, run
 from sn2fpn.engine.lazy import LazyRecipe, load_recipe
 from sn2fpn.engine.lazy_checks import COUNTERPARTS
 from sn2fpn.engine.recipe import CfgRecipe, Recipe
@@ -109,6 +109,19 @@ def test_twins_have_the_same_parameters_losses_optimizer_and_schedule(name: str)
         options = {k: v for k, v in vars(recipe.options).items() if k not in ("keys", "output_dir")}
         found.append((groups, rates, options))
     assert found[0] == found[1]
+
+
+def test_a_loader_of_ones_own_need_not_tell_its_images_per_batch(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(
+        "import itertools\n"
+        "from sn2fpn.config import LazyCall as L, LazyConfig\n"
+        f"_base = LazyConfig.load({str(_LAZY / 'quick_shapes.py')!r})\n"
+        "model, optimizer, lr_multiplier, train = _base.model, _base.optimizer, _base.lr_multiplier, _base.train\n"
+        "dataloader = dict(train=L(itertools.cycle)(iterable=[[]]), test=None, evaluator=None)\n"
+    )
+    args = default_argument_parser().parse_args(["--config-file", str(file), "train.accumulate_steps=3"])
+    assert load_recipe(args).options.images_per_batch == 0
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +304,70 @@ def test_changes_of_configurations() -> None:
 def test_a_configuration_in_a_checkpoint_that_cannot_be_read_is_one_message(trained: str) -> None:
     with pytest.raises(UserError, match=r"^path: m\.pth: the configuration in the checkpoint cannot be read: "):
         check_same_model(trained, "a: 1", "m.pth")
+
+
+@pytest.mark.parametrize(
+    ("trained", "now", "same"),
+    [
+        ("MODEL: {RESNETS: {NORM: BN}}", "MODEL: {RESNETS: {NORM: FrozenBN}}", True),
+        ("MODEL: {RESNETS: {NORM: GN}}", "MODEL: {RESNETS: {NORM: FrozenBN}}", False),  # with weights of equal names
+        ("MODEL: {FPN: {NORM: ''}}", "MODEL: {FPN: {NORM: BN}}", False),
+        ("MODEL: {IHP: {NORM_MOMENTUM: 0.1}}", "MODEL: {IHP: {NORM_MOMENTUM: 0.03}}", True),
+        ("MODEL: {ESD: {FUSE_INIT: random}}", "MODEL: {ESD: {FUSE_INIT: average}}", True),
+        ("MODEL: {WEIGHTS: a.pth}", "MODEL: {WEIGHTS: b.pth}", True),
+        (
+            "model: {roi_heads: {box_coder: {weights: [1, 1]}}}",
+            "model: {roi_heads: {box_coder: {weights: [2, 2]}}}",
+            False,
+        ),
+    ],
+)
+def test_the_configuration_tells_models_apart_that_have_the_same_weights(trained: str, now: str, same: bool) -> None:
+    with (
+        nullcontext() if same else pytest.raises(UserError, match=r"m\.pth was trained as another model: (MODEL|model)")
+    ):
+        check_same_model(trained, now, "m.pth")
+
+
+def test_the_last_evaluation_follows_the_last_checkpoint(
+    tiny_cfg: MakeCfg, monkeypatch: pytest.MonkeyPatch, lasting_rows: ReadRows
+) -> None:
+    """An evaluation may need more memory or time than there is, and must not cost what was trained."""
+    cfg = tiny_cfg({"SOLVER.MAX_ITER": 4, "TEST.EVAL_PERIOD": 2})
+    trainer = _trainer(cfg)
+    _kill_in(trainer, Evaluation, "_run", 3, monkeypatch)
+    out = Path(cfg.OUTPUT_DIR)
+    assert (out / "last_checkpoint").read_text() == "model_final.pth" and (out / "model_final.pth").is_file()
+    assert _trainer(cfg, resume=True).train()["tiny_val"]["bbox"]
+    assert [(row["iteration"], "bbox/AP" in row) for row in lasting_rows(out)][-1] == (3, True)
+
+
+def test_a_training_sets_the_results_of_an_evaluation_aside(tmp_path: Path) -> None:
+    results = tmp_path / "inference/tiny_val/results.json"
+    results.parent.mkdir(parents=True)
+    results.write_text("{}")
+    leftovers = [results.parent / ".x.abcdefgh.part", tmp_path / "inference/.y.abcdefgh.part"]
+    for file in leftovers:
+        file.touch()
+    with run_folder(RunOptions(output_dir=str(tmp_path)), argparse.Namespace(resume=False, eval_only=False)):
+        assert not results.exists() and not any(file.exists() for file in leftovers)
+        assert (tmp_path / "earlier_1/inference/tiny_val/results.json").read_text() == "{}"
+        (tmp_path / "model_final.pth").write_text("of the training")
+
+
+def test_initial_weights_in_the_own_folder_are_found_by_their_short_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/model_final.pth").write_text("of the earlier run")
+    options = RunOptions(output_dir=str(tmp_path / "run"), weights="~/run/model_final.pth")
+    args = argparse.Namespace(resume=False, eval_only=False)
+    with (
+        pytest.raises(UserError, match=r"~/run/model_final\.pth belongs to the earlier run"),
+        run_folder(options, args),
+    ):
+        pass
 
 
 def test_a_moving_average_that_starts_at_a_resume(tiny_cfg: MakeCfg, caplog: pytest.LogCaptureFixture) -> None:

@@ -408,6 +408,21 @@ def test_remarks_name_the_keys_of_an_augmentation_that_is_off() -> None:
     ]
 
 
+def test_remarks_name_the_keys_of_other_parts_that_are_off() -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(["SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_norm", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 10.0])
+    cfg.merge_from_list(["SOLVER.EMA.DECAY", 0.9, "SOLVER.AMP.DTYPE", "bfloat16", "TEST.AUG.MAX_SIZE", 900])
+    cfg.merge_from_list(["TEST.PATIENCE", 3])
+    assert remarks(cfg) == [
+        "SOLVER.AMP.ENABLED is False, which leaves SOLVER.AMP.DTYPE without effect",
+        "SOLVER.CLIP_GRADIENTS.ENABLED is False, which leaves SOLVER.CLIP_GRADIENTS.CLIP_TYPE, "
+        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE without effect",
+        "SOLVER.EMA.ENABLED is False, which leaves SOLVER.EMA.DECAY without effect",
+        "TEST.AUG.ENABLED is False, which leaves TEST.AUG.MAX_SIZE without effect",
+        "TEST.EVAL_PERIOD is 0, which leaves TEST.PATIENCE without effect",
+    ]
+
+
 @pytest.mark.parametrize(("key", "value"), [("PHOTOMETRIC.HUE", "(-1, 1)"), ("SCALE_JITTER.MIN_SCALE", 3.0)])
 def test_a_wrong_value_of_an_augmentation_that_is_off_is_a_mistake(
     key: str, value: object, tiny_cfg: Callable[..., CfgNode]
@@ -424,5 +439,7 @@ def test_the_run_logs_its_remarks(tiny_cfg: Callable[..., CfgNode], caplog: pyte
 def test_eval_only_does_not_look_at_the_training() -> None:
     args = ("configs/mask_rcnn_R50_sni.yaml", "--eval-only")
     _prepare({"SOLVER.LR_SCHEDULER_NAME": "Mine"}, *args)
+    _prepare({"TEST.PATIENCE": 5, "DATASETS.TEST": ["shapes_val", "shapes_train"]}, *args)  # bbox/AP has two names
+    _prepare({"TEST.PATIENCE": 5, "TEST.BEST_METRIC": ""}, *args)
     with pytest.raises(UserError, match=r"TEST\.EVALUATOR"):
         _prepare({"TEST.EVALUATOR": "mine"}, *args)

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sn2fpn.checkpoint import load_file, load_weights
+from sn2fpn.checkpoint.last import check_sums
 from sn2fpn.errors import UserError
 
 _ARRAYS = {"0.weight": np.arange(6, dtype=np.float32).reshape(3, 2), "0.bias": np.ones(3), "conv1_w": np.float32(1)}
@@ -125,6 +126,7 @@ def test_files_of_any_content(content: bytes, tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(2, 3))
     with _no_code():
         try:
+            check_sums(file)
             checkpoint = load_file(file)
             report = load_weights(model, checkpoint)
         except UserError as error:

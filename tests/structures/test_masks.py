@@ -112,6 +112,12 @@ def test_run_lengths_are_cocos() -> None:
     assert coco_mask.area(whole) == 6
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_coordinates_that_are_not_finite_are_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="polygons: expected finite coordinates"):
+        polygons_to_bitmask([np.array([1.0, 1, 5, 1, value, 6])], 8, 8)
+
+
 def test_what_is_no_mask() -> None:
     with pytest.raises(ValueError, match="3 or more points, found 4 numbers"):
         PolygonMasks([[[0.0, 0.0, 5.0, 5.0]]])

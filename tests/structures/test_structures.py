@@ -84,3 +84,18 @@ def test_batches_are_padded_as_in_detectron2(golden: Path) -> None:
         for i, (h, w) in enumerate(case["sizes"]):
             assert torch.equal(batch[i], images[i])
             assert batch.tensor[i].sum() == 3 * h * w  # The padding is zero.
+
+
+@pytest.mark.parametrize(
+    ("constraints", "size"),
+    [
+        (None, (32, 64)),
+        ({"square_size": 0}, (32, 64)),
+        ({"size_divisibility": 48}, (48, 48)),
+        ({"square_size": 100, "size_divisibility": 64}, (128, 128)),
+    ],
+)
+def test_batches_are_padded_as_a_backbone_asks(constraints: dict[str, int] | None, size: tuple[int, int]) -> None:
+    images = [torch.ones(3, 20, 40), torch.ones(3, 30, 10)]
+    batch = ImageList.from_tensors(images, 32, padding_constraints=constraints)
+    assert batch.tensor.shape == (2, 3, *size) and batch.image_sizes == [(20, 40), (30, 10)]

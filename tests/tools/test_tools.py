@@ -122,6 +122,7 @@ def test_counts_are_those_of_the_definition(limit: int) -> None:
         (["MODEL.RESNETS.DEPTH", "50"], "--config-file: expected a name that ends with .yaml"),
         (["configs/nowhere.yaml"], "config file not found"),
         ([SNI, "INPUT.MIN_SIZE_TEST", "0"], "--size HxW is needed"),
+        ([SNI, "MODEL.SNI.ALPHA"], "MODEL.SNI.ALPHA' has no value"),
     ],
 )
 def test_mistakes_in_analyze_model(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,6 +192,8 @@ def test_mistakes_in_visualize_data(data: Path, tmp_path: Path, capsys: pytest.C
     assert "--num 0" in capsys.readouterr().err
     assert visualize_data.main([*argv, str(tmp_path), "DATASETS.TRAIN", "('shapes_trian',)"]) == 2
     assert "DATASETS.TRAIN: unknown data set 'shapes_trian'; did you mean 'shapes_train'" in capsys.readouterr().err
+    assert visualize_data.main([*argv, str(tmp_path), "SEED"]) == 2
+    assert "'SEED' has no value" in capsys.readouterr().err
     argv[3] = LAZY
     assert visualize_data.main([*argv, str(tmp_path), "dataloader.train.dataset.names="]) == 2
     assert "dataloader.train.dataset.names: expected the name of a data set" in capsys.readouterr().err

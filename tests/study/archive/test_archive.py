@@ -370,6 +370,49 @@ def test_a_report_does_not_resample_annotations_that_have_changed(study: Path) -
         open_test_set(load_results(study))
 
 
+def test_annotations_of_any_test_set_may_have_changed(study: Path, tmp_path: Path) -> None:
+    other = write_images(tmp_path / "more", images=2)
+    register_custom([other])
+    for cell in load_results(study).finished:
+        (first,) = cell.test_sets
+        both = [DatasetCatalog.get(name) for name in (first, other["NAME"])]
+        _rewrite(
+            cell.folder.result_file, results=cell.result["results"] | {other["NAME"]: cell.result["results"][first]}
+        )
+        cell.folder.save_identity(cell.identity | {"fingerprint": {"test data": records_fingerprint(both)}})
+    open_test_set(load_results(study))
+    first = load_results(study).finished[0]
+    first.folder.save_identity(first.identity | {"fingerprint": {"test data": "of other boxes"}})
+    with pytest.raises(UserError, match=r"the annotations of .* and .* have changed since fpn/seed1 was started"):
+        open_test_set(load_results(study))
+
+
+def test_studies_over_data_sets_are_merged(study: Path, tmp_path: Path) -> None:
+    """The data of two variants may differ, but not those of one data set."""
+    axes = {"data": {"full": {"DATASETS.TRAIN": ["a"]}, "half": {"DATASETS.TRAIN": ["a[:5]"]}}}
+    for folder, seed in ((study, 1), (tmp_path / "other", 2)):
+        if folder != study:
+            shutil.copytree(study, folder)
+        shutil.rmtree(folder / "cells")
+        _rewrite(folder / "study.yaml", AXES=axes, SEEDS=[seed], BASELINE={"data": "full"})
+        for name in ("full", "half"):
+            place = folder / f"cells/{name}/seed{seed}"
+            place.mkdir(parents=True)
+            (place / "cell.json").write_text(json.dumps({"fingerprint": {"training data": f"hash of {name}"}}))
+    merged = merge([study, tmp_path / "other"], tmp_path / "both")
+    assert [cell.name for cell in Study.load(merged / "study.yaml").cells] == [
+        "full/seed1",
+        "half/seed1",
+        "full/seed2",
+        "half/seed2",
+    ]
+    _rewrite(tmp_path / "other/cells/half/seed2/cell.json", fingerprint={"training data": "another"})
+    with pytest.raises(
+        UserError, match=r"the training data differ by their fingerprints: hash of half in .*another in"
+    ):
+        merge([study, tmp_path / "other"], tmp_path / "refused")
+
+
 def test_an_archive_of_a_folder_with_any_name_has_relative_paths(tmp_path: Path) -> None:
     (tmp_path / "jü rgen").mkdir()
     (tmp_path / "jü rgen/base.yaml").write_text("MODEL: {MASK_ON: False}")

@@ -88,9 +88,11 @@ def test_variants_are_measured_back_to_back(
         found = speed.measure_speed(study, tmp_path, rounds=2)
     assert torch.equal(torch.get_rng_state(), random_state)
     assert json.loads((tmp_path / "speed.json").read_text()) == found
-    assert (found["image_size"], found["batch"], found["proposals"], found["detections"]) == ([64, 96], 2, 40, 20)
+    assert found["batch"] == 2
+    for timed in found["variants"].values():
+        assert (timed["image_size"], timed["proposals"], timed["detections"]) == ([64, 96], 40, 20)
     assert found["threads"] == torch.get_num_threads() and found["device"].startswith("cpu (")
-    assert found["cores_used_by_others"] == 2 and not found["reliable"] and "unequal" not in caplog.text
+    assert found["cores_used_by_others"] == 2 and not found["reliable"]
     assert "other processes used 2.0 of the 2 cores" in caplog.text
     assert {name: v["weights"] for name, v in found["variants"].items()} == {"fpn": "made up", "ihp": "trained"}
     for variant in found["variants"].values():
@@ -119,7 +121,7 @@ def test_a_variants_own_files_are_left_alone(tmp_path: Path, monkeypatch: pytest
     """Measuring only writes its result, and no step changes a weight by more than rounding."""
     study = SmallStudy()
     monkeypatch.chdir(tmp_path)
-    run = speed._Run(speed._Setup.of(study, study.variants[0], tmp_path, "cpu", (64, 96)))
+    run = speed._Run(speed._Setup.of(study.config(study.variants[0]), None, "cpu"))
     before = {k: v.clone() for k, v in run._model.named_parameters()}
     run.train()
     assert all(torch.allclose(v, before[k], atol=1e-8) for k, v in run._model.named_parameters())

@@ -52,15 +52,15 @@ def test_answers(study: Path) -> None:
     gain = np.mean(list(results.values("sni", "bbox/AP").values())) - np.mean(
         list(results.values("fpn", "bbox/AP").values())
     )
-    assert helps.short == f"The variant sni is better than fpn by {gain:.2f} AP."
-    assert any(s.startswith("By object size: small +") for s in helps.details)
+    assert helps.short == f"The variant sni is better than fpn by {gain:.2f} points of AP."
+    assert any(s.startswith("The differences of AP by object size are: small +") for s in helps.details)
     conclusions = {c.variant: c.verdict.text for c in compare(results, open_test_set(results))}
     assert conclusions["sni"] in helps.details[0]  # with the same correction
     cost = next(s for s in helps.details if "latency 1.10×" in s)  # 0.055 s and 0.050 s
     assert cost.endswith("not reliable, because other processes used 1.5 of 4 cores while they were measured.")
     assert worse.short == "The study cannot tell whether ihp is better or worse than sni."
     assert both.short == (
-        f"The variant fpn is worse than sni by {gain:.2f} AP. "
+        f"The variant fpn is worse than sni by {gain:.2f} points of AP. "
         "The study cannot tell whether ihp is better or worse than sni."
     )
     assert elsewhere.short.endswith("which can be answered after merging with peers.") and not elsewhere.details
@@ -77,6 +77,7 @@ def test_answers(study: Path) -> None:
         measures.short == "The study cannot tell whether coarse_share goes with AP."
         and "over 3 variants" in measures.details[0]
         and measures.details[0].endswith("; no order of so few variants could have less than 0.33).")
+        and measures.details[1].startswith("The measure of a variant is the mean over its levels")
     )
     assert unmeasured.short == "agreement_inside is known for fpn and sni only. agreement_outside is not known."
     page, text = write_report(study), study / "report/report.md"
@@ -111,6 +112,17 @@ def test_few_seeds_give_a_range_of_numbers() -> None:
         "pass the test over seeds for a difference of 1 point with 3 to more than 1000 seeds and for one of the "
         "measured 0.27 points with 6 to more than 1000 seeds; 2 seeds are too few to tell the spread more exactly."
     )
+
+
+def test_differences_that_do_not_vary_tell_no_number_of_seeds(tmp_path: Path) -> None:
+    """The sign test, which judges equal differences, cannot pass with the 2 seeds that a spread of 0 would give."""
+    folder = fabricate(tmp_path / "equal", {"fpn": 0.1, "sni": 0.1})
+    for path in folder.glob("cells/sni/*/result.json"):
+        path.write_text((folder / "cells/fpn" / path.parent.name / path.name).read_text())
+    content = yaml.safe_load((folder / "study.yaml").read_text())
+    (folder / "study.yaml").write_text(yaml.safe_dump(content | {"QUESTIONS": QUESTIONS[:1]}))
+    (answer,) = answer_questions(load_results(folder), None)
+    assert answer.details and not any("would pass the test over seeds" in s for s in answer.details)
 
 
 def test_times_that_are_reliable_have_no_doubt(study: Path) -> None:

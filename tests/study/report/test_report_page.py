@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import re
@@ -11,9 +12,10 @@ from statistics import mean, stdev
 from urllib.parse import unquote
 
 import pytest
-from fabricated_study import CLASSES, fabricate
+from fabricated_study import CLASSES, fabricate, write_images
 from PIL import Image
 
+from sn2fpn.data import DatasetCatalog, MetadataCatalog, class_names, register_custom
 from sn2fpn.study.report.writing import write_report
 
 _T_2 = 4.302653  # 97.5 % quantile of Student's t with 2 degrees of freedom
@@ -215,6 +217,38 @@ def test_masks_and_voc(tmp_path: Path) -> None:
     page = _Page(write_report(folder).read_text(encoding="utf-8"))
     assert any(row[:4] == ["variant", "seeds", "AP50", "AP"] for row in page.rows)
     assert "The results do not have these metrics: APs." in page.text and "Object sizes" not in page.text
+
+
+@pytest.mark.usefixtures("plain_charts")
+@pytest.mark.parametrize("masks", [False, True])
+def test_masks_of_a_function_may_have_any_form(tmp_path: Path, masks: bool) -> None:
+    """A set that a Python function returns may have flat polygons and uncompressed run lengths, and need no areas."""
+    entry = write_images(tmp_path / "images")
+    register_custom([entry])
+    records = copy.deepcopy(DatasetCatalog.get(entry["NAME"]))
+    for record in records:
+        for annotation in record["annotations"]:
+            annotation.pop("area", None)
+            annotation["segmentation"] = annotation["segmentation"][0]
+        runs = {"size": [60, 80], "counts": [130, 20, 40, 20, 4590]}
+        record["annotations"][0] |= {"segmentation": runs, "bbox": [2, 10, 2, 20]}
+    DatasetCatalog.register(f"function {masks}", lambda: records)
+    MetadataCatalog.get(f"function {masks}").set(thing_classes=class_names(entry["NAME"]))
+    folder = fabricate(
+        tmp_path / "any", {"fpn": 0.1, "sni": 0.1}, seeds=(1, 2), masks=masks, test_set=f"function {masks}"
+    )
+    page = _Page(write_report(folder).read_text(encoding="utf-8"))
+    assert "Object sizes" in page.text and (folder / "report/figures/samples.jpg").is_file()
+
+
+@pytest.mark.usefixtures("plain_charts")
+def test_a_report_without_pictures_removes_those_of_the_one_before(tmp_path: Path) -> None:
+    """Photographs may have licences that do not let a report be passed on."""
+    folder = fabricate(tmp_path / "licensed", {"fpn": 0.25, "sni": 0.02}, seeds=(1, 2))
+    write_report(folder)
+    assert {file.name for file in folder.glob("report/figures/*.jpg")} == {"samples.jpg", "sni_and_fpn.jpg"}
+    write_report(folder, pictures=False)
+    assert not list((folder / "report").rglob("*.jpg"))
 
 
 @pytest.mark.usefixtures("plain_charts")

@@ -102,7 +102,7 @@ def test_variants_without_a_common_seed_or_a_score_are_named(tmp_path: Path) -> 
     without = ["fpn/seed2", "sni/seed1", "ihp/seed1", "ihp/seed2"]
     folder = fabricate(tmp_path / "apart", {"fpn": 0.2, "sni": 0.1, "ihp": 0.1}, seeds=(1, 2), without=without)
     results = load_results(folder)
-    apart = "No seed of fpn was trained with sni, so that they cannot be compared."
+    apart = "sni has no seed in common with fpn and cannot be compared with it."
     assert summary(results, compare(results, None)) == apart
     question = Question("Do both help?", ("sni", "ihp"), "fpn")
     (answer,) = answer_questions(replace(results, study=replace(results.study, questions=(question,))), None)
@@ -118,10 +118,47 @@ def test_variants_with_other_limits_are_resampled_with_their_own(tmp_path: Path)
     assert found.images.difference < -20 < found.seeds.mean + 20  # the scores in the files are those of all detections
 
 
+def test_variants_with_other_work_per_image_are_said_to_differ(tmp_path: Path) -> None:
+    folder = fabricate(tmp_path / "work", {"fpn": 0.1, "sni": 0.1}, seeds=(1,))
+    results = load_results(folder)
+    (same, *_) = cost_notes._speed(results)
+    assert (
+        "and did the same work (cpu, 2 threads, images of 192×320 pixels, 200 proposals, 100 detections, 4 im" in same
+    )
+    for name, height in (("fpn", 192), ("sni", 384)):
+        results.speed["variants"][name] |= {"image_size": [height, 320], "proposals": 50, "detections": 100}
+    first, *others = cost_notes._speed(results)
+    assert "same work" not in first
+    assert (
+        "The variants differ in the work per image: fpn images of 192×320 pixels, 50 proposals, 100 detections; "
+        "sni images of 384×320 pixels, 50 proposals, 100 detections."
+    ) in others
+
+
+def test_a_question_about_other_variants_has_a_correction_of_its_own(tmp_path: Path) -> None:
+    folder = fabricate(tmp_path / "asked", {"fpn": 0.1, "sni": 0.1, "ihp": 0.1}, seeds=(1, 2))
+    results = load_results(folder)
+    found = compare(results, None)
+    assert "question" not in " ".join(notes.comparisons(results, found))
+    asked = replace(results, study=replace(results.study, questions=(Question("Why?", ("ihp",), "sni"),)))
+    assert any("is corrected for the variants that the question names" in s for s in notes.comparisons(asked, found))
+
+
+def test_the_note_on_features_names_the_seeds_of_their_weights(tmp_path: Path) -> None:
+    results = load_results(fabricate(tmp_path / "seeds", {"fpn": 0.1, "sni": 0.1}, seeds=(1,)))
+    assert "weights" not in notes.features(results)[0]
+    for seeds, words in (
+        ({"fpn": 3, "sni": 3}, "those of seed 3."),
+        ({"fpn": 3, "sni": 2}, "seed 3 for fpn; seed 2 for"),
+    ):
+        (note,) = notes.features(replace(results, features={"images": 4, "set": "x", "seeds": seeds}))
+        assert f"The weights are those of {words.removeprefix('those of ')}" in note
+
+
 def test_an_object_on_a_limit_of_size_counts_on_both_sides(tmp_path: Path) -> None:
     test_set = open_test_set(load_results(fabricate(tmp_path / "sizes", {"fpn": 0.2}, seeds=(1,))))
     boxes = [{"bbox": [0, 0, side, side], "bbox_mode": 1, "category_id": 0} for side in (10, 32, 96)]
-    test_set.records[:] = [{"annotations": boxes}]
+    test_set.records[:] = [test_set.records[0] | {"annotations": boxes}]
     assert notes.sizes(test_set)[0].endswith("The test set has 2 small, 2 medium and 1 large objects.")
 
 

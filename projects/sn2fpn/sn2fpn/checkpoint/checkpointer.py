@@ -59,6 +59,8 @@ class Checkpointer:
         9
     """
 
+    _with_iteration = True  # whether a run can only be continued from a file with an iteration
+
     def __init__(self, model: nn.Module, save_dir: str | Path = "", **checkpointables: Any) -> None:
         self.model = model.module if isinstance(model, DistributedDataParallel | DataParallel) else model
         self.save_dir = str(save_dir)
@@ -146,7 +148,7 @@ class Checkpointer:
             logger.warning("%s", warning)
         rest = dict(checkpoint.rest)
         wanted = list(self.checkpointables) if checkpointables is None else checkpointables
-        if "trainer" in rest and "optimizer" not in rest:
+        if isinstance(rest.get("trainer"), dict) and "optimizer" not in rest:
             rest = from_detectron2(rest)
             theirs = rest.pop("parameter_names", None)
             if "optimizer" in wanted and rest.get("optimizer"):
@@ -173,7 +175,9 @@ class Checkpointer:
             ArgumentError: see `load`; or the last checkpoint belongs to another model.
             UserError: there are checkpoints, but all of them are damaged.
         """
-        last = call_on_main(lambda: good_checkpoint(self.save_dir)) if resume and self.save_dir else ""
+        last = ""
+        if resume and self.save_dir:
+            last = call_on_main(lambda: good_checkpoint(self.save_dir, with_iteration=self._with_iteration))
         if not last:
             if resume:
                 logger.info("There is nothing to resume in %s", self.save_dir or "the (empty) output folder")

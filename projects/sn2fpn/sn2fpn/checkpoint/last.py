@@ -33,12 +33,16 @@ def write_last(folder: str | Path, name: str) -> None:
         file.write(name)
 
 
-def good_checkpoint(folder: str | Path) -> str:
+def good_checkpoint(folder: str | Path, *, with_iteration: bool = True) -> str:
     """Return the path of the checkpoint from which a run continues, or "" if the folder has none.
 
     It is the one that `last_checkpoint` names. If this file or the checkpoint is missing or damaged, it is the
     checkpoint of the highest iteration among the others that are whole. `last_checkpoint` then names that one, and a
     warning says so.
+
+    Args:
+        folder: the folder of a run.
+        with_iteration: whether the file that `last_checkpoint` names must hold an iteration to continue from.
 
     Raises:
         UserError: there are checkpoints, but none is whole.
@@ -50,7 +54,7 @@ def good_checkpoint(folder: str | Path) -> str:
     problems = [] if name else [f"{folder / LAST} is missing, empty or unreadable"]
     if name:
         try:
-            _iteration(folder / name)
+            _iteration(folder / name, needed=with_iteration)
             return str(folder / name)
         except ArgumentError as e:
             problems.append(e.problem)
@@ -72,10 +76,10 @@ def good_checkpoint(folder: str | Path) -> str:
     return str(newest)
 
 
-def _iteration(file: Path) -> int:
+def _iteration(file: Path, needed: bool = True) -> int:
     """Return the iteration of a checkpoint of a run; an ArgumentError says that the file is damaged or is none."""
     check_sums(find_file(file))
-    iteration = load_file(file).rest.get("iteration")
+    iteration = load_file(file).rest.get("iteration", None if needed else -1)
     if not isinstance(iteration, int):
         raise ArgumentError("path", f"{file} holds weights but no iteration to continue from")
     return iteration
@@ -100,8 +104,8 @@ def check_sums(file: Path) -> None:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
             changed = [name for name in names if not _is_as_written(archive, name)]
-    except zipfile.BadZipFile as e:
-        raise ArgumentError("path", f"{file} is damaged: its end is missing") from e
+    except Exception as e:  # zipfile does not expect damages, and raises errors of many kinds
+        raise ArgumentError("path", f"{file} is damaged: its end or its table of contents cannot be read") from e
     if 0 < len(changed) < len(names):
         raise ArgumentError(
             "path",
@@ -115,6 +119,6 @@ def _is_as_written(archive: zipfile.ZipFile, name: str) -> bool:
         with archive.open(name) as part:
             while part.read(1 << 20):
                 pass
-    except zipfile.BadZipFile:
+    except Exception:  # of a kind that depends on what is damaged
         return False
     return True

@@ -26,7 +26,8 @@ def preprocessing_warning(model: nn.Module, checkpoint: Checkpoint) -> str | Non
     """
     if not hasattr(model, "pixel_mean") or not hasattr(model, "input_format"):
         return None
-    found, wanted = _settings(model), _expected(model, checkpoint)
+    wanted = _expected(model, checkpoint)
+    found = _settings(model) if wanted else {}
     wrong = {key: value for key, value in wanted.items() if not _equal(found.get(key, value), value)}
     if not wrong:
         return None
@@ -37,7 +38,7 @@ def preprocessing_warning(model: nn.Module, checkpoint: Checkpoint) -> str | Non
 
 def _expected(model: Any, checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the keys and values that suit the weights, as far as they are known."""
-    trunk = getattr(model.backbone, "bottom_up", None)
+    trunk = _trunk(model)
     timm = getattr(getattr(trunk, "net", None), "pretrained_cfg", None)
     whole = any(name.startswith("proposal_generator.") for name in checkpoint.model)
     if timm is not None and not whole:
@@ -60,11 +61,20 @@ def _expected(model: Any, checkpoint: Checkpoint) -> dict[str, Any]:
     return wanted
 
 
+def _trunk(model: Any) -> Any:
+    return getattr(getattr(model, "backbone", None), "bottom_up", None)
+
+
+def _first_block(trunk: Any, stage: str) -> Any:
+    """Return the first block of a ResNet's stage, or None for a trunk that is built in another way."""
+    blocks = getattr(trunk, stage, None)
+    return blocks[0] if isinstance(blocks, nn.Sequential) and len(blocks) else None
+
+
 def _is_narrow(trunk: Any) -> bool:
     """Return whether a ResNet is narrower than all of torchvision, so that only the names of its weights are theirs."""
-    stage = getattr(trunk, "res2", None)
-    conv = getattr(stage[0], "conv1", None) if stage is not None else None  # a trunk of a user's own may lack it
-    return conv is not None and conv.weight.shape[0] < _NARROWEST
+    conv = getattr(_first_block(trunk, "res2"), "conv1", None)
+    return isinstance(conv, nn.Conv2d) and conv.weight.shape[0] < _NARROWEST
 
 
 def _settings(model: Any) -> dict[str, Any]:
@@ -74,11 +84,12 @@ def _settings(model: Any) -> dict[str, Any]:
         "MODEL.PIXEL_MEAN": model.pixel_mean.flatten().tolist(),
         "MODEL.PIXEL_STD": model.pixel_std.flatten().tolist(),
     }
-    stage = getattr(getattr(model.backbone, "bottom_up", None), "res3", None)
-    if stage is not None and hasattr(stage[0], "conv3"):  # only a block with a bottleneck has the choice
-        found["MODEL.RESNETS.STRIDE_IN_1X1"] = stage[0].conv1.stride != (1, 1)
+    block = _first_block(_trunk(model), "res3")
+    conv = getattr(block, "conv1", None)
+    if hasattr(block, "conv3") and isinstance(conv, nn.Conv2d):  # only a block with a bottleneck has the choice
+        found["MODEL.RESNETS.STRIDE_IN_1X1"] = conv.stride != (1, 1)
     for head in ("box", "mask"):
-        pooler = getattr(model.roi_heads, f"{head}_pooler", None)
+        pooler = getattr(getattr(model, "roi_heads", None), f"{head}_pooler", None)
         if pooler is not None:
             group = f"MODEL.ROI_{head.upper()}_HEAD"
             found[f"{group}.POOLER_TYPE"] = "ROIAlignV2" if pooler.aligned else "ROIAlign"

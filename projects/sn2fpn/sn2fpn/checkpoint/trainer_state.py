@@ -30,9 +30,9 @@ def to_detectron2(states: dict[str, Any], iteration: int) -> dict[str, Any]:
 def from_detectron2(states: dict[str, Any]) -> dict[str, Any]:
     """Return `states` with those of Detectron2's trainer moved to the top; the inverse of `to_detectron2`."""
     trainer = states["trainer"]
-    inner = trainer.get("_trainer", trainer)
-    found = {name: inner.get(name) for name in _OF_OPTIMIZER} | {
-        "scheduler": trainer.get("hooks", {}).get("LRScheduler"),
+    inner, hooks = trainer.get("_trainer", trainer), trainer.get("hooks")
+    found = {name: inner.get(name) for name in _OF_OPTIMIZER if isinstance(inner, dict)} | {
+        "scheduler": hooks.get("LRScheduler") if isinstance(hooks, dict) else None,
         "iteration": trainer.get("iteration"),
     }
     others = {k: v for k, v in states.items() if k != "trainer"}

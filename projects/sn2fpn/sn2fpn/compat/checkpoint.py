@@ -30,6 +30,8 @@ class DetectionCheckpointer(Checkpointer):
     ) -> None:
         super().__init__(model, "" if save_to_disk is False else save_dir, **checkpointables)
 
+    _with_iteration = False  # a script may save without one
+
     def load(self, path: str | Path, checkpointables: list[str] | None = None, **options: Any) -> dict[str, Any]:
         """Load a file; see `Checkpointer.load`. Names are matched by this package's rules in any case."""
         return super().load(str(path).removesuffix("?matching_heuristics=True"), checkpointables, **options)

@@ -95,9 +95,10 @@ def restrict_targets(config: Any) -> None:
     """
     if isinstance(config, Container):
         config._set_flag(_RESTRICTED, True)
-        values = config.values() if isinstance(config, DictConfig) else config
-        for value in values if not config._is_none() else ():
-            restrict_targets(value)
+        if config._is_none() or config._is_missing() or config._is_interpolation():
+            return
+        for key in config if isinstance(config, DictConfig) else range(len(config)):
+            restrict_targets(config._get_node(key))  # without following references, which may lead nowhere
 
 
 def is_list(config: Any) -> bool:

@@ -74,7 +74,8 @@ def _of_yaml(cfg: DictConfig, key: str, value: str, counterparts: Mapping[str, s
     own = counterparts.get(key)
     advice = f"write {own}={value}" if own else f"the groups of this one are {', '.join(sorted(map(str, cfg)))}"
     return UserError(
-        f"{key} is a key of YAML configurations; a .py config is changed by key=value with keys of its own, {advice}"
+        f"{key} is a key of YAML configurations. A Python configuration has keys of its own, which are set by "
+        f"key=value; {advice}"
     )
 
 

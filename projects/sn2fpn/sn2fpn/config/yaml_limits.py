@@ -21,7 +21,7 @@ _DEEPEST = 50
 """The most groups and lists inside each other. The configurations of this project have 9."""
 
 _LONGEST_NUMBER = 100
-"""The most characters of a number. Python takes quadratic time for longer ones, and for hours as in 1:30:00."""
+"""The most characters of a number. Reading a number takes time that grows with the square of its length."""
 
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 

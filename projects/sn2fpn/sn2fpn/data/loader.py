@@ -195,10 +195,7 @@ def make_train_loader(
         ArgumentError: the sampler is unknown, or the batch cannot be divided among the processes.
         UserError: image files are missing.
     """
-    world_size = distributed.get_world_size()
-    if total_batch_size < 1 or total_batch_size % world_size:
-        expected = f"expected a multiple of the number of processes ({world_size})"
-        raise ArgumentError("total_batch_size", f"{expected}, found {total_batch_size}")
+    share = images_per_process(total_batch_size)
     check_choice("sampler", sampler, SAMPLERS)
     records = _packed(dataset, mapper)
     bare = records.without_masks()
@@ -212,7 +209,7 @@ def make_train_loader(
     else:
         indices = TrainingSampler(len(records), seed)
     wide = [d["width"] > d["height"] for d in bare] if aspect_ratio_grouping else None
-    batches = BatchStream(indices, total_batch_size // world_size, distributed.get_rank(), world_size, wide, start_iter)
+    batches = BatchStream(indices, share, distributed.get_rank(), distributed.get_world_size(), wide, start_iter)
     return BatchLoader(records, mapper, batches, seed, num_workers)
 
 
@@ -247,6 +244,15 @@ def make_test_loader(dataset: DatasetDicts | Records, mapper: DatasetMapper, *, 
     sampler = InferenceSampler(len(records), distributed.get_rank(), distributed.get_world_size())
     batches = [[s] for s in sampler]
     return BatchLoader(records, mapper, batches, num_workers=num_workers)
+
+
+def images_per_process(total_batch_size: int) -> int:
+    """Return how many images of a batch each process loads; an ArgumentError says that they cannot be divided."""
+    world_size = distributed.get_world_size()
+    if total_batch_size < 1 or total_batch_size % world_size:
+        expected = f"expected a multiple of the number of processes ({world_size})"
+        raise ArgumentError("total_batch_size", f"{expected}, found {total_batch_size}")
+    return total_batch_size // world_size
 
 
 def resolve_seed(seed: int) -> int:

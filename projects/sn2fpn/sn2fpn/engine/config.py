@@ -23,6 +23,10 @@ _SWITCHES = {
     "INPUT.COPY_PASTE": "PROB",
     "MODEL.ESD": "ENABLED",
     "MODEL.ROI_HEADS.SOFT_NMS": "METHOD",
+    "SOLVER.AMP": "ENABLED",
+    "SOLVER.CLIP_GRADIENTS": "ENABLED",
+    "SOLVER.EMA": "ENABLED",
+    "TEST.AUG": "ENABLED",
 }
 """The groups that have no effect unless their key with this name is on."""
 _RESIZES = ("MIN_SIZE_TRAIN", "MAX_SIZE_TRAIN", "MIN_SIZE_TRAIN_SAMPLING")
@@ -69,6 +73,8 @@ def remarks(cfg: CfgNode) -> list[str]:
             f"weights; the usual backbone of a Faster or Mask R-CNN is {usual}"
         )
     lines += _switched_off(cfg)
+    if cfg.TEST.PATIENCE and not cfg.TEST.EVAL_PERIOD:
+        lines.append("TEST.EVAL_PERIOD is 0, which leaves TEST.PATIENCE without effect")
     if 0 in cfg.INPUT.MIN_SIZE_TRAIN:
         lines.append("INPUT.MIN_SIZE_TRAIN 0 keeps the size of training images, without the limit of MAX_SIZE_TRAIN")
     return lines

@@ -96,7 +96,12 @@ class Graphs(AbstractContextManager[None]):
                     **_in_this_thread(),
                 )
         except torch.OutOfMemoryError as e:
-            logger.warning("%s: images of %s are not recorded, for want of memory: %s", self._key, tuple(x.shape), e)
+            logger.warning(
+                "%s: images of %s are not recorded, because the GPU has too little free memory: %s",
+                self._key,
+                tuple(x.shape),
+                e,
+            )
             return self._eager
         except RuntimeError as e:
             raise UserError(f"{self._key}: the trunk and the pyramid cannot be recorded: {e}; set it to False") from e

@@ -107,5 +107,7 @@ def _check_flags(args: Any) -> None:
             f"--machine-rank: expected 0 to {args.num_machines - 1} for --num-machines {args.num_machines}, "
             f"found {args.machine_rank}"
         )
+    if args.dist_url != "auto" and "://" not in args.dist_url:
+        raise UserError(f"--dist-url: expected tcp://HOST:PORT, found {args.dist_url!r}")
     if args.num_machines > 1 and args.dist_url == "auto":
         raise UserError("--dist-url: several machines need a common address, for example --dist-url tcp://HOST:29500")

@@ -20,11 +20,11 @@ __all__ = ["make_output_dir", "run_folder"]
 
 logger = logging.getLogger(__name__)
 _LOCK = ".run.lock"
-_RESULTS = ("last_checkpoint", "model_*.pth", "metrics.json")
-"""The files by which an earlier run is known."""
+_RESULTS = ("last_checkpoint", "model_*.pth", "metrics.json", "inference", "inference_TTA")
+"""The files and folders by which an earlier training or evaluation is known."""
 _OTHERS = (
     *("metrics.json.*", "results.csv*", "best_metric.json", "config.yaml", "log.txt*", "events.out.tfevents.*"),
-    *("inference", "inference_TTA", "curves.png", "predictions.png", "wandb", "wandb_run.txt", "mlflow_run.txt"),
+    *("curves.png", "predictions.png", "wandb", "wandb_run.txt", "mlflow_run.txt"),
 )
 """What else a run leaves in its folder."""
 _BEGINNING = (_LOCK, "config.yaml", "log.txt*")
@@ -103,7 +103,7 @@ def _take(out: Path, args: Any, weights: str, held: ExitStack) -> tuple[list[str
         notes.append(f"The file system of {out} has no locks, so nothing keeps a second run from writing into it")
     except UserError as e:
         raise ArgumentError("output_dir", str(e)) from e
-    for folder in (out, *out.glob("inference/*")):
+    for folder in (out, *out.glob("inference*"), *out.glob("inference*/*")):
         notes += [f"Removed {path}, which a killed run left" for path in remove_leftovers(folder, age_s)]
     if args.resume:
         notes += _earlier(out)
@@ -132,7 +132,7 @@ def _set_aside(out: Path, weights: str) -> Path | None:
     results = _results(out)
     if not results:
         return None
-    if weights and Path(weights).resolve() in (path.resolve() for path in results):
+    if weights and Path(weights).expanduser().resolve() in (path.resolve() for path in results):
         raise ArgumentError(
             "weights",
             f"{weights} belongs to the earlier run in {out}, whose place the new run would take; add --resume to "

@@ -57,17 +57,17 @@ class Interrupts(StopSignals):
         self._problem = ""
 
     def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
-        """Yield the batches of a training loader until any process has to stop.
+        """Yield the batches of a training loader, which is endless, until any process has to stop.
 
         Raises:
-            Stopped: before the same batch in all processes.
+            Stopped: before the same batch in all processes, also where a loader ends.
         """
         source = iter(loader)
         while True:
             batch = self._next(source)
+            if batch is None and not (self.heard or self._problem):
+                self._problem = "the training loader has no more batches, and a training needs an endless one"
             self._agree()
-            if batch is None:
-                return
             yield batch
 
     def evaluating(self, loader: Any) -> Any:

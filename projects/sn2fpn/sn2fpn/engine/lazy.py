@@ -94,6 +94,8 @@ class LazyRecipe(Recipe):
                 raise UserError(f"{filename}: has no {part!r} to train with{did_you_mean(part, map(str, self.cfg))}")
         self.options = read_options(self.cfg, LAZY_KEYS)
         with omegaconf_errors(filename):
+            if OmegaConf.select(self.cfg, LAZY_KEYS["images_per_batch"]) is None:
+                self.options = dataclasses.replace(self.options, images_per_batch=0)
             check_ranges(self.cfg, LAZY_RANGES)
         out = os.path.expanduser(self.options.output_dir)  # noqa: PTH111 - which keeps "./", and "~nobody" as it is
         if out != self.options.output_dir:

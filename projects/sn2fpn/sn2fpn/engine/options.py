@@ -14,7 +14,7 @@ import torch
 from .. import distributed as comm
 from ..checkpoint.last import read_last
 from ..config.ranges import RANGES
-from ..errors import UserError, argument_names
+from ..errors import UserError, argument_names, counted
 from ..signatures import fits, type_words
 from .remote import check_installed
 
@@ -116,7 +116,7 @@ class RunOptions:
     device: str = "cuda"
     seed: int = -1  # a negative seed stands for a random one
     max_iter: int = 90000
-    images_per_batch: int = 16  # over all processes
+    images_per_batch: int = 16  # over all processes; 0 for a loader of a user's own that does not tell
     reference_world_size: int = 0  # see `scale_to_world_size`
     accumulate_steps: int = 1
     checkpoint_period: int = 5000
@@ -195,10 +195,6 @@ def check_options(o: RunOptions, args: Any, *, has_train: bool, has_test: bool) 
     """
     if o.log_period < 1:
         raise UserError(f"{o.key('log_period')}: expected a whole number of at least 1, found {o.log_period}")
-    if o.patience and not o.best_metric:
-        raise UserError(f"{o.key('patience')} needs a metric in {o.key('best_metric')}, for example bbox/AP")
-    if (o.patience or o.val_loss) and not has_test:
-        raise UserError(f"{o.key('patience')} and {o.key('val_loss')} need a data set in {o.key('test_sets')}")
     if args is not None and args.eval_only:
         if not (o.weights or (args.resume and read_last(o.output_dir))):
             usual = Path(o.output_dir) / "model_final.pth"
@@ -207,6 +203,10 @@ def check_options(o: RunOptions, args: Any, *, has_train: bool, has_test: bool) 
             example = "for example coco_2017_val"
             raise UserError(f"{o.key('test_sets')} is empty; an evaluation needs a data set, {example}")
         return
+    if o.patience and not o.best_metric:
+        raise UserError(f"{o.key('patience')} needs a metric in {o.key('best_metric')}, for example bbox/AP")
+    if (o.patience or o.val_loss) and not has_test:
+        raise UserError(f"{o.key('patience')} and {o.key('val_loss')} need a data set in {o.key('test_sets')}")
     if not has_train:
         raise UserError(f"{o.key('train_sets')} is empty; name at least one data set")
     for name in o.services:
@@ -248,6 +248,7 @@ def _check_batch(o: RunOptions, processes: int) -> None:
         images = images * processes // o.reference_world_size
     if images % parts:
         raise UserError(
-            f"{o.key('images_per_batch')}: {images} images cannot be divided among {processes} processes times "
-            f"{o.key('accumulate_steps')} {o.accumulate_steps}; choose a multiple of {parts}"
+            f"{o.key('images_per_batch')}: {images} images cannot be divided among "
+            f"{counted(processes, 'process', 'processes')} times {o.key('accumulate_steps')} {o.accumulate_steps}; "
+            f"choose a multiple of {parts}"
         )

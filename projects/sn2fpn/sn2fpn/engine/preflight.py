@@ -50,14 +50,16 @@ def check_recipe(recipe: Recipe, eval_only: bool = False) -> None:
 
     Args:
         recipe: the recipe.
-        eval_only: whether nothing is trained, so that the optimizer and its schedule are not looked at.
+        eval_only: whether nothing is trained, so that the optimizer, its schedule and the choice of the best model are
+            not looked at.
 
     Raises:
         UserError: the run would fail later for the same reason.
     """
     _check_device(recipe)
     recipe.check_settings(eval_only)
-    check_best_metric(recipe.options, recipe.metrics(), bool(recipe.test_sets()))
+    if not eval_only:
+        check_best_metric(recipe.options, recipe.metrics(), bool(recipe.test_sets()))
     check_parts(recipe, eval_only)
 
 

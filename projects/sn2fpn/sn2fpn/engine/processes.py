@@ -32,6 +32,7 @@ __all__ = ["TIMEOUT", "launch"]
 TIMEOUT = timedelta(minutes=30)
 """How long the processes of a job wait for each other by default."""
 
+_DEVICE = "MODEL.DEVICE (train.device in a Python config)"
 _GRACE_S = 3
 _LEAVE_S = 5
 _POLL_S = 0.2
@@ -235,14 +236,16 @@ def _check_devices(wanted: int, device: str) -> None:
         return
     present = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if present == 0:
-        raise UserError("MODEL.DEVICE (train.device in a Python config) is 'cuda', but there is no GPU; set it to cpu")
+        raise UserError(f"{_DEVICE} is {device!r}, but there is no GPU; set it to cpu")
     if wanted > 1 and ":" in device:
         raise UserError(
-            f"MODEL.DEVICE (train.device in a Python config): expected 'cuda' for {wanted} processes, each of which "
-            f"takes a GPU of its own, found {device!r}"
+            f"{_DEVICE}: expected 'cuda' for {wanted} processes, each of which takes a GPU of its own, found {device!r}"
         )
+    if (torch.device(device).index or 0) >= present:
+        raise UserError(f"{_DEVICE}: expected cuda:0 to cuda:{present - 1}, the GPUs present; found {device!r}")
     if wanted > present:
-        raise UserError(f"--num-gpus: expected at most {present}, the number of GPUs present; found {wanted}")
+        flag = "--nproc-per-node" if comm.is_launched() else "--num-gpus"
+        raise UserError(f"{flag}: expected at most {present}, the number of GPUs present; found {wanted}")
 
 
 def _free_port() -> int:

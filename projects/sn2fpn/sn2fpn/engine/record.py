@@ -18,12 +18,14 @@ __all__ = ["ClassNames", "Configuration", "Processes", "changes", "check_class_o
 
 logger = logging.getLogger(__name__)
 _SHOWN = 3  # keys in a message
-_OF_THE_MODEL = re.compile(r"(model|MODEL)\.(?!.*(soft_nms|SOFT_NMS)).*|INPUT\.FORMAT")
+_OF_THE_MODEL = re.compile(r"(?!MODEL\.WEIGHTS$)(model|MODEL)\.(?!.*(soft_nms|SOFT_NMS)).*|INPUT\.FORMAT")
 _SAME_MODEL = re.compile(
-    r"(device|weights|compile|cuda_graphs|.*freeze.*|.*norm|.*(thresh|topk|loss|beta|fraction|batch_size|iou|boundary|append_gt|on_pred|labels|low_quality|max_det).*)",
+    r"(device|compile|cuda_graphs|.*freeze.*|.*_init|.*momentum|.*(thresh|topk|loss|beta|fraction|batch_size|iou|boundary|append_gt|on_pred|labels|low_quality|max_det).*)",
     re.IGNORECASE,
 )
 """The last parts of keys below `model` that concern the training, or how many detections are kept."""
+_BATCH_NORMS = {"BN", "SyncBN", "FrozenBN", "naiveSyncBN", "naiveSyncBN_N", "nnSyncBN"}
+"""The norms of both engines that compute the same in an evaluation."""
 _OPTIMIZER = ("SOLVER.OPTIMIZER", "optimizer._target_")
 _WITHOUT_EFFECT = (
     "output_dir",
@@ -110,6 +112,7 @@ def _model_changes(old: str, new: str) -> str:
         for key, a, b in changes(old, new)
         if _OF_THE_MODEL.fullmatch(key)
         and not _SAME_MODEL.fullmatch(key.rpartition(".")[2])
+        and not (key.lower().endswith("norm") and isinstance(a, str) and isinstance(b, str) and {a, b} <= _BATCH_NORMS)
         and "(none)" not in (a, b)  # of another version, or of the other kind of configuration
     ]
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""

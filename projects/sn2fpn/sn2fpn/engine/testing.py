@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .. import distributed as comm
 from ..atomic import atomic_write
 from ..evaluation import DatasetEvaluator, copypaste_lines, inference_on_dataset, results_table
+from ..evaluation.tables import without_nan
 from ..precision import autocast
 from .interrupts import Interrupts
 from .options import RunOptions
@@ -84,15 +84,8 @@ def evaluate(
             for line in copypaste_lines(result):
                 logger.info("%s", line)
             with atomic_write(folder / "results.json") as f:
-                json.dump(_without_nan(result), f, indent=2)
+                json.dump(without_nan(result), f, indent=2)
     return results
-
-
-def _without_nan(value: Any) -> Any:
-    """Replace NaN, which JSON does not have, by None."""
-    if isinstance(value, dict):
-        return {k: _without_nan(v) for k, v in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def flatten_results(results: dict[str, Any]) -> dict[str, float]:

@@ -236,7 +236,7 @@ class ConsoleWriter:
     def write(self, iteration: int, scalars: dict[str, float]) -> None:
         losses = "  ".join(f"{k} {v:.4g}" for k, v in scalars.items() if "loss" in k and not k.startswith("val/"))
         seconds = scalars.get("time", 0.0)
-        speed = f"{self._images / seconds:.1f} images/s" if seconds else ""
+        speed = f"{self._images / seconds:.1f} images/s" if seconds and self._images else ""
         eta = datetime.timedelta(seconds=int(scalars.get("eta_seconds", 0)))
         logger.info(
             "iter %d/%d  %s  lr %.3g  %s  ETA %s  memory %.0f MiB",

@@ -34,6 +34,8 @@ from .build import build_evaluator
 from .detections import DetectionEvaluator, ImageDetections
 from .error_split import ErrorSplit, Judgement, judge_image, split_errors
 from .hits import Hits, best_threshold, confusion_matrix, count_hits, draw_hits
+from .tables import without_nan
+from .voc import PascalVOCEvaluator
 
 __all__ = ["Analysis", "analyse", "main", "parser", "write_analysis"]
 
@@ -42,6 +44,9 @@ logger = logging.getLogger(__name__)
 PREDICTIONS = "coco_instances_results.json"
 _EXTREMES = "best_and_worst.png"
 _PICTURES, _SIZE_PX = 4, 360
+_NOT_OF_VOC = (
+    "This AP50 is read at 101 recalls, as COCO's is, so that it differs from that of Pascal VOC in the results."
+)
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ def write_analysis(evaluator: DetectionEvaluator, predictions: Path, folder: Pat
     analysis = analyse(evaluator, found)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "analysis.json") as file:
-        json.dump(analysis.summary(records), file, indent=1)
+        json.dump(without_nan(analysis.summary(records)), file, indent=1)
     charts = plot_analysis(
         analysis.errors.precision,
         analysis.errors.lost,
@@ -171,6 +176,8 @@ def _draw_extremes(
             titles.append(captions)
     if rows:
         save_png(image_grid(rows, titles), path)
+    else:
+        path.unlink(missing_ok=True)  # of other predictions
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -197,10 +204,14 @@ def _run(args: argparse.Namespace) -> int:
     for name, predictions in _predictions(args):
         DatasetCatalog.read(name, "--data-set" if args.data_set else str(args.run))
         folder = args.output / name if args.output else predictions.parent
-        if (charts := write_analysis(_evaluator(args.run, name), predictions, folder)) is None:
+        evaluator = _evaluator(args.run, name)
+        if (charts := write_analysis(evaluator, predictions, folder)) is None:
             raise UserError(f"data set {name!r} has no annotations, so that nothing is known to be right or wrong")
         summary = json.loads((folder / "analysis.json").read_text())
-        print(_text(name, summary), f"Charts: {charts}", sep="\n")
+        print(_text(name, summary))
+        if summary["detections"] and isinstance(evaluator, PascalVOCEvaluator):
+            print(_NOT_OF_VOC)
+        print(f"Charts: {charts}")
         if (pictures := folder / _EXTREMES).is_file():
             print(f"Best and worst pictures: {pictures} (green: right, orange: wrong, red: missed)")
     return 0

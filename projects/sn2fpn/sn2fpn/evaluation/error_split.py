@@ -1,12 +1,12 @@
 """What keeps a detector from a higher AP50: six kinds of errors, and the AP50 that each of them costs.
 
 The kinds are those of TIDE (Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020,
-sections 3.2 and 3.3). A false positive has one of them, by its IoU with the objects of its image:
+sections 3.2 and 3.3). A false positive is of the first of them that holds, by its IoU with the objects of its image:
 
+- "localisation": from 0.1 to 0.5 with an object of its class, and no more with any other one of its class,
 - "classification": at least 0.5 with an object of another class,
-- "localisation": from 0.1 to 0.5 with an object of its class,
-- "both": from 0.1 to 0.5 with an object of another class, and neither of the above,
 - "duplicate": at least 0.5 with an object of its class that a detection with a higher score has found,
+- "both": from 0.1 to 0.5 with an object of another class,
 - "background": less than 0.1 with all objects.
 
 An object is "missed" if no detection has found it and no classification or localisation error is about it.

@@ -18,7 +18,7 @@ from ..structures import Instances
 from ..visualization import Sample, predictions_beside_ground_truth, shown_detections
 from .evaluator import evaluation_mode
 
-__all__ = ["draw_predictions", "draw_set"]
+__all__ = ["draw_predictions", "draw_set", "objects_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,14 +67,23 @@ def draw_set(
             (output,) = model([mapper(record, np.random.default_rng(0))])
             found = output["instances"].to("cpu")
             mask_format = "bitmask" if found.has("pred_masks") else None
-            truth = _truth(record, image.shape[:2], mask_format)
+            truth = objects_of(record, image.shape[:2], mask_format)
             samples.append(Sample(image, truth, found, Path(record["file_name"]).name))
     _report(samples, path, score_threshold, limit)
     return predictions_beside_ground_truth(samples, path, class_names(name), score_threshold)
 
 
-def _truth(record: dict[str, Any], size: tuple[int, int], mask_format: str | None) -> Instances:
-    """Return the objects of an image, whose masks may have any form that the training takes."""
+def objects_of(record: dict[str, Any], size: tuple[int, int], mask_format: str | None) -> Instances:
+    """Return the objects of an image to draw, whose masks may have any form that the training takes.
+
+    Args:
+        record: the data set dict of the image.
+        size: its height and width in pixels.
+        mask_format: "bitmask" for masks beside the boxes, or None.
+
+    Raises:
+        UserError: a mask is malformed.
+    """
     objects = [a for a in record.get("annotations", []) if not a.get("iscrowd", 0)]
     try:
         objects = [with_checked_mask(a, size) for a in objects] if mask_format else objects

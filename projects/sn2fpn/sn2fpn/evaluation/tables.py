@@ -1,9 +1,10 @@
-"""Tables of results, and lines of results for spreadsheets."""
+"""Tables of results, lines of results for spreadsheets, and results as JSON."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from tabulate import tabulate
 
@@ -11,7 +12,7 @@ from .coco import TASKS, COCOEvaluator
 from .evaluator import Results
 from .voc import PascalVOCEvaluator
 
-__all__ = ["results_table", "copypaste_lines"]
+__all__ = ["copypaste_lines", "results_table", "without_nan"]
 
 _IN_PERCENT = {*COCOEvaluator.SCORES, *PascalVOCEvaluator.SCORES}
 
@@ -80,3 +81,12 @@ def _cell(score: float, absent: str) -> str:
 
 def _pipe(rows: list[list[str]], headers: list[str]) -> str:
     return tabulate(rows, headers=headers, tablefmt="pipe", stralign="left", disable_numparse=True)
+
+
+def without_nan(value: Any) -> Any:
+    """Replace NaN by None in dicts and lists, because JSON has no NaN."""
+    if isinstance(value, dict):
+        return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [without_nan(v) for v in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -24,7 +24,7 @@ class Conv2d(nn.Conv2d):
     to rounding and differentiable with respect to w.
 
     Args:
-        in_channels, out_channels, kernel_size, stride, padding, dilation, groups: as in `nn.Conv2d`.
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode: as in `nn.Conv2d`.
         bias: whether the convolution has a bias. By default it has one if there is no norm.
         norm: name or callable for `get_norm`, or a module.
         activation: name or callable for `get_activation`.
@@ -50,6 +50,7 @@ class Conv2d(nn.Conv2d):
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool | None = None,
+        padding_mode: str = "zeros",
         *,
         norm: Norm | nn.Module = None,
         activation: Activation = None,
@@ -57,7 +58,7 @@ class Conv2d(nn.Conv2d):
         norm_module = norm if isinstance(norm, nn.Module) else get_norm(norm, out_channels)
         if bias is None:
             bias = norm_module is None
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode)
         self.norm = norm_module
         self.activation = get_activation(activation)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -24,13 +24,20 @@ class ImageList:
         self.image_sizes = image_sizes
 
     @staticmethod
-    def from_tensors(tensors: list[Tensor], size_divisibility: int = 0, pad_value: float = 0.0) -> ImageList:
+    def from_tensors(
+        tensors: list[Tensor],
+        size_divisibility: int = 0,
+        pad_value: float = 0.0,
+        padding_constraints: Mapping[str, int] | None = None,
+    ) -> ImageList:
         """Pad images to a common size.
 
         Args:
             tensors (Tensor[C, h, w]): the images.
             size_divisibility: both sides of the batch become multiples of this; 0 and 1 have no effect.
             pad_value: the value of the padding.
+            padding_constraints: those of a Detectron2 backbone: a `size_divisibility` in place of the argument, and a
+                `square_size` above 0, which both sides of the batch get at least.
 
         Raises:
             ValueError: there is no image.
@@ -38,7 +45,10 @@ class ImageList:
         if not tensors:
             raise ValueError("tensors: expected at least one image, found none")
         sizes = [(t.shape[-2], t.shape[-1]) for t in tensors]
-        height, width = ImageList.padded_size(sizes, size_divisibility)
+        constraints = padding_constraints or {}
+        square = constraints.get("square_size", 0)
+        least = [*sizes, (square, square)] if square > 0 else sizes
+        height, width = ImageList.padded_size(least, constraints.get("size_divisibility", size_divisibility))
         if len(tensors) == 1:
             h, w = sizes[0]
             return ImageList(F.pad(tensors[0], (0, width - w, 0, height - h), value=pad_value)[None], sizes)

@@ -198,9 +198,9 @@ def polygons_to_bitmask(polygons: Sequence[np.ndarray], height: int, width: int)
     """
     if not len(polygons):
         return np.zeros((height, width), dtype=bool)  # pycocotools takes no empty list.
-    near = [np.clip(p, -_FAR_PX, _FAR_PX) for p in polygons]
-    if not all(np.isfinite(p).all() for p in near):
+    if not all(np.isfinite(p).all() for p in polygons):
         raise ValueError("polygons: expected finite coordinates")
+    near = [np.clip(p, -_FAR_PX, _FAR_PX) for p in polygons]
     return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(near, height, width))).astype(bool)
 
 

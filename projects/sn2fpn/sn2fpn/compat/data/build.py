@@ -17,7 +17,7 @@ from ...data import (
     make_test_loader,
     make_train_loader,
 )
-from ...data.loader import resolve_seed
+from ...data.loader import images_per_process, resolve_seed
 from ...data.samplers import BatchStream
 from ...data.selection import check_classes, keep_learnable, mask_format_of
 from ...errors import ArgumentError
@@ -141,7 +141,7 @@ def _in_the_order_of(
 ) -> BatchLoader:
     """Return a training loader that takes its images in the order of a sampler of one's own."""
     wide = [image["width"] > image["height"] for image in images] if options["aspect_ratio_grouping"] else None
-    share = options["total_batch_size"] // comm.get_world_size()
+    share = images_per_process(options["total_batch_size"])
     batches = BatchStream(_Positions(sampler, len(images)), share, wide=wide)  # type: ignore[arg-type]
     return BatchLoader(list(images), mapper, batches, resolve_seed(options.get("seed", -1)), options["num_workers"])
 

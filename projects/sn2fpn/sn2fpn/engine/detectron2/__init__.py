@@ -52,7 +52,8 @@ def load_config(args: Any) -> CfgNode:
     check_solver(cfg)
     _check_our_parts(cfg, args)
     check_served(cfg, args)
-    check_best_metric(read_options(cfg, YAML_KEYS), given_metrics(cfg), bool(cfg.DATASETS.TEST))
+    if not args.eval_only:
+        check_best_metric(read_options(cfg, YAML_KEYS), given_metrics(cfg), bool(cfg.DATASETS.TEST))
     return CfgNode(cfg)
 
 

@@ -61,13 +61,16 @@ class Evaluation(Hook):
     def before_train(self) -> None:
         self.best = follow_best(self.options, self.metrics, self._has_data(), self.trainer.start_iter)
         if 0 < self.trainer.start_iter < self.trainer.max_iter and self._is_due() and self._is_missing():
-            logger.info("The evaluation after iteration %d is made up for", self.trainer.start_iter)
+            logger.info(
+                "The interrupted run has not evaluated the model after iteration %d; this is done now",
+                self.trainer.start_iter,
+            )
             self._run()
         if self._is_due() and self.best is not None:
             self._stop_after(comm.call_on_main(lambda: self.best.evaluations_since))
 
     def after_step(self) -> None:
-        if self._is_due():
+        if self._is_due() and self.trainer.iter + 1 < self.trainer.max_iter:  # the last one follows the last checkpoint
             self._run()
 
     def _is_due(self) -> bool:

@@ -20,7 +20,7 @@ class Progress(Hook):
 
     Args:
         output_dir: the folder of the files.
-        images_per_iter: images per iteration, for the speed.
+        images_per_iter: images per iteration, for the speed; 0 if they are not known.
         period: iterations between two lines.
         services: the services that metrics are sent to as well, see `Remote`.
     """
@@ -83,7 +83,7 @@ class Progress(Hook):
             return
         t, found = self.trainer, self.trainer.storage.take_rare()
         if found:  # before metrics.json, whose row tells a resumed run that the evaluation is written
-            epoch = (t.iter + 1) * self._images / t.epoch_images if t.epoch_images else None
+            epoch = (t.iter + 1) * self._images / t.epoch_images if t.epoch_images and self._images else None
             self._results.write(t.iter, epoch, self._clock.seconds, found)
         if scalars := scalars | found:
             self._rows.write(t.iter, scalars)

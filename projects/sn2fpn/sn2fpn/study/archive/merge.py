@@ -96,19 +96,27 @@ def _check_together(sources: Sequence[Source]) -> None:
 
 
 def _check_cells(sources: Sequence[Source]) -> None:
-    """Raise a UserError unless cells have the same data, by their fingerprints, and finished cells the same engine."""
-    seen: dict[str, dict[str, str]] = {what: {} for what in _DIFFER}
+    """Raise a UserError unless data sets are the same, by their fingerprints, and finished cells have one engine."""
+    seen: dict[tuple[str, Any], dict[str, str]] = {}
     for source in sources:
         for place in source.places():
             stored = place.identity().get("fingerprint", {}) | {"engine": place.result().get("engine")}
-            for what in seen:
+            sets = _data_sets(source, place)
+            for what in _DIFFER:
                 if stored.get(what) is not None:
-                    seen[what].setdefault(str(stored[what]), f"{source.name}: {place.cell.name}")
-    for what, cells in seen.items():
+                    cells = seen.setdefault((what, sets.get(what)), {})
+                    cells.setdefault(str(stored[what]), f"{source.name}: {place.cell.name}")
+    for (what, _), cells in seen.items():
         if len(cells) > 1:
             found = " | ".join(f"{value} in {where}" for value, where in cells.items())
             raise UserError(f"the studies do not belong together: {_DIFFER[what]}: {found}")
     _check_code(sources)
+
+
+def _data_sets(source: Source, place: CellFolder) -> dict[str, tuple[str, ...]]:
+    """Return the names of a cell's data sets, which an axis may set."""
+    sets = source.study.config(place.cell.variant).DATASETS
+    return {"training data": tuple(sets.TRAIN), "test data": tuple(sets.TEST)}
 
 
 def _check_code(sources: Sequence[Source]) -> None:
@@ -184,14 +192,15 @@ def _join_measures(paths: Sequence[Path], target: Path) -> None:
         if joined and content and _about(content) != _about(joined):
             logger.warning("%s was measured on other images than the first study and is left out", path)
         elif content:
-            joined = content | {"variants": content["variants"] | joined.get("variants", {})}
+            of_both = {key: content.get(key, {}) | joined.get(key, {}) for key in ("variants", "seeds")}
+            joined = content | {key: values for key, values in of_both.items() if values}
     if joined:
         write_json(target, joined)
 
 
 def _about(features: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the measures of feature maps come from, such as the test set and the number of images."""
-    return {key: value for key, value in features.items() if key != "variants"}
+    return {key: value for key, value in features.items() if key not in ("variants", "seeds")}
 
 
 def _copy_speed(sources: Sequence[Source], folder: Path) -> None:

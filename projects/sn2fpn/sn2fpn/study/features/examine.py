@@ -177,8 +177,10 @@ def measure_study(study: Study, folder: str | Path, images: int = 64, drawn: int
         predictors = ((variant.name, predictor(variant, place)) for variant, place in trained)
         before = read_json(folder / "features.json")
         found = compare_models(predictors, records, drawings, set_name, folder / "features.json")
-    if (before.get("set"), before.get("images")) != (found["set"], found["images"]):
-        return found
-    known = before.get("variants", {}) | found["variants"]
-    measures = {variant.name: known[variant.name] for variant in study.variants if variant.name in known}
-    return write_results(measures, found["images"], set_name, folder / "features.json")
+    found["seeds"] = {variant.name: place.cell.seed for variant, place in trained}
+    if (before.get("set"), before.get("images")) == (found["set"], found["images"]):
+        for key in ("variants", "seeds"):
+            known = before.get(key, {}) | found[key]
+            found[key] = {variant.name: known[variant.name] for variant in study.variants if variant.name in known}
+    write_json(folder / "features.json", found)
+    return found

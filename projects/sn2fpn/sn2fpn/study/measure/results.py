@@ -18,14 +18,16 @@ from ..spec.tuning import TUNING_FOLDER, Choice, choose
 
 __all__ = ["CellResult", "StudyResults", "load_cell", "load_results", "tuning_scores", "with_nested_variants"]
 
+_WORK: dict[str, Any] = {"proposals": (float,), "detections": (float,), "image_size": ([float],)}
 _FORMS: dict[str, Any] = {
     "costs": {...: {"parameters": {...: float}, "flops": {...: float}, "size": [int]}},
     "speed": {
         **dict.fromkeys(("batch", "cores_used_by_others"), float),
-        **dict.fromkeys(("threads", "proposals", "detections", "rounds"), (float,)),
-        "image_size": ([float],),
+        **dict.fromkeys(("threads", "rounds"), (float,)),
+        **_WORK,  # of all variants, in files of earlier versions
         "variants": {
             ...: {
+                **_WORK,
                 "inference_s": ([float],),
                 "train_step_s": ([float],),
                 "peak_memory_mib": ({"inference": float | None, "training": float | None},),
@@ -34,7 +36,7 @@ _FORMS: dict[str, Any] = {
     },
     "features": dict,
 }
-_FORM_OF_FEATURES = {"variants": {...: {...: {...: float | None}}}}  # variant, level, measure
+_FORM_OF_FEATURES = {"variants": {...: {...: {...: float | None}}}, "seeds": {...: int}}  # variant, level, measure
 
 
 @dataclass(frozen=True)

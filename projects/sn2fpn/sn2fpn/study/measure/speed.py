@@ -6,7 +6,7 @@ import logging
 import platform
 import signal
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -50,21 +50,20 @@ _STILL = {
 def measure_speed(study: Study, folder: str | Path, rounds: int = 7) -> dict[str, Any]:
     """Time inference (one image) and training steps (two images) of all variants and write `speed.json`.
 
-    The variants take turns on the native engine and on the baseline's MODEL.DEVICE. All do the same work (`fix_work`)
-    on the same images of the test size. Their weights are those of `trained_cells`, or made up where there are none.
-    The peak memory is that of a process that runs one variant alone: what it allocates on a GPU, or by how much it
-    grows on a CPU.
+    The variants take turns on the native engine and on the baseline's MODEL.DEVICE. Each does a fixed amount of work
+    (`fix_work`) on the same images, resized to its test size; the work is the same unless an axis changes it. Their
+    weights are those of `trained_cells`, or made up where there are none. The peak memory is that of a process that
+    runs one variant alone: what it allocates on a GPU, or by how much it grows on a CPU.
 
     Returns:
-        The content of the file, `{"device", "threads", "rounds", "image_size": [height, width], "batch", "proposals",
-        "detections", "cores", "cores_used_by_others", "reliable", "variants": {"<variant>": {"weights", "inference_s":
+        The content of the file, `{"device", "threads", "rounds", "batch", "cores", "cores_used_by_others", "reliable",
+        "variants": {"<variant>": {"weights", "image_size": [height, width], "proposals", "detections", "inference_s":
         [per round …], "train_step_s": [per round …], "peak_memory_mib": {"inference", "training"}}}}`. Timings are not
         `reliable` when other processes left too few cores. The memory is None where its process died.
     """
     base = study.config(study.baseline)
-    device, size = base.MODEL.DEVICE, evaluation_size(base)
     cells = trained_cells(study, folder)
-    setups = {v.name: _Setup.of(study.config(v), cells.get(v.name), device, size) for v in study.variants}
+    setups = {v.name: _Setup.of(study.config(v), cells.get(v.name), base.MODEL.DEVICE) for v in study.variants}
     with _without_determinism():
         memory = {
             name: _in_new_process(_peak_memory, setup, study.imports, torch.get_num_threads())
@@ -76,11 +75,14 @@ def measure_speed(study: Study, folder: str | Path, rounds: int = 7) -> dict[str
         inference = take_turns({name: run.infer for name, run in runs.items()}, rounds)
         training = take_turns({name: run.train for name, run in runs.items()}, rounds)  # last: it moves norm statistics
         load = neighbours.stop()
-    about = {"device": _device_name(device), "threads": torch.get_num_threads(), "rounds": rounds}
-    speed = about | {"image_size": list(size), "batch": _BATCH} | _work(runs.values()) | load
+    about = {"device": _device_name(base.MODEL.DEVICE), "threads": torch.get_num_threads(), "rounds": rounds}
+    speed = about | {"batch": _BATCH} | load
     speed["variants"] = {
         name: {
             "weights": "trained" if setup.weights else "made up",
+            "image_size": list(setup.size),
+            "proposals": runs[name].proposals,
+            "detections": runs[name].detections,
             "inference_s": inference[name],
             "train_step_s": training[name],
             "peak_memory_mib": memory[name],
@@ -91,14 +93,6 @@ def measure_speed(study: Study, folder: str | Path, rounds: int = 7) -> dict[str
     return speed
 
 
-def _work(runs: Iterable[_Run]) -> dict[str, int]:
-    """Return the numbers of proposals and detections per image, which should be the same in all runs."""
-    work = {(run.proposals, run.detections) for run in runs}
-    if len(work) > 1:
-        logger.warning("the variants did unequal work (proposals, detections): %s", sorted(work))
-    return dict(zip(("proposals", "detections"), max(work)))
-
-
 class _Setup(NamedTuple):
     """What another process needs to build a `_Run`."""
 
@@ -107,9 +101,9 @@ class _Setup(NamedTuple):
     size: tuple[int, int]
 
     @classmethod
-    def of(cls, cfg: CfgNode, trained: CellFolder | None, device: str, size: tuple[int, int]) -> _Setup:
+    def of(cls, cfg: CfgNode, trained: CellFolder | None, device: str) -> _Setup:
         cfg.merge_from_list([item for pair in (_STILL | {"MODEL.DEVICE": device}).items() for item in pair])
-        return cls(cfg, trained and trained.weights, size)
+        return cls(cfg, trained and trained.weights, evaluation_size(cfg))
 
 
 class _Run:

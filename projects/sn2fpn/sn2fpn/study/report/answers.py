@@ -84,7 +84,7 @@ def _verdict(results: StudyResults, found: Sequence[Comparison], against: str) -
     """Return a sentence on each variant that differs from `against`, and one on all that cannot be told from it."""
     sentences = [
         f"The variant {c.variant} is {'better' if c.seeds.mean > 0 else 'worse'} than {against} by "
-        f"{number(abs(c.seeds.mean), 2)} {results.label(results.headline)}."
+        f"{number(abs(c.seeds.mean), 2)} points of {results.label(results.headline)}."
         for c in found
         if c.verdict.distinguishable
     ]
@@ -108,7 +108,7 @@ def _details(results: StudyResults, c: Comparison, against: str, compared: Seque
         if d.n
     ]
     if known:
-        sentences.append(f"By object size: {', '.join(known)}.")
+        sentences.append(f"The differences of {results.label(f'{task}/AP')} by object size are: {', '.join(known)}.")
     return [*sentences, *_what_would_tell(results, c, against, compared), *_cost(results, c.variant, against)]
 
 
@@ -116,7 +116,7 @@ def _what_would_tell(results: StudyResults, c: Comparison, against: str, compare
     """Return how many seeds would show the measured difference and one of a point, and whether the images suffice."""
     ours, theirs = (results.values(name, results.headline) for name in (c.variant, against))
     differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-    if len(differences) < 2:
+    if len(differences) < 2 or not np.ptp(differences):  # a spread that no power can be computed from
         return []
     sizes, too_few = {"1 point": 1.0}, []
     if not c.verdict.distinguishable and c.seeds.mean:
@@ -192,6 +192,8 @@ def _about_measures(results: StudyResults, question: Question) -> Answer:
             verdicts.append(f"A higher {measure} goes with a {'higher' if found.rho > 0 else 'lower'} {label}.")
         else:
             unclear.append(measure)
+    if correlations:
+        details.append("The measure of a variant is the mean over its levels, weighted by their numbers of boxes.")
     if len(correlations) > 1 and any(found.p < ALPHA for found in correlations.values()):
         after = ", ".join(f"{measure} {chance(p)}" for measure, p in corrected.items())
         details.append(f"After Holm's correction for {len(correlations)} measures the p-values are: {after}.")

@@ -36,7 +36,8 @@ def without_shared_seed(study: StudyResults, variants: Sequence[str], against: s
     known = study.values(against, study.headline)
     scores = {name: study.values(name, study.headline) for name in variants if name != against}
     apart = [name for name, found in scores.items() if found and known and not found.keys() & known.keys()]
-    return f"No seed of {against} was trained with {listed(apart)}, so that they cannot be compared." if apart else ""
+    has = "has" if len(apart) == 1 else "have"
+    return f"{listed(apart)} {has} no seed in common with {against} and cannot be compared with it." if apart else ""
 
 
 def _conclusion(found: Sequence[Comparison], headline: str, baseline: str) -> str:

@@ -36,25 +36,40 @@ def doubt_of_times(study: StudyResults) -> str:
     return f"The times are not reliable, because {_load(speed)} while they were measured."
 
 
+def _works(study: StudyResults) -> dict[str, str]:
+    """Return what each timed variant has to do for an image, in words."""
+    words = {}
+    for name, timed in study.speed.get("variants", {}).items():
+        size, *counts = (timed.get(key, study.speed.get(key)) for key in ("image_size", "proposals", "detections"))
+        parts = [f"images of {'×'.join(map(str, size))} pixels"] if size else []
+        parts += [f"{count:,} {what}" for count, what in zip(counts, ("proposals", "detections")) if count]
+        words[name] = ", ".join(parts)
+    return words
+
+
 def _load(speed: Mapping[str, Any]) -> str:
     return f"other processes used {speed['cores_used_by_others']:g} of {speed.get('cores')} cores"
 
 
 def _speed(study: StudyResults) -> list[str]:
-    speed = study.speed
+    speed, works = study.speed, _works(study)
+    equal = len(set(works.values())) < 2
     state = [
         speed.get("device"),
         counted(speed["threads"], "thread") if speed.get("threads") else "",
-        f"images of {'×'.join(map(str, speed['image_size']))} pixels" if speed.get("image_size") else "",
+        *list(works.values())[: int(equal)],
         f"{counted(speed['batch'], 'image')} per training step" if speed.get("batch") else "",
-        *(f"{speed[key]:,} {key}" for key in ("proposals", "detections", "rounds") if speed.get(key)),
+        f"{speed['rounds']:,} rounds" if speed.get("rounds") else "",
     ]
     notes = [
-        "Times are medians over the rounds of one run, in which all variants took turns in one process and did the "
-        f"same work ({joined(state)}). The latency is the time to detect objects in one image. Ratios to "
-        f"{study.baseline}, as medians over the rounds, are in brackets. The peak memory is what a process that runs "
-        "one variant alone allocates on a GPU, or by how much it grows on a CPU."
+        "Times are medians over the rounds of one run, in which all variants took turns in one process"
+        f"{' and did the same work' * equal} ({joined(state)}). The latency is the time to detect objects in one "
+        f"image. Ratios to {study.baseline}, as medians over the rounds, are in brackets. The peak memory is what a "
+        "process that runs one variant alone allocates on a GPU, or by how much it grows on a CPU."
     ]
+    if not equal:
+        each = "; ".join(f"{name} {work}" for name, work in works.items())
+        notes.append(f"The variants differ in the work per image: {each}.")
     if "cores_used_by_others" in speed and speed.get("reliable", True):
         notes.append(f"While they were measured, {_load(speed)}.")
     timed = speed.get("variants", {})

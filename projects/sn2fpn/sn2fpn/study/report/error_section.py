@@ -21,15 +21,16 @@ __all__ = ["error_section"]
 logger = logging.getLogger(__name__)
 
 _NOTES = (
-    "The table says how many points of AP50 each variant would gain if the errors of one kind were corrected and all "
-    "others stayed (TIDE: Bolya et al., ECCV 2020). Classification errors cover an object of another class (IoU of at "
-    'least 0.5). Localisation errors cover an object of their class too loosely (0.1 to 0.5). "Both" covers an object '
-    "of another class too loosely. Duplicates are further detections of an object that has been found. Background "
-    "errors cover no object. Missed objects are found by no detection. Because correcting one kind can uncover "
-    "another, the points do not add up. The last two columns correct all false positives, whatever their kind, and all "
-    "objects without a right detection (false negatives, of which the missed ones are a part). An object that is not "
-    "found costs the more, the more precise the other detections are. Entries are means over seeds; brackets hold the "
-    "paired difference to the baseline.",
+    "The table says how many points of AP50 each variant would gain if the errors of one kind were corrected and "
+    "all others stayed (TIDE: Bolya et al., ECCV 2020). Localisation errors cover an object of their class too "
+    "loosely (IoU of 0.1 to 0.5). Classification errors cover an object of another class (at least 0.5). Duplicates "
+    'are further detections of an object that has been found. "Both" covers an object of another class too '
+    "loosely. Background errors cover no object. A false positive is of the first of these kinds that holds. An "
+    "object is missed if it has neither a right detection nor a localisation or classification error. Because "
+    "correcting one kind can uncover another, the points do not add up. The last two columns correct all false "
+    "positives, whatever their kind, and all objects without a right detection (false negatives, of which the "
+    "missed ones are a part). An object that is not found costs the more, the more precise the other detections "
+    "are. Entries are means over seeds; brackets hold the paired difference to the baseline.",
     "The curves show the best precision at a recall of at least the value on the axis, at an IoU of 0.5, as the mean "
     "over classes and seeds. They end at the largest recall of all detections that were kept.",
 )

@@ -57,6 +57,11 @@ def comparisons(study: StudyResults, found: Sequence[Comparison]) -> list[str]:
         "and over test images is below 0.05 after Holm's correction for the number of variants. The intervals are not "
         "corrected."
     ]
+    if any(question.compare and question.against != study.baseline for question in study.study.questions):
+        notes.append(
+            "The answer to a question about other variants than the baseline is corrected for the variants that the "
+            "question names."
+        )
     if any(math.isnan(c.images.p) for c in found):
         notes.append(
             "Test images could not be resampled where the test set or the stored predictions are not on this machine, "
@@ -207,13 +212,18 @@ CONTRAST = [
 def features(study: StudyResults) -> list[str]:
     found = study.features
     where = f" on {found['images']} images of {found['set']}" if {"images", "set"} <= found.keys() else ""
+    seeds: dict[int, list[str]] = {}
+    for name, seed in found.get("seeds", {}).items():
+        seeds.setdefault(seed, []).append(name)
+    several = "; ".join(f"seed {seed} for {', '.join(names)}" for seed, names in seeds.items())
+    of = f" The weights are those of {several if len(seeds) > 1 else f'seed {next(iter(seeds))}'}." if seeds else ""
     return [
         "Localisation is the chance that of two pixels, one inside the level's boxes and one outside, the one inside "
         "has more energy (0.5 by chance). It is measured on the trunk's map before fusion and on the pyramid's map "
         "after it. The coarse share is the part of a map that comes from coarser levels. Agreement is the cosine "
         "between that part and the rest, over the whole map, inside the boxes and outside. The boxes are those that "
-        f"the RoI pooler reads from the level{where}. The page docs/features.md of the documentation defines all of "
-        "them."
+        f"the RoI pooler reads from the level{where}.{of} The page docs/features.md of the documentation defines all "
+        "of them."
     ]
 
 

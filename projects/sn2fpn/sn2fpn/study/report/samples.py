@@ -16,19 +16,19 @@ from pycocotools import mask as coco_mask
 from ...atomic import atomic_write
 from ...config import get_cfg
 from ...data import DatasetCatalog, class_names, images_with_objects, read_image, register_custom
-from ...data.augmentation import TransformList
-from ...data.targets import annotations_to_instances
 from ...errors import UserError
 from ...evaluation import build_evaluator
 from ...evaluation.detections import DetectionEvaluator, ImageDetections
 from ...evaluation.error_split import Judgement, judge_image
-from ...evaluation.ground_truth import object_area
+from ...evaluation.ground_truth import coco_ground_truth
+from ...evaluation.predictions import objects_of
 from ...structures import Boxes, Instances
 from ...visualization import Shown, draw_instances, draw_shown, fit_image, image_grid, scale_instances, shown_detections
 from ..archive.test_sets import annotations_file, use_stored_test_set
 from ..measure.results import CellResult, StudyResults
 from ..spec.fingerprint import records_fingerprint
 from ..spec.study import Cell
+from .content import listed
 
 __all__ = ["SCORE_THRESHOLD", "SampleRow", "TestSet", "draw_samples", "open_test_set", "save_sheet"]
 
@@ -57,8 +57,8 @@ class TestSet:
 
     def areas(self) -> list[float]:
         """Return the area in square pixels of every object that is not a crowd."""
-        annotations = [a for record in self.records for a in record.get("annotations", ())]
-        return [object_area(a) for a in annotations if not a.get("iscrowd", 0)]
+        truth = coco_ground_truth(self.records, range(len(self.class_names)), self.class_names)
+        return [a["area"] for a in truth["annotations"] if not a["iscrowd"]]
 
     def judged(self, cell: CellResult) -> list[Judgement]:
         """Return what a cell's detections in each image are; raise a UserError as `predictions` does."""
@@ -99,9 +99,19 @@ def open_test_set(results: StudyResults) -> TestSet:
         results.study.import_files()  # these files may register the test set
     records = DatasetCatalog.get(name, where=f"{cell.folder.result_file}: results")
     scored = cell.identity.get("fingerprint", {}).get("test data")
-    if scored and len(cell.test_sets) == 1 and records_fingerprint([records]) != scored:
-        raise UserError(f"the annotations of {cell.test_sets[0]} have changed since {cell.cell.name} was started")
+    others = _other_records(cell, results.folder)
+    if scored and others is not None and records_fingerprint([records, *others]) != scored:
+        sets = listed(cell.test_sets, "test set")
+        raise UserError(f"the annotations of {sets} have changed since {cell.cell.name} was started")
     return TestSet(cell.test_sets[0], records, class_names(name), name)
+
+
+def _other_records(cell: CellResult, folder: Path) -> list[list[dict[str, Any]]] | None:
+    """Return the images of all test sets but the first, or None if one of them is not on this machine."""
+    try:
+        return [DatasetCatalog.get(use_stored_test_set(name, folder)) for name in cell.test_sets[1:]]
+    except UserError:
+        return None
 
 
 class SampleRow(NamedTuple):
@@ -131,9 +141,7 @@ def draw_samples(test_set: TestSet, cells: Sequence[CellResult], images: int = 4
         image = read_image(record["file_name"], "RGB")
         shown = {name: _shown(of_variant[record["image_id"]], image.shape[:2]) for name, of_variant in found.items()}
         masks = any(of_variant.instances.has("pred_masks") for of_variant in shown.values())
-        truth = annotations_to_instances(
-            record.get("annotations", []), TransformList([]), image.shape[:2], "bitmask" if masks else None
-        )
+        truth = objects_of(record, image.shape[:2], "bitmask" if masks else None)
         small, _ = fit_image(image, _SIZE_PX)
         size, names = small.shape[:2], test_set.class_names
         pictures = [draw_instances(small, scale_instances(truth, size), names, font_size_px=12)]

@@ -97,9 +97,11 @@ def _write(results: StudyResults, out: Path, source: Path, pictures: bool) -> Pa
     for name, text in texts.items():
         with atomic_write(out / name) as file:
             file.write(text)
-    for name, rows in {_SHEET: samples, **contrasts}.items():
-        if rows:
-            save_sheet(rows, out / name)
+    sheets = {out / name: rows for name, rows in {_SHEET: samples, **contrasts}.items() if rows}
+    for path, rows in sheets.items():
+        save_sheet(rows, path)
+    for old in {out / _SHEET, *(out / "figures").glob("*_and_*.jpg")} - sheets.keys():
+        old.unlink(missing_ok=True)  # a report without pictures may be passed on
     return out / "report.html"
 
 

@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from ...atomic import DAY_S, remove_leftovers
-from ...errors import UserError, did_you_mean
+from ...errors import UserError, counted, did_you_mean
 from ...locks import locked
 from ...program import Interrupted
 from ..arguments import SLURM
@@ -94,7 +94,8 @@ def _train(
         remove_leftovers(place, DAY_S)
     study.save(folder / "study.yaml")
     executor = _executor(args, study, folder)
-    print(f"Study {study.name}: {len(study.variants)} variants, {len(study.cells)} cells in {folder}", flush=True)
+    size = f"{counted(len(study.variants), 'variant')}, {counted(len(study.cells), 'cell')}"
+    print(f"Study {study.name}: {size} in {folder}", flush=True)
     runner = Runner(study, folder, executor, args.num_gpus)
     statuses = runner.run(cells, args.retry_failed)
     if runner.interrupted:
@@ -113,9 +114,10 @@ def _run(args: argparse.Namespace, study: Study, folder: Path, untuned: Sequence
     started = {cell: status for cell, status in statuses.items() if cell.variant.name not in untuned}
     remaining = [cell.name for cell, s in started.items() if s.state not in (State.FINISHED, State.FAILED)]
     if remaining and not args.again:
+        names = f"{', '.join(remaining[:4])}{'…' * (len(remaining) > 4)}"
         print(
-            f"{len(remaining)} cells are left to others ({', '.join(remaining[:4])}…); the measurements and the report "
-            "follow when all cells are finished, or now with --again report"
+            f"{counted(len(remaining), 'cell is', 'cells are')} left to others ({names}); the measurements and the "
+            "report follow when all cells are finished, or now with --again report"
         )
         return int(failed)
     if any(status.state is State.FINISHED for status in statuses.values()):

@@ -13,6 +13,7 @@ from typing import Any
 
 import submitit
 
+from ...errors import counted
 from ...locks import locked
 from ...program import StopSignals
 from ..folder import CellFolder, State, Status
@@ -120,7 +121,7 @@ class Runner:
             return
         self.interrupted = number
         what = "waiting for them to save" if isinstance(self.executor, Local) else "they continue on the cluster"
-        print(f"interrupted: {len(self._jobs)} cells are running, {what}", flush=True)
+        print(f"interrupted: {counted(len(self._jobs), 'cell is', 'cells are')} running, {what}", flush=True)
 
 
 def _end_of(job: submitit.Job[Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,12 @@ class Transform:
     def apply_mask(self, mask: np.ndarray) -> np.ndarray:
         return self.apply_segmentation(mask)
 
+    def _set_attributes(self, params: Mapping[str, Any] | None = None) -> None:
+        """Keep the arguments of a constructor, its `locals()`, as attributes."""
+        for name, value in (params or {}).items():
+            if name != "self" and not name.startswith("_"):
+                setattr(self, name, value)
+
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
         return f"{type(self).__name__}({shown})"
@@ -86,6 +92,16 @@ class TransformList(Transform, list[Any]):
             self.extend(t if isinstance(t, TransformList) else [t])
 
     transforms = property(lambda self: list(self))
+
+    def __add__(self, other: Any) -> TransformList:  # type: ignore[override]
+        return TransformList([*self, other] if isinstance(other, Transform) else [*self, *other])
+
+    def __radd__(self, other: Any) -> TransformList:
+        return TransformList([other, *self] if isinstance(other, Transform) else [*other, *self])
+
+    def __iadd__(self, other: Any) -> TransformList:  # type: ignore[override, misc]
+        self[:] = self + other
+        return self
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
         return self._apply("apply_image", img)
