@@ -366,7 +366,7 @@ def test_keys_of_yaml_are_answered_with_keys_that_exist() -> None:
         assert name in node or name in keyword_parameters(target_of(node)), key
     for change in (["MODEL.WEIGHTS=x.pth"], ["MODEL.WEIGHTS", "x.pth"]):
         with pytest.raises(
-            UserError, match=r"^command line: MODEL\.WEIGHTS is .*, write train\.init_checkpoint=x\.pth$"
+            UserError, match=r"^command line: MODEL\.WEIGHTS is .*; write train\.init_checkpoint=x\.pth$"
         ):
             _recipe(change, eval_only=True)
 
