@@ -77,10 +77,10 @@ def test_pairs_are_answered_with_the_right_form(cfg: DictConfig) -> None:
     "changes", [["SOLVER.MAX_ITER=5"], ["SOLVER.MAX_ITER", "5"], ["train.lr=1", "SOLVER.MAX_ITER", "5"]]
 )
 def test_keys_of_yaml_are_answered_with_their_counterparts(cfg: DictConfig, changes: list[str]) -> None:
-    with pytest.raises(UserError, match=r"SOLVER\.MAX_ITER is a key of YAML .*, write train\.max_iter=5$"):
+    with pytest.raises(UserError, match=r"SOLVER\.MAX_ITER is a key of YAML .*; write train\.max_iter=5$"):
         LazyConfig.apply_overrides(cfg, changes, {"SOLVER.MAX_ITER": "train.max_iter"})
     with pytest.raises(
-        UserError, match=r"SOLVER\.MAX_ITER is a key of YAML .*, the groups of this one are model, steps"
+        UserError, match=r"SOLVER\.MAX_ITER is a key of YAML .*; the groups of this one are model, steps"
     ):
         LazyConfig.apply_overrides(cfg, changes)
 
