@@ -247,8 +247,9 @@ def test_a_report_without_pictures_removes_those_of_the_one_before(tmp_path: Pat
     folder = fabricate(tmp_path / "licensed", {"fpn": 0.25, "sni": 0.02}, seeds=(1, 2))
     write_report(folder)
     assert {file.name for file in folder.glob("report/figures/*.jpg")} == {"samples.jpg", "sni_and_fpn.jpg"}
+    (own := folder / "report/figures/cats_and_dogs.jpg").write_text("of the user")
     write_report(folder, pictures=False)
-    assert not list((folder / "report").rglob("*.jpg"))
+    assert list((folder / "report").rglob("*.jpg")) == [own]
 
 
 @pytest.mark.usefixtures("plain_charts")

@@ -25,12 +25,12 @@ class DetectionCheckpointer(Checkpointer):
         checkpointables: objects with `state_dict()` and `load_state_dict()`, by their name in the file.
     """
 
+    _with_iteration = False  # a script may save without one
+
     def __init__(
         self, model: nn.Module, save_dir: str | Path = "", *, save_to_disk: bool | None = None, **checkpointables: Any
     ) -> None:
         super().__init__(model, "" if save_to_disk is False else save_dir, **checkpointables)
-
-    _with_iteration = False  # a script may save without one
 
     def load(self, path: str | Path, checkpointables: list[str] | None = None, **options: Any) -> dict[str, Any]:
         """Load a file; see `Checkpointer.load`. Names are matched by this package's rules in any case."""

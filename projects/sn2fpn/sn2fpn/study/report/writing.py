@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import math
 import os
@@ -100,7 +101,8 @@ def _write(results: StudyResults, out: Path, source: Path, pictures: bool) -> Pa
     sheets = {out / name: rows for name, rows in {_SHEET: samples, **contrasts}.items() if rows}
     for path, rows in sheets.items():
         save_sheet(rows, path)
-    for old in {out / _SHEET, *(out / "figures").glob("*_and_*.jpg")} - sheets.keys():
+    ours = {out / _contrast_sheet(*pair) for pair in itertools.permutations(results.variants, 2)} | {out / _SHEET}
+    for old in ours - sheets.keys():
         old.unlink(missing_ok=True)  # a report without pictures may be passed on
     return out / "report.html"
 
@@ -208,11 +210,15 @@ def _contrasts(results: StudyResults, test_set: TestSet) -> dict[str, list[Sampl
     for variant, against in pairs:
         if results.of(variant) and results.of(against):
             try:
-                return {f"figures/{variant}_and_{against}.jpg": draw_contrast(results, test_set, variant, against)}
+                return {_contrast_sheet(variant, against): draw_contrast(results, test_set, variant, against)}
             except UserError as e:
                 logger.warning("no pictures of where %s and %s differ most: %s", variant, against, e)
                 break
     return {}
+
+
+def _contrast_sheet(variant: str, against: str) -> str:
+    return f"figures/{variant}_and_{against}.jpg"
 
 
 def _contrast_sections(contrasts: Mapping[str, list[SampleRow]]) -> list[Section]:
