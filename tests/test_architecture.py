@@ -26,6 +26,7 @@ ROOMS = {
     "registry": "objects by name",
     "detectron2_types": "the types by which Detectron2 recognises a configuration and a schedule",
     "trust": "whether code that came with a file may be run",
+    "imports": "the user's own Python files, which are imported before a configuration is read",
     "atomic": "files that are written completely or not at all",
     "locks": "locks on files, by which processes know of each other",
     "distributed": "the exchange between processes",

@@ -21,9 +21,9 @@ from tabulate import tabulate
 
 from sn2fpn.command_line import CommandLineParser
 from sn2fpn.config import LazyConfig, get_cfg, instantiate
-from sn2fpn.engine import import_files
 from sn2fpn.engine.lazy_checks import COUNTERPARTS
 from sn2fpn.errors import UserError
+from sn2fpn.imports import import_files
 from sn2fpn.modeling import build_model
 from sn2fpn.modeling.analysis import PARTS, Analysis, analyze
 from sn2fpn.predict.loading import evaluation_resize

@@ -21,8 +21,8 @@ import warnings
 from tabulate import tabulate
 
 from sn2fpn.command_line import CommandLineParser
-from sn2fpn.engine import import_files
 from sn2fpn.engine.choice import choose_engine
+from sn2fpn.imports import import_files
 from sn2fpn.program import run_program
 
 

@@ -26,7 +26,7 @@ from pyramid_drawing import draw_pyramid, trace_pyramid
 from sn2fpn.atomic import atomic_write
 from sn2fpn.command_line import CommandLineParser
 from sn2fpn.config import get_cfg
-from sn2fpn.engine import import_files
+from sn2fpn.imports import import_files
 from sn2fpn.program import run_program
 from sn2fpn.pyramids import PYRAMIDS, Pyramid, pyramid_from_backbone_name
 from sn2fpn.structures import ShapeSpec

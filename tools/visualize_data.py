@@ -28,10 +28,10 @@ from sn2fpn.data import class_names, get_dataset_dicts, read_image
 from sn2fpn.data.images import check_image_size
 from sn2fpn.data.targets import annotations_to_instances
 from sn2fpn.data.transforms import TransformList
-from sn2fpn.engine import import_files
 from sn2fpn.engine.lazy import LazyRecipe, set_names
 from sn2fpn.engine.recipe import CfgRecipe, Recipe
 from sn2fpn.errors import UserError
+from sn2fpn.imports import import_files
 from sn2fpn.program import run_program
 from sn2fpn.visualization import draw_instances, save_png
 

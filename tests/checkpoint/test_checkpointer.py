@@ -400,7 +400,7 @@ def test_biases_without_a_place_are_refused_unless_they_are_zero(tmp_path: Path)
     model.backbone.bottom_up.res2[0]["conv1"].bias = None
     state = _Detector().state_dict()
     torch.save({"model": state}, tmp_path / "old.pth")
-    with pytest.raises(UserError, match=r"^path: .*old\.pth holds biases for 1 layers .*res2\.0\.conv1\.bias.*RESNETS"):
+    with pytest.raises(UserError, match=r"^path: .*old\.pth holds biases for 1 layer .*res2\.0\.conv1\.bias.*RESNETS"):
         Checkpointer(model).load(tmp_path / "old.pth")
     state["backbone.bottom_up.res2.0.conv1.bias"].zero_()
     torch.save({"model": state}, tmp_path / "old.pth")
@@ -409,6 +409,20 @@ def test_biases_without_a_place_are_refused_unless_they_are_zero(tmp_path: Path)
     torch.save({"model": state}, tmp_path / "old.pth")
     model.backbone.bottom_up.res2[0]["conv1"].norm = nn.BatchNorm2d(4)  # another pyramid's weights to start from
     Checkpointer(model).load(tmp_path / "old.pth")
+    model.backbone.bottom_up.res2[0]["conv1"].norm.requires_grad_(False)  # it would never learn the bias
+    with pytest.raises(UserError, match="holds biases for 1 layer "):
+        Checkpointer(model).load(tmp_path / "old.pth")
+
+
+def test_a_bias_beside_a_norm_is_not_left_out(tmp_path: Path) -> None:
+    """Convolutions of other programs may have both. Without the bias, the statistics of the norm would be wrong."""
+    theirs = nn.ModuleDict({"conv": nn.Conv2d(3, 4, 1)})
+    theirs["conv"].norm = nn.BatchNorm2d(4)
+    ours = nn.ModuleDict({"conv": nn.Conv2d(3, 4, 1, bias=False)})
+    ours["conv"].norm = nn.BatchNorm2d(4)
+    torch.save({"model": theirs.state_dict()}, tmp_path / "both.pth")
+    with pytest.raises(UserError, match=r"holds biases for 1 layer without a bias in the model \(conv\.bias\)"):
+        Checkpointer(ours).load(tmp_path / "both.pth")
 
 
 def test_another_class_count_is_reported_and_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

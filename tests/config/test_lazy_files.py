@@ -242,10 +242,11 @@ through_globals: {_target_: torch.nn.Linear.__init__.__globals__.clear}
 located: {_target_: {_target_: sn2fpn.config.locate, name: os.system}, command: touch executed}
 argument: {_target_: torch.nn.Module.apply, self: 1, fn: {_target_: sn2fpn.config.locate, name: os.system}}
 reference: {_target_: "${system._target_}", command: touch executed}
-runs_files: {_target_: sn2fpn.engine.import_files, files: [evil.py]}
+runs_files: {_target_: sn2fpn.imports.import_files, files: [evil.py]}
 loads_files: {_target_: sn2fpn.config.LazyConfig.load, filename: evil.py}
 unpickles: {_target_: torch.load, f: evil.pth, weights_only: false}
 writes_files: {_target_: sn2fpn.data.check.main, argv: [shapes_val, --plot, executed]}
+analyses: {_target_: sn2fpn.evaluation.analysis.__main__.main, argv: [--import, evil.py]}
 in_list: [null, {_target_: os.system, command: touch executed}]
 """
 

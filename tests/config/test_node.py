@@ -92,6 +92,27 @@ def test_a_mapping_becomes_a_group() -> None:
         cfg.MODEL.MINE.PART.DEPTH = 5
 
 
+def test_a_mapping_that_is_assigned_to_a_group_is_checked_and_merged_into_it() -> None:
+    cfg = get_cfg()
+    momentum, width = cfg.SOLVER.MOMENTUM, cfg.MODEL.FPN.OUT_CHANNELS
+    cfg.SOLVER = {"BASE_LR": 1}
+    assert (1.0, momentum) == (cfg.SOLVER.BASE_LR, cfg.SOLVER.MOMENTUM)
+    cfg["MODEL"] = CfgNode({"FPN": {"NORM": "GN"}})
+    assert ("GN", width) == (cfg.MODEL.FPN.NORM, cfg.MODEL.FPN.OUT_CHANNELS)
+    for values, words in (
+        ({"BASE_LRR": 1}, r"^unknown config key 'SOLVER\.BASE_LRR'; did you mean 'SOLVER\.BASE_LR'\?"),
+        ({"BASE_LR": "much"}, r"^SOLVER\.BASE_LR expects .*found 'much'"),
+        ({"ANCHOR": 1, "AMP": 2}, r"^unknown config key 'SOLVER\.ANCHOR'"),
+        ({"AMP": 2}, r"^SOLVER\.AMP is a group of keys, found 2"),
+    ):
+        with pytest.raises(UserError, match=words):
+            cfg.SOLVER = values
+    assert (1.0, momentum) == (cfg.SOLVER.BASE_LR, cfg.SOLVER.MOMENTUM)
+    cfg.set_new_allowed(True)
+    cfg.SOLVER = {"BETA": 1}  # an open tree takes what is assigned
+    assert cfg.SOLVER == {"BETA": 1}
+
+
 def test_frozen_trees_name_the_key_and_take_computed_keys_once() -> None:
     cfg = get_cfg()
     cfg.freeze()

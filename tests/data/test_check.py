@@ -75,6 +75,17 @@ def test_a_set_of_ones_own_needs_no_name_and_a_path_is_explained(
     )
 
 
+def test_a_file_of_ones_own_registers_the_set(coco_set: Any, registered: None, tmp_path: Path, capsys: Any) -> None:
+    code = tmp_path / "my_registered_set.py"
+    code.write_text(
+        "from sn2fpn.data import register_coco_instances\n"
+        f"register_coco_instances('of_mine', {{}}, {str(coco_set.json)!r}, {str(coco_set.images)!r})\n"
+    )
+    assert main(["of_mine"]) == 2 and "unknown data set 'of_mine'" in capsys.readouterr().err
+    assert main(["of_mine", "--import", str(code)]) == 0
+    assert "of_mine: 3 valid images, no problems" in capsys.readouterr().out
+
+
 def test_missing_annotation_file_is_a_problem(registered: None, capsys: Any) -> None:
     entry = [{"NAME": "gone", "FORMAT": "coco", "JSON": "gone.json", "IMAGES": "."}]
     assert main(["gone", "DATASETS.CUSTOM", repr(entry)]) == 1

@@ -15,9 +15,9 @@ from PIL import Image
 
 from sn2fpn.config import get_cfg
 from sn2fpn.data.mapper import DatasetMapper, build_mapper
-from sn2fpn.engine import import_files
 from sn2fpn.engine.recipe import CfgRecipe
 from sn2fpn.errors import ArgumentError, UserError
+from sn2fpn.imports import import_files
 from sn2fpn.structures import BoxMode
 
 BOXES = [[3, 4, 30, 35], [40, 10, 58, 20], [0, 0, 60, 40]]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sn2fpn.config import LazyConfig, get_cfg, instantiate
-from sn2fpn.engine import import_files
+from sn2fpn.imports import import_files
 from sn2fpn.modeling import build_backbone
 from sn2fpn.pyramids import PYRAMIDS
 from sn2fpn.pyramids.checks import check_pyramid

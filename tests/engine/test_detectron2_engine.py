@@ -456,6 +456,29 @@ def test_a_checkpoint_that_does_not_fit_is_one_message(command: Command, tmp_pat
     assert "SOLVER.BIAS_LR_FACTOR: 1.0 -> 2.0" in (tmp_path / "out/log.txt").read_text()
 
 
+def test_a_resumed_run_of_detectron2_does_not_need_its_first_weights(command: Command, tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"DATASETS.TEST": (), "MODEL.WEIGHTS": ""}
+    args = command("sni", SOLVER__MAX_ITER=1, **keys)
+    engine.run(engine.load_config(args), args)
+    first = (tmp_path / "out/model_final.pth").rename(tmp_path / "first.pth")
+    (tmp_path / "out/last_checkpoint").unlink()
+    keys["MODEL.WEIGHTS"] = str(first)
+    args = command("sni", SOLVER__MAX_ITER=1, **keys)
+    engine.run(engine.load_config(args), args)
+    first.unlink()
+    args = command("sni", "--resume", SOLVER__MAX_ITER=2, **keys)
+    engine.run(engine.load_config(args), args)
+    last = tmp_path / "out/model_final.pth"
+    assert torch.load(last, weights_only=True)["iteration"] == 1
+    keys["DATASETS.TEST"] = ("tiny_val",)
+    args = command("sni", "--eval-only", "--resume", **keys)
+    assert "bbox" in engine.run(engine.load_config(args), args)
+    saved = torch.load(last, weights_only=True)
+    torch.save(saved | {"class_names": saved["class_names"][::-1]}, last)
+    with pytest.raises(UserError, match=rf"^{last}: class 0 is .* in data set 'tiny_val'.*--allow-partial"):
+        engine.run(engine.load_config(args), args)
+
+
 def test_gradients_of_zero_are_clipped_by_their_norm(command: Command) -> None:
     keys = dict(SOLVER__CLIP_GRADIENTS__ENABLED=True, SOLVER__CLIP_GRADIENTS__CLIP_TYPE="full_norm")
     model = torch.nn.Linear(1, 1)

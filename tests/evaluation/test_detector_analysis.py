@@ -15,7 +15,8 @@ from test_error_split import AWAY, BOOK, CUP, A, B, found, record
 
 from sn2fpn.data import DatasetCatalog, MetadataCatalog
 from sn2fpn.evaluation import COCOEvaluator
-from sn2fpn.evaluation.analysis import PREDICTIONS, Analysis, analyse, main, write_analysis
+from sn2fpn.evaluation.analysis import PREDICTIONS, Analysis, analyse, write_analysis
+from sn2fpn.evaluation.analysis.__main__ import main
 from sn2fpn.evaluation.error_split import judge_image
 from sn2fpn.evaluation.hits import HIT, MISSED, best_threshold, confusion_matrix, count_hits, draw_hits
 
@@ -125,6 +126,23 @@ def test_the_command(cups: Path, tmp_path: Path, capsys: pytest.CaptureFixture) 
     out = tmp_path / "elsewhere"
     given = ["--data-set", "cups", "--predictions", str(cups / PREDICTIONS), "--output", str(out)]
     assert main(given) == 0 and (out / "cups/analysis.json").is_file()
+
+
+def test_the_command_on_a_data_set_that_a_file_of_ones_own_registers(
+    cups: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "my_cups.py").write_text(
+        "from sn2fpn.data import DatasetCatalog, MetadataCatalog\n"
+        "DatasetCatalog.register('my_cups', lambda: DatasetCatalog.get('cups'))\n"
+        "MetadataCatalog.get('my_cups').set(thing_classes=['cup', 'book'])\n"
+    )
+    given = ["--data-set", "my_cups", "--predictions", str(cups / PREDICTIONS), "--output", str(tmp_path / "out")]
+    try:
+        assert main(given) == 2 and "my_cups" in capsys.readouterr().err
+        assert main([*given, "--import", str(tmp_path / "my_cups.py")]) == 0
+        assert "my_cups: AP50 is 50.0" in capsys.readouterr().out
+    finally:
+        DatasetCatalog.remove("my_cups")
 
 
 @pytest.mark.parametrize(("metric", "objects", "missed"), [("auto", 2, 1), ("coco", 2, 1), ("voc", 1, 0)])

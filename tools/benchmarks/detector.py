@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import torch
 
 from sn2fpn.command_line import CommandLineParser
-from sn2fpn.engine import import_files
 from sn2fpn.errors import UserError
+from sn2fpn.imports import import_files
 from sn2fpn.study.measure.timing import resident_mib, take_turns
 from sn2fpn.study.measure.workload import make_images
 

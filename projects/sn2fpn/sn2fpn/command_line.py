@@ -88,7 +88,7 @@ class CommandLineParser(argparse.ArgumentParser):
         self.add_argument(_CONFIG, metavar="FILE", help=words, **options)
 
     def add_import(self) -> None:
-        """Add the flag `--import`; `sn2fpn.engine.import_files` imports its files before a configuration is read."""
+        """Add the flag `--import`; `sn2fpn.imports.import_files` imports its files before anything is read."""
         self.add_argument(
             "--import",
             action="append",

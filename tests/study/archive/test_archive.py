@@ -18,8 +18,8 @@ from fabricated_study import fabricate, write_images
 from pycocotools import mask as mask_utils
 
 from sn2fpn.data import DatasetCatalog, register_custom
-from sn2fpn.engine import import_files
 from sn2fpn.errors import UserError
+from sn2fpn.imports import import_files
 from sn2fpn.study.__main__ import main
 from sn2fpn.study.archive.merge import _join_measures, merge
 from sn2fpn.study.archive.merged_study import _imports

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sn2fpn.engine import import_files
 from sn2fpn.errors import UserError
+from sn2fpn.imports import import_files
 from sn2fpn.study.folder import CellFolder
 from sn2fpn.study.spec.own_code import check_code, code_versions, own_code
 from sn2fpn.study.spec.study import Study

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, counted
 from .names import without_unused_coco_ids
 from .reading import Checkpoint
 
@@ -94,7 +94,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> MatchReport:
 
     Raises:
         ArgumentError: no tensor of `checkpoint` fits, some that fit hold NaN or infinite values, or layers have a bias
-            other than zero in `checkpoint`, and neither a bias nor a norm in the model.
+            other than zero in `checkpoint` and none in the model, where no fresh norm that is trained replaces it.
     """
     state = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
     checkpoint = _in_names_that_fit(checkpoint, state)
@@ -113,7 +113,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> MatchReport:
     if not new:
         raise ArgumentError("checkpoint", _nothing_fits(checkpoint, state, report))
     check_finite(new, checkpoint.path)
-    _check_biases(places, state, checkpoint)
+    _check_biases(places, model, checkpoint)
     report.loaded = set(new)
     for name in state.keys() - places.keys():
         module, _, kind = name.rpartition(".")
@@ -142,25 +142,26 @@ def _in_names_that_fit(checkpoint: Checkpoint, model: Collection[str]) -> Checkp
     return replace(checkpoint, format="the model's", model=originals, original_names={name: name for name in originals})
 
 
-def _check_biases(places: Mapping[str, str], model: Collection[str], checkpoint: Checkpoint) -> None:
+def _check_biases(places: Mapping[str, str], model: nn.Module, checkpoint: Checkpoint) -> None:
     """Refuse biases for which the model has no place, since it would compute other numbers without them.
 
-    Biases of zero change nothing. A norm in the model is trained anyway, and takes the place of a bias.
+    Biases of zero change nothing. A norm takes the place of a bias if it is trained and the file does not have it.
     """
-    dropped = []
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    fresh = {name.partition(".norm.")[0] for name in trained - places.keys() if ".norm." in name}
+    known, dropped = model.state_dict(), []
     for name, source in places.items():
         module, _, kind = name.rpartition(".")
         bias = checkpoint.model.get(f"{source.rpartition('.')[0]}.bias") if kind == "weight" else None
-        in_model = f"{module}.bias" in model or any(other.startswith(f"{module}.norm.") for other in model)
-        if bias is not None and not in_model and bias.any():
+        if bias is not None and f"{module}.bias" not in known and module not in fresh and bias.any():
             dropped.append(f"{module}.bias")
     if dropped:
         raise ArgumentError(
             "checkpoint",
-            f"{checkpoint.path} holds biases for {len(dropped)} layers that have none in the model ({dropped[0]}, …), "
-            "so that the model would compute other numbers than the one that was saved. Earlier versions gave the "
-            "convolutions of a trunk without norms (MODEL.RESNETS.NORM '') such biases; Detectron2 does not. Use the "
-            "version that wrote the file, or train again",
+            f"{checkpoint.path} holds biases for {counted(len(dropped), 'layer')} without a bias in the model "
+            f"({dropped[0]}{', …' * (len(dropped) > 1)}), so that the model would compute other numbers than the one "
+            "that was saved. Earlier versions gave the convolutions of a trunk without norms (MODEL.RESNETS.NORM '') "
+            "such biases; Detectron2 does not. Use the version that wrote the file, or train again",
         )
 
 

@@ -40,7 +40,7 @@ COMMANDS = {
     "study": Command("study.__main__", "compare pyramids under one protocol, and report on it"),
     "features": Command("study.__main__", "draw and measure what pyramids do to feature maps", ("features",)),
     "check": Command("data.check", "read whole data sets and report every problem"),
-    "analyze": Command("evaluation.analysis", "show what a detector does right and wrong on a data set"),
+    "analyze": Command("evaluation.analysis.__main__", "show what a detector does right and wrong on a data set"),
     "convert": Command("data.convert", "write a data set in another format, with its counts before and after"),
     "configs": Command("cli.configs", "list, show and copy the configurations that come with the package"),
     "completion": Command("cli.completion", "print a script that completes this command in bash or zsh"),

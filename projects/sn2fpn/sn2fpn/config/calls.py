@@ -55,6 +55,7 @@ _BUILDING_BLOCKS = (
 _PROGRAMS = (
     *(f"sn2fpn.data.{program}" for program in ("check", "convert", "photos", "shapes")),
     *(f"sn2fpn.data.formats.{writer}" for writer in ("examples", "writers")),
+    "sn2fpn.evaluation.analysis",
 )
 """Modules in these packages that write files or are programs, so that they are no building blocks."""
 

@@ -2,8 +2,9 @@
 
 Its interface is that of yacs's and fvcore's CfgNode, which Detectron2 has. It differs from them in these ways: an
 integer is accepted in place of a float, some keys accept several types, null is refused where the default is a value,
-items of a list keep their kind, a closed configuration refuses new keys and values of another type also in Python, and
-YAML is always read safely and has each key once. `tests/config/test_node_against_fvcore.py` compares the two.
+items of a list keep their kind, a closed configuration refuses new keys and values of another type also in Python,
+where a mapping that is assigned to a group is merged into it, and YAML is always read safely and has each key once.
+`tests/config/test_node_against_fvcore.py` compares the two.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class CfgNode(ConfigBase):
     """A configuration: a mapping of keys to plain values and groups of keys, whose keys are also attributes.
 
     A new tree is open: every assignment declares a key. `close()` ends that. In a closed tree an assignment is checked
-    as a file is, and it refuses unknown keys. To add keys of your own, assign a group, which is open, or open the tree:
+    as a file is, and it refuses unknown keys; a mapping that is assigned to a group is merged into it. To add keys of
+    your own, assign a new group, which is open, or open the tree:
 
         cfg.MODEL.MYTHING = CfgNode()      # a new group
         cfg.MODEL.MYTHING.WIDTH = 3
@@ -121,6 +123,8 @@ class CfgNode(ConfigBase):
                 return checked(value, self[name], key, "")
             if name in self and not isinstance(value, dict):
                 raise UserError(f"{key} is a group of keys, found {value!r}")
+            if name in self and not self._grows():
+                return _merged(self[name], value, tuple(key.split(".")))
             if name not in self and not isinstance(value, dict) and not self._grows():
                 near = did_you_mean(str(name), self, prefix=key.removesuffix(str(name)))
                 advice = "a key of your own goes into a new CfgNode, or needs cfg.set_new_allowed(True) before it"
@@ -280,7 +284,8 @@ class CfgNode(ConfigBase):
             elif isinstance(value, dict):
                 CfgNode._merge(self[key], value, source, full_path, root)
             else:
-                raise UserError(f"{source}: {'.'.join(full_path)} is a group of keys, found {value!r}")
+                where = f"{source}: {'.'.join(full_path)}".removeprefix(": ")
+                raise UserError(f"{where} is a group of keys, found {value!r}")
 
 
 def _rebuild(cls: type[CfgNode], items: dict[str, Any], state: dict[str, Any]) -> CfgNode:
@@ -289,6 +294,15 @@ def _rebuild(cls: type[CfgNode], items: dict[str, Any], state: dict[str, Any]) -
     dict.update(node, items)
     node.__dict__.update(state)
     return node
+
+
+def _merged(group: Any, values: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    """Return a copy of the group with this path, into which values are merged."""
+    root = merged = copy.deepcopy(group)
+    for part in reversed(path):
+        root = {part: root}
+    CfgNode._merge(merged, values, "", path, root)
+    return merged
 
 
 def _as_dict(node: Mapping[str, Any]) -> dict[str, Any]:

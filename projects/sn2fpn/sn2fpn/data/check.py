@@ -25,6 +25,7 @@ from ..command_line import CommandLineParser
 from ..config import CfgNode, get_cfg
 from ..config.own_sets import OWN_SETS
 from ..errors import UserError, counted, did_you_mean
+from ..imports import import_files
 from ..program import run_program
 from ..ranges import check_count
 from ..structures import box_of
@@ -97,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     check_count("--images", args.images, at_least=0)
+    import_files(args.imports)
     cfg, names = _configure(args)
     found = 0
     samples: list[tuple[str, dict[str, Any]]] = []
@@ -130,6 +132,7 @@ def parser() -> CommandLineParser:
         help="the data sets (default: those of the config file); pairs of KEY VALUE may follow",
     )
     parser.add_config_file("a YAML config, for DATASETS.CUSTOM and for the number of classes")
+    parser.add_import()
     parser.add_argument("--plot", metavar="PNG", help="draw annotated samples into this file")
     parser.add_argument(
         "--images", type=int, default=9, metavar="N", help="number of samples per data set (default: %(default)s)"

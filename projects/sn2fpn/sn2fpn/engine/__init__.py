@@ -14,7 +14,6 @@ _MODULES = {
     "environment": "versions",
     "evaluation_argument_parser": "arguments",
     "evaluation_main": "entry",
-    "import_files": "imports",
     "launch": "processes",
     "main": "entry",
     "prepare": "entry",

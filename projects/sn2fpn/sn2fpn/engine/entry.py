@@ -9,11 +9,11 @@ from typing import Any
 from ..atomic import storage_errors
 from ..command_line import CommandLineParser
 from ..errors import UserError, did_you_mean
+from ..imports import import_files
 from ..program import import_quickly, run_program
 from ..shipped import shipped_files
 from .arguments import default_argument_parser, evaluation_argument_parser
 from .choice import Engine, choose_engine
-from .imports import import_files
 
 __all__ = ["evaluation_main", "main", "prepare"]
 

@@ -18,11 +18,11 @@ from ..atomic import storage_errors
 from ..config import get_cfg
 from ..data import DatasetCatalog, class_names
 from ..data.augmentation import plan_transforms
-from ..engine import import_files
 from ..engine.lazy import LazyRecipe
 from ..engine.recipe import CfgRecipe, Recipe
 from ..engine.record import check_class_order
 from ..errors import UserError, argument_names, counted, did_you_mean
+from ..imports import import_files
 from ..modeling import StandardROIHeads
 from ..predict import Predictor
 from ..predict.inputs import IMAGE_SUFFIXES, Unreadable, read_picture

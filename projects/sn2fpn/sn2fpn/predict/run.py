@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..atomic import DAY_S, remove_leftovers
-from ..engine import import_files
 from ..errors import UserError
+from ..imports import import_files
 from ..program import Interrupted
 from ..visualization import Shown, shown_detections
 from .finding import with_flags

@@ -89,12 +89,10 @@ def run(cfg: CfgNode, args: Any, engine: Any = "") -> dict[str, Any] | None:
 
 
 def _run(cfg: CfgNode, args: Any, engine: Any, notes: list[str]) -> dict[str, Any] | None:
-    _set_up(cfg, args, engine, notes)
+    last = _set_up(cfg, args, engine, notes)
     _register_datasets(cfg)
-    if args.resume:
-        choose_last(cfg.OUTPUT_DIR, train=not args.eval_only)
     if args.eval_only:
-        return _evaluate(cfg, resume=args.resume, complete=not args.allow_partial)
+        return _evaluate(cfg, last, complete=not args.allow_partial)
     with _refusals("build this configuration"):
         trainer = Trainer(cfg)
     with _refusals("load this checkpoint into this configuration"):
@@ -110,23 +108,29 @@ def _run(cfg: CfgNode, args: Any, engine: Any, notes: list[str]) -> dict[str, An
         ) from e
 
 
-def _set_up(cfg: CfgNode, args: Any, engine: Any, notes: list[str]) -> None:
+def _set_up(cfg: CfgNode, args: Any, engine: Any, notes: list[str]) -> str:
+    """Prepare a run, and return the checkpoint that a resumed one continues from; "" stands for none.
+
+    Only a run that does not continue reads `MODEL.WEIGHTS`, so that the file may be gone for the others.
+    """
     if torch.distributed.is_initialized():
         comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", args.num_gpus)))
-    if cfg.MODEL.WEIGHTS:
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sn2fpn")
+    last = choose_last(cfg.OUTPUT_DIR, train=not args.eval_only) if args.resume else ""
+    if cfg.MODEL.WEIGHTS and not last:
         with argument_names({"path": "MODEL.WEIGHTS", "checkpoint": "MODEL.WEIGHTS"}):
             checkpoint = load_file(cfg.MODEL.WEIGHTS)  # refuses pickles whose code Detectron2 would run
             check_finite(checkpoint.model, checkpoint.path)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sn2fpn")
     logger.info("%s", engine)
     for line in (*notes, *remarks(cfg)):
         logger.warning("%s", line)
     cfg.freeze()
     default_setup(_away_from_training(cfg) if args.eval_only else cfg, args)
-    if cfg.MODEL.WEIGHTS:  # Detectron2 reads the file that was checked, and does not fetch another
+    if cfg.MODEL.WEIGHTS and not last:  # Detectron2 reads the file that was checked, and does not fetch another
         cfg.defrost()
         cfg.MODEL.WEIGHTS = str(checkpoint.path)
         cfg.freeze()
+    return last
 
 
 def _away_from_training(cfg: CfgNode) -> CfgNode:
@@ -155,19 +159,21 @@ def _refusals(task: str) -> Iterator[None]:
         ) from e
 
 
-def _evaluate(cfg: CfgNode, resume: bool, complete: bool) -> dict[str, Any]:
+def _evaluate(cfg: CfgNode, last: str, complete: bool) -> dict[str, Any]:
+    """Evaluate the checkpoint `last` of the run or, without one, `MODEL.WEIGHTS`."""
+    file, source = (last, last) if last else (cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS")
     with _refusals("build this configuration"):
         model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, complete=complete)
-    with argument_names({"path": "MODEL.WEIGHTS"}):
-        rest = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    with argument_names({"path": source}):
+        rest = checkpointer.load(file)
         if complete:
             advice = ", or add --allow-partial"
-            check_same_model(rest.get("config"), cfg.dump(), cfg.MODEL.WEIGHTS, advice)
+            check_same_model(rest.get("config"), cfg.dump(), file, advice)
             for name in cfg.DATASETS.TEST:
                 theirs = MetadataCatalog.get(name).get("thing_classes", [])
                 classes = class_names(name) if name in OurCatalog else theirs
-                check_class_order(rest.get("class_names"), classes, cfg.MODEL.WEIGHTS, f"data set {name!r}", advice)
+                check_class_order(rest.get("class_names"), classes, file, f"data set {name!r}", advice)
     results = Trainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results.update(Trainer.test_with_augmentation(cfg, model))

@@ -88,16 +88,20 @@ def records(cfg: Any) -> dict[str, Any]:
     return {"config": configuration, "class_names": ClassNames(class_names)}
 
 
-def choose_last(output_dir: str, train: bool) -> None:
+def choose_last(output_dir: str, train: bool) -> str:
     """Let `last_checkpoint` name a good checkpoint; before a training, remove later rows from metrics.json.
 
     Without a checkpoint, all rows are of an earlier run, whose file is kept as `metrics.json.1`.
+
+    Returns:
+        The path of the checkpoint, "" if there is none.
     """
 
-    def choose() -> None:
+    def choose() -> str:
         last = good_checkpoint(output_dir)
         metrics = Path(output_dir) / "metrics.json"
         if train and metrics.is_file():
             cut_rows(metrics, load_file(last).rest["iteration"] + 1 if last else 0)
+        return last
 
-    comm.call_on_main(choose)
+    return comm.call_on_main(choose)

@@ -11,8 +11,8 @@ from typing import Any
 
 from ...data import evenly_spread, load_coco_json, read_image
 from ...data.images import check_image_size
-from ...engine import import_files
 from ...errors import UserError, argument_names, counted, did_you_mean
+from ...imports import import_files
 from ...predict.inputs import find_files, is_video
 from ...predict.loading import load_predictor
 from ...predict.names import free_names

@@ -18,8 +18,9 @@ import torch
 
 from ...checkpoint import load_trained
 from ...config import CfgNode
-from ...engine import Trainer, import_files
+from ...engine import Trainer
 from ...errors import argument_names
+from ...imports import import_files
 from ...precision import autocast
 from ...program import STOP_SIGNALS
 from ..files import write_json

@@ -12,8 +12,8 @@ from importlib.util import find_spec, resolve_name
 from pathlib import Path
 
 from ...checkpoint.last import read_last
-from ...engine.imports import module_of
 from ...errors import UserError
+from ...imports import module_of
 from ...locks import is_locked
 from ..folder import CellFolder
 from .study import Study

@@ -14,6 +14,7 @@ import yaml
 from ...atomic import atomic_write
 from ...config import CfgNode, get_cfg
 from ...errors import UserError, did_you_mean
+from ...imports import files_to_run, import_files
 from ...shipped import find_file
 from ...trust import check_own
 from .questions import Question, read_questions
@@ -144,8 +145,6 @@ class Study:
 
         A UserError says that a file fails, or that the study file or one of these is not the user's own, see `trust`.
         """
-        from ...engine.imports import files_to_run, import_files
-
         if self.imports and not self.trust:
             names = ", ".join(map(str, self.imports))
             files = [run for file in self.imports for run in files_to_run(file)]

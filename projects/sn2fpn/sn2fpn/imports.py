@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import UserError, failing_line, nearby_files
+from .errors import UserError, failing_line, nearby_files
 
 __all__ = ["files_to_run", "import_files", "module_of"]
 
