@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from sn2fpn.checkpoint import Checkpointer, atomic_save
+from sn2fpn.checkpoint.compact import compact_names
 from sn2fpn.checkpoint.last import good_checkpoint
-from sn2fpn.checkpoint.matching import compact_names
 from sn2fpn.errors import UserError
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..checkpoint import load_trained
-from ..checkpoint.matching import compact_names
+from ..checkpoint.compact import compact_names
 from ..config import CfgNode
 from ..config.ranges import check_ranges
 from ..data import known_categories, register_custom

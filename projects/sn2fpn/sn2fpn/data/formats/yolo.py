@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,18 +13,17 @@ from ...config.yaml_limits import LimitedLoader
 from ...errors import ArgumentError, UserError, counted, counted_of, did_you_mean
 from ..files import IMAGE_SUFFIXES, files_ending_in, path_inside, walk
 from ..images import read_image_size
-from ..problems import Problems, Unusable
+from ..problems import Problems
 from ..readings import depends_on
 from ..records import DatasetDicts
 from ..values import read_whole
-from .found import Found, FoundObject, add_objects, check_size, finish
+from .found import add_objects, check_size, finish
 from .source import CLASS_LIST, Source, choose_split, clean_names, read_text
+from .yolo_labels import TRACKED, is_triangle, read_labels
 
 __all__ = ["find_yaml", "read_yolo", "yolo_splits"]
 
 _SPLITS = ("train", "val", "test")
-_LARGEST = 2.0  # fractions beyond this are numbers of pixels
-_TRACKED = "if they are a box, a score and a track number, remove the last two numbers of each line"
 _YAML = "a YOLO file with the keys train, val and names"
 
 
@@ -68,14 +66,14 @@ def read_yolo(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
             try:
                 height, width = check_size(*read_image_size(image), str(image))
                 record = {"file_name": str(image), "image_id": image_id, "height": height, "width": width}
-                found = list(_read_labels(labels, record, content.has_keypoints))
+                found = list(read_labels(labels, record, content.has_keypoints))
             except ValueError as e:
                 file = labels if str(e).startswith(f"{labels}: ") else image
                 problems.refuse(file, str(e).removeprefix(f"{file}: "))
                 continue
             if not labels.is_file():
                 absent.append(labels)
-            triangles += [labels for _, item in found if _is_triangle(item)]
+            triangles += [labels for _, item in found if is_triangle(item)]
             add_objects(record, found, class_ids, labels, problems)
             records.append(record)
         _remark_absent(absent, records, content.file, problems)
@@ -102,12 +100,8 @@ def _remark_triangles(triangles: list[Path], file: Path, problems: Problems) -> 
     """Remark that lines with 7 numbers are taken for triangles. Trackers write such lines with another meaning."""
     if triangles:
         lines = counted(len(triangles), "line has", "lines have")
-        meaning = f"which are read as a polygon of three points; {_TRACKED}"
+        meaning = f"which are read as a polygon of three points; {TRACKED}"
         problems.remark(file, f"{lines} 6 numbers after the class, such as in {triangles[0]}, {meaning}", is_note=True)
-
-
-def _is_triangle(item: FoundObject | Unusable) -> bool:
-    return isinstance(item, FoundObject) and item.segmentation is not None and len(item.segmentation[0]) == 6
 
 
 def _remark_unread(read: set[Path], file: Path, problems: Problems) -> None:
@@ -252,48 +246,3 @@ def _label_file(image: Path, root: Path) -> Path:
     if files:
         depends_on(files[0])
     return files[0] if files and files[0].is_file() else image.with_suffix(".txt")
-
-
-def _read_labels(file: Path, record: dict[str, Any], has_keypoints: bool) -> Iterator[Found]:
-    """Yield the objects in a label file; there are none if the file does not exist."""
-    depends_on(file)
-    if not file.is_file():
-        return
-    for i, line in enumerate(read_text(file).splitlines(), 1):
-        if line.strip():
-            try:
-                found: FoundObject | Unusable = _read_line(line, record["height"], record["width"], has_keypoints)
-            except Unusable as e:
-                found = e
-            yield f"line {i}", found
-
-
-def _read_line(line: str, height: int, width: int, has_keypoints: bool) -> FoundObject:
-    """Return the object of a line. An Unusable says why it has none."""
-    number, *texts = line.split()
-    category = read_whole(number)
-    if category is None:
-        raise Unusable("of an unknown class", f"{number[:40]!r} is not the number of a class")
-    try:
-        values = [float(text) for text in texts]
-    except ValueError:
-        values = [math.nan]
-    if not all(map(math.isfinite, values)):
-        raise Unusable("without a valid line", f"{line.strip()[:80]!r} is not the number of a class and finite numbers")
-    values = values[:4] if has_keypoints else values
-    if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-        expected = "expected 4 (a box) or an even number from 6 on (a polygon)"
-        score = "; a fifth number is the score of a prediction" if len(values) == 5 else ""
-        raise Unusable("without a valid line", f"{len(values)} numbers follow the class, {expected}{score}")
-    if len(values) == 6 and max(map(abs, values[:5])) <= 1 < values[5] and values[5].is_integer():
-        reason = f"the last of 6 numbers after the class is {values[5]:g}, expected a fraction of the image; {_TRACKED}"
-        raise Unusable("without a valid line", reason)
-    if max(map(abs, values)) > _LARGEST:
-        reason = f"{line.strip()[:80]!r} has numbers up to {max(values):g}, expected fractions of the image from 0 to 1"
-        raise Unusable("in pixels instead of fractions", reason)
-    if len(values) > 4:
-        polygon = [v * (height if i % 2 else width) for i, v in enumerate(values)]
-        return FoundObject(category, None, [polygon])
-    x, y, w, h = values
-    corners = (x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height
-    return FoundObject(category, corners)
