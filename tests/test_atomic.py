@@ -107,6 +107,13 @@ def test_in_shared_folders_only_old_leftovers_are_removed(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == [new]
 
 
+def test_a_leftover_that_is_gone_meanwhile_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may rename its file between the moments when it is found and when its age is asked."""
+    (tmp_path / ".model_final.pth.abcdefgh.part").write_bytes(b"half")
+    monkeypatch.setattr(Path, "is_file", lambda path: path.unlink() or True)
+    assert remove_leftovers(tmp_path, DAY_S) == []
+
+
 def test_only_leftovers_are_removed(tmp_path: Path) -> None:
     with contextlib.suppress(KeyboardInterrupt), atomic_path(tmp_path / "video.mp4", ".part.mp4") as temporary:
         (tmp_path / "left").write_bytes(b"")

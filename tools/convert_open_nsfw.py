@@ -66,8 +66,8 @@ def state_dict(convs: Sequence[ConvNorm]) -> dict[str, torch.Tensor]:
 
 def _named(block: list[ConvNorm]) -> dict[str, ConvNorm]:
     """Return the convolutions of a bottleneck block by their names."""
-    (middle,) = (c for c in block if c.weight.shape[2] == 3)
-    width = middle.weight.shape[0]
+    widths = [conv.weight.shape[0] for conv in block if conv.weight.shape[2] == 3]
+    width = widths[0] if widths else None
     names = {}
     for conv in block:
         out, into, kernel, _ = conv.weight.shape

@@ -26,6 +26,7 @@ from sn2fpn.command_line import CommandLineParser
 from sn2fpn.config import get_cfg
 from sn2fpn.data import class_names, get_dataset_dicts, read_image
 from sn2fpn.data.images import check_image_size
+from sn2fpn.data.selection import require_annotations
 from sn2fpn.data.targets import annotations_to_instances
 from sn2fpn.data.transforms import TransformList
 from sn2fpn.engine.lazy import LazyRecipe, set_names
@@ -73,7 +74,9 @@ def _checked(recipe: Recipe, sets: Sequence[str], image_format: str) -> Training
 def annotated(data: TrainingData) -> Iterator[Picture]:
     """Yield the images in their own size with all boxes and masks, including crowd regions, which are labelled."""
     names = class_names(data.sets[0])
-    for record in get_dataset_dicts(data.sets, where=data.key):
+    records = get_dataset_dicts(data.sets, where=data.key)
+    require_annotations(records, f"{data.key}: data set {', '.join(data.sets)}")
+    for record in records:
         image = read_image(record["file_name"], "RGB")
         check_image_size(record, image)
         objects = [

@@ -42,7 +42,8 @@ def test_bash_completes_commands_flags_values_and_names(capsys: pytest.CaptureFi
     assert complete("sn2fpn predict my_") == {"my_config.yaml", "my_folder"}
     assert complete("sn2fpn study ") == {"run", "report", "pack", "merge", "features"}
     assert complete("sn2fpn study run quick") == {name for name in studies if name.startswith("quick")}
-    assert complete("sn2fpn features --output my_") == {"my_folder"}
+    assert complete("sn2fpn features --output my_") == complete("sn2fpn analyze my_") == {"my_folder"}
+    assert complete("sn2fpn study report my_") == complete("sn2fpn study merge my_") == {"my_config.yaml", "my_folder"}
     assert complete("sn2fpn configs show photos") == {name for name in configs | studies if name.startswith("photos")}
 
 

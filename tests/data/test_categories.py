@@ -30,6 +30,16 @@ def test_an_annotation_file_is_read_if_it_is_small(json_set: Path, monkeypatch: 
     assert known_categories(["categories_custom"], 2) == [{"id": 0, "name": "class 0"}, {"id": 1, "name": "class 1"}]
 
 
+def test_a_name_with_brackets_is_no_slice(json_set: Path) -> None:
+    entry = {"NAME": "categories[v2]", "FORMAT": "coco", "JSON": str(json_set), "IMAGES": str(json_set.parent)}
+    register_custom([entry])
+    try:
+        for name in ("categories[v2]", "categories[v2][:3]"):
+            assert [c["id"] for c in known_categories([name], 2)] == [3, 7]
+    finally:
+        DatasetCatalog.remove("categories[v2]")
+
+
 @pytest.mark.parametrize("content", [None, "{", "[]"])
 def test_a_missing_or_broken_file_leaves_numbers(json_set: Path, content: str | None) -> None:
     json_set.unlink() if content is None else json_set.write_text(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,41 @@ def test_a_file_of_ones_own_registers_the_set(coco_set: Any, registered: None, t
     assert main(["of_mine"]) == 2 and "unknown data set 'of_mine'" in capsys.readouterr().err
     assert main(["of_mine", "--import", str(code)]) == 0
     assert "of_mine: 3 valid images, no problems" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("key", "words"), [("TRAIN", "has no 'annotations'|have no 'annotations'"), ("TEST", "")])
+def test_data_that_training_refuses_are_a_problem(
+    key: str, words: str, coco_set: Any, tmp_path: Path, registered: None, capsys: Any
+) -> None:
+    del coco_set.content["annotations"]
+    coco_set.write()
+    keys = {"TRAIN": "()", "TEST": "()"} | {key: "('bare',)"}
+    (tmp_path / "bare.yaml").write_text(
+        f"DATASETS:\n  CUSTOM: [{{NAME: bare, FORMAT: coco, JSON: {coco_set.json}, IMAGES: {coco_set.images}}}]\n"
+        f"  TRAIN: {keys['TRAIN']}\n  TEST: {keys['TEST']}\nMODEL: {{ROI_HEADS: {{NUM_CLASSES: 2}}}}\n"
+    )
+    assert main(["--config-file", str(tmp_path / "bare.yaml")]) == bool(words)
+    said = capsys.readouterr().out
+    assert re.search(words, said) and "training leaves such images out" not in said
+
+
+def test_training_data_without_a_box_are_a_problem(
+    coco_set: Any, tmp_path: Path, registered: None, capsys: Any
+) -> None:
+    coco_set.content["annotations"] = []
+    coco_set.write()
+    (tmp_path / "empty.yaml").write_text(
+        f"DATASETS:\n  CUSTOM: [{{NAME: empty, FORMAT: coco, JSON: {coco_set.json}, IMAGES: {coco_set.images}}}]\n"
+        "  TRAIN: ('empty',)\n  TEST: ()\nMODEL: {ROI_HEADS: {NUM_CLASSES: 2}}\n"
+    )
+    assert main(["--config-file", str(tmp_path / "empty.yaml")]) == 1
+    assert "problem: empty: none of the 3 images of data set 'empty' has a box to train on" in capsys.readouterr().out
+    assert main(["--config-file", str(tmp_path / "empty.yaml"), "DATALOADER.FILTER_EMPTY_ANNOTATIONS", "False"]) == 0
+
+
+def test_the_limit_of_detections_is_known_without_a_configuration(coco_name: str, capsys: Any) -> None:
+    assert main([coco_name, "TEST.DETECTIONS_PER_IMAGE", "1"]) == 0
+    assert "more than 1 objects" in capsys.readouterr().out
 
 
 def test_missing_annotation_file_is_a_problem(registered: None, capsys: Any) -> None:

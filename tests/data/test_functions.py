@@ -53,6 +53,8 @@ def register() -> Iterator[Callable[..., str]]:
         ({"area": "large"}, "area: expected a number of square pixels, found 'large'"),
         ({"area": float("nan")}, "area: expected a number of square pixels, found nan"),
         ({"segmentation": 7}, "segmentation is int, expected polygons or RLE"),
+        ({"segmentation": [[1.0, 2.0, 3.0]]}, "segmentation has no polygon with at least 3 points (numbers: [3])"),
+        ({"segmentation": {"size": [9, 9], "counts": [81]}}, "RLE has size [9, 9], the image is [50, 50]"),
     ],
 )
 def test_wrong_objects_are_one_message_when_the_data_set_is_loaded(
@@ -89,6 +91,17 @@ def test_whole_numbers_and_flags_in_other_forms_become_plain(register: Callable[
     (record,) = get_dataset_dicts(register(changes), filter_empty=True)
     found = record["annotations"][1]
     assert [(found[key], type(found[key])) for key in changes] == [(1, int), (0, int), (1, int)]
+
+
+def test_a_polygon_outside_the_image_is_no_mask(register: Callable[..., str]) -> None:
+    """Tiles of large pictures have such polygons. Detectron2 leaves their objects out when it trains masks."""
+    name = register({"segmentation": [[60.0, 60.0, 70.0, 60.0, 70.0, 70.0]]})
+    (record,) = get_dataset_dicts(name, filter_empty=True)
+    assert [a.get("segmentation") for a in record["annotations"]] == [None, []]
+    whole = {"segmentation": [[1.0, 2.0, 30.0, 2.0, 30.0, 40.0]], "iscrowd": 0}
+    DatasetCatalog.remove("mine")
+    (record,) = get_dataset_dicts(register(whole), filter_empty=True)
+    assert record["annotations"][1]["segmentation"] == whole["segmentation"]
 
 
 def test_an_area_of_none_is_no_area(register: Callable[..., str]) -> None:

@@ -125,6 +125,17 @@ def test_test_loader_gives_every_image_once(shapes_cfg: Callable) -> None:
     assert "instances" in next(iter(build_test_loader(cfg, "shapes_val", with_targets=True)))[0]
 
 
+@pytest.mark.parametrize("key", ["INPUT.CROP.ENABLED", "INPUT.SCALE_JITTER.ENABLED"])
+def test_targets_of_an_evaluation_do_not_depend_on_the_augmentation(key: str, shapes_cfg: Callable) -> None:
+    """Boxes are computed from cut masks in a training only, or validation losses of two runs could not be compared."""
+    with_masks = ("MODEL.MASK_ON", True)
+    plain, cut = (
+        next(iter(build_test_loader(shapes_cfg(*with_masks, *keys), "shapes_val", with_targets=True)))[0]["instances"]
+        for keys in ((), (key, True))
+    )
+    assert len(plain) and torch.equal(plain.gt_boxes.tensor, cut.gt_boxes.tensor)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_broken_picture_arrives_as_a_plain_user_error(shapes_cfg: Callable, tmp_path: Path, workers: int) -> None:
     dicts = get_dataset_dicts("shapes_train") if shapes_cfg() else []

@@ -190,7 +190,7 @@ def test_a_library_that_cannot_be_imported_is_a_warning(
 def test_a_service_that_hangs_delays_nothing(
     wandb: _WandB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(remote, "_LAST_WAIT_S", 0.2)
+    monkeypatch.setattr(remote, "_LAST_WAIT_S", 2.0)
     monkeypatch.setattr(remote, "_WAITING", 5)
     answers = threading.Event()
     wandb.fails = lambda call: answers.wait(60) and None
@@ -200,7 +200,7 @@ def test_a_service_that_hangs_delays_nothing(
         for iteration in range(8):
             service.write(iteration, {"loss": 1.0})
         service.close(complete=True)
-    assert time.monotonic() - started < 10
+    assert 1.9 < time.monotonic() - started < 3.9
     assert len(caplog.records) == 1 and "more slowly than they come" in caplog.text
     answers.set()
 

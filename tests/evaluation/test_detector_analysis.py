@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,49 @@ def test_difficult_objects_count_as_in_the_metric_of_the_run(
     (cups.parents[1] / "config.yaml").unlink()
     assert main([str(cups.parents[1])]) == 0  # the data set's own metric
     assert json.loads((cups / "analysis.json").read_text())["objects"] == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "objects"), [("sn2fpn.evaluation.PascalVOCEvaluator", 1), ("sn2fpn.evaluation.COCOEvaluator", 2)]
+)
+def test_the_metric_of_a_python_configuration_counts(
+    target: str, objects: int, cups: Path, capsys: pytest.CaptureFixture
+) -> None:
+    DatasetCatalog.get("cups")[1]["annotations"][0]["difficult"] = 1
+    of_the_other = "coco" if objects == 1 else "pascal_voc"
+    MetadataCatalog.get("cups").set(evaluator_type=of_the_other)
+    (cups.parents[1] / "config.yaml").write_text(json.dumps({"dataloader": {"evaluator": {"_target_": target}}}))
+    assert main([str(cups.parents[1])]) == 0
+    assert json.loads((cups / "analysis.json").read_text())["objects"] == objects
+    assert ("differs from that of Pascal VOC" in capsys.readouterr().out) == (objects == 1)
+
+
+def test_an_evaluation_in_the_folder_of_a_training_has_its_own_data_sets_and_metric(
+    cups: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The evaluation was given one more data set, and VOC's metric for it."""
+    run = cups.parents[1]
+    shutil.copytree(cups, cups.with_name("more_cups"))
+    box = {"id": 1, "image_id": 1, "category_id": CUP, "bbox": [10, 10, 40, 40], "area": 1600, "iscrowd": 0}
+    content = {
+        "images": [{"id": 1, "file_name": "1.png", "height": 80, "width": 120}],
+        "annotations": [box, box | {"id": 2, "bbox": [60, 10, 30, 30], "ignore": 1}],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(NAMES)],
+    }
+    (tmp_path / "more.json").write_text(json.dumps(content))
+    Image.new("RGB", (120, 80)).save(tmp_path / "1.png")
+    entry = {"NAME": "more_cups", "FORMAT": "coco", "JSON": str(tmp_path / "more.json"), "IMAGES": str(tmp_path)}
+    of_evaluation = {"DATASETS": {"CUSTOM": [entry], "TEST": ["more_cups"]}, "TEST": {"EVALUATOR": "voc"}}
+    (run / "inference/config.yaml").write_text(json.dumps(of_evaluation))
+    of_training = {"DATASETS": {"CUSTOM": [entry | {"JSON": "gone.json"}], "TEST": ["cups"]}}
+    (run / "config.yaml").write_text(json.dumps(of_training))
+    try:
+        assert main([str(run)]) == 0
+    finally:
+        DatasetCatalog.remove("more_cups")
+    said = capsys.readouterr().out
+    assert "cups: AP50 is 50.0" in said and "more_cups: AP50 is 100.0" in said
+    assert json.loads((cups.with_name("more_cups") / "analysis.json").read_text())["objects"] == 1
 
 
 def test_the_command_on_a_model_that_detects_nothing(

@@ -311,7 +311,8 @@ def test_a_python_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[st
     Checkpointer(LazyRecipe(str(file), small).build_model(), tmp_path).save("model")
     flags = {"config-file": file, "weights": tmp_path / "model.pth", "format": "torchscript", "size": 96}
     argv = [str(x) for k, v in flags.items() for x in (f"--{k}", v)]
-    assert main([*argv, "130", "--output", str(tmp_path / "out" / "model.pt"), *small]) == 0
+    keys = [*small, "train.device=cuda"]  # it is exported on the CPU, as with YAML
+    assert main([*argv, "130", "--output", str(tmp_path / "out" / "model.pt"), *keys]) == 0
     said = capsys.readouterr().out
     assert "input image: uint8 (3, height, width)" in said and "time per image of 96x130" in said  # takes any size
     extra = {"metadata.json": ""}

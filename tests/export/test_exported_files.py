@@ -197,6 +197,30 @@ def test_int8(sni: tuple[GeneralizedRCNN, Path], tmp_path: Path) -> None:
     assert len(found) == 4 and len(found[0])
 
 
+@pytest.mark.slow
+def test_only_products_are_quantised_and_counted(tmp_path: Path) -> None:
+    """Norms and deformable convolutions stay as they are."""
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = torch.nn.ModuleDict(
+                {"conv": torch.nn.Conv2d(3, 8, 3, padding=1), "norm": torch.nn.LayerNorm(16)}
+            )
+            self.last = torch.nn.Conv2d(8, 4, 1)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return self.last(self.backbone["norm"](self.backbone["conv"](image[None])))
+
+    path = tmp_path / "model.onnx"
+    torch.onnx.export(Model(), (torch.rand(3, 16, 16),), path, input_names=["image"], dynamo=True, verbose=False)
+    share = quantise(path, tmp_path / "int8.onnx", [torch.rand(3, 16, 16) for _ in range(2)])
+    assert share == 216 / (216 + 32)
+    graph = onnx.load(str(tmp_path / "int8.onnx")).graph
+    (norm,) = (node for node in graph.node if node.op_type == "LayerNormalization")
+    assert "backbone.norm.weight" in norm.input
+
+
 @pytest.mark.parametrize("kind", ["torchscript", pytest.param("torch_export", marks=pytest.mark.slow)])
 def test_files_for_pytorch(detector: Detector, tmp_path: Path, kind: str) -> None:
     model = detector()

@@ -442,6 +442,7 @@ def test_names_from_standard_input_repeated_names_and_patterns(
         (["nowhere.jpg", "no/*.png"], {}, {}, ["--input", "nowhere.jpg, no/*.png"]),
         (["{}/tinny.png"], {}, {}, ["--input", "did you mean", "tiny.png"]),
         (["-"], {}, {}, ["--input -", "standard input"]),
+        ([""], {}, {}, ["--input: expected the names of files, found an empty text"]),
         (["{}/tiny.png", "MODEL.DEVICE", "cpu"], {}, {}, ["'MODEL.DEVICE'", "come last"]),
         (["{}/tiny.png", "train.device=cpu"], {}, {}, ["'train.device=cpu'", "come last"]),
         (["{}/tiny.png"], {"weights": "nowhere.pth"}, {}, ["--weights", "nowhere.pth"]),
@@ -632,6 +633,32 @@ def test_a_python_config_predicts_as_its_yaml_twin(
     assert "out_channels" in capsys.readouterr().err
     assert main([*argv, ""]) == 2
     assert "quick_shapes.py names none" in capsys.readouterr().err
+
+
+def test_a_python_config_of_others_is_not_run(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The shell leaves ~ in `--config-file=~/theirs.py` to the program."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / "theirs.py"
+    file.write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    file.chmod(0o666)
+    for name in ("~/theirs.py", str(file)):
+        argv = [f"--config-file={name}", "--input", str(pictures / "color.jpg"), "--output", str(tmp_path / "out")]
+        assert main(argv) == 2
+        assert "may be changed by every user of this machine" in capsys.readouterr().err
+    assert not (tmp_path / "executed").exists()
+
+
+def test_leftovers_of_killed_runs_are_removed_in_sub_folders(predict: Predict, pictures: Path, tmp_path: Path) -> None:
+    left = tmp_path / "out/one/.clip.mp4.abcdefgh.part.mp4"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    (tmp_path / "given/one").mkdir(parents=True)
+    shutil.copy(pictures / "color.jpg", tmp_path / "given/one")
+    assert predict([tmp_path / "given"], recursive=True) == 0
+    assert (tmp_path / "out/one/color.jpg").is_file() and not left.exists()
 
 
 def test_help_does_not_import_torch() -> None:

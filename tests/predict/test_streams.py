@@ -220,15 +220,17 @@ def test_ctrl_c_ends_a_camera_with_complete_files(
         ("http://", "expected an address with a host"),
         ("http://[::1/a", "malformed"),
         ("rtsp://user:secret@host:port/a", "malformed"),
+        ("rtsp://user:se#cret@host/live", "malformed; expected one such as rtsp://user:password@host:554/path"),
     ],
 )
 def test_addresses_that_cannot_be_opened(name: str, words: str) -> None:
     with pytest.raises(UserError) as e:
         stream_address(name)
-    assert words in str(e.value) and "secret" not in str(e.value)
+    assert words in str(e.value) and "se#cret" not in str(e.value) and "secret" not in str(e.value)
 
 
 def test_files_are_no_addresses_and_secrets_stay_out() -> None:
+    assert str(stream_address("rtsp://admin:12/secret@cam/live")) == "rtsp://admin"  # a / that is not encoded
     assert [stream_address(n) for n in ("a.jpg", "/x/camera", "C:/x.png", "cameras:0", "key=rtsp:1", "-")] == [None] * 6
     address = stream_address("rtsp://user:secret@Host:8554/cam 1/../live?token=secret#x")
     assert str(address) == "rtsp://host:8554/cam 1/../live" and "secret" in str(address.source)

@@ -62,5 +62,7 @@ def test_mistakes(convs: list[ConvNorm], tmp_path: Path, capsys: pytest.CaptureF
         state_dict(convs[:-1])
     with pytest.raises(UserError, match="expected a bottleneck block"):
         state_dict([convs[0], convs[2], *convs[2:]])
+    with pytest.raises(UserError, match="expected a bottleneck block"):
+        state_dict([convs[0], *([convs[1]] * 52)])  # none has a 3x3 kernel
     assert main([str(tmp_path / "none.onnx")]) == 2
     assert "none.onnx does not exist" in capsys.readouterr().err

@@ -100,10 +100,18 @@ def remove_leftovers(folder: str | Path, age_s: float = 0) -> list[Path]:
     """
     found = [path for path in Path(folder).glob(".*.part*") if _LEFTOVER.fullmatch(path.name) and path.is_file()]
     if age_s:
-        found = [path for path in found if path.stat().st_mtime < time.time() - age_s]
+        found = [path for path in found if _is_older(path, age_s)]
     for path in found:
         path.unlink(missing_ok=True)
     return found
+
+
+def _is_older(path: Path, age_s: float) -> bool:
+    """Return whether a file was last changed this long ago; one that is gone meanwhile was not."""
+    try:
+        return path.stat().st_mtime < time.time() - age_s
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

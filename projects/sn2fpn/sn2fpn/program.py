@@ -72,6 +72,7 @@ class StopSignals:
     def __init__(self, patient: bool = False) -> None:
         self.heard = 0
         self._patient = patient
+        self._first = 0
         self._heard_at = 0.0
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -97,7 +98,8 @@ class StopSignals:
 
     def _hear(self, number: int, _frame: FrameType | None) -> None:
         first, now = not self.heard, time.monotonic()
-        repeated = now - self._heard_at < _ECHO_S or (number in _NOTICES and number != self.heard)
+        self._first = self._first or self.heard or number
+        repeated = now - self._heard_at < _ECHO_S or (number in _NOTICES and number != self._first)
         self.heard = max(self.heard or number, number, key=STOP_SIGNALS.index)
         if first:
             self._heard_at = now

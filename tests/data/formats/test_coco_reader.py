@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pycocotools import mask as mask_api
 
 from sn2fpn.data import MetadataCatalog, build_train_loader, get_dataset_dicts
+from sn2fpn.data.formats import FORMATS, Source
 from sn2fpn.data.formats.coco import load_coco_json
 from sn2fpn.errors import ArgumentError, UserError
 from sn2fpn.structures import BoxMode
@@ -71,7 +74,24 @@ def test_ignored_objects_are_difficult_ones(coco_set: Any, caplog: Any) -> None:
         annotation["ignore"] = ignore
     found = [a.get("difficult", 0) for r in load(coco_set) for a in r["annotations"]]
     assert found == [1] + [0] * (len(annotations) - 1)
-    assert "with 'ignore', which is read as 'difficult'" in caplog.text or "read as VOC's 'difficult'" in caplog.text
+    assert "1 note in the annotations" in caplog.text
+    assert "1 object has 'ignore', which is read as VOC's 'difficult'" in caplog.text
+
+
+@pytest.mark.parametrize("inside", ["train", "images/train", "images"])
+@pytest.mark.parametrize("folder", ["", "annotations"])
+@pytest.mark.parametrize("relative", [True, False])
+def test_images_are_found_in_all_usual_folders(
+    inside: str, folder: str, relative: bool, coco_set: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "birds"
+    (root / folder).mkdir(parents=True)
+    shutil.copytree(coco_set.images, root / inside)
+    shutil.copy(coco_set.json, root / folder / "instances_train.json")
+    monkeypatch.chdir(root / folder)
+    file = Path("instances_train.json") if relative else root / folder / "instances_train.json"
+    records, _ = FORMATS["coco"].read(Source("birds", file))
+    assert len(records) == 3
 
 
 def test_box_across_the_border_is_clipped_unless_by_a_rounding_error(coco_set: Any, caplog: Any) -> None:

@@ -290,6 +290,33 @@ def test_after_an_error_nothing_is_left(rich_coco: Path, tmp_path: Path, capsys:
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_hidden_images_are_shown(rich_coco: Path, tmp_path: Path, capsys: Any) -> None:
+    """The reader leaves hidden files out, so that such images would be lost."""
+    content = json.loads(rich_coco.read_text())
+    content["images"][0]["file_name"] = ".z.jpg"
+    (rich_coco.parent / "images/z.jpg").rename(rich_coco.parent / "images/.z.jpg")
+    rich_coco.write_text(json.dumps(content))
+    assert convert(rich_coco, "--to", "yolo", tmp_path / "out") == 0
+    assert "YOLO does not keep 1 points at the beginning of names of images" in capsys.readouterr().out
+    assert len(list((tmp_path / "out/images").rglob("[!.]*.*"))) == len(content["images"])
+
+
+def test_an_image_that_cannot_be_read_is_named(
+    rich_coco: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, opened = rich_coco.parent / "images/z.jpg", Path.open
+
+    def refuse(path: Path, *args: Any, **options: Any) -> Any:
+        if path == source and args == ("rb",):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr("sn2fpn.data.formats.writers.Path.open", refuse)
+    assert convert(rich_coco, "--to", "voc", tmp_path / "out") == 2
+    assert f"{source}: cannot be read: Permission denied" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_program_explains_itself() -> None:
     done = subprocess.run([sys.executable, "-m", "sn2fpn.data.convert", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "--to" in done.stdout

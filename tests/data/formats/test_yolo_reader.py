@@ -45,6 +45,15 @@ def test_layouts(yolo_root: Path, read: Read, yaml: str, names: list[str]) -> No
     assert len({r["image_id"] for r in records}) == len(names)
 
 
+def test_labels_beside_images_in_a_folder_of_that_name(yolo_root: Path, read: Read) -> None:
+    """Annotation programs write the labels into the folder of the images, whatever it is called."""
+    for labels in sorted((yolo_root / "labels/train").iterdir()):
+        labels.rename(yolo_root / "images/train" / labels.name)
+    assert [len(r.get("annotations", ())) for r in read(yolo_root, SPLIT="train")] == [0, 0]
+    (yolo_root / "labels/train").rmdir()
+    assert [len(r["annotations"]) for r in DatasetCatalog.get("own")] == [2, 2]
+
+
 def test_labels_beside_the_folder_that_path_names(yolo_root: Path, read: Read) -> None:
     (yolo_root / "data.yaml").write_text("path: images\ntrain: train\nnames: [dog, cat]\n")
     assert [len(r["annotations"]) for r in read(yolo_root, SPLIT="train")] == [2, 2]

@@ -135,6 +135,20 @@ def test_mistakes_are_named(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_annotations_of_linked_pictures_and_none(folder: Path, tmp_path: Path) -> None:
+    annotations = folder / "shapes/annotations/instances_val.json"
+    stored, link = tmp_path / "ab12.jpg", tmp_path / "shapes/val/000001.jpg"
+    link.parent.mkdir(parents=True)
+    stored.write_bytes((folder / "shapes/val/000001.jpg").read_bytes())
+    link.symlink_to(stored)
+    assert run(folder, tmp_path / "out", names=("sni",), input=[link], annotations=[annotations]) == 0
+    content = json.loads(annotations.read_text())
+    del content["annotations"]
+    (tmp_path / "bare.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"^--annotations .*bare\.json: 3 of 3 images have no 'annotations'"):
+        run(folder, tmp_path / "out2", names=("sni",), annotations=[tmp_path / "bare.json"])
+
+
 def test_models_are_named_by_what_tells_them_apart() -> None:
     a, b = "c/faster_rcnn_R50_fpn.yaml", "c/faster_rcnn_R50_sni.yaml"
     assert name_models([a, b], []) == ["fpn", "sni"]

@@ -128,6 +128,13 @@ def test_a_variants_own_files_are_left_alone(tmp_path: Path, monkeypatch: pytest
     assert list(tmp_path.iterdir()) == []
 
 
+def test_augmentations_that_need_bitmaps_do_not_disturb_the_measurement() -> None:
+    """The steps read no data, and their masks are polygons whatever the configuration says."""
+    keys = {"MODEL.MASK_ON": True, "INPUT.MASK_FORMAT": "bitmask", "INPUT.COPY_PASTE.PROB": 0.5}
+    study = SmallStudy(keys=keys | {"MODEL.ROI_MASK_HEAD.CONV_DIM": 8})
+    speed._Run(speed._Setup.of(study.config(study.variants[0]), None, "cpu")).train()
+
+
 def test_started_processes_count_as_own_work() -> None:
     before = timing.Neighbours._read()[1]
     subprocess.run([sys.executable, "-c", "sum(range(4 * 10**7))"], check=True)

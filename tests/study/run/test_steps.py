@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fabricated_study import fabricate
 
+from sn2fpn.study.features.examine import _measured_before
 from sn2fpn.study.files import read_json, write_json
 from sn2fpn.study.folder import CellFolder, trained_cells
 from sn2fpn.study.run.steps import STEPS, run_steps
@@ -55,7 +56,11 @@ def test_a_step_is_repeated_when_a_variant_is_missing(tmp_path: Path, monkeypatc
     CellFolder(folder, study.cells[1]).weights.touch()
     write_json(folder / "costs.json", {"fpn": costs["fpn"]})
     (folder / "speed.json").write_text("{")
+    (folder / "features.json").write_text("{")
     assert run_steps(study, folder) == [] and done == list(names)
+    assert _measured_before(folder / "features.json") == {}  # so that the step writes the file again
+    write_json(folder / "features.json", {"set": "x", "images": 2, "fpn": {"p2": {}}})  # the form of older versions
+    assert _measured_before(folder / "features.json")["variants"] == {"fpn": {"p2": {}}}
 
 
 def test_one_seed_stands_for_all_variants_where_it_can(tmp_path: Path) -> None:

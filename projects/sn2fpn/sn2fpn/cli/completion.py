@@ -21,7 +21,7 @@ The line for bash and the one for zsh, whose second folder must be among those o
   sn2fpn completion bash > ~/.local/share/bash-completion/completions/sn2fpn
   sn2fpn completion zsh > ~/.zfunc/_sn2fpn
 """
-_FILES = {"FILE", "IMAGE", "IN", "PATH", "PNG"}  # what arguments are called whose values are files
+_FILES = {"FILE", "IMAGE", "IN", "PATH", "PNG", "STUDY"}  # what arguments are called whose values are files
 _FOLDERS = {"DEST", "FOLDER", "OUT"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from types import ModuleType
 
 from .. import __version__
 from ..command_line import COMMAND, CommandLineParser
@@ -38,8 +39,10 @@ def main(argv: list[str] | None = None) -> int:
         return run_program(lambda: _answer(words))
     command = COMMANDS[words[0]]
     sys.argv = [f"{COMMAND} {words[0]}", *words[1:]]  # from here on, texts name the programs as sub-commands
-    run = getattr(import_quickly(f"..{command.module}", __package__), command.main)
-    return run([*command.first, *words[1:]])
+    found: list[ModuleType] = []
+    if code := run_program(lambda: found.append(import_quickly(f"..{command.module}", __package__))):
+        return code  # a signal came while the module was imported
+    return getattr(found[0], command.main)([*command.first, *words[1:]])
 
 
 def _answer(words: list[str]) -> None:

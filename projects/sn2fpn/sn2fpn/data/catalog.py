@@ -113,11 +113,10 @@ class _DatasetCatalog(Registry):
         """Register a function as the data set `name`, which names a folder of results; see `Registry.register`.
 
         Raises:
-            ArgumentError: the name cannot name a folder inside another one.
-            KeyError: the name is taken.
+            ArgumentError: the name cannot name a folder inside another one, or is taken.
         """
         if not name.strip(" .") or name != clean_name(name) or set("/\\") & set(name) or len(name.encode()) > 200:
-            expected = "expected at most 200 characters on one line, without slashes and not only dots"
+            expected = "expected at most 200 bytes on one line, without slashes and not only dots"
             raise ArgumentError("name", f"{name!r} cannot be the name of a data set, which names a folder; {expected}")
         return super().register(name, obj)
 
@@ -190,6 +189,11 @@ def _checked(records: Any, name: str, where: str) -> DatasetDicts:
 def is_slice(name: str) -> bool:
     """Return whether a name means a part of a data set, such as "coco_2017_train[:16]"."""
     return _SLICE.fullmatch(name) is not None
+
+
+def whole_name(name: str) -> str:
+    """Return the data set that a name means a part of, which is the name itself if it is no slice."""
+    return _part(name)[0]
 
 
 def share_images(one: str, other: str) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .catalog import MetadataCatalog
+from .catalog import MetadataCatalog, whole_name
 from .formats.coco import read_categories
 from .values import clean_name
 
@@ -56,7 +56,7 @@ def known_categories(names: Sequence[str], num_classes: int, trained: Sequence[s
         problem = "the checkpoint names %d classes but the model has %d, so the names in the checkpoint are not used"
         logger.warning(problem, len(trained), num_classes)
         trained = []
-    for name in dict.fromkeys(name.partition("[")[0] for name in names):
+    for name in dict.fromkeys(map(whole_name, names)):
         categories = _categories(name)
         if len(categories) == num_classes:
             return _renamed(categories, trained, name) if trained else categories

@@ -36,7 +36,7 @@ from .files import explain_missing, find_missing
 from .images import check_image_size, read_image
 from .plausible import find_doubts, find_notes
 from .problems import Problem, collect_problems
-from .selection import check_classes, evenly_spread, keep_learnable
+from .selection import check_classes, evenly_spread, has_object, keep_learnable, require_annotations
 from .statistics import class_histogram, size_histogram
 
 __all__ = ["check_dataset", "main", "parser"]
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check(args: argparse.Namespace) -> int:
     check_count("--images", args.images, at_least=0)
     import_files(args.imports)
-    cfg, names = _configure(args)
+    cfg, names, limit = _configure(args)
     found = 0
     samples: list[tuple[str, dict[str, Any]]] = []
     for name in names:
@@ -107,7 +107,6 @@ def _check(args: argparse.Namespace) -> int:
         if cfg is not None and records:
             problems += _model_problems(cfg, name, records)
         if records:
-            limit = (cfg or get_cfg()).TEST.DETECTIONS_PER_IMAGE
             problems += [Problem(name, note, is_note=True) for note in find_notes(records, class_names(name), limit)]
         _report(name, records, problems)
         found += sum(not p.is_note for p in problems)
@@ -140,26 +139,33 @@ def parser() -> CommandLineParser:
     return parser
 
 
-def _configure(args: argparse.Namespace) -> tuple[CfgNode | None, list[str]]:
-    """Register custom data sets, and return the configuration (None if no model is known) and the names to check."""
+def _configure(args: argparse.Namespace) -> tuple[CfgNode | None, list[str], int]:
+    """Register custom data sets, and return what is known of the model.
+
+    Returns:
+        The configuration (None if the number of classes of the model is not known), the names of the data sets to
+        check, and the largest number of objects that a detector finds in an image.
+    """
     first_key = next((i for i, word in enumerate(args.names) if _KEY.fullmatch(word)), len(args.names))
     names, overrides = args.names[:first_key], args.names[first_key:]
-    cfg = None
-    if args.config_file or overrides:
-        cfg = get_cfg()
+    cfg: CfgNode | None = get_cfg()
+    limit = cfg.TEST.DETECTIONS_PER_IMAGE
+    if not args.config_file and not overrides:
+        cfg = None
+    else:
         if args.config_file:
             cfg.merge_from_file(args.config_file)
         cfg.merge_from_list(overrides)
-        own = register_custom(cfg.DATASETS.CUSTOM)
+        own, limit = register_custom(cfg.DATASETS.CUSTOM), cfg.TEST.DETECTIONS_PER_IMAGE
         names = names or [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST] or own
         if not args.config_file and "MODEL.ROI_HEADS.NUM_CLASSES" not in overrides:
-            cfg = None  # the number of classes of the model is not known
+            cfg = None
     if not names:
         raise UserError(
             "expected the name of a data set, for instance: python -m sn2fpn.data.check coco_2017_val"
             f"{did_you_mean('', DatasetCatalog, limit=20)}"
         )
-    return cfg, list(dict.fromkeys(names))
+    return cfg, list(dict.fromkeys(names)), limit
 
 
 def _model_problems(cfg: CfgNode, name: str, records: DatasetDicts) -> Iterator[Problem]:
@@ -167,11 +173,15 @@ def _model_problems(cfg: CfgNode, name: str, records: DatasetDicts) -> Iterator[
 
     A model with masks cannot learn from a set without masks, but it can be evaluated on one, by its boxes.
     """
-    only_tested = name in cfg.DATASETS.TEST and name not in cfg.DATASETS.TRAIN
+    what, trains = f"data set {name!r}", name in cfg.DATASETS.TRAIN
     try:
         check_classes(cfg, name)
-        if not only_tested:
-            keep_learnable(cfg, records, f"data set {name!r}")
+        if trains:
+            require_annotations(records, what)
+        if trains or name not in cfg.DATASETS.TEST:
+            keep_learnable(cfg, records, what)
+        if trains and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS and not any(map(has_object, records)):
+            yield Problem(name, f"none of the {counted(len(records), 'image')} of {what} has a box to train on")
     except UserError as e:
         yield Problem(name, str(e))
 

@@ -101,7 +101,7 @@ def _checked(given: Any, where: str) -> dict[str, Any]:
         data_format = next((f for f, names in (("coco", "JSON"), ("voc", "ROOT")) if names in entry), AUTO)
     other = _OTHER_NAMES.get(data_format, {})
     known = (*_ALWAYS, *(FORMATS[data_format].keys if data_format in FORMATS else _TYPES), *other)
-    if entry["FORMAT"] in ("coco", "lvis"):
+    if data_format in ("coco", "lvis"):
         known += ("SPLIT",)  # for a folder of such files; `_found` refuses it for a file
     for name, value in entry.items():
         if name not in known:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import UserError, shortened
 from ..structures import BoxMode, box_of
-from .masks import as_lists
+from .masks import OutsideImage, as_lists, check_segmentation
 from .values import is_number, read_flag, read_whole
 
 __all__ = ["check_given"]
@@ -63,7 +63,7 @@ def _check_record(record: Any, classes: range | None, place: str, source: str) -
     plain = []
     for j, annotation in enumerate(annotations):
         try:
-            plain.append(_check_object(annotation, classes))
+            plain.append(_check_object(annotation, classes, (record["height"], record["width"])))
         except ValueError as e:
             raise UserError(f"{source}: {record['file_name']}: annotations[{j}]{e}") from None
     return record if all(p is a for p, a in zip(plain, annotations)) else {**record, "annotations": plain}
@@ -100,8 +100,11 @@ def _image_values(record: Mapping[str, Any]) -> dict[str, int]:
     return sizes
 
 
-def _check_object(annotation: Any, classes: range | None) -> Any:
-    """Return an object with Python's values. A ValueError says why it cannot be used."""
+def _check_object(annotation: Any, classes: range | None, size: tuple[int, int]) -> Any:
+    """Return an object of an image with this height and width, with Python's values.
+
+    A ValueError says why it cannot be used.
+    """
     if not isinstance(annotation, Mapping):
         raise ValueError(f": expected a dict that describes an object, found {shortened(repr(annotation))}")
     annotation = _plain(annotation)
@@ -118,7 +121,7 @@ def _check_object(annotation: Any, classes: range | None) -> Any:
     elif not is_number(annotation.get("area", 0)):
         raise ValueError(f".area: expected a number of square pixels, found {shortened(repr(annotation['area']))}")
     if annotation.get("segmentation") is not None:
-        checked["segmentation"] = _segmentation(annotation["segmentation"])
+        checked["segmentation"] = _segmentation(annotation["segmentation"], size, checked.get("iscrowd", 0))
     if problem := "" if _is_usual(annotation) else _box_problem(annotation):
         raise ValueError(f".{problem}")
     return _with(annotation, checked)
@@ -131,9 +134,15 @@ def _flag(value: Any, key: str) -> int:
         raise ValueError(f".{key}: expected 0 or 1, found {shortened(repr(value))}") from None
 
 
-def _segmentation(value: Any) -> Any:
+def _segmentation(value: Any, size: tuple[int, int], is_crowd: int) -> Any:
+    """Return a segmentation as lists or RLE. One that lies outside the image is empty, which stands for none."""
     try:
-        return as_lists(value)
+        lists = as_lists(value)
+        if lists and not is_crowd:
+            check_segmentation(lists, *size)
+        return lists
+    except OutsideImage:
+        return []
     except ValueError as e:
         raise ValueError(f".{e}") from None  # it says what the segmentation is
 

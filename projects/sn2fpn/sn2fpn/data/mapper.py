@@ -238,7 +238,7 @@ def build_mapper(cfg: Any, is_train: bool, with_targets: bool | None = None) -> 
     if is_train:
         mixing = {"photometric": build_photometric(cfg), "mosaic": build_mosaic(cfg)}
         mixing |= {"copy_paste": build_copy_paste(cfg), "function": c.FUNCTION, "min_visible": c.MIN_VISIBLE}
-    cuts = c.CROP.ENABLED or c.SCALE_JITTER.ENABLED or mixing.get("mosaic") is not None
+    cuts = is_train and (c.CROP.ENABLED or c.SCALE_JITTER.ENABLED or mixing["mosaic"] is not None)
     keys = {
         "image_format": "FORMAT",
         "mask_format": "MASK_FORMAT",

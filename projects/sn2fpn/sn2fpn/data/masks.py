@@ -16,6 +16,7 @@ from .transforms import TransformList
 __all__ = [
     "BORDER_TOLERANCE_PX",
     "MASK_FORMATS",
+    "OutsideImage",
     "as_lists",
     "check_and_clip",
     "check_segmentation",
@@ -32,6 +33,10 @@ _FAR = 1e9
 _NUMBERS = {int, float}
 _NO_POLYGON = "segmentation has a polygon that is not a list of finite numbers; expected [[x0, y0, x1, y1, …], …]"
 MAX_PIXELS = 2**31 - 1  # pycocotools counts the pixels of a mask in 32 bits
+
+
+class OutsideImage(ValueError):
+    """No part of a segmentation lies in its image."""
 
 
 def check_segmentation(segmentation: Any, height: int, width: int) -> Any:
@@ -52,7 +57,8 @@ def check_and_clip(segmentation: Any, height: int, width: int) -> tuple[Any, boo
         The polygons that have at least three points, or the compressed RLE; and whether a polygon was clipped.
 
     Raises:
-        ValueError: the segmentation is malformed, or no part of it lies in the image.
+        OutsideImage: no part of the segmentation lies in the image.
+        ValueError: the segmentation is malformed.
     """
     if not 0 < height * width <= MAX_PIXELS:
         raise ValueError(f"an image of {width}x{height} pixels cannot have masks")
@@ -71,7 +77,7 @@ def check_and_clip(segmentation: Any, height: int, width: int) -> tuple[Any, boo
     clipped = [_clip(a, height, width) for _, a in kept]
     inside = [part for (p, _), parts in zip(kept, clipped) for part in ([p] if parts is None else parts)]
     if not inside:
-        raise ValueError(f"segmentation lies outside the {width}x{height} image")
+        raise OutsideImage(f"segmentation lies outside the {width}x{height} image")
     return inside, any(parts is not None for parts in clipped)
 
 

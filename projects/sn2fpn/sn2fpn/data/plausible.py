@@ -57,7 +57,7 @@ def find_notes(records: DatasetDicts, class_names: Sequence[str], detections_per
         class_names: the class names by contiguous id.
         detections_per_image: the largest number of objects that a detector finds in an image; -1 means no limit.
     """
-    counts = [len(record.get("annotations", ())) for record in records]
+    counts = [len(record["annotations"]) for record in records if "annotations" in record]
     there = {a["category_id"] for record in records for a in record.get("annotations", ())}
     absent = [name for i, name in enumerate(class_names) if i not in there]
     if there and absent:

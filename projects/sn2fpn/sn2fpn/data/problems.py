@@ -170,7 +170,9 @@ class Problems:
             for what, kinds in zip(("left out", "changed"), self._kinds)
             if kinds
         ]
-        first = f"{self.what}: {counted(len(self._found), 'problem')} in the annotations"
+        notes = sum(problem.is_note for problem in self._found)
+        numbers = [counted(n, word) for n, word in ((len(self._found) - notes, "problem"), (notes, "note")) if n]
+        first = f"{self.what}: {' and '.join(numbers)} in the annotations"
         lines = [": ".join([first, *(["; ".join(totals)] if totals else [])])]
         lines += [f"  {p}" for p in self._found[: self.SHOWN]]
         if (rest := len(self._found) - self.SHOWN) > 0:

@@ -72,7 +72,7 @@ def read_records(
     if not filter_empty:
         return records
     bare = records.without_masks()
-    usable = [i for i, d in enumerate(bare) if any(not a.get("iscrowd", 0) for a in d["annotations"])]
+    usable = [i for i, d in enumerate(bare) if has_object(d)]
     if not usable:
         reasons = "".join(f"; {doubt}" for doubt in find_doubts(bare))
         none = f"none of the {counted(len(records), 'image')} of {listed} has a box to train on"
@@ -106,6 +106,11 @@ def _count_objects(records: Records) -> tuple[int, int]:
     """Return the numbers of objects and of crowd regions."""
     flags = [bool(a.get("iscrowd", 0)) for r in records.without_masks() for a in r["annotations"]]
     return len(flags), sum(flags)
+
+
+def has_object(record: Mapping[str, Any]) -> bool:
+    """Return whether an image has an object that is no crowd region, so that it can be trained on."""
+    return any(not annotation.get("iscrowd", 0) for annotation in record["annotations"])
 
 
 def require_annotations(dataset_dicts: Sequence[Mapping[str, Any]], what: str) -> None:

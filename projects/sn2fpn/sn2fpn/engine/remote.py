@@ -92,9 +92,10 @@ class Remote:
         """
         if not hasattr(self, "_thread") or not self._thread.is_alive():
             return
+        end = time.monotonic() + _LAST_WAIT_S
         with suppress(queue.Full):
             self._rows.put(complete, timeout=_LAST_WAIT_S)
-        self._thread.join(_LAST_WAIT_S)
+        self._thread.join(max(0.0, end - time.monotonic()))
         if self._thread.is_alive():
             self._warn(f"it did not take the last metrics within {_LAST_WAIT_S:.0f} s")
 

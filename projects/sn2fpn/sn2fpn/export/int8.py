@@ -49,9 +49,9 @@ def quantise(source: Path, path: Path, images: Iterable[Tensor]) -> float:
     onnx = require("onnx", "--int8")
     quantization = require("onnxruntime.quantization", "--int8")
     graph = onnx.load(str(source)).graph
-    nodes = [node for node in graph.node if any(map(_is_quantised, node.input))]
-    sizes = {weight.name: math.prod(weight.dims) for weight in graph.initializer}
     all_products = [node for node in graph.node if node.op_type in _PRODUCTS]
+    nodes = [node for node in all_products if any(map(_is_quantised, node.input))]
+    sizes = {weight.name: math.prod(weight.dims) for weight in graph.initializer}
     with atomic_path(path, ".part.onnx") as temporary, _quiet():
         quantization.quantize_static(
             str(source),

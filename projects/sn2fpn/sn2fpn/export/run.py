@@ -105,25 +105,24 @@ def _check_heads(heads: StandardROIHeads) -> None:
     """Raise UserError for RoI heads that compute something else than the exported graph."""
     if heads.soft_nms is not None:
         raise UserError(
-            "MODEL.ROI_HEADS.SOFT_NMS.METHOD: expected '' for an export, since the number of steps of soft-NMS depends "
-            "on the detections, which a traced graph cannot express; the graph has plain non-maximum suppression"
+            "MODEL.ROI_HEADS.SOFT_NMS.METHOD (model.roi_heads.soft_nms in a Python configuration): expected none for "
+            "an export, since the number of steps of soft-NMS depends on the detections, which a traced graph cannot "
+            "express; the graph has plain non-maximum suppression"
         )
 
 
 def _load(args: Any) -> tuple[Predictor, Recipe]:
     """Return the model on the CPU with its resizing and class names, and its recipe."""
-    is_yaml = not args.config_file.endswith(".py")
-    opts = [*args.opts, "MODEL.DEVICE", "cpu"] if is_yaml else args.opts
-    predictor, _ = load_predictor(args.config_file, args.weights, opts, args.trust)
-    predictor.model.to("cpu").eval()
+    predictor, _ = load_predictor(args.config_file, args.weights, args.opts, args.trust, device="cpu")
+    predictor.model.eval()
     _check_heads(predictor.model.roi_heads)
     if predictor.augmented is not None:
         logger.warning("TEST.AUG.ENABLED True has no effect on the file, which detects without test-time augmentation")
-    if not is_yaml:
-        return predictor, LazyRecipe(args.config_file, opts)
+    if args.config_file.endswith(".py"):
+        return predictor, LazyRecipe(args.config_file, args.opts).on_device("cpu")
     cfg = get_cfg()
     cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(opts)
+    cfg.merge_from_list([*args.opts, "MODEL.DEVICE", "cpu"])
     return predictor, CfgRecipe(cfg)
 
 
@@ -150,7 +149,8 @@ def _check_sizes(predictor: Predictor, data_set: str) -> None:
 def _check_sides(size: tuple[int, int], whose: str) -> None:
     if not SMALLEST_SIDE <= min(size) <= max(size) <= LARGEST_SIDE:
         expected = f"expected pictures with sides from {SMALLEST_SIDE} to {LARGEST_SIDE} pixels"
-        raise UserError(f"{whose}INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST: {expected}, found {size[0]} x {size[1]}")
+        keys = "INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST"
+        raise UserError(f"{whose}{keys}: {expected}, found {size[0]} x {size[1]}")
 
 
 def _metadata(predictor: Predictor, recipe: Recipe) -> dict[str, Any]:

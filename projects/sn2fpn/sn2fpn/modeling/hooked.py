@@ -1,4 +1,4 @@
-"""Layers of heads that a user has hooked or replaced, for which no faster kernel can stand."""
+"""Tells whether a user has hooked or replaced a layer of a head, which a faster kernel must then not replace."""
 
 from __future__ import annotations
 

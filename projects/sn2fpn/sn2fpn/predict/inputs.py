@@ -96,7 +96,9 @@ def find_sources(
         examples = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         if examples:
             raise UserError(f"--input: no file matches {examples}")
-        raise UserError("--input -: the standard input holds no file names")
+        if "-" in inputs:
+            raise UserError("--input -: the standard input holds no file names")
+        raise UserError("--input: expected the names of files, found an empty text")
     return found, missing
 
 

@@ -18,6 +18,7 @@ from ..engine.options import YAML_KEYS, read_options
 from ..errors import UserError, argument_names
 from ..modeling import MultiViewDetector, build_multi_view
 from ..modeling.build import build_model
+from ..shipped import find_file
 from ..trust import check_own
 from .predictor import LONGEST_VIEW, Predictor, load_whole
 
@@ -25,7 +26,7 @@ __all__ = ["load_predictor", "evaluation_resize"]
 
 
 def load_predictor(
-    config_file: str, weights: str, opts: Sequence[str], trust: bool = False
+    config_file: str, weights: str, opts: Sequence[str], trust: bool = False, device: str = ""
 ) -> tuple[Predictor, list[Category]]:
     """Build the model of a YAML or Python configuration and load its weights.
 
@@ -34,6 +35,7 @@ def load_predictor(
         weights: the checkpoint; "" means the one that the configuration names.
         opts: changes of the configuration, as KEY VALUE ... for YAML or key=value ... for Python.
         trust: whether a Python configuration may be run although somebody else may have written it, see `trust.py`.
+        device: the device of the model; "" means the one that the configuration names.
 
     Returns:
         The predictor and its classes, ordered by contiguous id.
@@ -43,9 +45,9 @@ def load_predictor(
             missing or belong to another model, or the model reads pictures of other than three channels.
     """
     if config_file.endswith(".py") and not trust:
-        check_own([config_file], f"--config-file {config_file} is a program that would be run")
+        check_own([find_file(config_file, "configs")], f"--config-file {config_file} is a program that would be run")
     load = _from_python if config_file.endswith(".py") else _from_yaml
-    loaded = load(config_file, weights, opts)
+    loaded = load(config_file, weights, opts, device)
     if (channels := len(loaded.model.pixel_mean)) != 3:
         raise UserError(
             f"--config-file {config_file}: expected a model of pictures with 3 channels, as files have, found "
@@ -72,10 +74,11 @@ class _Loaded(NamedTuple):
     longest_view: int = LONGEST_VIEW
 
 
-def _from_yaml(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
+def _from_yaml(config_file: str, weights: str, opts: Sequence[str], device: str) -> _Loaded:
     cfg = get_cfg()
     cfg.merge_from_file(config_file)
     cfg.merge_from_list(list(opts))
+    cfg.MODEL.DEVICE = device or cfg.MODEL.DEVICE
     check_ranges(cfg)
     _check_given(weights or cfg.MODEL.WEIGHTS, config_file)
     model = build_model(cfg).eval()
@@ -87,10 +90,11 @@ def _from_yaml(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
     return _Loaded(model, resize, names, cfg.DATASETS.CUSTOM, sets, precision, augmented, cfg.TEST.AUG.MAX_SIZE)
 
 
-def _from_python(config_file: str, weights: str, opts: Sequence[str]) -> _Loaded:
+def _from_python(config_file: str, weights: str, opts: Sequence[str], device: str) -> _Loaded:
     from ..engine.lazy import LazyRecipe
 
     recipe = LazyRecipe(config_file, opts)
+    recipe = recipe.on_device(device) if device else recipe
     options, loaders = recipe.options, recipe.cfg.dataloader
     _check_given(weights or options.weights, config_file)
     model = recipe.build_model().eval()

@@ -70,7 +70,8 @@ def run(args: Any) -> int:
         outputs = name_outputs(sources, folder)
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-        remove_leftovers(folder, DAY_S)
+        for place in {folder, *(output.parent for output in outputs.values())}:
+            remove_leftovers(place, DAY_S)
         if (folder / PREDICTIONS).is_dir():
             raise UserError(f"--output {shown(folder)}: a folder has the place of the file {PREDICTIONS}")
     for name in missing:

@@ -46,8 +46,10 @@ class StreamAddress:
             self.source, self._shown = int(text.removeprefix("camera:")), text
         else:
             parts = urlsplit(text)
-            host = parts.hostname or ""
-            self.source, self._shown = text, f"{parts.scheme}://{host}{f':{parts.port}' * bool(parts.port)}{parts.path}"
+            place = f"{f':{parts.port}' * bool(parts.port)}{parts.path}"
+            if "@" in text.partition(parts.netloc)[2]:  # perhaps the end of a password with a / ? or #
+                place = ""
+            self.source, self._shown = text, f"{parts.scheme}://{parts.hostname or ''}{place}"
         self.stem = re.sub(r"[^\w.-]+", "-", self._shown.partition("://")[2] or self._shown).strip("-.") or "stream"
 
     def __str__(self) -> str:
@@ -73,8 +75,9 @@ def stream_address(name: str) -> StreamAddress | None:
             raise UserError(f"--input {printable(scheme)}://…: no stream can be opened by {printable(scheme)}{near}")
         try:
             address = StreamAddress(name)
-        except ValueError as e:
-            raise UserError(f"--input {printable(scheme)}://…: the address is malformed: {e}") from None
+        except ValueError:  # whose text may hold a part of a password
+            expected = "expected one such as rtsp://user:password@host:554/path, with %2F for a / in a password"
+            raise UserError(f"--input {printable(scheme)}://…: the address is malformed; {expected}") from None
         if not rest or not urlsplit(name).hostname or not name.isprintable():
             raise UserError(
                 f"--input {printable(str(address))}: expected an address with a host, such as rtsp://host/path"

@@ -13,7 +13,7 @@ from ..data.values import clean_name
 from ..errors import UserError, shortened
 from ..signatures import fits, type_words
 
-__all__ = ["check_form", "read_json", "write_json"]
+__all__ = ["check_form", "read_json", "with_nested_variants", "write_json"]
 
 _LARGEST = 1e38  # of numbers; what this project measures is below, and squares of such numbers are still finite
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
@@ -86,3 +86,11 @@ def write_json(path: Path, content: Any, indent: int | None = 2, default: Callab
     """
     with atomic_write(path) as file:
         json.dump(content, file, indent=indent, default=default)
+
+
+def with_nested_variants(features: dict[str, Any]) -> dict[str, Any]:
+    """Return features.json with its variants under one key; in older files they stand beside "images" and "set"."""
+    if not features or "variants" in features:
+        return features
+    about = {key: value for key, value in features.items() if not isinstance(value, dict)}
+    return about | {"variants": {name: levels for name, levels in features.items() if isinstance(levels, dict)}}

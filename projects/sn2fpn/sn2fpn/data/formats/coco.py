@@ -41,8 +41,7 @@ def register_coco_instances(
         allow_outside: accept file names that lead outside of `image_root`.
 
     Raises:
-        ArgumentError: the name is not usable as the name of a folder.
-        KeyError: the name is taken.
+        ArgumentError: the name is not usable as the name of a folder, or is taken.
     """
     DatasetCatalog.register(name, lambda: read_coco_once(json_file, image_root, name, allow_outside=allow_outside))
     MetadataCatalog.get(name).set(
@@ -164,7 +163,7 @@ def _find_image_root(path: Path, images: list[dict[str, Any]]) -> Path:
         ArgumentError: there is none.
     """
     name = next((name for image in images if (name := file_name_of(image))), None)
-    folders = [path.parent, path.parent / "images", *_folders_of_split(path)]
+    folders = list(dict.fromkeys([path.parent, path.parent / "images", *_folders_of_split(path)]))
     for folder in folders:
         if name is not None and os.path.isfile(folder / name):  # noqa: PTH113 - a name that is too long is no error here
             return folder
@@ -173,9 +172,10 @@ def _find_image_root(path: Path, images: list[dict[str, Any]]) -> Path:
 
 
 def _folders_of_split(path: Path) -> list[Path]:
-    """Return where the images of `annotations/instances_val2017.json` may lie."""
-    root, split = path.parent.parent, path.stem.rpartition("_")[2]
-    return [root / "images" / path.stem, root / "images" / split, root / split, root / "images"]
+    """Return where the images of `annotations/instances_val2017.json` or of `val2017.json` may lie."""
+    above, names = path.absolute().parent.parent, (path.stem, path.stem.rpartition("_")[2])
+    images = [base / "images" / name for base in (above, path.parent) for name in names]
+    return [*images, above / "images", *(base / name for base in (above, path.parent) for name in names)]
 
 
 def _categories(categories: list[dict[str, Any]], path: Path) -> tuple[dict[int, int], list[str]]:
@@ -197,7 +197,8 @@ def _categories(categories: list[dict[str, Any]], path: Path) -> tuple[dict[int,
         ids = [str(cid) for cid, name in names.items() if name == repeated[0]]
         raise UserError(
             f"{path}: the category name {repeated[0]!r} is given to the ids {' and '.join(ids)}, so that their results "
-            "cannot be told apart; rename one of them, or give their objects the same category_id"
+            "cannot be told apart; rename one of them, or give the objects of both the same category_id and remove the "
+            "other category"
         )
     return {cid: i for i, cid in enumerate(sorted(names))}, [names[cid] for cid in sorted(names)]
 
@@ -211,7 +212,7 @@ def _read_annotations(
     """
     problems.objects = len(annotations)
     seen: set[Any] = set()
-    kept = 0
+    kept = ignored = 0
     for i, annotation in enumerate(annotations):
         annotations[i] = {}
         ann_id = annotation.get("id")
@@ -237,6 +238,10 @@ def _read_annotations(
             problems.change(path, f"{_label(annotation, i, record)}: {what}", kind)
         record["annotations"].append(converted)
         kept += 1
+        ignored += converted.get("difficult", 0)
+    if ignored:
+        objects = counted(ignored, "object has", "objects have")
+        problems.remark(path, f"{objects} 'ignore', which is read as VOC's 'difficult'", is_note=True)
     return kept
 
 

@@ -53,7 +53,6 @@ def convert_annotation(
         out["segmentation"] = segmentation
     if annotation.get("ignore") in (1, "1"):  # in files that were made of VOC's
         out["difficult"] = 1
-        changes.append(("'ignore' is read as VOC's 'difficult'", "with 'ignore', which is read as 'difficult'"))
     return out, changes
 
 

@@ -58,9 +58,8 @@ def register_examples(
             Hugging Face data set list, or else the sorted texts in `category`.
 
     Raises:
-        ArgumentError: the name is not usable as the name of a folder, or `box_format` is unknown.
+        ArgumentError: the name is not usable as the name of a folder or is taken, or `box_format` is unknown.
         UserError: `class_names` are no different texts or whole numbers.
-        KeyError: the name is taken.
 
     Example:
         >>> boxes = {"bbox": [[4, 5, 20, 30]], "category": ["cup"]}

@@ -95,7 +95,8 @@ def _in_folder(path: Path) -> Iterator[Place]:
     beside = list(_in_files(files))
     below = [p for p in _in_files(files_ending_in(path / "annotations", ".json")) if p.format in _WHOLE_FILES]
     beside, below = _instances(beside), _instances(below)
-    has_parts = below or sum(place.format in _WHOLE_FILES for place in beside) > 1
+    whole = [place.annotations.name for place in beside if place.format in _WHOLE_FILES]
+    has_parts = below or len(whole) > 1 or any(name.startswith("instances_") for name in whole)
     for place in [*beside, *below]:
         is_part = has_parts and place.format in _WHOLE_FILES
         yield place._replace(split=place.annotations.stem.removeprefix("instances_")) if is_part else place

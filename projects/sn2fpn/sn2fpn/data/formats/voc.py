@@ -65,8 +65,7 @@ def register_pascal_voc(
         allow_outside: accept ids that lead outside of the folders.
 
     Raises:
-        ArgumentError: the name is not usable as the name of a folder.
-        KeyError: the name is taken.
+        ArgumentError: the name is not usable as the name of a folder, or is taken.
     """
     DatasetCatalog.register(name, lambda: read_voc_once(dirname, split, class_names, name, allow_outside=allow_outside))
     MetadataCatalog.get(name).set(

@@ -73,7 +73,8 @@ class Output:
         suffix = source.suffix if source.suffix.lower() in IMAGE_SUFFIXES else ".jpg"  # the content decides
         writable = _writable(source.stem)
         self.lost["names of images (control characters and what is not UTF-8 become _)"] += writable != source.stem
-        stem = plain = writable.strip() or "image"
+        self.lost["points at the beginning of names of images"] += writable.strip().startswith(".")  # of hidden files
+        stem = plain = writable.strip().lstrip(".") or "image"
         number = 1
         while stem.lower() in self._stems:
             number += 1
@@ -85,13 +86,23 @@ class Output:
         if self.link:
             target.symlink_to(source.absolute())
         else:
-            shutil.copyfile(source, target)
+            _copy(source, target)
         return target
 
     def write(self, name: str, text: str) -> None:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file. A UserError says that the source cannot be read; what the target refuses is another error."""
+    try:
+        with source.open("rb"):
+            pass
+    except OSError as e:
+        raise UserError(f"{source}: cannot be read: {e.strerror}") from None
+    shutil.copyfile(source, target)
 
 
 def _writable(name: str) -> str:

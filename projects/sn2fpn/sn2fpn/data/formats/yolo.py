@@ -41,10 +41,10 @@ def read_yolo(source: Source) -> tuple[DatasetDicts, dict[str, Any]]:
     """Return data set dicts, and the classes as metadata.
 
     The labels of an image lie in the file whose path is that of the image with the last folder `images` replaced by
-    `labels` and with the ending `.txt`, or beside the image. Each line has the number of a class and either the centre,
-    width and height of a box or the points of a polygon, in fractions of the image. An image without such a file has no
-    objects. If no image has one, the data set dicts have no annotations and are good for prediction only. A polygon is
-    the mask of an object, whose box is the tight one. Keypoints are not read.
+    `labels` and with the ending `.txt`, or beside the image if there is no such folder. Each line has the number of a
+    class and either the centre, width and height of a box or the points of a polygon, in fractions of the image. An
+    image without such a file has no objects. If no image has one, the data set dicts have no annotations and are good
+    for prediction only. A polygon is the mask of an object, whose box is the tight one. Keypoints are not read.
 
     Args:
         source: its `annotations` are the YAML file or the folder that has it. `images` replaces the folder that `path`
@@ -234,15 +234,19 @@ def _read_list(file: Path, content: _Set, source: Source) -> Iterator[Path]:
 def _label_file(image: Path, root: Path) -> Path:
     """Return the path of the labels of an image, whose file need not exist.
 
-    A folder `images` that the root lies in counts if it has labels beside it, because the root may be that folder.
+    They lie in the folder `labels` in place of `images` or, where there is none, beside the image. A folder `images`
+    that the root lies in counts if it has labels beside it, because the root may be that folder.
     """
     parts = image.parts
     whole, base = (Path(os.path.normpath(path.absolute())) for path in (image, root))  # one of them may be relative
     known = len(parts) - len(whole.relative_to(base).parts) if whole.is_relative_to(base) else 0
     named = [i for i in range(len(parts) - 2, -1, -1) if parts[i] == "images"]
     files = [Path(*parts[:i], "labels", *parts[i + 1 :]).with_suffix(".txt") for i in named]
+    beside = image.with_suffix(".txt")
     if files and named[0] >= known:
-        return files[0]
+        depends_on(files[0].parent)
+        depends_on(beside)
+        return beside if beside.is_file() and not files[0].parent.is_dir() else files[0]
     if files:
         depends_on(files[0])
-    return files[0] if files and files[0].is_file() else image.with_suffix(".txt")
+    return files[0] if files and files[0].is_file() else beside

@@ -11,24 +11,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...command_line import CommandLineParser
-from ...config import get_cfg
-from ...config.yaml_limits import check_yaml
-from ...data import DatasetCatalog, register_custom
+from ...data import DatasetCatalog
 from ...errors import UserError, counted, nearby_files
 from ...imports import import_files
 from ...program import run_program
-from ..build import build_evaluator
-from ..detections import DetectionEvaluator
 from ..voc import PascalVOCEvaluator
 from . import EXTREMES, PREDICTIONS, write_analysis
+from .stored import evaluator_of, register_data_sets
 
 __all__ = ["main", "parser"]
 
@@ -48,10 +42,14 @@ def parser() -> CommandLineParser:
         prog="python -m sn2fpn.evaluation.analysis",
         description="Show what a detector does right and wrong: kinds of errors, confusions, precision and pictures.",
     )
-    parser.add_argument("run", nargs="?", type=Path, help="folder of a training or of an evaluation")
+    parser.add_argument("run", nargs="?", type=Path, metavar="FOLDER", help="folder of a training or of an evaluation")
     parser.add_argument("--data-set", help="name of the data set; without it, all that the run was evaluated on")
-    parser.add_argument("--predictions", type=Path, help=f"file of predictions, instead of a run's {PREDICTIONS}")
-    parser.add_argument("--output", type=Path, help="folder to write to; by default that of the predictions")
+    parser.add_argument(
+        "--predictions", type=Path, metavar="FILE", help=f"file of predictions, instead of a run's {PREDICTIONS}"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="folder to write to; by default that of the predictions"
+    )
     parser.add_import()
     return parser
 
@@ -63,7 +61,7 @@ def _run(args: argparse.Namespace) -> int:
     for name, predictions in _predictions(args):
         DatasetCatalog.read(name, "--data-set" if args.data_set else str(args.run))
         folder = args.output / name if args.output else predictions.parent
-        evaluator = _evaluator(args.run, name)
+        evaluator = evaluator_of(args.run, name)
         if (charts := write_analysis(evaluator, predictions, folder)) is None:
             raise UserError(f"data set {name!r} has no annotations, so that nothing is known to be right or wrong")
         summary = json.loads((folder / "analysis.json").read_text())
@@ -88,7 +86,7 @@ def _predictions(args: argparse.Namespace) -> list[tuple[str, Path]]:
         raise UserError(f"{args.run}: expected the folder of a run, found a file; --predictions takes files")
     if not args.run.is_dir():
         raise UserError(f"{args.run}: there is no such folder{nearby_files(args.run, '*/config.yaml')}")
-    _register_data_sets(args.run / "config.yaml")
+    register_data_sets(args.run)
     found = sorted((args.run / "inference").glob(f"*/{PREDICTIONS}"))
     if not found:
         above = next(
@@ -101,34 +99,6 @@ def _predictions(args: argparse.Namespace) -> list[tuple[str, Path]]:
     if args.data_set not in by_name:
         raise UserError(f"--data-set {args.data_set}: {args.run} has predictions for {', '.join(by_name)} only")
     return [(args.data_set, by_name[args.data_set])]
-
-
-def _register_data_sets(config: Path) -> None:
-    """Register the data sets that the configuration of a run describes, whether it was a YAML or a Python file."""
-    with _reading(config) as stored:
-        for group, key in (("DATASETS", "CUSTOM"), ("dataloader", "custom")):
-            if group in stored:
-                register_custom(list(stored[group].get(key) or []), f"{config}: {group}.{key}")
-
-
-def _evaluator(run: Path | None, name: str) -> DetectionEvaluator:
-    """Return the evaluator of a data set with the metric of a run, or without a run with the data set's own metric."""
-    cfg = get_cfg()
-    if run is not None:
-        with _reading(run / "config.yaml") as stored:
-            cfg.TEST.EVALUATOR = stored.get("TEST", {}).get("EVALUATOR", cfg.TEST.EVALUATOR)
-    return build_evaluator(cfg, name)
-
-
-@contextmanager
-def _reading(config: Path) -> Iterator[dict[str, Any]]:
-    """Yield the configuration of a run, which is empty if there is none; an error while it is read names the file."""
-    try:
-        text = config.read_text(encoding="utf-8") if config.is_file() else "{}"
-        check_yaml(text)
-        yield yaml.safe_load(text)
-    except (AttributeError, OSError, TypeError, UnicodeDecodeError, yaml.YAMLError) as e:
-        raise UserError(f"{config}: expected the configuration of a run, which cannot be read: {e}") from e
 
 
 def _text(name: str, summary: dict[str, Any]) -> str:

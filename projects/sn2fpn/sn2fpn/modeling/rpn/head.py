@@ -158,7 +158,7 @@ class RPNHead(nn.Module):
 
 
 def _is_plain(layer: nn.Module, side: int) -> bool:
-    """Return whether a layer is a convolution of one step and without hooks, for which a matrix product can stand."""
+    """Return whether a layer is a convolution of stride 1 without hooks, which a matrix product can replace."""
     if type(layer) is not nn.Conv2d or has_hooks(layer):
         return False
     form = layer.kernel_size, layer.padding, layer.stride, layer.dilation, layer.groups, layer.padding_mode

@@ -187,7 +187,7 @@ def _check(depth: int, res5_dilation: int, out_features: Sequence[str], freeze_a
 
 
 def _check_light(depth: int, **found: int) -> None:
-    """Check the arguments that depths made of `BasicBlock` do not leave open."""
+    """Check the arguments that have a single valid value for depths made of `BasicBlock`."""
     for argument, needed in (("res2_out_channels", 64), ("num_groups", 1), ("res5_dilation", 1)):
         if found[argument] != needed:
             raise ArgumentError(argument, f"a ResNet-{depth} needs {needed}, found {found[argument]}")

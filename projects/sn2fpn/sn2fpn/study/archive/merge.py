@@ -13,9 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ...errors import UserError
-from ..files import read_json, write_json
+from ..files import read_json, with_nested_variants, write_json
 from ..folder import CellFolder
-from ..measure.results import with_nested_variants
 from ..spec.check import check_folders
 from ..spec.own_code import code_of, code_versions
 from ..spec.study import Study

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from ...data import evenly_spread, load_coco_json, read_image
 from ...data.images import check_image_size
+from ...data.selection import require_annotations
 from ...errors import UserError, argument_names, counted, did_you_mean
 from ...imports import import_files
 from ...predict.inputs import find_files, is_video
@@ -93,22 +94,29 @@ def _images(inputs: Sequence[str]) -> list[Path]:
 
 def _records(files: Sequence[Path], annotations: str) -> list[dict[str, Any]]:
     """Return a data set dict for each image, with its objects if there is a COCO file."""
-    known = load_coco_json(annotations, "", allow_outside=True) if annotations else []
+    known: dict[str, list[dict[str, Any]]] = {}  # the images of the COCO file by the last part of their names
+    if annotations:
+        images = load_coco_json(annotations, "", allow_outside=True)
+        require_annotations(images, f"--annotations {annotations}")
+        for image in images:
+            known.setdefault(Path(image["file_name"]).name, []).append(image)
     records = []
     for file in files:
-        image = read_image(file)  # a damaged image is found before any other work
-        record = {"height": image.shape[0], "width": image.shape[1], "annotations": []}
+        pixels = read_image(file)  # a damaged image is found before any other work
+        record = {"height": pixels.shape[0], "width": pixels.shape[1], "annotations": []}
         record = (_find(file, known, annotations) if annotations else record) | {"file_name": str(file)}
-        check_image_size(record, image)
+        check_image_size(record, pixels)
         records.append(record)
     return records
 
 
-def _find(file: Path, known: Sequence[dict[str, Any]], annotations: str) -> dict[str, Any]:
-    """Return the image of the COCO file whose name is the end of the file's path."""
-    parts = file.resolve().parts
-    matches = [r for r in known if parts[-len(Path(r["file_name"]).parts) :] == Path(r["file_name"]).parts]
-    if not matches:
-        names = {Path(r["file_name"]).name for r in known}
-        raise UserError(f"--annotations {annotations}: has no image {file.name!r}{did_you_mean(file.name, names)}")
+def _find(file: Path, known: Mapping[str, list[dict[str, Any]]], annotations: str) -> dict[str, Any]:
+    """Return the image of the COCO file whose name is the end of the file's path, or of the path it is a link to."""
+    for parts in (file.absolute().parts, file.resolve().parts):
+        named = known.get(parts[-1], [])
+        matches = [r for r in named if parts[-len(Path(r["file_name"]).parts) :] == Path(r["file_name"]).parts]
+        if matches:
+            break
+    else:
+        raise UserError(f"--annotations {annotations}: has no image {file.name!r}{did_you_mean(file.name, known)}")
     return max(matches, key=lambda r: len(Path(r["file_name"]).parts))

@@ -14,7 +14,7 @@ from tabulate import tabulate
 from ...data import DatasetMapper, evenly_spread, get_dataset_dicts, images_with_objects, register_custom
 from ...errors import ArgumentError, UserError, argument_names
 from ...predict.predictor import Predictor
-from ..files import read_json, write_json
+from ..files import read_json, with_nested_variants, write_json
 from ..folder import CellFolder, trained_cells
 from ..spec.study import Study, Variant
 from .maps import Measures, look, measure
@@ -145,6 +145,14 @@ def _drawings(records: Sequence[dict[str, Any]], drawn: int, folder: Path) -> di
     return files
 
 
+def _measured_before(path: Path) -> dict[str, Any]:
+    """Return the content of features.json, {} if there is none or it is broken."""
+    try:
+        return with_nested_variants(read_json(path))
+    except UserError:
+        return {}
+
+
 def measure_study(study: Study, folder: str | Path, images: int = 64, drawn: int = 2) -> dict[str, Any]:
     """Measure each variant's feature maps and draw a few images; write features.json and features/*.png.
 
@@ -175,7 +183,7 @@ def measure_study(study: Study, folder: str | Path, images: int = 64, drawn: int
 
     with argument_names({"predictors": "AXES"}):
         predictors = ((variant.name, predictor(variant, place)) for variant, place in trained)
-        before = read_json(folder / "features.json")
+        before = _measured_before(folder / "features.json")
         found = compare_models(predictors, records, drawings, set_name, folder / "features.json")
     found["seeds"] = {variant.name: place.cell.seed for variant, place in trained}
     if (before.get("set"), before.get("images")) == (found["set"], found["images"]):

@@ -11,12 +11,12 @@ from typing import Any
 
 from ...errors import UserError
 from ...visualization.curves import Series, read_metrics
-from ..files import check_form, read_json
+from ..files import check_form, read_json, with_nested_variants
 from ..folder import CellFolder, State, Status
 from ..spec.study import Cell, Study
 from ..spec.tuning import TUNING_FOLDER, Choice, choose
 
-__all__ = ["CellResult", "StudyResults", "load_cell", "load_results", "tuning_scores", "with_nested_variants"]
+__all__ = ["CellResult", "StudyResults", "load_cell", "load_results", "tuning_scores"]
 
 _WORK: dict[str, Any] = {"proposals": (float,), "detections": (float,), "image_size": ([float],)}
 _FORMS: dict[str, Any] = {
@@ -219,14 +219,6 @@ def load_results(folder: str | Path, trust: bool = False) -> StudyResults:
     check_form(measured["features"], _FORM_OF_FEATURES, folder / "features.json")
     cells = tuple(load_cell(CellFolder(folder, cell)) for cell in study.cells)
     return StudyResults(folder, study, cells, **measured, **_load_tuning(study, folder / TUNING_FOLDER))
-
-
-def with_nested_variants(features: dict[str, Any]) -> dict[str, Any]:
-    """Return features.json with its variants under one key; in older files they stand beside "images" and "set"."""
-    if not features or "variants" in features:
-        return features
-    about = {key: value for key, value in features.items() if not isinstance(value, dict)}
-    return about | {"variants": {name: levels for name, levels in features.items() if isinstance(levels, dict)}}
 
 
 def tuning_scores(tuning: Study, folder: Path) -> dict[str, float]:

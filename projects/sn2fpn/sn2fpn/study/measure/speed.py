@@ -45,6 +45,8 @@ _STILL = {
     "SOLVER.ACCUMULATE_STEPS": 1,
     "SOLVER.EMA.ENABLED": False,
     "INPUT.MASK_FORMAT": "polygon",
+    "INPUT.COPY_PASTE.PROB": 0.0,
+    "INPUT.FUNCTION": "",
 }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import UserError
-from ..files import read_json
+from ..files import read_json, with_nested_variants
 from ..folder import CellFolder, trained_cells
 from ..spec.study import Study
 from . import STEP_NAMES
@@ -91,9 +91,9 @@ def _has_all_variants(step: str, path: Path, study: Study, folder: Path) -> bool
         return True
     try:
         content = read_json(path)
+        measured = content if step == "costs" else with_nested_variants(content).get("variants", {})
     except UserError:  # the step writes the broken file again
         return False
-    measured = content if step == "costs" else content.get("variants", {})
     missing = [variant for variant in study.variants if variant.name not in measured]
     if step == "features":  # which cannot be measured without trained weights
         missing = [v for v in missing if v.name in trained_cells(study, folder)]

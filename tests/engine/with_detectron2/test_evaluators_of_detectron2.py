@@ -15,6 +15,7 @@ from PIL import Image
 from sn2fpn.config import get_cfg
 from sn2fpn.data import DatasetCatalog as OurCatalog
 from sn2fpn.data import MetadataCatalog as OurMetadata
+from sn2fpn.data.mapper import build_mapper
 from sn2fpn.errors import UserError
 from sn2fpn.evaluation import build_evaluator as build_ours
 
@@ -200,3 +201,18 @@ def test_gray_images_of_16_bits_are_refused(is_train: bool, tmp_path: Path) -> N
                 Mapper(cfg, is_train)(record)
         else:
             assert 120 < Mapper(cfg, is_train)(record)["image"].float().mean() < 135
+
+
+def test_whole_coordinates_keep_their_fractions_when_they_are_resized(register: Register, tmp_path: Path) -> None:
+    """Exporters write whole numbers, from which Detectron2's transforms cut the fractions off."""
+    register(**_coco(tmp_path))
+    cfg = get_cfg()
+    cfg.MODEL.MASK_ON, cfg.INPUT.RANDOM_FLIP = True, "none"
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = (93,), "choice"
+    for record in OurCatalog.get("own"):
+        ours = build_mapper(cfg, is_train=True)(record, np.random.default_rng(0))["instances"]
+        theirs = Mapper(cfg, True)(record)["instances"]
+        assert (ours.gt_boxes.tensor % 1 > 0.1).any()
+        torch.testing.assert_close(theirs.gt_boxes.tensor, ours.gt_boxes.tensor, atol=1e-4, rtol=0)
+        for polygons, same in zip(ours.gt_masks.polygons, theirs.gt_masks.polygons, strict=True):
+            np.testing.assert_allclose(polygons, same, atol=1e-4)
