@@ -112,7 +112,7 @@ def test_an_export_and_its_use_without_this_package(
 
 def test_soft_nms_is_refused() -> None:
     with pytest.raises(
-        UserError, match=r"MODEL\.ROI_HEADS\.SOFT_NMS\.METHOD: expected ''.*a traced graph cannot express"
+        UserError, match=r"MODEL\.ROI_HEADS\.SOFT_NMS\.METHOD \(.*\): expected none.*a traced graph cannot express"
     ):
         _check_heads(build_model(small_config({"MODEL.ROI_HEADS.SOFT_NMS.METHOD": "linear"})).roi_heads)
 

@@ -635,6 +635,7 @@ def test_a_python_config_predicts_as_its_yaml_twin(
     assert "quick_shapes.py names none" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("predict")  # which restores the log
 def test_a_python_config_of_others_is_not_run(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

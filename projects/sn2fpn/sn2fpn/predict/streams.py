@@ -47,8 +47,8 @@ class StreamAddress:
         else:
             parts = urlsplit(text)
             place = f"{f':{parts.port}' * bool(parts.port)}{parts.path}"
-            if "@" in text.partition(parts.netloc)[2]:  # perhaps the end of a password with a / ? or #
-                place = ""
+            if "@" in text.partition("://")[2].removeprefix(parts.netloc):
+                place = ""  # which may be the end of a password with a / ? or # in it
             self.source, self._shown = text, f"{parts.scheme}://{parts.hostname or ''}{place}"
         self.stem = re.sub(r"[^\w.-]+", "-", self._shown.partition("://")[2] or self._shown).strip("-.") or "stream"
 
