@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 STUDIES = ROOT / "docs/studies"
 ARCHIVES = {path.name.removesuffix(ENDING): path for path in STUDIES.glob(f"*{ENDING}")}
 # The studies of each page, in the order of its tables.
-PAGES = {"README.md": ["photos_main"], "docs/studies/README.md": ["photos_main", "photos_long"]}
+PAGES = {"README.md": ["photos_main"], "docs/studies/README.md": ["photos_main", "photos_long", "photos_upsampling"]}
 METRICS = {"AP": "bbox/AP", "AP50": "bbox/AP50", "AP small": "bbox/APs", "medium": "bbox/APm", "large": "bbox/APl"}
 
 
@@ -107,29 +107,19 @@ def test_no_path_of_a_machine_is_committed() -> None:
     assert not [page for page in STUDIES.glob("*/report.*") if path.search(page.read_text(encoding="utf-8"))]
 
 
-def test_the_learning_rates_of_the_unfinished_study_are_on_the_page() -> None:
+def test_the_learning_rates_of_the_study_of_upsampling_are_on_the_page() -> None:
     head = "| learning rate | bilinear | deconv | carafe | dysample | sni_learned |"
     text = (STUDIES / "protocol.md").read_text(encoding="utf-8").partition(head)[2]
     lines = itertools.takewhile(lambda line: line.startswith("|"), text.strip().splitlines()[1:])
     shown = {float(row[0]): row[1:] for line in lines if (row := [x.strip(" *") for x in line.strip("|").split("|")])}
     columns = head.replace(" ", "").strip("|").split("|")[1:]
-    with opened(STUDIES / f"unfinished/photos_upsampling{ENDING}") as folder:
+    with opened(ARCHIVES["photos_upsampling"]) as folder:
         tuning, study = load_results(folder / "tuning"), Study.load(folder / "study.yaml")
         found = {
             rate: [f"{tuning.values(f'{name}-BASE_LR={rate}', 'bbox/AP')[0]:.1f}" for name in columns] for rate in shown
         }
     assert found == shown
     assert study.tuned == {variant.name: {"SOLVER.BASE_LR": 0.0002} for variant in study.variants}
-
-
-def test_the_cells_of_the_unfinished_study_are_on_the_page() -> None:
-    head = f"| variant | seeds | {' | '.join(METRICS)} | AP − fpn |"
-    before, text = (STUDIES / "README.md").read_text(encoding="utf-8").split(head)
-    with opened(STUDIES / f"unfinished/photos_upsampling{ENDING}") as folder:
-        study = load_results(folder)
-        expected = {name: _row(study, name)[: 2 + len(METRICS)] for name in study.variants if study.of(name)}
-    assert _rows(text) == expected
-    assert f"[{len(study.finished)} of {len(study.cells)} trainings]" in before
 
 
 def test_every_archive_has_its_report_and_its_table() -> None:
