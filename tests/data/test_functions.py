@@ -49,12 +49,15 @@ def register() -> Iterator[Callable[..., str]]:
         ({"category_id": -1}, "category_id: expected 0 to 1, found -1"),
         ({"category_id": 0.5}, "category_id: expected 0 to 1, found 0.5"),
         ({"iscrowd": "maybe"}, "iscrowd: expected 0 or 1, found 'maybe'"),
-        ({"segmentation": np.ones((50, 50))}, "segmentation is an array of the shape (50, 50), expected"),
+        ({"segmentation": np.ones((50, 50))}, "segmentation: is an array of the shape (50, 50), expected"),
         ({"area": "large"}, "area: expected a number of square pixels, found 'large'"),
         ({"area": float("nan")}, "area: expected a number of square pixels, found nan"),
-        ({"segmentation": 7}, "segmentation is int, expected polygons or RLE"),
-        ({"segmentation": [[1.0, 2.0, 3.0]]}, "segmentation has no polygon with at least 3 points (numbers: [3])"),
-        ({"segmentation": {"size": [9, 9], "counts": [81]}}, "RLE has size [9, 9], the image is [50, 50]"),
+        ({"segmentation": 7}, "segmentation: is int, expected polygons or RLE"),
+        ({"segmentation": [[1.0, 2.0, 3.0]]}, "segmentation: has no polygon with at least 3 points (numbers: [3])"),
+        (
+            {"segmentation": {"size": [9, 9], "counts": [81]}},
+            "segmentation: RLE has size [9, 9], the image is [50, 50]",
+        ),
     ],
 )
 def test_wrong_objects_are_one_message_when_the_data_set_is_loaded(

@@ -66,7 +66,7 @@ def test_masks_of_a_function_are_clipped_or_refused(register: Callable, run: Cal
     assert max(annotation["segmentation"][0]) == 1000.0
     assert annotation["area"] == pytest.approx(990 * 990)
     broken = register({1: [(0, BOX, {"segmentation": {"size": [9, 9], "counts": "0"}})]}, ["a"])
-    with pytest.raises(UserError, match=r"1\.jpg: RLE has size \[9, 9\]"):
+    with pytest.raises(UserError, match=r"1\.jpg: annotations\[0\]\.segmentation: RLE has size \[9, 9\]"):
         run(COCOEvaluator(broken), {1: [(0, 0.9, BOX)]})
 
 

@@ -137,5 +137,5 @@ def test_augmentations_that_need_bitmaps_do_not_disturb_the_measurement() -> Non
 
 def test_started_processes_count_as_own_work() -> None:
     before = timing.Neighbours._read()[1]
-    subprocess.run([sys.executable, "-c", "sum(range(4 * 10**7))"], check=True)
+    subprocess.run([sys.executable, "-c", "sum(range(12 * 10**7))"], check=True)
     assert timing.Neighbours._read()[1] - before > 0.2

@@ -410,11 +410,13 @@ def test_a_study_file_in_another_studys_folder_is_noticed(
 ) -> None:
     path = write_study(SEEDS=[1])
     command.main(_args(path))
-    (path.parent / "out/tiny").rename(path.parent / "moved")
+    moved = path.parent / "other/moved"  # as deep as before, because the paths in the study file are relative
+    moved.parent.mkdir()
+    (path.parent / "out/tiny").rename(moved)
     capsys.readouterr()
-    command.main(_args(path.parent / "moved/study.yaml", output=path.parent / "out"))
+    command.main(_args(moved / "study.yaml", output=path.parent / "out"))
     said = capsys.readouterr().out
-    assert f"note: {path.parent / 'moved'} holds cells of this study" in said and "let NAME be moved" in said
+    assert f"note: {moved} holds cells of this study" in said and "let NAME be moved" in said
 
 
 def test_a_failed_step_does_not_stop_the_others(

@@ -123,7 +123,8 @@ class CfgNode(ConfigBase):
                 return checked(value, self[name], key, "")
             if name in self and not isinstance(value, dict):
                 raise UserError(f"{key} is a group of keys, found {value!r}")
-            if name in self and not self._grows():
+            ours = type(value) is dict or isinstance(value, CfgNode)  # a tree of fvcore's makes its groups anew
+            if name in self and ours and not self._grows():
                 return _merged(self[name], value, tuple(key.split(".")))
             if name not in self and not isinstance(value, dict) and not self._grows():
                 near = did_you_mean(str(name), self, prefix=key.removesuffix(str(name)))

@@ -144,7 +144,8 @@ def _segmentation(value: Any, size: tuple[int, int], is_crowd: int) -> Any:
     except OutsideImage:
         return []
     except ValueError as e:
-        raise ValueError(f".{e}") from None  # it says what the segmentation is
+        names_it = str(e).startswith("segmentation")
+        raise ValueError(f".{e}" if names_it else f".segmentation: {e}") from None
 
 
 def _is_usual(annotation: Mapping[str, Any]) -> bool:
