@@ -120,7 +120,7 @@ def test_masks_of_a_function_may_have_any_form(registered_masks: dict, tmp_path:
     cfg.DATASETS.TEST = ["masks_of_a_function"]
     assert draw_predictions(cfg, _Masks(), tmp_path / "out.png").is_file()
     registered_masks["segmentation"] = [[1, 2]]
-    with pytest.raises(UserError, match=r"0\.png: annotations\[0\]\.segmentation: has no polygon"):
+    with pytest.raises(UserError, match=r"0\.png: annotations\[0\]\.segmentation has no polygon"):
         draw_predictions(cfg, _Masks(), tmp_path / "out.png")
 
 
