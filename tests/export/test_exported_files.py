@@ -213,7 +213,7 @@ def test_only_products_are_quantised_and_counted(tmp_path: Path) -> None:
             return self.last(self.backbone["norm"](self.backbone["conv"](image[None])))
 
     path = tmp_path / "model.onnx"
-    torch.onnx.export(Model(), (torch.rand(3, 16, 16),), path, input_names=["image"], dynamo=True, verbose=False)
+    torch.onnx.export(Model().eval(), (torch.rand(3, 16, 16),), path, input_names=["image"], dynamo=True, verbose=False)
     share = quantise(path, tmp_path / "int8.onnx", [torch.rand(3, 16, 16) for _ in range(2)])
     assert share == 216 / (216 + 32)
     graph = onnx.load(str(tmp_path / "int8.onnx")).graph
