@@ -122,6 +122,17 @@ def test_the_learning_rates_of_the_study_of_upsampling_are_on_the_page() -> None
     assert study.tuned == {variant.name: {"SOLVER.BASE_LR": 0.0002} for variant in study.variants}
 
 
+@pytest.mark.parametrize("archive", sorted((STUDIES / "unfinished").glob(f"*{ENDING}")), ids=lambda path: path.name)
+def test_the_page_says_how_far_an_unfinished_study_is(archive: Path) -> None:
+    with opened(archive) as folder:
+        parts = {"cells": load_results(folder)}
+        if (folder / "tuning").is_dir():
+            parts["trainings for tuning"] = load_results(folder / "tuning")
+    found = [f"{len(p.finished)} of {len(p.cells)} {what}" for what, p in parts.items() if p.finished]
+    page = (STUDIES / "README.md").read_text(encoding="utf-8")
+    assert f"[{' and '.join(found)}](unfinished/{archive.name})" in page
+
+
 def test_every_archive_has_its_report_and_its_table() -> None:
     assert set(ARCHIVES) == {path.parent.name for path in STUDIES.glob("*/report.md")}
     assert set(ARCHIVES) == set(PAGES["docs/studies/README.md"])
