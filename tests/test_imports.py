@@ -8,29 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from own_pyramid import OWN_PYRAMID, write_pyramid
 from sn2fpn.errors import UserError
 from sn2fpn.imports import files_to_run, import_files
 from sn2fpn.pyramids import PYRAMIDS, backbone_names
 
-_MINE = """
-import my_helper_{name}
-from sn2fpn.pyramids import FPN, register_pyramid
-
-@register_pyramid("{name}")
-def build(cfg, input_shape):
-    return FPN(input_shape, cfg.MODEL.FPN.OUT_CHANNELS, in_features=cfg.MODEL.FPN.IN_FEATURES)
-"""
-
-
-def _write(folder: Path, name: str) -> Path:
-    (folder / f"my_helper_{name}.py").write_text("")
-    path = folder / f"my_{name}.py"
-    path.write_text(_MINE.format(name=name))
-    return path
-
 
 def test_a_file_is_imported_once_and_found_by_name(tmp_path: Path) -> None:
-    path = _write(tmp_path, "once")
+    path = write_pyramid(tmp_path, "once")
     try:
         import_files([path])
         import_files([path, tmp_path / "." / path.name])  # a second import would register the pyramid twice
@@ -67,7 +52,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir()
     (folder / "widths.py").write_text("WIDTH = 8\n")
     (folder / "__init__.py").write_text("from .gated_in_pack import build\n")
-    text = _MINE.format(name="packed").replace("import my_helper_packed", "from .widths import WIDTH")
+    text = OWN_PYRAMID.format(name="packed").replace("import my_helper_packed", "from .widths import WIDTH")
     (folder / "gated_in_pack.py").write_text(text)
     yield folder
     PYRAMIDS.remove("packed")

@@ -8,24 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from own_pyramid import write_pyramid
 from sn2fpn.pyramids import PYRAMIDS
 
 _ROOT = Path(__file__).parents[2]
-_MINE = """
-import my_helper_{name}
-from sn2fpn.pyramids import FPN, register_pyramid
-
-@register_pyramid("{name}")
-def build(cfg, input_shape):
-    return FPN(input_shape, cfg.MODEL.FPN.OUT_CHANNELS, in_features=cfg.MODEL.FPN.IN_FEATURES)
-"""
-
-
-def _write(folder: Path, name: str) -> Path:
-    (folder / f"my_helper_{name}.py").write_text("")
-    path = folder / f"my_{name}.py"
-    path.write_text(_MINE.format(name=name))
-    return path
 
 
 @pytest.mark.slow
@@ -45,7 +31,7 @@ def test_spawned_processes_know_the_pyramid(tmp_path: Path, tiny_keys: dict) -> 
             "--num-gpus",
             "2",
             "--import",
-            str(_write(tmp_path, "spawned")),
+            str(write_pyramid(tmp_path, "spawned")),
             "--config-file",
             str(_ROOT / "configs/quick/Base-Shapes.yaml"),
             *[str(x) for pair in keys.items() for x in pair],
@@ -65,7 +51,7 @@ def test_detectron2_knows_the_pyramid(tmp_path: Path) -> None:
     from sn2fpn.engine import default_argument_parser, prepare
     from sn2fpn.integrations import detectron2  # noqa: F401 - before the pyramid is registered
 
-    path = _write(tmp_path, "theirs")
+    path = write_pyramid(tmp_path, "theirs")
     try:
         _, cfg = prepare(
             default_argument_parser().parse_args(

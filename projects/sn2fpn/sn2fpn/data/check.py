@@ -99,15 +99,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check(args: argparse.Namespace) -> int:
     check_count("--images", args.images, at_least=0)
     import_files(args.imports)
-    cfg, names, limit = _configure(args)
-    found = 0
+    cfg, knows_model, names = _configure(args)
+    found, most = 0, cfg.TEST.DETECTIONS_PER_IMAGE
     samples: list[tuple[str, dict[str, Any]]] = []
     for name in names:
         records, problems = check_dataset(name)
-        if cfg is not None and records:
+        if knows_model and records:
             problems += _model_problems(cfg, name, records)
         if records:
-            problems += [Problem(name, note, is_note=True) for note in find_notes(records, class_names(name), limit)]
+            problems += [Problem(name, note, is_note=True) for note in find_notes(records, class_names(name), most)]
         _report(name, records, problems)
         found += sum(not p.is_note for p in problems)
         annotated = [r for r in records if r.get("annotations")] or records
@@ -139,33 +139,27 @@ def parser() -> CommandLineParser:
     return parser
 
 
-def _configure(args: argparse.Namespace) -> tuple[CfgNode | None, list[str], int]:
-    """Register custom data sets, and return what is known of the model.
+def _configure(args: argparse.Namespace) -> tuple[CfgNode, bool, list[str]]:
+    """Register custom data sets, and return the configuration and what to check.
 
     Returns:
-        The configuration (None if the number of classes of the model is not known), the names of the data sets to
-        check, and the largest number of objects that a detector finds in an image.
+        The configuration, whether it says how many classes the model has, and the names of the data sets to check.
     """
     first_key = next((i for i, word in enumerate(args.names) if _KEY.fullmatch(word)), len(args.names))
     names, overrides = args.names[:first_key], args.names[first_key:]
-    cfg: CfgNode | None = get_cfg()
-    limit = cfg.TEST.DETECTIONS_PER_IMAGE
-    if not args.config_file and not overrides:
-        cfg = None
-    else:
-        if args.config_file:
-            cfg.merge_from_file(args.config_file)
-        cfg.merge_from_list(overrides)
-        own, limit = register_custom(cfg.DATASETS.CUSTOM), cfg.TEST.DETECTIONS_PER_IMAGE
-        names = names or [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST] or own
-        if not args.config_file and "MODEL.ROI_HEADS.NUM_CLASSES" not in overrides:
-            cfg = None
+    cfg = get_cfg()
+    if args.config_file:
+        cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(overrides)
+    own = register_custom(cfg.DATASETS.CUSTOM)
+    names = names or [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST] or own
     if not names:
         raise UserError(
             "expected the name of a data set, for instance: python -m sn2fpn.data.check coco_2017_val"
             f"{did_you_mean('', DatasetCatalog, limit=20)}"
         )
-    return cfg, list(dict.fromkeys(names)), limit
+    knows_model = bool(args.config_file) or "MODEL.ROI_HEADS.NUM_CLASSES" in overrides
+    return cfg, knows_model, list(dict.fromkeys(names))
 
 
 def _model_problems(cfg: CfgNode, name: str, records: DatasetDicts) -> Iterator[Problem]:
